@@ -1,0 +1,86 @@
+"""What the training loop costs over the bare forward, backward and step of the same precision.
+
+Both train the same network from the same weights on the same digits, in turn; the loop also augments, normalises,
+schedules, looks at the loss and validates. Prints the median of the paired ratios. Goal: at most 1.10.
+"""
+
+import copy
+import statistics
+import time
+
+import torch
+from torch.nn import functional as F
+
+from kdtool.data import open_data
+from kdtool.engine import Engine
+from kdtool.settings import DataOptions, NetworkOptions, Training
+from kdtool.sources import create
+from kdtool.training import Loop, Step, make_optimizer
+
+ROUNDS = 7
+
+
+class Nowhere:
+    """A store that keeps nothing."""
+
+    def load(self):
+        return None
+
+    def save(self, state):
+        pass
+
+    def log(self, row):
+        pass
+
+
+def bare(module, engine, training, batches, held_out):
+    engine.place(module)
+    optimizer = make_optimizer(module, training)
+    started = time.perf_counter()
+    module.train()
+    for images, target in batches:
+        with engine.autocast():
+            output = module(images)
+        F.cross_entropy(output.float(), target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    module.eval()
+    with torch.no_grad(), engine.autocast():
+        for images in held_out:
+            module(images)
+    return time.perf_counter() - started
+
+
+def looped(module, engine, training, data):
+    loop = Loop(
+        module, name="bench", data=data, training=training, engine=engine, loss=Step.cross_entropy, store=Nowhere()
+    )
+    started = time.perf_counter()
+    loop.run()
+    return time.perf_counter() - started
+
+
+def main():
+    for spec, size, stem in (
+        ("kdtool:lenet-5", 32, "default"),
+        ("torchvision:resnet18", 16, "small"),
+        ("torchvision:mobilenet_v3_small", 32, "default"),
+    ):
+        for precision in ("fp32", "bf16"):
+            data = open_data(DataOptions(data="digits"), image_size=size)
+            training = Training(epochs=1, precision=precision, device="cpu")
+            engine = Engine(training, 0)
+            network = create(spec, options=NetworkOptions(stem=stem), data=data)
+            layout = {"channels_last": engine.channels_last}
+            batches = [(images, target) for _, images, target in data.train.batches(64, view=0, **layout)]
+            held_out = [images for _, images, _ in data.val.batches(256, **layout)]
+            ratios = []
+            for _ in range(ROUNDS):
+                ours = looped(copy.deepcopy(network.module), engine, training, data)
+                ratios.append(ours / bare(copy.deepcopy(network.module), engine, training, batches, held_out))
+            spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+            print(f"{spec:34} {precision}  loop / bare = {statistics.median(ratios):.3f}  ({spread})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

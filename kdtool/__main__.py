@@ -1,0 +1,5 @@
+"""``python -m kdtool`` is ``kdtool``."""
+
+from kdtool.cli.main import main
+
+main()

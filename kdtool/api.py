@@ -1,0 +1,250 @@
+"""What the command line and notebooks call: every producing command, with the same names and options.
+
+Each takes a checkpoint (a path or one in memory), writes one, and returns it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool import history
+from kdtool.architecture import Network
+from kdtool.checkpoint import Checkpoint, read, write
+from kdtool.data import Data, open_data
+from kdtool.errors import UsageError
+from kdtool.exporting import export
+from kdtool.files import check_output
+from kdtool.inputs import as_pretrained, data_for, load, student_for
+from kdtool.inspection import compare, evaluate, inspect
+from kdtool.methods import Method, make
+from kdtool.plugins import method_class
+from kdtool.run import Run, slug, timed
+from kdtool.rundir import directory_of, run_directory
+from kdtool.seeds import derive
+from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
+from kdtool.sources import create, parse
+from kdtool.structure.size import measure
+
+__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "teacher"]
+
+
+def teacher(
+    name: str,
+    *,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> Checkpoint:
+    """Build ``SOURCE:NAME`` and, where data is given, train it on the labels.
+
+    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training` and of the source itself.
+
+    Raises:
+        Error: the network cannot be had, the weights do not fit, or the training fails.
+    """
+    source, network_name = parse(name)
+    groups = split(options, NetworkOptions, DataOptions, Training, type(source))
+    shape, training = NetworkOptions(**groups[0]), Training(**groups[2])
+    target = _target(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
+    data = None
+    if groups[1].get("data") is not None:
+        told = DataOptions(**groups[1])
+        data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
+    elif groups[1] or groups[2].keys() - {"seed"}:
+        given = next(iter([*groups[1], *(groups[2].keys() - {"seed"})]))
+        raise UsageError(f"--{given.replace('_', '-')}: nothing is trained without --data")
+    weights_file = Path(weights) if weights is not None else None
+    network = create(
+        name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
+    )
+    if data and pretrained:
+        data = as_pretrained(data, name, groups[3])
+    given = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
+    entry = history.entry(
+        "teacher", [name], given, method=network.architecture.source,
+        settings={"options": network.architecture.options, "training": training.as_data() if data else {}},
+        inputs={}, output=target,
+    )  # fmt: skip
+    entry["architecture"] = network.architecture.as_data()
+    if data is None:
+        return _write(Checkpoint(network), target, entry)
+    with _run(target, entry, data, training, None, force=force, resume=resume) as run:
+        if isinstance(run, Checkpoint):
+            return run
+        with timed(entry):
+            fit = run.fit("teacher", network)
+        return _finish(run, fit.network, target)
+
+
+def refine(
+    checkpoint: str | Path | Checkpoint,
+    method: str = "halve",
+    *,
+    seed: int = 0,
+    output: str | Path | None = None,
+    force: bool = False,
+    **options: Any,
+) -> Checkpoint:
+    """Make a smaller structure of a checkpoint's network, with fresh or inherited weights.
+
+    Raises:
+        Error: this network cannot be made smaller this way; nothing is written.
+    """
+    parent = load(checkpoint)
+    refiner = make("refiners", method, **options)
+    target = _target(output, _beside(parent, method), force=force)
+    torch.manual_seed(derive(seed, "refine"))
+    entry = _entry("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
+    with timed(entry):
+        network = refiner.refine(parent.network)
+    return _write(Checkpoint(network, parent.data, [], parent.history), target, entry)
+
+
+def distill(
+    teacher: str | Path | Checkpoint,
+    method: str = "kd",
+    *,
+    student: str | Path | Checkpoint | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> Checkpoint:
+    """Teach a student, and return it.
+
+    ``student`` is ``SOURCE:NAME`` or a checkpoint to go on from; ``options`` are those of the method, `StudentOptions`,
+    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers) and
+    `Training`.
+
+    Raises:
+        Error: student and teacher do not go together, or the training fails.
+    """
+    parent = load(teacher)
+    cls = method_class("distillers", method)
+    own, who, stem, about, told = split(options, cls, StudentOptions, NetworkOptions, DataOptions, Training)
+    if stem.keys() - {"stem"}:
+        raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
+    distiller, training = cls(**own), Training(**told)
+    target = _target(output, _beside(parent, method), force=force, resume=resume)
+    data = data_for(parent, about)
+    pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
+    inputs = {"student": origin} if origin else {}
+    given = {"student": origin.path if origin else student, **options}
+    entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
+    with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
+        if isinstance(run, Checkpoint):
+            return run
+        with timed(entry):
+            network = distiller.distill(run, parent.network, pupil)
+        return _finish(run, network, target)
+
+
+def prune(
+    checkpoint: str | Path | Checkpoint,
+    method: str = "magnitude",
+    *,
+    output: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> Checkpoint:
+    """Remove what is left over in a network and retrain the rest, with the unpruned network as teacher.
+
+    Raises:
+        Error: the network cannot be pruned so, or the retraining fails.
+    """
+    parent = load(checkpoint)
+    cls = method_class("pruners", method)
+    own, about, told = split(options, cls, DataOptions, Training)
+    pruner, training = cls(**own), Training(**told)
+    target = _target(output, _beside(parent, method), force=force, resume=resume)
+    data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
+    entry = _entry("prune", method, parent, options, target, pruner, training, data)
+    with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
+        if isinstance(run, Checkpoint):
+            return run
+        with timed(entry):
+            network = pruner.prune(run, parent.network, parent.network)
+        return _finish(run, network, target)
+
+
+def _target(output: str | Path | None, default: Path, *, force: bool, resume: bool = False) -> Path:
+    target = Path(output) if output is not None else default
+    if target.suffix != ".pt":
+        raise UsageError(f"-o {target}: a checkpoint's name ends in .pt")
+    if not (resume and directory_of(target).exists()):
+        check_output(target, force=force)
+    return target
+
+
+def _beside(parent: Checkpoint, method: str) -> Path:
+    if parent.path is None:
+        return Path(f"{slug(parent.architecture.name)}-{method}.pt")
+    return parent.path.with_name(f"{parent.path.stem}-{method}.pt")
+
+
+def _entry(
+    command: str,
+    method: str,
+    parent: Checkpoint,
+    given: dict[str, Any],
+    target: Path,
+    options: Method,
+    training: Training | None = None,
+    data: Data | None = None,
+    inputs: dict[str, Checkpoint] | None = None,
+) -> dict[str, Any]:
+    settings = {
+        "options": options.as_data(),
+        "training": training.as_data() if training and data else {},
+        "data": data.spec.as_data() if data else {},
+    }
+    path = str(parent.path) if parent.path else "CHECKPOINT"
+    return history.entry(
+        command, [path], {"method": method, **given}, method=method, settings=settings,
+        inputs={"checkpoint": parent, **(inputs or {})}, output=target,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _run(
+    target: Path,
+    entry: dict[str, Any],
+    data: Data | None,
+    training: Training,
+    parent: Checkpoint | None,
+    *,
+    force: bool,
+    resume: bool,
+) -> Iterator[Run | Checkpoint]:
+    """Yield the run, or the checkpoint that it made where it is resumed and was finished."""
+    told = {key: entry[key] for key in ("command", "method", "options", "training", "data") if key in entry}
+    told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
+    with run_directory(target, told, force=force, resume=resume) as directory:
+        if directory.finished and target.exists():
+            yield read(target)
+            return
+        yield Run(directory.path, data=data, training=training, parent=parent, entry=entry)
+        if target.exists():
+            directory.finish()
+
+
+def _finish(run: Run, network: Network, target: Path) -> Checkpoint:
+    checkpoint = run.checkpoint(network, run.scores(network))
+    write(target, checkpoint)
+    return checkpoint
+
+
+def _write(checkpoint: Checkpoint, target: Path, entry: dict[str, Any]) -> Checkpoint:
+    entry["size"] = measure(checkpoint.network)
+    checkpoint.history = [*checkpoint.history, entry]
+    write(target, checkpoint)
+    return checkpoint

@@ -1,0 +1,155 @@
+"""The file that every command reads and writes: plain data, never code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.architecture import Architecture, Network, build
+from kdtool.data import DataSpec
+from kdtool.errors import Error
+from kdtool.files import atomic
+from kdtool.weights import safe_load
+
+FORMAT = "kdtool"
+VERSION = 1
+KEYS = {"format", "version", "architecture", "weights", "data", "metrics", "history"}
+
+
+@dataclass
+class Checkpoint:
+    """A network with what it was trained on, how well it does, and how it was made.
+
+    ``metrics`` is a list of ``{split, accuracy, error, loss, images}``, ``history`` one entry for each command
+    since the teacher was built (see `kdtool.history`).
+    """
+
+    network: Network
+    data: DataSpec | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    path: Path | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself, in eval mode; maps [batch, channels, height, width] to logits."""
+        return self.network.module
+
+    @property
+    def architecture(self) -> Architecture:
+        """The plain data from which the network is rebuilt."""
+        return self.network.architecture
+
+    def metric(self, split: str, name: str) -> float | None:
+        """Return one number, such as ``metric("test", "error")``, or None where it was not taken."""
+        for entry in reversed(self.metrics):
+            if entry["split"] == split:
+                return float(entry[name])
+        return None
+
+    def save(self, path: str | Path) -> Checkpoint:
+        """Write the checkpoint to ``path`` and return it."""
+        write(Path(path), self)
+        return self
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict on the CPU, contiguous, each tensor a storage of its own."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        plain = tensor.detach().cpu().contiguous()
+        # numpy knows no bfloat16: hash the bytes.
+        digest.update(plain.view(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        Error: the file cannot be written; what stood there before is untouched.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": checkpoint.architecture.as_data(),
+        "weights": weights_of(checkpoint.module),
+        "data": None if checkpoint.data is None else checkpoint.data.as_data(),
+        "metrics": checkpoint.metrics,
+        "history": checkpoint.history,
+    }
+    with atomic(path) as temporary:
+        torch.save(content, temporary)
+    checkpoint.path = path
+    from kdtool.plugins import manager
+
+    manager().hook.checkpoint_saved(path=str(path))
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is ever executed.
+
+    Raises:
+        Error: it is no checkpoint of this version, or damaged; the message says what it is and what to do.
+    """
+    path = Path(path)
+    content = safe_load(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_WAY_OUT.format(path)}")
+    version = content.get("version")
+    if version != VERSION:
+        raise Error(f"{path}: checkpoint of version {version}, this kdtool reads {VERSION}; update kdtool")
+    if set(content) != KEYS:
+        odd = sorted(str(key) for key in set(content) ^ KEYS)
+        raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
+    try:
+        architecture = Architecture.from_data(content["architecture"])
+        weights = _checked_weights(content["weights"])
+        data = None if content["data"] is None else DataSpec.from_data(content["data"])
+        metrics = _checked_entries(content["metrics"], "metrics", {"split"})
+        history = _checked_entries(content["history"], "history", {"command"})
+        module = build(architecture, weights)
+    except Error as error:
+        raise type(error)(f"{path}: {error}") from error
+    return Checkpoint(Network(architecture, module), data, metrics, history, path)
+
+
+_WAY_OUT = "Import it: kdtool teacher timm:NAME --weights {}"
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, dict) and content:
+        values = list(content.values())
+        if all(isinstance(value, Tensor) for value in values):
+            return "a plain state_dict"
+        return "a dict of " + ", ".join(str(key)[:30] for key in list(content)[:4])
+    return f"a {type(content).__name__}"
+
+
+def _checked_weights(weights: Any) -> dict[str, Tensor]:
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        raise Error("damaged checkpoint: the weights are no tensors by name")
+    return weights
+
+
+def _checked_entries(entries: Any, name: str, needed: set[str]) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and needed <= set(entry) for entry in entries):
+        raise Error(f"damaged checkpoint: {name} is no list of entries")
+    return entries

@@ -1,0 +1,49 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kdtool.cli.method_options import Section
+from kdtool.settings import DataOptions, Training
+
+TRAINING = Section("Training", Training)
+DATA = Section("Data", DataOptions)
+WHICH_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download"))
+
+
+def checkpoint(metavar: str = "CHECKPOINT") -> click.Argument:
+    """Return the argument for one checkpoint; without it the step before or a pipe gives one."""
+    return click.Argument(["checkpoint"], required=False, type=click.Path(path_type=Path), metavar=f"[{metavar}]")
+
+
+def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
+    """Return the argument for several checkpoints."""
+    return click.Argument(["checkpoints"], nargs=-1, type=click.Path(path_type=Path), metavar=metavar)
+
+
+def output(named: str) -> list[click.Parameter]:
+    """Return the options of a command that writes a file; ``named`` says how it goes by default."""
+    return [
+        click.Option(
+            ["-o", "--output"],
+            type=click.Path(path_type=Path),
+            help=f"where to write  [default: {named}]",
+            metavar="FILE",
+        ),
+        click.Option(["-f", "--force"], is_flag=True, help="overwrite what is there"),
+        click.Option(["--resume"], is_flag=True, help="go on where a killed run was cut; holds for a whole chain"),
+    ]
+
+
+def json_option() -> click.Option:
+    """Return the option of a command that reports."""
+    return click.Option(["--json", "as_json"], is_flag=True, help="print JSON on stdout")
+
+
+def beside(source: Path | None, ending: str) -> Path:
+    """Return the name of an output beside its input: ``teacher.pt`` and ``-ikd.pt`` make ``teacher-ikd.pt``."""
+    assert source is not None, "a step that writes beside its input has one"
+    return source.with_name(source.stem + ending)

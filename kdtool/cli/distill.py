@@ -1,0 +1,93 @@
+"""``kdtool distill``: a student taught by a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdtool.cli.chain import Step, Work
+from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.common import DATA, TRAINING, beside, checkpoint, output
+from kdtool.cli.method_options import Section
+from kdtool.cli.output import tell_result
+from kdtool.errors import UsageError
+from kdtool.methods import Distiller
+from kdtool.plugins import method_class
+from kdtool.settings import NetworkOptions, StudentOptions
+
+EXAMPLES = """
+\b
+Examples:
+  kdtool distill --method ikd --iters 4 teacher.pt
+  kdtool distill teacher.pt --student timm:resnet18 --method kd
+  kdtool distill teacher.pt --refiner depth --keep 1,1,2,2
+  kdtool distill --method ikd --iters 4 teacher.pt prune --ratio 0.8 export --onnx
+"""
+
+
+def plan(given: Given) -> Step:
+    """Plan the step."""
+    student, refiner = given.options.get("student"), given.options.get("refiner")
+    makes_student = isinstance(given.method_class, type) and _makes_student(given.method_class)
+    if student is None and refiner is None and not makes_student:
+        raise UsageError(
+            f"--method {given.method} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
+        )
+    if student is not None and refiner is not None and "refiner" not in _own(given):
+        raise UsageError("--student and --refiner are two ways to say who the student is; give one")
+    # A student is a file unless it is written as SOURCE:NAME.
+    file = student is not None and (":" not in student or Path(student).exists())
+    if student is not None and not file:
+        method_class("teachers", student.partition(":")[0])
+    path = given.params["checkpoint"]
+
+    def run(work: Work) -> str | None:
+        from kdtool import api
+
+        told: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
+        tell_result(api.distill(work.checkpoints[0], given.method, **told, **given.options))
+        return work.result
+
+    def find_student() -> None:
+        from kdtool.sources import parse
+
+        source, network = parse(student or "")
+        source.defaults(network)
+
+    return Step(
+        "distill",
+        run,
+        checkpoints=(path,) if path else (),
+        output=lambda source: given.params["output"] or beside(source, f"-{given.method}.pt"),
+        hands_on=True,
+        force=given.params["force"],
+        resume=given.params["resume"],
+        resumable=True,
+        files=(Path(student),) if student is not None and file else (),
+        slow_check=find_student if student is not None and not file else None,
+    )
+
+
+def _makes_student(cls: type[Any]) -> bool:
+    return issubclass(cls, Distiller) and cls.makes_student
+
+
+def _own(given: Given) -> list[str]:
+    return [info.name for info in given.method_class.describe()] if given.method_class else []
+
+
+command = StepCommand(
+    "distill",
+    plan,
+    kind="distillers",
+    default="kd",
+    params=[checkpoint("TEACHER"), *output("TEACHER-METHOD.pt")],
+    groups=[
+        Section("Student", StudentOptions),
+        Section("Student", NetworkOptions, only=("stem",)),
+        DATA,
+        TRAINING,
+    ],
+    help="Teach a student. Its data is the teacher's, unless --data says otherwise.",
+    epilog=EXAMPLES,
+)

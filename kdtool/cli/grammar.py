@@ -1,0 +1,155 @@
+"""The grammar of a chain: options and files in any order, and a command's name begins the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdtool.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from kdtool.cli.method_options import MethodOption
+    from kdtool.methods import Method
+
+
+@dataclass
+class Segment:
+    """The words of one step, and those of the steps behind it."""
+
+    words: list[str]
+    rest: list[str]
+    values: dict[str, str] = field(default_factory=dict)
+    """The last word given to each option, in the order in which they were given; a flag has an empty one."""
+    loose: list[str] = field(default_factory=list)
+    """Words that are neither options nor, as far as is known, their values."""
+    doubtful: list[str] = field(default_factory=list)
+    """Words behind an unknown option, which may be its value."""
+
+
+def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -> Segment:
+    """Cut a step's words from those of the next step, which begins with a word that names a command.
+
+    ``takes`` says how many words follow each known option, so that a value that reads like a command (``-o prune``)
+    stays a value. Behind ``--`` no word begins a step, nor does ``./prune``.
+    """
+    segment = Segment([], [])
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            segment.loose += words[at + 1 :]
+            at = len(words)
+        elif word.startswith("-") and len(word) > 1:
+            at += 1 + _option(word, words[at + 1 :], takes, steps, segment)
+        elif word in steps:
+            break
+        else:
+            segment.loose.append(word)
+            at += 1
+    segment.words, segment.rest = list(words[:at]), list(words[at:])
+    return segment
+
+
+def _option(
+    word: str, following: Sequence[str], takes: Mapping[str, int], steps: Container[str], segment: Segment
+) -> int:
+    """Note one option and return how many of the words behind it are its values."""
+    name, equals, attached = word.partition("=")
+    if not word.startswith("--"):
+        # A cluster of short options: -fo NAME, -foNAME.
+        name, equals = word[:2], ""
+        for place, letter in enumerate(word[1:], start=1):
+            name, attached = f"-{letter}", word[place + 1 :]
+            if takes.get(name) != 0:
+                break
+            segment.values[name] = ""
+    if name not in takes:
+        value = following[0] if following and not equals else None
+        if value is None or value.startswith("-") or value in steps:
+            return 0
+        segment.doubtful.append(value)
+        return 1
+    segment.values.pop(name, None)
+    count = takes[name]
+    if equals or attached or not count:
+        segment.values[name] = attached
+        return 0
+    if following:
+        segment.values[name] = following[0]
+    return min(count, len(following))
+
+
+def takes(params: Iterable[click.Parameter]) -> dict[str, int]:
+    """Return how many words follow each option."""
+    return {
+        name: 0 if param.is_flag or param.count else param.nargs
+        for param in params
+        if isinstance(param, click.Option)
+        for name in (*param.opts, *param.secondary_opts)
+    }
+
+
+class StepContext(click.Context):
+    """The context of one step; click shares ``meta`` with its parent, so what one step chose is kept here."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method: str | None = None
+        self.method_class: type[Method] | None = None
+        self.method_given = False
+        self.flag_options: list[click.Option] = []
+        self.method_options: list[MethodOption] = []
+
+
+class ChainCommand(click.Command):
+    """A command that leaves the words of the next step alone and takes options before and after its files."""
+
+    context_class = StepContext
+    alone = False
+    """It is no step of a chain: it neither takes a checkpoint nor hands one on."""
+
+    def segment(self, ctx: click.Context, words: Sequence[str]) -> Segment:
+        """Return this step's part of ``words``."""
+        return cut(words, takes(self.get_params(ctx)), step_names(ctx))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse this step's words and leave the rest in ``ctx.args``, where click looks for the next step."""
+        segment = self.segment(ctx, args)
+        # click parses the steps of a chain the other way: files behind options, and anything left over.
+        ctx.allow_interspersed_args, ctx.allow_extra_args = True, False
+        try:
+            super().parse_args(ctx, list(segment.words))
+        except click.NoSuchOption as error:
+            raise UsageError(self.explain(ctx, error.option_name)) from error
+        ctx.args = segment.rest
+        if not ctx.resilient_parsing:
+            self._check_alone(ctx)
+        return ctx.args
+
+    def _check_alone(self, ctx: click.Context) -> None:
+        earlier: list[ChainCommand] = ctx.find_root().meta.setdefault("kdtool.steps", [])
+        if self.alone and (earlier or ctx.args):
+            raise UsageError(f"{self.name} stands alone, not in a chain")
+        earlier.append(self)
+
+    def explain(self, ctx: click.Context, flag: str) -> str:
+        """Return what to say of an option that this command does not have."""
+        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)))}"
+
+
+def step_names(ctx: click.Context) -> list[str]:
+    """Return the words that begin a step."""
+    parent = ctx.parent
+    return parent.command.list_commands(parent) if parent and isinstance(parent.command, click.Group) else []
+
+
+DEBUG_HELP = "show the traceback of an error"
+
+
+def set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Note ``--debug``, wherever it was given."""
+    if value:
+        ctx.find_root().ensure_object(dict)["debug"] = True

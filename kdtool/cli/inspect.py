@@ -1,0 +1,57 @@
+"""``kdtool inspect``: what a checkpoint is and how it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdtool.cli.chain import Step, Work
+from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.common import checkpoints, json_option
+from kdtool.cli.output import SCORES, as_json, facts, shown_value, table
+
+EXAMPLES = """
+\b
+Examples:
+  kdtool inspect student.pt
+  kdtool inspect student.pt --json
+"""
+
+
+def plan(given: Given) -> Step:
+    """Plan the step."""
+
+    def run(work: Work) -> str | None:
+        from kdtool import api
+
+        found = [api.inspect(path) for path in work.checkpoints]
+        if given.params["as_json"]:
+            return as_json(found[0] if len(found) == 1 else found)
+        return "\n\n".join(map(described, found))
+
+    return Step("inspect", run, checkpoints=tuple(given.params["checkpoints"]), most=None)
+
+
+def described(about: dict[str, Any]) -> str:
+    """Return what a checkpoint is, for a person."""
+    rows = [("checkpoint", about.get("path") or "in memory"), ("network", about.get("source", ""))]
+    rows.append(("input", "x".join(map(str, about["input"]))))
+    sizes = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes")
+    rows += [(key.replace("_", " "), shown_value(key, about[key])) for key in sizes if about.get(key) is not None]
+    data = about.get("data")
+    if data:
+        rows.append(("data", str(data["name"])))
+    parts = [facts(rows)]
+    if about["metrics"]:
+        parts.append(table(SCORES, about["metrics"]))
+    if about["history"]:
+        parts.append("made by\n" + "\n".join(f"  {entry['line']}" for entry in about["history"]))
+    return "\n\n".join(parts)
+
+
+command = StepCommand(
+    "inspect",
+    plan,
+    params=[checkpoints(), json_option()],
+    help="Show what a checkpoint is: structure, size, data, scores and the commands that made it.",
+    epilog=EXAMPLES,
+)

@@ -1,0 +1,98 @@
+"""Results as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def as_json(value: Any) -> str:
+    """Return JSON that any reader takes: numbers that are not finite become null."""
+    return json.dumps(_plain(value), indent=2)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as a table; ``columns`` are the keys with their headings, and empty ones are left out."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = list(rows)
+    shown = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in rows)}
+    numeric = {key: all(isinstance(row.get(key), int | float | None) for row in rows) for key in shown}
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for key, title in shown.items():
+        made.add_column(title, justify="right" if numeric[key] else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(shown_value(key, row.get(key)) for key in shown))
+    return _rendered(Console, made)
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> str:
+    """Return names and values below each other."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _rendered(console: Any, made: Any) -> str:
+    text = io.StringIO()
+    # Wide enough that nothing is cut: the terminal wraps, a file does not.
+    console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def shown_value(key: str, value: Any) -> str:
+    """Return a number as a person reads it, by the name it goes by."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and key == "macs":
+        return f"{value / 1e6:,.1f} M"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if key.endswith(("compression", "ratio")):
+            return f"{value:,.2f}x"
+        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
+    return str(value)
+
+
+SCORES = {"split": "split", "accuracy": "accuracy", "error": "error", "loss": "loss", "images": "images"}
+MODELS = {
+    "model": "model",
+    "taught_by": "taught by",
+    "kept": "kept",
+    "val_accuracy": "val accuracy",
+    "split": "split",
+    "error": "error",
+    "parameters": "parameters",
+    "nonzero": "nonzero",
+    "compression": "compression",
+    "macs": "MACs",
+}
+
+
+def tell_result(checkpoint: Any) -> None:
+    """Say on stderr how a checkpoint came out: the models that its run kept, else its scores."""
+    last = checkpoint.history[-1] if checkpoint.history else {}
+    if last.get("rows"):
+        click.echo(table(MODELS, last["rows"]), err=True)
+    elif checkpoint.metrics:
+        click.echo(table(SCORES, checkpoint.metrics), err=True)

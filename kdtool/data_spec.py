@@ -1,0 +1,90 @@
+"""What a checkpoint remembers of its data set, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdtool.errors import Error
+
+AUGMENT = ("none", "standard")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set, how it is split and what the network is fed.
+
+    ``name`` is what is typed after ``--data``, ``directory`` the absolute ``--data-dir``; ``image_size`` in pixels;
+    ``mean`` and ``std`` one number a channel, for images in 0..1.
+    """
+
+    name: str
+    directory: str | None
+    subset: float
+    validation: float
+    split_seed: int
+    augment: str
+    image_size: int
+    in_channels: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("subset", "validation"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(_number(name, value) for value in _many(self, name)))
+        object.__setattr__(self, "classes", _many(self, "classes"))
+        for name, value in (("name", self.name), ("directory", "-" if self.directory is None else self.directory), ("augment", self.augment)):
+            _check(isinstance(value, str) and value != "" and value.isprintable(), name, value)
+        for value in self.classes:
+            _check(isinstance(value, str), "classes", value)
+        for name, low, high in (("split_seed", 0, 2**63), ("image_size", 1, 2**14), ("in_channels", 1, 2**10)):
+            value = getattr(self, name)
+            _check(type(value) is int and low <= value <= high, name, value)
+        _check(0 < self.subset <= 1, "subset", self.subset)
+        _check(0 < self.validation < 1, "validation", self.validation)
+        _check(self.augment in AUGMENT, "augment", self.augment)
+        _check(len(self.classes) >= 2, "classes", self.classes)
+        _check(len(self.mean) == len(self.std) == self.in_channels, "mean", self.mean)
+        _check(all(value > 0 for value in self.std), "std", self.std)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return plain data."""
+        plain = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_data(cls, content: Any) -> DataSpec:
+        """Return the spec of plain data that may come from anywhere.
+
+        Raises:
+            Error: an entry is missing, unknown or of another type.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(content, Mapping):
+            raise Error(f"data description: it cannot be a {type(content).__name__}")
+        if set(content) != known:
+            odd = ", ".join(sorted(str(name)[:40] for name in set(content) ^ known))
+            raise Error(f"data description: missing or unknown entries {odd}")
+        return cls(**content)
+
+
+def _check(holds: bool, name: str, value: Any) -> None:
+    if not holds:
+        raise Error(f"data description: {name} cannot be {str(value)[:60]!r}")
+
+
+def _number(name: str, value: Any) -> float:
+    _check(type(value) in (int, float) and math.isfinite(value), name, value)
+    return float(value)
+
+
+def _many(spec: DataSpec, name: str) -> tuple[Any, ...]:
+    value = getattr(spec, name)
+    _check(isinstance(value, list | tuple), name, value)
+    return tuple(value)

@@ -1,0 +1,82 @@
+"""Where and in which precision a network runs: accelerate, set up from the training options."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from kdtool.errors import UsageError
+from kdtool.settings import Training
+
+# Below this, a step is dominated by overhead, and autocast adds to it (see benchmarks/precision.py).
+BF16_PAYS_FROM_MACS = 100_000_000
+
+
+class Engine:
+    """A device, a precision and the accelerator that runs a phase in them."""
+
+    def __init__(self, training: Training, macs: int) -> None:
+        """Set up for steps of ``macs`` multiply-accumulates (forward, one batch).
+
+        Raises:
+            UsageError: there is no such device, or it cannot do that precision.
+        """
+        device = _device(training.device)
+        self.precision = _precision(training.precision, device, macs)
+        mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
+        # accelerate keeps its device and precision in the process; each phase may want its own.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+        self.accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+        if self.accelerator.num_processes > 1:
+            raise UsageError("kdtool trains in one process; start it without torchrun or a launcher")
+        self.device: torch.device = device
+        # Convolutions in bf16 are only fast together with channels_last.
+        self.channels_last = self.precision != "fp32" or device.type == "cuda"
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device, in the memory format that is fast there."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Run forward passes in the engine's precision."""
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: there is no such device here; try auto or cpu") from error
+    return device
+
+
+def _precision(name: str, device: torch.device, macs: int) -> str:
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("--precision fp16: needs a GPU; use bf16 or fp32 on the CPU")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_bf16()
+    return "bf16" if native and macs >= BF16_PAYS_FROM_MACS else "fp32"
+
+
+def _cpu_bf16() -> bool:
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())

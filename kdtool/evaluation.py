@@ -1,0 +1,52 @@
+"""How well a network does on a split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdtool.data import Split
+from kdtool.engine import Engine
+
+
+def evaluate(module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = 256) -> dict[str, Any]:
+    """Return ``split`` (its name), ``accuracy``, ``error`` (fractions), ``loss`` (mean cross-entropy in nats)
+    and ``images``.
+
+    Without an engine it runs on the module's device in float32.
+    """
+    logits, labels = outputs(module, split, engine=engine, batch_size=batch_size)
+    correct = int((logits.argmax(1) == labels).sum())
+    return {
+        "split": split.name,
+        "accuracy": correct / len(labels),
+        "error": 1 - correct / len(labels),
+        "loss": float(F.cross_entropy(logits, labels)),
+        "images": len(labels),
+    }
+
+
+@torch.no_grad()
+def outputs(
+    module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Return the logits [images, classes] in float32 and the labels [images] of a split, on the CPU."""
+    parameter = next(module.parameters(), torch.empty(0))
+    device = engine.device if engine else parameter.device
+    was_training = module.training
+    module.eval()
+    logits, labels = [], []
+    batches = split.batches(batch_size, device=device, channels_last=engine.channels_last if engine else False)
+    for _, images, target in batches:
+        if engine is None:
+            output = module(images)
+        else:
+            with engine.autocast():
+                output = module(images)
+        logits.append(output.float().cpu())
+        labels.append(target.cpu())
+    module.train(was_training)
+    return torch.cat(logits), torch.cat(labels)

@@ -1,0 +1,103 @@
+"""What a command works on: a checkpoint, its data set, a student."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool.architecture import Network
+from kdtool.checkpoint import Checkpoint, read
+from kdtool.data import Data, open_data, open_spec
+from kdtool.errors import Error, UsageError
+from kdtool.methods import Refiner
+from kdtool.progress import say
+from kdtool.seeds import derive
+from kdtool.settings import DataOptions, NetworkOptions
+from kdtool.sources import create, parse
+
+
+def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
+    """Return a checkpoint, read from its file unless it is one already.
+
+    Raises:
+        Error: the file is missing, damaged or no checkpoint.
+    """
+    return checkpoint if isinstance(checkpoint, Checkpoint) else read(checkpoint)
+
+
+def data_for(parent: Checkpoint, about: dict[str, Any]) -> Data:
+    """Open the data set a checkpoint remembers, changed as the options say, or the one that is named."""
+    architecture = parent.architecture
+    if about.get("data") is None:
+        if parent.data is None:
+            raise UsageError(f"{parent.path or 'this checkpoint'} remembers no data set; name one with --data")
+        changes = {name: value for name, value in about.items() if name not in ("data", "data_dir", "download")}
+        DataOptions(**about)  # checks the values
+        return open_spec(dataclasses.replace(parent.data, **changes), data_dir=about.get("data_dir"))
+    data = open_data(DataOptions(**about), image_size=architecture.input[1], in_channels=architecture.input[0])
+    if len(data.spec.classes) != architecture.classes:
+        raise Error(
+            f"the network has {architecture.classes} classes and the data set {data.spec.name} "
+            f"{len(data.spec.classes)}; they must be the same"
+        )
+    if parent.data is not None:  # its weights expect images normalised as they were
+        data = open_spec(dataclasses.replace(data.spec, mean=parent.data.mean, std=parent.data.std))
+    return data
+
+
+def as_pretrained(data: Data, name: str, own: dict[str, Any]) -> Data:
+    """Normalise images as they were when the weights were trained."""
+    source, network = parse(name, own)
+    made_for = source.defaults(network)
+    mean, std = tuple(made_for["mean"]), tuple(made_for["std"])
+    if len(mean) != data.spec.in_channels:
+        return data
+    return open_spec(dataclasses.replace(data.spec, mean=mean, std=std))
+
+
+def student_for(
+    parent: Checkpoint,
+    student: str | Path | Checkpoint | None,
+    refiner: Refiner | None,
+    stem: str | None,
+    data: Data,
+    seed: int,
+) -> tuple[Network | None, Checkpoint | None]:
+    """Return the student, and its checkpoint where it came from one."""
+    if student is not None and refiner is not None:
+        raise UsageError("--student and --refiner are two ways to say who the student is; give one")
+    if refiner is not None:
+        torch.manual_seed(derive(seed, "refine"))
+        return refiner.refine(parent.network), None
+    if student is None:
+        return None, None
+    if not isinstance(student, str) or ":" not in student or Path(student).exists():
+        origin = load(student)
+        _check_pair(parent, origin.network, str(origin.path or student))
+        return origin.network, origin
+    taught = parent.architecture
+    shape = NetworkOptions(
+        classes=taught.classes,
+        in_channels=taught.input[0],
+        image_size=taught.input[1],
+        stem=stem or taught.options.get("stem"),
+    )
+    try:
+        return create(student, options=shape, data=None, seed=seed), None
+    except Error:
+        if stem is not None or shape.stem != "small":
+            raise
+    # The teacher's stem was made small and this student has none that can be: take it as it is.
+    say(f"{student}: keeps its own stem (it has none that --stem small knows)")
+    return create(student, options=dataclasses.replace(shape, stem="default"), data=None, seed=seed), None
+
+
+def _check_pair(parent: Checkpoint, student: Network, name: str) -> None:
+    ours, theirs = student.architecture, parent.architecture
+    if ours.classes != theirs.classes:
+        raise Error(f"{name}: has {ours.classes} classes and its teacher {theirs.classes}; they must be the same")
+    if ours.input != theirs.input:
+        raise Error(f"{name}: takes images of {ours.input} and its teacher of {theirs.input}; they must be the same")

@@ -1,0 +1,122 @@
+"""Look at checkpoints: what they are, how well they do, how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool.checkpoint import Checkpoint
+from kdtool.engine import Engine
+from kdtool.errors import Error
+from kdtool.evaluation import evaluate as evaluate_module
+from kdtool.evaluation import outputs
+from kdtool.inputs import data_for, load
+from kdtool.settings import Training
+from kdtool.structure.size import measure
+
+Given = str | Path | Checkpoint
+
+
+def inspect(checkpoint: Given) -> dict[str, Any]:
+    """Return what a checkpoint is, as plain data.
+
+    The keys are ``path``, ``source``, ``parameters``, ``nonzero``, ``macs`` (multiply-accumulates of one image),
+    ``compression`` (parameters of the first teacher over its own), ``file_bytes``, ``classes``, ``input`` (channels,
+    height, width), ``architecture``, ``data``, ``metrics`` and ``history`` (each entry's ``line`` is its command).
+    """
+    found = load(checkpoint)
+    size = measure(found.network)
+    first = found.history[0]["size"]["parameters"] if found.history else size["parameters"]
+    return {
+        "path": str(found.path) if found.path else None,
+        "source": found.architecture.spec,
+        **size,
+        "compression": first / size["parameters"],
+        "file_bytes": found.path.stat().st_size if found.path else None,
+        "classes": found.architecture.classes,
+        "input": list(found.architecture.input),
+        "architecture": plain(found.architecture.as_data()),
+        "data": found.data.as_data() if found.data else None,
+        "metrics": found.metrics,
+        "history": plain(found.history),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it; a tensor becomes its shape."""
+    if isinstance(value, torch.Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype)}
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
+
+
+def evaluate(
+    checkpoints: Given | Sequence[Given], *, split: str = "test", device: str = "auto", **options: Any
+) -> list[dict[str, Any]]:
+    """Return for each checkpoint its ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss``, ``images``.
+
+    ``options`` are those of `DataOptions`, where they differ from what the checkpoint remembers.
+
+    Raises:
+        Error: a checkpoint remembers no data set, or the data set has no such split.
+    """
+    given = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
+    engine = _exact(device)
+    rows = []
+    for one in given:
+        found = load(one)
+        data = data_for(found, options)
+        metrics = evaluate_module(engine.place(found.module), data.split(split), engine=engine)
+        rows.append({"checkpoint": str(found.path) if found.path else found.architecture.spec, **metrics})
+    return rows
+
+
+def compare(a: Given, b: Given, *, split: str = "test", device: str = "auto", **options: Any) -> dict[str, Any]:
+    """Return how alike two networks are on a split of the first one's data.
+
+    ``classified_differently`` counts the images that get different classes, ``agreement`` is the fraction of the
+    others, ``l2`` the mean over images of the L2 distance between the logits, ``l2_sum`` its sum; ``a`` and ``b`` hold
+    each one's path, accuracy and parameters.
+
+    Raises:
+        Error: they have different classes or inputs, or there is no data.
+    """
+    first, second = load(a), load(b)
+    for what in ("classes", "input"):
+        ours, theirs = getattr(first.architecture, what), getattr(second.architecture, what)
+        if ours != theirs:
+            raise Error(f"{first.path} and {second.path} cannot be compared: {what} {ours} and {theirs}")
+    if first.data and second.data and first.data.classes != second.data.classes:
+        raise Error(f"{first.path} and {second.path} cannot be compared: their classes have other names")
+    engine = _exact(device)
+    result: dict[str, Any] = {"split": split}
+    logits = []
+    for key, found in (("a", first), ("b", second)):
+        images = data_for(found if found.data else first, options).split(split)
+        found_logits, labels = outputs(engine.place(found.module), images, engine=engine)
+        logits.append(found_logits)
+        result[key] = {
+            "checkpoint": str(found.path) if found.path else found.architecture.spec,
+            "accuracy": float((found_logits.argmax(1) == labels).float().mean()),
+            **measure(found.network),
+        }
+    distance = (logits[0] - logits[1]).double().norm(dim=1)
+    different = int((logits[0].argmax(1) != logits[1].argmax(1)).sum())
+    return {
+        **result,
+        "images": len(distance),
+        "classified_differently": different,
+        "agreement": 1 - different / len(distance),
+        "l2": float(distance.mean()),
+        "l2_sum": float(distance.sum()),
+    }
+
+
+def _exact(device: str) -> Engine:
+    return Engine(Training(device=device, precision="fp32"), 0)

@@ -1,0 +1,201 @@
+"""The kinds of method that a plugin can bring."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdtool.errors import UsageError, nearest
+from kdtool.options import OptionInfo, Options, option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool.architecture import Network
+    from kdtool.data import RawData
+    from kdtool.run import Run
+    from kdtool.training import Step
+
+
+class Method(Options):
+    """Base of all methods: a frozen dataclass of its options, named after its class."""
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first paragraph of the class's docstring, one sentence, which is its help text."""
+        text = (cls.__doc__ or "").strip()
+        if not text or text.startswith(f"{cls.__name__}("):
+            # A dataclass without a docstring is given its signature.
+            return cls.name
+        return " ".join(text.split("\n\n")[0].split())
+
+
+class Source(Method):
+    """Build networks by name."""
+
+    kind: ClassVar[str] = "teachers"
+
+    def networks(self) -> list[str]:
+        """Return the names that `build` knows."""
+        raise NotImplementedError
+
+    def defaults(self, network: str) -> dict[str, Any]:
+        """Return what ``network`` was made for: ``classes``, ``in_channels``, ``image_size`` (pixels),
+        ``mean`` and ``std`` (tuples, one number a channel, for images in 0..1)."""
+        raise NotImplementedError
+
+    def build(
+        self, network: str, *, classes: int, in_channels: int, image_size: int, pretrained: bool = False
+    ) -> nn.Module:
+        """Return the network in eval mode, on the CPU, in float32; it maps [batch, in_channels,
+        image_size, image_size] to [batch, classes] logits.
+
+        Raises:
+            kdtool.Error: the network cannot be had in that form; the message says why.
+        """
+        raise NotImplementedError
+
+
+class Refiner(Method):
+    """Make a smaller structure of a network."""
+
+    kind: ClassVar[str] = "refiners"
+
+    init: str = option(
+        "fresh",
+        choices=("fresh", "inherit"),
+        help="start from fresh weights, or from the kept part of the old ones",
+    )
+
+    def refine(self, network: Network) -> Network:
+        """Return a smaller network; the given one is left as it is.
+
+        Raises:
+            kdtool.Error: this network cannot be made smaller this way; nothing was changed.
+        """
+        raise NotImplementedError
+
+
+class Distiller(Method):
+    """Teach a student.
+
+    Override `loss` for one fit with that loss, or `distill` for a strategy of several fits.
+    """
+
+    kind: ClassVar[str] = "distillers"
+    makes_student: ClassVar[bool] = False
+    """Whether `distill` makes the student itself, so that none has to be given."""
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch, a scalar tensor."""
+        raise UsageError(f"{self.name} is a strategy and has no loss; use it as --method")
+
+    def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
+        """Train and return the student."""
+        if student is None:
+            raise UsageError(
+                f"--method {self.name} needs a student: --student timm:NAME, --student FILE or --refiner NAME"
+            )
+        return run.fit(self.name, student, teacher=teacher, objective=self).network
+
+
+class Pruner(Method):
+    """Remove what is left over in a trained network."""
+
+    kind: ClassVar[str] = "pruners"
+
+    def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
+        """Return the pruned network; the given one is left as it is."""
+        raise NotImplementedError
+
+
+class Exporter(Method):
+    """Write a network in another format and measure it."""
+
+    kind: ClassVar[str] = "exporters"
+    suffix: ClassVar[str] = ""
+    """How the name of its file ends, such as ``.onnx``."""
+
+    def export(
+        self,
+        network: Network,
+        output: Path,
+        *,
+        metadata: Mapping[str, str],
+        teacher: Network | None = None,
+        test: Any = None,
+    ) -> dict[str, Any]:
+        """Write ``output`` and return what was measured, as plain data.
+
+        ``metadata`` goes into the file; ``teacher`` is what the latency is compared with; ``test``
+        is an iterable of (images, labels) batches of the test split.
+        """
+        raise NotImplementedError
+
+
+class Dataset(Method):
+    """Read a data set."""
+
+    kind: ClassVar[str] = "datasets"
+
+    def load(self, argument: str, root: Path | None) -> RawData:
+        """Return the data set.
+
+        ``argument`` is what stood behind the colon (``folder:PATH``); ``root`` is the value of
+        ``--data-dir`` or ``KDTOOL_DATA``.
+
+        Raises:
+            kdtool.Error: the files are not there or hold no images; the message says what to do.
+        """
+        raise NotImplementedError
+
+
+def make(kind: str, name: str, /, **options: Any) -> Any:
+    """Return the method ``name`` of a kind with these options.
+
+    Raises:
+        UsageError: there is no such method, or an option is unknown, missing or out of bounds.
+    """
+    from kdtool.plugins import method_class
+
+    cls = method_class(kind, name)
+    known = [info.name for info in cls.describe()]
+    for given in options:
+        if given not in known:
+            raise UsageError(f"{name} has no option {given!r}{nearest(given, known)}")
+    return cls(**options)
+
+
+def resolve(info: OptionInfo, value: Any) -> Any:
+    """Return the method that an option of another method names.
+
+    ``value`` is a name, plain data (``{"name": "halve", "init": "inherit"}``) or a method. The defaults
+    that the option declares for its own default method hold wherever that method is named.
+
+    Raises:
+        UsageError: there is no such method, or it is of another kind.
+    """
+    kind = info.kind or ""
+    if isinstance(value, Method):
+        if value.kind != kind:
+            raise UsageError(f"{info.flag}: {value.name} is one of the {value.kind}, not of the {kind}")
+        return value
+    if value is None and info.optional:
+        return None
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name", info.method), str):
+        raise UsageError(f"{info.flag}: expected the name of one of the {kind}, got {value!r}")
+    options = dict(value)
+    name = options.pop("name", info.method)
+    return make(kind, name, **({**info.defaults, **options} if name == info.method else options))

@@ -1,0 +1,206 @@
+"""Options declared once, as the fields of a frozen dataclass.
+
+The same declaration is the command-line option, the Python argument and what the history records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, dataclass_transform
+
+from kdtool.errors import UsageError, nearest
+
+# A default of its own, so that a missing option is told in words and not by the constructor.
+REQUIRED: Any = object()
+
+
+def option(
+    default: Any = REQUIRED,
+    *,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one option of a method; without a default it has to be given.
+
+    ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones.
+    """
+    about = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "choices": choices,
+    }
+    return dataclasses.field(default=default, metadata={"kdtool": about})
+
+
+def nested(kind: str, default: str | None = None, *, help: str, **defaults: Any) -> Any:
+    """Declare an option whose value is another method of ``kind``, such as ikd's refiner.
+
+    ``defaults`` replace the defaults of the method named by ``default``.
+    """
+    about = {"help": help, "kind": kind, "method": default, "defaults": defaults}
+    value: Any = None if default is None else {"name": default, **defaults}
+    return dataclasses.field(default_factory=lambda: value, metadata={"kdtool": about})
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """What the command line needs to know of one option."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    required: bool = False
+    """It has no default."""
+    optional: bool = False
+    """It may be None."""
+    many: bool = False
+    """Its value is a tuple."""
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    kind: str | None = None
+    method: str | None = None
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed: ``--round-to``."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> Any:
+        """Return the value as the type that the option declares: an int as a float, a str as a Path.
+
+        Raises:
+            UsageError: the value is out of bounds or of another type.
+        """
+        if value is None and self.optional:
+            return None
+        if not self.many:
+            return self._check_one(value)
+        if not isinstance(value, tuple | list):
+            raise UsageError(f"{self.flag}: expected a list of {self.type.__name__}, got {value!r}")
+        return tuple(self._check_one(one) for one in value)
+
+    def _check_one(self, value: Any) -> Any:
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if self.type is Path and isinstance(value, str):
+            value = Path(value)
+        if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
+            raise UsageError(f"{self.flag}: expected {self.type.__name__}, got {value!r}")
+        if self.choices and value not in self.choices:
+            hint = nearest(str(value), self.choices) or f"; one of {', '.join(self.choices)}"
+            raise UsageError(f"{self.flag}: no choice {value!r}{hint}")
+        if isinstance(value, int | float) and not self._in_range(value):
+            raise UsageError(f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'})")
+        return value
+
+    def _in_range(self, value: float) -> bool:
+        return (
+            (isinstance(value, int) or math.isfinite(value))
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    @property
+    def bounds(self) -> str:
+        """The range as text, such as ``0 < x <= 1``; empty where there is none."""
+        low = [f"{self.minimum:g} <= "] if self.minimum is not None else []
+        low += [f"{self.above:g} < "] if self.above is not None else []
+        high = [f" <= {self.maximum:g}"] if self.maximum is not None else []
+        high += [f" < {self.below:g}"] if self.below is not None else []
+        return f"{''.join(low)}x{''.join(high)}" if low or high else ""
+
+
+# No field specifiers: type checkers would not see a default that option() is given by position.
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Options:
+    """Base of everything that carries options; subclasses become frozen dataclasses by themselves."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        for info in self.describe():
+            value = getattr(self, info.name)
+            if info.kind is not None:
+                from kdtool.methods import resolve
+
+                object.__setattr__(self, info.name, resolve(info, value))
+                continue
+            if value is REQUIRED:
+                owner = getattr(self, "name", type(self).__name__)
+                raise UsageError(f"{owner} needs {info.flag}: {info.help}")
+            object.__setattr__(self, info.name, info.check(value))
+
+    @classmethod
+    @functools.cache
+    def describe(cls) -> tuple[OptionInfo, ...]:
+        """Return the options of this class in the order of their declaration."""
+        hints = typing.get_type_hints(cls)
+        return tuple(
+            _info(field, hints[field.name])
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the options as plain data (what the history and the run directory hold)."""
+        return {info.name: _plain(getattr(self, info.name)) for info in self.describe()}
+
+
+def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
+    if "kdtool" not in field.metadata:
+        raise TypeError(f"field {field.name}: declare it with option(...) or nested(...), or as a ClassVar")
+    about = dict(field.metadata["kdtool"])
+    optional = many = False
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        optional = len(inner) < len(typing.get_args(hint))
+        # More than one type is left as it is, and refused below.
+        hint = inner[0] if len(inner) == 1 else hint
+    if "kind" in about:
+        return OptionInfo(
+            name=field.name,
+            type=str,
+            default=about["method"],
+            help=about["help"],
+            optional=optional or about["method"] is None,
+            kind=about["kind"],
+            method=about["method"],
+            defaults=about["defaults"],
+        )
+    if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (Ellipsis,):
+        many, hint = True, typing.get_args(hint)[0]
+    if hint not in (int, float, bool, str, Path):
+        raise TypeError(f"option {field.name}: {hint!r} is none of int, float, bool, str, Path, tuple[int, ...]")
+    required = field.default is REQUIRED
+    default = None if required else field.default
+    return OptionInfo(field.name, hint, default, required=required, optional=optional, many=many, **about)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Options):
+        return {"name": getattr(type(value), "name", ""), **value.as_data()}
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,106 @@
+"""From what a user types (``timm:resnet18``) to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool.architecture import Architecture, Network
+from kdtool.data import Data
+from kdtool.errors import Error, UsageError
+from kdtool.methods import Source, make
+from kdtool.plugins import names
+from kdtool.seeds import derive
+from kdtool.settings import NetworkOptions
+from kdtool.structure.stem import small_stem
+from kdtool.weights import fit_weights, read_weights
+
+
+def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str]:
+    """Return the source and the network's name of ``SOURCE:NAME``, or of ``SOURCE:NAME,option=value``.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such source or option.
+    """
+    source, colon, network = spec.partition(":")
+    if not colon or not network:
+        prefixes = ", ".join(f"{name}:NAME" for name in names("teachers"))
+        raise UsageError(f"{spec!r}: a network is written as {prefixes}")
+    network, *assigned = network.split(",")
+    own = dict(options or {})
+    for assignment in assigned:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"{spec!r}: {assignment!r} is no option=value")
+        own[name.replace("-", "_")] = _number(value)
+    return make("teachers", source, **own), network
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def create(
+    spec: str,
+    *,
+    options: NetworkOptions,
+    data: Data | None,
+    own: dict[str, Any] | None = None,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    seed: int = 0,
+) -> Network:
+    """Build a network for a data set, or as it was made for where there is none.
+
+    Raises:
+        Error: there is no such network, it cannot be had in that form, or the weights do not fit.
+    """
+    source, name = parse(spec, own)
+    made_for = source.defaults(name)
+    classes = len(data.spec.classes) if data else made_for["classes"]
+    if data and options.classes not in (None, classes):
+        raise UsageError(f"--classes {options.classes}: the data set {data.spec.name} has {classes}; leave it out")
+    shape = {
+        "classes": options.classes or classes,
+        "in_channels": options.in_channels or (data.spec.in_channels if data else made_for["in_channels"]),
+        "image_size": options.image_size or (data.spec.image_size if data else made_for["image_size"]),
+    }
+    torch.manual_seed(derive(seed, "init", spec))
+    module = source.build(name, **shape, pretrained=pretrained)
+    stem = options.stem or "default"
+    if stem == "small":
+        module = small_stem(module)
+    if weights is not None:
+        fit_weights(module, read_weights(weights))
+    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
+    network = Network(architecture, module.eval())
+    check_forward(network)
+    return network
+
+
+def check_forward(network: Network) -> None:
+    """Run one image of zeros through the network.
+
+    Raises:
+        Error: the network cannot take an image of that shape, or does not return class logits.
+    """
+    architecture = network.architecture
+    shape = "x".join(str(size) for size in architecture.input)
+    try:
+        with torch.no_grad():
+            output = network.module(torch.zeros(1, *architecture.input))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Error(
+            f"{architecture.spec}: cannot take an image of {shape} ({reason}); try another --image-size"
+        ) from error
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != (1, architecture.classes):
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise Error(f"{architecture.spec}: is no classifier of {architecture.classes} classes: its output is {found}")

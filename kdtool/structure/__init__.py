@@ -1,0 +1,1 @@
+"""Networks seen as parts: stages, widths, depth and stems."""

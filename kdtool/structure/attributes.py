@@ -1,0 +1,116 @@
+"""Make the plain attributes of modules say what their tensors are after slicing, in place."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdtool.structure.edits import plain_attributes
+from kdtool.structure.flow import MIXING
+from kdtool.structure.slicing import Widths, heads_of, near
+
+# Names that hold no width, even where their number equals one.
+_OTHER = re.compile(
+    r"num_(?!features|channels|out_features|in_chs|hidden|1x1)|size|patch|window|stride|kernel|depth|head(s|_splits)?$|group"
+    r"|resolution|area|token|level|block|radix|ind(ex|ices)|idx|dilat|padding|classes|in_chans|stage|height|grid|repeat"
+    r"|rank|card|expert|layers|length|offset|stop|start|permut|axis|shift|spatial|channel_dim|chunk_dim|reps|branch"
+    r"|^[khwnst]$|^ws$|^bs$|dims?_spatial|prefix|ends$",
+    re.IGNORECASE,
+)
+_WIDTH = re.compile(r"dim|chan|chs|feat|embed|planes|width|hidden|shape|^d$|^dh$|^inc$|split|^head_size$", re.IGNORECASE)
+_SPLIT = re.compile(r"split")
+_SCALE = re.compile(r"scale")
+
+
+def fit_attributes(module: nn.Module, widths: dict[str, Widths]) -> None:
+    """Set the width attributes of all modules to the new sizes.
+
+    Attributes of PyTorch's own layers follow from their tensors. Any other attribute is a width when it is not named
+    after something else and its number, or a small multiple of it (a head's width times the heads), is the size of
+    a tensor of the module itself.
+    """
+    for path, part in module.named_modules():
+        _fit_norm(part)
+        if isinstance(part, MIXING):
+            continue
+        known = type(part).__module__.startswith("torch.") and not isinstance(part, nn.MultiheadAttention)
+        if known and not (isinstance(part, nn.LayerNorm) and part.weight is None):
+            continue
+        places = near(path, widths)
+        if not places:
+            continue
+        for name, value in plain_attributes(part).items():
+            new = _fitted(name, value, part, places)
+            if new is not None and new != value:
+                setattr(part, name, new)
+
+
+def _fit_norm(part: nn.Module) -> None:
+    weight = part._parameters.get("weight")
+    if weight is None:
+        weight = part._buffers.get("running_mean")
+    if weight is None:
+        return
+    if isinstance(part, nn.LayerNorm) or "normalized_shape" in vars(part):
+        part.normalized_shape = type(part.normalized_shape)(weight.shape)  # type: ignore[operator,assignment]
+    elif isinstance(part, nn.modules.batchnorm._NormBase):
+        part.num_features = weight.shape[0]
+    elif isinstance(part, nn.GroupNorm):
+        part.num_channels = weight.shape[0]
+
+
+def _fitted(name: str, value: Any, part: nn.Module, places: list[Widths]) -> Any:
+    if _OTHER.search(name) or name == "normalized_shape" and not isinstance(part, nn.LayerNorm):
+        return None
+    if type(value) is int:
+        return _width(name, value, part, places)
+    if type(value) is float and _SCALE.search(name) and 0 < value < 1:
+        width = round(value**-2)
+        if math.isclose(width**-0.5, value, rel_tol=1e-9):
+            new = _of_heads(width, part, places)
+            return None if new is None else new**-0.5
+    if type(value) in (tuple, list) and value and _WIDTH.search(name) and all(type(one) is int for one in value):
+        if _SPLIT.search(name):
+            return _split(value, places)
+        new = [_width(name, one, part, places) if one > 1 else one for one in value]
+        return type(value)(old if one is None else one for old, one in zip(value, new, strict=True))
+    return None
+
+
+def _width(name: str, value: int, part: nn.Module, places: list[Widths]) -> int | None:
+    if value < 2:
+        return None
+    if value in places[0]:
+        return min(places[0][value])
+    if not _WIDTH.search(name):
+        return None
+    return _of_heads(value, part, places)
+
+
+def _of_heads(value: int, part: nn.Module, places: list[Widths]) -> int | None:
+    """Return the new size of a part of a width, such as that of one attention head."""
+    heads = heads_of(part)
+    for widths in places[:3]:
+        for times in (1, *([heads] if heads else []), *range(2, 65)):
+            for new in sorted(widths.get(value * times, ())):
+                if new % times == 0:
+                    return new // times
+    return None
+
+
+def _split(value: Any, places: list[Widths]) -> Any:
+    """Return the sizes into which a width is split, each one's share of the new width."""
+    total = sum(value)
+    for widths in places[:2]:
+        if total in widths:
+            new = min(widths[total])
+            parts = [one * new // total for one in value]
+            parts[0] += new - sum(parts)
+            return type(value)(parts)
+    return None
+
+

@@ -1,0 +1,48 @@
+"""How large a network is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdtool.architecture import Network
+
+
+def measure(network: Network) -> dict[str, int]:
+    """Return the size of a network, as plain data.
+
+    ``parameters`` counts the elements of all parameters, ``nonzero`` those that are not zero, ``macs`` the
+    multiply-accumulates of one image: convolutions, linear layers and the matrix products of attention, half of
+    what torch.utils.flop_counter counts as operations. Norms, activations and pools are not counted.
+    """
+    parameters = list(network.module.parameters())
+    return {
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "nonzero": sum(int(parameter.detach().count_nonzero()) for parameter in parameters),
+        "macs": macs(network.module, network.architecture.input),
+    }
+
+
+def macs(module: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Return the multiply-accumulates of one image of ``shape`` (channels, height, width)."""
+    first = next(module.parameters(), torch.zeros(0))
+    image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
+    with evaluating(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    return int(counter.get_total_flops()) // 2
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a network in eval mode, and every part of it back into the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

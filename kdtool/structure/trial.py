@@ -1,0 +1,73 @@
+"""Prove that an edited network still is one: a forward, then a training step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.architecture import Architecture
+from kdtool.errors import Error
+from kdtool.structure.size import evaluating
+
+FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    ZeroDivisionError,
+)
+"""What a network's forward raises when its layers do not fit together."""
+
+
+def check(architecture: Architecture, module: nn.Module, edit: str) -> None:
+    """Run two images forward and one step backward; the module's weights, statistics and mode stay as they are.
+
+    Raises:
+        Error: the network does not run, does not return finite logits, or some of it gets no gradient; the message
+            names the network and ``edit``.
+    """
+    try:
+        reason = _try(architecture, module)
+    except FAILURES as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    if reason:
+        raise Error(f"{architecture.spec}: {edit}: it does not run afterwards ({reason}); nothing was changed")
+
+
+def _try(architecture: Architecture, module: nn.Module) -> str | None:
+    with torch.random.fork_rng(devices=[]), evaluating(module):
+        torch.manual_seed(0)
+        images = torch.rand(2, *architecture.input)
+        with torch.no_grad():
+            logits = module(images)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, architecture.classes):
+            return f"its output is not [2, {architecture.classes}]"
+        if not logits.isfinite().all():
+            return "its output is not finite"
+        statistics = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        module.train()
+        try:
+            _loss(module(images)).backward()
+            broken = [
+                name
+                for name, parameter in module.named_parameters()
+                if parameter.grad is not None and parameter.grad.shape != parameter.shape
+            ]
+        finally:
+            for name, buffer in module.named_buffers():
+                buffer.copy_(statistics[name])
+            for parameter in module.parameters():
+                parameter.grad = None
+        return f"no gradient for {broken[0]}" if broken else None
+
+
+def _loss(output: object) -> Tensor:
+    """Return the sum of all logits; some networks give those of auxiliary heads as well when they train."""
+    if isinstance(output, Tensor):
+        return output.sum()
+    outputs = output.values() if isinstance(output, dict) else output
+    total: Tensor = sum(_loss(one) for one in outputs if one is not None)  # type: ignore[attr-defined,assignment]
+    return total

@@ -1,0 +1,139 @@
+"""Make all layers of a network narrower by slicing."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.architecture import Architecture, Network, capture, skeleton
+from kdtool.errors import Error
+from kdtool.structure import trial
+from kdtool.structure.attributes import fit_attributes
+from kdtool.structure.flow import Flow, trace
+from kdtool.structure.fresh import fill
+from kdtool.structure.slicing import heads_of, slice_tensors
+from kdtool.structure.unset import Unset
+
+Fixed = set[tuple[str, int]]
+"""(path of a tensor, dimension) whose size follows from the classes or the images."""
+
+
+def halve_widths(
+    network: Network, *, ratio: float = 0.5, round_to: int = 1, times: int = 1, init: str = "fresh"
+) -> Network:
+    """Return a copy of the network in which every feature dimension of every layer has ``ratio`` of its size.
+
+    Of each dimension the evenly spaced indices are kept, with 0.5 every second one; what an image's channels and the
+    classes demand stays. Sizes are rounded up, to multiples of ``round_to``. With ``init="fresh"`` the weights are
+    drawn anew under the current random state, as the network's designers start them; with ``"inherit"`` they are the
+    kept part of the old ones. ``times`` does it again and again.
+
+    Raises:
+        Error: the network does not run afterwards: it has a structure that slicing does not know.
+    """
+    architecture = network.architecture
+    if not 0 < ratio < 1:
+        raise Error(f"{architecture.spec}: a ratio of {ratio} does not make its widths smaller; give one between 0 and 1")
+    module = copy.deepcopy(network.module).cpu().float().eval()
+    base = skeleton(architecture)
+    fixed = fixed_dimensions(architecture, base)
+    for _ in range(times):
+        _narrow(architecture, module, fixed, ratio, round_to)
+    trial.check(architecture, module, f"widths x {ratio:g}" + (f", {times} times" if times > 1 else ""))
+    refined = capture(architecture, module, base=base)
+    if init == "fresh":
+        fill(module, base)
+    return Network(refined, module.eval())
+
+
+def _narrow(architecture: Architecture, module: nn.Module, fixed: Fixed, ratio: float, round_to: int) -> None:
+    owners = dict(module.named_modules())
+
+    def keep(path: str, dim: int, size: int) -> Tensor:
+        if size == 1 or (path, dim) in fixed or size == _heads_around(owners, path):
+            return torch.arange(size)
+        return evenly(size, ratio, round_to)
+
+    def choose(path: str, layer: nn.Module) -> Tensor:
+        weight: Any = layer.weight
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+            return keep(f"{path}.weight", 1, weight.shape[1] * layer.groups)
+        return keep(f"{path}.weight", 0, weight.shape[0])
+
+    try:
+        flow = trace(module, architecture.input, choose)
+    except trial.FAILURES:
+        flow = Flow()  # the sizes alone decide, and the trial says whether they were enough
+    widths = slice_tensors(module, flow, keep)
+    fit_attributes(module, widths)
+
+
+def evenly(size: int, ratio: float, round_to: int = 1) -> Tensor:
+    """Return evenly spaced indices of ``ratio * size`` out of ``size``, rounded up to a multiple of ``round_to``.
+
+    Without rounding the pattern of a smaller size is the beginning of that of a larger one, so that concatenated
+    and split dimensions keep the same channels.
+    """
+    if round_to == 1:
+        edges = [math.ceil(i * ratio - 1e-9) for i in range(size + 1)]
+        return torch.tensor([i for i in range(size) if edges[i + 1] > edges[i]], dtype=torch.long)
+    count = min(size, max(round_to, round_to * math.ceil(size * ratio / round_to - 1e-9)))
+    return torch.arange(count) * size // count
+
+
+def _heads_around(owners: dict[str, nn.Module], path: str) -> int | None:
+    """Return the number of heads of the attention that a tensor is in."""
+    while path:
+        path = path.rpartition(".")[0]
+        heads = heads_of(owners[path])
+        if heads is not None:
+            return heads
+    return None
+
+
+def fixed_dimensions(architecture: Architecture, base: nn.Module) -> Fixed:
+    """Return the dimensions of ``base``, the architecture's skeleton, that other classes and images would change.
+
+    Raises:
+        Error: the base network cannot be built for other classes.
+    """
+    options = architecture.options
+    more = {
+        "classes": options["classes"] + 1,
+        "in_channels": options["in_channels"] + 1,
+        "image_size": 2 * options["image_size"],
+    }
+    try:
+        return _changed(base, architecture, more)
+    except (Error, *trial.FAILURES):
+        # A network for images of one size or of three channels alone, say.
+        fixed = _changed(base, architecture, {"classes": more["classes"]})
+    for name in ("in_channels", "image_size"):
+        with contextlib.suppress(Error, *trial.FAILURES):
+            fixed |= _changed(base, architecture, {name: more[name]})
+    return fixed
+
+
+def _changed(base: nn.Module, architecture: Architecture, options: dict[str, int]) -> Fixed:
+    changed = dataclasses.replace(architecture, options={**architecture.options, **options})
+    with torch.random.fork_rng(devices=[]), Unset():
+        other = _shapes(skeleton(changed))
+    return {
+        (path, dim)
+        for path, shape in _shapes(base).items()
+        if len(shape) == len(other.get(path, ()))
+        for dim, (a, b) in enumerate(zip(shape, other[path], strict=True))
+        if a != b
+    }
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {
+        path: tuple(tensor.shape) for path, tensor in [*module.named_parameters(), *module.named_buffers()]
+    }

@@ -1,0 +1,317 @@
+"""Checks of what each kind of method promises, for anyone's plugin: ``check_distiller(MyDistiller)``.
+
+Each takes the class, which is then checked with its default options, or a method with options, and raises
+`AssertionError` with what is wrong. Nothing is downloaded, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from kdtool.errors import Error
+from kdtool.methods import Dataset, Distiller, Exporter, Method, Pruner, Refiner, Source
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool.architecture import Network
+    from kdtool.run import Run
+
+M = TypeVar("M", bound=Method)
+
+NETWORK = "kdtool:lenet-5"
+CLASSES = 10
+
+
+def check_options(method: type[M] | M, base: type[M]) -> M:
+    """Check what every method promises: its kind, its name, its help, and options that survive as plain data.
+
+    Returns the method, made with its default options where a class was given.
+    """
+    if isinstance(method, type):
+        method = method()
+    cls, name = type(method), method.name
+    _require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
+    kebab = re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+    _require(kebab is not None, f"its name {name!r} is not kebab-case, such as logit-mse")
+    summary = cls.summary()
+    sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
+    _require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
+    for info in cls.describe():
+        _require(info.help.strip() != "", f"{name}: {info.flag} has no help")
+    try:
+        again = cls(**json.loads(json.dumps(method.as_data())))
+    except (TypeError, Error) as error:
+        raise AssertionError(f"{name}: its options as plain data do not make it again: {error}") from error
+    _require(again == method, f"{name}: its options as plain data make another: {again} for {method}")
+    return method
+
+
+def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check a distiller: its loss on small random batches, or where it is a strategy, a run of it.
+
+    A strategy runs for one epoch on a part of the digits, with ``network`` as teacher and, unless it makes its
+    own, as student.
+    """
+    distiller = check_options(method, Distiller)
+    if type(distiller).distill is Distiller.distill:
+        for per_class in (1, 3):
+            for epoch in (0, 9):
+                _check_loss(distiller, per_class=per_class, epoch=epoch)
+        return
+    teacher, images = _network(network, image_size), _images(image_size)
+    student = None if distiller.makes_student else _network(network, image_size, seed=1)
+    with _small_run(teacher) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
+        result = distiller.distill(run, teacher, student)
+    _check_network(result, images, distiller.name)
+
+
+def _check_loss(distiller: Distiller, *, per_class: int, epoch: int, classes: int = 4, size: int = 8) -> None:
+    import torch
+
+    from kdtool.training import Step
+
+    name = f"{distiller.name}: with {per_class} image{'s' if per_class > 1 else ''} per class, epoch {epoch + 1}"
+    torch.manual_seed(0)
+    teacher, student = _convnet(classes, width=8).eval(), _convnet(classes, width=4).train()
+    target = torch.arange(classes).repeat(per_class)
+    images = torch.randn(len(target), 3, size, size)
+    with torch.no_grad():
+        # Scaled, as the logits of a trained network are: fresh ones are nearly equal.
+        logits = 10 * teacher(images)
+    step = Step(
+        student=student(images), teacher=logits.clone(), target=target, images=images.clone(), epoch=epoch, epochs=10
+    )
+    given = step.student.detach().clone()
+
+    loss = distiller.loss(step)
+
+    _require(isinstance(loss, torch.Tensor) and loss.shape == (), f"{name}: the loss is no scalar tensor: {loss!r}")
+    _require(bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()}")
+    _require(loss.requires_grad, f"{name}: the loss does not depend on the student")
+    loss.backward()
+    same = torch.equal(step.teacher, logits) and torch.equal(step.images, images) and torch.equal(step.student, given)
+    _require(same, f"{name}: the loss changed its batch in place")
+    _require(not step.teacher.requires_grad and step.teacher.grad is None, f"{name}: the teacher got a gradient")
+    _check_gradients(student, name)
+
+
+def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check a refiner: its result is smaller, trains, can be rebuilt, and repeats; the network it was given stays."""
+    import torch
+
+    refiner = check_options(method, Refiner)
+    before, images = _network(network, image_size), _images(image_size)
+    results = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        with _unchanged(before.module, f"{refiner.name}: the network it was given"):
+            results.append(refiner.refine(before))
+    _check_network(results[0], images, refiner.name)
+    sizes = [sum(tensor.numel() for tensor in network.module.parameters()) for network in (before, results[0])]
+    _require(
+        sizes[1] < sizes[0], f"{refiner.name}: from {sizes[0]} parameters it made {sizes[1]}, which is not smaller"
+    )
+    _require(
+        _equal(*(network.module.state_dict() for network in results)),
+        f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat",
+    )
+
+
+def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check a pruner, retraining for an epoch on a part of the digits: fewer nonzeros; what it was given stays."""
+    pruner = check_options(method, Pruner)
+    before, images = _network(network, image_size), _images(image_size)
+    with _small_run(before) as run, _unchanged(before.module, f"{pruner.name}: the network it was given"):
+        after = pruner.prune(run, before, before)
+    _check_network(after, images, pruner.name)
+    nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
+    _require(nonzero[1] < nonzero[0], f"{pruner.name}: of {nonzero[0]} nonzero parameters it left {nonzero[1]}")
+
+
+def check_source(method: type[Source] | Source, *, network: str | None = None) -> None:
+    """Check a source of teachers with one of its networks, by default the first."""
+    import torch
+
+    source = check_options(method, Source)
+    known = source.networks()
+    _require(bool(known) and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
+    network = network or known[0]
+    _require(network in known, f"{source.name}: networks() does not have {network!r}")
+    made_for = source.defaults(network)
+    missing = {"classes", "in_channels", "image_size", "mean", "std"} - set(made_for)
+    _require(not missing, f"{source.name}: defaults({network!r}) lacks {', '.join(sorted(missing))}")
+    channels, size = made_for["in_channels"], made_for["image_size"]
+    for key in ("mean", "std"):
+        _require(len(made_for[key]) == channels, f"{source.name}: {key} of {network} has not one number a channel")
+    module, again = (source.build(network, classes=7, in_channels=channels, image_size=size) for _ in range(2))
+    name = f"{source.name}:{network}"
+    _require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
+    _require(all(tensor.dtype == torch.float32 for tensor in module.parameters()), f"{name}: is not in float32")
+    _require(all(tensor.device.type == "cpu" for tensor in module.state_dict().values()), f"{name}: is not on the CPU")
+    _check_outputs(module, torch.randn(2, channels, size, size), 7, name)
+    again.load_state_dict(module.state_dict())
+    try:
+        source.build("no-network-of-this-name", classes=7, in_channels=channels, image_size=size)
+    except Error:
+        return
+    raise AssertionError(f"{source.name}: build() of an unknown name must raise kdtool.Error")
+
+
+def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: Path | None = None) -> None:
+    """Check a data set that lies under ``root``; ``argument`` is what stands behind its name and a colon."""
+    import torch
+
+    dataset = check_options(method, Dataset)
+    data, name = dataset.load(argument, root), dataset.name
+    _require(len(set(data.classes)) == len(data.classes) > 1, f"{name}: its classes are not two or more names")
+    for key in ("mean", "std"):
+        _require(len(getattr(data, key)) == data.channels, f"{name}: its {key} has not one number a channel")
+    for split_name in ("train", "val", "test"):
+        split = getattr(data, split_name)
+        if split is None:
+            _require(split_name != "train", f"{name}: has no train split")
+            continue
+        images, labels = split.images, split.labels
+        _require(
+            len(images) == len(labels) > 0, f"{name}: {len(images)} images and {len(labels)} labels in {split_name}"
+        )
+        _require(
+            labels.dtype == torch.int64 and labels.ndim == 1, f"{name}: the labels of {split_name} are not int64 [n]"
+        )
+        inside = int(labels.min()) >= 0 and int(labels.max()) < len(data.classes)
+        _require(inside, f"{name}: a label of {split_name} is of no class")
+        if isinstance(images, torch.Tensor):
+            shaped = images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == data.channels
+            _require(shaped, f"{name}: the images of {split_name} are not uint8 [n, {data.channels}, h, w]")
+        else:
+            _require(all(path.is_file() for path in images), f"{name}: an image of {split_name} is no file")
+
+
+def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check an exporter: it writes its file, measures in plain data, and leaves the network as it was."""
+    exporter = check_options(method, Exporter)
+    _require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} begins with no dot")
+    found = _network(network, image_size)
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / f"network{exporter.suffix}"
+        with _unchanged(found.module, f"{exporter.name}: the network"):
+            measured = exporter.export(found, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
+        _require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: wrote no {output.name}")
+        others = sorted(path.name for path in Path(scratch).iterdir() if path != output)
+        _require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
+    try:
+        json.dumps(measured)
+    except TypeError as error:
+        raise AssertionError(f"{exporter.name}: what it measured is no plain data: {error}") from error
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
+
+
+def _convnet(classes: int, width: int) -> nn.Module:
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )
+
+
+def _network(spec: str, image_size: int, seed: int = 0) -> Network:
+    from kdtool.settings import NetworkOptions
+    from kdtool.sources import create
+
+    shape = NetworkOptions(classes=CLASSES, in_channels=1, image_size=image_size)
+    return create(spec, options=shape, data=None, seed=seed)
+
+
+def _images(image_size: int) -> Tensor:
+    import torch
+
+    return torch.randn(3, 1, image_size, image_size, generator=torch.Generator().manual_seed(0))
+
+
+@contextlib.contextmanager
+def _small_run(teacher: Network) -> Iterator[Run]:
+    """A run of one epoch on a tenth of the digits, in a directory that goes away."""
+    from kdtool.data import open_data
+    from kdtool.run import Run
+    from kdtool.settings import DataOptions, Training
+
+    data = open_data(DataOptions(data="digits", subset=0.1), image_size=teacher.architecture.input[1], in_channels=1)
+    training = Training(epochs=1, device="cpu", precision="fp32")
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Run(Path(scratch), data=data, training=training, parent=None, entry={"command": "check", "line": ""})
+
+
+@contextlib.contextmanager
+def _unchanged(module: nn.Module, name: str) -> Iterator[None]:
+    """Raise where the block changed weights, buffers, gradients or the mode of the module."""
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    flags = [tensor.requires_grad for tensor in module.parameters()]
+    yield
+    _require(_equal(before, module.state_dict()), f"{name} was changed")
+    _require(not any(part.training for part in module.modules()), f"{name} was left in train mode")
+    kept = flags == [tensor.requires_grad for tensor in module.parameters()]
+    _require(kept and all(tensor.grad is None for tensor in module.parameters()), f"{name} was given gradients")
+
+
+def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    import torch
+
+    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def _check_network(network: Network, images: Tensor, name: str) -> None:
+    """Check that a network classifies, trains and can be rebuilt from its plain data, to the last bit."""
+    import copy
+
+    import torch
+
+    from kdtool.architecture import Architecture, build
+
+    outputs = _check_outputs(network.module, images, CLASSES, name)
+    rebuilt = build(Architecture.from_data(network.architecture.as_data()), network.module.state_dict())
+    with torch.no_grad():
+        same = torch.equal(rebuilt(images), outputs)
+    _require(same, f"{name}: the network rebuilt from its plain data gives other outputs")
+    trained = copy.deepcopy(network.module).requires_grad_(True).train()
+    trained(images).square().mean().backward()
+    _check_gradients(trained, name)
+
+
+def _check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -> Tensor:
+    import torch
+
+    _require(not module.training, f"{name}: the network is not in eval mode")
+    with torch.no_grad():
+        outputs = module(images)
+    fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
+    _require(fits, f"{name}: the network does not return logits [{len(images)}, {classes}]")
+    _require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
+    found: Tensor = outputs
+    return found
+
+
+def _check_gradients(module: nn.Module, name: str) -> None:
+    import torch
+
+    gradients = {key: tensor.grad for key, tensor in module.named_parameters()}
+    lost = [key for key, gradient in gradients.items() if gradient is None]
+    _require(not lost, f"{name}: no gradient reaches {', '.join(lost[:3])} of the student")
+    found = [gradient for gradient in gradients.values() if gradient is not None]
+    _require(all(bool(torch.isfinite(one).all()) for one in found), f"{name}: a gradient is not finite")
+    _require(any(bool(one.count_nonzero()) for one in found), f"{name}: all gradients are zero")

@@ -1,0 +1,107 @@
+"""Imagenette and Imagewoof (Howard, 2019, github.com/fastai/imagenette): ten classes of ImageNet each."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Dataset, Error, UsageError, hookimpl, option
+from kdtool_datasets.class_folders import read_split, subfolders
+from kdtool_datasets.places import find
+
+if TYPE_CHECKING:
+    from kdtool import RawData
+
+# The edition, the end of its folder's name, and the size at which its images are used.
+EDITIONS = {"160": ("-160", 128), "320": ("-320", 224), "full": ("", 224)}
+URL = "https://s3.amazonaws.com/fast-ai-imageclas/"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class _TenClasses(Dataset):
+    """Read ten classes of ImageNet; their val is the test split, since no other is published."""
+
+    download: bool = option(False, help="download the files where they are missing")
+
+    folder: ClassVar[str] = ""
+    names: ClassVar[dict[str, str]] = {}
+
+    def load(self, argument: str, root: Path | None) -> RawData:
+        """Return the images' paths; ``argument`` is the edition: 160, 320 or full."""
+        from kdtool import RawData
+
+        edition = argument or "160"
+        if edition not in EDITIONS:
+            raise UsageError(f"there is no edition {edition!r}; write {self.name}:160, :320 or :full")
+        suffix, size = EDITIONS[edition]
+        fetch = partial(self.fetch, f"{self.folder}{suffix}.tgz") if self.download else None
+        folder = find(root, self.folder + suffix, download=fetch)
+        for part in ("train", "val"):
+            if not (folder / part).is_dir():
+                raise Error(f"there is no {folder / part}; unpack the data set anew")
+        folders = subfolders(folder / "train")
+        return RawData(
+            read_split(folder / "train", folders),
+            None,
+            read_split(folder / "val", folders),
+            tuple(self.names.get(name, name) for name in folders),
+            channels=3,
+            image_size=size,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            padding=size // 8,
+            flip=True,
+        )
+
+    def fetch(self, archive: str, root: str) -> None:
+        """Download and unpack an archive below ``root``, unless that was done."""
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        # The archive is removed once all of it is unpacked.
+        packed = Path(root, archive)
+        if not packed.with_suffix("").is_dir() or packed.exists():
+            download_and_extract_archive(URL + archive, root, remove_finished=True)
+
+
+class Imagenette(_TenClasses):
+    """Read imagenette:160, :320 or :full from imagenette2-160, ... in --data-dir; its val is the test split."""
+
+    folder: ClassVar[str] = "imagenette2"
+    names: ClassVar[dict[str, str]] = {
+        "n01440764": "tench",
+        "n02102040": "English springer",
+        "n02979186": "cassette player",
+        "n03000684": "chain saw",
+        "n03028079": "church",
+        "n03394916": "French horn",
+        "n03417042": "garbage truck",
+        "n03425413": "gas pump",
+        "n03445777": "golf ball",
+        "n03888257": "parachute",
+    }
+
+
+class Imagewoof(_TenClasses):
+    """Read imagewoof:160, :320 or :full from imagewoof2-160, ... in --data-dir; its val is the test split."""
+
+    folder: ClassVar[str] = "imagewoof2"
+    names: ClassVar[dict[str, str]] = {
+        "n02086240": "Shih-Tzu",
+        "n02087394": "Rhodesian ridgeback",
+        "n02088364": "beagle",
+        "n02089973": "English foxhound",
+        "n02093754": "Border terrier",
+        "n02096294": "Australian terrier",
+        "n02099601": "golden retriever",
+        "n02105641": "Old English sheepdog",
+        "n02111889": "Samoyed",
+        "n02115641": "dingo",
+    }
+
+
+@hookimpl
+def datasets() -> list[type[Dataset]]:
+    """Bring the data sets."""
+    return [Imagenette, Imagewoof]

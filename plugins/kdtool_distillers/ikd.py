@@ -1,0 +1,88 @@
+"""Iterative knowledge distillation (Yalburgi, Dash, Hebbalaguppe, Hegde and Srivastava, 2020)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from kdtool import Distiller, Error, Network, Pruner, Refiner, Run, UsageError, hookimpl, nested, option
+
+
+class IKD(Distiller):
+    """Halve and distil again and again, each model taught by one before it (Yalburgi et al., 2020).
+
+    With M_0 the teacher of structure s_0 and rho the refiner, M_i has the structure rho^i(s_0), fresh weights, and
+    is trained on the objective with a teacher M_j, j < i:
+
+    - ``parental``: j = i - 1.
+    - ``ancestral`` (Algorithm 1): one candidate, from the same initial weights, for every j in 0 .. i-1; the one with
+      the least validation loss is M_i.
+
+    With a tolerance (Algorithm 2) it stops at the first M_i whose validation accuracy is more than the tolerance
+    below that of the best model kept (a gain never stops it), and returns the last one kept, pruned where a pruner
+    is given. The paper's settings are T = 20, alpha = 0.7, Adam at 1e-4, batches of 64.
+    """
+
+    name: ClassVar[str] = "ikd"
+    makes_student: ClassVar[bool] = True
+
+    iters: int = option(4, minimum=1, help="how many models M_1 ... M_K to make")
+    refiner: Refiner = nested("refiners", "halve", help="what makes each structure from the one before")
+    objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used", temperature=20.0, alpha=0.7)
+    teachers: str = option(
+        "parental", choices=("parental", "ancestral"), help="taught by the model before, or by the best of all"
+    )
+    tolerance: float | None = option(
+        None, minimum=0, maximum=1, help="largest fall of validation accuracy, as a fraction, before it stops"
+    )
+    pruner: Pruner | None = nested("pruners", help="pruner of the model that is returned")
+
+    def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
+        """Train M_1 ... M_K and return the last acceptable one."""
+        if student is not None:
+            raise UsageError("--student: ikd makes its students itself; choose how with --refiner")
+        structures = self._structures(run, teacher)
+        models = [teacher]
+        run.keep("M0", teacher, taught_by="labels", kept=True)
+        best = run.evaluate(teacher)["accuracy"]
+        for i, structure in enumerate(structures, start=1):
+            model, taught_by = self._next(run, models, structure)
+            accuracy = run.evaluate(model)["accuracy"]
+            kept = self.tolerance is None or best - accuracy <= self.tolerance
+            run.keep(f"M{i}", model, taught_by=taught_by, kept=kept)
+            if not kept:
+                break
+            models.append(model)
+            best = max(best, accuracy)
+        last = models[-1]
+        if self.pruner is None:
+            return last
+        pruned = self.pruner.prune(run, last, last)
+        run.keep(f"M{len(models) - 1} pruned", pruned, taught_by=f"M{len(models) - 1}", kept=True)
+        return pruned
+
+    def _structures(self, run: Run, teacher: Network) -> list[Network]:
+        """Make all structures first, so that one that cannot be made is known before any training."""
+        structures = [teacher]
+        for i in range(1, self.iters + 1):
+            try:
+                structures.append(run.refine(f"M{i}", self.refiner, structures[-1]))
+            except Error as error:
+                raise type(error)(f"--iters {self.iters}: M{i} cannot be made: {error}") from error
+        return structures[1:]
+
+    def _next(self, run: Run, models: list[Network], structure: Network) -> tuple[Network, str]:
+        """Train one structure by each of its teachers; return the best by validation loss, and its teacher."""
+        i = len(models)
+        first = i - 1 if self.teachers == "parental" else 0
+        candidates = []
+        for j in range(first, i):
+            fit = run.fit(f"M{i} from M{j}", structure, teacher=models[j], objective=self.objective)
+            candidates.append((run.evaluate(fit.network)["loss"], j, fit.network))
+        _, j, network = min(candidates, key=lambda candidate: candidate[:2])
+        return network, f"M{j}"
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [IKD]

@@ -1,0 +1,57 @@
+"""Knowledge distillation (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531), and the form of it in IKD's paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, Step, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class KD(Distiller):
+    """Match the teacher's softened class probabilities (Hinton et al., 2015).
+
+    With student logits s and teacher logits t [batch, classes], p(z) = softmax(z / T) and the labels' cross-entropy
+    CE, the loss is a mean over the batch, in nats:
+
+    - ``hinton``: (1 - alpha) * CE + alpha * T^2 * KL(p(t) || p(s))
+    - ``ikd``: (1 - alpha) * CE + alpha * 2 * T^2 * KL(p(s) || p(t)), as printed in Yalburgi et al., Eq. 1, whose
+      log(1 - y) in the cross-entropy is read as log y.
+    """
+
+    name: ClassVar[str] = "kd"
+
+    temperature: float = option(4.0, above=0, help="temperature T that softens both outputs")
+    alpha: float = option(0.9, minimum=0, maximum=1, help="weight of the teacher's term; the labels have the rest")
+    equation: str = option("hinton", choices=("hinton", "ikd"), help="the field's form of the loss, or the IKD paper's")
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        soft = hinton if self.equation == "hinton" else ikd_paper
+        hard = (1 - self.alpha) * step.cross_entropy() if self.alpha < 1 else 0.0
+        return hard + self.alpha * soft(step.student, step.teacher, self.temperature)
+
+
+def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 * KL(teacher || student), summed over classes and meaned over the batch, in nats.
+
+    Both are logits [batch, classes]. T^2 keeps the soft term's gradient the size it had at T = 1.
+    """
+    from torch.nn import functional as F
+
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def ikd_paper(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return 2 * T^2 * KL(student || teacher), summed over classes and meaned over the batch, in nats."""
+    return 2 * hinton(teacher, student, temperature)
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [KD]

@@ -1,0 +1,21 @@
+"""Small real things that many tests want: the digits, and a network that trains on them in a second."""
+
+import pytest
+
+import kdtool
+from kdtool.data import open_data
+from kdtool.settings import DataOptions
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits at their own size, without augmentation."""
+    return open_data(DataOptions(data="digits", augment="none"))
+
+
+@pytest.fixture(scope="session")
+def teacher_path(tmp_path_factory):
+    """A trained LeNet-300-100 on the digits."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    kdtool.teacher("kdtool:lenet-300-100", data="digits", epochs=3, output=path)
+    return path

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import configparser
+import json
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "kdtool",
+    "kdtool_datasets",
+    "kdtool_distillers",
+    "kdtool_exporters",
+    "kdtool_pruners",
+    "kdtool_refiners",
+    "kdtool_teachers",
+}
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT, cwd=directory)
+    (built,) = directory.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path, pyproject: dict[str, Any]) -> None:
+    version = pyproject["project"]["version"]
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+        (licence,) = (name for name in names if name.endswith("LICENSE"))
+        text = content.read(licence).decode()
+
+    assert {name.partition("/")[0] for name in names} == PACKAGES | {f"kdtool-{version}.dist-info"}
+    assert "kdtool/py.typed" in names
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_python_file_of_both_roots_is_in_the_wheel(wheel: Path) -> None:
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kdtool").rglob("*.py")}
+    expected |= {path.relative_to(ROOT / "plugins").as_posix() for path in (ROOT / "plugins").rglob("*.py")}
+
+    with zipfile.ZipFile(wheel) as content:
+        assert {name for name in content.namelist() if name.endswith(".py")} == expected
+
+
+def test_the_wheel_declares_the_entry_points(wheel: Path, pyproject: dict[str, Any]) -> None:
+    parser = configparser.ConfigParser(delimiters=("=",))
+    with zipfile.ZipFile(wheel) as content:
+        (name,) = (name for name in content.namelist() if name.endswith("entry_points.txt"))
+        parser.read_string(content.read(name).decode())
+    declared = {section: dict(parser[section]) for section in parser.sections()}
+
+    assert declared.pop("console_scripts") == pyproject["project"]["scripts"]
+    assert declared == pyproject["project"]["entry-points"]
+
+
+def test_every_entry_point_names_a_file_of_its_kinds_package(pyproject: dict[str, Any]) -> None:
+    for group, points in pyproject["project"]["entry-points"].items():
+        for name, module in points.items():
+            package, _, file = module.partition(".")
+            assert package == "kdtool_" + group.removeprefix("kdtool."), f"{group}: {name}"
+            assert (ROOT / "plugins" / package / f"{file}.py").is_file(), f"{group}: {name}"
+
+
+def test_the_wheel_installs_and_works_beside_its_dependencies(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path
+    )  # fmt: skip
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    # The dependencies come from here; an editable kdtool's own .pth file is not read from there.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    code = f"import {', '.join(sorted(PACKAGES))}; print(kdtool.__file__, kdtool_distillers.__file__)"
+    for file in run(python, "-c", code, cwd=tmp_path).split():
+        assert Path(file).is_relative_to(site)
+    listed = json.loads(run(tmp_path / "venv" / "bin" / "kdtool", "plugins", "--json", cwd=tmp_path))
+    builtin = {(row["kind"], row["name"]) for row in listed if row["distribution"] == "kdtool"}
+    assert {("distillers", "ikd"), ("teachers", "timm"), ("exporters", "onnx")} <= builtin
+
+
+def test_the_versions_agree(pyproject: dict[str, Any]) -> None:
+    version = pyproject["project"]["version"]
+
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert version in run(sys.executable, "-m", "kdtool", "--version", cwd=ROOT)

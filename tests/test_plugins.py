@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdtool import plugins
+from kdtool.errors import Error, UsageError
+
+GOOD = '''
+from kdtool import Distiller, hookimpl
+
+class {title}(Distiller):
+    """Do it."""
+
+@hookimpl
+def distillers():
+    return [{title}]
+'''
+
+
+class Site:
+    """A directory on the path, in which plugins are installed by hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def install(
+        self, name: str, code: str | None, *, kind: str = "distillers", distribution: str = "", version: str = "1.0"
+    ) -> str:
+        """Install a plugin of one module with one entry point, as an installer would; return the module's name."""
+        group = f"kdtool.{kind}" if kind else "kdtool"
+        distribution = distribution or f"kdtool-{name}"
+        module = f"{distribution}_{name}_{version}".replace("-", "_").replace(".", "_")
+        about = self.path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        if code is not None:
+            (self.path / f"{module}.py").write_text(code)
+        return module
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    caches = (plugins.installed, plugins.register, plugins.manager)
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    for cache in caches:
+        cache.cache_clear()
+    yield Site(tmp_path)
+    for cache in caches:
+        cache.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def broken(kind: str, name: str) -> str:
+    with pytest.raises(plugins.BrokenPlugin) as caught:
+        plugins.method_class(kind, name)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_builtin_methods_are_plugins_of_kdtool_itself() -> None:
+    found = {(plugin.kind, plugin.name) for plugin in plugins.installed() if plugin.builtin}
+
+    assert {("teachers", "timm"), ("refiners", "halve"), ("distillers", "ikd"), ("datasets", "digits")} <= found
+    assert plugins.names("pruners") == ["magnitude"]
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [plugin for plugin in plugins.installed() if plugin.builtin],
+    ids=lambda plugin: f"{plugin.kind}-{plugin.name}",
+)
+def test_every_builtin_brings_what_its_entry_point_says(plugin: plugins.Plugin) -> None:
+    cls = plugins.load(plugin)
+
+    assert (cls.kind, cls.name) == (plugin.kind, plugin.name)
+
+
+def test_a_plugin_is_listed_from_its_metadata_without_being_imported(site: Site) -> None:
+    module = site.install("soft", "raise SystemExit('imported')", version="2.3")
+
+    plugin = next(found for found in plugins.installed() if found.name == "soft")
+
+    assert plugin == plugins.Plugin("distillers", "soft", module, "kdtool-soft", "2.3")
+    assert not plugin.builtin
+    assert module not in sys.modules
+    assert "soft" in plugins.names("distillers")
+
+
+def test_a_method_is_imported_when_it_is_used(site: Site) -> None:
+    module = site.install("born-again", GOOD.format(title="BornAgain"))
+
+    assert plugins.method_class("distillers", "born-again").name == "born-again"
+    assert sys.modules[module] is plugins.register(module)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("raises", "raise RuntimeError('no licence\\nfound')", "{module}: RuntimeError: no licence found"),
+        ("leaves", "raise SystemExit(3)", "{module}: SystemExit: 3"),
+        ("gone", None, "{module}: ModuleNotFoundError: No module named '{module}'"),
+        ("typo", "def x(:", "{module}: SyntaxError: "),
+        (
+            "misspelt",
+            GOOD.format(title="Misspelt").replace("def distillers", "def distilers"),
+            "{module}: unknown hook 'distilers' in plugin ",
+        ),
+        (
+            "arguments",
+            GOOD.format(title="Arguments") + "@hookimpl\ndef epoch_ended(epok): pass\n",
+            "{module}: Plugin '{module}' for hook 'epoch_ended'",
+        ),
+        ("hookless", "x = 1", "{module}: has no hook distillers()"),
+        ("nothing", "def distillers(): return []", "{module}: brings nothing, not 'nothing'"),
+        ("none", "def distillers(): pass", "{module}: distillers(): TypeError: 'NoneType' object is not iterable"),
+        ("text", "def distillers(): return ['x']", "{module}: distillers(): AttributeError: "),
+        ("other", GOOD.format(title="Another"), "{module}: brings another, not 'other'"),
+        (
+            "shrink",
+            "from kdtool import Refiner\nclass Shrink(Refiner): pass\ndef distillers(): return [Shrink]",
+            "{module}: shrink is one of the refiners, not of the distillers",
+        ),
+        (
+            "mapped",
+            "from kdtool import Distiller, option\nclass Mapped(Distiller):\n    x: dict = option(None, help='x')\n"
+            "def distillers(): return [Mapped]",
+            "{module}: distillers(): TypeError: option x: <class 'dict'> is none of ",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
+)
+def test_a_broken_plugin_tells_why_and_hurts_nobody_else(site: Site, name: str, code: str | None, reason: str) -> None:
+    module = site.install(name, code, version="0.2")
+    site.install("works", GOOD.format(title="Works"))
+
+    expected = f"plugin {name!r} of kdtool-{name} 0.2 is broken: {reason.format(module=module)}"
+    assert broken("distillers", name).startswith(expected)
+    assert broken("distillers", name).startswith(expected)  # and again: nothing of it was left behind
+    assert plugins.method_class("distillers", "works").name == "works"
+    assert plugins.method_class("distillers", "kd").name == "kd"
+
+
+def test_an_unknown_name_tells_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"no pruner is called 'magnitud'; did you mean magnitude\?"):
+        plugins.method_class("pruners", "magnitud")
+    with pytest.raises(UsageError, match="no data set is called 'q'; there are cifar10, "):
+        plugins.method_class("datasets", "q")
+
+
+def test_one_name_in_two_distributions_is_refused_with_both(site: Site) -> None:
+    site.install("twin", GOOD.format(title="Twin"), distribution="kdtool-a")
+    site.install("twin", GOOD.format(title="Twin"), distribution="kdtool-b")
+
+    with pytest.raises(plugins.BrokenPlugin, match=r"distiller 'twin' comes from kdtool-. and kdtool-.: uninstall one"):
+        plugins.method_class("distillers", "twin")
+
+
+def test_of_two_versions_of_a_distribution_the_first_on_the_path_counts(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Site(site.path / "older").install("soft", GOOD.format(title="Soft"), version="1.0")
+    Site(site.path / "newer").install("soft", GOOD.format(title="Soft"), version="2.0")
+    monkeypatch.syspath_prepend(site.path / "older")
+    monkeypatch.syspath_prepend(site.path / "newer")
+
+    found = [plugin for plugin in plugins.installed() if plugin.name == "soft"]
+
+    assert [plugin.version for plugin in found] == ["2.0"]
+    assert plugins.method_class("distillers", "soft").name == "soft"
+
+
+def test_damaged_metadata_of_another_package_is_passed_over(site: Site) -> None:
+    site.install("works", GOOD.format(title="Works"))
+    about = site.path / "damaged-1.0.dist-info"
+    about.mkdir()
+    (about / "entry_points.txt").write_bytes(b"[kdtool.distillers]\nno equals sign \xff\n")
+
+    assert plugins.method_class("distillers", "works").name == "works"
+
+
+def test_always_on_plugins_listen_and_a_broken_one_is_told(site: Site) -> None:
+    listens = "from kdtool import hookimpl\nheard = []\n@hookimpl\ndef checkpoint_saved(path): heard.append(path)\n"
+    module = site.install("tracker", listens, kind="")
+    site.install("wreck", "1 / 0", kind="")
+
+    errors = plugins.always_on()
+    plugins.manager().hook.checkpoint_saved(path="a.pt")
+
+    assert [str(error).partition(" is broken: ")[0] for error in errors] == ["plugin 'wreck' of kdtool-wreck 1.0"]
+    assert "ZeroDivisionError" in str(errors[0])
+    assert sys.modules[module].heard == ["a.pt"]
+
+
+def test_listing_imports_no_plugin_and_no_torch() -> None:
+    code = (
+        "import sys; from kdtool import plugins; plugins.installed(); plugins.names('distillers');"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    imported = set(json.loads(done.stdout.replace("'", '"')))
+    heavy = {"torch", "torchvision", "timm", "onnx", "onnxruntime", "sklearn", "accelerate", "numpy"}
+    assert "pluggy" in imported
+    assert not imported & heavy
+    assert not [name for name in imported if name.startswith("kdtool_")]
+
+
+def test_the_public_names_are_there() -> None:
+    import kdtool
+
+    missing = [name for name in kdtool.__all__ if getattr(kdtool, name, None) is None]
+    assert missing == []
+    assert issubclass(plugins.BrokenPlugin, Error)
+
+
+def listed(site: Site, *args: str) -> Any:
+    code = f"import sys; sys.path.insert(0, {str(site.path)!r}); from kdtool.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_command_lists_broken_plugins_with_their_reasons(site: Site) -> None:
+    site.install("works", GOOD.format(title="Works"))
+    site.install("raises", "raise RuntimeError('no licence found')")
+    site.install("gone", None)
+    site.install("misspelt", GOOD.format(title="Misspelt").replace("def distillers", "def distilers"))
+
+    rows = {row["name"]: row for row in listed(site, "plugins", "--json") if row["kind"] == "distillers"}
+
+    assert {"kd", "ikd", "works", "raises", "gone", "misspelt"} <= set(rows)

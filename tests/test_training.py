@@ -1,0 +1,182 @@
+"""The loop: it learns, repeats exactly, stops where it must, and follows its schedules."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdtool.engine import Engine
+from kdtool.evaluation import evaluate
+from kdtool.settings import Training
+from kdtool.teacher_cache import FrozenTeacher
+from kdtool.training import Loop, LossNotFiniteError, Step, make_optimizer, make_schedule
+
+
+class Memory:
+    """A store in memory."""
+
+    def __init__(self, state=None):
+        self.state, self.rows = state, []
+
+    def load(self):
+        return copy.deepcopy(self.state)
+
+    def save(self, state):
+        self.state = copy.deepcopy(state())
+
+    def log(self, row):
+        self.rows.append(row)
+
+
+def network(dropout=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(dropout), nn.ReLU(), nn.Linear(32, 10))
+
+
+def loop(module, data, store=None, loss=Step.cross_entropy, **changes):
+    other = {name: changes.pop(name) for name in ("teacher", "constraint") if name in changes}
+    training = Training(**{"epochs": 2, "precision": "fp32", "device": "cpu", **changes})
+    return Loop(
+        module, name="phase", data=data, training=training, engine=Engine(training, 0), loss=loss,
+        store=store or Memory(), **other,
+    )  # fmt: skip
+
+
+def test_it_learns_the_digits(digits):
+    module = network()
+    metrics = loop(module, digits, epochs=6, lr=3e-3).run()
+    assert metrics["accuracy"] > 0.9
+    assert metrics["split"] == "val"
+    assert evaluate(module, digits.val)["accuracy"] == metrics["accuracy"]
+
+
+def test_the_best_epoch_is_kept(digits):
+    store = Memory()
+    module = network()
+    # A rate this high makes validation jump about, so that the last epoch is rarely the best.
+    metrics = loop(module, digits, store, epochs=6, lr=0.05, schedule="constant").run()
+    assert metrics["accuracy"] == max(row["val_accuracy"] for row in store.rows)
+    assert store.rows[metrics["best_epoch"] - 1]["val_accuracy"] == metrics["accuracy"]
+
+
+def test_a_cut_phase_goes_on_bit_for_bit(digits):
+    whole, cut = network(dropout=0.3), network(dropout=0.3)
+    loop(whole, digits, epochs=4).run()
+    store = Memory()
+    first = loop(cut, digits, store, epochs=4)
+    save = store.save
+
+    def save_twice_then_die(state):
+        save(state)
+        if len(store.rows) == 2:
+            raise KeyboardInterrupt
+
+    store.save = save_twice_then_die
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    resumed = network(dropout=0.3)
+    loop(resumed, digits, Memory(store.state), epochs=4).run()
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_cached_and_uncached_losses_agree(digits, tmp_path):
+    teacher = network()
+    loop(teacher, digits, epochs=2, lr=3e-3).run()
+    losses = {}
+    for views in (0, 2):
+        store = Memory()
+        training = Training(epochs=3, views=views, precision="fp32", device="cpu")
+        frozen = FrozenTeacher(
+            copy.deepcopy(teacher), "key", tmp_path, Engine(training, 0), images=len(digits.train), classes=10, views=views
+        )
+        match = lambda step: (step.student - step.teacher).square().mean()  # noqa: E731
+        loop(network(), digits, store, match, epochs=3, views=views, teacher=frozen).run()
+        losses[views] = [row["loss"] for row in store.rows]
+    assert list(tmp_path.glob("*.npy"))
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_teacher_is_untouched(digits, tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    before = copy.deepcopy(module.state_dict())
+    training = Training(epochs=1, device="cpu")
+    frozen = FrozenTeacher(
+        module, "key", tmp_path, Engine(training, 0), images=len(digits.train), classes=10, views=1
+    )
+    loop(network(), digits, loss=lambda s: (s.student - s.teacher).square().mean(), epochs=1, teacher=frozen).run()
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_stops(digits):
+    def explode(step):
+        return step.cross_entropy() * (float("nan") if step.epoch == 1 else 1.0)
+
+    broken = loop(network(), digits, loss=explode, epochs=3)
+    with pytest.raises(LossNotFiniteError, match=r"phase: the loss is not finite in epoch 2, step 1 of \d+"):
+        broken.run()
+    assert broken.state.best_weights
+
+
+def test_patience_stops_early(digits):
+    store = Memory()
+    loop(network(), digits, store, loss=lambda s: 0.0 * s.student.sum(), epochs=9, patience=2).run()
+    assert len(store.rows) == 3
+
+
+def test_the_constraint_holds_after_every_step(digits):
+    def zero_first_row(module):
+        with torch.no_grad():
+            module[1].weight[0].zero_()
+
+    module = network()
+    loop(module, digits, constraint=zero_first_row, epochs=1).run()
+    assert (module[1].weight[0] == 0).all()
+    assert (module[1].weight[1] != 0).any()
+
+
+def test_bf16_learns_as_well(digits):
+    accuracies = {}
+    for precision in ("fp32", "bf16"):
+        module = network()
+        accuracies[precision] = loop(module, digits, epochs=6, lr=3e-3, precision=precision).run()["accuracy"]
+        assert next(module.parameters()).dtype == torch.float32
+    assert accuracies["bf16"] == pytest.approx(accuracies["fp32"], abs=0.04)
+
+
+def rates(schedule, steps=8, **changes):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    made = make_schedule(optimizer, Training(schedule=schedule, lr=1.0, **changes), steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made.step()
+    return found
+
+
+def test_schedules_by_hand():
+    assert rates("constant") == [1.0] * 8
+    assert rates("cosine", 4) == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert rates("multi-step") == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
+    # 10 steps rise for 0.3 * 10 - 1 = 2 steps by a cosine from 1/25 to 1, and fall to a tiny rest.
+    cycle = rates("one-cycle", 10)
+    assert cycle[:3] == pytest.approx([0.04, 0.52, 1.0])
+    assert cycle[-1] == pytest.approx(0.04 / 1e4)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
+def test_optimizers(name, kind):
+    made = make_optimizer(network(), Training(optimizer=name, lr=0.1, weight_decay=0.01))
+    assert type(made).__name__ == kind
+    assert made.defaults["weight_decay"] == 0.01
+    assert made.defaults["fused"]
+
+
+def test_frozen_parameters_stay(digits):
+    module = network()
+    module[1].requires_grad_(False)
+    before = module[1].weight.clone()
+    loop(module, digits, epochs=1).run()
+    assert torch.equal(module[1].weight, before)
