@@ -123,6 +123,7 @@ def read(path: str | Path) -> Checkpoint:
         data = None if content["data"] is None else DataSpec.from_data(content["data"])
         metrics = _checked_entries(content["metrics"], "metrics", {"split"})
         history = _checked_entries(content["history"], "history", {"command"})
+        _check_pair(architecture, data)
         module = build(architecture, weights)
     except Error as error:
         raise type(error)(f"{path}: {error}") from error
@@ -139,6 +140,15 @@ def _describe(content: Any) -> str:
             return "a plain state_dict"
         return "a dict of " + ", ".join(str(key)[:30] for key in list(content)[:4])
     return f"a {type(content).__name__}"
+
+
+def _check_pair(architecture: Architecture, data: DataSpec | None) -> None:
+    if data is None:
+        return
+    ours = (len(data.classes), data.in_channels, data.image_size)
+    theirs = (architecture.classes, *architecture.input[:2])
+    if ours != theirs:
+        raise Error(f"damaged checkpoint: data of {ours} classes, channels and pixels, a network of {theirs}")
 
 
 def _checked_weights(weights: Any) -> dict[str, Tensor]:

@@ -65,6 +65,11 @@ class Split:
                 images = images.contiguous(memory_format=torch.channels_last)
             yield chunk, images, self.labels[chunk].to(device)
 
+    def prepare(self) -> None:
+        """Read images that live in memory now, with a bar of their own, and not when the first batch is asked for."""
+        for _ in self.batches(1, order=torch.zeros(1, dtype=torch.int64)):
+            pass
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std of every channel of the plain images, in 0..1; of a sample where they are large."""
         indices = torch.arange(len(self))

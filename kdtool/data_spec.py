@@ -39,8 +39,10 @@ class DataSpec:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(_number(name, value) for value in _many(self, name)))
         object.__setattr__(self, "classes", _many(self, "classes"))
-        for name, value in (("name", self.name), ("directory", "-" if self.directory is None else self.directory), ("augment", self.augment)):
-            _check(isinstance(value, str) and value != "" and value.isprintable(), name, value)
+        for name in ("name", "directory", "augment"):
+            value = getattr(self, name)
+            text = isinstance(value, str) and value != "" and value.isprintable()
+            _check(text or (name == "directory" and value is None), name, value)
         for value in self.classes:
             _check(isinstance(value, str), "classes", value)
         for name, low, high in (("split_seed", 0, 2**63), ("image_size", 1, 2**14), ("in_channels", 1, 2**10)):

@@ -55,7 +55,7 @@ def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -
         pixels = pixels[:, ::-1]
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def _box(image: Image.Image, size: int, crop: Crop | None) -> tuple[float, float, float, float]:

@@ -44,7 +44,7 @@ def data_for(parent: Checkpoint, about: dict[str, Any]) -> Data:
             f"{len(data.spec.classes)}; they must be the same"
         )
     if parent.data is not None:  # its weights expect images normalised as they were
-        data = open_spec(dataclasses.replace(data.spec, mean=parent.data.mean, std=parent.data.std))
+        data = data.normalised(parent.data.mean, parent.data.std)
     return data
 
 
@@ -55,7 +55,7 @@ def as_pretrained(data: Data, name: str, own: dict[str, Any]) -> Data:
     mean, std = tuple(made_for["mean"]), tuple(made_for["std"])
     if len(mean) != data.spec.in_channels:
         return data
-    return open_spec(dataclasses.replace(data.spec, mean=mean, std=std))
+    return data.normalised(mean, std)
 
 
 def student_for(

@@ -1,7 +1,7 @@
-"""How long one image takes in onnxruntime, and how that compares with another network.
+"""How long a batch of images takes in onnxruntime, and how that compares with another network.
 
-Two networks are measured in adjacent pairs, so that whatever else the machine does falls on both alike, and are compared
-by the CPU time of the one thread that computes, which other processes hardly touch.
+Two networks are sampled in adjacent pairs, so that whatever else the machine does falls on both alike, by the CPU time of
+the one thread that computes, which counts no waiting. A network that takes microseconds is called many times for a sample.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdtool.errors import Error
+
 WARM_UPS = 10
 LEAST_PAIRS = 6
-LEAST_SAMPLE = 1e-3
-"""Seconds that a sample lasts at least; a quick network is called several times for it."""
+LEAST_SAMPLE = 5e-3
+"""Seconds that a sample lasts at least."""
 
-Floats = NDArray[np.float64]
+Times = NDArray[np.float64]
 
 
 def measure_latency(
@@ -33,50 +35,57 @@ def measure_latency(
     pairs: int = 50,
     seconds: float = 60.0,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure an ONNX model, and another one beside it, in onnxruntime on the CPU.
 
-    Both are given as a file or its bytes, and are fed random images of their own input size. ``pairs`` is reduced, to
-    no less than 6, where they would take longer than ``seconds``. ``progress`` hears of the samples done and their total.
+    Each is a file or its bytes, and is fed random images of its own input size. Where ``pairs`` would take more than
+    ``seconds``, fewer are measured, but not less than 6. ``progress`` is called with the samples done and their total.
 
     Returns:
-        ``student`` and ``teacher``: ``p50_ms`` and ``p90_ms``, wall milliseconds per call of ``batch`` images;
-        ``ratio``: the model's median over the other's, with ``ratio_low`` and ``ratio_high``, its 95 % bootstrap interval
-        over the pairs; ``noise``: how far from 1 the same interval reaches for two sessions of the *same* model;
-        ``clock``: what the ratio is made of, ``thread-cpu`` or ``wall``; ``threads``, ``pairs`` (as measured),
-        ``batch``, ``onnxruntime`` (its version) and ``cpu``. Without ``against`` the teacher and its ratio are None.
+        ``student`` and ``teacher``: ``p50_ms`` and ``p90_ms``, wall milliseconds for ``batch`` images.
+        ``ratio``: the model's time over the other's, with ``ratio_low`` and ``ratio_high``, its 95 % interval (see
+        `compare`). ``noise``: how far from 1 that interval reaches for two sessions of one model; a ratio nearer to 1
+        says nothing. ``clock``: ``thread-cpu``, or ``wall`` where there is more than one thread.
+        ``threads``, ``pairs`` (as measured), ``batch``, ``onnxruntime`` (its version) and ``cpu``.
+        Without ``against`` the teacher and the ratio are None.
+
+    Raises:
+        Error: onnxruntime cannot run a model.
     """
     import onnxruntime
 
     models = {"student": model, "again": model} | ({} if against is None else {"teacher": against})
-    calls = {name: caller(open_session(one, threads), batch, seed) for name, one in models.items()}
-    expected = {name: warm_up(call, seconds / 20) for name, call in calls.items()}
-    repeats = {name: max(1, math.ceil(LEAST_SAMPLE / each)) for name, each in expected.items()}
-    contests = [("student", "again")] if against is None else [("student", "teacher"), ("student", "again")]
-    round_seconds = sum(expected[name] * (repeats[name] + 1) for contest in contests for name in contest)
-    pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
-    # The thread's clock sees only the calling thread, not the pool that works beside it.
-    cpu = threads == 1 and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
-    times: dict[str, tuple[Floats, Floats]] = {}
-    for index, (first, second) in enumerate(contests):
-        done = 2 * pairs * index
-        times[second] = paired(
-            (calls[first], repeats[first]),
-            (calls[second], repeats[second]),
-            pairs,
-            lambda count, done=done: progress(done + count, 2 * pairs * len(contests)),  # type: ignore[misc]
+    rivals = [name for name in ("teacher", "again") if name in models]
+    try:
+        calls = {name: caller(open_session(one, threads), batch, seed) for name, one in models.items()}
+        each = {name: warm_up(call, seconds / 20) for name, call in calls.items()}
+        samplers = {name: Sampler(call, repeats(each[name])) for name, call in calls.items()}
+        # One call more than is timed: see Sampler.
+        round_seconds = sum(
+            each[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
         )
-    clock = 0 if cpu else 1
-    shown = times["again" if against is None else "teacher"]
-    ratio, low, high = (None, None, None) if against is None else compare(shown[0][:, clock], shown[1][:, clock], seed)
-    _, noise_low, noise_high = compare(times["again"][0][:, clock], times["again"][1][:, clock], seed)
+        pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
+        times: dict[str, tuple[Times, Times]] = {}
+        for rival in rivals:
+            told = reporter(progress, 2 * pairs * len(times), 2 * pairs * len(rivals))
+            times[rival] = paired(samplers["student"], samplers[rival], pairs, told)
+    except failures() as error:
+        raise Error(
+            f"onnxruntime {onnxruntime.__version__} cannot run the model: {str(error).splitlines()[0]}"
+        ) from error
+    # The thread's clock does not see the pool that computes beside the calling thread.
+    cpu = threads == 1 and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
+    column = 0 if cpu else 1
+    ratio, low, high = compare(times[rivals[0]][0][:, column], times[rivals[0]][1][:, column], seed)
+    _, noise_low, noise_high = compare(times["again"][0][:, column], times["again"][1][:, column], seed)
+    alone = against is None
     return {
-        "student": percentiles(shown[0][:, 1]),
-        "teacher": None if against is None else percentiles(shown[1][:, 1]),
-        "ratio": ratio,
-        "ratio_low": low,
-        "ratio_high": high,
+        "student": percentiles(times[rivals[0]][0][:, 1]),
+        "teacher": None if alone else percentiles(times["teacher"][1][:, 1]),
+        "ratio": None if alone else ratio,
+        "ratio_low": None if alone else low,
+        "ratio_high": None if alone else high,
         "noise": max(abs(noise_low - 1), abs(noise_high - 1)),
         "clock": "thread-cpu" if cpu else "wall",
         "threads": threads,
@@ -88,7 +97,7 @@ def measure_latency(
 
 
 def open_session(model: str | Path | bytes, threads: int = 1) -> Any:
-    """Return an onnxruntime session on the CPU with all graph optimisations and ``threads`` threads."""
+    """Return an onnxruntime session on the CPU with every graph optimisation and ``threads`` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -97,24 +106,37 @@ def open_session(model: str | Path | bytes, threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Two pools that spin while they wait would take the cores from one another.
+    # The pools of two sessions that spin while they wait would take the cores from one another.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """Return the exceptions of onnxruntime, which have no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
+
+
 def caller(session: Any, batch: int, seed: int) -> Callable[[], Any]:
-    """Return a call of the session on ``batch`` random images of its own input size."""
-    given = session.get_inputs()[0]
-    # The first dimension is the batch; the others are fixed when the file is made.
-    shape = (batch, *given.shape[1:])
-    images = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    outputs, feed = [output.name for output in session.get_outputs()], {given.name: images}
+    """Return a call of the session with ``batch`` random images of its own input size.
+
+    Raises:
+        Error: its input is not one batch of float32 images of a fixed size.
+    """
+    given = session.get_inputs()
+    sizes = given[0].shape[1:]
+    if len(given) != 1 or given[0].type != "tensor(float)" or not all(isinstance(size, int) for size in sizes):
+        shapes = ", ".join(f"{one.name} {one.type} {one.shape}" for one in given)
+        raise Error(f"the model takes {shapes}; its latency is measured with float32 images of one fixed size")
+    images = np.random.default_rng(seed).standard_normal((batch, *sizes)).astype(np.float32)
+    outputs, feed = [output.name for output in session.get_outputs()], {given[0].name: images}
     return lambda: session.run(outputs, feed)
 
 
 def warm_up(call: Callable[[], Any], seconds: float) -> float:
-    """Call it 10 times, or until ``seconds`` are over but at least twice; return the seconds of a warm call."""
+    """Call 10 times, or until ``seconds`` are over but at least twice; return the seconds of the quickest later call."""
     taken: list[float] = []
     while len(taken) < 2 or (len(taken) < WARM_UPS and sum(taken) < seconds):
         started = time.perf_counter()
@@ -123,48 +145,69 @@ def warm_up(call: Callable[[], Any], seconds: float) -> float:
     return min(taken[1:])
 
 
-def sample(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Return the thread's CPU nanoseconds and the wall nanoseconds per call."""
-    if WARM: call()
-    wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-    for _ in range(repeats):
-        call()
-    cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-    return cpu / repeats, wall / repeats
-WARM=True
+def repeats(seconds: float) -> int:
+    """Return how many calls of ``seconds`` make a sample."""
+    return max(1, math.ceil(LEAST_SAMPLE / max(seconds, 1e-9)))
+
+
+class Sampler:
+    """Times a call, ``repeats`` of them to a sample."""
+
+    def __init__(self, call: Callable[[], Any], repeats: int) -> None:
+        self.call = call
+        self.repeats = repeats
+
+    def __call__(self) -> tuple[float, float]:
+        """Return the thread's CPU nanoseconds and the wall nanoseconds per call."""
+        # Untimed: it brings the weights back into the caches that the other network of the pair has filled.
+        self.call()
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        for _ in range(self.repeats):
+            self.call()
+        cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+        return cpu / self.repeats, wall / self.repeats
+
 
 def paired(
-    first: tuple[Callable[[], Any], int],
-    second: tuple[Callable[[], Any], int],
+    first: Callable[[], tuple[float, float]],
+    second: Callable[[], tuple[float, float]],
     pairs: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> tuple[Floats, Floats]:
-    """Sample two calls, each with its repeats, in adjacent pairs whose order alternates.
+    done: Callable[[int], None] = lambda samples: None,
+) -> tuple[Times, Times]:
+    """Take samples of both in adjacent pairs, the order alternating; ``done`` hears of every pair.
 
     Returns:
-        For each call an array [pairs, 2] of thread CPU and wall nanoseconds; row i of both is pair i.
+        For each an array [pairs, 2] of its samples; row i of both is pair i.
     """
+    both = (first, second)
     times: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            times[which].append(sample(*(first, second)[which]))
-        progress(2 * (pair + 1))
+            times[which].append(both[which]())
+        done(2 * (pair + 1))
     return np.array(times[0]), np.array(times[1])
 
 
-def compare(first: Floats, second: Floats, seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:
-    """Return the ratio of two medians, and its 95 % interval by resampling pairs (Efron's percentile bootstrap).
+def reporter(progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int], None]:
+    """Return what tells ``progress`` of the samples done when ``before`` of them were done already."""
+    return lambda samples: progress(before + samples, total) if progress is not None else None
 
-    ``first`` and ``second`` are [pairs] times; the same seed gives the same interval.
+
+def compare(first: Times, second: Times, seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:
+    """Return the median over pairs of first / second, and its 95 % interval (Efron's percentile bootstrap).
+
+    ``first`` and ``second`` are the times [pairs]; one seed always gives one interval. The median of the pairs' ratios
+    and not the ratio of the two medians, which loses what the pairing won: on a loaded machine it spread more in 19
+    of 24 settings.
     """
-    rows = np.random.default_rng(seed).integers(len(first), size=(resamples, len(first)))
-    ratios = np.median(first[rows], axis=1) / np.median(second[rows], axis=1)
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    return float(np.median(first) / np.median(second)), float(low), float(high)
+    ratios = first / second
+    rows = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
+    low, high = np.percentile(np.median(ratios[rows], axis=1), (2.5, 97.5))
+    return float(np.median(ratios)), float(low), float(high)
 
 
-def percentiles(nanoseconds: Floats) -> dict[str, float]:
-    """Return ``p50_ms`` and ``p90_ms``."""
+def percentiles(nanoseconds: Times) -> dict[str, float]:
+    """Return ``p50_ms`` and ``p90_ms`` of the times."""
     p50, p90 = np.percentile(nanoseconds, (50, 90)) / 1e6
     return {"p50_ms": float(p50), "p90_ms": float(p90)}
 

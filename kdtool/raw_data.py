@@ -88,6 +88,11 @@ class RawData:
             raise Error(f"{len(self.classes)} class ({', '.join(self.classes)}); a classifier needs two or more")
         if len(set(self.classes)) < len(self.classes):
             raise Error("two classes have the same name")
+        if (self.mean is None) != (self.std is None):
+            raise Error("mean and std are given together, or neither")
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None and len(numbers) != self.channels:
+                raise Error(f"{name} has {len(numbers)} numbers for {self.channels} channels")
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             if split is not None:
                 self._check(name, split)

@@ -7,6 +7,7 @@ Each takes the class, which is then checked with its default options, or a metho
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import tempfile
@@ -65,11 +66,11 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
             for epoch in (0, 9):
                 _check_loss(distiller, per_class=per_class, epoch=epoch)
         return
-    teacher, images = _network(network, image_size), _images(image_size)
+    teacher = _network(network, image_size)
     student = None if distiller.makes_student else _network(network, image_size, seed=1)
     with _small_run(teacher) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
         result = distiller.distill(run, teacher, student)
-    _check_network(result, images, distiller.name)
+    _check_network(result, distiller.name)
 
 
 def _check_loss(distiller: Distiller, *, per_class: int, epoch: int, classes: int = 4, size: int = 8) -> None:
@@ -107,30 +108,26 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
     import torch
 
     refiner = check_options(method, Refiner)
-    before, images = _network(network, image_size), _images(image_size)
+    before = _network(network, image_size)
     results = []
     for _ in range(2):
         torch.manual_seed(0)
         with _unchanged(before.module, f"{refiner.name}: the network it was given"):
             results.append(refiner.refine(before))
-    _check_network(results[0], images, refiner.name)
+    _check_network(results[0], refiner.name)
     sizes = [sum(tensor.numel() for tensor in network.module.parameters()) for network in (before, results[0])]
-    _require(
-        sizes[1] < sizes[0], f"{refiner.name}: from {sizes[0]} parameters it made {sizes[1]}, which is not smaller"
-    )
-    _require(
-        _equal(*(network.module.state_dict() for network in results)),
-        f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat",
-    )
+    _require(sizes[1] < sizes[0], f"{refiner.name}: of {sizes[0]} parameters it made {sizes[1]}, which is not smaller")
+    repeats = _equal(*(network.module.state_dict() for network in results))
+    _require(repeats, f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat")
 
 
 def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
     """Check a pruner, retraining for an epoch on a part of the digits: fewer nonzeros; what it was given stays."""
     pruner = check_options(method, Pruner)
-    before, images = _network(network, image_size), _images(image_size)
+    before = _network(network, image_size)
     with _small_run(before) as run, _unchanged(before.module, f"{pruner.name}: the network it was given"):
         after = pruner.prune(run, before, before)
-    _check_network(after, images, pruner.name)
+    _check_network(after, pruner.name)
     nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
     _require(nonzero[1] < nonzero[0], f"{pruner.name}: of {nonzero[0]} nonzero parameters it left {nonzero[1]}")
 
@@ -165,33 +162,30 @@ def check_source(method: type[Source] | Source, *, network: str | None = None) -
 
 
 def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: Path | None = None) -> None:
-    """Check a data set that lies under ``root``; ``argument`` is what stands behind its name and a colon."""
+    """Check a data set that lies under ``root``; ``argument`` is what stands behind its name and a colon.
+
+    That images, labels and classes go together is checked by `kdtool.RawData` itself.
+    """
     import torch
 
     dataset = check_options(method, Dataset)
-    data, name = dataset.load(argument, root), dataset.name
-    _require(len(set(data.classes)) == len(data.classes) > 1, f"{name}: its classes are not two or more names")
+    data, again, name = dataset.load(argument, root), dataset.load(argument, root), dataset.name
     for key in ("mean", "std"):
-        _require(len(getattr(data, key)) == data.channels, f"{name}: its {key} has not one number a channel")
+        numbers = getattr(data, key)
+        _require(numbers is None or len(numbers) == data.channels, f"{name}: {key} has not one number a channel")
+    _require(data.classes == again.classes, f"{name}: its classes are others when it is loaded again")
     for split_name in ("train", "val", "test"):
-        split = getattr(data, split_name)
+        split, same = getattr(data, split_name), getattr(again, split_name)
         if split is None:
-            _require(split_name != "train", f"{name}: has no train split")
+            _require(split_name != "train" and same is None, f"{name}: has no {split_name} split")
             continue
-        images, labels = split.images, split.labels
-        _require(
-            len(images) == len(labels) > 0, f"{name}: {len(images)} images and {len(labels)} labels in {split_name}"
-        )
-        _require(
-            labels.dtype == torch.int64 and labels.ndim == 1, f"{name}: the labels of {split_name} are not int64 [n]"
-        )
-        inside = int(labels.min()) >= 0 and int(labels.max()) < len(data.classes)
-        _require(inside, f"{name}: a label of {split_name} is of no class")
-        if isinstance(images, torch.Tensor):
-            shaped = images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == data.channels
-            _require(shaped, f"{name}: the images of {split_name} are not uint8 [n, {data.channels}, h, w]")
+        repeats = torch.equal(split.labels, same.labels)
+        if isinstance(split.images, torch.Tensor):
+            repeats = repeats and torch.equal(split.images, same.images)
         else:
-            _require(all(path.is_file() for path in images), f"{name}: an image of {split_name} is no file")
+            repeats = repeats and split.images == same.images
+            _require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is no file")
+        _require(repeats, f"{name}: its {split_name} split is another one when it is loaded again")
 
 
 def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
@@ -220,14 +214,8 @@ def _require(holds: bool, message: str) -> None:
 def _convnet(classes: int, width: int) -> nn.Module:
     from torch import nn
 
-    return nn.Sequential(
-        nn.Conv2d(3, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(width, classes),
-    )
+    features = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 def _network(spec: str, image_size: int, seed: int = 0) -> Network:
@@ -236,12 +224,6 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 
     shape = NetworkOptions(classes=CLASSES, in_channels=1, image_size=image_size)
     return create(spec, options=shape, data=None, seed=seed)
-
-
-def _images(image_size: int) -> Tensor:
-    import torch
-
-    return torch.randn(3, 1, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
 @contextlib.contextmanager
@@ -275,16 +257,18 @@ def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def _check_network(network: Network, images: Tensor, name: str) -> None:
+def _check_network(network: Network, name: str) -> None:
     """Check that a network classifies, trains and can be rebuilt from its plain data, to the last bit."""
-    import copy
-
     import torch
 
     from kdtool.architecture import Architecture, build
 
+    images = torch.randn(3, *network.architecture.input, generator=torch.Generator().manual_seed(0))
     outputs = _check_outputs(network.module, images, CLASSES, name)
-    rebuilt = build(Architecture.from_data(network.architecture.as_data()), network.module.state_dict())
+    try:
+        rebuilt = build(Architecture.from_data(network.architecture.as_data()), network.module.state_dict())
+    except Error as error:
+        raise AssertionError(f"{name}: the network cannot be rebuilt from its plain data: {error}") from error
     with torch.no_grad():
         same = torch.equal(rebuilt(images), outputs)
     _require(same, f"{name}: the network rebuilt from its plain data gives other outputs")
@@ -298,12 +282,11 @@ def _check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -
 
     _require(not module.training, f"{name}: the network is not in eval mode")
     with torch.no_grad():
-        outputs = module(images)
+        outputs: Tensor = module(images)
     fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
     _require(fits, f"{name}: the network does not return logits [{len(images)}, {classes}]")
     _require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
-    found: Tensor = outputs
-    return found
+    return outputs
 
 
 def _check_gradients(module: nn.Module, name: str) -> None:

@@ -119,6 +119,8 @@ class Loop:
             LossNotFiniteError: the loss is not a finite number.
         """
         self._restore()
+        self.data.train.prepare()
+        self.data.val.prepare()
         with progress(self.name, self.training.epochs * self.steps) as advance:
             advance(self.state.epoch * self.steps)
             while self.state.epoch < self.training.epochs and not self._out_of_patience():

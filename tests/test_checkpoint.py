@@ -93,6 +93,7 @@ def damaged(teacher_path, change):
         (lambda c: c["architecture"].update(attributes={"no.such": {"x": 1}}), "no.such"),
         (lambda c: c["architecture"].update(dropped=("no.such",)), "do not fit"),
         (lambda c: c["data"].update(mean="x"), "."),
+        (lambda c: c["data"].update(image_size=9), "damaged"),
     ],
 )
 def test_damaged_checkpoints_are_refused(teacher_path, change, says):

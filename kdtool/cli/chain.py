@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from kdtool.cli.piped import piped_paths
-from kdtool.errors import Error, UsageError
+from kdtool.errors import Error, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,8 @@ def _count(number: int) -> str:
 
 def _no_checkpoint(step: Step, following: str) -> str:
     some = "no checkpoint" if step.least == 1 else f"{_count(step.least)}, not {len(step.checkpoints)}"
-    hint = (
-        f"; the file {following} is ./{following}, since {following} is a command" if Path(following).is_file() else ""
-    )
+    # The words may have been cut where the user meant a file.
+    hint = f"; the file {following} is written ./{following}" if Path(following).is_file() else ""
     return (
         f"{step.name}: {some} given. Name it (kdtool {step.name} FILE), put the step that makes it before this one "
         f"(kdtool distill FILE {step.name}), or pipe it in (kdtool distill FILE | kdtool {step.name}){hint}"
@@ -171,9 +170,8 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file in it")
     if not path.exists():
-        near = sorted(found.name for found in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-        hint = f"; in {path.parent} there are {', '.join(near[:5])}" if near else ""
-        raise UsageError(f"{path}: there is no such file{hint}")
+        beside = [found.name for found in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        raise UsageError(f"{path}: there is no such file{nearest(path.name, beside, count=1)}")
 
 
 def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:

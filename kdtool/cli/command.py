@@ -137,7 +137,7 @@ class StepCommand(ChainCommand):
             inner = name.removeprefix(role[2:].replace("-", "_") + "_")
             if option.info.kind and (found := owners(option.info.kind, inner)):
                 return f"{flag} belongs to {role} {' or '.join(found)}"
-        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)))}"
+        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)), count=1)}"
 
     def speak(self, methods: Sequence[str]) -> str:
         """Return how methods are named on the command line."""
@@ -164,7 +164,7 @@ class StepCommand(ChainCommand):
         return f"Methods (kdtool {self.name} --method NAME --help shows its options)"
 
 
-class MethodName(click.ParamType):
+class MethodName(click.ParamType):  # type: ignore[type-arg]
     """The name of an installed method."""
 
     name = "name"

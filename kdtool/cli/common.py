@@ -26,13 +26,9 @@ def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
 
 def output(named: str) -> list[click.Parameter]:
     """Return the options of a command that writes a file; ``named`` says how it goes by default."""
+    path = click.Path(path_type=Path)
     return [
-        click.Option(
-            ["-o", "--output"],
-            type=click.Path(path_type=Path),
-            help=f"where to write  [default: {named}]",
-            metavar="FILE",
-        ),
+        click.Option(["-o", "--output"], type=path, help=f"where to write  [default: {named}]", metavar="FILE"),
         click.Option(["-f", "--force"], is_flag=True, help="overwrite what is there"),
         click.Option(["--resume"], is_flag=True, help="go on where a killed run was cut; holds for a whole chain"),
     ]

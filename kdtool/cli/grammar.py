@@ -137,7 +137,7 @@ class ChainCommand(click.Command):
 
     def explain(self, ctx: click.Context, flag: str) -> str:
         """Return what to say of an option that this command does not have."""
-        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)))}"
+        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)), count=1)}"
 
 
 def step_names(ctx: click.Context) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -147,9 +147,8 @@ def load_always_on(cli: click.Group) -> None:
     for broken in always_on():
         click.echo(f"warning: {' '.join(str(broken).split())}", err=True)
     for hook in manager().hook.commands.get_hookimpls():
-        add: Callable[..., None] = hook.function
         try:
-            add(*[cli for _ in hook.argnames])
+            hook.function(*[cli for _ in hook.argnames])
         except Exception as error:  # a plugin may fail in any way
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             click.echo(f"warning: plugin {hook.plugin_name} is broken: commands(): {reason}", err=True)

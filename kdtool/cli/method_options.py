@@ -40,7 +40,7 @@ class Section:
         return [info for info in self.options.describe() if not self.only or info.name in self.only]
 
 
-class Value(click.ParamType):
+class Value(click.ParamType):  # type: ignore[type-arg]
     """The value of one declared option, checked as the declaration says."""
 
     def __init__(self, info: OptionInfo) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +32,7 @@ Examples:
 """
 
 
-class NetworkName(click.ParamType):
+class NetworkName(click.ParamType):  # type: ignore[type-arg]
     """``SOURCE:NAME``; only the source is completed, since a list of networks takes seconds to import."""
 
     name = "network"
@@ -75,14 +75,17 @@ def plan(given: Given) -> Step:
     pretrained: bool = given.params["pretrained"]
     if weights is not None and pretrained:
         raise UsageError("--weights and --pretrained are two ways to say which weights to start from; give one")
-    start = {**({"weights": weights} if weights else {}), **({"pretrained": True} if pretrained else {})}
+    start: dict[str, Any] = {
+        **({"weights": weights} if weights else {}),
+        **({"pretrained": True} if pretrained else {}),
+    }
     # As kdtool.api names it, so that the file is checked before anything is imported.
     default = Path(re.sub(r"[^A-Za-z0-9.]+", "-", name.partition(":")[2].split(",")[0]).strip("-") + ".pt")
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        told = {"output": work.output, "force": work.force, "resume": work.resume}
+        told: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         tell_result(api.teacher(name, **start, **told, **given.options))
         return work.result
 

@@ -64,8 +64,8 @@ def _fit_norm(part: nn.Module) -> None:
 
 
 def _fitted(name: str, value: Any, part: nn.Module, places: list[Widths]) -> Any:
-    if _OTHER.search(name) or name == "normalized_shape" and not isinstance(part, nn.LayerNorm):
-        return None
+    if _OTHER.search(name) or name == "normalized_shape" and part._parameters.get("weight") is not None:
+        return None  # the latter was set from the weight
     if type(value) is int:
         return _width(name, value, part, places)
     if type(value) is float and _SCALE.search(name) and 0 < value < 1:

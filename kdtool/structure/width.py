@@ -41,7 +41,7 @@ def halve_widths(
     if not 0 < ratio < 1:
         raise Error(f"{architecture.spec}: a ratio of {ratio} does not make its widths smaller; give one between 0 and 1")
     module = copy.deepcopy(network.module).cpu().float().eval()
-    base = skeleton(architecture)
+    base = _base(architecture, fresh=init == "fresh")
     fixed = fixed_dimensions(architecture, base)
     for _ in range(times):
         _narrow(architecture, module, fixed, ratio, round_to)
@@ -50,6 +50,13 @@ def halve_widths(
     if init == "fresh":
         fill(module, base)
     return Network(refined, module.eval())
+
+
+def _base(architecture: Architecture, *, fresh: bool) -> nn.Module:
+    if fresh:
+        return skeleton(architecture)
+    with torch.random.fork_rng(devices=[]), Unset():
+        return skeleton(architecture)
 
 
 def _narrow(architecture: Architecture, module: nn.Module, fixed: Fixed, ratio: float, round_to: int) -> None:

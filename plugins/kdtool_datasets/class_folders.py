@@ -17,9 +17,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 
 def subfolders(folder: Path) -> list[str]:
     """Return the sorted names of the folders in a folder, without what tools leave behind (.git, __MACOSX)."""
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))
-    )
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
 def read_split(folder: Path, classes: Sequence[str]) -> RawSplit:

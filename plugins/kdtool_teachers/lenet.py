@@ -7,49 +7,45 @@ from collections import OrderedDict
 from torch import nn
 
 
-class LeNet300100(nn.Sequential):
-    """Two hidden layers of 300 and 100 units: 266,610 parameters for 10 classes and 28x28x1 pixels.
+def lenet_300_100(classes: int, in_channels: int, image_size: int) -> nn.Sequential:
+    """Return two hidden layers of 300 and 100 units: 266,610 parameters for 10 classes and 28x28x1 pixels.
 
     Maps images [batch, in_channels, image_size, image_size] to logits [batch, classes].
     """
-
-    def __init__(self, classes: int, in_channels: int, image_size: int) -> None:
-        layers: list[tuple[str, nn.Module]] = [
-            ("flatten", nn.Flatten()),
-            ("fc1", nn.Linear(in_channels * image_size * image_size, 300)),
-            ("relu1", nn.ReLU()),
-            ("fc2", nn.Linear(300, 100)),
-            ("relu2", nn.ReLU()),
-            ("fc3", nn.Linear(100, classes)),
-        ]
-        super().__init__(OrderedDict(layers))
+    layers: list[tuple[str, nn.Module]] = [
+        ("flatten", nn.Flatten()),
+        ("fc1", nn.Linear(in_channels * image_size * image_size, 300)),
+        ("relu1", nn.ReLU()),
+        ("fc2", nn.Linear(300, 100)),
+        ("relu2", nn.ReLU()),
+        ("fc3", nn.Linear(100, classes)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
 
 
-class LeNet5(nn.Sequential):
-    """Convolutions of 6, 16 and 120 maps, then 84 units: 61,706 parameters for 10 classes and one channel.
+def lenet_5(classes: int, in_channels: int, image_size: int) -> nn.Sequential:
+    """Return convolutions of 6, 16 and 120 maps, then 84 units: 61,706 parameters for 10 classes and one channel.
 
     Maps images [batch, in_channels, image_size, image_size] to logits [batch, classes]. Images smaller than
     32x32 get a border of zeros, as MNIST's 28x28 got in 1998; of larger ones the 120 maps are averaged over all
     positions. ReLU and max-pooling stand for the scaled tanh and the trainable subsampling of 1998.
     """
-
-    def __init__(self, classes: int, in_channels: int, image_size: int) -> None:
-        border = max(0, 32 - image_size)
-        near, far = border // 2, border - border // 2
-        layers: list[tuple[str, nn.Module]] = [
-            ("pad", nn.ZeroPad2d((near, far, near, far))),
-            ("conv1", nn.Conv2d(in_channels, 6, 5)),
-            ("relu1", nn.ReLU()),
-            ("pool1", nn.MaxPool2d(2)),
-            ("conv2", nn.Conv2d(6, 16, 5)),
-            ("relu2", nn.ReLU()),
-            ("pool2", nn.MaxPool2d(2)),
-            ("conv3", nn.Conv2d(16, 120, 5)),
-            ("relu3", nn.ReLU()),
-            ("average", nn.AdaptiveAvgPool2d(1)),
-            ("flatten", nn.Flatten()),
-            ("fc1", nn.Linear(120, 84)),
-            ("relu4", nn.ReLU()),
-            ("fc2", nn.Linear(84, classes)),
-        ]
-        super().__init__(OrderedDict(layers))
+    border = max(0, 32 - image_size)
+    near, far = border // 2, border - border // 2
+    layers: list[tuple[str, nn.Module]] = [
+        ("pad", nn.ZeroPad2d((near, far, near, far))),
+        ("conv1", nn.Conv2d(in_channels, 6, 5)),
+        ("relu1", nn.ReLU()),
+        ("pool1", nn.MaxPool2d(2)),
+        ("conv2", nn.Conv2d(6, 16, 5)),
+        ("relu2", nn.ReLU()),
+        ("pool2", nn.MaxPool2d(2)),
+        ("conv3", nn.Conv2d(16, 120, 5)),
+        ("relu3", nn.ReLU()),
+        ("average", nn.AdaptiveAvgPool2d(1)),
+        ("flatten", nn.Flatten()),
+        ("fc1", nn.Linear(120, 84)),
+        ("relu4", nn.ReLU()),
+        ("fc2", nn.Linear(84, classes)),
+    ]
+    return nn.Sequential(OrderedDict(layers))

@@ -88,25 +88,28 @@ class OwnModels(Source):
         return NETWORKS[network]
 
     def _make(self, network: str, classes: int, in_channels: int, image_size: int) -> nn.Module:
+        net: nn.Module
         if network == "lenet-300-100":
-            from kdtool_teachers.lenet import LeNet300100
+            from kdtool_teachers.lenet import lenet_300_100
 
-            return LeNet300100(classes, in_channels, image_size)
-        if network == "lenet-5":
-            from kdtool_teachers.lenet import LeNet5
+            net = lenet_300_100(classes, in_channels, image_size)
+        elif network == "lenet-5":
+            from kdtool_teachers.lenet import lenet_5
 
-            return LeNet5(classes, in_channels, image_size)
-        if network == "conv4-fc2":
-            from kdtool_teachers.conv4_fc2 import Conv4FC2
+            net = lenet_5(classes, in_channels, image_size)
+        elif network == "conv4-fc2":
+            from kdtool_teachers.conv4_fc2 import conv4_fc2
 
-            return Conv4FC2(classes, in_channels, image_size, self.width or WIDTH)
-        if network == "densenet-bc-100-12":
+            net = conv4_fc2(classes, in_channels, image_size, self.width or WIDTH)
+        elif network == "densenet-bc-100-12":
             from kdtool_teachers.densenet_bc import densenet_bc
 
-            return densenet_bc(classes, in_channels)
-        from kdtool_teachers.resnet_concat import BLOCKS, resnet_concat_head
+            net = densenet_bc(classes, in_channels)
+        else:
+            from kdtool_teachers.resnet_concat import BLOCKS, resnet_concat_head
 
-        return resnet_concat_head(classes, in_channels, BLOCKS[network])
+            net = resnet_concat_head(classes, in_channels, BLOCKS[network])
+        return net
 
 
 @hookimpl

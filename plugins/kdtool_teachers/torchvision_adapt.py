@@ -71,7 +71,7 @@ def _fit(state: MutableMapping[str, Tensor], module: nn.Module) -> set[str]:
     fresh = {
         name
         for name, tensor in state.items()
-        if name in own and len(tensor) != len(own[name]) and tensor.shape[1:] == own[name].shape[1:]
+        if name in own and tensor.shape[:1] != own[name].shape[:1] and tensor.shape[1:] == own[name].shape[1:]
     }
     for name in fresh:
         del state[name]

@@ -1,0 +1,211 @@
+"""Find the stages of a network: where it repeats a residual block that could be left out."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.architecture import Network, skeleton
+from kdtool.structure.edits import drop_modules
+from kdtool.structure.flow import MIXING
+from kdtool.structure.unset import Unset
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A head, which stays, and the blocks behind it, each of which may be left out.
+
+    ``blocks`` are the paths of all, the head first; ``parameters`` what each of them has. In a ``dense`` stage a block
+    adds channels of its own to those before it, and what reads them has to be cut when it goes.
+    """
+
+    name: str
+    blocks: tuple[str, ...]
+    parameters: tuple[int, ...]
+    dense: bool = False
+
+
+@dataclass
+class _Run:
+    """What was seen of one block."""
+
+    inputs: Any
+    output: Any
+    correlation: float
+    calls: int = 1
+
+
+def stages(module: nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
+    """Return the stages of a network for images of ``shape`` (channels, height, width), in the order they run.
+
+    Looked at are the children of containers that are iterated (Sequential, ModuleList, ModuleDict). The blocks behind
+    the head are of its class, not leaves, run once, return the shape they are given, and are residual: with the
+    weights of convolutions and linear layers at zero, the output still follows the input. Where each block is given
+    the outputs of all blocks before it, the stage is dense.
+
+    Raises:
+        RuntimeError: or whatever else the network's own forward raises.
+    """
+    runs = _observe(module, shape)
+    order = {path: index for index, path in enumerate(runs)}
+    found: list[Stage] = []
+    for path, container in module.named_modules():
+        if isinstance(container, _CONTAINERS):
+            prefix = f"{path}." if path else ""
+            blocks = [(f"{prefix}{name}", child) for name, child in container.named_children()]
+            found += _dense(path, blocks, runs) or _residual(path, blocks, runs)
+    inner = {block for stage in found for block in stage.blocks}
+    outermost = [stage for stage in found if not _parents(stage.blocks[0]) & inner]
+    return sorted(outermost, key=lambda stage: order[stage.blocks[0]])
+
+
+def stages_of(network: Network) -> list[Stage]:
+    """Return the stages of the network's base, each with the blocks that are left of it, as they are called now.
+
+    Raises:
+        RuntimeError: or whatever else the network's own forward raises.
+    """
+    architecture = network.architecture
+    whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={})
+    with torch.random.fork_rng(devices=[]), Unset():
+        base = skeleton(whole)
+    found = stages(base, architecture.input)
+    parts = dict(base.named_modules())
+    drop_modules(base, architecture.dropped)
+    now = {id(part): path for path, part in base.named_modules()}
+    left = []
+    for stage in found:
+        blocks = [(path, network.module.get_submodule(path)) for path in _called(stage, parts, now)]
+        left.append(_stage(stage.name, blocks, dense=stage.dense))
+    return left
+
+
+def _called(stage: Stage, parts: dict[str, nn.Module], now: dict[int, str]) -> list[str]:
+    return [now[id(parts[path])] for path in stage.blocks if id(parts[path]) in now]
+
+
+def _parents(path: str) -> set[str]:
+    names = path.split(".")
+    return {".".join(names[:count]) for count in range(1, len(names))}
+
+
+def _residual(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _Run]) -> list[Stage]:
+    """Return the stages among a container's children: each a head and at least one residual block."""
+    groups: list[list[tuple[str, nn.Module]]] = []
+    previous: nn.Module | None = None
+    for name, block in blocks:
+        run = runs.get(name)
+        if run is None or run.calls > 1 or next(block.children(), None) is None:
+            previous = None
+            continue
+        if type(previous) is type(block) and run.correlation > 0.5:
+            groups[-1].append((name, block))
+        else:
+            groups.append([(name, block)])
+        previous = block
+    groups = [group for group in groups if len(group) > 1]
+    return [_stage(path if len(groups) == 1 and path else group[0][0], group) for group in groups]
+
+
+def _stage(name: str, blocks: list[tuple[str, nn.Module]], *, dense: bool = False) -> Stage:
+    sizes = tuple(sum(parameter.numel() for parameter in block.parameters()) for _, block in blocks)
+    return Stage(name, tuple(path for path, _ in blocks), sizes, dense)
+
+
+def _dense(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _Run]) -> list[Stage]:
+    """Return the stage whose blocks each are given the concatenated outputs of all before them."""
+    if len(blocks) < 2 or len({type(block) for _, block in blocks}) > 1:
+        return []
+    seen = [runs.get(name) for name, _ in blocks]
+    counts = [_channels(run.inputs) if run is not None and run.calls == 1 else None for run in seen]
+    outputs = [_channels(run.output) if run is not None else None for run in seen]
+    for before, added, after in zip(counts, outputs, counts[1:], strict=False):
+        if before is None or added is None or after is None or after != before + added:
+            return []
+    return [_stage(path, blocks, dense=True)]
+
+
+def _channels(value: Any) -> int | None:
+    """Return the channels of feature maps, or of a list of feature maps together."""
+    if isinstance(value, Tensor):
+        return value.shape[1] if value.dim() == 4 else None
+    if isinstance(value, list | tuple) and value and all(isinstance(one, Tensor) and one.dim() == 4 for one in value):
+        return sum(one.shape[1] for one in value)
+    return None
+
+
+def _observe(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, _Run]:
+    """Run one image and return what was seen of the children of all containers, in the order they ran."""
+    runs: dict[str, _Run] = {}
+    probe = copy.deepcopy(module).cpu().float().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        _silence(probe)
+        for path, container in probe.named_modules():
+            if isinstance(container, _CONTAINERS):
+                for name, child in container.named_children():
+                    full = f"{path}.{name}".removeprefix(".")
+                    stack.enter_context(_watched(child, full, runs, generator))
+        probe(torch.rand(1, *shape, generator=generator))
+    return runs
+
+
+def _silence(probe: nn.Module) -> None:
+    """Make convolutions and linear layers return zero; norms and scales stay alive."""
+    for part in probe.modules():
+        mixing = isinstance(part, MIXING)
+        for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            if tensor is None or not tensor.is_floating_point() or name in part._non_persistent_buffers_set:
+                continue
+            tensor.fill_(0 if mixing or name in ("bias", "running_mean") else 1)
+
+
+@contextlib.contextmanager
+def _watched(
+    block: nn.Module, path: str, runs: dict[str, _Run], generator: torch.Generator
+) -> Iterator[None]:
+    forward: Callable[..., Any] = block.forward
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if path in runs:
+            runs[path].calls += 1
+            return forward(*args, **kwargs)
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        runs[path] = _Run(_shape_only(x), None, 0.0)
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            y = forward(*args, **kwargs)
+            runs[path].output = _shape_only(y)
+            return y
+        noise = torch.randn(x.shape, generator=generator)
+        y = forward(noise, *args[1:], **kwargs) if args else forward(**{**kwargs, next(iter(kwargs)): noise})
+        runs[path].output = _shape_only(y)
+        if isinstance(y, Tensor) and y.shape == x.shape:
+            runs[path].correlation = _correlation(noise, y)
+        return y
+
+    block.forward = run  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del block.__dict__["forward"]
+
+
+def _shape_only(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return [_shape_only(one) for one in value] if isinstance(value, list | tuple) else None
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    pair = torch.stack([x.flatten(), y.flatten()])
+    value = float(torch.corrcoef(pair)[0, 1])
+    return value if value == value else 0.0  # constant output: no correlation

@@ -1,0 +1,238 @@
+"""ONNX, an open format for networks (https://onnx.ai), written by torch.onnx, checked and measured with onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdtool import Error, Exporter, hookimpl, option
+from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, write
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from kdtool import Network
+
+PARITY_BATCHES = (1, 3)
+TOLERANCE = 1e-4
+
+
+class Onnx(Exporter):
+    """Write an ONNX file that gives the network's own outputs, and measure its bytes, accuracy and latency.
+
+    The file takes normalised float32 ``images`` [batch, channels, height, width], any number of them, and gives ``logits``
+    [batch, classes]. It is written only where on random images |y_onnx - y| <= 1e-4 max|y| and the best class is the same.
+    """
+
+    name: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
+
+    opset: int = option(18, minimum=18, help="version of the ONNX operators")
+    latency: bool = option(True, help="measure the latency in onnxruntime, or leave it out")
+    pairs: int = option(50, minimum=1, help="pairs of latency samples, the student beside its teacher")
+    threads: int = option(1, minimum=1, help="threads of onnxruntime while the latency is measured")
+    latency_batch: int = option(1, minimum=1, help="images in a batch while the latency is measured")
+    latency_seconds: float = option(60.0, above=0, help="measure fewer pairs where they would take longer")
+
+    def export(
+        self,
+        network: Network,
+        output: Path,
+        *,
+        metadata: Mapping[str, str],
+        teacher: Network | None = None,
+        test: Iterable[tuple[Tensor, Tensor]] | None = None,
+    ) -> dict[str, Any]:
+        """Write ``output`` and return what was measured, as plain data.
+
+        Raises:
+            kdtool.Error: the network cannot be exported, the file does not give its outputs, or cannot be written;
+                nothing is left behind.
+        """
+        module, spec = frozen(network.module), network.architecture.spec
+        with _folder_beside(output) as folder:
+            path = folder / output.name
+            with _telling(output):
+                write(module, network.architecture, path, opset=self.opset, metadata=metadata)
+            session = _session(path, spec)
+            measured: dict[str, Any] = {
+                "onnx": str(output),
+                "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
+                "gzip_bytes": sum(_gzip_bytes(file) for file in folder.iterdir()),
+                "opset": self.opset,
+                "parity": _check_parity(session, module, network.architecture.input, spec),
+                "accuracy": _accuracy(session, test) if test is not None else None,
+                "latency": self._measure(path, teacher) if self.latency else None,
+            }
+            with _telling(output):
+                _move(folder, output.parent)
+        return measured
+
+    def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
+        """Return the latency of the file beside that of the teacher, exported in the same way."""
+        from kdtool import measure_latency, progress
+
+        with tempfile.TemporaryDirectory() as scratch, progress("latency", 100) as advance:
+            against = Path(scratch) / "teacher.onnx" if teacher is not None else None
+            if teacher is not None and against is not None:
+                with _telling(against):
+                    write(frozen(teacher.module), teacher.architecture, against, opset=self.opset, metadata={})
+            shown = 0
+
+            def tell(done: int, total: int) -> None:
+                nonlocal shown
+                advance(100 * done // total - shown)
+                shown = 100 * done // total
+
+            return measure_latency(
+                path,
+                against,
+                batch=self.latency_batch,
+                threads=self.threads,
+                pairs=self.pairs,
+                seconds=self.latency_seconds,
+                progress=tell,
+            )
+
+
+def _session(path: Path, spec: str) -> Any:
+    import onnxruntime
+    import torch
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except (state.Fail, state.InvalidGraph, state.NotImplemented) as error:
+        reason = str(error).splitlines()[0]
+        raise Error(f"{spec}: onnxruntime {onnxruntime.__version__} does not load its ONNX file: {reason}") from error
+
+
+def _run(session: Any, images: Tensor) -> NDArray[np.float32]:
+    outputs: list[NDArray[np.float32]] = session.run([OUTPUT], {INPUT: images.cpu().contiguous().numpy()})
+    return outputs[0]
+
+
+def _check_parity(session: Any, module: nn.Module, size: tuple[int, int, int], spec: str) -> dict[str, Any]:
+    """Return the parity on random images that are like normalised ones.
+
+    Raises:
+        kdtool.Error: the file does not give the module's outputs.
+    """
+    import numpy as np
+    import torch
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    expected, given = [], []
+    generator = torch.Generator().manual_seed(0)
+    for batch in PARITY_BATCHES:
+        images = torch.randn(batch, *size, generator=generator)
+        with torch.no_grad():
+            expected.append(module(images).numpy())
+        try:
+            given.append(_run(session, images))
+        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
+            reason = str(error).splitlines()[0]
+            raise Error(f"{spec}: its ONNX file cannot run a batch of {batch}: {reason}") from error
+        if given[-1].shape != expected[-1].shape:
+            shapes = f"{list(given[-1].shape)}, the network {list(expected[-1].shape)}"
+            raise Error(f"{spec}: for a batch of {batch} its ONNX file gives {shapes}; nothing was written")
+    found = parity(np.concatenate(expected), np.concatenate(given))
+    if found["max_abs"] == 0:
+        raise Error(f"{spec}: all its outputs are zero, so there is nothing to compare its file by; train it first")
+    # So that a NaN fails.
+    if not (found["relative"] <= TOLERANCE and found["same_argmax"]):
+        apart = f"{found['max_abs_diff']:.3g} away from the network's, which reach {found['max_abs']:.3g}"
+        raise Error(f"{spec}: the outputs of its ONNX file are {apart}; nothing was written")
+    return {**found, "batches": list(PARITY_BATCHES)}
+
+
+def parity(expected: NDArray[np.float32], given: NDArray[np.float32]) -> dict[str, Any]:
+    """Return how near ``given`` is to ``expected``, both [images, classes].
+
+    ``max_abs_diff`` is max|given - expected|, ``max_abs`` max|expected|, ``relative`` the first over the second, and
+    ``same_argmax`` whether every image has the same best class; one whose two best are within the tolerance has none.
+    """
+    import numpy as np
+
+    largest, apart = float(np.abs(expected).max()), float(np.abs(given - expected).max())
+    best = np.sort(expected, axis=1)[:, -2:]
+    # Of one class alone the two are the same number, and nothing can be told apart.
+    clear = best[:, -1] - best[:, 0] > TOLERANCE * largest
+    same = expected[clear].argmax(axis=1) == given[clear].argmax(axis=1)
+    return {
+        "max_abs_diff": apart,
+        "max_abs": largest,
+        "relative": apart / largest if largest else apart,
+        "same_argmax": bool(same.all()),
+    }
+
+
+def _accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any] | None:
+    """Return the accuracy of the file itself on the batches of the test split, or None where there are none."""
+    correct = images = 0
+    for batch, labels in test:
+        correct += int((_run(session, batch).argmax(axis=1) == labels.cpu().numpy()).sum())
+        images += len(labels)
+    if images == 0:
+        return None
+    return {"split": "test", "accuracy": correct / images, "error": 1 - correct / images, "images": images}
+
+
+def _gzip_bytes(path: Path) -> int:
+    """Return the size that gzip makes of a file at its usual level."""
+    squeeze, size = zlib.compressobj(6, wbits=31), 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            size += len(squeeze.compress(part))
+    return size + len(squeeze.flush())
+
+
+@contextlib.contextmanager
+def _folder_beside(output: Path) -> Iterator[Path]:
+    """Yield a folder on the same disk as ``output`` that is gone afterwards, whatever happens.
+
+    Not a temporary name, for a model finds weights in a second file by that file's name.
+    """
+    with _telling(output):
+        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
+    with scratch as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _telling(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Error(f"{output}: cannot be written: {error.strerror or error}; name another with -o") from error
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Sync the files of a folder and rename them into another, where each is whole or not there."""
+    # The model last, which is of no use before its weights are there.
+    for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".onnx"):
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(file, target / file.name)
+    # The renames themselves last only once the directory is synced.
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@hookimpl
+def exporters() -> list[type[Exporter]]:
+    """Bring the method."""
+    return [Onnx]

@@ -1,0 +1,117 @@
+"""A network as an ONNX model, without anything of the machine that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdtool import Error
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdtool import Architecture
+
+INPUT, OUTPUT = "images", "logits"
+ONE_FILE_BYTES = 1_900_000_000
+"""A protobuf message ends at 2 GiB; larger weights go into a second file."""
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """Return a copy on the CPU, in float32 and eval mode, that wants no gradients."""
+    import torch
+
+    clone = copy.deepcopy(module).to(device="cpu", dtype=torch.float32)
+    # A pruned BEiT or MaxViT is not exported while its parameters want gradients.
+    return clone.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+
+def write(
+    module: nn.Module,
+    architecture: Architecture,
+    path: Path,
+    *,
+    opset: int,
+    metadata: Mapping[str, str],
+    one_file_bytes: int = ONE_FILE_BYTES,
+) -> None:
+    """Write a `frozen` module as ``path``; where it has ``one_file_bytes`` or more, its weights as ``path``.data.
+
+    Raises:
+        kdtool.Error: torch cannot export it, not in that opset, or exports what is not valid.
+    """
+    import onnx
+
+    program = _traced(module, architecture, opset)
+    if sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())) < one_file_bytes:
+        model = program.model_proto
+    else:
+        program.save(str(path), external_data=True)
+        model = onnx.load(str(path), load_external_data=False)
+    found = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if found != opset:
+        raise Error(f"--opset {opset}: torch.onnx gives {architecture.spec} in opset {found}; ask for that one")
+    scrub(model)
+    onnx.helper.set_model_props(model, dict(metadata))
+    path.write_bytes(model.SerializeToString())
+    try:
+        # By its name: what is checked is the file, and it may be larger than a message.
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Error(f"{architecture.spec}: torch.onnx made an ONNX file that is not valid: {reason}") from error
+
+
+def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
+    """Return torch's ONNX program of the module, for a batch of any size."""
+    import torch
+
+    with _quiet() as printed:
+        try:
+            # Two images: the exporter takes a dimension of one as fixed.
+            return torch.onnx.export(
+                module,
+                (torch.zeros(2, *architecture.input),),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: "batch"},),
+            )
+        except torch.onnx.OnnxExporterError as error:
+            error.add_note(printed.getvalue())
+            cause = error.__cause__
+            reason = f"{type(cause).__name__}: {cause}" if cause else str(error)
+            line = reason.strip().splitlines()[0]
+            raise Error(f"{architecture.spec}: torch.onnx {torch.__version__} cannot export it: {line}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Keep all that the exporter prints, warns of and logs from the terminal; yield what it printed."""
+    printed, level = io.StringIO(), logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield printed
+        finally:
+            logging.disable(level)
+
+
+def scrub(message: Any) -> None:
+    """Clear every ``metadata_props`` and ``doc_string`` in an ONNX message: torch puts paths of this machine there."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            # One message, or a sequence of them.
+            for part in [value] if hasattr(value, "ListFields") else value:
+                scrub(part)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import kdtool
+from kdtool.cli.main import cli
+
+
+class FakeApi(types.ModuleType):
+    """The API's names; each notes its call, and a producing one makes its file."""
+
+    def __init__(self) -> None:
+        super().__init__("kdtool.api")
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def _produce(self, name: str, *args: Any, output: Path, force: bool, **options: Any) -> Any:
+        self.calls.append((name, args, options))
+        output.write_text("a checkpoint")
+        print("a library prints to stdout")
+        return types.SimpleNamespace(path=output, metrics=[], history=[])
+
+    def teacher(self, *args: Any, **options: Any) -> Any:
+        return self._produce("teacher", *args, **options)
+
+    def refine(self, *args: Any, **options: Any) -> Any:
+        return self._produce("refine", *args, **options)
+
+    def distill(self, *args: Any, **options: Any) -> Any:
+        return self._produce("distill", *args, **options)
+
+    def prune(self, *args: Any, **options: Any) -> Any:
+        return self._produce("prune", *args, **options)
+
+    def export(self, *args: Any, **options: Any) -> Any:
+        self._produce("export", *args, **options)
+        return {"onnx": "student.onnx", "file_bytes": 12, "latency": {"ratio": 0.5}}
+
+    def evaluate(self, checkpoints: list[Path], **options: Any) -> Any:
+        self.calls.append(("evaluate", tuple(checkpoints), options))
+        print("a library prints to stdout")
+        return [{"checkpoint": str(path), "split": "test", "accuracy": 0.5} for path in checkpoints]
+
+    def compare(self, *args: Any, **options: Any) -> Any:
+        self.calls.append(("compare", args, options))
+        return {"classified_differently": 3, "l2": float("nan"), "agreement": 0.9}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    fake = FakeApi()
+    monkeypatch.setitem(sys.modules, "kdtool.api", fake)
+    monkeypatch.setattr(kdtool, "api", fake, raising=False)
+    return fake
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with two files that look like checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("teacher.pt", "student.pt"):
+        (tmp_path / name).write_text("a checkpoint")
+    return tmp_path
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(here: Path) -> Run:
+    """Run a command line, words in one string, through the main group."""
+
+    def invoke(line: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, line.split(), input=stdin)
+
+    return invoke
+
+
+@pytest.fixture
+def fails(run: Run, here: Path) -> Callable[..., str]:
+    """Run a command line that fails in one line and writes nothing; return the line."""
+
+    def invoke(line: str, code: int = 2, stdin: str | None = None) -> str:
+        before = sorted(here.iterdir())
+        result = run(line, stdin)
+        assert result.exit_code == code, result.output
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1, result.stderr
+        assert sorted(here.iterdir()) == before
+        return result.stderr.removeprefix("Error: ").strip()
+
+    return invoke
+
+
+@pytest.fixture
+def added() -> Any:
+    """Forget the commands that a test adds to the group."""
+    before = dict(cli.commands)
+    yield cli
+    cli.commands.clear()
+    cli.commands.update(before)

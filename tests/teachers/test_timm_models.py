@@ -1,0 +1,81 @@
+import pytest
+import timm
+import torch
+
+from kdtool import Error, UsageError, make
+
+SOURCE = make("teachers", "timm")
+
+
+def build(name, classes=7, in_channels=3, image_size=32, pretrained=False):
+    return SOURCE.build(name, classes=classes, in_channels=in_channels, image_size=image_size, pretrained=pretrained)
+
+
+def test_the_list_and_the_defaults():
+    assert len(SOURCE.networks()) > 900
+    assert SOURCE.defaults("resnet18") == {
+        "classes": 1000,
+        "in_channels": 3,
+        "image_size": 224,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+    assert SOURCE.defaults("vit_small_patch14_dinov2")["classes"] == 1000
+
+
+# timm's own smallest networks: one of every family that is built in a way of its own.
+@pytest.mark.parametrize(
+    ("name", "in_channels", "image_size"),
+    [
+        ("test_resnet", 1, 28),
+        ("test_resnet.r160_in1k", 3, 32),
+        ("test_vit", 1, 48),
+        ("test_convnext", 4, 32),
+        ("test_efficientnet", 1, 32),
+        ("test_byobnet", 3, 64),
+        ("test_mambaout", 3, 32),
+        ("levit_128s", 1, 64),
+    ],
+)
+def test_builds_for_other_inputs(name, in_channels, image_size):
+    module = build(name, 7, in_channels, image_size)
+    assert not module.training
+    with torch.no_grad():
+        assert module(torch.zeros(1, in_channels, image_size, image_size)).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet_18", "did you mean resnet18"),
+        ("resnet18.no_such_tag", "did you mean resnet18"),
+        ("hf-hub:someone/something", "timm knows no network"),
+        ("hf-hub:timm/resnet18.a1_in1k", "timm knows no network"),
+        ("local-dir:/tmp/resnet18", "timm knows no network"),
+        ("/tmp/resnet18", "timm knows no network"),
+    ],
+)
+def test_unknown_names(name, message):
+    for call in (build, SOURCE.defaults):
+        with pytest.raises(UsageError, match=message):
+            call(name)
+
+
+def test_an_input_that_does_not_fit():
+    with pytest.raises(Error, match=r"cannot be built for 7 classes and 3x2x2 pixels") as raised:
+        build("gcvit_xxtiny", image_size=2)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_network_that_has_no_pretrained_weights():
+    untrained = next(name for name in SOURCE.networks() if not timm.is_model_pretrained(name))
+    with pytest.raises(Error, match="has no pretrained weights"):
+        build(untrained, pretrained=True)
+
+
+def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(Error, match=r"cannot be had with pretrained weights .*--weights") as raised:
+        build("test_resnet", pretrained=True)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,79 @@
+"""The example plugin, installed as a third party's is, and used from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "kdtool-logit-mse"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the plugin, and nothing else, installed in it."""
+    directory = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(directory), str(EXAMPLE)], check=True, capture_output=True, text=True)
+    return directory
+
+
+@pytest.fixture
+def run(site: Path, tmp_path: Path) -> Run:
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "200"}
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def test_it_is_listed_with_its_distribution(run: Run) -> None:
+    rows = json.loads(run("kdtool", "plugins", "--json").stdout)
+
+    (row,) = (row for row in rows if row["name"] == "logit-mse")
+    assert (row["kind"], row["distribution"], row["version"]) == ("distillers", "kdtool-logit-mse", "0.1.0")
+    assert (row["status"], row["reason"]) == ("ok", None)
+
+
+def test_its_option_is_in_the_help_and_its_alone(run: Run) -> None:
+    own = run("kdtool", "distill", "--method", "logit-mse", "--help").stdout
+    other = run("kdtool", "distill", "--method", "kd", "--help").stdout
+
+    assert "--weight" in own
+    assert "weight of the teacher's term" in own
+    assert "--temperature" not in own
+    assert "--weight " not in other
+
+
+def test_its_option_is_checked_and_refused_elsewhere(run: Run) -> None:
+    low = run("kdtool", "distill", "x.pt", "--method", "logit-mse", "--weight", "-1", code=2)
+    elsewhere = run("kdtool", "distill", "x.pt", "--method", "kd", "--weight", "1", code=2)
+
+    assert "--weight" in low.stderr
+    assert "logit-mse" in elsewhere.stderr
+
+
+def test_it_distils_and_the_checkpoint_tells_how(run: Run, tmp_path: Path) -> None:
+    run("kdtool", "teacher", "kdtool:lenet-300-100", "--data", "digits", "--epochs", "1", "-o", "t.pt")
+    words = "t.pt --student kdtool:lenet-300-100 --method logit-mse --weight 0.5 --epochs 1"
+    made = run("kdtool", "distill", *words.split()).stdout
+
+    assert made == "t-logit-mse.pt\n"
+    made_by = json.loads(run("kdtool", "inspect", "t-logit-mse.pt", "--json").stdout)["history"][-1]
+    assert made_by["method"] == "logit-mse"
+    assert made_by["options"] == {"weight": 0.5}
+    assert "--weight 0.5" in made_by["line"]
+
+
+def test_its_own_test_passes(run: Run) -> None:
+    assert "1 passed" in run("pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)).stdout

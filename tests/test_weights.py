@@ -1,0 +1,358 @@
+import argparse
+import io
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from kdtool import Error
+from kdtool.weights import fit_weights, read_weights, safe_load
+
+
+def net(classes=3, channels=2, kernel=3):
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(channels, 4, kernel),
+            norm=nn.BatchNorm2d(4),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(4, classes),
+        )
+    )
+
+
+def equal(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def state():
+    return dict(net().state_dict())
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "weights.pth"
+
+
+# What is read
+
+
+def test_formats(state, tmp_path):
+    torch.save(state, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "old.pt"):
+        assert equal(read_weights(tmp_path / name), state)
+    safe = read_weights(str(tmp_path / "a.safetensors"))
+    assert equal({name: safe[name] for name in state}, state)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
+        lambda state: {"state_dict": {"zero": torch.zeros(1)}, "state_dict_ema": state},
+        lambda state: {"my_net": state, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"n_averaged": torch.tensor(3), **{f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: OrderedDict((name, nn.Parameter(tensor, False)) for name, tensor in state.items()),
+    ],
+)
+def test_what_training_scripts_put_around_it(wrap, state, file):
+    torch.save(wrap(state), file)
+    assert equal(read_weights(file), state)
+
+
+def test_tied_weights_are_read(state, file):
+    state["tied"] = state["fc.weight"]
+    torch.save(state, file)
+    assert torch.equal(read_weights(file)["tied"], state["fc.weight"])
+
+
+def test_numbers_that_are_not_finite_are_told(state, file, caplog):
+    state["fc.weight"][0, 0] = float("nan")
+    torch.save(state, file)
+    read_weights(file)
+    assert "1 of 9 tensors hold numbers that are not finite (fc.weight)" in caplog.text
+
+
+# What is refused
+
+
+def refusal(path, read=safe_load):
+    with pytest.raises(Error) as raised:
+        read(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+class Evil:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_does_not_run(zipped, file, tmp_path):
+    trace = tmp_path / "it-ran"
+    torch.save({"fc.weight": Evil(f"touch {trace}")}, file, _use_new_zipfile_serialization=zipped)
+    assert "system" in refusal(file)
+    file.write_bytes(pickle.dumps(Evil(f"touch {trace}")))
+    assert "bare pickle" in refusal(file)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_module(zipped, file):
+    torch.save(net(), file, _use_new_zipfile_serialization=zipped)
+    message = refusal(file)
+    assert "torch.nn.modules.container.Sequential" in message
+    assert "state_dict" in message
+
+
+def test_a_torchscript_archive(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("data.pkl", "code/__torch__.py", "constants.pkl"):
+            archive.writestr(f"net/{name}", b"")
+    assert "TorchScript" in refusal(file)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+def test_half_a_file(zipped, share, state, file):
+    torch.save(state, file, _use_new_zipfile_serialization=zipped)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    refusal(file)
+
+
+def test_half_a_safetensors_file(state, file):
+    save_file(state, file)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    assert "safetensors" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"hello, world", "not a file of PyTorch or safetensors"),
+        (b"<!DOCTYPE html><html>", "download failed"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "Git LFS pointer"),
+        (b"\x1f\x8b\x08\x00rest", "gzip"),
+        (b'{"weights": [1, 2]}', "JSON"),
+    ],
+)
+def test_other_files(content, message, file):
+    file.write_bytes(content)
+    assert message in refusal(file)
+
+
+def test_files_that_are_none(tmp_path):
+    assert "no such file" in refusal(tmp_path / "missing.pt")
+    assert "directory" in refusal(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in refusal(tmp_path / "pipe")
+
+
+def test_another_zip_archive(file):
+    with open(file, "wb") as handle:
+        np.savez(handle, a=np.zeros(3))
+    assert "zip archive of something else (a.npy)" in refusal(file)
+
+
+def test_a_zip_bomb(file):
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+        archive.writestr("archive/data/0", bytes(50_000_000))
+    assert file.stat().st_size < 100_000
+    assert "compressed" in refusal(file)
+
+
+def test_parts_that_overlap(state, file):
+    torch.save(state, file)
+    content = file.read_bytes()
+    # Let every entry of the directory claim the size of the whole file.
+    at = content.index(b"PK\x01\x02")
+    while at >= 0:
+        content = content[: at + 20] + struct.pack("<II", len(content), len(content)) + content[at + 28 :]
+        at = content.find(b"PK\x01\x02", at + 1)
+    file.write_bytes(content)
+    refusal(file)
+
+
+def claim(state, file, old, new):
+    """Save, then replace a number of the index by another of the same length."""
+    torch.save(state, file)
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    index = next(name for name in parts if name.endswith("data.pkl"))
+    assert old in parts[index]
+    parts[index] = parts[index].replace(old, new)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def test_tensors_that_claim_more_numbers_than_the_file_holds(file):
+    # BININT, four bytes: 70,000 numbers become two billion.
+    few, many = b"J" + struct.pack("<i", 70_000), b"J" + struct.pack("<i", 2_000_000_000)
+    claim({"weight": torch.zeros(70_000)}, file, few, many)
+    refusal(file)
+
+
+def test_tensors_that_repeat_one_number(file):
+    torch.save({"weight": torch.zeros(1).expand(10**12)}, file)
+    assert "claims more numbers than the file holds" in refusal(file)
+
+
+def test_many_tensors_over_the_same_numbers(file):
+    one = torch.zeros(100_000)
+    torch.save([one[:] for _ in range(100)], file)
+    assert "its tensors claim 40,000,000 bytes" in refusal(file)
+
+
+def test_containers_that_nest_without_end(file):
+    nested = [torch.zeros(2)]
+    for _ in range(100):
+        nested = [nested, nested]
+    torch.save(nested, file)
+    assert isinstance(safe_load(file), list)
+
+
+def test_tensors_without_plain_numbers(file):
+    for tensor in (
+        torch.eye(3).to_sparse(),
+        torch.empty(3, device="meta"),
+        torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    ):
+        torch.save({"weight": tensor}, file)
+        assert "sparse, quantised or empty" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3, "lr": 0.1}, "a dict of epoch, lr"),
+        ({}, "an empty dict"),
+        ([1, 2], "but list"),
+        ({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, "a dict of a, b"),
+        ({"format": "kdtool", "version": 1}, "a kdtool checkpoint already"),
+    ],
+)
+def test_content_that_is_no_state_dict(content, message, file):
+    torch.save(content, file)
+    assert message in refusal(file, read_weights)
+
+
+# How weights fit
+
+
+def test_weights_that_fit_are_copied(state):
+    module = net()
+    fit_weights(module, state)
+    assert equal(module.state_dict(), state)
+    assert module.fc.weight.data_ptr() != state["fc.weight"].data_ptr()
+    assert module.training
+
+
+def test_half_precision_fits_and_becomes_single(state):
+    module = net()
+    fit_weights(
+        module, {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    )
+    assert module.fc.weight.dtype == torch.float32
+    assert torch.allclose(module.fc.weight, state["fc.weight"], atol=1e-3)
+
+
+def test_counters_of_old_files_start_at_zero(state):
+    module = net()
+    module(torch.zeros(2, 2, 4, 4))
+    del state["norm.num_batches_tracked"]
+    fit_weights(module, state)
+    assert torch.equal(module.norm.running_mean, state["norm.running_mean"])
+
+
+def test_lightnings_prefix(state):
+    module = net()
+    fit_weights(module, {f"model.{name}": tensor for name, tensor in state.items()})
+    assert equal(module.state_dict(), state)
+
+
+def test_parts_that_the_network_was_built_without_are_left_out(state):
+    module = net()
+    module.aux = None
+    module.register_buffer("index", torch.zeros(2), persistent=False)
+    fit_weights(module, {**state, "aux.weight": torch.ones(1), "index": torch.ones(5)})
+    assert equal(module.state_dict(), state)
+
+
+def test_a_network_that_asks_for_its_version():
+    import torchvision
+
+    module = torchvision.models.mnasnet0_5(num_classes=3)
+    fit_weights(module, dict(module.state_dict()))
+
+
+def mismatch(module, weights):
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(Error) as raised:
+        fit_weights(module, weights)
+    assert equal(module.state_dict(), before)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_mismatch_lists_the_names(state):
+    weights = {name.replace("conv", "c1"): tensor for name, tensor in state.items()}
+    message = mismatch(net(), weights)
+    assert "2 missing (conv.weight, conv.bias)" in message
+    assert "2 unexpected (c1.weight, c1.bias)" in message
+
+
+def test_a_long_list_is_cut():
+    message = mismatch(net(), {f"layer{index}": torch.zeros(1) for index in range(30)})
+    assert "30 unexpected (layer0, layer1, layer2, layer3 and 26 more)" in message
+
+
+@pytest.mark.parametrize(
+    ("there", "way_out"),
+    [
+        ({"classes": 8}, "try --classes 8"),
+        ({"channels": 3}, "try --in-channels 3"),
+        ({"channels": 1, "classes": 5}, "try --classes 5 --in-channels 1"),
+        ({"kernel": 7}, "try --stem default"),
+    ],
+)
+def test_the_way_out(there, way_out):
+    message = mismatch(net(), net(**there).state_dict())
+    assert message.endswith(way_out)
+    assert "of another shape" in message
+
+
+def test_integers_are_no_weights(state):
+    state["fc.weight"] = torch.ones(3, 4, dtype=torch.int8)
+    assert "fc.weight torch.int8, here torch.float32" in mismatch(net(), state)
+
+
+def test_what_was_saved_in_memory_is_the_same_file(state, file):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    file.write_bytes(buffer.getvalue())
+    assert equal(read_weights(file), state)
