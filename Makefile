@@ -3,13 +3,14 @@ BIN := .venv/bin
 # Marks a finished installation; a changed pyproject.toml installs again.
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint docs bench clean
 
 help:
 	@echo "make demo      a teacher made small on real digits, in a few minutes"
 	@echo "make test      the quick tests"
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      style, types, imports between packages, the wheel, the generated parts of the docs"
+	@echo "make docs      write the generated parts of the docs anew"
 	@echo "make bench     the benchmarks, each of which prints ratios"
 	@echo "make clean     remove what these commands made"
 	@echo "PYTHON=python3.12 make ... picks the interpreter of a new .venv"
@@ -37,6 +38,9 @@ lint: $(INSTALLED)
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel
 	$(BIN)/check-wheel-contents build/wheel
 	$(BIN)/cog --check README.md CONTRIBUTING.md
+
+docs: $(INSTALLED)
+	$(BIN)/cog -r README.md CONTRIBUTING.md
 
 bench: $(INSTALLED)
 	@for script in benchmarks/*.py; do \

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdtool import history
 from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint, read, write
@@ -23,9 +21,9 @@ from kdtool.inputs import as_pretrained, data_for, load, student_for
 from kdtool.inspection import compare, evaluate, inspect
 from kdtool.methods import Method, make
 from kdtool.plugins import method_class
+from kdtool.refining import refined
 from kdtool.run import Run, slug, timed
 from kdtool.rundir import directory_of, run_directory
-from kdtool.seeds import derive
 from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
 from kdtool.structure.size import measure
@@ -59,21 +57,26 @@ def teacher(
         told = DataOptions(**groups[1])
         data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
     elif groups[1] or groups[2].keys() - {"seed"}:
-        given = next(iter([*groups[1], *(groups[2].keys() - {"seed"})]))
-        raise UsageError(f"--{given.replace('_', '-')}: nothing is trained without --data")
+        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"})]))
+        raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
     weights_file = Path(weights) if weights is not None else None
     network = create(
         name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
     )
-    if data and pretrained:
+    if data and (pretrained or weights) and groups[1].get("mean") is None:
         data = as_pretrained(data, name, groups[3])
     given = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     entry = history.entry(
         "teacher", [name], given, method=network.architecture.source,
-        settings={"options": network.architecture.options, "training": training.as_data() if data else {}},
+        settings={
+            "options": network.architecture.options,
+            "training": training.as_data() if data else {},
+            "data": data.spec.as_data() if data else {},
+        },
         inputs={}, output=target,
     )  # fmt: skip
     entry["architecture"] = network.architecture.as_data()
+    entry["trained_elsewhere"] = pretrained or weights is not None
     if data is None:
         return _write(Checkpoint(network), target, entry)
     with _run(target, entry, data, training, None, force=force, resume=resume) as run:
@@ -101,10 +104,9 @@ def refine(
     parent = load(checkpoint)
     refiner = make("refiners", method, **options)
     target = _target(output, _beside(parent, method), force=force)
-    torch.manual_seed(derive(seed, "refine"))
     entry = _entry("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
     with timed(entry):
-        network = refiner.refine(parent.network)
+        network = refined(refiner, parent.network, seed)
     return _write(Checkpoint(network, parent.data, [], parent.history), target, entry)
 
 
@@ -226,7 +228,9 @@ def _run(
     resume: bool,
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run, or the checkpoint that it made where it is resumed and was finished."""
-    told = {key: entry[key] for key in ("command", "method", "options", "training", "data") if key in entry}
+    told: dict[str, Any] = {
+        key: entry[key] for key in ("command", "method", "options", "training", "data") if key in entry
+    }
     told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
     with run_directory(target, told, force=force, resume=resume) as directory:
         if directory.finished and target.exists():

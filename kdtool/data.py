@@ -145,6 +145,8 @@ def open_data(options: DataOptions, *, image_size: int | None = None, in_channel
         std=std,
     )
     data = _open(raw, spec)
+    if options.mean is not None or options.std is not None:
+        return data.normalised(options.mean or mean, options.std or std)
     return data if raw.mean is not None else data.normalised(*data.train.statistics())
 
 

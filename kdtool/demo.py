@@ -10,7 +10,7 @@ from kdtool.api import distill, export, load, prune, teacher
 from kdtool.files import write_text
 from kdtool.progress import say
 
-TEACHER = {
+TEACHER: dict[str, Any] = {
     "name": "torchvision:resnet18",
     "stem": "small",
     "data": "digits",
@@ -28,7 +28,7 @@ def run(output: Path, *, force: bool = False) -> list[dict[str, Any]]:
     once for each model; the latency ratio is the model's time over the teacher's, in onnxruntime.
     """
     output.mkdir(parents=True, exist_ok=True)
-    where = {"force": force, "resume": not force}
+    where: dict[str, Any] = {"force": force, "resume": not force}
     say("1/4  train a teacher on the digits")
     first = teacher(**TEACHER, output=output / "teacher.pt", **where)
     say("2/4  halve and distil it four times")

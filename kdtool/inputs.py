@@ -6,15 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint, read
 from kdtool.data import Data, open_data, open_spec
 from kdtool.errors import Error, UsageError
 from kdtool.methods import Refiner
 from kdtool.progress import say
-from kdtool.seeds import derive
+from kdtool.refining import refined
 from kdtool.settings import DataOptions, NetworkOptions
 from kdtool.sources import create, parse
 
@@ -43,8 +41,13 @@ def data_for(parent: Checkpoint, about: dict[str, Any]) -> Data:
             f"the network has {architecture.classes} classes and the data set {data.spec.name} "
             f"{len(data.spec.classes)}; they must be the same"
         )
+    if about.get("mean") is not None:
+        return data
     if parent.data is not None:  # its weights expect images normalised as they were
-        data = data.normalised(parent.data.mean, parent.data.std)
+        return data.normalised(parent.data.mean, parent.data.std)
+    if parent.history and parent.history[0].get("trained_elsewhere"):
+        own = {name: architecture.options[name] for name in architecture.origin().as_data()}
+        return as_pretrained(data, architecture.spec, own)
     return data
 
 
@@ -70,8 +73,7 @@ def student_for(
     if student is not None and refiner is not None:
         raise UsageError("--student and --refiner are two ways to say who the student is; give one")
     if refiner is not None:
-        torch.manual_seed(derive(seed, "refine"))
-        return refiner.refine(parent.network), None
+        return refined(refiner, parent.network, seed), None
     if student is None:
         return None, None
     if not isinstance(student, str) or ":" not in student or Path(student).exists():

@@ -1,7 +1,8 @@
 """How long a batch of images takes in onnxruntime, and how that compares with another network.
 
-Two networks are sampled in adjacent pairs, so that whatever else the machine does falls on both alike, by the CPU time of
-the one thread that computes, which counts no waiting. A network that takes microseconds is called many times for a sample.
+Two networks are sampled in adjacent pairs, so that whatever else the machine does falls on both alike, by the CPU
+time of the one thread that computes, which counts no waiting. A network that takes microseconds is called many times
+for one sample.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def caller(session: Any, batch: int, seed: int) -> Callable[[], Any]:
 
 
 def warm_up(call: Callable[[], Any], seconds: float) -> float:
-    """Call 10 times, or until ``seconds`` are over but at least twice; return the seconds of the quickest later call."""
+    """Call 10 times, or until ``seconds`` are over but at least twice; return the least seconds of the later calls."""
     taken: list[float] = []
     while len(taken) < 2 or (len(taken) < WARM_UPS and sum(taken) < seconds):
         started = time.perf_counter()

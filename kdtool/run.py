@@ -24,6 +24,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.evaluation import evaluate
 from kdtool.files import atomic, write_text
 from kdtool.plugins import manager
+from kdtool.refining import refined
 from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.size import measure
@@ -138,8 +139,7 @@ class Run:
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
-        torch.manual_seed(derive(self.training.seed, "refine", name))
-        return refiner.refine(network)
+        return refined(refiner, network, self.training.seed, name)
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""

@@ -52,10 +52,10 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
         Error: another process works there.
     """
     path = directory_of(output)
-    told = json.loads(json.dumps(told, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
     earlier = _earlier(path)
     if earlier is not None and resume:
-        _check_same(path, earlier, told)
+        _check_same(path, earlier, plain)
     else:
         check_output(output, force=force)
         if path.exists():
@@ -68,7 +68,7 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
         with filelock.FileLock(path / "lock", timeout=0):
             if earlier is not None and not resume:
                 _empty(path)
-            directory = RunDirectory(path, told, finished=bool(resume and earlier and earlier["finished"]))
+            directory = RunDirectory(path, plain, finished=bool(resume and earlier and earlier["finished"]))
             if not (resume and earlier):
                 directory._write(finished=False)
             try:

@@ -21,6 +21,10 @@ class DataOptions(Options):
     )
     split_seed: int = option(0, minimum=0, help="seed of the splits, the subset and the augmentation")
     augment: str = option("standard", choices=("none", "standard"), help="augmentation of the training images")
+    mean: tuple[float, ...] | None = option(
+        None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
+    )
+    std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
     download: bool = option(False, help="download the data set where it is missing")
 
 

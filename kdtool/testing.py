@@ -39,13 +39,12 @@ def check_options(method: type[M] | M, base: type[M]) -> M:
         method = method()
     cls, name = type(method), method.name
     _require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
-    kebab = re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
-    _require(kebab is not None, f"its name {name!r} is not kebab-case, such as logit-mse")
+    _require(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), f"its name {name!r} is not kebab-case, such as logit-mse")
     summary = cls.summary()
     sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
     _require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
     for info in cls.describe():
-        _require(info.help.strip() != "", f"{name}: {info.flag} has no help")
+        _require(info.help.strip(), f"{name}: {info.flag} has no help")
     try:
         again = cls(**json.loads(json.dumps(method.as_data())))
     except (TypeError, Error) as error:
@@ -138,7 +137,7 @@ def check_source(method: type[Source] | Source, *, network: str | None = None) -
 
     source = check_options(method, Source)
     known = source.networks()
-    _require(bool(known) and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
+    _require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
     network = network or known[0]
     _require(network in known, f"{source.name}: networks() does not have {network!r}")
     made_for = source.defaults(network)
@@ -206,7 +205,7 @@ def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK,
         raise AssertionError(f"{exporter.name}: what it measured is no plain data: {error}") from error
 
 
-def _require(holds: bool, message: str) -> None:
+def _require(holds: object, message: str) -> None:
     if not holds:
         raise AssertionError(message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import re
 import zipfile
@@ -17,6 +18,8 @@ from kdtool.errors import Error
 PICKLE_LIMIT = 64 << 20
 # Tensors may share memory (tied weights), but a small file must not become a large network that way.
 SHARING_LIMIT = 16
+# The one thing that the safe reader makes out of a mere number and fills: bytearray(10**11).
+_BYTEARRAY = b"\nbytearray\n"
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # How the reader names what the pickle wants to import: "... GLOBAL posix.system ..."
 _IMPORTS = re.compile(r"GLOBAL ([\w.]*\w)")
@@ -57,9 +60,9 @@ def safe_load(path: str | Path) -> Any:
         raise Error(f"{path}: the file is empty")
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
-        content = _load_torch(path, mmap=True)
+        content = _load_torch(path, mapped=True)
     elif head.startswith(_LEGACY_MAGIC):
-        content = _load_torch(path, mmap=False)
+        content = _load_torch(path, mapped=False)
     elif _is_safetensors(head):
         content = _load_safetensors(path)
     else:
@@ -97,7 +100,7 @@ def _check_zip(path: Path, size: int) -> None:
     if "constants.pkl" in inside:
         raise Error(f"{path}: a TorchScript archive, which is code; save the state_dict() of the module instead")
     if "data.pkl" not in inside:
-        raise Error(f"{path}: a zip archive of something else ({', '.join(names[:3]) or 'nothing'})")
+        raise Error(f"{path}: a zip archive of something else ({printable(', '.join(names[:3])) or 'nothing'})")
     # A comment would let two readers of the archive disagree about where its directory is.
     if comment or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise Error(f"{path}: a compressed or altered archive, not as torch.save writes it; save it again")
@@ -107,9 +110,13 @@ def _check_zip(path: Path, size: int) -> None:
         raise Error(f"{path}: damaged: its index alone has more than {PICKLE_LIMIT >> 20} MiB")
 
 
-def _load_torch(path: Path, *, mmap: bool) -> Any:
+def _load_torch(path: Path, *, mapped: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        if _has_bytearray(path, zipped=mapped):
+            raise Error(f"{path}: holds a bytearray; save tensors and plain containers alone")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Error:
+        raise
     except pickle.UnpicklingError as error:
         found = _IMPORTS.findall(str(error))
         if not found:
@@ -120,6 +127,13 @@ def _load_torch(path: Path, *, mmap: bool) -> Any:
         ) from error
     except Exception as error:  # a damaged index can make the reader fail in any way
         raise Error(f"{path}: truncated or damaged ({_reason(error)}); copy or download it again") from error
+
+
+def _has_bytearray(path: Path, *, zipped: bool) -> bool:
+    if zipped:
+        return _BYTEARRAY in torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_BYTEARRAY) >= 0
 
 
 def _check_tensors(path: Path, content: Any, size: int) -> None:
@@ -154,4 +168,9 @@ def _claim(path: Path, tensor: Tensor, size: int) -> int:
 def _reason(error: BaseException) -> str:
     """Return the first sentence of what a library said."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(". ")[0][:160]
+    return printable(text.partition(". ")[0])
+
+
+def printable(text: str, limit: int = 160) -> str:
+    """Return text that came out of a file as one short line without control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])

@@ -245,7 +245,7 @@ def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimiz
             weight_decay=training.weight_decay,
             fused=True,
         )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
     return kind(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
 
 

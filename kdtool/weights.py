@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import Error
-from kdtool.torchfile import safe_load
+from kdtool.torchfile import printable, safe_load
 
 __all__ = ["fit_weights", "read_weights", "safe_load"]
 
@@ -76,7 +76,7 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
         content = inner[0]
     what = type(content).__name__
     if isinstance(content, dict):
-        what = f"a dict of {_some([str(key)[:40] for key in content])}" if content else "an empty dict"
+        what = f"a dict of {_some([str(key) for key in content])}" if content else "an empty dict"
     raise Error(f"{path}: holds no state_dict but {what}; save one: torch.save(module.state_dict(), FILE)")
 
 
@@ -187,4 +187,4 @@ def _shapes(name: str, given: Tensor, own: Tensor) -> str:
 def _some(names: list[str]) -> str:
     """Return the first few of many names."""
     more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(printable(name, 100) for name in names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

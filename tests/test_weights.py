@@ -228,6 +228,16 @@ def test_many_tensors_over_the_same_numbers(file):
     assert "its tensors claim 40,000,000 bytes" in refusal(file)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_number_that_becomes_bytes(zipped, file):
+    class Zeros:
+        def __reduce__(self):
+            return bytearray, (100_000_000,)
+
+    torch.save([Zeros()], file, _use_new_zipfile_serialization=zipped)
+    assert "bytearray" in refusal(file)
+
+
 def test_containers_that_nest_without_end(file):
     nested = [torch.zeros(2)]
     for _ in range(100):
@@ -237,11 +247,7 @@ def test_containers_that_nest_without_end(file):
 
 
 def test_tensors_without_plain_numbers(file):
-    for tensor in (
-        torch.eye(3).to_sparse(),
-        torch.empty(3, device="meta"),
-        torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
-    ):
+    for tensor in (torch.eye(3).to_sparse(), torch.empty(3, device="meta")):
         torch.save({"weight": tensor}, file)
         assert "sparse, quantised or empty" in refusal(file)
 
@@ -329,6 +335,10 @@ def test_a_mismatch_lists_the_names(state):
 def test_a_long_list_is_cut():
     message = mismatch(net(), {f"layer{index}": torch.zeros(1) for index in range(30)})
     assert "30 unexpected (layer0, layer1, layer2, layer3 and 26 more)" in message
+
+
+def test_names_with_line_breaks_and_colours_do_not_reach_the_terminal():
+    assert "1 unexpected (a??[31mb)" in mismatch(net(), {**net().state_dict(), "a\n\x1b[31mb": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(

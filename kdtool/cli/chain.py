@@ -109,7 +109,8 @@ def plan(steps: Sequence[Step]) -> list[Work]:
         given = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
         for path in (*step.checkpoints, *step.files):
             _check_file(path)
-        force = step.force or (resume and not step.resumable)
+        # In a chain that is resumed, what cannot be cut is made again.
+        force = step.force or (resume and not step.resumable and len(steps) > 1)
         output = step.output(given[0] if given else None) if step.output else None
         if output is not None:
             if output in [work.output for work in works]:

@@ -12,7 +12,7 @@ from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, Segment, StepContext, c
 from kdtool.cli.method_options import MethodOption, Place, Section, explicit, method_options, named, owners
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.plugins import SINGULAR, Plugin, installed, load, method_class, names
-from kdtool.settings import split
+from kdtool.settings import DataOptions, split
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -121,6 +121,8 @@ class StepCommand(ChainCommand):
         for cls, given in zip(classes, split(options, *classes), strict=True):
             # The declaration's own checks: options that are required, methods in roles, numbers that go together.
             cls(**given)
+        if DataOptions in classes and "data" in options:
+            method_class("datasets", options["data"].partition(":")[0])
         return self.plan(Given(own, options, ctx.method or "", ctx.method_class))
 
     def explain(self, ctx: click.Context, flag: str) -> str:

@@ -118,18 +118,21 @@ class ChainCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse this step's words and leave the rest in ``ctx.args``, where click looks for the next step."""
         segment = self.segment(ctx, args)
-        # click parses the steps of a chain the other way: files behind options, and anything left over.
-        ctx.allow_interspersed_args, ctx.allow_extra_args = True, False
+        # click would have all options of a chain's step stand before its files.
+        ctx.allow_interspersed_args = True
         try:
-            super().parse_args(ctx, list(segment.words))
+            left_over = super().parse_args(ctx, list(segment.words))
         except click.NoSuchOption as error:
             raise UsageError(self.explain(ctx, error.option_name)) from error
         ctx.args = segment.rest
         if not ctx.resilient_parsing:
-            self._check_alone(ctx)
+            self._check_words(ctx, left_over)
         return ctx.args
 
-    def _check_alone(self, ctx: click.Context) -> None:
+    def _check_words(self, ctx: click.Context, left_over: Sequence[str]) -> None:
+        if left_over:
+            hint = nearest(left_over[0], step_names(ctx), count=1)
+            raise UsageError(f"{self.name}: unexpected argument {left_over[0]!r}{hint}")
         earlier: list[ChainCommand] = ctx.find_root().meta.setdefault("kdtool.steps", [])
         if self.alone and (earlier or ctx.args):
             raise UsageError(f"{self.name} stands alone, not in a chain")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,34 +124,47 @@ class Commands(click.Group):
             code = tell(error.format_message(), error.exit_code, state)
         except Error as error:
             code = tell(str(error), error.exit_code, state)
-        except click.Abort:
-            code = tell("interrupted", 130, state)
+        except click.Abort as abort:
+            # click takes the end of a file for an interruption too.
+            ended = isinstance(abort.__cause__, EOFError)
+            code = tell_unexpected(abort.__cause__, state) if ended else tell("interrupted", 130, state)
         except Exception as error:  # what nobody foresaw is told in one line as well
-            way_out = "" if state.get("debug") else "; run again with --debug for the traceback"
-            code = tell(f"unexpected {type(error).__name__}: {error}{way_out}", 1, state)
+            code = tell_unexpected(error, state)
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def tell(message: str, code: int, state: dict[str, bool]) -> int:
     """Say one line on stderr, behind the traceback where it was asked for, and return the exit code."""
     if state.get("debug"):
+        import traceback
+
         traceback.print_exc()
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     return code
+
+
+def tell_unexpected(error: BaseException | None, state: dict[str, bool]) -> int:
+    """Say what nobody foresaw, and how to see more of it."""
+    way_out = "" if state.get("debug") else "; run again with --debug for the traceback"
+    return tell(f"unexpected {type(error).__name__}: {error}{way_out}", 1, state)
 
 
 def load_always_on(cli: click.Group) -> None:
     """Load the plugins that are always on and let them add commands; a broken one gets a line on stderr."""
     from kdtool.plugins import always_on, manager
 
+    def warn(text: str) -> None:
+        # Not while the user types and the shell asks for completions.
+        if "_KDTOOL_COMPLETE" not in os.environ:
+            click.echo(f"warning: {' '.join(text.split())}", err=True)
+
     for broken in always_on():
-        click.echo(f"warning: {' '.join(str(broken).split())}", err=True)
+        warn(str(broken))
     for hook in manager().hook.commands.get_hookimpls():
         try:
             hook.function(*[cli for _ in hook.argnames])
         except Exception as error:  # a plugin may fail in any way
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            click.echo(f"warning: plugin {hook.plugin_name} is broken: commands(): {reason}", err=True)
+            warn(f"plugin {hook.plugin_name} is broken: commands(): {type(error).__name__}: {error}")
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

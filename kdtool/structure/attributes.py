@@ -6,7 +6,6 @@ import math
 import re
 from typing import Any
 
-import torch
 from torch import nn
 
 from kdtool.structure.edits import plain_attributes
@@ -64,7 +63,7 @@ def _fit_norm(part: nn.Module) -> None:
 
 
 def _fitted(name: str, value: Any, part: nn.Module, places: list[Widths]) -> Any:
-    if _OTHER.search(name) or name == "normalized_shape" and part._parameters.get("weight") is not None:
+    if _OTHER.search(name) or (name == "normalized_shape" and part._parameters.get("weight") is not None):
         return None  # the latter was set from the weight
     if type(value) is int:
         return _width(name, value, part, places)

@@ -27,8 +27,9 @@ TOLERANCE = 1e-4
 class Onnx(Exporter):
     """Write an ONNX file that gives the network's own outputs, and measure its bytes, accuracy and latency.
 
-    The file takes normalised float32 ``images`` [batch, channels, height, width], any number of them, and gives ``logits``
-    [batch, classes]. It is written only where on random images |y_onnx - y| <= 1e-4 max|y| and the best class is the same.
+    The file takes normalised float32 ``images`` [batch, channels, height, width], any number of them, and gives
+    ``logits`` [batch, classes]. It is written only where |y_onnx - y| <= 1e-4 max|y| on random images, and the best
+    classes are the same.
     """
 
     name: ClassVar[str] = "onnx"

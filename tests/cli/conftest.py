@@ -23,7 +23,7 @@ class FakeApi(types.ModuleType):
     def _produce(self, name: str, *args: Any, output: Path, force: bool, **options: Any) -> Any:
         self.calls.append((name, args, options))
         output.write_text("a checkpoint")
-        print("a library prints to stdout")
+        print("a library prints to stdout", flush=True)
         return types.SimpleNamespace(path=output, metrics=[], history=[])
 
     def teacher(self, *args: Any, **options: Any) -> Any:
@@ -44,7 +44,7 @@ class FakeApi(types.ModuleType):
 
     def evaluate(self, checkpoints: list[Path], **options: Any) -> Any:
         self.calls.append(("evaluate", tuple(checkpoints), options))
-        print("a library prints to stdout")
+        print("a library prints to stdout", flush=True)
         return [{"checkpoint": str(path), "split": "test", "accuracy": 0.5} for path in checkpoints]
 
     def compare(self, *args: Any, **options: Any) -> Any:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -161,7 +163,9 @@ def imported(*words: str, **env: str) -> set[str]:
         "import sys, atexit; from kdtool.cli.main import main;"
         "atexit.register(lambda: print('imported', *sys.modules, file=sys.stderr)); main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=env or None)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env={**os.environ, **env}
+    )
     *_, last = done.stderr.splitlines()
     assert last.startswith("imported "), done.stderr
     return {name.partition(".")[0] for name in last.split()[1:]} | {name for name in last.split() if "kdtool." in name}
@@ -199,6 +203,18 @@ def test_completion_imports_no_torch(tmp_path: Path) -> None:
     )
 
     assert not modules & HEAVY
+
+
+def test_help_takes_at_most_three_times_the_import_of_click() -> None:
+    def seconds(*words: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    pairs = [(seconds("-c", "import click"), seconds("-m", "kdtool", "--help")) for _ in range(7)]
+
+    assert min(ours for _, ours in pairs) <= 3 * min(clicks for clicks, _ in pairs)
 
 
 def test_a_closed_pipe_behind_is_silent() -> None:

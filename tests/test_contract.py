@@ -1,0 +1,37 @@
+"""Every built-in method keeps what its kind promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdtool import plugins, testing
+
+CHECKS: dict[str, Any] = {
+    "datasets": testing.check_dataset,
+    "distillers": testing.check_distiller,
+    "exporters": testing.check_exporter,
+    "pruners": testing.check_pruner,
+    "refiners": testing.check_refiner,
+    "teachers": testing.check_source,
+}
+# What a check needs to be told: a network that the method takes, or a small one.
+TOLD: dict[tuple[str, str], dict[str, Any]] = {
+    ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
+    ("teachers", "timm"): {"network": "test_resnet"},
+    ("teachers", "torchvision"): {"network": "squeezenet1_1"},
+}
+# Their files are not at hand; tests/datasets makes small ones.
+ELSEWHERE = {("datasets", name) for name in plugins.names("datasets")} - {("datasets", "digits")}
+BUILTIN = [plugin for plugin in plugins.installed() if plugin.builtin and (plugin.kind, plugin.name) not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("plugin", BUILTIN, ids=lambda plugin: f"{plugin.kind}-{plugin.name}")
+def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: plugins.Plugin) -> None:
+    CHECKS[plugin.kind](plugins.load(plugin), **TOLD.get((plugin.kind, plugin.name), {}))
+
+
+@pytest.mark.parametrize("name", plugins.names("datasets"))
+def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:
+    testing.check_options(plugins.method_class("datasets", name), plugins.method_class("datasets", name))
