@@ -25,7 +25,9 @@ def main():
             times.append(seconds([script, *arguments]))
             ratios.append(times[-1] / base)
         took = f"{1000 * statistics.median(times):.0f} ms"
-        print(f"kdtool {' '.join(arguments):26} {took:>8}  / import click = {statistics.median(ratios):.2f}", flush=True)
+        print(
+            f"kdtool {' '.join(arguments):26} {took:>8}  / import click = {statistics.median(ratios):.2f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from loop_overhead import Nowhere
+
 from kdtool.data import open_data
 from kdtool.engine import Engine
 from kdtool.settings import DataOptions, NetworkOptions, Training
@@ -12,8 +14,6 @@ from kdtool.sources import create
 from kdtool.teacher_cache import FrozenTeacher
 from kdtool.training import Loop
 from kdtool_distillers.kd import KD
-
-from loop_overhead import Nowhere
 
 ROUNDS = 5
 

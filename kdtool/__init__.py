@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kdtool.errors import Error, UsageError
+from kdtool.errors import Error, UsageError, nearest
 from kdtool.hookspecs import hookimpl
 from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source, make
 from kdtool.options import nested, option
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
+    from kdtool.latency import measure_latency
     from kdtool.run import Run
     from kdtool.structure.depth import drop_blocks
-    from kdtool.structure.stages import Stage, stages
+    from kdtool.structure.stages import stages
     from kdtool.structure.width import halve_widths
     from kdtool.training import Step
 
@@ -40,8 +41,10 @@ _LAZY = {
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
     "load": "kdtool.api",
+    "measure_latency": "kdtool.latency",
     "prune": "kdtool.api",
     "refine": "kdtool.api",
+    "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
 }
 
@@ -71,10 +74,13 @@ __all__ = [
     "inspect",
     "load",
     "make",
+    "measure_latency",
+    "nearest",
     "nested",
     "option",
     "prune",
     "refine",
+    "stages",
     "teacher",
 ]
 

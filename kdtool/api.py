@@ -16,13 +16,13 @@ from kdtool.checkpoint import Checkpoint, read, write
 from kdtool.data import Data, open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
-from kdtool.files import check_output
+from kdtool.files import beside, check_output, slug
 from kdtool.inputs import as_pretrained, data_for, load, student_for
 from kdtool.inspection import compare, evaluate, inspect
 from kdtool.methods import Method, make
 from kdtool.plugins import method_class
 from kdtool.refining import refined
-from kdtool.run import Run, slug, timed
+from kdtool.run import Run, timed
 from kdtool.rundir import directory_of, run_directory
 from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
@@ -103,7 +103,7 @@ def refine(
     """
     parent = load(checkpoint)
     refiner = make("refiners", method, **options)
-    target = _target(output, _beside(parent, method), force=force)
+    target = _target(output, _named_after(parent, method), force=force)
     entry = _entry("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
     with timed(entry):
         network = refined(refiner, parent.network, seed)
@@ -135,8 +135,10 @@ def distill(
     if stem.keys() - {"stem"}:
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
     distiller, training = cls(**own), Training(**told)
-    target = _target(output, _beside(parent, method), force=force, resume=resume)
+    target = _target(output, _named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, about)
+    if student is not None and cls.makes_student:
+        raise UsageError(f"--student: {method} makes its students itself; choose how with --refiner")
     pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
     inputs = {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
@@ -167,7 +169,7 @@ def prune(
     cls = method_class("pruners", method)
     own, about, told = split(options, cls, DataOptions, Training)
     pruner, training = cls(**own), Training(**told)
-    target = _target(output, _beside(parent, method), force=force, resume=resume)
+    target = _target(output, _named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
     entry = _entry("prune", method, parent, options, target, pruner, training, data)
     with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
@@ -187,10 +189,8 @@ def _target(output: str | Path | None, default: Path, *, force: bool, resume: bo
     return target
 
 
-def _beside(parent: Checkpoint, method: str) -> Path:
-    if parent.path is None:
-        return Path(f"{slug(parent.architecture.name)}-{method}.pt")
-    return parent.path.with_name(f"{parent.path.stem}-{method}.pt")
+def _named_after(parent: Checkpoint, method: str) -> Path:
+    return beside(parent.path or Path(f"{slug(parent.architecture.name)}.pt"), f"-{method}.pt")
 
 
 def _entry(

@@ -22,6 +22,7 @@ from kdtool.structure.edits import (
 )
 from kdtool.structure.select import insert_select, selects_of
 from kdtool.structure.unset import Unset
+from kdtool.weights import load_exactly
 
 # What a file may ask for: without bounds a few bytes could ask for a network that fills the memory.
 _LARGEST = {"classes": 1_000_000, "in_channels": 4096, "image_size": 8192}
@@ -181,7 +182,7 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
     except Error as error:
         raise type(error)(f"{architecture.spec}: {error}") from error
     try:
-        module.load_state_dict(weights, strict=True)
+        load_exactly(module, weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise Error(f"{architecture.spec}: the weights do not fit the network: {reason[:300]}") from error
@@ -199,9 +200,7 @@ def capture(
     """
     selects = selects_of(module)
     all_dropped = (*architecture.dropped, *dropped)
-    edited = dataclasses.replace(
-        architecture, dropped=tuple(all_dropped), attributes={}, buffers={}, selects=selects
-    )
+    edited = dataclasses.replace(architecture, dropped=tuple(all_dropped), attributes={}, buffers={}, selects=selects)
     if base is None:
         with torch.random.fork_rng(devices=[]), Unset():
             base = skeleton(edited)

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdtool.architecture import Architecture, Network, build
 from kdtool.checkpoint import Checkpoint, fingerprint, read
 from kdtool.errors import Error, UsageError
-from kdtool.files import check_output
+from kdtool.files import beside, check_output, slug
 from kdtool.history import public_line
 from kdtool.inputs import data_for, load
 from kdtool.methods import make
@@ -41,7 +41,8 @@ def export(
     """
     found = load(checkpoint)
     exporter = make("exporters", method, **options)
-    target = Path(output) if output is not None else _beside(found, exporter.suffix)
+    named_after = found.path or Path(f"{slug(found.architecture.name)}.pt")
+    target = Path(output) if output is not None else beside(named_after, exporter.suffix)
     if target.suffix != exporter.suffix:
         raise UsageError(f"-o {target}: the name of a {method} file ends in {exporter.suffix}")
     check_output(target, force=force)
@@ -62,10 +63,6 @@ def export(
         "compression": first / size["parameters"],
         **result,
     }
-
-
-def _beside(found: Checkpoint, suffix: str) -> Path:
-    return found.path.with_suffix(suffix) if found.path else Path(found.architecture.name + suffix)
 
 
 def _metadata(found: Checkpoint) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def slug(name: str) -> str:
+    """Return ``name`` as a file name: ``M2 from M1`` becomes ``M2-from-M1``."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+
+
+def beside(source: Path, ending: str) -> Path:
+    """Return the name of an output beside its input: ``teacher.pt`` and ``-ikd.pt`` make ``teacher-ikd.pt``."""
+    return source.with_name(source.stem + ending)
 
 
 def check_output(path: Path, *, force: bool) -> None:

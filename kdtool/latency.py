@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdtool.errors import Error
+from kdtool.progress import progress
 
 WARM_UPS = 10
 LEAST_PAIRS = 6
@@ -36,12 +37,11 @@ def measure_latency(
     pairs: int = 50,
     seconds: float = 60.0,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure an ONNX model, and another one beside it, in onnxruntime on the CPU.
 
     Each is a file or its bytes, and is fed random images of its own input size. Where ``pairs`` would take more than
-    ``seconds``, fewer are measured, but not less than 6. ``progress`` is called with the samples done and their total.
+    ``seconds``, fewer are measured, but not less than 6.
 
     Returns:
         ``student`` and ``teacher``: ``p50_ms`` and ``p90_ms``, wall milliseconds for ``batch`` images.
@@ -67,10 +67,8 @@ def measure_latency(
             each[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
         )
         pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
-        times: dict[str, tuple[Times, Times]] = {}
-        for rival in rivals:
-            told = reporter(progress, 2 * pairs * len(times), 2 * pairs * len(rivals))
-            times[rival] = paired(samplers["student"], samplers[rival], pairs, told)
+        with progress("latency", pairs * len(rivals)) as advance:
+            times = {rival: paired(samplers["student"], samplers[rival], pairs, advance) for rival in rivals}
     except failures() as error:
         raise Error(
             f"onnxruntime {onnxruntime.__version__} cannot run the model: {str(error).splitlines()[0]}"
@@ -173,9 +171,9 @@ def paired(
     first: Callable[[], tuple[float, float]],
     second: Callable[[], tuple[float, float]],
     pairs: int,
-    done: Callable[[int], None] = lambda samples: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[Times, Times]:
-    """Take samples of both in adjacent pairs, the order alternating; ``done`` hears of every pair.
+    """Take samples of both in adjacent pairs, the order alternating; ``advance`` is called after every pair.
 
     Returns:
         For each an array [pairs, 2] of its samples; row i of both is pair i.
@@ -185,13 +183,8 @@ def paired(
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
             times[which].append(both[which]())
-        done(2 * (pair + 1))
+        advance()
     return np.array(times[0]), np.array(times[1])
-
-
-def reporter(progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int], None]:
-    """Return what tells ``progress`` of the samples done when ``before`` of them were done already."""
-    return lambda samples: progress(before + samples, total) if progress is not None else None
 
 
 def compare(first: Times, second: Times, seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:

@@ -94,7 +94,7 @@ class Distiller(Method):
 
     kind: ClassVar[str] = "distillers"
     makes_student: ClassVar[bool] = False
-    """Whether `distill` makes the student itself, so that none has to be given."""
+    """Whether `distill` makes the student itself, so that none has to or can be given."""
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch, a scalar tensor."""

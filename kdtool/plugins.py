@@ -67,7 +67,9 @@ def installed() -> tuple[Plugin, ...]:
         points = [point for point in _entry_points(distribution) if point.group in groups]
         if not points:
             continue
-        owner, version = distribution.metadata["Name"] or "unknown", distribution.version or "unknown"
+        about = distribution.metadata
+        known = {key: about[key] for key in ("Name", "Version") if key in about}
+        owner, version = known.get("Name", "unknown"), known.get("Version", "unknown")
         # The first on the path wins, as it does for an import.
         if owner in seen:
             continue

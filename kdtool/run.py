@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.errors import Error, UsageError
 from kdtool.evaluation import evaluate
-from kdtool.files import atomic, write_text
+from kdtool.files import atomic, slug, write_text
 from kdtool.plugins import manager
 from kdtool.refining import refined
 from kdtool.seeds import derive
@@ -30,7 +29,7 @@ from kdtool.settings import Training
 from kdtool.structure.size import measure
 from kdtool.teacher_cache import FrozenTeacher
 from kdtool.training import Loop, LossNotFiniteError
-from kdtool.weights import safe_load
+from kdtool.weights import load_exactly, safe_load
 
 if TYPE_CHECKING:
     from kdtool.methods import Distiller, Refiner
@@ -103,7 +102,7 @@ class Run:
         phase = Phase(self, name, f"{derive(told):x}")
         done = phase.load_result()
         if done is not None:
-            module.load_state_dict(done["weights"])
+            load_exactly(module, done["weights"])
             return Fit(Network(student.architecture, module.eval()), done["metrics"])
         macs = measure(student)["macs"] * training.batch_size
         engine = Engine(training, macs)
@@ -208,7 +207,7 @@ class Run:
         if not loop.state.best_weights:
             return "no epoch was finished"
         module = copy.deepcopy(student.module)
-        module.load_state_dict(loop.state.best_weights)
+        load_exactly(module, loop.state.best_weights)
         path = self.directory / f"{slug(name)}-last-good.pt"
         write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"
@@ -268,11 +267,6 @@ class Phase:
                 "; start anew with --force"
             )
         return content
-
-
-def slug(name: str) -> str:
-    """Return ``name`` as a file name: ``M2 from M1`` becomes ``M2-from-M1``."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
 
 
 def _forget_epochs(path: Path, phase: str, after: int) -> None:

@@ -64,7 +64,7 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
             if earlier is None and any(path.iterdir()):
                 raise UsageError(f"{path}: is no run of kdtool and is in the way; name another output with -o")
     try:
-        path.mkdir(exist_ok=True)
+        _make(path)
         with filelock.FileLock(path / "lock", timeout=0):
             if earlier is not None and not resume:
                 _empty(path)
@@ -79,6 +79,13 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
                 raise
     except filelock.Timeout as error:
         raise Error(f"{path}: another process works there; wait for it, or name another output with -o") from error
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Error(f"{path}: cannot be made: {error.strerror}; name another output with -o") from error
 
 
 def _earlier(path: Path) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from kdtool.progress import Advance, progress
 from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.teacher_cache import FrozenTeacher
+from kdtool.weights import load_exactly
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
 STEPS_BETWEEN_LOOKS = 50
@@ -127,7 +128,7 @@ class Loop:
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
         if self.state.best_weights:
-            self.module.load_state_dict(self.state.best_weights)
+            load_exactly(self.module, self.state.best_weights)
         self.module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
@@ -220,7 +221,7 @@ class Loop:
         saved = self.store.load()
         if saved is not None:
             self.state = State(**saved["state"])
-            self.module.load_state_dict(saved["weights"])
+            load_exactly(self.module, saved["weights"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
 

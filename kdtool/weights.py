@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdtool.errors import Error
 from kdtool.torchfile import printable, safe_load
 
-__all__ = ["fit_weights", "read_weights", "safe_load"]
+__all__ = ["fit_weights", "load_exactly", "read_weights", "safe_load"]
 
 # Where training scripts keep the weights; averaged ones first, as timm's own loader has it.
 _WRAPPERS = (
@@ -130,8 +130,20 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         raise Error(
             f"the weights do not fit {type(module).__name__}: {found}; {_way_out(own, missing, unexpected, other)}"
         )
-    # Without the versions of the modules that saved them, some networks (MNASNet) refuse or change weights.
-    state._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined]
+    load_exactly(module, state)
+
+
+def load_exactly(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights that this version of the network saved, in place.
+
+    A plain dict, unlike what `state_dict()` returns, does not hold the versions of the modules that saved it, without
+    which some networks (MNASNet) refuse weights: they get the versions that the modules have.
+
+    Raises:
+        RuntimeError: a name or a shape differs.
+    """
+    state = OrderedDict(weights)
+    state._metadata = getattr(module.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=True)
 
 

@@ -43,7 +43,7 @@ def test_an_option_without_a_default_is_required() -> None:
 
     assert info(Needs, "ratio").required
     assert not info(Needs, "ratio").optional
-    with pytest.raises(UsageError, match="^Needs needs --ratio: a fraction$"):
+    with pytest.raises(UsageError, match=r"^Needs needs --ratio: a fraction$"):
         Needs()  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="--ratio: expected float, got None"):
         Needs(ratio=None)  # type: ignore[arg-type]

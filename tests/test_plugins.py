@@ -196,6 +196,16 @@ def test_damaged_metadata_of_another_package_is_passed_over(site: Site) -> None:
     assert plugins.method_class("distillers", "works").name == "works"
 
 
+def test_a_plugin_whose_distribution_lost_its_metadata_is_listed_still(site: Site) -> None:
+    site.install("bare", GOOD.format(title="Bare"))
+    (site.path / "kdtool_bare-1.0.dist-info" / "METADATA").unlink()
+
+    (plugin,) = (found for found in plugins.installed() if found.name == "bare")
+
+    assert (plugin.distribution, plugin.version) == ("unknown", "unknown")
+    assert plugins.method_class("distillers", "bare").name == "bare"
+
+
 def test_always_on_plugins_listen_and_a_broken_one_is_told(site: Site) -> None:
     listens = "from kdtool import hookimpl\nheard = []\n@hookimpl\ndef checkpoint_saved(path): heard.append(path)\n"
     module = site.install("tracker", listens, kind="")

@@ -12,8 +12,8 @@ import torch
 
 import kdtool
 from kdtool.checkpoint import read
+from kdtool.files import slug
 from kdtool.rundir import run_directory
-from kdtool.run import slug
 
 IKD = ["--method", "ikd", "--iters", "3", "--epochs", "6", "--lr", "0.003", "--precision", "fp32", "--device", "cpu"]
 
@@ -98,8 +98,9 @@ def test_force_leaves_a_strange_directory_alone(tmp_path):
     strange = tmp_path / "x.run"
     strange.mkdir()
     (strange / "precious").write_text("data")
-    with pytest.raises(kdtool.UsageError, match="no run of kdtool"), run_directory(
-        tmp_path / "x.pt", {}, force=True, resume=False
+    with (
+        pytest.raises(kdtool.UsageError, match="no run of kdtool"),
+        run_directory(tmp_path / "x.pt", {}, force=True, resume=False),
     ):
         pass
     assert (strange / "precious").read_text() == "data"
@@ -115,9 +116,7 @@ def test_the_last_good_weights_are_kept(teacher_path, tmp_path, monkeypatch):
 
     monkeypatch.setattr(KD, "loss", explode)
     with pytest.raises(kdtool.Error, match=r"not finite in epoch 3.*kept in .*last-good.pt"):
-        kdtool.distill(
-            teacher_path, method="kd", student="kdtool:lenet-300-100", epochs=4, output=tmp_path / "s.pt"
-        )
+        kdtool.distill(teacher_path, method="kd", student="kdtool:lenet-300-100", epochs=4, output=tmp_path / "s.pt")
     assert not (tmp_path / "s.pt").exists()
     (kept,) = (tmp_path / "s.run").glob("*last-good.pt")
     assert read(kept).metrics[0]["accuracy"] > 0.1

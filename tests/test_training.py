@@ -89,8 +89,14 @@ def test_cached_and_uncached_losses_agree(digits, tmp_path):
         store = Memory()
         training = Training(epochs=3, views=views, precision="fp32", device="cpu")
         frozen = FrozenTeacher(
-            copy.deepcopy(teacher), "key", tmp_path, Engine(training, 0), images=len(digits.train), classes=10, views=views
-        )
+            copy.deepcopy(teacher),
+            "key",
+            tmp_path,
+            Engine(training, 0),
+            images=len(digits.train),
+            classes=10,
+            views=views,
+        )  # fmt: skip
         match = lambda step: (step.student - step.teacher).square().mean()  # noqa: E731
         loop(network(), digits, store, match, epochs=3, views=views, teacher=frozen).run()
         losses[views] = [row["loss"] for row in store.rows]
@@ -102,9 +108,7 @@ def test_the_teacher_is_untouched(digits, tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
     before = copy.deepcopy(module.state_dict())
     training = Training(epochs=1, device="cpu")
-    frozen = FrozenTeacher(
-        module, "key", tmp_path, Engine(training, 0), images=len(digits.train), classes=10, views=1
-    )
+    frozen = FrozenTeacher(module, "key", tmp_path, Engine(training, 0), images=len(digits.train), classes=10, views=1)
     loop(network(), digits, loss=lambda s: (s.student - s.teacher).square().mean(), epochs=1, teacher=frozen).run()
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 

@@ -37,9 +37,3 @@ def output(named: str) -> list[click.Parameter]:
 def json_option() -> click.Option:
     """Return the option of a command that reports."""
     return click.Option(["--json", "as_json"], is_flag=True, help="print JSON on stdout")
-
-
-def beside(source: Path | None, ending: str) -> Path:
-    """Return the name of an output beside its input: ``teacher.pt`` and ``-ikd.pt`` make ``teacher-ikd.pt``."""
-    assert source is not None, "a step that writes beside its input has one"
-    return source.with_name(source.stem + ending)

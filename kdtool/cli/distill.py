@@ -7,10 +7,11 @@ from typing import Any
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, beside, checkpoint, output
+from kdtool.cli.common import DATA, TRAINING, checkpoint, output
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
 from kdtool.errors import UsageError
+from kdtool.files import beside
 from kdtool.methods import Distiller
 from kdtool.plugins import method_class
 from kdtool.settings import NetworkOptions, StudentOptions
@@ -33,6 +34,8 @@ def plan(given: Given) -> Step:
         raise UsageError(
             f"--method {given.method} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
         )
+    if student is not None and makes_student:
+        raise UsageError(f"--student: {given.method} makes its students itself; choose how with --refiner")
     if student is not None and refiner is not None and "refiner" not in _own(given):
         raise UsageError("--student and --refiner are two ways to say who the student is; give one")
     # A student is a file unless it is written as SOURCE:NAME.

@@ -9,8 +9,9 @@ import click
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import beside, checkpoint, json_option, output
+from kdtool.cli.common import checkpoint, json_option, output
 from kdtool.cli.output import as_json, facts, shown_value
+from kdtool.files import beside
 from kdtool.methods import Exporter
 
 EXAMPLES = """

@@ -113,6 +113,9 @@ class Commands(click.Group):
         """Run the command line; an error becomes one line on stderr and an exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        # On a shared machine threads that spin while they wait take the cores from those that work; torch reads this
+        # when it is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         state: dict[str, bool] = {}
         try:
             load_always_on(self)
@@ -129,7 +132,11 @@ class Commands(click.Group):
             ended = isinstance(abort.__cause__, EOFError)
             code = tell_unexpected(abort.__cause__, state) if ended else tell("interrupted", 130, state)
         except Exception as error:  # what nobody foresaw is told in one line as well
-            code = tell_unexpected(error, state)
+            if isinstance(error, OSError) and error.filename and error.strerror:
+                # A full disk or a directory that went away.
+                code = tell(f"{error.filename}: {error.strerror}", 1, state)
+            else:
+                code = tell_unexpected(error, state)
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -64,7 +64,7 @@ def shown_value(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and key == "macs":
-        return f"{value / 1e6:,.1f} M"
+        return f"{value / 1e6:,.3g} M" if value < 1e9 else f"{value / 1e6:,.0f} M"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):

@@ -6,8 +6,9 @@ from typing import Any
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, beside, checkpoint, output
+from kdtool.cli.common import DATA, TRAINING, checkpoint, output
 from kdtool.cli.output import tell_result
+from kdtool.files import beside
 
 EXAMPLES = """
 \b

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from kdtool.cli.grammar import Segment
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
 from kdtool.errors import UsageError
+from kdtool.files import slug
 from kdtool.plugins import names
 from kdtool.settings import NetworkOptions
 
@@ -80,7 +80,7 @@ def plan(given: Given) -> Step:
         **({"pretrained": True} if pretrained else {}),
     }
     # As kdtool.api names it, so that the file is checked before anything is imported.
-    default = Path(re.sub(r"[^A-Za-z0-9.]+", "-", name.partition(":")[2].split(",")[0]).strip("-") + ".pt")
+    default = Path(slug(name.partition(":")[2].split(",")[0]) + ".pt")
 
     def run(work: Work) -> str | None:
         from kdtool import api

@@ -20,7 +20,9 @@ _OTHER = re.compile(
     r"|^[khwnst]$|^ws$|^bs$|dims?_spatial|prefix|ends$",
     re.IGNORECASE,
 )
-_WIDTH = re.compile(r"dim|chan|chs|feat|embed|planes|width|hidden|shape|^d$|^dh$|^inc$|split|^head_size$", re.IGNORECASE)
+_WIDTH = re.compile(
+    r"dim|chan|chs|feat|embed|planes|width|hidden|shape|^d$|^dh$|^inc$|split|^head_size$", re.IGNORECASE
+)
 _SPLIT = re.compile(r"split")
 _SCALE = re.compile(r"scale")
 
@@ -40,12 +42,18 @@ def fit_attributes(module: nn.Module, widths: dict[str, Widths]) -> None:
         if known and not (isinstance(part, nn.LayerNorm) and part.weight is None):
             continue
         places = near(path, widths)
-        if not places:
+        if not places or not _has_tensors(part):
             continue
         for name, value in plain_attributes(part).items():
             new = _fitted(name, value, part, places)
             if new is not None and new != value:
                 setattr(part, name, new)
+
+
+def _has_tensors(part: nn.Module) -> bool:
+    # A layer without any, such as a permutation of dimensions, has no width either; a norm without gain has one.
+    tensors = [*part.parameters(), *part.buffers()]
+    return bool(tensors) or isinstance(part, nn.LayerNorm)
 
 
 def _fit_norm(part: nn.Module) -> None:
@@ -111,5 +119,3 @@ def _split(value: Any, places: list[Widths]) -> Any:
             parts[0] += new - sum(parts)
             return type(value)(parts)
     return None
-
-

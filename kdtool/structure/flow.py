@@ -236,20 +236,27 @@ def difference(x: Tensor) -> Tensor:
 
 
 def keeps(rows: Tensor) -> Tensor | None:
-    """Return the channels of rows [..., channels] that differ in no row, except for rows that differ as a whole.
+    """Return the channels of rows [..., channels] that do not differ.
 
-    None where every row differs as a whole: something in between (attention, say) mixed the channels.
+    Rows that differ as a whole say nothing (a layer that mixes tokens sees the lost channels as rows), nor do rows that
+    do not differ at all where others do (a class token). None where all differ as a whole or not in the same channels:
+    something in between (attention, say) mixed the channels.
     """
     rows = rows.flatten(0, -2)
-    partly = ~rows.all(-1)
-    if not partly.any():
+    partly = rows[~rows.all(-1)]
+    if not len(partly):
         return None
-    return (~rows[partly].any(0)).nonzero().flatten()
+    telling = partly[partly.any(-1)]
+    if not len(telling):
+        return torch.arange(rows.shape[-1])
+    share = telling.float().mean(0)
+    # A share in between is the mark of chance: a mean that happens to come out the same.
+    if ((share > 0.1) & (share < 0.9)).any():
+        return None
+    return (share < 0.5).nonzero().flatten()
 
 
-def _output_shape(
-    layer: nn.Module, forward: Callable[..., Any], x: Tensor, args: Any, kwargs: Any
-) -> tuple[int, ...]:
+def _output_shape(layer: nn.Module, forward: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> tuple[int, ...]:
     """Return the shape of a mixing layer's output for the input, without computing it where that is easy."""
     if isinstance(layer, nn.Linear):
         return (*x.shape[:-1], layer.out_features)

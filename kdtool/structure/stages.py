@@ -59,7 +59,7 @@ def stages(module: nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
     order = {path: index for index, path in enumerate(runs)}
     found: list[Stage] = []
     for path, container in module.named_modules():
-        if isinstance(container, _CONTAINERS):
+        if _is_container(container):
             prefix = f"{path}." if path else ""
             blocks = [(f"{prefix}{name}", child) for name, child in container.named_children()]
             found += _dense(path, blocks, runs) or _residual(path, blocks, runs)
@@ -101,19 +101,29 @@ def _parents(path: str) -> set[str]:
 def _residual(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _Run]) -> list[Stage]:
     """Return the stages among a container's children: each a head and at least one residual block."""
     groups: list[list[tuple[str, nn.Module]]] = []
-    previous: nn.Module | None = None
+    previous: tuple[str, nn.Module] | None = None
     for name, block in blocks:
         run = runs.get(name)
         if run is None or run.calls > 1 or next(block.children(), None) is None:
             previous = None
             continue
-        if type(previous) is type(block) and run.correlation > 0.5:
+        if previous is not None and _follows(runs[previous[0]], run) and type(previous[1]) is type(block):
             groups[-1].append((name, block))
         else:
             groups.append([(name, block)])
-        previous = block
+        previous = (name, block)
     groups = [group for group in groups if len(group) > 1]
     return [_stage(path if len(groups) == 1 and path else group[0][0], group) for group in groups]
+
+
+def _follows(before: _Run, run: _Run) -> bool:
+    """Whether a block is residual and takes what the one before it gives."""
+    return run.correlation > 0.5 and _sizes(before.output)[:1] == _sizes(run.inputs)[:1]
+
+
+def _sizes(value: Any) -> list[tuple[int, ...]]:
+    values = value if isinstance(value, list) else [value]
+    return [tuple(one.shape) for one in values if isinstance(one, Tensor)]
 
 
 def _stage(name: str, blocks: list[tuple[str, nn.Module]], *, dense: bool = False) -> Stage:
@@ -127,6 +137,9 @@ def _dense(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _Run]
         return []
     seen = [runs.get(name) for name, _ in blocks]
     counts = [_channels(run.inputs) if run is not None and run.calls == 1 else None for run in seen]
+    sides = {size[2:] for run in seen if run is not None for size in _sizes(run.inputs) + _sizes(run.output)}
+    if len(sides) != 1:
+        return []
     outputs = [_channels(run.output) if run is not None else None for run in seen]
     for before, added, after in zip(counts, outputs, counts[1:], strict=False):
         if before is None or added is None or after is None or after != before + added:
@@ -143,60 +156,101 @@ def _channels(value: Any) -> int | None:
     return None
 
 
+def _is_container(module: nn.Module) -> bool:
+    """Whether a module holds blocks in a row; some classes (RegNet's stages: b1, b2, ...) are written for it alone."""
+    if isinstance(module, _CONTAINERS):
+        return True
+    names = [name for name, _ in module.named_children()]
+    stems = {name.rstrip("0123456789") for name in names}
+    return len(names) > 1 and len(stems) == 1 and len({type(child) for child in module.children()}) == 1
+
+
 def _observe(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, _Run]:
-    """Run one image and return what was seen of the children of all containers, in the order they ran."""
-    runs: dict[str, _Run] = {}
-    probe = copy.deepcopy(module).cpu().float().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad(), contextlib.ExitStack() as stack:
-        _silence(probe)
-        for path, container in probe.named_modules():
-            if isinstance(container, _CONTAINERS):
-                for name, child in container.named_children():
-                    full = f"{path}.{name}".removeprefix(".")
-                    stack.enter_context(_watched(child, full, runs, generator))
-        probe(torch.rand(1, *shape, generator=generator))
+    """Run one image and return what was seen of the children of all containers, in the order they ran.
+
+    Norms at their usual gain make a branch of zeros return zero, unless it pools what it is given; norms with a gain of
+    zero silence that too, but also a norm behind the sum. A block is residual when one of the two shows it.
+    """
+    runs = _observe_with(module, shape, 1.0)
+    for path, run in _observe_with(module, shape, 0.0).items():
+        runs[path].correlation = max(runs[path].correlation, run.correlation)
     return runs
 
 
-def _silence(probe: nn.Module) -> None:
-    """Make convolutions and linear layers return zero; norms and scales stay alive."""
+def _observe_with(module: nn.Module, shape: tuple[int, int, int], gain: float) -> dict[str, _Run]:
+    watch = _Watch()
+    probe = copy.deepcopy(module).cpu().float().eval()
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        _silence(probe, gain)
+        for path, container in probe.named_modules():
+            if _is_container(container):
+                for name, child in container.named_children():
+                    full = f"{path}.{name}".removeprefix(".")
+                    stack.enter_context(watch.on(child, full))
+        probe(torch.rand(1, *shape, generator=watch.generator))
+    return watch.runs
+
+
+def _silence(probe: nn.Module, gain: float) -> None:
+    """Make convolutions and linear layers return zero, and give norms this gain; scales stay alive."""
     for part in probe.modules():
         mixing = isinstance(part, MIXING)
         for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
             if tensor is None or not tensor.is_floating_point() or name in part._non_persistent_buffers_set:
                 continue
-            tensor.fill_(0 if mixing or name in ("bias", "running_mean") else 1)
+            silent = mixing or name in ("bias", "running_mean")
+            tensor.fill_(0 if silent else gain if name == "weight" else 1)
 
 
-@contextlib.contextmanager
-def _watched(
-    block: nn.Module, path: str, runs: dict[str, _Run], generator: torch.Generator
-) -> Iterator[None]:
-    forward: Callable[..., Any] = block.forward
+class _Watch:
+    """Stand-ins for the forward of blocks, that note what they are given and give."""
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if path in runs:
-            runs[path].calls += 1
-            return forward(*args, **kwargs)
-        x = args[0] if args else next(iter(kwargs.values()), None)
-        runs[path] = _Run(_shape_only(x), None, 0.0)
-        if not isinstance(x, Tensor) or not x.is_floating_point():
+    def __init__(self) -> None:
+        self.runs: dict[str, _Run] = {}
+        self.generator = torch.Generator().manual_seed(0)
+        self.aside = False
+
+    @contextlib.contextmanager
+    def on(self, block: nn.Module, path: str) -> Iterator[None]:
+        forward: Callable[..., Any] = block.forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self.aside:
+                return forward(*args, **kwargs)
+            if path in self.runs:
+                self.runs[path].calls += 1
+                return forward(*args, **kwargs)
+            given = args or tuple(kwargs.values())[:1]
+            # In its place now: the order is that in which blocks begin.
+            self.runs[path] = seen = _Run(_shape_only(given[0]) if given else None, None, 0.0)
             y = forward(*args, **kwargs)
-            runs[path].output = _shape_only(y)
+            seen.output = _shape_only(y)
+            outputs = y if isinstance(y, tuple) else (y,)
+            if given and _sizes(_shape_only(given[: len(outputs)])) == _sizes(_shape_only(outputs)) != []:
+                seen.correlation = self._correlation(forward, args, kwargs, len(outputs))
             return y
-        noise = torch.randn(x.shape, generator=generator)
-        y = forward(noise, *args[1:], **kwargs) if args else forward(**{**kwargs, next(iter(kwargs)): noise})
-        runs[path].output = _shape_only(y)
-        if isinstance(y, Tensor) and y.shape == x.shape:
-            runs[path].correlation = _correlation(noise, y)
-        return y
 
-    block.forward = run  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del block.__dict__["forward"]
+        block.forward = run  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del block.__dict__["forward"]
+
+    def _correlation(self, forward: Callable[..., Any], args: Any, kwargs: Any, count: int) -> float:
+        """Return how far the outputs follow noise in place of the first ``count`` inputs."""
+        given = args[:count] if args else tuple(kwargs.values())[:1]
+        noise = [torch.randn(one.shape, generator=self.generator) for one in given if isinstance(one, Tensor)]
+        self.aside = True
+        try:
+            y = (
+                forward(*noise, *args[count:], **kwargs)
+                if args
+                else forward(**{**kwargs, next(iter(kwargs)): noise[0]})
+            )
+        finally:
+            self.aside = False
+        outputs = [one for one in (y if isinstance(y, tuple) else (y,)) if isinstance(one, Tensor)]
+        return min(_correlation(x, one) for x, one in zip(noise, outputs, strict=True))
 
 
 def _shape_only(value: Any) -> Any:

@@ -53,12 +53,14 @@ def _pool_behind(module: nn.Module, leaves: list[tuple[str, nn.Module]], first: 
     assert isinstance(conv, nn.Conv2d)
     if conv.stride != (2, 2) or conv.kernel_size[0] < 3:
         return None
+    depth = path.count(".")
     parent = path.rpartition(".")[0]
     deep = f"{parent}." if parent and _is_deep_stem(module.get_submodule(parent)) else None
     for index in range(first + 1, len(leaves)):
         path, leaf = leaves[index]
         if isinstance(leaf, _POOLS):
-            return index
+            # One that is further down belongs to the shortcut of a first block.
+            return index if path.count(".") <= depth + 1 else None
         inside = deep is not None and path.startswith(deep)
         if not inside and not isinstance(leaf, _NORMS) and next(leaf.parameters(), None) is not None:
             return None

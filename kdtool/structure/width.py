@@ -39,7 +39,7 @@ def halve_widths(
     """
     architecture = network.architecture
     if not 0 < ratio < 1:
-        raise Error(f"{architecture.spec}: a ratio of {ratio} does not make its widths smaller; give one between 0 and 1")
+        raise Error(f"{architecture.spec}: a ratio of {ratio} makes no width smaller; give one between 0 and 1")
     module = copy.deepcopy(network.module).cpu().float().eval()
     base = _base(architecture, fresh=init == "fresh")
     fixed = fixed_dimensions(architecture, base)
@@ -141,6 +141,4 @@ def _changed(base: nn.Module, architecture: Architecture, options: dict[str, int
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {
-        path: tuple(tensor.shape) for path, tensor in [*module.named_parameters(), *module.named_buffers()]
-    }
+    return {path: tuple(tensor.shape) for path, tensor in [*module.named_parameters(), *module.named_buffers()]}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, Network, Pruner, Refiner, Run, UsageError, hookimpl, nested, option
+from kdtool import Distiller, Error, Pruner, Refiner, hookimpl, nested, option
+
+if TYPE_CHECKING:
+    from kdtool import Network, Run
 
 
 class IKD(Distiller):
@@ -38,8 +41,6 @@ class IKD(Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train M_1 ... M_K and return the last acceptable one."""
-        if student is not None:
-            raise UsageError("--student: ikd makes its students itself; choose how with --refiner")
         structures = self._structures(run, teacher)
         models = [teacher]
         run.keep("M0", teacher, taught_by="labels", kept=True)

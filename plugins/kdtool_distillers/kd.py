@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Step, hookimpl, option
+from kdtool import Distiller, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from kdtool import Step
 
 
 class KD(Distiller):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from kdtool import Network
+    from kdtool import Architecture, Network
 
 PARITY_BATCHES = (1, 3)
 TOLERANCE = 1e-4
@@ -68,7 +68,7 @@ class Onnx(Exporter):
                 "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
                 "gzip_bytes": sum(_gzip_bytes(file) for file in folder.iterdir()),
                 "opset": self.opset,
-                "parity": _check_parity(session, module, network.architecture.input, spec),
+                "parity": check_parity(session, module, network.architecture),
                 "accuracy": _accuracy(session, test) if test is not None else None,
                 "latency": self._measure(path, teacher) if self.latency else None,
             }
@@ -78,20 +78,14 @@ class Onnx(Exporter):
 
     def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
         """Return the latency of the file beside that of the teacher, exported in the same way."""
-        from kdtool import measure_latency, progress
+        from kdtool import measure_latency
 
-        with tempfile.TemporaryDirectory() as scratch, progress("latency", 100) as advance:
-            against = Path(scratch) / "teacher.onnx" if teacher is not None else None
-            if teacher is not None and against is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            against = None
+            if teacher is not None:
+                against = Path(scratch) / "teacher.onnx"
                 with _telling(against):
                     write(frozen(teacher.module), teacher.architecture, against, opset=self.opset, metadata={})
-            shown = 0
-
-            def tell(done: int, total: int) -> None:
-                nonlocal shown
-                advance(100 * done // total - shown)
-                shown = 100 * done // total
-
             return measure_latency(
                 path,
                 against,
@@ -99,7 +93,6 @@ class Onnx(Exporter):
                 threads=self.threads,
                 pairs=self.pairs,
                 seconds=self.latency_seconds,
-                progress=tell,
             )
 
 
@@ -123,20 +116,21 @@ def _run(session: Any, images: Tensor) -> NDArray[np.float32]:
     return outputs[0]
 
 
-def _check_parity(session: Any, module: nn.Module, size: tuple[int, int, int], spec: str) -> dict[str, Any]:
-    """Return the parity on random images that are like normalised ones.
+def check_parity(session: Any, module: nn.Module, architecture: Architecture) -> dict[str, Any]:
+    """Return the `parity` of a file's session with its module on random images that are like normalised ones.
 
     Raises:
-        kdtool.Error: the file does not give the module's outputs.
+        kdtool.Error: the file does not give the module's outputs, or the module none to compare with.
     """
     import numpy as np
     import torch
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    spec = architecture.spec
     expected, given = [], []
     generator = torch.Generator().manual_seed(0)
     for batch in PARITY_BATCHES:
-        images = torch.randn(batch, *size, generator=generator)
+        images = torch.randn(batch, *architecture.input, generator=generator)
         with torch.no_grad():
             expected.append(module(images).numpy())
         try:
@@ -144,13 +138,16 @@ def _check_parity(session: Any, module: nn.Module, size: tuple[int, int, int], s
         except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
             reason = str(error).splitlines()[0]
             raise Error(f"{spec}: its ONNX file cannot run a batch of {batch}: {reason}") from error
-        if given[-1].shape != expected[-1].shape:
+        if not given[-1].shape == expected[-1].shape == (batch, architecture.classes):
             shapes = f"{list(given[-1].shape)}, the network {list(expected[-1].shape)}"
-            raise Error(f"{spec}: for a batch of {batch} its ONNX file gives {shapes}; nothing was written")
+            wanted = f"not [{batch}, {architecture.classes}]; nothing was written"
+            raise Error(f"{spec}: for a batch of {batch} its ONNX file gives {shapes}, {wanted}")
+    if not all(np.isfinite(outputs).all() for outputs in expected):
+        raise Error(f"{spec}: its outputs are not finite; its weights are of no use, nothing was written")
     found = parity(np.concatenate(expected), np.concatenate(given))
     if found["max_abs"] == 0:
         raise Error(f"{spec}: all its outputs are zero, so there is nothing to compare its file by; train it first")
-    # So that a NaN fails.
+    # So that a NaN of the file's fails.
     if not (found["relative"] <= TOLERANCE and found["same_argmax"]):
         apart = f"{found['max_abs_diff']:.3g} away from the network's, which reach {found['max_abs']:.3g}"
         raise Error(f"{spec}: the outputs of its ONNX file are {apart}; nothing was written")

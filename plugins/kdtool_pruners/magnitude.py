@@ -6,10 +6,12 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Network, Pruner, Run, hookimpl, nested, option
+from kdtool import Distiller, Pruner, hookimpl, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from kdtool import Network, Run
 
 
 class Magnitude(Pruner):
@@ -27,6 +29,8 @@ class Magnitude(Pruner):
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""
+        from kdtool import Network
+
         module = copy.deepcopy(network.module)
         masks = smallest(prunable(module), self.ratio)
         apply_masks(module, masks)

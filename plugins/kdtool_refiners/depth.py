@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from kdtool import Network, Refiner, drop_blocks, hookimpl, option
+from typing import TYPE_CHECKING
+
+from kdtool import Refiner, hookimpl, option
+
+if TYPE_CHECKING:
+    from kdtool import Network
 
 
 class Depth(Refiner):
     """Leave out blocks of the stages that the network has."""
 
     times: int = option(1, minimum=1, help="how many times to halve the blocks of every stage")
-    keep: tuple[int, ...] | None = option(
-        None, minimum=1, help="blocks that stay in each stage, such as 1,1,2,2"
-    )
+    keep: tuple[int, ...] | None = option(None, minimum=1, help="blocks that stay in each stage, such as 1,1,2,2")
     blocks: int | None = option(None, minimum=1, help="blocks that stay in all stages together")
 
     def refine(self, network: Network) -> Network:
         """Return a network with fewer blocks in its stages."""
-        return drop_blocks(
-            network, keep=self.keep, blocks=self.blocks, times=self.times, init=self.init
-        )
+        from kdtool import drop_blocks
+
+        return drop_blocks(network, keep=self.keep, blocks=self.blocks, times=self.times, init=self.init)
 
 
 @hookimpl

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from kdtool import Network, Refiner, halve_widths, hookimpl, option
+from typing import TYPE_CHECKING
+
+from kdtool import Refiner, hookimpl, option
+
+if TYPE_CHECKING:
+    from kdtool import Network
 
 
 class Halve(Refiner):
@@ -14,9 +19,9 @@ class Halve(Refiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network with ``ratio`` of every width, ``times`` times over."""
-        return halve_widths(
-            network, ratio=self.ratio, round_to=self.round_to, times=self.times, init=self.init
-        )
+        from kdtool import halve_widths
+
+        return halve_widths(network, ratio=self.ratio, round_to=self.round_to, times=self.times, init=self.init)
 
 
 @hookimpl

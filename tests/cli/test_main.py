@@ -75,6 +75,7 @@ def test_json_of_an_export_takes_the_place_of_its_path(api: Any, run: Run) -> No
             1,
             "Error: unexpected ValueError: x y; run again with --debug for the traceback\n",
         ),
+        (OSError(28, "No space left on device", "x.run"), 1, "Error: x.run: No space left on device\n"),
         (
             KeyboardInterrupt(),
             130,

@@ -48,7 +48,7 @@ def test_ancestral_keeps_the_candidate_with_the_least_validation_loss(teacher_pa
     lines = [json.loads(line) for line in (tmp_path / "s.run" / "metrics.jsonl").read_text().splitlines()]
     best = {}
     for phase in ("M2 from M0", "M2 from M1"):
-        accuracy, loss = max((row["val_accuracy"], -row["val_loss"]) for row in lines if row["phase"] == phase)
+        _, loss = max((row["val_accuracy"], -row["val_loss"]) for row in lines if row["phase"] == phase)
         best[phase] = -loss
     taught_by = rows(read(tmp_path / "s.run" / "M2.pt"))["M2"]["taught_by"]
     assert taught_by == min(best, key=best.get).removeprefix("M2 from ")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from kdtool_distillers.kd import KD, hinton, ikd_paper
 
 from kdtool import Step
+from kdtool_distillers.kd import KD, hinton, ikd_paper
 
 STUDENT = [[1.0, -0.5, 2.0], [0.3, 0.1, -1.2]]
 TEACHER = [[2.0, 0.0, 1.0], [-1.0, 0.5, 0.2]]

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
-from kdtool_pruners.magnitude import apply_masks, prunable, smallest
 from torch import nn
 from torch.nn.utils import prune
+
+from kdtool_pruners.magnitude import apply_masks, prunable, smallest
 
 
 def network():

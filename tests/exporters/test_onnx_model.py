@@ -1,0 +1,41 @@
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from kdtool_exporters.onnx_model import frozen, scrub
+
+
+def test_scrub_reaches_every_part():
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1], doc_string="/home/me")
+    inner = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], doc_string="/home/me")], "inner", [], [value])
+    branch = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner, doc_string="/home/me")
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    tensor.doc_string = "/home/me"
+    graph = helper.make_graph([branch], "outer", [value], [value], [tensor], doc_string="/home/me")
+    function = helper.make_function("d", "f", ["x"], ["y"], [branch], [], doc_string="/home/me")
+    model = helper.make_model(graph, functions=[function], doc_string="/home/me", producer_name="torch")
+    for part in (model, graph, *model.graph.node, *model.graph.node[0].attribute[0].g.node, *model.functions):
+        if hasattr(part, "metadata_props"):
+            part.metadata_props.add(key="stack", value="/home/me")
+    assert model.SerializeToString().count(b"/home/me") > 10
+    scrub(model)
+    assert b"/home/me" not in model.SerializeToString()
+    assert b"stack" not in model.SerializeToString()
+    # What it computes is still there.
+    assert model.producer_name == "torch"
+    assert [node.op_type for node in model.graph.node[0].attribute[0].g.node] == ["Relu"]
+    assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [1.0]
+
+
+def test_frozen_is_a_copy():
+    module = nn.Conv2d(2, 3, 3).double().train().to(memory_format=torch.channels_last)
+    copied = frozen(module)
+    assert copied.weight.dtype == torch.float32
+    assert copied.weight.is_contiguous()
+    assert not copied.training
+    assert not copied.weight.requires_grad
+    assert module.training
+    assert module.weight.requires_grad
+    assert module.weight.dtype == torch.float64
+    assert module.weight.is_contiguous(memory_format=torch.channels_last)
