@@ -1,4 +1,4 @@
-"""What keeping the frozen teacher's logits saves: one epoch of kd with the cache filled, against the teacher every step."""
+"""What the cache of the frozen teacher's logits saves in an epoch of kd, against the teacher in every step."""
 
 import statistics
 import tempfile

@@ -7,6 +7,7 @@ import click
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
 from kdtool.cli.common import checkpoint, output
+from kdtool.files import beside
 
 EXAMPLES = """
 \b

@@ -9,30 +9,23 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_RANDOM = frozenset(
-    {
-        Tensor.uniform_,
-        Tensor.normal_,
-        Tensor.erfinv_,
-        Tensor.bernoulli_,
-        torch.nn.init.uniform_,
-        torch.nn.init.normal_,
-        torch.nn.init.trunc_normal_,
-        torch.nn.init.kaiming_uniform_,
-        torch.nn.init.kaiming_normal_,
-        torch.nn.init.xavier_uniform_,
-        torch.nn.init.xavier_normal_,
-    }
-)
+_DRAWN = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.exponential_})
+_DERIVED = frozenset({Tensor.erfinv_})
 
 
 class Unset(TorchFunctionMode):
-    """Leave out random initialisation: tensors that would be drawn in place hold whatever memory held."""
+    """Leave out random initialisation: tensors that would be drawn in place become zero.
+
+    Zero, not whatever memory held, because torch.nn.init.trunc_normal_ draws until all numbers lie within bounds.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call everything but the random functions."""
-        if func in _RANDOM:
-            return args[0] if args else kwargs["tensor"]
+        if func in _DRAWN:
+            with torch.no_grad():
+                return args[0].zero_()
+        if func in _DERIVED:
+            return args[0]
         return func(*args, **(kwargs or {}))
