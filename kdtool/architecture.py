@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ from kdtool.structure.unset import Unset
 from kdtool.weights import load_exactly
 
 # What a file may ask for: without bounds a few bytes could ask for a network that fills the memory.
-_LARGEST = {"classes": 1_000_000, "in_channels": 4096, "image_size": 8192}
+_LARGEST = {"classes": 1_000_000, "in_channels": 4096, "image_size": 4096}
+_LARGEST_INPUT = 2**24
 _STEMS = ("default", "small")
 
 
@@ -98,6 +99,9 @@ class Architecture:
             value = own.pop(name, None)
             if type(value) is not int or not 1 <= value <= largest:
                 raise Error(f"{self.spec}: {name} is {value!r}; it must be a whole number from 1 to {largest}")
+        channels, height, width = self.input
+        if channels * height * width > _LARGEST_INPUT:
+            raise Error(f"{self.spec}: {channels} x {height} x {width} is too large an input")
         if own.pop("stem", "default") not in _STEMS:
             raise Error(f"{self.spec}: stem is {self.options['stem']!r}; it must be one of {', '.join(_STEMS)}")
         source: Source = make("teachers", self.source, **own)
@@ -112,18 +116,22 @@ def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list | tuple) and all(type(one) is kind for one in value)
 
 
+def _is_index(value: Any) -> bool:
+    return _is_list(value, int) and len(value) > 0 and min(value) >= 0
+
+
 def _is_named(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
 
-_VALID = {
+_VALID: dict[str, Callable[[Any], bool]] = {
     "source": _is_text,
     "name": _is_text,
     "options": _is_named,
     "dropped": lambda value: _is_list(value, str),
     "attributes": lambda value: _is_named(value) and all(_is_named(one) for one in value.values()),
     "buffers": lambda value: _is_named(value) and all(isinstance(one, Tensor) for one in value.values()),
-    "selects": lambda value: _is_named(value) and all(_is_list(one, int) for one in value.values()),
+    "selects": lambda value: _is_named(value) and all(_is_index(one) for one in value.values()),
 }
 
 

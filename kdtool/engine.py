@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,8 +16,10 @@ from torch import nn
 from kdtool.errors import UsageError
 from kdtool.settings import Training
 
-# Below this, a step is dominated by overhead, and autocast adds to it (see benchmarks/precision.py).
-BF16_PAYS_FROM_MACS = 100_000_000
+# Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
+BF16_PAYS_FROM_MACS = 10_000_000_000
+# Below this, threads wait for each other longer than they compute.
+THREADS_PAY_FROM_MACS = 500_000_000
 
 
 class Engine:
@@ -28,6 +32,7 @@ class Engine:
             UsageError: there is no such device, or it cannot do that precision.
         """
         device = _device(training.device)
+        self.macs = macs
         self.precision = _precision(training.precision, device, macs)
         mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
         # accelerate keeps its device and precision in the process; each phase may want its own.
@@ -46,6 +51,17 @@ class Engine:
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
+
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[None]:
+        """Use one thread while the block runs, where more would only wait for each other."""
+        before = torch.get_num_threads()
+        if 0 < self.macs < THREADS_PAY_FROM_MACS:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Run forward passes in the engine's precision."""

@@ -122,7 +122,8 @@ class Loop:
         self._restore()
         self.data.train.prepare()
         self.data.val.prepare()
-        with progress(self.name, self.training.epochs * self.steps) as advance:
+        bar = progress(self.name, self.training.epochs * self.steps)
+        with self.engine.threads(), bar as advance:
             advance(self.state.epoch * self.steps)
             while self.state.epoch < self.training.epochs and not self._out_of_patience():
                 self._one_epoch(advance)

@@ -12,7 +12,7 @@ from kdtool.structure.edits import plain_attributes
 from kdtool.structure.flow import MIXING
 from kdtool.structure.slicing import Widths, heads_of, near
 
-# Names that hold no width, even where their number equals one.
+# Names that hold no width, though they look like one.
 _OTHER = re.compile(
     r"num_(?!features|channels|out_features|in_chs|hidden|1x1)|size|patch|window|stride|kernel|depth|head(s|_splits)?$|group"
     r"|resolution|area|token|level|block|radix|ind(ex|ices)|idx|dilat|padding|classes|in_chans|stage|height|grid|repeat"
@@ -21,7 +21,7 @@ _OTHER = re.compile(
     re.IGNORECASE,
 )
 _WIDTH = re.compile(
-    r"dim|chan|chs|feat|embed|planes|width|hidden|shape|^d$|^dh$|^inc$|split|^head_size$", re.IGNORECASE
+    r"dim|chan|chs|feat|embed|planes|width|hidden|shape|^d$|^dh$|^inc$|split|_c$|^head_size$", re.IGNORECASE
 )
 _SPLIT = re.compile(r"split")
 _SCALE = re.compile(r"scale")
@@ -30,9 +30,8 @@ _SCALE = re.compile(r"scale")
 def fit_attributes(module: nn.Module, widths: dict[str, Widths]) -> None:
     """Set the width attributes of all modules to the new sizes.
 
-    Attributes of PyTorch's own layers follow from their tensors. Any other attribute is a width when it is not named
-    after something else and its number, or a small multiple of it (a head's width times the heads), is the size of
-    a tensor of the module itself.
+    Attributes of PyTorch's own layers follow from their tensors. Any other attribute is a width when it is named like
+    one and its number, or a multiple of it (a head's width times the heads), is the size of a tensor in the module.
     """
     for path, part in module.named_modules():
         _fit_norm(part)
@@ -57,9 +56,9 @@ def _has_tensors(part: nn.Module) -> bool:
 
 
 def _fit_norm(part: nn.Module) -> None:
-    weight = part._parameters.get("weight")
-    if weight is None:
-        weight = part._buffers.get("running_mean")
+    weight = next(
+        (one for one in (part._parameters.get("weight"), part._buffers.get("running_mean")) if one is not None), None
+    )
     if weight is None:
         return
     if isinstance(part, nn.LayerNorm) or "normalized_shape" in vars(part):
@@ -83,19 +82,14 @@ def _fitted(name: str, value: Any, part: nn.Module, places: list[Widths]) -> Any
     if type(value) in (tuple, list) and value and _WIDTH.search(name) and all(type(one) is int for one in value):
         if _SPLIT.search(name):
             return _split(value, places)
-        new = [_width(name, one, part, places) if one > 1 else one for one in value]
-        return type(value)(old if one is None else one for old, one in zip(value, new, strict=True))
+        return type(value)(_width(name, one, part, places) or one for one in value)
     return None
 
 
 def _width(name: str, value: int, part: nn.Module, places: list[Widths]) -> int | None:
-    if value < 2:
+    if value < 2 or not _WIDTH.search(name):
         return None
-    if value in places[0]:
-        return min(places[0][value])
-    if not _WIDTH.search(name):
-        return None
-    return _of_heads(value, part, places)
+    return min(places[0][value]) if value in places[0] else _of_heads(value, part, places)
 
 
 def _of_heads(value: int, part: nn.Module, places: list[Widths]) -> int | None:
@@ -103,9 +97,10 @@ def _of_heads(value: int, part: nn.Module, places: list[Widths]) -> int | None:
     heads = heads_of(part)
     for widths in places[:3]:
         for times in (1, *([heads] if heads else []), *range(2, 65)):
-            for new in sorted(widths.get(value * times, ())):
-                if new % times == 0:
-                    return new // times
+            sizes: set[int] = widths.get(value * times, set())
+            for size in sorted(sizes):
+                if size % times == 0:
+                    return int(size // times)
     return None
 
 

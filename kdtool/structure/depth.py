@@ -169,7 +169,8 @@ def _cut_consumers(architecture: Architecture, module: nn.Module, dense: set[str
 
 def _last_mixing(block: nn.Module) -> str:
     """Return the path of a block's last convolution, whose output the block adds to the others."""
-    return [path for path, part in block.named_modules() if isinstance(part, nn.modules.conv._ConvNd)][-1]
+    paths: list[str] = [path for path, part in block.named_modules() if isinstance(part, nn.modules.conv._ConvNd)]
+    return paths[-1]
 
 
 def _outputs(layer: nn.Module) -> int:

@@ -78,7 +78,7 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 # A parameter that stands in two places stays one parameter.
                 held[name] = renewed.setdefault(id(old), nn.Parameter(new, old.requires_grad))
             else:
-                held[name] = new
+                owner._buffers[name] = new
 
 
 def set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:

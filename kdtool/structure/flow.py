@@ -10,6 +10,7 @@ which of its channels come from removed ones. The stem's input shows no differen
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.structure.channels import difference, keeps, kept_rows, noise, output_shape, restricted, signature
 from kdtool.structure.select import ChannelSelect
 
 MIXING = (nn.modules.conv._ConvNd, nn.Linear)
@@ -34,9 +36,32 @@ class Flow:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """For parameters and buffers of layers that work channel by channel: kept indices by dimension."""
-    seen: set[str] = field(default_factory=set)
+    single: set[str] = field(default_factory=set)
+    """Mixing layers that are given one row of channels for each image, such as a class token."""
+    answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
+    """What each layer was given and answered, by its path and the number of the call."""
+    calls: Counter[str] = field(default_factory=Counter)
     conflicts: set[str] = field(default_factory=set)
     """Layers that run more than once and would have to keep different channels."""
+
+    def count(self, path: str) -> int:
+        """Return how many times a layer was called before, and count one more."""
+        self.calls[path] += 1
+        return self.calls[path] - 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One call of a layer: the shape of its output [2b, ...], the channels' dimension and those that it keeps there,
+    the input channels it keeps (None where they are not known), and each input channel's mean. ``rows`` are what stays
+    of other dimensions, where channels stand in them (a layer that mixes tokens)."""
+
+    shape: tuple[int, ...]
+    dim: int
+    outputs: Tensor
+    inputs: Tensor | None
+    means: Tensor
+    rows: dict[int, Tensor] = field(default_factory=dict)
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int], choose: Choose) -> Flow:
@@ -48,9 +73,8 @@ def trace(module: nn.Module, shape: tuple[int, int, int], choose: Choose) -> Flo
         RuntimeError: or whatever else the network's own forward raises.
     """
     flow = Flow()
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, *shape, generator=generator)
-    with torch.no_grad(), _positive(module, generator), _patched(module, _Probe(flow, choose, generator)):
+    image = noise("", 0, (1, *shape))
+    with torch.no_grad(), positive(module), patched(module, _Probe(flow, choose).stand_in):
         module(torch.cat([image, image]))
     return flow
 
@@ -76,8 +100,8 @@ def is_channelwise(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _positive(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """Make all tensors outside of the mixing layers such that a difference passes (zeroed gains let none through)."""
+def positive(module: nn.Module) -> Iterator[None]:
+    """Set all tensors outside of the mixing layers such that a difference passes (zeroed gains let none through)."""
     saved: list[tuple[Tensor, Tensor]] = []
     for part in module.modules():
         if isinstance(part, MIXING):
@@ -87,8 +111,7 @@ def _positive(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
             if tensor is None or not tensor.is_floating_point() or not persistent:
                 continue
             saved.append((tensor, tensor.detach().clone()))
-            zero = name == "running_mean"
-            tensor.copy_(torch.zeros(()) if zero else torch.rand(tensor.shape, generator=generator) + 0.5)
+            tensor.fill_(0 if name == "running_mean" else 1)
     try:
         yield
     finally:
@@ -97,29 +120,29 @@ def _positive(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _patched(module: nn.Module, probe: _Probe) -> Iterator[None]:
-    patched = []
+def patched(module: nn.Module, stand_in: Callable[[str, nn.Module], Callable[..., Any] | None]) -> Iterator[None]:
+    """Put stand-ins in the place of the layers' forward, where there are any."""
+    replaced = []
     for path, part in module.named_modules():
-        stand_in = probe.stand_in(path, part)
-        if stand_in is not None:
-            patched.append((part, part.__dict__.get("forward")))
-            part.forward = stand_in
+        forward = stand_in(path, part)
+        if forward is not None:
+            replaced.append((part, part.__dict__.get("forward")))
+            part.forward = forward
     try:
         yield
     finally:
-        for part, forward in patched:
+        for part, forward in replaced:
             del part.__dict__["forward"]
             if forward is not None:
                 part.forward = forward
 
 
 class _Probe:
-    """Stand-ins for the layers' forward."""
+    """Stand-ins for the layers' forward that note what comes in."""
 
-    def __init__(self, flow: Flow, choose: Choose, generator: torch.Generator) -> None:
+    def __init__(self, flow: Flow, choose: Choose) -> None:
         self.flow = flow
         self.choose = choose
-        self.generator = generator
 
     def stand_in(self, path: str, layer: nn.Module) -> Callable[..., Any] | None:
         if isinstance(layer, MIXING):
@@ -132,7 +155,7 @@ class _Probe:
         forward = layer.forward
 
         def run(x: Tensor) -> Tensor:
-            kept = keeps(difference(x).movedim(1, -1))
+            kept = keeps(difference(x, 1))
             if kept is not None:
                 self._note(self.flow.inputs, path, kept)
             return forward(x)
@@ -144,18 +167,23 @@ class _Probe:
         dim = -1 if isinstance(layer, nn.Linear) else 1
 
         def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self.flow.seen.add(path)
-            shape = _output_shape(layer, forward, x, args, kwargs)
+            call = self.flow.count(path)
+            shape = output_shape(layer, forward, x, args, kwargs)
             if x.shape[0] % 2:
-                return self._rand(shape)
-            rows = difference(x).movedim(dim, -1)
+                return noise(path, call, shape)
+            rows = difference(x, dim)
             kept = keeps(rows)
             if kept is not None:
                 self._note(self.flow.inputs, path, kept)
+                if rows[0].numel() == rows.shape[-1]:
+                    self.flow.single.add(path)
             chosen = self._outputs(path, layer, kept)
+            whole = kept_rows(rows, dim) if kept is not None else {}
+            means = signature(restricted(x, whole), dim)
+            self.flow.answers[path, call] = Answer(shape, dim, chosen, kept, means, whole)
             lost = torch.ones(shape[dim], dtype=torch.bool)
             lost[chosen] = False
-            y = self._rand((shape[0] // 2, *shape[1:]))
+            y = noise(path, call, (shape[0] // 2, *shape[1:]))
             where = lost.view([-1 if i == dim % len(shape) else 1 for i in range(len(shape))])
             full = rows.all(-1)
             if kept is not None and full.any() and full.dim() == len(shape) - 1:
@@ -164,7 +192,7 @@ class _Probe:
                 rest = full.unsqueeze(-1).movedim(-1, dim)
                 if all(a in (b, 1) for a, b in zip(rest.shape[1:], shape[1:], strict=True)):
                     where = where | rest
-            return torch.cat([y, y + where * (0.5 + self._rand(y.shape))])
+            return torch.cat([y, y + where * noise(path, call, y.shape, 1)])
 
         return run
 
@@ -172,21 +200,21 @@ class _Probe:
         forward = layer.forward
 
         def run(x: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if x is None:
-                return forward(*args, **kwargs)
-            y = forward(x, *args, **kwargs)
+            y = forward(*(() if x is None else (x,)), *args, **kwargs)
             if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dim() < 2 or x.shape[0] % 2:
                 return y
-            self.flow.seen.add(path)
-            differs = difference(x)
+            call = self.flow.count(path)
+            places = {}
             for name, tensor in [*layer._parameters.items(), *layer._buffers.items()]:
                 if tensor is not None and tensor.dim():
-                    self._note_tensor(f"{path}.{name}", tensor, differs)
-            if y.shape != x.shape:
+                    places.update(self._note_tensor(f"{path}.{name}", tensor, x))
+            if y.shape != x.shape or not places:
                 return y
+            dim, kept = next(iter(places.items()))
+            self.flow.answers[path, call] = Answer(tuple(y.shape), dim, kept, kept, signature(x, dim))
             # Norms mix channels by their statistics: let through what differs channel by channel alone.
-            clean = self._rand((y.shape[0] // 2, *y.shape[1:]))
-            return torch.cat([clean, clean + differs * (0.5 + self._rand(clean.shape))])
+            clean = noise(path, call, (y.shape[0] // 2, *y.shape[1:]))
+            return torch.cat([clean, clean + difference(x) * noise(path, call, clean.shape, 1)])
 
         return run
 
@@ -206,67 +234,26 @@ class _Probe:
             self.flow.conflicts.add(path)
         where[path] = kept
 
-    def _note_tensor(self, name: str, tensor: Tensor, differs: Tensor) -> None:
-        dims = self.flow.tensors.setdefault(name, {})
+    def _note_tensor(self, name: str, tensor: Tensor, x: Tensor) -> dict[int, Tensor]:
+        """Note which indices of a tensor go; return by dimension of ``x`` which channels stay."""
+        dims = self.flow.tensors.get(name, {})
+        places = {}
         for dim, size in enumerate(tensor.shape):
             if size == 1:
                 continue
             # Aligned from the right as in broadcasting, or a norm's, along dimension 1.
-            at = differs.dim() - tensor.dim() + dim
-            places = [place for place in (at, 1) if 0 < place < differs.dim() and differs.shape[place] == size]
-            found = [keeps(differs.movedim(place, -1)) for place in places]
-            known = [kept for kept in found if kept is not None]
+            at = x.dim() - tensor.dim() + dim
+            found = {
+                place: keeps(difference(x, place))
+                for place in (at, 1)
+                if 0 < place < x.dim() and x.shape[place] == size
+            }
+            known = [(place, kept) for place, kept in found.items() if kept is not None]
             if known:
-                kept = next((kept for kept in known if 0 < len(kept) < size), known[0])
+                place, kept = next((pair for pair in known if len(pair[1]) < size), known[0])
                 if dim in dims and not torch.equal(dims[dim], kept):
                     self.flow.conflicts.add(name)
-                dims[dim] = kept
-
-    def _rand(self, shape: Any) -> Tensor:
-        # Positive, so that no activation stops a difference.
-        return torch.rand(tuple(shape), generator=self.generator) * 0.5 + 0.5
-
-
-def difference(x: Tensor) -> Tensor:
-    """Return where the two halves of a batch [2b, ...] differ, [b, ...]."""
-    first, second = x.chunk(2)
-    if not x.is_floating_point():
-        return first != second
-    return (first - second).abs() > 1e-5 * (first.abs() + second.abs()) + 1e-7
-
-
-def keeps(rows: Tensor) -> Tensor | None:
-    """Return the channels of rows [..., channels] that do not differ.
-
-    Rows that differ as a whole say nothing (a layer that mixes tokens sees the lost channels as rows), nor do rows that
-    do not differ at all where others do (a class token). None where all differ as a whole or not in the same channels:
-    something in between (attention, say) mixed the channels.
-    """
-    rows = rows.flatten(0, -2)
-    partly = rows[~rows.all(-1)]
-    if not len(partly):
-        return None
-    telling = partly[partly.any(-1)]
-    if not len(telling):
-        return torch.arange(rows.shape[-1])
-    share = telling.float().mean(0)
-    # A share in between is the mark of chance: a mean that happens to come out the same.
-    if ((share > 0.1) & (share < 0.9)).any():
-        return None
-    return (share < 0.5).nonzero().flatten()
-
-
-def _output_shape(layer: nn.Module, forward: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> tuple[int, ...]:
-    """Return the shape of a mixing layer's output for the input, without computing it where that is easy."""
-    if isinstance(layer, nn.Linear):
-        return (*x.shape[:-1], layer.out_features)
-    if type(layer) is nn.Conv2d and not isinstance(layer.padding, str) and x.dim() == 4:
-        sides = [
-            (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for side, pad, dilation, kernel, stride in zip(
-                x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
-            )
-        ]
-        return (x.shape[0], layer.out_channels, *sides)
-    y = forward(x[:1], *args, **kwargs)
-    return (x.shape[0], *y.shape[1:])
+                dims[dim] = places[place] = kept
+        if dims:
+            self.flow.tensors[name] = dims
+        return places

@@ -76,7 +76,7 @@ def _slice_mixing(path: str, layer: nn.Module, flow: Flow, keep: Keep, here: Wid
         cut = weight.detach()[kept_in if transposed else kept_out]
         groups = len(kept_in)
     else:
-        cut = _cut_groups(path, weight.detach(), kept_in, kept_out, n_in, n_out, groups, transposed)
+        cut, groups = _cut_groups(path, weight.detach(), kept_in, kept_out, n_in, n_out, groups, transposed)
     layer.weight = nn.Parameter(cut.contiguous(), weight.requires_grad)
     bias = layer.bias
     if isinstance(bias, Tensor):
@@ -102,17 +102,20 @@ def _cut_groups(
     n_out: int,
     groups: int,
     transposed: bool,
-) -> Tensor:
-    """Cut a grouped convolution's weight [out, in / groups, ...]; the number of groups stays."""
+) -> tuple[Tensor, int]:
+    """Cut a grouped convolution's weight [out, in / groups, ...]; return it and how many groups are left."""
     ins = _by_group(kept_in, n_in // groups, groups)
     outs = _by_group(kept_out, n_out // groups, groups)
-    if len({len(one) for one in ins}) > 1 or len({len(one) for one in outs}) > 1 or not len(ins[0]) or not len(outs[0]):
+    sizes = {(len(one), len(other)) for one, other in zip(ins, outs, strict=True)} - {(0, 0)}
+    if len(sizes) != 1 or 0 in next(iter(sizes)):
         raise Error(f"{path}: its {groups} groups would not keep equally many channels each")
-    if transposed:
-        blocks = [block[ins[g]][:, outs[g]] for g, block in enumerate(weight.chunk(groups, 0))]
-    else:
-        blocks = [block[outs[g]][:, ins[g]] for g, block in enumerate(weight.chunk(groups, 0))]
-    return torch.cat(blocks)
+    pairs = [(i, o) if transposed else (o, i) for i, o in zip(ins, outs, strict=True)]
+    cut = [
+        block[rows][:, columns]
+        for block, (rows, columns) in zip(weight.chunk(groups, 0), pairs, strict=True)
+        if len(rows)
+    ]
+    return torch.cat(cut), len(cut)
 
 
 def _by_group(kept: Tensor, size: int, groups: int) -> list[Tensor]:
@@ -147,6 +150,9 @@ def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths
     """Cut a tensor that no layer of its own applies (an embedding, a scale, a bias of attention) by its sizes."""
     held: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
     tensor = held[name]
+    sides = [size for size in tensor.shape if size > 1]
+    if name in part._buffers and len(set(sides)) < len(sides):
+        return  # a mask or a table of positions against positions
     full = f"{path}.{name}".removeprefix(".")
     dims = {}
     for dim, size in enumerate(tensor.shape):

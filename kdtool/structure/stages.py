@@ -104,7 +104,7 @@ def _residual(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _R
     previous: tuple[str, nn.Module] | None = None
     for name, block in blocks:
         run = runs.get(name)
-        if run is None or run.calls > 1 or next(block.children(), None) is None:
+        if run is None or run.calls > 1 or next(block.children(), None) is None or _is_row(block):
             previous = None
             continue
         if previous is not None and _follows(runs[previous[0]], run) and type(previous[1]) is type(block):
@@ -114,6 +114,14 @@ def _residual(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _R
         previous = (name, block)
     groups = [group for group in groups if len(group) > 1]
     return [_stage(path if len(groups) == 1 and path else group[0][0], group) for group in groups]
+
+
+def _is_row(block: nn.Module) -> bool:
+    """Whether this is a row of equal blocks itself, and not one of them."""
+    if not isinstance(block, _CONTAINERS):
+        return False
+    shapes = [(type(child), *(tuple(one.shape) for one in child.parameters())) for child in block.children()]
+    return len(shapes) > 1 and len(shapes[0]) > 1 and len(set(shapes)) == 1
 
 
 def _follows(before: _Run, run: _Run) -> bool:
@@ -150,9 +158,9 @@ def _dense(path: str, blocks: list[tuple[str, nn.Module]], runs: dict[str, _Run]
 def _channels(value: Any) -> int | None:
     """Return the channels of feature maps, or of a list of feature maps together."""
     if isinstance(value, Tensor):
-        return value.shape[1] if value.dim() == 4 else None
+        return int(value.shape[1]) if value.dim() == 4 else None
     if isinstance(value, list | tuple) and value and all(isinstance(one, Tensor) and one.dim() == 4 for one in value):
-        return sum(one.shape[1] for one in value)
+        return sum(int(one.shape[1]) for one in value)
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor, nn
 from kdtool.architecture import Architecture, Network, capture, skeleton
 from kdtool.errors import Error
 from kdtool.structure import trial
+from kdtool.structure.alignment import misaligned
 from kdtool.structure.attributes import fit_attributes
 from kdtool.structure.flow import Flow, trace
 from kdtool.structure.fresh import fill
+from kdtool.structure.patterns import evenly, uneven
 from kdtool.structure.slicing import heads_of, slice_tensors
 from kdtool.structure.unset import Unset
 
@@ -39,17 +40,41 @@ def halve_widths(
     """
     architecture = network.architecture
     if not 0 < ratio < 1:
-        raise Error(f"{architecture.spec}: a ratio of {ratio} makes no width smaller; give one between 0 and 1")
-    module = copy.deepcopy(network.module).cpu().float().eval()
+        raise Error(f"{architecture.spec}: a ratio of {ratio:g} does not make it smaller; give one between 0 and 1")
     base = _base(architecture, fresh=init == "fresh")
     fixed = fixed_dimensions(architecture, base)
-    for _ in range(times):
-        _narrow(architecture, module, fixed, ratio, round_to)
-    trial.check(architecture, module, f"widths x {ratio:g}" + (f", {times} times" if times > 1 else ""))
+    try:
+        module = _narrowed(network, fixed, ratio, round_to, times, follow=True)
+    except Error as error:
+        if init == "inherit":
+            raise
+        try:
+            # Sizes that fit are enough for fresh weights.
+            module = _narrowed(network, fixed, ratio, round_to, times, follow=False)
+        except Error:
+            raise error from None
     refined = capture(architecture, module, base=base)
     if init == "fresh":
         fill(module, base)
     return Network(refined, module.eval())
+
+
+def _narrowed(network: Network, fixed: Fixed, ratio: float, round_to: int, times: int, *, follow: bool) -> nn.Module:
+    """Return a narrower copy of a network's module; ``follow`` its channels through it, or go by sizes alone."""
+    module = copy.deepcopy(network.module).cpu().float().eval()
+    text = f"widths x {ratio:g}"
+    for count in range(1, times + 1):
+        done = text if times == 1 else f"{text}, {count} of {times} times"
+        flow = _narrow(network.architecture, module, fixed, ratio, round_to, follow=follow)
+        trial.check(network.architecture, module, done)
+        wrong = misaligned(module, network.architecture.input, flow) if follow else []
+        if wrong or (follow and flow.conflicts):
+            where = [*wrong, *sorted(flow.conflicts)][0]
+            raise Error(
+                f"{network.architecture.spec}: {done}: its channels cannot be followed through {where}; "
+                "start from fresh weights instead of inherited ones"
+            )
+    return module
 
 
 def _base(architecture: Architecture, *, fresh: bool) -> nn.Module:
@@ -59,13 +84,16 @@ def _base(architecture: Architecture, *, fresh: bool) -> nn.Module:
         return skeleton(architecture)
 
 
-def _narrow(architecture: Architecture, module: nn.Module, fixed: Fixed, ratio: float, round_to: int) -> None:
+def _narrow(
+    architecture: Architecture, module: nn.Module, fixed: Fixed, ratio: float, round_to: int, *, follow: bool
+) -> Flow:
     owners = dict(module.named_modules())
+    special = uneven(module, ratio)
 
     def keep(path: str, dim: int, size: int) -> Tensor:
         if size == 1 or (path, dim) in fixed or size == _heads_around(owners, path):
             return torch.arange(size)
-        return evenly(size, ratio, round_to)
+        return special[size] if size in special else evenly(size, ratio, round_to)
 
     def choose(path: str, layer: nn.Module) -> Tensor:
         weight: Any = layer.weight
@@ -77,21 +105,25 @@ def _narrow(architecture: Architecture, module: nn.Module, fixed: Fixed, ratio: 
         flow = trace(module, architecture.input, choose)
     except trial.FAILURES:
         flow = Flow()  # the sizes alone decide, and the trial says whether they were enough
+    for path in flow.single:
+        # One row that shows no difference may be a class token, which no layer before it made.
+        if len(flow.inputs[path]) == _inputs(owners[path]) and (f"{path}.weight", 1) not in fixed:
+            del flow.inputs[path]
+    if not follow:
+        flow = _sizes_alone(flow, owners)
     widths = slice_tensors(module, flow, keep)
     fit_attributes(module, widths)
+    return flow
 
 
-def evenly(size: int, ratio: float, round_to: int = 1) -> Tensor:
-    """Return evenly spaced indices of ``ratio * size`` out of ``size``, rounded up to a multiple of ``round_to``.
+def _sizes_alone(flow: Flow, owners: dict[str, nn.Module]) -> Flow:
+    """Return what a flow says of inputs that no layer made, such as the stem's."""
+    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == _inputs(owners[path])}
+    return Flow(inputs=whole)
 
-    Without rounding the pattern of a smaller size is the beginning of that of a larger one, so that concatenated
-    and split dimensions keep the same channels.
-    """
-    if round_to == 1:
-        edges = [math.ceil(i * ratio - 1e-9) for i in range(size + 1)]
-        return torch.tensor([i for i in range(size) if edges[i + 1] > edges[i]], dtype=torch.long)
-    count = min(size, max(round_to, round_to * math.ceil(size * ratio / round_to - 1e-9)))
-    return torch.arange(count) * size // count
+
+def _inputs(layer: nn.Module) -> int:
+    return int(getattr(layer, "in_features", 0) or getattr(layer, "in_channels", 0))
 
 
 def _heads_around(owners: dict[str, nn.Module], path: str) -> int | None:
