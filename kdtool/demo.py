@@ -14,11 +14,10 @@ TEACHER: dict[str, Any] = {
     "name": "torchvision:resnet18",
     "stem": "small",
     "data": "digits",
-    "image_size": 16,
-    "epochs": 12,
+    "epochs": 8,
 }
-STUDENTS: dict[str, Any] = {"method": "ikd", "iters": 4, "epochs": 40, "lr": 3e-3}
-PRUNER: dict[str, Any] = {"method": "magnitude", "ratio": 0.5, "epochs": 15}
+STUDENTS: dict[str, Any] = {"method": "ikd", "iters": 4, "epochs": 30, "lr": 1e-2}
+PRUNER: dict[str, Any] = {"method": "magnitude", "ratio": 0.5, "epochs": 15, "lr": 5e-3}
 
 
 def run(output: Path, *, force: bool = False) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from kdtool.settings import Training
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
 BF16_PAYS_FROM_MACS = 10_000_000_000
 # Below this, threads wait for each other longer than they compute.
-THREADS_PAY_FROM_MACS = 500_000_000
+THREADS_PAY_FROM_MACS = 2_500_000_000
 
 
 class Engine:

@@ -47,8 +47,8 @@ class Step:
     least: int = 1
     most: int | None = 1
     """How many checkpoints it takes; None is any number."""
-    output: Callable[[Path | None], Path] | None = None
-    """The file that it writes, by the checkpoint it works on."""
+    output: Callable[[Path], Path] | None = None
+    """The file that it writes, by the checkpoint it works on (of no meaning to a first step that works on none)."""
     suffix: str = ".pt"
     hands_on: bool = False
     """The next step takes its output, and not the checkpoint that it took itself."""
@@ -111,7 +111,7 @@ def plan(steps: Sequence[Step]) -> list[Work]:
             _check_file(path)
         # In a chain that is resumed, what cannot be cut is made again.
         force = step.force or (resume and not step.resumable and len(steps) > 1)
-        output = step.output(given[0] if given else None) if step.output else None
+        output = step.output(given[0] if given else Path()) if step.output else None
         if output is not None:
             if output in [work.output for work in works]:
                 raise UsageError(f"{output}: two steps would write it; name another with -o")

@@ -14,14 +14,14 @@ from kdtool.structure.slicing import Widths, heads_of, near
 
 # Names that hold no width, though they look like one.
 _OTHER = re.compile(
-    r"num_(?!features|channels|out_features|in_chs|hidden|1x1)|size|patch|window|stride|kernel|depth|head(s|_splits)?$|group"
+    r"num_(?!features|channels|out_features|in_chs|hidden|1x1)|size|patch|window|stride|kernel|depth|(?<!dim_)heads?$|head_splits|group"
     r"|resolution|area|token|level|block|radix|ind(ex|ices)|idx|dilat|padding|classes|in_chans|stage|height|grid|repeat"
     r"|rank|card|expert|layers|length|offset|stop|start|permut|axis|shift|spatial|channel_dim|chunk_dim|reps|branch"
     r"|^[khwnst]$|^ws$|^bs$|dims?_spatial|prefix|ends$",
     re.IGNORECASE,
 )
 _WIDTH = re.compile(
-    r"dim|chan|chs|feat|embed|planes|width|hidden|shape|^d$|^dh$|^inc$|split|_c$|^head_size$", re.IGNORECASE
+    r"dim|chan|chs|feat|embed|planes|width|hidden|normalized_shape|^d$|^dh$|^inc$|split|_c$|^head_size$", re.IGNORECASE
 )
 _SPLIT = re.compile(r"split")
 _SCALE = re.compile(r"scale")

@@ -30,7 +30,7 @@ def difference(x: Tensor, dim: int | None = None) -> Tensor:
         differs, vague = first != second, torch.zeros(first.shape, dtype=torch.bool)
     else:
         change = (first - second).abs() / (first.abs() + second.abs()).clamp_min(1e-6)
-        differs = change > 1e-2
+        differs = (change > 1e-2) | change.isnan()
         vague = (change > 1e-6) & ~differs
     if dim is None:
         return differs | vague

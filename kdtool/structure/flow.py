@@ -62,6 +62,8 @@ class Answer:
     inputs: Tensor | None
     means: Tensor
     rows: dict[int, Tensor] = field(default_factory=dict)
+    paired: bool = True
+    """Whether it was a batch of the two images, not something that all images share."""
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int], choose: Choose) -> Flow:
@@ -169,9 +171,8 @@ class _Probe:
         def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
             call = self.flow.count(path)
             shape = output_shape(layer, forward, x, args, kwargs)
-            if x.shape[0] % 2:
-                return noise(path, call, shape)
-            rows = difference(x, dim)
+            paired = x.shape[0] % 2 == 0
+            rows = difference(x, dim) if paired else x.isnan().movedim(dim, -1)
             kept = keeps(rows)
             if kept is not None:
                 self._note(self.flow.inputs, path, kept)
@@ -180,11 +181,14 @@ class _Probe:
             chosen = self._outputs(path, layer, kept)
             whole = kept_rows(rows, dim) if kept is not None else {}
             means = signature(restricted(x, whole), dim)
-            self.flow.answers[path, call] = Answer(shape, dim, chosen, kept, means, whole)
+            self.flow.answers[path, call] = Answer(shape, dim, chosen, kept, means, whole, paired)
             lost = torch.ones(shape[dim], dtype=torch.bool)
             lost[chosen] = False
-            y = noise(path, call, (shape[0] // 2, *shape[1:]))
+            y = noise(path, call, (shape[0] // 2 if paired else shape[0], *shape[1:]))
             where = lost.view([-1 if i == dim % len(shape) else 1 for i in range(len(shape))])
+            if not paired:
+                # Not a batch of images but a table of positions, say: there are no two to differ.
+                return torch.where(where, torch.nan, y)
             full = rows.all(-1)
             if kept is not None and full.any() and full.dim() == len(shape) - 1:
                 # Rows (tokens, positions) that differ as a whole go on doing so: a layer that mixes tokens sees the

@@ -24,32 +24,35 @@ def evenly(size: int, ratio: float, round_to: int = 1) -> Tensor:
     return torch.arange(count) * size // count
 
 
-def uneven(module: nn.Module, ratio: float) -> dict[int, Tensor]:
-    """Return by size the patterns of dimensions whose groups `evenly` would leave with different sizes.
+def uneven(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
+    """Return by (path, size) the patterns of dimensions whose groups `evenly` would leave with different sizes.
 
     Groups of a convolution with an odd width go as a whole; heads of attention with an odd width each lose the same
-    channels; the outputs that a convolution makes of one channel each stay together. The pattern is that of every
-    dimension of this size, for what is added up has to keep the same channels.
+    channels; the outputs that a convolution makes of one channel each stay together. A pattern with an empty path is
+    that of every dimension of this size, for what is added up has to keep the same channels; one with a path, such as
+    that of queries, keys and values together, holds inside of this module.
     """
-    found: dict[int, Tensor] = {}
-    for part in module.modules():
+    found: dict[tuple[str, int], Tensor] = {}
+    for path, part in module.named_modules():
         if isinstance(part, nn.modules.conv._ConvNd) and part.groups > 1:
             ins, outs = part.in_channels // part.groups, part.out_channels // part.groups
             if is_depthwise(part):
                 if outs > 1:
-                    ins_kept = found.get(part.groups)
+                    ins_kept = found.get(("", part.groups))
                     ins_kept = evenly(part.groups, ratio) if ins_kept is None else ins_kept
-                    found[part.out_channels] = blocks(ins_kept, outs)
+                    found["", part.out_channels] = blocks(ins_kept, outs)
             elif not (_whole(ins, ratio) and _whole(outs, ratio)):
                 groups = evenly(part.groups, ratio)
-                found[part.in_channels] = blocks(groups, ins)
-                found[part.out_channels] = blocks(groups, outs)
+                found["", part.in_channels] = blocks(groups, ins)
+                found["", part.out_channels] = blocks(groups, outs)
         heads, width = heads_of(part), getattr(part, "head_dim", None)
         if heads is not None and type(width) is int and not _whole(width, ratio):
             within = evenly(width, ratio)
             for times in (1, 2, 3):
                 count = heads * times
-                found[count * width] = (torch.arange(count)[:, None] * width + within).flatten()
+                found["" if times == 1 else path, count * width] = (
+                    torch.arange(count)[:, None] * width + within
+                ).flatten()
     return found
 
 

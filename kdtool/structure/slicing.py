@@ -48,9 +48,22 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
                         done.add(id(part._parameters.get(name)))
                 else:
                     loose.append((path, part, name))
+    for path, part in module.named_modules():
+        _add_head(path, part, widths)
     for path, part, name in loose:
         _slice_loose(path, part, name, widths, keep)
     return widths
+
+
+def _add_head(path: str, part: nn.Module, widths: dict[str, Widths]) -> None:
+    """Add the width of an attention's head, which embeddings of positions have."""
+    heads, width = heads_of(part), vars(part).get("head_dim")
+    places = near(path, widths)
+    if heads is None or type(width) is not int or not places:
+        return
+    sizes = {size // heads for size in places[0].get(heads * width, set()) if size % heads == 0}
+    if sizes:
+        widths[path].setdefault(width, set()).update(sizes)
 
 
 def _slice_mixing(path: str, layer: nn.Module, flow: Flow, keep: Keep, here: Widths) -> None:

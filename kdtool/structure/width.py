@@ -44,13 +44,13 @@ def halve_widths(
     base = _base(architecture, fresh=init == "fresh")
     fixed = fixed_dimensions(architecture, base)
     try:
-        module = _narrowed(network, fixed, ratio, round_to, times, follow=True)
+        module = _narrowed(network, fixed, ratio, round_to, times, follow=True, aligned=init == "inherit")
     except Error as error:
         if init == "inherit":
             raise
         try:
             # Sizes that fit are enough for fresh weights.
-            module = _narrowed(network, fixed, ratio, round_to, times, follow=False)
+            module = _narrowed(network, fixed, ratio, round_to, times, follow=False, aligned=False)
         except Error:
             raise error from None
     refined = capture(architecture, module, base=base)
@@ -59,16 +59,22 @@ def halve_widths(
     return Network(refined, module.eval())
 
 
-def _narrowed(network: Network, fixed: Fixed, ratio: float, round_to: int, times: int, *, follow: bool) -> nn.Module:
-    """Return a narrower copy of a network's module; ``follow`` its channels through it, or go by sizes alone."""
+def _narrowed(
+    network: Network, fixed: Fixed, ratio: float, round_to: int, times: int, *, follow: bool, aligned: bool
+) -> nn.Module:
+    """Return a narrower copy of a network's module; ``follow`` its channels through it, or go by sizes alone.
+
+    Raises:
+        Error: it does not run, or where it has to be ``aligned``, a layer is given other channels than it was cut for.
+    """
     module = copy.deepcopy(network.module).cpu().float().eval()
     text = f"widths x {ratio:g}"
     for count in range(1, times + 1):
         done = text if times == 1 else f"{text}, {count} of {times} times"
         flow = _narrow(network.architecture, module, fixed, ratio, round_to, follow=follow)
         trial.check(network.architecture, module, done)
-        wrong = misaligned(module, network.architecture.input, flow) if follow else []
-        if wrong or (follow and flow.conflicts):
+        wrong = misaligned(module, network.architecture.input, flow) if aligned else []
+        if aligned and (wrong or flow.conflicts):
             where = [*wrong, *sorted(flow.conflicts)][0]
             raise Error(
                 f"{network.architecture.spec}: {done}: its channels cannot be followed through {where}; "
@@ -93,7 +99,8 @@ def _narrow(
     def keep(path: str, dim: int, size: int) -> Tensor:
         if size == 1 or (path, dim) in fixed or size == _heads_around(owners, path):
             return torch.arange(size)
-        return special[size] if size in special else evenly(size, ratio, round_to)
+        inside = [special.get((owner, size)) for owner in _owners(path)]
+        return next((kept for kept in inside if kept is not None), evenly(size, ratio, round_to))
 
     def choose(path: str, layer: nn.Module) -> Tensor:
         weight: Any = layer.weight
@@ -126,14 +133,16 @@ def _inputs(layer: nn.Module) -> int:
     return int(getattr(layer, "in_features", 0) or getattr(layer, "in_channels", 0))
 
 
+def _owners(path: str) -> list[str]:
+    """Return the paths of the modules that a tensor is in, from the nearest to the whole network's, which is empty."""
+    names = path.split(".")[:-1]
+    return [".".join(names[:count]) for count in range(len(names), -1, -1)]
+
+
 def _heads_around(owners: dict[str, nn.Module], path: str) -> int | None:
     """Return the number of heads of the attention that a tensor is in."""
-    while path:
-        path = path.rpartition(".")[0]
-        heads = heads_of(owners[path])
-        if heads is not None:
-            return heads
-    return None
+    found = (heads_of(owners[owner]) for owner in _owners(path))
+    return next((heads for heads in found if heads is not None), None)
 
 
 def fixed_dimensions(architecture: Architecture, base: nn.Module) -> Fixed:

@@ -53,7 +53,7 @@ def test_indices_are_spread_evenly(size, ratio, round_to, expected):
 
 def test_odd_groups_go_as_a_whole():
     conv = torch.nn.Conv2d(12, 12, 1, groups=4)
-    assert uneven(torch.nn.Sequential(conv), 0.5)[12].tolist() == [0, 1, 2, 6, 7, 8]
+    assert uneven(torch.nn.Sequential(conv), 0.5)["", 12].tolist() == [0, 1, 2, 6, 7, 8]
 
 
 def test_even_groups_need_no_pattern_of_their_own():
