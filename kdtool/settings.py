@@ -31,7 +31,7 @@ class DataOptions(Options):
 class Training(Options):
     """Say how a network is trained."""
 
-    epochs: int = option(10, minimum=0, help="passes over the train split, for each phase")
+    epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
     lr: float = option(1e-3, above=0, help="learning rate at its highest")
     batch_size: int = option(64, minimum=1, help="images per step")
     optimizer: str = option("adam", choices=("adam", "adamw", "sgd"), help="optimiser")
@@ -47,7 +47,7 @@ class Training(Options):
     weight_decay: float = option(0.0, minimum=0, help="weight decay (decoupled in adamw)")
     clip: float | None = option(None, above=0, help="largest norm of the gradient; unset: no clipping")
     label_smoothing: float = option(0.0, minimum=0, below=1, help="label smoothing of the cross-entropy")
-    patience: int | None = option(None, minimum=1, help="stop after so many epochs without a better validation loss")
+    patience: int | None = option(None, minimum=1, help="stop after so many epochs without a better validation")
     views: int = option(
         8, minimum=0, help="seeded augmentations per image that a teacher sees once; 0: a new one each epoch"
     )

@@ -10,7 +10,7 @@ import click
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
 from kdtool.cli.common import checkpoint, json_option, output
-from kdtool.cli.output import as_json, facts, shown_value
+from kdtool.cli.output import as_json, facts, shown_value, zeros_note
 from kdtool.files import beside
 from kdtool.methods import Exporter
 
@@ -38,6 +38,8 @@ def plan(given: Given) -> Step:
         if given.params["as_json"]:
             return as_json(costs)
         click.echo(facts(list(_flat(costs))), err=True)
+        if zeros_note(costs):
+            click.echo(zeros_note(costs), err=True)
         return work.result
 
     return Step(

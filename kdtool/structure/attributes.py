@@ -23,6 +23,7 @@ _OTHER = re.compile(
 _WIDTH = re.compile(
     r"dim|chan|chs|feat|embed|planes|width|hidden|normalized_shape|^d$|^dh$|^inc$|split|_c$|^head_size$", re.IGNORECASE
 )
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 _SPLIT = re.compile(r"split")
 _SCALE = re.compile(r"scale")
 
@@ -35,7 +36,7 @@ def fit_attributes(module: nn.Module, widths: dict[str, Widths]) -> None:
     """
     for path, part in module.named_modules():
         _fit_norm(part)
-        if isinstance(part, MIXING):
+        if isinstance(part, MIXING) or (isinstance(part, _NORMS) and part._parameters.get("weight") is not None):
             continue
         known = type(part).__module__.startswith("torch.") and not isinstance(part, nn.MultiheadAttention)
         if known and not (isinstance(part, nn.LayerNorm) and part.weight is None):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdtool.cli.output import as_json, shown_value, table
+from kdtool.cli.output import as_json, shown_value, table, zeros_note
 
 
 def test_json_is_plain() -> None:
@@ -37,3 +37,8 @@ def test_a_table_has_the_columns_that_hold_something() -> None:
 )
 def test_a_number_is_shown_as_a_person_reads_it(key: str, value: object, shown: str) -> None:
     assert shown_value(key, value) == shown
+
+
+def test_many_zeros_are_remarked_on():
+    assert "do not run faster" in zeros_note({"parameters": 100, "nonzero": 20})
+    assert zeros_note({"parameters": 100, "nonzero": 99}) == ""
