@@ -94,7 +94,7 @@ def zeros_note(size: Mapping[str, Any]) -> str:
     if size["nonzero"] > 0.95 * size["parameters"]:
         return ""
     zeros = size["parameters"] - size["nonzero"]
-    return f"note: {zeros:,} weights are zero; that makes a smaller gzip file, but zeros do not run faster in onnxruntime"
+    return f"note: {zeros:,} weights are zero; gzip makes them small, but zeros do not run faster in onnxruntime"
 
 
 def tell_result(checkpoint: Any) -> None:
