@@ -89,6 +89,8 @@ def student_for(
     )
     try:
         return create(student, options=shape, data=None, seed=seed), None
+    except UsageError:  # there is no such network
+        raise
     except Error:
         if stem is not None or shape.stem != "small":
             raise

@@ -198,4 +198,12 @@ def resolve(info: OptionInfo, value: Any) -> Any:
         raise UsageError(f"{info.flag}: expected the name of one of the {kind}, got {value!r}")
     options = dict(value)
     name = options.pop("name", info.method)
-    return make(kind, name, **({**info.defaults, **options} if name == info.method else options))
+    made = make(kind, name, **({**info.defaults, **options} if name == info.method else options))
+    if not fills_role(type(made)):
+        raise UsageError(f"{info.flag} {name}: is a strategy and has no loss; use it as --method")
+    return made
+
+
+def fills_role(cls: type[Method]) -> bool:
+    """Return whether a method can be an option of another: distillers are for their loss, and strategies have none."""
+    return not issubclass(cls, Distiller) or cls.loss is not Distiller.loss

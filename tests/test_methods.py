@@ -25,11 +25,17 @@ class Soft(Distiller):
     temperature: float = option(4.0, above=0, help="softness")
     alpha: float = option(0.9, minimum=0, maximum=1, help="weight")
 
+    def loss(self, step: Any) -> Any:
+        return self.alpha * step.cross_entropy()
+
 
 class Needy(Distiller):
     """Need a number."""
 
     weight: float = option(help="weight of the teacher's term")
+
+    def loss(self, step: Any) -> Any:
+        return self.weight * step.cross_entropy()
 
 
 class Strategy(Distiller):
@@ -182,3 +188,8 @@ def test_what_a_method_does_not_implement_is_refused_in_words() -> None:
         Strategy().loss(None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--method soft needs a student"):
         Soft().distill(None, None, None)  # type: ignore[arg-type]
+
+
+def test_a_strategy_is_no_objective():
+    with pytest.raises(UsageError, match="--objective strategy: is a strategy and has no loss; use it as --method"):
+        make("distillers", "strategy", objective="strategy")

@@ -11,6 +11,7 @@ import click
 from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, Segment, StepContext, cut, set_debug, step_names, takes
 from kdtool.cli.method_options import MethodOption, Place, Section, explicit, method_options, named, owners
 from kdtool.errors import Error, UsageError, nearest
+from kdtool.methods import fills_role
 from kdtool.plugins import SINGULAR, Plugin, installed, load, method_class, names
 from kdtool.settings import DataOptions, split
 
@@ -137,7 +138,8 @@ class StepCommand(ChainCommand):
         for option in ctx.method_options:
             role = option.flags[0]
             inner = name.removeprefix(role[2:].replace("-", "_") + "_")
-            if option.info.kind and (found := owners(option.info.kind, inner)):
+            found = owners(option.info.kind, inner) if option.info.kind else []
+            if found := [one for one in found if fills_role(method_class(option.info.kind or "", one))]:
                 return f"{flag} belongs to {role} {' or '.join(found)}"
         return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)), count=1)}"
 

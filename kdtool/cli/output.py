@@ -91,7 +91,7 @@ MODELS = {
 
 def zeros_note(size: Mapping[str, Any]) -> str:
     """Return what to know about a network with many zeros; empty where it has few."""
-    if size["nonzero"] > 0.95 * size["parameters"]:
+    if "nonzero" not in size or size["nonzero"] > 0.95 * size["parameters"]:
         return ""
     zeros = size["parameters"] - size["nonzero"]
     return f"note: {zeros:,} weights are zero; gzip makes them small, but zeros do not run faster in onnxruntime"
