@@ -41,6 +41,8 @@ def halve_widths(
     architecture = network.architecture
     if not 0 < ratio < 1:
         raise Error(f"{architecture.spec}: a ratio of {ratio:g} does not make it smaller; give one between 0 and 1")
+    if init == "inherit":
+        _refuse_rotary(network)
     base = _base(architecture, fresh=init == "fresh")
     fixed = fixed_dimensions(architecture, base)
     try:
@@ -57,6 +59,15 @@ def halve_widths(
     if init == "fresh":
         fill(module, base)
     return Network(refined, module.eval())
+
+
+def _refuse_rotary(network: Network) -> None:
+    # Rotary embeddings turn pairs of channels; slicing would separate them, and the network would run all the same.
+    if any("Rotary" in type(module).__name__ for module in network.module.modules()):
+        raise Error(
+            f"{network.architecture.spec}: its rotary position embeddings pair channels that slicing would separate"
+            "; start from fresh weights instead of inherited ones"
+        )
 
 
 def _narrowed(

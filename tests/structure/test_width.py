@@ -213,3 +213,10 @@ def test_vgg_19_compresses_as_the_paper_of_iterative_distillation_counts():
     net = network("torchvision:vgg19", 32)
     found = [parameters(net) / parameters(halve_widths(net, times=times)) for times in (1, 2, 3, 4)]
     assert [round(one) for one in found] == [4, 16, 64, 254]
+
+
+def test_rotary_embeddings_are_not_inherited():
+    net = network("timm:eva02_tiny_patch14_224", image_size=28)
+    with pytest.raises(Error, match="eva02_tiny_patch14_224: its rotary position embeddings pair channels"):
+        halve_widths(net, init="inherit")
+    assert parameters(halve_widths(net)) < parameters(net) / 3
