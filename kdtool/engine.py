@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 
 from kdtool.errors import UsageError
 from kdtool.settings import Training
@@ -62,6 +62,18 @@ class Engine:
             yield
         finally:
             torch.set_num_threads(before)
+
+    def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Return the optimiser as this precision needs it: fp16 scales the loss, the others take it as it is."""
+        prepared: torch.optim.Optimizer = optimizer
+        if self.accelerator.scaler is not None:
+            prepared = self.accelerator.prepare_optimizer(optimizer)
+        return prepared
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients; accelerate's own backward looks for a package on the disk in every step."""
+        scaler = self.accelerator.scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Run forward passes in the engine's precision."""

@@ -110,7 +110,7 @@ class Loop:
         self.steps = math.ceil(len(data.train) / training.batch_size)
         raw = make_optimizer(module, training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
-        self.optimizer = engine.accelerator.prepare_optimizer(raw)
+        self.optimizer = engine.prepare(raw)
         self.state = State()
 
     def run(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Loop:
                 self._check_finite(total, number)
                 note = f"epoch {epoch + 1}/{training.epochs}  loss {total.item() / number:.3f}"
                 advance(looks, note + self._validated())
-            engine.accelerator.backward(loss)
+            engine.backward(loss)
             if training.clip is not None:
                 engine.accelerator.clip_grad_norm_(self.module.parameters(), training.clip)
             self.optimizer.step()
