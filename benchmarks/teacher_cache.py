@@ -11,6 +11,7 @@ from kdtool.data import open_data
 from kdtool.engine import Engine
 from kdtool.settings import DataOptions, NetworkOptions, Training
 from kdtool.sources import create
+from kdtool.structure.size import measure
 from kdtool.teacher_cache import FrozenTeacher
 from kdtool.training import Loop
 from kdtool_distillers.kd import KD
@@ -29,12 +30,12 @@ def epoch(student, teacher, data, training, engine):
 
 
 def main():
-    data = open_data(DataOptions(data="digits"), image_size=16)
+    data = open_data(DataOptions(data="digits"))
     small = NetworkOptions(stem="small")
     big = create("torchvision:resnet34", options=small, data=data)
     student = create("torchvision:resnet18", options=small, data=data)
     training = Training(epochs=1, device="cpu")
-    engine = Engine(training, 64 * 100_000_000)
+    engine = Engine(training, 64 * measure(student)["macs"])
     with tempfile.TemporaryDirectory() as scratch:
         images = len(data.train)
         about = {"images": images, "classes": 10}
