@@ -136,9 +136,8 @@ def distill(
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
     distiller, training = cls(**own), Training(**told)
     target = _target(output, _named_after(parent, method), force=force, resume=resume)
+    cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
     data = data_for(parent, about)
-    if student is not None and cls.makes_student:
-        raise UsageError(f"--student: {method} makes its students itself; choose how with --refiner")
     pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
     inputs = {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}

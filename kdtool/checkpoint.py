@@ -53,6 +53,10 @@ class Checkpoint:
                 return float(entry[name])
         return None
 
+    def compression(self, parameters: int) -> float:
+        """Return the parameters of its first teacher over ``parameters``, zeros counted."""
+        return self.history[0]["size"]["parameters"] / parameters if self.history else 1.0
+
     def save(self, path: str | Path) -> Checkpoint:
         """Write the checkpoint to ``path`` and return it."""
         write(Path(path), self)

@@ -55,12 +55,11 @@ def export(
         test=_test_batches(found, Path(data_dir) if data_dir else None),
     )
     size = measure(found.network)
-    first = found.history[0]["size"]["parameters"] if found.history else size["parameters"]
     return {
         "checkpoint": str(found.path) if found.path else found.architecture.spec,
         "against": described,
         **size,
-        "compression": first / size["parameters"],
+        "compression": found.compression(size["parameters"]),
         **result,
     }
 

@@ -70,8 +70,6 @@ def student_for(
     seed: int,
 ) -> tuple[Network | None, Checkpoint | None]:
     """Return the student, and its checkpoint where it came from one."""
-    if student is not None and refiner is not None:
-        raise UsageError("--student and --refiner are two ways to say who the student is; give one")
     if refiner is not None:
         return refined(refiner, parent.network, seed), None
     if student is None:

@@ -29,12 +29,11 @@ def inspect(checkpoint: Given) -> dict[str, Any]:
     """
     found = load(checkpoint)
     size = measure(found.network)
-    first = found.history[0]["size"]["parameters"] if found.history else size["parameters"]
     return {
         "path": str(found.path) if found.path else None,
         "source": found.architecture.spec,
         **size,
-        "compression": first / size["parameters"],
+        "compression": found.compression(size["parameters"]),
         "file_bytes": found.path.stat().st_size if found.path else None,
         "classes": found.architecture.classes,
         "input": list(found.architecture.input),

@@ -96,16 +96,33 @@ class Distiller(Method):
     makes_student: ClassVar[bool] = False
     """Whether `distill` makes the student itself, so that none has to or can be given."""
 
+    @classmethod
+    def check_student(cls, *, named: bool, refined: bool) -> None:
+        """Check that it is told who the student is, once, unless it makes its students itself.
+
+        ``named`` says whether a student was given, ``refined`` whether a refiner was.
+
+        Raises:
+            UsageError: there is none, or one too many.
+        """
+        if cls.makes_student:
+            if named:
+                raise UsageError(f"--student: {cls.name} makes its students itself; choose how with --refiner")
+        elif named and refined:
+            raise UsageError("--student and --refiner are two ways to say who the student is; give one")
+        elif not named and not refined:
+            raise UsageError(
+                f"--method {cls.name} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
+            )
+
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch, a scalar tensor."""
         raise UsageError(f"{self.name} is a strategy and has no loss; use it as --method")
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train and return the student."""
-        if student is None:
-            raise UsageError(
-                f"--method {self.name} needs a student: --student timm:NAME, --student FILE or --refiner NAME"
-            )
+        self.check_student(named=student is not None, refined=False)
+        assert student is not None
         return run.fit(self.name, student, teacher=teacher, objective=self).network
 
 

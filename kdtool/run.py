@@ -174,7 +174,7 @@ class Run:
                 "split": reported["split"],
                 "error": reported["error"],
                 "val_accuracy": scores[0]["accuracy"],
-                "compression": self.first_size(size) / size["parameters"],
+                "compression": self.parent.compression(size["parameters"]) if self.parent else 1.0,
                 **size,
                 **about,
             }
@@ -182,12 +182,6 @@ class Run:
         path = self.directory / f"{slug(name)}.pt"
         write(path, self.checkpoint(network, scores, note=name))
         return path
-
-    def first_size(self, size: dict[str, Any]) -> int:
-        """Return the parameters of the first teacher, which compression is counted against."""
-        if self.parent is None or not self.parent.history:
-            return int(size["parameters"])
-        return int(self.parent.history[0]["size"]["parameters"])
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
         """Return a checkpoint of a network that this run made."""

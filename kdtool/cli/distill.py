@@ -10,7 +10,6 @@ from kdtool.cli.command import Given, StepCommand
 from kdtool.cli.common import DATA, TRAINING, checkpoint, output
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
-from kdtool.errors import UsageError
 from kdtool.files import beside
 from kdtool.methods import Distiller
 from kdtool.plugins import method_class
@@ -29,15 +28,8 @@ Examples:
 def plan(given: Given) -> Step:
     """Plan the step."""
     student, refiner = given.options.get("student"), given.options.get("refiner")
-    makes_student = isinstance(given.method_class, type) and _makes_student(given.method_class)
-    if student is None and refiner is None and not makes_student:
-        raise UsageError(
-            f"--method {given.method} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
-        )
-    if student is not None and makes_student:
-        raise UsageError(f"--student: {given.method} makes its students itself; choose how with --refiner")
-    if student is not None and refiner is not None and "refiner" not in _own(given):
-        raise UsageError("--student and --refiner are two ways to say who the student is; give one")
+    if given.method_class is not None and issubclass(given.method_class, Distiller):
+        given.method_class.check_student(named=student is not None, refined=refiner is not None)
     # A student is a file unless it is written as SOURCE:NAME.
     file = student is not None and (":" not in student or Path(student).exists())
     if student is not None and not file:
@@ -69,14 +61,6 @@ def plan(given: Given) -> Step:
         files=(Path(student),) if student is not None and file else (),
         slow_check=find_student if student is not None and not file else None,
     )
-
-
-def _makes_student(cls: type[Any]) -> bool:
-    return issubclass(cls, Distiller) and cls.makes_student
-
-
-def _own(given: Given) -> list[str]:
-    return [info.name for info in given.method_class.describe()] if given.method_class else []
 
 
 command = StepCommand(
