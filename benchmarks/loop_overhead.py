@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from kdtool.data import open_data
 from kdtool.engine import Engine
+from kdtool.feed import Feed
+from kdtool.pupil import Pupil
 from kdtool.settings import DataOptions, NetworkOptions, Training
 from kdtool.sources import create
 from kdtool.training import Loop, Step, make_optimizer
@@ -37,7 +39,7 @@ class Nowhere:
 
 def bare(module, engine, training, batches, held_out):
     engine.place(module)
-    optimizer = make_optimizer(module, training)
+    optimizer = make_optimizer(list(module.parameters()), training)
     started = time.perf_counter()
     module.train()
     for images, target in batches:
@@ -54,9 +56,11 @@ def bare(module, engine, training, batches, held_out):
 
 
 def looped(module, engine, training, data):
+    train, val = Feed(data.train, engine), Feed(data.val, engine)
     loop = Loop(
-        module, name="bench", data=data, training=training, engine=engine, loss=Step.cross_entropy, store=Nowhere()
-    )
+        Pupil(module), name="bench", train=train, val=val, training=training, engine=engine, loss=Step.cross_entropy,
+        store=Nowhere(),
+    )  # fmt: skip
     started = time.perf_counter()
     loop.run()
     return time.perf_counter() - started

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from loop_overhead import Nowhere
 
+from kdtool.cache import Cache
 from kdtool.data import open_data
 from kdtool.engine import Engine
+from kdtool.feed import Feed
+from kdtool.frozen import LOGITS, Frozen
+from kdtool.pupil import Pupil
 from kdtool.settings import DataOptions, NetworkOptions, Training
 from kdtool.sources import create
 from kdtool.structure.size import measure
-from kdtool.teacher_cache import FrozenTeacher
 from kdtool.training import Loop
 from kdtool_distillers.kd import KD
 
@@ -20,9 +23,11 @@ ROUNDS = 5
 
 
 def epoch(student, teacher, data, training, engine):
+    train = Feed(data.train, engine, teacher=teacher, logits=True, views=training.views)
+    val = Feed(data.val, engine)
     loop = Loop(
-        student.module, name="bench", data=data, training=training, engine=engine, loss=KD().loss, store=Nowhere(),
-        teacher=teacher,
+        Pupil(student.module), name="bench", train=train, val=val, training=training, engine=engine, loss=KD().loss,
+        store=Nowhere(),
     )  # fmt: skip
     started = time.perf_counter()
     loop.run()
@@ -37,10 +42,9 @@ def main():
     training = Training(epochs=1, device="cpu")
     engine = Engine(training, 64 * measure(student)["macs"])
     with tempfile.TemporaryDirectory() as scratch:
-        images = len(data.train)
-        about = {"images": images, "classes": 10}
-        cached = FrozenTeacher(big.module, "teacher", Path(scratch), engine, views=1, **about)
-        every_step = FrozenTeacher(big.module, "teacher", Path(scratch), engine, views=0, **about)
+        keys = {LOGITS: "teacher"}
+        cached = Frozen(big.module, keys, engine, Cache(Path(scratch), 10**9))
+        every_step = Frozen(big.module, keys, engine, None)
         epoch(student, cached, data, training, engine)  # fills the cache
         ratios = []
         for _ in range(ROUNDS):

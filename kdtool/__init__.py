@@ -14,6 +14,7 @@ from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source
 from kdtool.options import nested, option
 
 if TYPE_CHECKING:
+    from kdtool.adapters import Pair, pairs_of
     from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, teacher
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from kdtool.latency import measure_latency
     from kdtool.run import Run
     from kdtool.structure.depth import drop_blocks
+    from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
+    from kdtool.structure.taps import Tap, stage_taps
     from kdtool.structure.width import halve_widths
     from kdtool.training import Step
 
@@ -31,9 +34,13 @@ _LAZY = {
     "Checkpoint": "kdtool.checkpoint",
     "RawData": "kdtool.data",
     "RawSplit": "kdtool.data",
+    "Pair": "kdtool.adapters",
+    "Part": "kdtool.structure.segment",
     "Run": "kdtool.run",
     "Step": "kdtool.training",
+    "Tap": "kdtool.structure.taps",
     "compare": "kdtool.api",
+    "cuttable": "kdtool.structure.segment",
     "distill": "kdtool.api",
     "drop_blocks": "kdtool.structure.depth",
     "evaluate": "kdtool.api",
@@ -42,8 +49,11 @@ _LAZY = {
     "inspect": "kdtool.api",
     "load": "kdtool.api",
     "measure_latency": "kdtool.latency",
+    "pairs_of": "kdtool.adapters",
+    "parts_of": "kdtool.structure.segment",
     "prune": "kdtool.api",
     "refine": "kdtool.api",
+    "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
 }
@@ -56,6 +66,8 @@ __all__ = [
     "Error",
     "Exporter",
     "Network",
+    "Pair",
+    "Part",
     "Pruner",
     "RawData",
     "RawSplit",
@@ -63,8 +75,10 @@ __all__ = [
     "Run",
     "Source",
     "Step",
+    "Tap",
     "UsageError",
     "compare",
+    "cuttable",
     "distill",
     "drop_blocks",
     "evaluate",
@@ -78,8 +92,11 @@ __all__ = [
     "nearest",
     "nested",
     "option",
+    "pairs_of",
+    "parts_of",
     "prune",
     "refine",
+    "stage_taps",
     "stages",
     "teacher",
 ]

@@ -40,6 +40,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def augmented(self) -> bool:
+        """Whether a view changes the images."""
+        return self.name == "train" and self._spec.augment != "none"
+
     def batches(
         self,
         batch_size: int,

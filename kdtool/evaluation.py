@@ -11,17 +11,26 @@ from torch.nn import functional as F
 from kdtool.data import Split
 from kdtool.engine import Engine
 
+# Images at once where nothing is learnt.
+VALIDATION_BATCH = 256
 
-def evaluate(module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = 256) -> dict[str, Any]:
+
+def evaluate(
+    module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = VALIDATION_BATCH
+) -> dict[str, Any]:
     """Return ``split`` (its name), ``accuracy``, ``error`` (fractions), ``loss`` (mean cross-entropy in nats)
     and ``images``.
 
     Without an engine it runs on the module's device in float32.
     """
-    logits, labels = outputs(module, split, engine=engine, batch_size=batch_size)
+    return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name)
+
+
+def score(logits: Tensor, labels: Tensor, split: str) -> dict[str, Any]:
+    """Return what `evaluate` returns, of logits [images, classes] and labels [images]."""
     correct = int((logits.argmax(1) == labels).sum())
     return {
-        "split": split.name,
+        "split": split,
         "accuracy": correct / len(labels),
         "error": 1 - correct / len(labels),
         "loss": float(F.cross_entropy(logits, labels)),
@@ -31,7 +40,7 @@ def evaluate(module: nn.Module, split: Split, *, engine: Engine | None = None, b
 
 @torch.no_grad()
 def outputs(
-    module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = 256
+    module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = VALIDATION_BATCH
 ) -> tuple[Tensor, Tensor]:
     """Return the logits [images, classes] in float32 and the labels [images] of a split, on the CPU."""
     parameter = next(module.parameters(), torch.empty(0))

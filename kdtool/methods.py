@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ from kdtool.options import OptionInfo, Options, option
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from kdtool.adapters import Pair
     from kdtool.architecture import Network
     from kdtool.data import RawData
     from kdtool.run import Run
@@ -95,6 +96,10 @@ class Distiller(Method):
     kind: ClassVar[str] = "distillers"
     makes_student: ClassVar[bool] = False
     """Whether `distill` makes the student itself, so that none has to or can be given."""
+    logits: ClassVar[bool] = True
+    """Whether `loss` reads the teacher's logits; where it does not, they are not computed."""
+    validates: ClassVar[str] = "accuracy"
+    """What chooses the best epoch: the ``accuracy`` on the validation split, or the ``loss`` itself there."""
 
     @classmethod
     def check_student(cls, *, named: bool, refined: bool) -> None:
@@ -118,6 +123,21 @@ class Distiller(Method):
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch, a scalar tensor."""
         raise UsageError(f"{self.name} is a strategy and has no loss; use it as --method")
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the layers whose outputs `loss` is given in ``step.maps``; none, unless this is overridden.
+
+        Raises:
+            kdtool.Error: the networks have no such layers.
+        """
+        return ()
+
+    def adapter(self, pair: Pair) -> nn.Module:
+        """Return the layer, learnt with the student and thrown away, that the student's map goes through: by default
+        one that gives it the shape of its teacher's."""
+        from kdtool.adapters import adapter
+
+        return adapter(pair)
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train and return the student."""

@@ -12,30 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from kdtool.architecture import Network
+from kdtool.cache import Cache
 from kdtool.checkpoint import Checkpoint, fingerprint, write
 from kdtool.data import Data
 from kdtool.engine import Engine
-from kdtool.errors import Error, UsageError
+from kdtool.errors import UsageError
 from kdtool.evaluation import evaluate
-from kdtool.files import atomic, slug, write_text
+from kdtool.files import slug
+from kdtool.lesson import Lesson
+from kdtool.phase import Phase
 from kdtool.plugins import manager
 from kdtool.refining import refined
-from kdtool.seeds import derive
 from kdtool.settings import Training
+from kdtool.structure.segment import Part
 from kdtool.structure.size import measure
-from kdtool.teacher_cache import FrozenTeacher
 from kdtool.training import Loop, LossNotFiniteError
-from kdtool.weights import load_exactly, safe_load
+from kdtool.weights import load_exactly
 
 if TYPE_CHECKING:
     from kdtool.methods import Distiller, Refiner
-
-# Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
-SAVING_SHARE = 0.05
 
 
 @dataclass
@@ -83,49 +81,40 @@ class Run:
         *,
         teacher: Network | None = None,
         objective: Distiller | None = None,
+        part: Part | None = None,
         constraint: Callable[[nn.Module], None] | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
 
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
-        epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``constraint`` is called with
-        the module after every step, ``changes`` replace training options for this phase.
+        epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
+        learns (none: all), ``constraint`` is called with the module after every step, ``changes`` replace training
+        options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
         """
         training = dataclasses.replace(self.training, **changes)
+        lesson = Lesson(name, student, teacher, objective, part, training)
+        phase = Phase(self, name, lesson.key)
         module = copy.deepcopy(student.module)
-        teacher_key = fingerprint(teacher.module.state_dict()) if teacher is not None else ""
-        told = repr((training, objective, teacher_key, fingerprint(module.state_dict())))
-        phase = Phase(self, name, f"{derive(told):x}")
         done = phase.load_result()
         if done is not None:
             load_exactly(module, done["weights"])
             return Fit(Network(student.architecture, module.eval()), done["metrics"])
-        macs = measure(student)["macs"] * training.batch_size
-        engine = Engine(training, macs)
-        frozen = None
-        if teacher is not None:
-            frozen = FrozenTeacher(
-                copy.deepcopy(teacher.module),
-                teacher_key,
-                self.directory / "cache",
-                engine,
-                images=len(self.data.train),
-                classes=teacher.architecture.classes,
-                views=training.views,
-            )
+        engine = Engine(training, measure(student)["macs"] * training.batch_size)
+        train, val = lesson.feeds(self.data, engine, self.cache(training))
         loop = Loop(
-            module,
+            lesson.pupil(module),
             name=name,
-            data=self.data,
+            train=train,
+            val=val,
             training=training,
             engine=engine,
             loss=(lambda step: step.cross_entropy()) if objective is None else objective.loss,
+            validates="accuracy" if objective is None else objective.validates,
             store=phase,
-            teacher=frozen,
             constraint=constraint,
         )
         try:
@@ -135,6 +124,12 @@ class Run:
         phase.save_result({"weights": module.state_dict(), "metrics": metrics})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
         return Fit(Network(student.architecture, module), metrics)
+
+    def cache(self, training: Training) -> Cache | None:
+        """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
+        if training.cache == "off":
+            return None
+        return Cache(self.directory / "cache", int(training.cache_limit * 1e9))
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
@@ -205,74 +200,6 @@ class Run:
         path = self.directory / f"{slug(name)}-last-good.pt"
         write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"
-
-
-class Phase:
-    """The files of one phase: its state while it runs, its result when it is done."""
-
-    def __init__(self, run: Run, name: str, key: str) -> None:
-        """Open the phase; ``key`` tells whether what lies there belongs to the same phase."""
-        self.run, self.name, self.key = run, name, key
-        self.directory = run.directory / "phases" / slug(name)
-        self.saved_at = time.monotonic()
-        self.saving_took = 0.0
-
-    def load_result(self) -> dict[str, Any] | None:
-        """Return weights and metrics where the phase is finished."""
-        return self._load("result.pt")
-
-    def save_result(self, result: dict[str, Any]) -> None:
-        """Finish the phase."""
-        self._write("result.pt", result)
-        (self.directory / "state.pt").unlink(missing_ok=True)
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the state to go on from, and forget the epochs that were logged after it."""
-        state = self._load("state.pt")
-        _forget_epochs(self.run.directory / "metrics.jsonl", self.name, state["state"]["epoch"] if state else 0)
-        return state
-
-    def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state, unless that would take more than a small share of the time."""
-        now = time.monotonic()
-        if self.saving_took > SAVING_SHARE * (now - self.saved_at):
-            return
-        self._write("state.pt", state())
-        self.saved_at = time.monotonic()
-        self.saving_took = self.saved_at - now
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Keep the metrics of an epoch."""
-        self.run.log(row)
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with atomic(self.directory / name) as temporary:
-            torch.save({"key": self.key, **content}, temporary)
-
-    def _load(self, name: str) -> dict[str, Any] | None:
-        path = self.directory / name
-        if not path.exists():
-            return None
-        content: dict[str, Any] = safe_load(path)
-        if content.pop("key") != self.key:
-            raise Error(
-                f"{self.run.directory}: phase {self.name!r} was begun with another teacher, student or options"
-                "; start anew with --force"
-            )
-        return content
-
-
-def _forget_epochs(path: Path, phase: str, after: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
-            row = json.loads(line)
-            if row["phase"] != phase or row["epoch"] <= after:
-                kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
 
 
 @contextlib.contextmanager

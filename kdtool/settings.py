@@ -51,6 +51,10 @@ class Training(Options):
     views: int = option(
         8, minimum=0, help="seeded augmentations per image that a teacher sees once; 0: a new one each epoch"
     )
+    cache: str = option(
+        "on", choices=("on", "off"), help="keep what frozen networks make of each image in the run's directory"
+    )
+    cache_limit: float = option(8.0, minimum=0, help="disk that this may take, in GB; past it they run in every step")
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
     precision: str = option(

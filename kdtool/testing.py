@@ -72,23 +72,15 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     _check_network(result, distiller.name)
 
 
-def _check_loss(distiller: Distiller, *, per_class: int, epoch: int, classes: int = 4, size: int = 8) -> None:
+def _check_loss(distiller: Distiller, *, per_class: int, epoch: int) -> None:
     import torch
 
-    from kdtool.training import Step
+    from kdtool.sample_step import sample_step
 
     name = f"{distiller.name}: with {per_class} image{'s' if per_class > 1 else ''} per class, epoch {epoch + 1}"
-    torch.manual_seed(0)
-    teacher, student = _convnet(classes, width=8).eval(), _convnet(classes, width=4).train()
-    target = torch.arange(classes).repeat(per_class)
-    images = torch.randn(len(target), 3, size, size)
-    with torch.no_grad():
-        # Scaled, as the logits of a trained network are: fresh ones are nearly equal.
-        logits = 10 * teacher(images)
-    step = Step(
-        student=student(images), teacher=logits.clone(), target=target, images=images.clone(), epoch=epoch, epochs=10
-    )
-    given = step.student.detach().clone()
+    step, student = sample_step(distiller, per_class=per_class, epoch=epoch)
+    parts = [step.student, step.teacher, step.images, *(one for both in step.maps for one in both)]
+    given = [part.detach().clone() for part in parts]
 
     loss = distiller.loss(step)
 
@@ -96,7 +88,7 @@ def _check_loss(distiller: Distiller, *, per_class: int, epoch: int, classes: in
     _require(bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()}")
     _require(loss.requires_grad, f"{name}: the loss does not depend on the student")
     loss.backward()
-    same = torch.equal(step.teacher, logits) and torch.equal(step.images, images) and torch.equal(step.student, given)
+    same = all(torch.equal(one, before) for one, before in zip(parts, given, strict=True))
     _require(same, f"{name}: the loss changed its batch in place")
     _require(not step.teacher.requires_grad and step.teacher.grad is None, f"{name}: the teacher got a gradient")
     _check_gradients(student, name)
@@ -208,13 +200,6 @@ def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK,
 def _require(holds: object, message: str) -> None:
     if not holds:
         raise AssertionError(message)
-
-
-def _convnet(classes: int, width: int) -> nn.Module:
-    from torch import nn
-
-    features = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 def _network(spec: str, image_size: int, seed: int = 0) -> Network:

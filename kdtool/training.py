@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
-from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.errors import Error
-from kdtool.evaluation import evaluate
+from kdtool.evaluation import VALIDATION_BATCH, score
+from kdtool.feed import Batch, Feed
 from kdtool.progress import Advance, progress
+from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
-from kdtool.teacher_cache import FrozenTeacher
 from kdtool.weights import load_exactly
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
@@ -38,6 +38,7 @@ class Step:
 
     ``student`` and ``teacher`` are logits [batch, classes] in float32 (the teacher's without gradient),
     ``target`` the class indices [batch], ``images`` [batch, channels, height, width]; ``epoch`` counts from 0.
+    ``maps`` are pairs of outputs of watched layers, the student's (adapted to the teacher's shape) and the teacher's.
     """
 
     student: Tensor
@@ -47,6 +48,7 @@ class Step:
     epoch: int = 0
     epochs: int = 1
     label_smoothing: float = 0.0
+    maps: Sequence[tuple[Tensor, Tensor]] = ()
 
     def cross_entropy(self) -> Tensor:
         """Return the mean cross-entropy against the labels, smoothed as the training options say."""
@@ -76,11 +78,11 @@ class State:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def better(self, metrics: dict[str, Any]) -> bool:
-        """Whether validation is better than ever: by accuracy, and by the loss where that is equal."""
+        """Whether validation is better than ever: by accuracy, and by the loss where that is equal or there is none."""
         if not self.best:
             return True
-        now = (metrics["accuracy"], -metrics["loss"])
-        return now > (self.best["accuracy"], -self.best["loss"])
+        now = (metrics.get("accuracy", 0.0), -metrics["loss"])
+        return now > (self.best.get("accuracy", 0.0), -self.best["loss"])
 
 
 class Loop:
@@ -92,23 +94,26 @@ class Loop:
 
     def __init__(
         self,
-        module: nn.Module,
+        pupil: Pupil,
         *,
         name: str,
-        data: Data,
+        train: Feed,
+        val: Feed,
         training: Training,
         engine: Engine,
         loss: Callable[[Step], Tensor],
         store: Store,
-        teacher: FrozenTeacher | None = None,
+        validates: str = "accuracy",
         constraint: Callable[[nn.Module], None] | None = None,
     ) -> None:
-        """Prepare; ``constraint`` is called with the module after every step."""
-        self.module = engine.place(module)
-        self.name, self.data, self.training, self.engine = name, data, training, engine
-        self.loss, self.store, self.teacher, self.constraint = loss, store, teacher, constraint
-        self.steps = math.ceil(len(data.train) / training.batch_size)
-        raw = make_optimizer(module, training)
+        """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
+        ``loss``, ``constraint`` is called with the module after every step."""
+        pupil.place(engine)
+        self.pupil, self.name, self.train, self.val = pupil, name, train, val
+        self.training, self.engine, self.loss, self.store = training, engine, loss, store
+        self.validates, self.constraint = validates, constraint
+        self.steps = math.ceil(len(train) / training.batch_size)
+        raw = make_optimizer(pupil.parameters(), training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
         self.optimizer = engine.prepare(raw)
         self.state = State()
@@ -120,18 +125,19 @@ class Loop:
             LossNotFiniteError: the loss is not a finite number.
         """
         self._restore()
-        self.data.train.prepare()
-        self.data.val.prepare()
+        self.train.split.prepare()
+        self.val.split.prepare()
         bar = progress(self.name, self.training.epochs * self.steps)
-        with self.engine.threads(), bar as advance:
+        with self.engine.threads(), self.pupil.frozen(), bar as advance:
             advance(self.state.epoch * self.steps)
             while self.state.epoch < self.training.epochs and not self._out_of_patience():
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
+        module = self.pupil.module
         if self.state.best_weights:
-            load_exactly(self.module, self.state.best_weights)
-        self.module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        self.module.eval()
+            load_exactly(module, self.state.best_weights)
+        module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
 
     def _out_of_patience(self) -> bool:
@@ -142,18 +148,19 @@ class Loop:
         state, started = self.state, time.perf_counter()
         rate = self.schedule.get_last_lr()[0]
         mean_loss = self._train_epoch(advance)
-        metrics = evaluate(self.module, self.data.val, engine=self.engine)
+        metrics = self._validate()
         if state.better(metrics):
             state.best, state.best_epoch = metrics, state.epoch
-            state.best_weights = copy.deepcopy(self.module.state_dict())
+            state.best_weights = copy.deepcopy(self.pupil.module.state_dict())
         state.epoch += 1
+        accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
         self.store.log(
             {
                 "phase": self.name,
                 "epoch": state.epoch,
                 "loss": mean_loss,
                 "val_loss": metrics["loss"],
-                "val_accuracy": metrics["accuracy"],
+                **accuracy,
                 "lr": rate,
                 "seconds": round(time.perf_counter() - started, 3),
             }
@@ -162,27 +169,15 @@ class Loop:
     def _train_epoch(self, advance: Advance) -> float:
         training, engine, epoch = self.training, self.engine, self.state.epoch
         torch.manual_seed(derive(training.seed, self.name, epoch))
-        view = self._view()
-        taught = self.teacher.epoch(view) if self.teacher is not None else None
-        batches = self.data.train.batches(
-            training.batch_size,
-            order=torch.randperm(len(self.data.train)),
-            view=view,
-            device=engine.device,
-            channels_last=engine.channels_last,
-        )
+        order = torch.randperm(len(self.train))
+        batches = self.train.batches(training.batch_size, order=order, view=self.train.view(epoch))
         looks = 1 if engine.device.type == "cpu" else STEPS_BETWEEN_LOOKS
-        self.module.train()
+        self.pupil.train()
         total = torch.zeros((), device=engine.device)
-        for number, (indices, images, target) in enumerate(batches, start=1):
-            teacher = taught(indices, images) if taught is not None else torch.empty(0)
-            if len(indices) == 1 and self.steps > 1:
+        for number, batch in enumerate(batches, start=1):
+            if len(batch.indices) == 1 and self.steps > 1:
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
-            with engine.autocast():
-                student = self.module(images)
-            loss = self.loss(
-                Step(student.float(), target, images, teacher, epoch, training.epochs, training.label_smoothing)
-            )
+            loss = self.loss(self._step(batch))
             total += loss.detach()
             if number % looks == 0 or number == self.steps:
                 self._check_finite(total, number)
@@ -190,26 +185,49 @@ class Loop:
                 advance(looks, note + self._validated())
             engine.backward(loss)
             if training.clip is not None:
-                engine.accelerator.clip_grad_norm_(self.module.parameters(), training.clip)
+                engine.accelerator.clip_grad_norm_(self.pupil.parameters(), training.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.schedule.step()
             if self.constraint is not None:
-                self.constraint(self.module)
-        if taught is not None:
-            taught.close()
+                self.constraint(self.pupil.module)
         return total.item() / self.steps
 
-    def _view(self) -> int | None:
-        """The augmentation of this epoch: a new one, or one of the few that a teacher has seen."""
-        if self.data.spec.augment == "none":
-            return None
-        if self.teacher is None or self.training.views == 0:
-            return self.state.epoch
-        return self.state.epoch % self.training.views
+    def _step(self, batch: Batch) -> Step:
+        training = self.training
+        with self.engine.autocast():
+            student, maps = self.pupil(batch.inputs)
+        return Step(
+            student.float(),
+            batch.target,
+            batch.inputs,
+            batch.teacher,
+            self.state.epoch,
+            training.epochs,
+            training.label_smoothing,
+            self.pupil.compare(maps, batch.maps),
+        )
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, Any]:
+        self.pupil.eval()
+        if self.validates == "accuracy":
+            logits, labels = [], []
+            for batch in self.val.batches(VALIDATION_BATCH):
+                with self.engine.autocast():
+                    logits.append(self.pupil(batch.inputs)[0].float().cpu())
+                labels.append(batch.target.cpu())
+            return score(torch.cat(logits), torch.cat(labels), self.val.split.name)
+        total = 0.0
+        for batch in self.val.batches(VALIDATION_BATCH):
+            total += float(self.loss(self._step(batch))) * len(batch.indices)
+        return {"split": self.val.split.name, "loss": total / len(self.val), "images": len(self.val)}
 
     def _validated(self) -> str:
-        return f"  val {self.state.best['accuracy']:.4f}" if self.state.best else ""
+        best = self.state.best
+        if not best:
+            return ""
+        return f"  val {best['accuracy']:.4f}" if "accuracy" in best else f"  val loss {best['loss']:.4f}"
 
     def _check_finite(self, total: Tensor, number: int) -> None:
         if not torch.isfinite(total):
@@ -222,22 +240,21 @@ class Loop:
         saved = self.store.load()
         if saved is not None:
             self.state = State(**saved["state"])
-            load_exactly(self.module, saved["weights"])
+            self.pupil.load(saved)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
 
     def _snapshot(self) -> dict[str, Any]:
         return {
             "state": vars(self.state),
-            "weights": self.module.state_dict(),
+            **self.pupil.state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
 
 
-def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimizer:
+def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """Return the optimiser, fused: on small networks its own arithmetic is what a step costs."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if training.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,

@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from kdtool.cache import Cache
 from kdtool.engine import Engine
 from kdtool.evaluation import evaluate
+from kdtool.feed import Feed
+from kdtool.frozen import LOGITS, Frozen
+from kdtool.pupil import Pupil
 from kdtool.settings import Training
-from kdtool.teacher_cache import FrozenTeacher
 from kdtool.training import Loop, LossNotFiniteError, Step, make_optimizer, make_schedule
 
 
@@ -34,11 +37,14 @@ def network(dropout=0.0):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(dropout), nn.ReLU(), nn.Linear(32, 10))
 
 
-def loop(module, data, store=None, loss=Step.cross_entropy, **changes):
-    other = {name: changes.pop(name) for name in ("teacher", "constraint") if name in changes}
+def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, **changes):
+    other = {name: changes.pop(name) for name in ("constraint", "validates") if name in changes}
     training = Training(**{"epochs": 2, "precision": "fp32", "device": "cpu", **changes})
+    engine = Engine(training, 0)
+    train = Feed(data.train, engine, teacher, logits=teacher is not None, views=training.views)
+    val = Feed(data.val, engine)
     return Loop(
-        module, name="phase", data=data, training=training, engine=Engine(training, 0), loss=loss,
+        Pupil(module), name="phase", train=train, val=val, training=training, engine=engine, loss=loss,
         store=store or Memory(), **other,
     )  # fmt: skip
 
@@ -81,36 +87,36 @@ def test_a_cut_phase_goes_on_bit_for_bit(digits):
         assert torch.equal(ours, theirs)
 
 
+def frozen(module, cache=None):
+    return Frozen(copy.deepcopy(module), {LOGITS: "key"}, Engine(Training(device="cpu", precision="fp32"), 0), cache)
+
+
 def test_cached_and_uncached_losses_agree(digits, tmp_path):
     teacher = network()
     loop(teacher, digits, epochs=2, lr=3e-3).run()
-    losses = {}
-    for views in (0, 2):
+    losses = []
+    for cache in (None, Cache(tmp_path, 10**9)):
         store = Memory()
-        training = Training(epochs=3, views=views, precision="fp32", device="cpu")
-        frozen = FrozenTeacher(
-            copy.deepcopy(teacher),
-            "key",
-            tmp_path,
-            Engine(training, 0),
-            images=len(digits.train),
-            classes=10,
-            views=views,
-        )  # fmt: skip
         match = lambda step: (step.student - step.teacher).square().mean()  # noqa: E731
-        loop(network(), digits, store, match, epochs=3, views=views, teacher=frozen).run()
-        losses[views] = [row["loss"] for row in store.rows]
+        loop(network(), digits, store, match, epochs=3, views=2, teacher=frozen(teacher, cache)).run()
+        losses.append([row["loss"] for row in store.rows])
     assert list(tmp_path.glob("*.npy"))
-    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_the_teacher_is_untouched(digits, tmp_path):
+def test_the_teacher_is_untouched(digits):
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
     before = copy.deepcopy(module.state_dict())
-    training = Training(epochs=1, device="cpu")
-    frozen = FrozenTeacher(module, "key", tmp_path, Engine(training, 0), images=len(digits.train), classes=10, views=1)
-    loop(network(), digits, loss=lambda s: (s.student - s.teacher).square().mean(), epochs=1, teacher=frozen).run()
+    taught_by = Frozen(module, {LOGITS: "key"}, Engine(Training(device="cpu", precision="fp32"), 0), None)
+    loop(network(), digits, loss=lambda s: (s.student - s.teacher).square().mean(), epochs=1, teacher=taught_by).run()
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_the_least_loss_can_choose(digits):
+    store = Memory()
+    metrics = loop(network(), digits, store, epochs=4, lr=0.05, schedule="constant", validates="loss").run()
+    assert metrics["loss"] == min(row["val_loss"] for row in store.rows)
+    assert "accuracy" not in metrics
 
 
 def test_a_loss_that_is_not_finite_stops(digits):
@@ -172,7 +178,7 @@ def test_schedules_by_hand():
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
 def test_optimizers(name, kind):
-    made = make_optimizer(network(), Training(optimizer=name, lr=0.1, weight_decay=0.01))
+    made = make_optimizer(list(network().parameters()), Training(optimizer=name, lr=0.1, weight_decay=0.01))
     assert type(made).__name__ == kind
     assert made.defaults["weight_decay"] == 0.01
     assert made.defaults["fused"]

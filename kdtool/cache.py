@@ -1,0 +1,133 @@
+"""Arrays on disk, one row for each image, written once and read back; together they stay below a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.files import slug
+from kdtool.progress import say
+
+# Pages that were touched count as this process's memory until they are given back.
+GIVE_BACK_BYTES = 64 << 20
+DTYPES: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float16: np.float16}
+
+
+class Cache:
+    """A directory of cached arrays that takes no more than ``limit`` bytes."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        """Keep arrays in ``directory``, which need not exist yet."""
+        self.directory, self.limit = directory, limit
+        self._used: set[Path] = set()
+
+    def ready(self, name: str) -> bool:
+        """Whether the array of that name is whole."""
+        return self._path(name).exists()
+
+    def open(self, name: str) -> CachedArray:
+        """Return an array that is whole, to be read."""
+        path = self._path(name)
+        self._used.add(path)
+        return CachedArray(path, np.load(path, mmap_mode="r"), filling=False)
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> CachedArray | None:
+        """Return an array to be filled row by row, or None where there is no room for it.
+
+        What was not opened here gives way to it.
+        """
+        kind = np.dtype(DTYPES[dtype])
+        size = int(np.prod(shape)) * kind.itemsize
+        path = self._path(name)
+        partial = path.with_suffix(".part")
+        if not self._room(size, partial):
+            return None
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=kind, shape=shape)
+            _allocate(partial)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            say(f"{self.directory}: no room for a cache ({error.strerror}); the networks run in every step instead")
+            self.limit = 0
+            return None
+        self._used.add(path)
+        return CachedArray(path, array, filling=True)
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{slug(name)}.npy"
+
+    def _room(self, size: int, partial: Path) -> bool:
+        partial.unlink(missing_ok=True)
+        if size > self.limit or not self.directory.is_dir():
+            return size <= self.limit
+        files = [path for path in self.directory.iterdir() if path.is_file()]
+        taken = sum(path.stat().st_size for path in files)
+        idle = [path for path in files if path.with_suffix(".npy") not in self._used]
+        for path in sorted(idle, key=lambda path: path.stat().st_mtime):
+            if taken + size <= self.limit:
+                break
+            taken -= path.stat().st_size
+            path.unlink()
+        return taken + size <= self.limit
+
+
+def _allocate(path: Path) -> None:
+    """Take the disk that a file will need: a write to a page that there is no room for would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
+class CachedArray:
+    """Rows of an array on disk."""
+
+    def __init__(self, path: Path, array: np.memmap, *, filling: bool) -> None:
+        """Read ``array``, or write to it until it is whole and stands at ``path``."""
+        self.path, self.array, self.filling = path, array, filling
+        self.touched = 0
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Return the rows of ``indices`` [batch] as float32."""
+        rows = torch.from_numpy(self.array[indices.numpy()])
+        self._touch(rows)
+        return rows.float()
+
+    def write(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Write the rows of ``indices`` [batch] and return them as they will be read, float32.
+
+        A number that the array's type cannot hold ends the filling: nothing is cached then.
+        """
+        kept = rows.detach().cpu().to(_torch_type(self.array))
+        if not self.filling or bool((kept.isinf() & rows.cpu().isfinite()).any()):
+            self.filling = False
+            return rows
+        self.array[indices.numpy()] = kept.numpy()
+        self._touch(kept)
+        return kept.float()
+
+    def close(self) -> None:
+        """Make an array that was filled readable; call it only after every row was written."""
+        partial = self.path.with_suffix(".part")
+        if self.filling:
+            self.array.flush()
+            os.replace(partial, self.path)
+        self.filling = False
+
+    def _touch(self, rows: Tensor) -> None:
+        self.touched += rows.numel() * rows.element_size()
+        mapped = getattr(self.array, "_mmap", None)
+        if self.touched > GIVE_BACK_BYTES and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            with contextlib.suppress(OSError):
+                mapped.madvise(mmap.MADV_DONTNEED)
+            self.touched = 0
+
+
+def _torch_type(array: np.memmap) -> torch.dtype:
+    return next(kind for kind, known in DTYPES.items() if array.dtype == known)

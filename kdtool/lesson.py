@@ -1,0 +1,123 @@
+"""What one phase is about: who learns which part of itself from whom, and what each step is given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from kdtool.adapters import Pair
+from kdtool.architecture import Network
+from kdtool.cache import Cache
+from kdtool.checkpoint import fingerprint
+from kdtool.data import Data
+from kdtool.engine import Engine
+from kdtool.feed import Feed
+from kdtool.frozen import LOGITS, Frozen
+from kdtool.pupil import Pupil
+from kdtool.seeds import derive
+from kdtool.settings import Training
+from kdtool.structure.segment import Part, Segment, cuttable, segments
+from kdtool.structure.taps import Tap, stage_taps
+
+if TYPE_CHECKING:
+    from kdtool.methods import Distiller
+
+
+class Lesson:
+    """A student, perhaps a part of it, perhaps a teacher, and the distiller that compares them."""
+
+    def __init__(
+        self,
+        name: str,
+        student: Network,
+        teacher: Network | None,
+        objective: Distiller | None,
+        part: Part | None,
+        training: Training,
+    ) -> None:
+        """Plan; without an objective the teacher is not asked."""
+        self.name, self.student, self.part, self.training = name, student, part, training
+        self.objective = objective
+        self.teacher = teacher if objective is not None else None
+        self.logits = objective is not None and objective.logits
+
+    @cached_property
+    def pairs(self) -> Sequence[Pair]:
+        """The layers that are watched."""
+        if self.teacher is None or self.objective is None:
+            return ()
+        return tuple(self.objective.watch(self.student, self.teacher))
+
+    @cached_property
+    def key(self) -> str:
+        """What tells this phase from another one of its name."""
+        taught_by = fingerprint(self.teacher.module.state_dict()) if self.teacher is not None else ""
+        weights = fingerprint(self.student.module.state_dict())
+        # Where things are cached changes nothing of what comes out.
+        training = {**self.training.as_data(), "cache": "", "cache_limit": 0}
+        told = (training, self.objective, taught_by, weights, self.pairs, self.part)
+        return f"{derive(repr(told)):x}"
+
+    def pupil(self, module: nn.Module) -> Pupil:
+        """Return the student's module as the loop sees it, with fresh adapters."""
+        adapters: list[nn.Module] = []
+        if self.objective is not None:
+            torch.manual_seed(derive(self.training.seed, self.name, "adapters"))
+            adapters = [self.objective.adapter(pair) for pair in self.pairs]
+        part = self.part
+        return Pupil(
+            module,
+            segment=part.segment if part else None,
+            learns=part.learns if part else None,
+            pairs=self.pairs,
+            adapters=adapters,
+        )
+
+    def feeds(self, data: Data, engine: Engine, cache: Cache | None) -> tuple[Feed, Feed]:
+        """Return the feeds of the train and the validation split."""
+        teacher = self._frozen_teacher(engine, cache)
+        begun = self._frozen_part(engine, cache)
+        begin = self.part.segment.begin if self.part else None
+        taps = [pair.teacher for pair in self.pairs]
+        train = Feed(data.train, engine, teacher, self.logits, taps, begun, begin, self.training.views)
+        if self.objective is None or self.objective.validates == "accuracy":
+            return train, Feed(data.val, engine, student=begun, begin=begin)
+        return train, Feed(data.val, engine, teacher, self.logits, taps, begun, begin)
+
+    def _frozen_teacher(self, engine: Engine, cache: Cache | None) -> Frozen | None:
+        if self.teacher is None or not (self.logits or self.pairs):
+            return None
+        key = fingerprint(self.teacher.module.state_dict())
+        cut = self._teachers_cut() if self.pairs else ()
+        paths = {segment.end.path for segment in cut if segment.end} | {pair.teacher.path for pair in self.pairs}
+        keys = {path: key for path in (*paths, LOGITS)}
+        return Frozen(copy.deepcopy(self.teacher.module), keys, engine, cache, cut=cut)
+
+    def _teachers_cut(self) -> list[Segment]:
+        """Cut the teacher at the ends of its stages, so that the map of one is computed from that of the one before."""
+        assert self.teacher is not None
+        taps = stage_taps(self.teacher)
+        watched: list[Tap] = [pair.teacher for pair in self.pairs]
+        if not all(tap in taps for tap in watched):
+            return []
+        left = cuttable(self.teacher, taps)
+        return segments(self.teacher, left) if all(tap in left for tap in watched) else []
+
+    def _frozen_part(self, engine: Engine, cache: Cache | None) -> Frozen | None:
+        """Return the student before the part that learns."""
+        part = self.part
+        if part is None or part.segment.begin is None:
+            return None
+        weights = self.student.module.state_dict()
+        keys, owners = {}, set()
+        for segment, learnt in zip(part.cut[: part.index], part.learnt, strict=False):
+            owners |= {name.rpartition(".")[0] for name in learnt}
+            before = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[0] in owners}
+            assert segment.end is not None
+            keys[segment.end.path] = fingerprint(before)
+        return Frozen(copy.deepcopy(self.student.module), keys, engine, cache, cut=part.cut)

@@ -1,0 +1,90 @@
+"""The files of one phase of a run: its state while it runs, its result when it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdtool.errors import Error
+from kdtool.files import atomic, slug, write_text
+from kdtool.weights import safe_load
+
+if TYPE_CHECKING:
+    from kdtool.run import Run
+
+# Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
+SAVING_SHARE = 0.05
+
+
+class Phase:
+    """The files of one phase: its state while it runs, its result when it is done."""
+
+    def __init__(self, run: Run, name: str, key: str) -> None:
+        """Open the phase; ``key`` tells whether what lies there belongs to the same phase."""
+        self.run, self.name, self.key = run, name, key
+        self.directory = run.directory / "phases" / slug(name)
+        self.saved_at = time.monotonic()
+        self.saving_took = 0.0
+
+    def load_result(self) -> dict[str, Any] | None:
+        """Return weights and metrics where the phase is finished."""
+        return self._load("result.pt")
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Finish the phase."""
+        self._write("result.pt", result)
+        (self.directory / "state.pt").unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state to go on from, and forget the epochs that were logged after it."""
+        state = self._load("state.pt")
+        _forget_epochs(self.run.directory / "metrics.jsonl", self.name, state["state"]["epoch"] if state else 0)
+        return state
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save the state, unless that would take more than a small share of the time."""
+        now = time.monotonic()
+        if self.saving_took > SAVING_SHARE * (now - self.saved_at):
+            return
+        self._write("state.pt", state())
+        self.saved_at = time.monotonic()
+        self.saving_took = self.saved_at - now
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Keep the metrics of an epoch."""
+        self.run.log(row)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with atomic(self.directory / name) as temporary:
+            torch.save({"key": self.key, **content}, temporary)
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        path = self.directory / name
+        if not path.exists():
+            return None
+        content: dict[str, Any] = safe_load(path)
+        if content.pop("key") != self.key:
+            raise Error(
+                f"{self.run.directory}: phase {self.name!r} was begun with another teacher, student or options"
+                "; start anew with --force"
+            )
+        return content
+
+
+def _forget_epochs(path: Path, phase: str, after: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
+            row = json.loads(line)
+            if row["phase"] != phase or row["epoch"] <= after:
+                kept.append(line)
+    write_text(path, "".join(line + "\n" for line in kept))

@@ -1,0 +1,101 @@
+"""The student as the loop sees it: the part that learns, the layers that are watched, and what is learnt beside it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdtool.adapters import Pair, compared
+from kdtool.engine import Engine
+from kdtool.structure.segment import Segment
+from kdtool.weights import load_exactly
+
+
+class Pupil:
+    """A network of which all, or the parameters that are named, learn.
+
+    What does not learn is frozen: no gradient, and layers that keep statistics stay in eval mode.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        segment: Segment | None = None,
+        learns: Iterable[str] | None = None,
+        pairs: Sequence[Pair] = (),
+        adapters: Sequence[nn.Module] = (),
+    ) -> None:
+        """Prepare the part of ``module`` that ``segment`` says (None: all of it); ``learns`` are names of parameters
+        (None: all), ``adapters`` one for each of the ``pairs``."""
+        self.module, self.segment, self.pairs = module, segment, list(pairs)
+        self.adapters = nn.ModuleList(adapters)
+        self.learns = None if learns is None else set(learns)
+
+    def place(self, engine: Engine) -> None:
+        """Move everything to the engine's device."""
+        engine.place(self.module)
+        engine.place(self.adapters)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what learns."""
+        own = [
+            parameter
+            for name, parameter in self.module.named_parameters()
+            if parameter.requires_grad and (self.learns is None or name in self.learns)
+        ]
+        return [*own, *self.adapters.parameters()]
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Take the gradient from what does not learn while the block runs."""
+        flags = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(flags[name] and (self.learns is None or name in self.learns))
+        try:
+            yield
+        finally:
+            for name, parameter in self.module.named_parameters():
+                parameter.requires_grad_(flags[name])
+
+    def train(self) -> None:
+        """Put what learns in train mode."""
+        self.adapters.train()
+        self.module.train()
+        if self.learns is None:
+            return
+        for path, part in self.module.named_modules():
+            own = [f"{path}.{name}".removeprefix(".") for name in part._parameters]
+            if own and not self.learns.intersection(own):
+                part.training = False
+
+    def eval(self) -> None:
+        """Put everything in eval mode."""
+        self.adapters.eval()
+        self.module.eval()
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the output, and the adapted outputs of the watched layers."""
+        if self.segment is None and not self.pairs:
+            return self.module(inputs), []
+        segment = self.segment or Segment()
+        output, maps = segment.run(self.module, inputs, [pair.student for pair in self.pairs])
+        adapted = zip(self.pairs, self.adapters, strict=True)
+        return output, [adapter(maps[pair.student.path]) for pair, adapter in adapted]
+
+    def compare(self, maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return the pairs of maps that a loss compares, in float32."""
+        both = zip(self.pairs, maps, teacher, strict=True)
+        return [compared(pair, student.float(), taught) for pair, student, taught in both]
+
+    def state(self) -> dict[str, Any]:
+        """Return all weights."""
+        return {"weights": self.module.state_dict(), "adapters": self.adapters.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to weights that `state` returned."""
+        load_exactly(self.module, state["weights"])
+        load_exactly(self.adapters, state["adapters"])

@@ -1,0 +1,86 @@
+"""Stagewise distillation (Kulkarni, Panchi, Raparthy and Chiddarwar, 2021, arXiv:1911.06786)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, UsageError, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool import Network, Pair, Run, Step
+
+
+class Stagewise(Distiller):
+    """Teach one stage after the other to make the teacher's maps, then the head the classes (Kulkarni et al., 2021).
+
+    With f_s and g_s the maps that student and teacher make at the end of stage s = 1 .. n, stage s is trained on
+    mean((f_s - g_s)^2) over batch, channels and positions, while all stages before it stay as they are, statistics of
+    batch-norm included; the epoch that validates best by that loss is carried into the next stage. Then the head, all
+    that follows stage n, is trained on the cross-entropy against the labels, and the epoch with the best validation
+    accuracy is the result. Each of the n + 1 phases takes ``--epochs``. Where maps differ in shape, a 1x1 convolution
+    (and interpolation) is learnt with the stage and thrown away; with equal shapes there is none, as in the paper.
+
+    What a frozen stage and the teacher make of each image is computed once and kept in the run, so that an epoch costs
+    the stage that learns. The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs a stage.
+    """
+
+    taps: tuple[str, ...] | None = option(
+        None, help="layers at the end of each stage, STUDENT=TEACHER or one name for both; unset: they are found"
+    )
+
+    def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
+        """Train the stages, then the head, and return the student."""
+        from kdtool import parts_of
+
+        self.check_student(named=student is not None, refined=False)
+        assert student is not None
+        pairs = paired(student, teacher, self.taps)
+        *stages, head = parts_of(student, [pair.student for pair in pairs])
+        for number, (pair, stage) in enumerate(zip(pairs, stages, strict=True), start=1):
+            if not stage.learns:
+                raise UsageError(f"--taps: nothing learns between {pair.student.path} and the tap before it")
+            objective = Mimic(taps=(f"{pair.student.path}={pair.teacher.path}",))
+            student = run.fit(f"stage {number}", student, teacher=teacher, objective=objective, part=stage).network
+        return run.fit("head", student, part=head).network
+
+
+class Mimic(Distiller):
+    """Match the teacher's maps: the sum over the taps of mean((f - g)^2)."""
+
+    logits: ClassVar[bool] = False
+    validates: ClassVar[str] = "loss"
+
+    taps: tuple[str, ...] | None = option(None, help="layers to compare")
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the named layers."""
+        from kdtool import pairs_of
+
+        return pairs_of(student, teacher, self.taps)
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        import torch
+        from torch.nn import functional as F
+
+        return torch.stack([F.mse_loss(student, teacher) for student, teacher in step.maps]).sum()
+
+
+def paired(student: Network, teacher: Network, taps: Sequence[str] | None) -> Sequence[Pair]:
+    """Return the pairs that are named, else the ends of all stages at which the student can be cut."""
+    from kdtool import cuttable, pairs_of
+
+    pairs = pairs_of(student, teacher, taps)
+    if taps is not None:
+        return pairs
+    left = cuttable(student, [pair.student for pair in pairs])
+    return [pair for pair in pairs if pair.student in left]
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [Stagewise]

@@ -1,0 +1,72 @@
+"""Rows on disk: read as they were written, within a limit, and without trouble when the disk is full."""
+
+import errno
+import os
+
+import torch
+
+from kdtool.cache import Cache
+
+
+def filled(cache, name, rows):
+    array = cache.create(name, tuple(rows.shape), torch.float16)
+    order = torch.randperm(len(rows))
+    kept = torch.empty_like(rows)
+    for chunk in order.split(3):
+        kept[chunk] = array.write(chunk, rows[chunk])
+    array.close()
+    return kept
+
+
+def test_rows_are_read_as_they_were_returned_when_written(tmp_path):
+    cache = Cache(tmp_path / "cache", 10**6)
+    rows = torch.randn(10, 4, 2)
+    kept = filled(cache, "a", rows)
+    assert cache.ready("a")
+    torch.testing.assert_close(kept, rows, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(kept, rows)  # rounded to float16 either way
+    order = torch.tensor([7, 0, 7])
+    assert torch.equal(cache.open("a").read(order), kept[order])
+
+
+def test_an_array_is_not_ready_before_it_is_whole(tmp_path):
+    cache = Cache(tmp_path, 10**6)
+    array = cache.create("a", (4, 2), torch.float32)
+    array.write(torch.arange(4), torch.ones(4, 2))
+    assert not cache.ready("a")
+    array.close()
+    assert cache.ready("a")
+
+
+def test_the_limit_holds_and_what_is_idle_gives_way(tmp_path):
+    rows = torch.zeros(100, 10)  # 2,000 bytes and a header
+    first = Cache(tmp_path, 5000)
+    filled(first, "a", rows)
+    filled(first, "b", rows)
+    assert first.create("c", (100, 10), torch.float16) is None  # a and b are in use here
+    later = Cache(tmp_path, 5000)
+    later.open("b")
+    filled(later, "c", rows)
+    assert [later.ready(name) for name in "abc"] == [False, True, True]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5000
+
+
+def test_a_number_beyond_float16_is_not_cached(tmp_path):
+    cache = Cache(tmp_path, 10**6)
+    array = cache.create("a", (2, 1), torch.float16)
+    rows = torch.tensor([[1.0], [1e6]])
+    assert torch.equal(array.write(torch.arange(2), rows), rows)
+    array.close()
+    assert not cache.ready("a")
+
+
+def test_a_full_disk_is_said_once_and_the_work_goes_on(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    cache = Cache(tmp_path, 10**6)
+    assert cache.create("a", (4, 2), torch.float32) is None
+    assert cache.create("b", (4, 2), torch.float32) is None
+    assert capsys.readouterr().err.count("no room for a cache (No space left on device)") == 1
+    assert list(tmp_path.iterdir()) == []
