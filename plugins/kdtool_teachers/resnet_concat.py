@@ -9,16 +9,6 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
-# Blocks in layer1 to layer4; the name's number counts the stem, two convolutions a block and one head.
-BLOCKS = {
-    "resnet10-concat-head": (1, 1, 1, 1),
-    "resnet14-concat-head": (1, 1, 2, 2),
-    "resnet18-concat-head": (2, 2, 2, 2),
-    "resnet20-concat-head": (2, 2, 3, 2),
-    "resnet26-concat-head": (3, 3, 3, 3),
-    "resnet34-concat-head": (3, 4, 6, 3),
-}
-
 
 class ConcatPool(nn.Module):
     """Concatenate the maximum and the mean of every map: [batch, c, h, w] to [batch, 2c, 1, 1]."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Error, Source, hookimpl
+from kdtool import Error, Source, hookimpl, nearest
 from kdtool_teachers.names import unknown
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Timm(Source):
         import timm
 
         about = self._about(network)
+        if not _classifies(network):
+            raise self._no_classifier(network)
         options: dict[str, Any] = {"num_classes": classes, "in_chans": in_channels}
         # timm's own mark of the networks that are built for one size and take it as an argument.
         if about.fixed_input_size:
@@ -64,10 +67,17 @@ class Timm(Source):
                     f"timm:{network}: cannot be had with pretrained weights for {shape} ({reason}); without a "
                     "connection give a downloaded file with --weights"
                 ) from error
-            raise Error(f"timm:{network}: cannot be built for {shape} ({reason})") from error
+            made_for = "x".join(str(size) for size in about.input_size)
+            raise Error(
+                f"timm:{network}: cannot be built for {shape} ({reason}); timm made it for {made_for} pixels"
+            ) from error
         if getattr(module, "num_classes", classes) != classes:
-            raise Error(f"timm:{network}: is no classifier (timm has it as a feature extractor alone)")
+            raise self._no_classifier(network)
         return module.eval()
+
+    def _no_classifier(self, network: str) -> Error:
+        others = nearest(network, [other for other in self.networks() if other != network and _classifies(other)])
+        return Error(f"timm:{network}: is no classifier (timm has it as a feature extractor alone){others}")
 
     def _about(self, network: str) -> Any:
         """Return timm's description of a network, ``timm.models.PretrainedCfg``."""
@@ -81,6 +91,17 @@ class Timm(Source):
         if tag and not timm.is_model_pretrained(network):
             raise unknown(self.name, network, [architecture, *timm.list_pretrained(f"{architecture}.*")])
         return timm.get_pretrained_cfg(network)
+
+
+def _classifies(network: str) -> bool:
+    """Whether the class that timm says it builds, where it says one, can be given a classifier.
+
+    Building it to find out takes some of the encoders a quarter of a minute.
+    """
+    import timm
+
+    built = inspect.signature(timm.models.model_entrypoint(network.partition(".")[0])).return_annotation
+    return not isinstance(built, type) or built is inspect.Signature.empty or hasattr(built, "reset_classifier")
 
 
 @hookimpl

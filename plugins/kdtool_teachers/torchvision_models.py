@@ -60,7 +60,10 @@ class Torchvision(Source):
         except (ValueError, AssertionError) as error:
             # ViT and MaxViT cut the image into parts and check the size when they are built.
             reason = " ".join(str(error).split())
-            raise Error(f"torchvision:{network}: cannot be built for --image-size {image_size} ({reason})") from error
+            raise Error(
+                f"torchvision:{network}: cannot be built for --image-size {image_size} ({reason}); "
+                f"it was made for {self.defaults(network)['image_size']}"
+            ) from error
         adapt_input(module, in_channels)
         if pretrained:
             load_pretrained(module, network)

@@ -61,8 +61,25 @@ def test_unknown_names(name, message):
             call(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [("mobilenetv5_300m_enc", "mobilenetv5_300m"), ("qwen3_vit_88m_enc", "qwen3_vit_88m")]
+)
+def test_what_is_no_classifier_is_refused_before_it_is_built(name, other, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", None)
+    with pytest.raises(Error, match=rf"{name}: is no classifier .*; did you mean .*{other}\b"):
+        build(name)
+
+
+def test_what_turns_out_to_be_no_classifier_is_refused(monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: torch.nn.Identity().requires_grad_(False))
+    monkeypatch.setattr(torch.nn.Identity, "num_classes", 0, raising=False)
+    with pytest.raises(Error, match="resnet18: is no classifier"):
+        build("resnet18")
+
+
 def test_an_input_that_does_not_fit():
-    with pytest.raises(Error, match=r"cannot be built for 7 classes and 3x2x2 pixels") as raised:
+    expected = r"cannot be built for 7 classes and 3x2x2 pixels .*; timm made it for 3x224x224 pixels"
+    with pytest.raises(Error, match=expected) as raised:
         build("gcvit_xxtiny", image_size=2)
     assert "\n" not in str(raised.value)
 
