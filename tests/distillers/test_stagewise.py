@@ -15,7 +15,7 @@ from kdtool.structure.taps import stage_taps
 from kdtool.training import Step
 from kdtool_distillers.stagewise import Mimic
 
-NETWORK = {"image_size": 16, "in_channels": 1, "stem": "small"}
+NETWORK = {"image_size": 16, "in_channels": 1}
 SHORT = {"epochs": 1, "subset": 0.2, "device": "cpu", "precision": "fp32", "batch_size": 32}
 
 
@@ -44,9 +44,9 @@ def test_the_loss_by_hand():
 
 
 def test_a_stage_is_trained_on_its_own_map(teacher, tmp_path):
-    student = distil(teacher, tmp_path / "s.pt", refiner={"name": "depth", "keep": (1, 1, 1, 1)})
+    student = distil(teacher, tmp_path / "s.pt", refiner={"name": "depth", "keep": (1, 1, 1)})
     told = phases(tmp_path / "s.run")
-    assert list(told) == ["stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "head"]
+    assert list(told) == ["stage 1", "stage 2", "stage 3", "stage 4", "head"]
     # The validation loss of the last stage, from the two networks themselves.
     data = kdtool.load(teacher)
 
@@ -59,7 +59,7 @@ def test_a_stage_is_trained_on_its_own_map(teacher, tmp_path):
             for segment in segments(network, stage_taps(network))[:-1]:
                 x, _ = segment.run(network.module, x)
         maps.append(x)
-    assert told["stage 5"]["val_loss"] == pytest.approx(F.mse_loss(*maps).item(), rel=1e-2)
+    assert told["stage 4"]["val_loss"] == pytest.approx(F.mse_loss(*maps).item(), rel=1e-2)
 
 
 def test_finished_stages_stay_bit_for_bit(teacher, tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_finished_stages_stay_bit_for_bit(teacher, tmp_path, monkeypatch):
         return done
 
     monkeypatch.setattr(kdtool.Run, "fit", watched)
-    distil(teacher, tmp_path / "s.pt", refiner={"name": "depth", "keep": (1, 1, 1, 1)})
+    distil(teacher, tmp_path / "s.pt", refiner={"name": "depth", "keep": (1, 1, 1)})
     for name, part, before, after in seen:
         owners = {path.rpartition(".")[0] for path in part.learns}
         changed = {key.rpartition(".")[0] for key in after if not torch.equal(before[key], after[key])}
@@ -90,7 +90,7 @@ def test_cached_and_uncached_agree(teacher, tmp_path):
 
 
 def test_a_cut_run_goes_on_bit_for_bit(teacher, tmp_path, monkeypatch):
-    options = {"refiner": {"name": "depth", "keep": (1, 1, 1, 1)}, "epochs": 2, "views": 1}
+    options = {"refiner": {"name": "depth", "keep": (1, 1, 1)}, "epochs": 2, "views": 1}
     whole = distil(teacher, tmp_path / "whole.pt", **options)
     log = kdtool.Run.log
 
@@ -117,7 +117,7 @@ def test_taps_by_hand(teacher, tmp_path):
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        (("relu1=layer9",), r"torchvision:resnet18: has no layer 'layer9'"),
+        (("relu1=layer9",), r"kdtool:resnet20: has no layer 'layer9'"),
         (("rel1=layer1",), r"kdtool:lenet-5: has no layer 'rel1'; did you mean .*relu1"),
         (None, r"the student has 3 stages .* and the teacher .* --taps"),
     ],

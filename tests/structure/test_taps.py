@@ -29,7 +29,7 @@ def test_a_resnet_has_the_five_maps_of_the_paper():
     ("spec", "size", "paths"),
     [
         ("torchvision:mobilenet_v2", 64, [f"features.{number}" for number in (0, 1, 3, 6, 13, 18)]),
-        ("timm:convnext_atto", 64, ["stem", "stages.0", "stages.1", "stages.2", "norm_pre"]),
+        ("timm:convnext_atto", 64, ["stem", "stages.0", "stages.1", "stages.2", "stages.3"]),
         ("timm:vit_tiny_patch16_224", 64, ["patch_embed", "norm"]),
         ("kdtool:conv4-fc2", 32, ["relu2", "relu4"]),
     ],
