@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kdtool.budget import Budget
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.hookspecs import hookimpl
 from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source, make
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from kdtool.data import RawData, RawSplit
     from kdtool.latency import measure_latency
     from kdtool.run import Run
+    from kdtool.sources import check_name, create_like
+    from kdtool.structure.compound import reach_budget
     from kdtool.structure.depth import drop_blocks
+    from kdtool.structure.removal import remove_channels
     from kdtool.structure.stages import stages
     from kdtool.structure.width import halve_widths
     from kdtool.training import Step
@@ -33,7 +37,9 @@ _LAZY = {
     "RawSplit": "kdtool.data",
     "Run": "kdtool.run",
     "Step": "kdtool.training",
+    "check_name": "kdtool.sources",
     "compare": "kdtool.api",
+    "create_like": "kdtool.sources",
     "distill": "kdtool.api",
     "drop_blocks": "kdtool.structure.depth",
     "evaluate": "kdtool.api",
@@ -43,13 +49,16 @@ _LAZY = {
     "load": "kdtool.api",
     "measure_latency": "kdtool.latency",
     "prune": "kdtool.api",
+    "reach_budget": "kdtool.structure.compound",
     "refine": "kdtool.api",
+    "remove_channels": "kdtool.structure.removal",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
 }
 
 __all__ = [
     "Architecture",
+    "Budget",
     "Checkpoint",
     "Dataset",
     "Distiller",
@@ -64,7 +73,9 @@ __all__ = [
     "Source",
     "Step",
     "UsageError",
+    "check_name",
     "compare",
+    "create_like",
     "distill",
     "drop_blocks",
     "evaluate",
@@ -79,7 +90,9 @@ __all__ = [
     "nested",
     "option",
     "prune",
+    "reach_budget",
     "refine",
+    "remove_channels",
     "stages",
     "teacher",
 ]

@@ -70,6 +70,8 @@ class Refiner(Method):
     """Make a smaller structure of a network."""
 
     kind: ClassVar[str] = "refiners"
+    must_shrink: ClassVar[bool] = True
+    """Whether a result that is no smaller is an error; not so where the user names the result."""
 
     init: str = option(
         "fresh",
