@@ -74,14 +74,15 @@ def create(
         "in_channels": options.in_channels or (data.spec.in_channels if data else made_for["in_channels"]),
         "image_size": options.image_size or (data.spec.image_size if data else made_for["image_size"]),
     }
+    stem = options.stem or "default"
+    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
+    architecture.origin()  # before a network is built that no memory holds
     torch.manual_seed(derive(seed, "init", spec))
     module = source.build(name, **shape, pretrained=pretrained)
-    stem = options.stem or "default"
     if stem == "small":
         module = small_stem(module)
     if weights is not None:
         fit_weights(module, read_weights(weights))
-    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
     network = Network(architecture, module.eval())
     check_forward(network)
     return network

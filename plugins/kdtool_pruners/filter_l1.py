@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Distiller, Pruner, hookimpl, nested, option
+from kdtool import Pruner, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +30,6 @@ class FilterL1(Pruner):
     round_to: int = option(
         16, minimum=1, help="layers keep multiples of this many channels; 16 is what onnxruntime likes"
     )
-    teacher: bool = option(True, help="retrain with the unpruned model as teacher, or with the labels alone")
-    objective: Distiller = nested("distillers", "kd", help="loss of the retraining with a teacher")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a smaller, retrained copy."""
@@ -41,11 +39,7 @@ class FilterL1(Pruner):
             network, ratio=self.ratio, importance=filter_norms, of=self.of, scope=self.scope, round_to=self.round_to
         )
         run.entry["reached"] = removal.as_data()
-        if run.training.epochs == 0:
-            return removal.network
-        taught = teacher if self.teacher else None
-        objective = self.objective if taught is not None else None
-        return run.fit("retrain", removal.network, teacher=taught, objective=objective).network
+        return self.retrain(run, removal.network, teacher)
 
 
 def filter_norms(group: Any) -> Tensor:
