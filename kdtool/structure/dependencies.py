@@ -11,7 +11,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -134,6 +134,37 @@ def _is_final(node: Any, member: Member | None) -> bool:
     return not node.outputs and (member is None or member.role != "inputs")
 
 
+class _Channels:
+    """Channels that an edge leads to, each with its root; the same object goes on where they stay the same."""
+
+    def __init__(self, indices: list[Any]) -> None:
+        self.indices = [one for one in indices if one.root_idx is not None]
+
+    @cached_property
+    def roots(self) -> dict[int, int]:
+        """The root of each channel, in the order of the channels; of two roots the first."""
+        first: dict[int, int] = {}
+        for one in self.indices:
+            first.setdefault(one.idx, one.root_idx)
+        return dict(sorted(first.items()))
+
+    def beyond(self, edge: Any) -> _Channels:
+        """Return what these are behind an edge."""
+        mapped = self.indices
+        for mapping in edge.index_mapping:
+            mapped = mapping(mapped) if mapping is not None else mapped
+        return self if mapped is self.indices else _Channels(mapped)
+
+    def without(self, held: dict[int, int]) -> _Channels:
+        """Return those that are not held yet."""
+        return self if not held else _Channels([one for one in self.indices if one.idx not in held])
+
+    def within(self, size: int) -> bool:
+        """Whether all of them are among so many."""
+        known = list(self.roots)
+        return known[0] >= 0 and known[-1] < size
+
+
 def _reached(graph: Any, layer: nn.Module, function: Any, limits: Limits) -> list[tuple[Any, dict[int, int]]] | None:
     """Return the edges over which a layer's output channels are reached, with each one's channels and their roots.
 
@@ -143,28 +174,28 @@ def _reached(graph: Any, layer: nn.Module, function: Any, limits: Limits) -> lis
     start = Dependency(function, function, source=node, target=node)
     size = graph.get_out_channels(node)
     found: dict[tuple[int, Any], tuple[Any, dict[int, int]]] = {}
-    stack: list[tuple[Any, list[Any]]] = [(start, [_HybridIndex(i, i) for i in range(size)])]
+    stack: list[tuple[Any, _Channels]] = [(start, _Channels([_HybridIndex(i, i) for i in range(size)]))]
     while stack:
         limits.check()
-        edge, indices = stack.pop()
-        _, held = found.setdefault((id(edge.target), edge.handler), (edge, {}))
-        fresh = [one for one in indices if one.idx not in held and one.root_idx is not None]
-        held.update((one.idx, one.root_idx) for one in reversed(fresh))
-        if not fresh:
+        edge, channels = stack.pop()
+        key = (id(edge.target), edge.handler)
+        first, held = found.get(key, (edge, {}))
+        fresh = channels.without(held)
+        if not fresh.indices:
             continue
-        if not _within(graph, edge, fresh):
+        found[key] = (first, fresh.roots if not held else dict(sorted({**held, **fresh.roots}.items())))
+        if not fresh.within(_size(graph, edge)):
             return None
         for further in edge.target.dependencies:
             if further.is_triggered_by(edge.handler):
-                mapped = fresh
-                for mapping in further.index_mapping:
-                    mapped = mapping(mapped) if mapping is not None else mapped
-                if mapped:
+                mapped = fresh.beyond(further)
+                if mapped.indices:
                     stack.append((further, mapped))
-    return [(edge, dict(sorted(held.items()))) for edge, held in found.values() if held]
+    return list(found.values())
 
 
-def _within(graph: Any, edge: Any, indices: list[Any]) -> bool:
+def _size(graph: Any, edge: Any) -> int:
+    """Return how many channels there are where an edge leads."""
     node = edge.target
     size: int
     if isinstance(node.module, MIXING):
@@ -173,7 +204,7 @@ def _within(graph: Any, edge: Any, indices: list[Any]) -> bool:
     else:
         # What reshapes has other channels before it than behind it.
         size = max(graph.get_in_channels(node) or _MOST, graph.get_out_channels(node) or _MOST)
-    return all(0 <= one.idx < size for one in indices)
+    return size
 
 
 def _member(graph: Any, edge: Any, indices: dict[int, int]) -> Member | None:
