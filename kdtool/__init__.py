@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kdtool.budget import Budget
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.hookspecs import hookimpl
 from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source, make
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from kdtool.data import RawData, RawSplit
     from kdtool.latency import measure_latency
     from kdtool.run import Run
+    from kdtool.sources import check_name, create_like
+    from kdtool.structure.compound import reach_budget
     from kdtool.structure.depth import drop_blocks
+    from kdtool.structure.removal import remove_channels
     from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
     from kdtool.structure.taps import Tap, stage_taps
@@ -30,16 +34,18 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Architecture": "kdtool.architecture",
-    "Network": "kdtool.architecture",
     "Checkpoint": "kdtool.checkpoint",
-    "RawData": "kdtool.data",
-    "RawSplit": "kdtool.data",
+    "Network": "kdtool.architecture",
     "Pair": "kdtool.adapters",
     "Part": "kdtool.structure.segment",
+    "RawData": "kdtool.data",
+    "RawSplit": "kdtool.data",
     "Run": "kdtool.run",
     "Step": "kdtool.training",
     "Tap": "kdtool.structure.taps",
+    "check_name": "kdtool.sources",
     "compare": "kdtool.api",
+    "create_like": "kdtool.sources",
     "cuttable": "kdtool.structure.segment",
     "distill": "kdtool.api",
     "drop_blocks": "kdtool.structure.depth",
@@ -52,7 +58,9 @@ _LAZY = {
     "pairs_of": "kdtool.adapters",
     "parts_of": "kdtool.structure.segment",
     "prune": "kdtool.api",
+    "reach_budget": "kdtool.structure.compound",
     "refine": "kdtool.api",
+    "remove_channels": "kdtool.structure.removal",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
@@ -60,6 +68,7 @@ _LAZY = {
 
 __all__ = [
     "Architecture",
+    "Budget",
     "Checkpoint",
     "Dataset",
     "Distiller",
@@ -77,7 +86,9 @@ __all__ = [
     "Step",
     "Tap",
     "UsageError",
+    "check_name",
     "compare",
+    "create_like",
     "cuttable",
     "distill",
     "drop_blocks",
@@ -95,7 +106,9 @@ __all__ = [
     "pairs_of",
     "parts_of",
     "prune",
+    "reach_budget",
     "refine",
+    "remove_channels",
     "stage_taps",
     "stages",
     "teacher",

@@ -137,10 +137,15 @@ _VALID: dict[str, Callable[[Any], bool]] = {
 
 @dataclass
 class Network:
-    """A module with the plain data from which it can be rebuilt."""
+    """A module, in eval mode, with the plain data from which it can be rebuilt."""
 
     architecture: Architecture
     module: nn.Module
+
+    def __post_init__(self) -> None:
+        # Some layers (LeViT's attention) remember in eval mode what they made of their weights, until they train:
+        # what was remembered before an edit must not outlive it.
+        self.module.train().eval()
 
 
 def skeleton(architecture: Architecture) -> nn.Module:

@@ -11,10 +11,9 @@ from kdtool.checkpoint import Checkpoint, read
 from kdtool.data import Data, open_data, open_spec
 from kdtool.errors import Error, UsageError
 from kdtool.methods import Refiner
-from kdtool.progress import say
 from kdtool.refining import refined
-from kdtool.settings import DataOptions, NetworkOptions
-from kdtool.sources import create, parse
+from kdtool.settings import DataOptions
+from kdtool.sources import create_like, parse
 
 
 def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
@@ -78,23 +77,7 @@ def student_for(
         origin = load(student)
         _check_pair(parent, origin.network, str(origin.path or student))
         return origin.network, origin
-    taught = parent.architecture
-    shape = NetworkOptions(
-        classes=taught.classes,
-        in_channels=taught.input[0],
-        image_size=taught.input[1],
-        stem=stem or taught.options.get("stem"),
-    )
-    try:
-        return create(student, options=shape, data=None, seed=seed), None
-    except UsageError:  # there is no such network
-        raise
-    except Error:
-        if stem is not None or shape.stem != "small":
-            raise
-    # The teacher's stem was made small and this student has none that can be: take it as it is.
-    say(f"{student}: keeps its own stem (it has none that --stem small knows)")
-    return create(student, options=dataclasses.replace(shape, stem="default"), data=None, seed=seed), None
+    return create_like(student, parent.network, stem=stem, seed=seed), None
 
 
 def _check_pair(parent: Checkpoint, student: Network, name: str) -> None:

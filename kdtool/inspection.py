@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint
 from kdtool.engine import Engine
 from kdtool.errors import Error
@@ -15,17 +17,25 @@ from kdtool.evaluation import evaluate as evaluate_module
 from kdtool.evaluation import outputs
 from kdtool.inputs import data_for, load
 from kdtool.settings import Training
+from kdtool.structure.observation import output_shapes
 from kdtool.structure.size import measure
+from kdtool.structure.stages import stages_of
 
 Given = str | Path | Checkpoint
 
 
-def inspect(checkpoint: Given) -> dict[str, Any]:
+def inspect(checkpoint: Given, *, stages: bool = False) -> dict[str, Any]:
     """Return what a checkpoint is, as plain data.
 
     The keys are ``path``, ``source``, ``parameters``, ``nonzero``, ``macs`` (multiply-accumulates of one image),
     ``compression`` (parameters of the first teacher over its own), ``file_bytes``, ``classes``, ``input`` (channels,
     height, width), ``architecture``, ``data``, ``metrics`` and ``history`` (each entry's ``line`` is its command).
+    With ``stages`` there is a list of that name as well, empty where the network has none: each stage's ``name``,
+    ``blocks`` (paths, that of the head first), ``parameters`` (of each block), whether it is ``dense``, and
+    ``output``, the shape of what it returns for one image (None where that is not known).
+
+    Raises:
+        Error: ``checkpoint`` cannot be read, or its stages cannot be found.
     """
     found = load(checkpoint)
     size = measure(found.network)
@@ -41,7 +51,15 @@ def inspect(checkpoint: Given) -> dict[str, Any]:
         "data": found.data.as_data() if found.data else None,
         "metrics": found.metrics,
         "history": plain(found.history),
+        **({"stages": _stages(found.network)} if stages else {}),
     }
+
+
+def _stages(network: Network) -> list[dict[str, Any]]:
+    found = stages_of(network)
+    ends = {stage.name: stage.name if stage.dense else stage.blocks[-1] for stage in found}
+    outputs = output_shapes(network.module, network.architecture.input, ends.values())
+    return [{**plain(dataclasses.asdict(stage)), "output": outputs.get(ends[stage.name])} for stage in found]
 
 
 def plain(value: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import UsageError, nearest
-from kdtool.options import OptionInfo, Options, option
+from kdtool.options import OptionInfo, Options, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +71,8 @@ class Refiner(Method):
     """Make a smaller structure of a network."""
 
     kind: ClassVar[str] = "refiners"
+    must_shrink: ClassVar[bool] = True
+    """Whether a result that is no smaller is an error; not so where the user names the result."""
 
     init: str = option(
         "fresh",
@@ -147,13 +149,31 @@ class Distiller(Method):
 
 
 class Pruner(Method):
-    """Remove what is left over in a trained network."""
+    """Remove what is left over in a trained network, and retrain the rest."""
 
     kind: ClassVar[str] = "pruners"
+
+    teacher: bool = option(True, help="retrain with the unpruned model as teacher, or with the labels alone")
+    objective: Distiller = nested("distillers", "kd", help="loss of the retraining with a teacher")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return the pruned network; the given one is left as it is."""
         raise NotImplementedError
+
+    def retrain(
+        self,
+        run: Run,
+        pruned: Network,
+        teacher: Network | None,
+        constraint: Callable[[nn.Module], None] | None = None,
+    ) -> Network:
+        """Train what is left as the options say, and return it; ``constraint`` is called with the module after every
+        step. With 0 epochs it is returned as it is."""
+        if run.training.epochs == 0:
+            return pruned
+        taught_by = teacher if self.teacher else None
+        objective = self.objective if taught_by is not None else None
+        return run.fit("retrain", pruned, teacher=taught_by, objective=objective, constraint=constraint).network
 
 
 class Exporter(Method):

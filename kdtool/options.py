@@ -33,7 +33,9 @@ def option(
 ) -> Any:
     """Declare one option of a method; without a default it has to be given.
 
-    ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones.
+    ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones. The type is the field's:
+    int, float, bool, str, Path, a tuple of one of them, or a class with a class method ``parse``, such as `Budget`,
+    which makes a value of text or raises `UsageError`, and whose ``str`` is such text.
     """
     about = {
         "help": help,
@@ -103,6 +105,11 @@ class OptionInfo:
             value = float(value)
         if self.type is Path and isinstance(value, str):
             value = Path(value)
+        if _is_parsed(self.type) and isinstance(value, str | int | float) and not isinstance(value, bool):
+            try:
+                value = self.type.parse(str(value))  # type: ignore[attr-defined]
+            except UsageError as error:
+                raise UsageError(f"{self.flag}: {error}") from error
         if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
             raise UsageError(f"{self.flag}: expected {self.type.__name__}, got {value!r}")
         if self.choices and value not in self.choices:
@@ -191,16 +198,22 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
         )
     if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (Ellipsis,):
         many, hint = True, typing.get_args(hint)[0]
-    if hint not in (int, float, bool, str, Path):
-        raise TypeError(f"option {field.name}: {hint!r} is none of int, float, bool, str, Path, tuple[int, ...]")
+    if hint not in (int, float, bool, str, Path) and not _is_parsed(hint):
+        raise TypeError(
+            f"option {field.name}: {hint!r} is none of int, float, bool, str, Path, tuple[int, ...], and has no parse()"
+        )
     required = field.default is REQUIRED
     default = None if required else field.default
     return OptionInfo(field.name, hint, default, required=required, optional=optional, many=many, **about)
 
 
+def _is_parsed(kind: Any) -> bool:
+    return isinstance(kind, type) and callable(getattr(kind, "parse", None))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Options):
         return {"name": getattr(type(value), "name", ""), **value.as_data()}
-    if isinstance(value, Path):
+    if isinstance(value, Path) or _is_parsed(type(value)):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value

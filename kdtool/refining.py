@@ -12,14 +12,14 @@ from kdtool.structure.size import measure
 
 
 def refined(refiner: Refiner, network: Network, *seed: object) -> Network:
-    """Return a smaller network, whose fresh weights depend on ``seed`` alone.
+    """Return the refiner's network, whose fresh weights depend on ``seed`` alone.
 
     Raises:
         Error: the network cannot be made smaller this way.
     """
     torch.manual_seed(derive("refine", *seed))
     smaller = refiner.refine(network)
-    if measure(smaller)["parameters"] >= measure(network)["parameters"]:
+    if refiner.must_shrink and measure(smaller)["parameters"] >= measure(network)["parameters"]:
         raise Error(
             f"{network.architecture.spec}: {refiner.name} makes it no smaller (every width is at its least"
             ", or there is nothing left to drop); use another refiner or fewer iterations"

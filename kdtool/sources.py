@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kdtool.data import Data
 from kdtool.errors import Error, UsageError
 from kdtool.methods import Source, make
 from kdtool.plugins import names
+from kdtool.progress import say
 from kdtool.seeds import derive
 from kdtool.settings import NetworkOptions
 from kdtool.structure.stem import small_stem
@@ -72,17 +74,58 @@ def create(
         "in_channels": options.in_channels or (data.spec.in_channels if data else made_for["in_channels"]),
         "image_size": options.image_size or (data.spec.image_size if data else made_for["image_size"]),
     }
+    stem = options.stem or "default"
+    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
+    architecture.origin()  # before a network is built that no memory holds
     torch.manual_seed(derive(seed, "init", spec))
     module = source.build(name, **shape, pretrained=pretrained)
-    stem = options.stem or "default"
     if stem == "small":
         module = small_stem(module)
     if weights is not None:
         fit_weights(module, read_weights(weights))
-    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
     network = Network(architecture, module.eval())
     check_forward(network)
     return network
+
+
+def check_name(spec: str) -> None:
+    """Check that there is a network ``SOURCE:NAME``, without building it.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such source, option or network; the nearest names are told.
+    """
+    source, name = parse(spec)
+    source.defaults(name)
+
+
+def create_like(spec: str, network: Network, *, stem: str | None = None, seed: int | None = None) -> Network:
+    """Build ``SOURCE:NAME`` for the images and classes of another network.
+
+    Its stem is that network's too, or where it has none that can be made small, its own. Its weights depend on
+    ``seed``; without one they are drawn under the current random state.
+
+    Raises:
+        Error: there is no such network, or it cannot be had in that form.
+    """
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+    other = network.architecture
+    shape = NetworkOptions(
+        classes=other.classes,
+        in_channels=other.input[0],
+        image_size=other.input[1],
+        stem=stem or other.options.get("stem"),
+    )
+    try:
+        return create(spec, options=shape, data=None, seed=seed)
+    except UsageError:  # there is no such network
+        raise
+    except Error:
+        if stem is not None or shape.stem != "small":
+            raise
+    # The other network's stem was made small and this one has none that can be: take it as it is.
+    say(f"{spec}: keeps its own stem (it has none that --stem small knows)")
+    return create(spec, options=dataclasses.replace(shape, stem="default"), data=None, seed=seed)
 
 
 def check_forward(network: Network) -> None:

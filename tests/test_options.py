@@ -134,6 +134,40 @@ def test_as_data_is_json_and_makes_the_same_options_again() -> None:
     assert Everything(**json.loads(json.dumps(data))) == method
 
 
+class Length:
+    """A type of an option that is written in a way of its own: 3cm."""
+
+    def __init__(self, millimetres: int) -> None:
+        self.millimetres = millimetres
+
+    @classmethod
+    def parse(cls, text: str) -> Length:
+        if not text.endswith("cm"):
+            raise UsageError(f"{text!r} is no length, such as 3cm")
+        return cls(10 * int(text[:-2]))
+
+    def __str__(self) -> str:
+        return f"{self.millimetres // 10}cm"
+
+
+def test_a_type_may_bring_its_own_way_to_be_written() -> None:
+    class Measured(Options):
+        length: Length | None = option(None, help="x")
+        sides: tuple[Length, ...] = option((), help="x")
+
+    measured = Measured(length="3cm", sides=["1cm", Length(20)])  # type: ignore[arg-type,list-item]
+
+    assert info(Measured, "length").type is Length
+    assert measured.length is not None
+    assert measured.length.millimetres == 30
+    assert [side.millimetres for side in measured.sides] == [10, 20]
+    assert json.loads(json.dumps(measured.as_data())) == {"length": "3cm", "sides": ["1cm", "2cm"]}
+    assert Measured().as_data() == {"length": None, "sides": []}
+    for wrong in ("3", 3):
+        with pytest.raises(UsageError, match="^--length: '3' is no length, such as 3cm$"):
+            Measured(length=wrong)  # type: ignore[arg-type]
+
+
 def test_flag_has_dashes() -> None:
     class Dashed(Options):
         round_to: int = option(16, help="x")

@@ -44,10 +44,9 @@ def plan(given: Given) -> Step:
         return work.result
 
     def find_student() -> None:
-        from kdtool.sources import parse
+        from kdtool.sources import check_name
 
-        source, network = parse(student or "")
-        source.defaults(network)
+        check_name(student or "")
 
     return Step(
         "distill",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
 from kdtool.cli.common import checkpoints, json_option
@@ -14,7 +16,10 @@ EXAMPLES = """
 Examples:
   kdtool inspect student.pt
   kdtool inspect student.pt --json
+  kdtool inspect --stages teacher.pt
 """
+STAGES = {"name": "stage", "blocks": "blocks", "parameters": "parameters", "output": "output", "dense": "dense"}
+NO_STAGES = "no stages of residual or dense blocks that could be left out; to make it smaller, make it narrower: halve"
 
 
 def plan(given: Given) -> Step:
@@ -23,7 +28,8 @@ def plan(given: Given) -> Step:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        found = [api.inspect(path) for path in work.checkpoints]
+        wanted = {"stages": True} if given.params["stages"] else {}
+        found = [api.inspect(path, **wanted) for path in work.checkpoints]
         if given.params["as_json"]:
             return as_json(found[0] if len(found) == 1 else found)
         return "\n\n".join(map(described, found))
@@ -43,15 +49,37 @@ def described(about: dict[str, Any]) -> str:
     parts = [facts(rows)]
     if about["metrics"]:
         parts.append(table(SCORES, about["metrics"]))
+    if "stages" in about:
+        parts.append(_stages(about["stages"]))
     if about["history"]:
         parts.append("made by\n" + "\n".join(f"  {entry['line']}" for entry in about["history"]))
     return "\n\n".join(parts)
 
 
+def _stages(found: list[dict[str, Any]]) -> str:
+    rows = [
+        {
+            **stage,
+            "blocks": len(stage["blocks"]),
+            "parameters": sum(stage["parameters"]),
+            "output": "x".join(map(str, stage["output"] or ())),
+            "dense": stage["dense"] or None,
+        }
+        for stage in found
+    ]
+    return table(STAGES, rows) if rows else NO_STAGES
+
+
 command = StepCommand(
     "inspect",
     plan,
-    params=[checkpoints(), json_option()],
+    params=[
+        checkpoints(),
+        click.Option(
+            ["--stages"], is_flag=True, help="show the stages whose blocks refine --method depth can leave out"
+        ),
+        json_option(),
+    ],
     help="Show what a checkpoint is: structure, size, data, scores and the commands that made it.",
     epilog=EXAMPLES,
 )

@@ -46,7 +46,8 @@ class Value(click.ParamType):  # type: ignore[type-arg]
     def __init__(self, info: OptionInfo) -> None:
         """Take the type and the bounds of ``info``."""
         self.info = info
-        self.name = {int: "integer", float: "number", str: "text", Path: "path", bool: "bool"}[info.type]
+        names = {int: "integer", float: "number", str: "text", Path: "path", bool: "bool"}
+        self.name = names.get(info.type) or info.type.__name__.lower()
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Return the kind of value as the help shows it."""

@@ -97,6 +97,12 @@ def zeros_note(size: Mapping[str, Any]) -> str:
     return f"note: {zeros:,} weights are zero; gzip makes them small, but zeros do not run faster in onnxruntime"
 
 
+def reached_note(reached: Mapping[str, Any]) -> str:
+    """Return how much of what was asked for a pruner removed."""
+    text = f"removed {reached['removed']:.1%} of the {reached['of']}, asked for {reached['asked']:.1%}"
+    return f"{text}; the rest has to stay ({reached['capped']})" if "capped" in reached else text
+
+
 def tell_result(checkpoint: Any) -> None:
     """Say on stderr how a checkpoint came out: the models that its run kept, else its scores."""
     last = checkpoint.history[-1] if checkpoint.history else {}
@@ -104,5 +110,7 @@ def tell_result(checkpoint: Any) -> None:
         click.echo(table(MODELS, last["rows"]), err=True)
     elif checkpoint.metrics:
         click.echo(table(SCORES, checkpoint.metrics), err=True)
+    if last.get("reached"):
+        click.echo(reached_note(last["reached"]), err=True)
     if last.get("size") and zeros_note(last["size"]):
         click.echo(zeros_note(last["size"]), err=True)

@@ -15,6 +15,8 @@ Examples:
   kdtool refine teacher.pt
   kdtool refine teacher.pt --method halve --times 2
   kdtool refine teacher.pt --method depth --keep 1,1,2,2 --init inherit
+  kdtool refine teacher.pt --method width-depth --target-macs 0.25x
+  kdtool refine teacher.pt --method like --arch timm:resnet18
 """
 
 

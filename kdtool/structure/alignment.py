@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.structure.channels import noise, restricted, signature
-from kdtool.structure.flow import MIXING, Flow, is_channelwise, patched, positive
+from kdtool.structure.contraction import Contractions, alike
+from kdtool.structure.flow import LAYERS, Flow, is_channelwise, patched, positive
 
 
 def misaligned(module: nn.Module, shape: tuple[int, int, int], flow: Flow) -> list[str]:
@@ -27,28 +28,38 @@ def misaligned(module: nn.Module, shape: tuple[int, int, int], flow: Flow) -> li
     calls: Counter[str] = Counter()
 
     def stand_in(path: str, layer: nn.Module) -> Callable[..., Any] | None:
-        if not isinstance(layer, MIXING) and not is_channelwise(layer):
+        attention = isinstance(layer, nn.MultiheadAttention) and f"{path}.in_proj_weight" in flow.tensors
+        if not isinstance(layer, LAYERS) and not is_channelwise(layer) and not attention:
             return None
         forward = layer.forward
+        # Of PyTorch's attention it is the last layer that answers.
+        place = f"{path}.out_proj" if attention else path
+        compared = attention or path in flow.inputs or not isinstance(layer, LAYERS)
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            answer = flow.answers.get((path, calls[path])) if args else None
+            answer = flow.answers.get((place, calls[place])) if args else None
             if answer is None:
                 return forward(*args, **kwargs)
-            calls[path] += 1
+            calls[place] += 1
             x: Tensor = args[0]
-            if answer.inputs is not None and (path in flow.inputs or not isinstance(layer, MIXING)):
+            if answer.inputs is not None and compared:
                 given, meant = signature(x, answer.dim), answer.means[answer.inputs]
                 if given.shape != meant.shape or not torch.allclose(given, meant, rtol=1e-4, atol=1e-5):
                     wrong.append(path)
             count = answer.shape[0] // 2 if answer.paired else answer.shape[0]
-            y = restricted(noise(path, calls[path] - 1, (count, *answer.shape[1:])), answer.rows)
+            y = restricted(noise(place, calls[place] - 1, (count, *answer.shape[1:])), answer.rows)
             y = y.index_select(answer.dim, answer.outputs)
-            return torch.cat([y, y]) if answer.paired else y
+            y = torch.cat([y, y]) if answer.paired else y
+            return (y, None) if attention or isinstance(layer, nn.RNNBase) else y
 
         return run
 
+    products: list[tuple[float, int]] = []
+    watch = Contractions(module, lambda: None, lambda *one: products.append(one), paired=False)
     image = noise("", 0, (1, *shape))
-    with torch.no_grad(), positive(module), patched(module, stand_in):
+    with torch.no_grad(), positive(module, flow.cuts), watch, patched(module, stand_in):
         module(torch.cat([image, image]))
+    pairs = zip(flow.products, products, strict=False)
+    if len(products) != len(flow.products) or not all(alike(*one, *other) for one, other in pairs):
+        wrong.append("its attention")
     return wrong

@@ -16,7 +16,7 @@ def noise(path: str, call: int, shape: Sequence[int], salt: int = 0) -> Tensor:
     The numbers lie between 0.5 and 1: positive, so that no activation stops a difference.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{path} {call} {salt}".encode()))
-    return torch.rand(tuple(shape), generator=generator) * 0.5 + 0.5
+    return torch.rand(tuple(shape), generator=generator).mul_(0.5).add_(0.5)
 
 
 def difference(x: Tensor, dim: int | None = None) -> Tensor:
@@ -29,7 +29,7 @@ def difference(x: Tensor, dim: int | None = None) -> Tensor:
     if not x.is_floating_point():
         differs, vague = first != second, torch.zeros(first.shape, dtype=torch.bool)
     else:
-        change = (first - second).abs() / (first.abs() + second.abs()).clamp_min(1e-6)
+        change = (first - second).abs_().div_(first.abs().add_(second.abs()).clamp_min_(1e-6))
         differs = (change > 1e-2) | change.isnan()
         vague = (change > 1e-6) & ~differs
     if dim is None:

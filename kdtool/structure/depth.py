@@ -13,10 +13,11 @@ from kdtool.errors import Error, UsageError
 from kdtool.structure import trial
 from kdtool.structure.attributes import fit_attributes
 from kdtool.structure.edits import base_path, drop_modules
-from kdtool.structure.flow import trace
 from kdtool.structure.fresh import fill
+from kdtool.structure.passing import entangled
 from kdtool.structure.slicing import slice_tensors
 from kdtool.structure.stages import Stage, stages_of
+from kdtool.structure.tracing import trace
 
 
 def drop_blocks(
@@ -42,6 +43,7 @@ def drop_blocks(
     found = find_stages(network)
     counts = planned(architecture, found, keep, blocks, times)
     dropped = [path for stage, count in zip(found, counts, strict=True) for path in left_out(stage, count)]
+    _hold_the_others(network, found, set(dropped))
     module = copy.deepcopy(network.module).cpu().float().eval()
     dense = {path for stage in found if stage.dense for path in stage.blocks} & set(dropped)
     if dense:
@@ -67,11 +69,7 @@ def find_stages(network: Network) -> list[Stage]:
     Raises:
         Error: there are none.
     """
-    try:
-        found = stages_of(network)
-    except trial.FAILURES as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise Error(f"{network.architecture.spec}: its stages cannot be found ({reason}); use halve") from error
+    found = stages_of(network)
     if not found:
         raise Error(
             f"{network.architecture.spec}: has no stages of residual or dense blocks that could be left out; "
@@ -139,6 +137,26 @@ def left_out(stage: Stage, count: int) -> list[str]:
     rest = stage.blocks[1:]
     kept = {rest[i * len(rest) // (count - 1)] for i in range(count - 1)}
     return [block for block in rest if block not in kept]
+
+
+def _hold_the_others(network: Network, found: Sequence[Stage], dropped: set[str]) -> None:
+    """Check that no more than these blocks would go.
+
+    Raises:
+        Error: the network does more between its blocks than to run them.
+    """
+    rows: dict[str, list[list[str]]] = {}
+    for stage in found:
+        if not stage.dense:
+            here = rows.setdefault(stage.name, [])
+            for block in stage.blocks:
+                here[-1:] = [[*here[-1], block]] if block in dropped else [*here[-1:], [block]]
+    bad = entangled(network.module, network.architecture.input, rows)
+    if bad:
+        raise Error(
+            f"{network.architecture.spec}: leaving out blocks of {', '.join(sorted(bad))} would change more "
+            "than these blocks; keep all of them, or halve"
+        )
 
 
 def _lost(stage: Stage, count: int) -> int:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import Error
+from kdtool.structure.skip import leave_out
 
 _PLAIN = (bool, int, float)
 
 
 def drop_modules(module: nn.Module, paths: Iterable[str]) -> None:
-    """Delete modules, in place; what is left in a Sequential or ModuleList is numbered anew from 0.
+    """Leave out modules, in place: see `leave_out`.
 
     Raises:
         AttributeError: there is no module of that path.
@@ -27,13 +28,7 @@ def drop_modules(module: nn.Module, paths: Iterable[str]) -> None:
     # All are found before the first is renamed: the paths are those of the network before any deletion.
     found = [(module.get_submodule(parent), names) for parent, names in parents.items()]
     for container, names in found:
-        kept = [(name, child) for name, child in container._modules.items() if name not in names]
-        if isinstance(container, nn.Sequential | nn.ModuleList):
-            # Sequentials with names of their own keep them.
-            numbered = all(name.isdecimal() for name in container._modules)
-            kept = [(str(i) if numbered else name, child) for i, (name, child) in enumerate(kept)]
-        container._modules.clear()
-        container._modules.update(kept)
+        leave_out(container, names)
 
 
 def base_path(module: nn.Module, path: str, dropped: Iterable[str]) -> str:
@@ -75,8 +70,9 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 raise Error(f"{path}: a tensor of {tuple(tensor.shape)} does not fit one of {tuple(old.shape)}")
             new = torch.empty(tensor.shape, dtype=old.dtype)
             if isinstance(old, nn.Parameter):
-                # A parameter that stands in two places stays one parameter.
-                held[name] = renewed.setdefault(id(old), nn.Parameter(new, old.requires_grad))
+                # A parameter that stands in two places stays one parameter. It is set by its name, for recurrent
+                # layers hold their weights in a list as well.
+                setattr(owner, name, renewed.setdefault(id(old), nn.Parameter(new, old.requires_grad)))
             else:
                 owner._buffers[name] = new
 

@@ -22,6 +22,11 @@ def fill(module: nn.Module, base: nn.Module) -> None:
             tensor.copy_(part_of(old[path], tuple(tensor.shape)))
         scaled: set[int] = set()
         for path, layer in module.named_modules():
+            if isinstance(layer, nn.RNNBase):
+                # Their weights and biases are drawn with a variance of 1 / width.
+                wide = old[f"{path}.weight_hh_l0"].shape[1]
+                for parameter in layer.parameters(recurse=False):
+                    parameter.mul_(math.sqrt(wide / layer.hidden_size))
             if isinstance(layer, MIXING):
                 weight, whole = new[f"{path}.weight"], old[f"{path}.weight"]
                 if weight.data_ptr() not in scaled:

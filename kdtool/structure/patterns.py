@@ -7,16 +7,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdtool.structure.flow import is_depthwise
+from kdtool.structure.flow import MIXING, is_depthwise
 from kdtool.structure.slicing import heads_of
 
 
-def evenly(size: int, ratio: float, round_to: int = 1) -> Tensor:
+def evenly(size: int, ratio: float, round_to: int = 1, parts: int = 1) -> Tensor:
     """Return evenly spaced indices of ``ratio * size`` out of ``size``, rounded up to a multiple of ``round_to``.
 
     Without rounding the pattern of a smaller size is the beginning of that of a larger one, so that concatenated
-    and split dimensions keep the same channels.
+    and split dimensions keep the same channels. Of a size that divides into ``parts`` parts each keeps the same.
     """
+    if parts > 1 and size % parts == 0 and round_to % parts:
+        within = evenly(size // parts, ratio, math.ceil(round_to / parts))
+        return (torch.arange(parts)[:, None] * (size // parts) + within).flatten()
     if round_to == 1:
         edges = [math.ceil(i * ratio - 1e-9) for i in range(size + 1)]
         return torch.tensor([i for i in range(size) if edges[i + 1] > edges[i]], dtype=torch.long)
@@ -42,11 +45,9 @@ def uneven(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
                     ins_kept = evenly(part.groups, ratio) if ins_kept is None else ins_kept
                     found["", part.out_channels] = blocks(ins_kept, outs)
             elif not (_whole(ins, ratio) and _whole(outs, ratio)):
-                groups = evenly(part.groups, ratio)
-                found["", part.in_channels] = blocks(groups, ins)
-                found["", part.out_channels] = blocks(groups, outs)
-        heads, width = heads_of(part), getattr(part, "head_dim", None)
-        if heads is not None and type(width) is int and not _whole(width, ratio):
+                found["", part.in_channels], found["", part.out_channels] = _grouped(part.groups, ins, outs, ratio)
+        heads, width = heads_of(part), _head_width(part)
+        if heads is not None and width is not None and not _whole(width, ratio):
             within = evenly(width, ratio)
             for times in (1, 2, 3):
                 count = heads * times
@@ -54,6 +55,39 @@ def uneven(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
                     torch.arange(count)[:, None] * width + within
                 ).flatten()
     return found
+
+
+def _head_width(part: nn.Module) -> int | None:
+    """Return the width of an attention's head: what it calls so, or the share of a head in what it projects."""
+    width, heads = vars(part).get("head_dim"), heads_of(part)
+    if type(width) is int:
+        return width
+    linear = [child for child in part.children() if isinstance(child, nn.Linear)]
+    whole = {child.in_features for child in linear if child.in_features == child.out_features}
+    return whole.pop() // heads if heads and len(whole) == 1 and next(iter(whole)) % heads == 0 else None
+
+
+def _grouped(groups: int, ins: int, outs: int, ratio: float) -> tuple[Tensor, Tensor]:
+    """Return which inputs and outputs stay of groups that ``ratio`` does not divide: each group as narrow as can be
+    without a remainder, and as many groups as that leaves."""
+    common = math.gcd(ins, outs)
+    shares = [one for one in range(1, common + 1) if common % one == 0 and one * ratio <= 1 + 1e-9]
+    within = max(shares)
+    left = evenly(groups, ratio * within)
+    return tuple(  # type: ignore[return-value]
+        (left[:, None] * size + evenly(size, 1 / within)).flatten() for size in (ins, outs)
+    )
+
+
+def whole_ratios(module: nn.Module, ratio: float) -> list[float]:
+    """Return larger ratios at which some layer's width is whole, by how many layers' widths are.
+
+    Where widths are sums or halves of each other, ones that are whole go on being so. None is twice as large.
+    """
+    sizes = [layer.weight.shape[0] for layer in module.modules() if isinstance(layer, MIXING)]
+    found = {math.ceil(size * ratio - 1e-9) / size for size in sizes}
+    near = [one for one in found if ratio + 1e-9 < one < 2 * ratio]
+    return sorted(near, key=lambda one: (-sum(_whole(size, one) for size in sizes), one))
 
 
 def blocks(kept: Tensor, size: int) -> Tensor:

@@ -29,11 +29,23 @@ def measure(network: Network) -> dict[str, int]:
 
 def macs(module: nn.Module, shape: tuple[int, int, int]) -> int:
     """Return the multiply-accumulates of one image of ``shape`` (channels, height, width)."""
+    return int(_counted(module, shape).get_total_flops()) // 2
+
+
+def macs_of_parts(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Return the multiply-accumulates of one image in every part of a network that has any, by the part's path."""
+    counts = _counted(module, shape).get_flop_counts()
+    # Paths begin with the name of the network's class there.
+    return {path.partition(".")[2]: sum(found.values()) // 2 for path, found in counts.items() if "." in path}
+
+
+def _counted(module: nn.Module, shape: tuple[int, int, int]) -> FlopCounterMode:
     first = next(module.parameters(), torch.zeros(0))
     image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
-    with evaluating(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with evaluating(module), torch.no_grad(), counter:
         module(image)
-    return int(counter.get_total_flops()) // 2
+    return counter
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import Error
-from kdtool.structure.flow import MIXING, Flow, is_depthwise
+from kdtool.structure.flow import MIXING, Cuts, Flow, is_depthwise
+from kdtool.structure.recurrent import cut_recurrent, is_plain, outputs_of
 from kdtool.structure.select import ChannelSelect
 
 Widths = dict[int, set[int]]
@@ -35,6 +36,8 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
         here = widths.setdefault(path, {})
         if isinstance(part, MIXING):
             _slice_mixing(path, part, flow, keep, here)
+        elif isinstance(part, nn.RNNBase):
+            _slice_recurrent(path, part, flow, keep, here)
         elif isinstance(part, ChannelSelect):
             _slice_select(part, flow.inputs.get(path))
         else:
@@ -44,6 +47,7 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
                     continue
                 if full in flow.tensors:
                     if id(tensor) not in done:
+                        flow.cuts[full] = tuple(tensor.shape), flow.tensors[full]
                         _cut(part, name, flow.tensors[full], here)
                         done.add(id(part._parameters.get(name)))
                 else:
@@ -51,7 +55,7 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
     for path, part in module.named_modules():
         _add_head(path, part, widths)
     for path, part, name in loose:
-        _slice_loose(path, part, name, widths, keep)
+        _slice_loose(path, part, name, widths, keep, flow.cuts)
     return widths
 
 
@@ -104,6 +108,20 @@ def _slice_mixing(path: str, layer: nn.Module, flow: Flow, keep: Keep, here: Wid
         layer.in_features, layer.out_features = len(kept_in), len(kept_out)
     elif isinstance(layer, nn.modules.conv._ConvNd):
         layer.in_channels, layer.out_channels, layer.groups = len(kept_in), len(kept_out), groups
+
+
+def _slice_recurrent(path: str, layer: nn.RNNBase, flow: Flow, keep: Keep, here: Widths) -> None:
+    if not is_plain(layer):
+        raise Error(f"{path}: a recurrent layer with a projection, or whose images are not the first dimension")
+    kept, state = flow.inputs.get(path), flow.outputs.get(path)
+    if kept is None:
+        kept = keep(f"{path}.weight_ih_l0", 1, layer.input_size)
+    if state is None:
+        state = keep(f"{path}.weight_hh_l0", 1, layer.hidden_size)
+    every = outputs_of(layer, torch.arange(layer.hidden_size))
+    for old, new in ((layer.input_size, kept), (layer.hidden_size, state), (len(every), outputs_of(layer, state))):
+        here.setdefault(old, set()).add(len(new))
+    cut_recurrent(layer, kept, state)
 
 
 def _cut_groups(
@@ -159,7 +177,7 @@ def _cut(part: nn.Module, name: str, dims: dict[int, Tensor], here: Widths) -> N
         part.num_groups = math.gcd(part.num_groups, cut.shape[0])
 
 
-def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths], keep: Keep) -> None:
+def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths], keep: Keep, cuts: Cuts) -> None:
     """Cut a tensor that no layer of its own applies (an embedding, a scale, a bias of attention) by its sizes."""
     held: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
     tensor = held[name]
@@ -167,14 +185,20 @@ def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths
     if name in part._buffers and len(set(sides)) < len(sides):
         return  # a mask or a table of positions against positions
     full = f"{path}.{name}".removeprefix(".")
-    dims = {}
+    dims: dict[int, Tensor] = {}
+    places = near(path, widths)
+    # Of an embedding [1, positions, channels] the positions may happen to be a multiple of the channels.
+    exact = tensor.dim() > 2 and any(resized(size, places, (1,)) for size in sides)
     for dim, size in enumerate(tensor.shape):
         kept = keep(full, dim, size)
         if size == 1 or len(kept) == size:
             continue
-        new = resized(size, near(path, widths))
+        new = resized(size, places, (1,)) if exact else resized(size, places)
         if new is not None and new < size:
+            if tensor.dim() == 3 and tensor.shape[0] == 1:
+                dims.clear()  # [1, positions, channels]: as many positions as some layer has channels
             dims[dim] = kept if len(kept) == new else torch.arange(new) * size // new
+    cuts[full] = tuple(tensor.shape), dims
     _cut(part, name, dims, {})
 
 

@@ -28,12 +28,33 @@ def check(architecture: Architecture, module: nn.Module, edit: str) -> None:
     Raises:
         Error: the network does not run or does not return finite logits; the message names the network and ``edit``.
     """
+    failed = failure(architecture, module)
+    if failed is not None:
+        raise Error(f"{architecture.spec}: {edit}: it does not run afterwards ({failed[0]}); nothing was changed")
+
+
+def failure(architecture: Architecture, module: nn.Module) -> tuple[str, str] | None:
+    """Return why a network does not run, and the path of the module in which that showed; None where it does."""
     try:
         reason = _try(architecture, module)
     except FAILURES as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    if reason:
-        raise Error(f"{architecture.spec}: {edit}: it does not run afterwards ({reason}); nothing was changed")
+        return first_line(error), _where(module, error)
+    return (reason, "") if reason else None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _where(module: nn.Module, error: Exception) -> str:
+    """Return the path of the innermost of the network's own modules in whose code an error arose."""
+    paths = {id(part): path for path, part in module.named_modules() if not type(part).__module__.startswith("torch.")}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        found = paths.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
 
 
 def _try(architecture: Architecture, module: nn.Module) -> str | None:

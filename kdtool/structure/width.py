@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from kdtool.architecture import Architecture, Network, capture, skeleton
+from kdtool.architecture import Network, capture, skeleton
 from kdtool.errors import Error
-from kdtool.structure import trial
-from kdtool.structure.alignment import misaligned
-from kdtool.structure.attributes import fit_attributes
-from kdtool.structure.flow import Flow, trace
+from kdtool.structure.fixed import Fixed, fixed_dimensions, outline
+from kdtool.structure.flow import LAYERS
 from kdtool.structure.fresh import fill
-from kdtool.structure.patterns import evenly, uneven
-from kdtool.structure.slicing import heads_of, slice_tensors
-from kdtool.structure.unset import Unset
+from kdtool.structure.narrow import Cut, Failure, narrowed
+from kdtool.structure.patterns import whole_ratios
+from kdtool.structure.slicing import heads_of
 
-Fixed = set[tuple[str, int]]
-"""(path of a tensor, dimension) whose size follows from the classes or the images."""
+# What structures demand of a width: halves or quarters that are split apart.
+_PARTS = (2, 4)
+_MOST_RATIOS = 3
+# How many kinds of layers may be left as wide as they are before a network is given up.
+_MOST_PINNED = 4
 
 
 def halve_widths(
-    network: Network, *, ratio: float = 0.5, round_to: int = 1, times: int = 1, init: str = "fresh"
+    network: Network,
+    *,
+    ratio: float = 0.5,
+    round_to: int = 1,
+    times: int = 1,
+    init: str = "fresh",
+    scope: str = "all",
 ) -> Network:
     """Return a copy of the network in which every feature dimension of every layer has ``ratio`` of its size.
 
     Of each dimension the evenly spaced indices are kept, with 0.5 every second one; what an image's channels and the
-    classes demand stays. Sizes are rounded up, to multiples of ``round_to``. With ``init="fresh"`` the weights are
-    drawn anew under the current random state, as the network's designers start them; with ``"inherit"`` they are the
-    kept part of the old ones. ``times`` does it again and again.
+    classes demand stays. Sizes are rounded up, to multiples of ``round_to``, never below 1; where the exact ones do
+    not fit together (odd widths that are split in two), up to the next that do. ``times`` is that with
+    ``ratio ** times``. With ``scope="inner"`` only the widths inside of residual blocks change. With ``init="fresh"``
+    the weights are drawn anew under the current random state, as the network's designers start them; with
+    ``"inherit"`` they are the kept part of the old ones, of the strongest channels where it is known which layers'
+    channels go together.
 
     Raises:
-        Error: the network does not run afterwards: it has a structure that slicing does not know.
+        Error: the network does not run afterwards: it has a structure that slicing does not know. Or it cannot be
+            proven that each inherited weight is given the channel it was given before.
     """
     architecture = network.architecture
     if not 0 < ratio < 1:
         raise Error(f"{architecture.spec}: a ratio of {ratio:g} does not make it smaller; give one between 0 and 1")
-    if init == "inherit":
+    if scope not in ("all", "inner"):
+        raise Error(f"{architecture.spec}: there is no scope {scope!r}; it is all or inner")
+    fresh = init == "fresh"
+    if not fresh:
         _refuse_rotary(network)
-    base = _base(architecture, fresh=init == "fresh")
-    fixed = fixed_dimensions(architecture, base)
-    try:
-        module = _narrowed(network, fixed, ratio, round_to, times, follow=True, aligned=init == "inherit")
-    except Error as error:
-        if init == "inherit":
-            raise
-        try:
-            # Sizes that fit are enough for fresh weights.
-            module = _narrowed(network, fixed, ratio, round_to, times, follow=False, aligned=False)
-        except Error:
-            raise error from None
+    base = outline(architecture)
+    inside = None
+    if scope == "inner":
+        from kdtool.structure.inner import inner_layers
+
+        inside = inner_layers(network)
+    cut = Cut(ratio**times, round_to, fixed=fixed_dimensions(architecture, base), inside=inside)
+    module = _first_that_works(network, cut, fresh=fresh, text=f"widths x {ratio:g}" + f", {times} times" * (times > 1))
     refined = capture(architecture, module, base=base)
-    if init == "fresh":
-        fill(module, base)
+    if fresh:
+        fill(module, skeleton(architecture))
     return Network(refined, module.eval())
 
 
@@ -70,127 +78,89 @@ def _refuse_rotary(network: Network) -> None:
         )
 
 
-def _narrowed(
-    network: Network, fixed: Fixed, ratio: float, round_to: int, times: int, *, follow: bool, aligned: bool
-) -> nn.Module:
-    """Return a narrower copy of a network's module; ``follow`` its channels through it, or go by sizes alone.
+def _first_that_works(network: Network, cut: Cut, *, fresh: bool, text: str) -> nn.Module:
+    """Return a narrower module, by the exact sizes or else by the nearest that fit together.
 
     Raises:
-        Error: it does not run, or where it has to be ``aligned``, a layer is given other channels than it was cut for.
+        Error: why the exact ones do not.
     """
-    module = copy.deepcopy(network.module).cpu().float().eval()
-    text = f"widths x {ratio:g}"
-    for count in range(1, times + 1):
-        done = text if times == 1 else f"{text}, {count} of {times} times"
-        flow = _narrow(network.architecture, module, fixed, ratio, round_to, follow=follow)
-        trial.check(network.architecture, module, done)
-        wrong = misaligned(module, network.architecture.input, flow) if aligned else []
-        if aligned and (wrong or flow.conflicts):
-            where = [*wrong, *sorted(flow.conflicts)][0]
-            raise Error(
-                f"{network.architecture.spec}: {done}: its channels cannot be followed through {where}; "
-                "start from fresh weights instead of inherited ones"
-            )
-    return module
+    first = None
+    if not fresh:
+        found = narrowed(network, dataclasses.replace(cut, strengths=_strengths(network)), aligned=True)
+        if not isinstance(found, Failure):
+            return found
+    for one in _cuts(network.module, cut, fresh=fresh):
+        found = narrowed(network, one, aligned=not fresh)
+        if not isinstance(found, Failure):
+            return found
+        first = first or found
+    assert first is not None
+    pinned = _pinned(network, cut, first, fresh=fresh)
+    if pinned is not None:
+        return pinned
+    way_out = "" if fresh else "; start from fresh weights instead of inherited ones"
+    raise Error(f"{network.architecture.spec}: {text}: {first.reason}{way_out}")
 
 
-def _base(architecture: Architecture, *, fresh: bool) -> nn.Module:
-    if fresh:
-        return skeleton(architecture)
-    with torch.random.fork_rng(devices=[]), Unset():
-        return skeleton(architecture)
+def _strengths(network: Network) -> dict[str, Tensor]:
+    """Return the importances of the output channels of layers, but not of those inside of an attention.
 
-
-def _narrow(
-    architecture: Architecture, module: nn.Module, fixed: Fixed, ratio: float, round_to: int, *, follow: bool
-) -> Flow:
-    owners = dict(module.named_modules())
-    special = uneven(module, ratio)
-
-    def keep(path: str, dim: int, size: int) -> Tensor:
-        if size == 1 or (path, dim) in fixed or size == _heads_around(owners, path):
-            return torch.arange(size)
-        inside = [special.get((owner, size)) for owner in _owners(path)]
-        return next((kept for kept in inside if kept is not None), evenly(size, ratio, round_to))
-
-    def choose(path: str, layer: nn.Module) -> Tensor:
-        weight: Any = layer.weight
-        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-            return keep(f"{path}.weight", 1, weight.shape[1] * layer.groups)
-        return keep(f"{path}.weight", 0, weight.shape[0])
-
-    try:
-        flow = trace(module, architecture.input, choose)
-    except trial.FAILURES:
-        flow = Flow()  # the sizes alone decide, and the trial says whether they were enough
-    for path in flow.single:
-        # One row that shows no difference may be a class token, which no layer before it made.
-        if len(flow.inputs[path]) == _inputs(owners[path]) and (f"{path}.weight", 1) not in fixed:
-            del flow.inputs[path]
-    if not follow:
-        flow = _sizes_alone(flow, owners)
-    widths = slice_tensors(module, flow, keep)
-    fit_attributes(module, widths)
-    return flow
-
-
-def _sizes_alone(flow: Flow, owners: dict[str, nn.Module]) -> Flow:
-    """Return what a flow says of inputs that no layer made, such as the stem's."""
-    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == _inputs(owners[path])}
-    return Flow(inputs=whole)
-
-
-def _inputs(layer: nn.Module) -> int:
-    return int(getattr(layer, "in_features", 0) or getattr(layer, "in_channels", 0))
-
-
-def _owners(path: str) -> list[str]:
-    """Return the paths of the modules that a tensor is in, from the nearest to the whole network's, which is empty."""
-    names = path.split(".")[:-1]
-    return [".".join(names[:count]) for count in range(len(names), -1, -1)]
-
-
-def _heads_around(owners: dict[str, nn.Module], path: str) -> int | None:
-    """Return the number of heads of the attention that a tensor is in."""
-    found = (heads_of(owners[owner]) for owner in _owners(path))
-    return next((heads for heads in found if heads is not None), None)
-
-
-def fixed_dimensions(architecture: Architecture, base: nn.Module) -> Fixed:
-    """Return the dimensions of ``base``, the architecture's skeleton, that other classes and images would change.
-
-    Raises:
-        Error: the base network cannot be built for other classes.
+    Heads have to keep equally many channels each. A layer of an attention is not inside of it where its channels are
+    as important as those of a layer elsewhere: then they are added.
     """
-    options = architecture.options
-    more = {
-        "classes": options["classes"] + 1,
-        "in_channels": options["in_channels"] + 1,
-        "image_size": 2 * options["image_size"],
-    }
-    try:
-        return _changed(base, architecture, more)
-    except (Error, *trial.FAILURES):
-        # A network for images of one size or of three channels alone, say.
-        fixed = _changed(base, architecture, {"classes": more["classes"]})
-    for name in ("in_channels", "image_size"):
-        with contextlib.suppress(Error, *trial.FAILURES):
-            fixed |= _changed(base, architecture, {name: more[name]})
-    return fixed
+    # Not at the top: the library behind it takes a while to import.
+    from kdtool.structure.dependencies import strengths
 
-
-def _changed(base: nn.Module, architecture: Architecture, options: dict[str, int]) -> Fixed:
-    changed = dataclasses.replace(architecture, options={**architecture.options, **options})
-    with torch.random.fork_rng(devices=[]), Unset():
-        other = _shapes(skeleton(changed))
+    found = strengths(network)
+    attends = {path for path in found if heads_of(network.module.get_submodule(path.rpartition(".")[0])) is not None}
+    outside = [found[path] for path in found.keys() - attends]
     return {
-        (path, dim)
-        for path, shape in _shapes(base).items()
-        if len(shape) == len(other.get(path, ()))
-        for dim, (a, b) in enumerate(zip(shape, other[path], strict=True))
-        if a != b
+        path: one
+        for path, one in found.items()
+        if path not in attends or any(torch.equal(one, other) for other in outside)
     }
 
 
-def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(tensor.shape) for path, tensor in [*module.named_parameters(), *module.named_buffers()]}
+def _cuts(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
+    """Yield the cut, then ones that round more coarsely; by sizes alone as well, which is enough for fresh weights."""
+    ratios = [cut.ratio, *whole_ratios(module, cut.ratio)[:_MOST_RATIOS]]
+    coarser = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
+    coarser.insert(1, dataclasses.replace(cut, widest=True))
+    for one in coarser + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
+        yield one
+        if fresh and cut.inside is None:
+            yield dataclasses.replace(one, follow=False)
+
+
+def _pinned(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> nn.Module | None:
+    """Return a narrower module in which some kinds of layers keep all outputs: those that count no channels.
+
+    Where a cut fails in a module, the layers in it are tried one after the other, each with its like in other modules
+    of the same class; one that moves the failure elsewhere is left whole.
+    """
+    for _ in range(_MOST_PINNED):
+        if failure.where is None:
+            return None
+        for kind in _kinds(network.module, failure.where):
+            fixed: Fixed = cut.fixed | {(f"{path}.weight", 0) for path in kind}
+            tried = dataclasses.replace(cut, fixed=fixed)
+            found = narrowed(network, tried, aligned=not fresh)
+            if not isinstance(found, Failure):
+                return found
+            if found.where != failure.where:
+                cut, failure = tried, found
+                break
+        else:
+            return None
+    return None
+
+
+def _kinds(module: nn.Module, where: str) -> list[list[str]]:
+    """Return the layers directly in the module at ``where``, each with those that stand so in modules of its class."""
+    owner = module.get_submodule(where)
+    while where and (isinstance(owner, LAYERS) or not any(isinstance(child, LAYERS) for child in owner.children())):
+        where = where.rpartition(".")[0]
+        owner = module.get_submodule(where)
+    names = [name for name, child in owner.named_children() if isinstance(child, LAYERS)]
+    like = [path for path, part in module.named_modules() if type(part) is type(owner)]
+    return [[f"{path}.{name}".removeprefix(".") for path in like] for name in names]

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Pruner, hookimpl, nested, option
+from kdtool import Pruner, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,8 +24,6 @@ class Magnitude(Pruner):
     name: ClassVar[str] = "magnitude"
 
     ratio: float = option(0.8, above=0, below=1, help="fraction of the weights to remove")
-    teacher: bool = option(True, help="retrain with the unpruned model as teacher, or with the labels alone")
-    objective: Distiller = nested("distillers", "kd", help="loss of the retraining with a teacher")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""
@@ -35,17 +33,7 @@ class Magnitude(Pruner):
         masks = smallest(prunable(module), self.ratio)
         apply_masks(module, masks)
         pruned = Network(network.architecture, module)
-        if run.training.epochs == 0:
-            return pruned
-        taught = teacher if self.teacher else None
-        fit = run.fit(
-            "retrain",
-            pruned,
-            teacher=taught,
-            objective=self.objective if taught is not None else None,
-            constraint=lambda trained: apply_masks(trained, masks),
-        )
-        return fit.network
+        return self.retrain(run, pruned, teacher, constraint=lambda trained: apply_masks(trained, masks))
 
 
 def prunable(module: nn.Module) -> dict[str, Tensor]:

@@ -17,11 +17,20 @@ class Halve(Refiner):
     ratio: float = option(0.5, above=0, below=1, help="width of the result over the width before")
     round_to: int = option(1, minimum=1, help="round widths up to multiples of this")
 
+    scope: str = option("all", choices=("all", "inner"), help="all widths, or only those inside of residual blocks")
+
     def refine(self, network: Network) -> Network:
         """Return a network with ``ratio`` of every width, ``times`` times over."""
         from kdtool import halve_widths
 
-        return halve_widths(network, ratio=self.ratio, round_to=self.round_to, times=self.times, init=self.init)
+        return halve_widths(
+            network,
+            ratio=self.ratio,
+            round_to=self.round_to,
+            times=self.times,
+            init=self.init,
+            scope=self.scope,
+        )
 
 
 @hookimpl

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kdtool.budget import Budget
 from kdtool.cli.method_options import Section, method_options
 from kdtool.errors import UsageError
 from kdtool.options import Options, option
@@ -43,6 +44,22 @@ def test_a_list_is_written_with_commas(api: Any, run: Run) -> None:
     options = given(api, run, "refine teacher.pt --method depth --keep 1,1,2,2")
 
     assert options == {"keep": (1, 1, 2, 2)}
+
+
+def test_a_budget_is_read_where_it_is_typed(api: Any, run: Run, fails: Fails) -> None:
+    assert given(api, run, "refine teacher.pt --method width-depth --target-macs 0.25x") == {
+        "target_macs": Budget(0.25, relative=True)
+    }
+    assert given(api, run, "distill teacher.pt --refiner width-depth --target-params 250k") == {
+        "refiner": {"name": "width-depth", "target_params": Budget(250_000)}
+    }
+    assert "--target-macs BUDGET " in run("refine --method width-depth --help").stdout
+    for value in ("0.25y", "-1", "2x", "0x"):
+        message = fails(f"refine teacher.pt --method width-depth --target-macs {value}")
+        assert message.startswith(("--target-macs: ", "Invalid value for '--target-macs'"))
+    assert "two budgets" in fails("refine teacher.pt --method width-depth --target-macs 0.5x --target-params 0.5x")
+    assert "needs a budget" in fails("refine teacher.pt --method width-depth")
+    assert "needs a budget" in fails("distill teacher.pt --refiner width-depth")
 
 
 def test_a_role_takes_a_method_and_brings_its_options(api: Any, run: Run) -> None:

@@ -1,3 +1,5 @@
+import pytest
+
 import kdtool
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
@@ -23,8 +25,14 @@ def test_widths_round_up_to_a_multiple():
     assert widths(refiner.refine(network())) == [4, 4, 32]
 
 
-def test_inherited_weights_are_every_second_one():
+def test_inherited_weights_are_those_of_the_channels_that_stay():
     net = network()
     small = kdtool.make("refiners", "halve", init="inherit").refine(net)
     old, new = next(net.module.parameters()), next(small.module.parameters())
-    assert new.equal(old[::2])
+    assert len(new) == 3
+    assert all(any(one.equal(other) for other in old) for one in new)
+
+
+def test_a_scope_that_there_is_not_is_refused():
+    with pytest.raises(kdtool.UsageError, match="scope"):
+        kdtool.make("refiners", "halve", scope="outer")

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from kdtool import Error, UsageError, drop_blocks
-from kdtool.architecture import build
+from kdtool import Error, UsageError, drop_blocks, halve_widths
+from kdtool.architecture import Network, build, capture
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
 from kdtool.structure.depth import left_out, spread
+from kdtool.structure.select import insert_select
 from kdtool.structure.stages import Stage, stages_of
 
 
@@ -77,10 +78,96 @@ def test_halving_twice_at_once_is_halving_again():
 def test_inherited_blocks_are_rebuilt_to_the_last_bit(spec, image_size, expected):
     student = drop_blocks(network(spec, image_size), init="inherit")
     assert counts(student) == expected
-    rebuilt = build(student.architecture, student.module.state_dict())
-    images = torch.rand(2, *student.architecture.input)
+    assert rebuilt(student)
+
+
+@pytest.mark.parametrize(
+    ("spec", "image_size"),
+    [
+        ("torchvision:resnet34", 32),
+        ("torchvision:regnet_y_400mf", 32),
+        ("torchvision:efficientnet_b0", 32),
+        ("timm:convnext_atto", 32),
+        ("timm:regnetx_002", 32),  # its stages call their blocks by name
+        ("timm:dla34", 32),  # and so do its trees
+        ("timm:test_vit2", 64),
+        ("timm:swin_tiny_patch4_window7_224", 64),
+        ("timm:mvitv2_tiny", 32),  # blocks that are given, and return, more than a tensor
+    ],
+)
+def test_a_block_that_goes_is_one_that_returns_what_it_is_given(spec, image_size):
+    net = network(spec, image_size)
     with torch.no_grad():
-        assert torch.equal(rebuilt(images), student.module(images))
+        for name, tensor in net.module.named_parameters():
+            # Gains, scales and heads that begin at zero would hide what stands behind them.
+            if (tensor.dim() == 1 and not name.endswith("bias")) or tensor.abs().max() < 1e-3:
+                tensor.uniform_(0.4, 1)
+    student = drop_blocks(net, init="inherit")
+    images = torch.rand(2, *net.architecture.input)
+    with torch.no_grad():
+        whole, found = net.module(images), student.module(images)
+        for path in student.architecture.dropped:
+            block = net.module.get_submodule(path)
+            block.forward = lambda x, *more, block=block: (x, *more) if type(block).__name__ in TUPLES else x
+        expected = net.module(images)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert (found - whole).abs().max() > 1e-3 * whole.abs().max()
+
+
+TUPLES = {"MultiScaleBlock"}
+"""Blocks that return as many values as they are given."""
+
+
+@pytest.mark.parametrize(
+    ("spec", "image_size", "expected"),
+    [
+        ("torchvision:resnet34", 32, [[3, 4, 6, 3], [1, 2, 3, 1], [1, 1, 1, 1]]),
+        ("timm:regnetx_002", 32, [[4, 7], [2, 3], [1, 1]]),
+        ("timm:test_vit2", 64, [[8], [4], [2], [1]]),
+        pytest.param(
+            "kdtool:densenet-bc-100-12",
+            8,
+            [[16, 16, 16], [8, 8, 8], [4, 4, 4], [2, 2, 2], [1, 1, 1]],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_again_and_again_until_one_block_is_left(spec, image_size, expected):
+    net = network(spec, image_size)
+    found = [counts(net)]
+    while found[-1] != expected[-1]:
+        net = drop_blocks(net, init="inherit")
+        found.append(counts(net))
+        assert rebuilt(net)
+    assert found == expected
+    with pytest.raises(Error, match=r"none would be left out.*halve"):
+        drop_blocks(net)
+
+
+@pytest.mark.parametrize(
+    ("spec", "image_size"),
+    [
+        ("torchvision:resnet18", 32),
+        pytest.param("kdtool:densenet-bc-100-12", 8, marks=pytest.mark.slow),
+        ("timm:test_vit2", 64),
+    ],
+)
+def test_after_halved_widths_and_before(spec, image_size):
+    net = halve_widths(drop_blocks(halve_widths(network(spec, image_size)), init="inherit"), init="inherit")
+    assert rebuilt(net)
+    assert counts(net) == counts(drop_blocks(network(spec, image_size)))
+
+
+def test_a_stage_whose_blocks_the_network_counts_stays_whole():
+    # Its first ten blocks run without the class token, which comes in at the eleventh, by its number.
+    net = network("timm:convit_tiny", 32)
+    assert [stage.blocks for stage in stages_of(net)] == [("blocks.10", "blocks.11")]
+
+
+def rebuilt(net):
+    images = torch.rand(2, *net.architecture.input)
+    with torch.no_grad():
+        return torch.equal(build(net.architecture, net.module.state_dict())(images), net.module(images))
 
 
 def test_inherited_blocks_keep_their_weights_under_their_new_numbers():
@@ -101,13 +188,29 @@ def test_dropping_again_names_blocks_as_the_base_network_does():
     )
 
 
-def test_what_is_left_of_a_densenet_is_what_it_was_without_the_dropped_maps():
-    net = network("kdtool:densenet-bc-100-12", 8)
-    student = drop_blocks(net, keep=(15, 16, 16), init="inherit")
-    (dropped,) = student.architecture.dropped
+def narrow(net):
+    """Let every layer of the first stage but its head read every second of its channels alone."""
+    for path in stages_of(net)[0].blocks[1:]:
+        layer = net.module.get_submodule(path)
+        index = list(range(0, layer.norm1.num_features, 2))
+        layer.norm1 = torch.nn.BatchNorm2d(len(index))
+        insert_select(layer, "norm1", index)
+        layer.conv1.weight = torch.nn.Parameter(layer.conv1.weight.detach()[:, index])
+        layer.conv1.in_channels = len(index)
+    return Network(capture(net.architecture, net.module.eval()), net.module)
+
+
+@pytest.mark.parametrize("prepare", [lambda net: net, narrow], ids=["whole", "with selections"])
+def test_what_is_left_of_a_densenet_is_what_it_was_without_the_dropped_maps(prepare):
+    net = prepare(network("kdtool:densenet-bc-100-12", 8))
+    student = drop_blocks(net, keep=(11, 16, 16), init="inherit")
+    assert rebuilt(student)
+    dropped = student.architecture.dropped
+    assert len(dropped) == 5
     # A layer whose last convolution is zero adds maps of zeros, which the norms after it see as such.
     silenced = build(net.architecture, net.module.state_dict())
-    silenced.get_submodule(dropped).conv2.weight.data.zero_()
+    for path in dropped:
+        silenced.get_submodule(path).conv2.weight.data.zero_()
     for name, layer in silenced.named_modules():
         # Norms turn a zero into a constant; only the weights that read it make that zero again.
         if isinstance(layer, torch.nn.BatchNorm2d):

@@ -3,12 +3,20 @@ from torch import nn
 
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
-from kdtool.structure.size import macs, measure
+from kdtool.structure.size import macs, macs_of_parts, measure
 
 
 def test_a_convolution_counts_its_products():
     module = nn.Conv2d(3, 8, 3, padding=1)
     assert macs(module, (3, 10, 10)) == 3 * 8 * 9 * 100
+
+
+def test_a_part_counts_what_is_in_it():
+    inner = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), inner, inner)
+    # The inner one runs twice.
+    twice = 2 * 8 * 8 * 100
+    assert macs_of_parts(module, (3, 10, 10)) == {"0": 3 * 8 * 9 * 100, "1": twice, "1.0": twice}
 
 
 def test_the_published_sizes():

@@ -23,6 +23,12 @@ def found(spec, image_size):
         ("timm:efficientnet_b0", 32, [2, 2, 3, 3, 4]),
         ("torchvision:densenet121", 32, [6, 12, 24, 16]),
         ("timm:poolformerv2_s12", 32, [2, 2, 6, 2]),  # blocks that pool what they are given
+        ("timm:efficientformer_l1", 224, [3, 2, 6, 3]),  # and subtract it
+        ("timm:efficientvim_m1", 64, [2, 2, 2]),  # blocks that return more than they are given
+        ("timm:ghostnet_100", 32, [2, 2, 3, 2, 4]),
+        ("timm:dla34", 32, [2, 2, 2, 2, 2, 2]),  # blocks that are called by name
+        ("timm:legacy_xception", 64, [9]),
+        ("timm:efficientvit_m0", 64, [2, 2, 2, 2, 2, 3]),  # and parts of blocks that are
         ("torchvision:squeezenet1_1", 32, []),
         ("torchvision:googlenet", 64, []),
     ],
@@ -68,6 +74,44 @@ def test_a_block_that_runs_twice_stays():
             return self.blocks[1](self.blocks[1](self.blocks[0](x)))
 
     assert stages(Twice(), (4, 8, 8)) == []
+
+
+class Named(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.one, self.two, self.three = blocks
+
+    def forward(self, x):
+        return self.three(self.two(self.one(x)))
+
+
+class Wide(Plain):
+    def __init__(self, skip):
+        super().__init__(skip)
+        self.conv = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1))
+
+
+def test_blocks_called_by_name_are_told_from_the_parts_of_a_block():
+    assert [stage.blocks for stage in stages(Named(Plain(False), Plain(True), Plain(True)), (4, 8, 8))] == [
+        ("one", "two", "three")
+    ]
+    wide = Wide(True)
+    wide.__class__ = Plain
+    assert stages(Named(Plain(False), Plain(True), wide), (4, 8, 8)) == []
+
+
+def test_blocks_that_the_network_counts_are_no_stage():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([Plain(True) for _ in range(4)])
+
+        def forward(self, x):
+            for i, block in enumerate(self.blocks):
+                x = block(x).flip(1) if i == 2 else block(x)
+            return x
+
+    assert stages(Counts(), (4, 8, 8)) == []
 
 
 def test_looking_for_stages_changes_nothing():

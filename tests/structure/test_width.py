@@ -8,7 +8,12 @@ from kdtool import Error, halve_widths
 from kdtool.architecture import build
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
+from kdtool.structure import width
+from kdtool.structure.alignment import misaligned
+from kdtool.structure.fixed import fixed_dimensions
 from kdtool.structure.flow import MIXING
+from kdtool.structure.narrow import Cut, _cut
+from kdtool.structure.recurrent import cut_recurrent
 from kdtool.structure.size import measure
 
 
@@ -34,12 +39,15 @@ def randomise(module):
 
 def kept_weights(net, **options):
     """Return by layer which of its weights halving keeps, read from weights that hold their own number."""
+    strengths = width._strengths(net)
     coded = copy.deepcopy(net)
     for layer in coded.module.modules():
         if isinstance(layer, MIXING):
             weight = layer.weight.data
             weight.copy_(torch.arange(weight.numel()).view(weight.shape) * 2.0**-60)
-    small = dict(halve_widths(coded, init="inherit", **options).module.named_modules())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(width, "_strengths", lambda _: strengths)
+        small = dict(halve_widths(coded, init="inherit", **options).module.named_modules())
     return {
         path: torch.isin(layer.weight.detach(), small[path].weight.detach())
         for path, layer in coded.module.named_modules()
@@ -57,6 +65,10 @@ def kept_weights(net, **options):
         ("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
         ("torchvision:regnet_x_400mf", 32),  # grouped
         ("torchvision:squeezenet1_1", 32),  # concatenations
+        ("torchvision:efficientnet_b0", 32),
+        pytest.param("torchvision:densenet121", 32, marks=pytest.mark.slow),
+        pytest.param("torchvision:googlenet", 64, marks=pytest.mark.slow),
+        pytest.param("timm:seresnet50", 32, marks=pytest.mark.slow),
     ],
 )
 def test_inherited_weights_are_the_network_with_the_other_channels_silenced(spec, image_size):
@@ -147,7 +159,8 @@ def test_what_images_and_classes_demand_stays():
     assert small.fc.weight.shape == (10, 256)
 
 
-def test_a_flattened_feature_map_keeps_whole_channels():
+def test_a_flattened_feature_map_keeps_whole_channels(monkeypatch):
+    monkeypatch.setattr(width, "_strengths", lambda _: {})  # every second one
     net = network("kdtool:conv4-fc2", 32, width=8)
     original, kept_part = (
         next(layer.weight for layer in one.module.modules() if isinstance(layer, nn.Linear))
@@ -220,3 +233,88 @@ def test_rotary_embeddings_are_not_inherited():
     with pytest.raises(Error, match="eva02_tiny_patch14_224: its rotary position embeddings pair channels"):
         halve_widths(net, init="inherit")
     assert parameters(halve_widths(net)) < parameters(net) / 3
+
+
+def test_several_times_is_the_ratio_to_that_power_of_the_original():
+    net = network("torchvision:resnet18", 32)
+    once = halve_widths(net, ratio=0.75, times=3).module
+    assert once.conv1.out_channels == 27  # 64 * 0.421875, not 48, 36, 27 by chance: 512 gives 216
+    assert once.fc.in_features == 216
+    assert halve_widths(net, times=2).module.fc.in_features == 128
+
+
+def test_sizes_that_do_not_fit_together_are_rounded_up_until_they_do():
+    net = network("torchvision:shufflenet_v2_x0_5", 32)
+    small = halve_widths(net, times=4)
+    rebuilt = build(small.architecture, small.module.state_dict())
+    images = torch.rand(2, *net.architecture.input)
+    assert torch.equal(rebuilt(images), small.module(images))
+    # Halves of 48, 96 and 192 channels: 24 * 1 / 16 is 1.5, so 2 of 24 stay, and 4, 8 and 16.
+    assert small.module.stage4[0].branch2[0].out_channels == 8
+
+
+def test_a_scope_of_inner_leaves_what_blocks_add_up():
+    net = network("torchvision:resnet50", 32)
+    small = halve_widths(net, scope="inner").module
+    block = small.layer2[1]
+    assert [layer.out_channels for layer in (block.conv1, block.conv2, block.conv3)] == [64, 64, 512]
+    assert small.conv1.out_channels == 64
+    assert small.fc.in_features == 2048
+
+
+def test_a_scope_of_inner_narrows_the_perceptrons_of_a_transformer():
+    net = network("timm:test_vit", 160)
+    wide, small = net.module.blocks[0], halve_widths(net, scope="inner", init="inherit").module.blocks[0]
+    assert small.mlp.fc1.weight.shape == (wide.mlp.fc1.out_features // 2, wide.mlp.fc1.in_features)
+    assert small.mlp.fc2.out_features == wide.mlp.fc2.out_features
+    assert small.attn.qkv.weight.shape == wide.attn.qkv.weight.shape
+
+
+def test_inner_weights_that_are_inherited_are_the_network_with_the_others_silenced():
+    net = network("torchvision:resnet18", 32)
+    randomise(net.module)
+    small = halve_widths(net, init="inherit", scope="inner").module
+    silenced = copy.deepcopy(net.module)
+    for path, mask in kept_weights(net, scope="inner").items():
+        silenced.get_submodule(path).weight.data.mul_(mask)
+    images = torch.rand(2, *net.architecture.input)
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), silenced(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_blocks_has_nothing_inside():
+    with pytest.raises(Error, match="lenet-5: has no residual blocks"):
+        halve_widths(network("kdtool:lenet-5", 28), scope="inner")
+
+
+def test_the_strongest_channels_are_inherited():
+    net = network("kdtool:lenet-5", 28)
+    conv = next(layer for layer in net.module.modules() if isinstance(layer, nn.Conv2d))
+    with torch.no_grad():
+        conv.weight[1::2] *= 100
+    small = halve_widths(net, init="inherit").module
+    kept = next(layer for layer in small.modules() if isinstance(layer, nn.Conv2d))
+    assert torch.equal(kept.weight, conv.weight[1::2])
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_recurrent_layers_are_cut_gate_by_gate(kind, gates):
+    layer = kind(6, 4, num_layers=2, batch_first=True, bidirectional=True)
+    whole = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
+    cut_recurrent(layer, torch.tensor([0, 2, 5]), torch.tensor([1, 3]))
+    rows = torch.tensor([gate * 4 + one for gate in range(gates) for one in (1, 3)])
+    assert torch.equal(layer.weight_ih_l0, whole["weight_ih_l0"][rows][:, [0, 2, 5]])
+    assert torch.equal(layer.weight_hh_l1_reverse, whole["weight_hh_l1_reverse"][rows][:, [1, 3]])
+    assert torch.equal(layer.weight_ih_l1, whole["weight_ih_l1"][rows][:, [1, 3, 5, 7]])
+    assert layer(torch.rand(2, 5, 3))[0].shape == (2, 5, 4)
+
+
+def test_an_embedding_that_was_cut_otherwise_is_noticed():
+    net = network("timm:test_vit", 160)
+    shape = net.architecture.input
+    module = copy.deepcopy(net.module)
+    flow = _cut(module, shape, Cut(0.5, fixed=fixed_dimensions(net.architecture, net.module)))
+    assert misaligned(module, shape, flow) == []
+    original, dims = flow.cuts["pos_embed"]
+    flow.cuts["pos_embed"] = original, {2: dims[2] + 1}
+    assert misaligned(module, shape, flow)

@@ -1,0 +1,56 @@
+"""The list of networks, and what is tried with each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LIST = Path(__file__).with_name("architectures.txt")
+CLASSES = 10
+
+EDITS = {
+    "halve": "halve",
+    "halve4": "halve x4",
+    "depth": "depth",
+    "structured": "structured 30 %",
+    "inherit": "halve, inherited",
+}
+"""Each edit by its name, with the title of its column."""
+
+USES = {"rebuild": "rebuild", "train": "train step", "onnx": "ONNX parity"}
+"""What is done with the result of an edit, by its name, with the title of its column."""
+
+USED = ("halve", "halve4", "depth", "structured")
+"""The edits whose results are put to use."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the list, the side of its images in pixels, and the comment that it stands under."""
+
+    spec: str
+    side: int
+    group: str = ""
+
+
+def read_list(path: Path) -> list[Entry]:
+    """Return the networks of a file with one ``source:name side`` a line; the last comment before them is their group.
+
+    Raises:
+        ValueError: a line is not of that form.
+    """
+    entries, group = [], ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if line.startswith("#"):
+            group = line.removeprefix("#").strip()
+        elif words:
+            if len(words) != 2 or not words[1].isdecimal():
+                raise ValueError(f"{path}, line {number}: {line!r} is not a network and the side of its images")
+            entries.append(Entry(words[0], int(words[1]), group))
+    return entries
+
+
+def use_cells(edit: str) -> list[str]:
+    """Return the cells of what is done with an edit's result."""
+    return [f"{edit}.{use}" for use in USES] if edit in USED else []

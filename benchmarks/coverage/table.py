@@ -1,0 +1,114 @@
+"""The results as a page to read and as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from benchmarks.coverage.networks import CLASSES, EDITS, USED, USES
+from benchmarks.coverage.results import Result
+from benchmarks.coverage.totals import Total, totals
+
+COMMAND = "make coverage"
+
+_INTRODUCTION = """\
+# What kdtool does with {count} networks
+
+One network for each family of timm and torchvision, and several where the members of a family are built differently,
+with random weights and {classes} classes. Made by `{command}` from
+[the list](../benchmarks/coverage/architectures.txt), in {minutes:.0f} minutes of computing; all numbers are in
+[coverage.json](coverage.json).
+
+- **halve** and **halve x4** are `kdtool refine --method halve` with `--times 1` and 4, **depth** is `--method depth`,
+  **structured 30 %** is what `kdtool prune --method filter-l1 --ratio 0.3 --round-to 1` removes before it retrains
+  (refused where less than that can go), **halve, inherited** is `kdtool refine --method halve --init inherit`. The
+  number says how many times fewer parameters the result has.
+- **rebuild**: each result but the inherited one, written as a checkpoint and read by another process, gives the same
+  outputs bit for bit. **train step**: it then takes a step of training. **ONNX parity**: it is then exported, and
+  onnxruntime gives its outputs. Every part of a network is given random values before, gains and statistics too,
+  so that no part goes unseen.
+- **ok**; **refused**: kdtool says why and writes nothing; **failed**: anything else, such as a crash, a wrong output,
+  more time or memory than allowed; **no stages**: there are no blocks to leave out, so it does not count.
+
+"""
+
+
+def as_data(results: Sequence[Result]) -> str:
+    """Return everything as JSON."""
+    counted = [{**dataclasses.asdict(total), "percent": total.percent, "goal": total.goal} for total in totals(results)]
+    content = {"command": COMMAND, "totals": counted, "networks": [result.as_data() for result in results]}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def as_page(results: Sequence[Result]) -> str:
+    """Return the page, in Markdown."""
+    seconds = sum(found.get("seconds", 0) for result in results for found in result.cells.values())
+    parts = [
+        _INTRODUCTION.format(count=len(results), classes=CLASSES, command=COMMAND, minutes=seconds / 60),
+        _rows(["", "ok", "refused", "failed", "percent ok", "goal"], map(_total_row, totals(results))),
+        f"\n{_versions(results)}\n",
+    ]
+    for group, members in groupby(results, key=lambda result: result.entry.group):
+        titles = ["network", "side", *EDITS.values(), *USES.values()]
+        parts += [f"\n## {group}\n\n" if group else "\n", _rows(titles, map(_network_row, members))]
+    reasons = list(_reasons(results))
+    if reasons:
+        parts += ["\n## Reasons\n\n", *reasons]
+    return "".join(parts)
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return the totals as lines for a terminal."""
+    lines = []
+    for total in totals(results):
+        goal = f"goal {total.goal} %{'' if total.reached else ', missed'}" if total.goal else ""
+        counts = f"{total.ok:5} of {total.tried:<5} {total.percent:5.1f} %"
+        lines.append(f"{total.title:16} {counts}   {total.refused} refused, {total.failed} failed   {goal}".rstrip())
+    return "\n".join(lines)
+
+
+def _rows(titles: Sequence[str], rows: Iterator[list[str]]) -> str:
+    lines = [list(titles), ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _total_row(total: Total) -> list[str]:
+    goal = "" if total.goal is None else f"{total.goal} %{'' if total.reached else ', missed'}"
+    counts = [f"{total.ok} of {total.tried}", str(total.refused), str(total.failed)]
+    return [total.title, *counts, f"{total.percent:.1f} %", goal]
+
+
+def _network_row(result: Result) -> list[str]:
+    edits = [_edit_cell(result, edit) for edit in EDITS]
+    return [result.entry.spec, str(result.entry.side), *edits, *(_use_cell(result, use) for use in USES)]
+
+
+def _edit_cell(result: Result, edit: str) -> str:
+    status = result.status(edit)
+    if status == "ok":
+        return f"ok {result.cells['build']['parameters'] / result.cells[edit]['parameters']:.3g}x"
+    return "no stages" if status == "none" else status
+
+
+def _use_cell(result: Result, use: str) -> str:
+    found = [result.status(f"{edit}.{use}") for edit in USED if result.status(edit) == "ok"]
+    good = found.count("ok")
+    return ("ok" if good == len(found) else f"{good} of {len(found)}") if found else ""
+
+
+def _reasons(results: Sequence[Result]) -> Iterator[str]:
+    titles = {"build": "built", **EDITS}
+    for result in results:
+        for cell, found in result.cells.items():
+            edit, _, use = cell.partition(".")
+            if found["status"] in ("refused", "failed"):
+                where = f"{titles[edit]}, {USES[use]}" if use else titles[edit]
+                reason = found["reason"].replace("`", "'")
+                yield f"- **{result.entry.spec}**, {where}, {found['status']}: `{reason}`\n"
+
+
+def _versions(results: Sequence[Result]) -> str:
+    versions = results[0].about["versions"]
+    return f"With {', '.join(f'{name} {version}' for name, version in versions.items())}."

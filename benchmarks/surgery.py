@@ -1,0 +1,89 @@
+"""What making a network narrower costs beyond building it, in seconds and in memory, and what loading one costs.
+
+Each network is halved in a process of its own, on one thread; the seconds are those of its core. Goals: at most 2 s for ResNet-50 and 4 s for ViT-B, at
+most 3 times the network's own memory, and loading a checkpoint at most 1.5 times building the base network and loading
+its state_dict.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROUNDS = 5
+NETWORKS = ("torchvision:resnet50", "torchvision:vit_b_16")
+
+
+def peak():
+    """Return the most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def create(spec, image_size=224):
+    from kdtool.settings import NetworkOptions
+    from kdtool.sources import create
+
+    return create(spec, options=NetworkOptions(classes=1000, image_size=image_size), data=None)
+
+
+def halve(spec, init):
+    """Print the seconds of building a network and of halving it, its bytes and the most memory that both took."""
+    import torch
+    import torchvision  # noqa: F401
+
+    from kdtool import halve_widths
+
+    torch.set_num_threads(1)
+    # What the libraries take when they are used for the first time is not the network's.
+    halve_widths(create("kdtool:lenet-5", 28), init=init)
+    before = peak()
+    started = time.process_time()
+    network = create(spec)
+    built = time.process_time()
+    size = sum(tensor.nbytes for tensor in network.module.state_dict().values())
+    halve_widths(network, init=init)
+    print(json.dumps([built - started, time.process_time() - built, size, peak() - before]))
+
+
+def load(spec):
+    """Return the median ratio of loading a checkpoint to building the base network and loading its state_dict."""
+    import torch
+
+    from kdtool.architecture import skeleton
+    from kdtool.checkpoint import Checkpoint, read
+
+    torch.set_num_threads(1)
+    network = create(spec)
+    with tempfile.TemporaryDirectory() as directory:
+        file, weights = Path(directory, "network.pt"), Path(directory, "weights.pt")
+        Checkpoint(network).save(file)
+        torch.save(network.module.state_dict(), weights)
+        ratios = []
+        for _ in range(ROUNDS):
+            started = time.process_time()
+            read(file)
+            loaded = time.process_time()
+            skeleton(network.architecture).load_state_dict(torch.load(weights, weights_only=True))
+            ratios.append((loaded - started) / (time.process_time() - loaded))
+    return statistics.median(ratios)
+
+
+def main():
+    if len(sys.argv) > 1:
+        return halve(*sys.argv[1:])
+    for spec in NETWORKS:
+        for init in ("fresh", "inherit"):
+            command = [sys.executable, __file__, spec, init]
+            runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3)]
+            build, halve_, size, memory = (statistics.median(column) for column in zip(*runs, strict=True))
+            took = f"building {build:.2f} s  halving {halve_:.2f} s"
+            print(f"{spec:22} {init:8} {took}  memory / network = {memory / size:.2f}", flush=True)
+        print(f"{spec:22} loading a checkpoint / building and loading = {load(spec):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

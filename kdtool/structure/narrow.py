@@ -1,0 +1,163 @@
+"""One cut through all widths of a network: what stays, followed through the layers, and the proof that it fits."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.architecture import Network
+from kdtool.errors import Error
+from kdtool.structure import trial
+from kdtool.structure.alignment import misaligned
+from kdtool.structure.attributes import fit_attributes
+from kdtool.structure.fixed import Fixed
+from kdtool.structure.flow import MIXING, Flow
+from kdtool.structure.patterns import evenly, uneven
+from kdtool.structure.recurrent import width_of
+from kdtool.structure.slicing import heads_of, slice_tensors
+from kdtool.structure.tracing import trace
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What stays of a network's dimensions: ``ratio`` of each but the ``fixed``.
+
+    Sizes are rounded up to multiples of ``round_to``, and to equally many channels in each of ``parts`` parts. Where
+    ``inside`` is given, only the outputs of these layers are cut, and what reads them. ``strengths`` are the
+    importances of layers' output channels, of which the strongest stay; of other layers, evenly spaced ones. With
+    ``follow`` false the sizes alone decide, and nothing is known of which channels a layer is given.
+    """
+
+    ratio: float
+    round_to: int = 1
+    parts: int = 1
+    fixed: Fixed = field(default_factory=set)
+    inside: frozenset[str] | None = None
+    strengths: dict[str, Tensor] = field(default_factory=dict)
+    follow: bool = True
+    widest: bool = False
+    """Whether attributes mean the widest of several sizes, as they do where something is as wide as ever."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cut does not work, and in which module (a path) it did not run; None where that was not the matter."""
+
+    reason: str
+    where: str | None = None
+
+
+def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failure:
+    """Return a narrower copy of a network's module, or why there is none.
+
+    With ``aligned`` every layer must have been seen to get the channels it was cut for.
+    """
+    architecture = network.architecture
+    module = _copy(network.module)
+    try:
+        flow = _cut(module, architecture.input, cut)
+    except Error as error:
+        return Failure(str(error))
+    failed = trial.failure(architecture, module)
+    if failed is not None:
+        return Failure(f"it does not run afterwards ({failed[0]}); nothing was changed", failed[1])
+    if aligned:
+        try:
+            where = [*sorted(flow.conflicts | flow.unknown), *misaligned(module, architecture.input, flow)]
+        except trial.FAILURES as error:
+            return Failure(f"its channels cannot be followed ({trial.first_line(error)})")
+        if where:
+            return Failure(f"its channels cannot be followed through {where[0]}")
+    return module
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """Return a copy in float32 on the CPU, in eval mode, which shares the weights that a cut replaces as a whole."""
+    shared: dict[int, Any] = {}
+    for part in module.modules():
+        if isinstance(part, MIXING):
+            weight: Any = part.weight
+            if weight.device.type == "cpu" and weight.dtype == torch.float32:
+                shared[id(weight)] = weight
+    return copy.deepcopy(module, shared).cpu().float().eval()
+
+
+def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
+    owners = dict(module.named_modules())
+    special = uneven(module, cut.ratio)
+
+    def keep(path: str, dim: int, size: int) -> Tensor:
+        if cut.inside is not None or size == 1 or (path, dim) in cut.fixed or size == _heads_around(owners, path):
+            return torch.arange(size)
+        return _kept(path, size)
+
+    def _kept(path: str, size: int) -> Tensor:
+        inside = [special.get((owner, size)) for owner in _owners(path)]
+        found = next((kept for kept in inside if kept is not None), None)
+        return evenly(size, cut.ratio, cut.round_to, cut.parts) if found is None else found
+
+    def choose(path: str, layer: nn.Module) -> Tensor:
+        name, dim, size = _outputs(path, layer)
+        if cut.inside is None:
+            kept = keep(name, dim, size)
+        else:
+            kept = _kept(name, size) if path in cut.inside else torch.arange(size)
+        strengths = cut.strengths.get(path)
+        if strengths is not None and len(strengths) == size and len(kept) < size:
+            return strengths.topk(len(kept)).indices.sort().values
+        return kept
+
+    try:
+        flow = trace(module, shape, choose)
+    except trial.FAILURES:
+        flow = Flow()  # the sizes alone decide, and the trial says whether they were enough
+        flow.conflicts.add("its forward")
+    for path in flow.single:
+        # One row that shows no difference may be a class token, which no layer before it made.
+        if len(flow.inputs[path]) == _inputs(owners[path]) and (f"{path}.weight", 1) not in cut.fixed:
+            del flow.inputs[path]
+    if not cut.follow:
+        flow = _sizes_alone(flow, owners)
+    widths = slice_tensors(module, flow, keep)
+    # What is narrowed inside of a block may be as wide as what is not.
+    fit_attributes(module, widths, widest=cut.widest or cut.inside is not None)
+    return flow
+
+
+def _outputs(path: str, layer: nn.Module) -> tuple[str, int, int]:
+    """Return the tensor, the dimension and the number of a layer's output channels (a recurrent one's state)."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return f"{path}.in_proj_weight", 1, layer.embed_dim
+    if isinstance(layer, nn.RNNBase):
+        return f"{path}.weight_hh_l0", 1, width_of(layer)
+    weight: Any = layer.weight
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        return f"{path}.weight", 1, weight.shape[1] * layer.groups
+    return f"{path}.weight", 0, weight.shape[0]
+
+
+def _sizes_alone(flow: Flow, owners: dict[str, nn.Module]) -> Flow:
+    """Return what a flow says of inputs that no layer made, such as the stem's."""
+    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == _inputs(owners[path])}
+    return Flow(inputs=whole)
+
+
+def _inputs(layer: nn.Module) -> int:
+    names = ("in_features", "in_channels", "input_size")
+    return next((int(getattr(layer, name)) for name in names if getattr(layer, name, 0)), 0)
+
+
+def _owners(path: str) -> list[str]:
+    """Return the paths of the modules that a tensor is in, from the nearest to the whole network's, which is empty."""
+    names = path.split(".")[:-1]
+    return [".".join(names[:count]) for count in range(len(names), -1, -1)]
+
+
+def _heads_around(owners: dict[str, nn.Module], path: str) -> int | None:
+    """Return the number of heads of the attention that a tensor is in."""
+    found = (heads_of(owners[owner]) for owner in _owners(path))
+    return next((heads for heads in found if heads is not None), None)

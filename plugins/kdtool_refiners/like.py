@@ -1,0 +1,43 @@
+"""Another architecture in place of the network's own, such as the small one of its family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Refiner, UsageError, hookimpl, option
+
+if TYPE_CHECKING:
+    from kdtool import Network
+
+
+class Like(Refiner):
+    """Take another architecture, built for the same images and classes, with fresh weights."""
+
+    must_shrink: ClassVar[bool] = False
+
+    arch: str = option(help="the architecture: SOURCE:NAME, such as timm:resnet18")
+    init: str = option("fresh", choices=("fresh", "inherit"), help="fresh alone: there are no weights to inherit")
+
+    def __post_init__(self) -> None:
+        """Check that there is such an architecture."""
+        from kdtool import check_name
+
+        super().__post_init__()
+        if self.init == "inherit":
+            raise UsageError("--init inherit: another architecture has no weights to inherit; leave it out")
+        try:
+            check_name(self.arch)
+        except UsageError as error:
+            raise UsageError(f"--arch {self.arch}: {error}") from error
+
+    def refine(self, network: Network) -> Network:
+        """Return a network of that architecture for the images and classes of this one."""
+        from kdtool import create_like
+
+        return create_like(self.arch, network)
+
+
+@hookimpl
+def refiners() -> list[type[Refiner]]:
+    """Bring the method."""
+    return [Like]

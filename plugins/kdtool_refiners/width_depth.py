@@ -1,0 +1,49 @@
+"""Reach a budget by width and depth together, as compound scaling does (Tan and Le, 2019, arXiv:1905.11946)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdtool import Budget, Refiner, UsageError, hookimpl, option
+
+if TYPE_CHECKING:
+    from kdtool import Network
+
+
+class WidthDepth(Refiner):
+    """Leave out blocks and make layers narrower, both in part, until a budget is met.
+
+    To get to x times the size, blocks bring x ** depth_share, as nearly as whole blocks can, and widths the rest. A
+    network without stages of blocks is made narrower alone.
+    """
+
+    target_macs: Budget | None = option(None, help="multiply-accumulates of the result: 0.25x of what there is, or 90M")
+    target_params: Budget | None = option(None, help="parameters of the result: 0.25x of what there is, or 0.8M")
+    depth_share: float = option(
+        0.5, minimum=0, maximum=1, help="share of the reduction that blocks bring; 0: width alone, 1: depth alone"
+    )
+    round_to: int = option(1, minimum=1, help="round widths up to multiples of this")
+
+    def __post_init__(self) -> None:
+        """Check that there is one budget."""
+        super().__post_init__()
+        if self.target_macs is not None and self.target_params is not None:
+            raise UsageError("--target-macs and --target-params are two budgets; give one")
+        if self.target_macs is None and self.target_params is None:
+            raise UsageError(f"{self.name} needs a budget: --target-macs 0.25x, or --target-params 0.25x")
+
+    def refine(self, network: Network) -> Network:
+        """Return a network within the budget, as near to it as whole blocks and channels can be."""
+        from kdtool import reach_budget
+
+        budget, count = (self.target_macs, "macs") if self.target_macs else (self.target_params, "parameters")
+        assert budget is not None
+        return reach_budget(
+            network, budget, count=count, depth_share=self.depth_share, round_to=self.round_to, init=self.init
+        )
+
+
+@hookimpl
+def refiners() -> list[type[Refiner]]:
+    """Bring the method."""
+    return [WidthDepth]

@@ -1,0 +1,57 @@
+"""The norms against sums written out, and the whole command on a small network."""
+
+import pytest
+import torch
+from torch import nn
+
+import kdtool
+from kdtool.architecture import Architecture, Network
+from kdtool.structure.dependencies import groups
+from kdtool.testing import check_pruner
+from kdtool_pruners.filter_l1 import FilterL1, filter_norms
+
+
+class Added(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(1, 2, 1, bias=False)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head((self.first(x) + self.second(x)).mean((2, 3)))
+
+
+def scores(module):
+    architecture = Architecture("test", "net", {"classes": 3, "in_channels": 1, "image_size": 4})
+    return [filter_norms(group.graph) for group in groups(Network(architecture, module))]
+
+
+def test_norms_are_relative_to_the_layer_and_averaged_over_layers_that_are_added():
+    module = Added()
+    module.first.weight.data.copy_(torch.tensor([1.0, -3.0]).view(2, 1, 1, 1))
+    module.second.weight.data.copy_(torch.tensor([-6.0, 2.0]).view(2, 1, 1, 1))
+    (found,) = scores(module)
+    # 1 and 3 have the mean 2, 6 and 2 the mean 4.
+    torch.testing.assert_close(found, torch.tensor([(0.5 + 1.5) / 2, (1.5 + 0.5) / 2]))
+
+
+def test_a_filter_is_all_of_its_weights():
+    module = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False), nn.Flatten(), nn.Linear(2 * 4 * 3, 3))
+    module[0].weight.data.copy_(torch.tensor([[1.0, -1.0], [3.0, 3.0]]).view(2, 1, 1, 2))
+    (found,) = scores(module)
+    torch.testing.assert_close(found, torch.tensor([0.5, 1.5]))
+
+
+@pytest.mark.slow
+def test_filter_l1_keeps_the_promises_of_a_pruner():
+    check_pruner(FilterL1(round_to=1))
+
+
+def test_the_history_says_what_was_reached(tmp_path):
+    teacher = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "teacher.pt")
+    pruned = kdtool.prune(teacher, "filter-l1", ratio=0.5, round_to=1, epochs=0, output=tmp_path / "small.pt")
+    reached = pruned.history[-1]["reached"]
+    assert reached["asked"] == 0.5
+    assert reached["removed"] == pytest.approx(0.5, abs=0.005)
+    size = [kdtool.inspect(path)["parameters"] for path in (tmp_path / "teacher.pt", tmp_path / "small.pt")]
+    assert 1 - size[1] / size[0] == pytest.approx(reached["removed"], abs=1e-4)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+import kdtool
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    return kdtool.teacher("torchvision:resnet18", data="digits", stem="small", image_size=16, epochs=0, output=path)
+
+
+def like(teacher, arch, tmp_path, **options):
+    return kdtool.refine(teacher, "like", arch=arch, output=tmp_path / "student.pt", **options)
+
+
+def test_another_architecture_sees_the_same_images_and_classes(teacher, tmp_path):
+    student = like(teacher, "timm:test_resnet", tmp_path)
+    assert student.architecture.spec == "timm:test_resnet"
+    assert student.architecture.classes == teacher.architecture.classes == 10
+    assert student.architecture.input == teacher.architecture.input == (1, 16, 16)
+    assert student.data == teacher.data
+    with torch.no_grad():
+        assert student.module(torch.rand(2, 1, 16, 16)).shape == (2, 10)
+
+
+def test_compression_counts_from_the_teacher(teacher, tmp_path):
+    student = like(teacher, "kdtool:lenet-300-100", tmp_path)
+    assert [entry["command"] for entry in student.history] == ["teacher", "refine"]
+    size = sum(tensor.numel() for tensor in student.module.parameters())
+    # 16 * 16 images: 256 * 300 + 300 * 100 + 100 * 10 weights and 410 biases.
+    assert size == 108_210
+    assert student.compression(size) == sum(tensor.numel() for tensor in teacher.module.parameters()) / 108_210
+
+
+def test_the_stem_is_the_teachers_where_it_can_be(teacher, tmp_path, capsys):
+    assert like(teacher, "torchvision:resnet34", tmp_path).architecture.options["stem"] == "small"
+    assert capsys.readouterr().err == ""
+    mobile = kdtool.refine(teacher, "like", arch="torchvision:mobilenet_v2", output=tmp_path / "mobile.pt")
+    assert mobile.architecture.options["stem"] == "default"
+    assert "keeps its own stem" in capsys.readouterr().err
+
+
+def test_a_larger_one_is_taken_since_it_was_named(teacher, tmp_path):
+    larger = like(teacher, "torchvision:resnet34", tmp_path)
+    assert larger.history[-1]["size"]["parameters"] > teacher.history[-1]["size"]["parameters"]
+
+
+def test_weights_depend_on_the_seed_alone(teacher, tmp_path):
+    first, again, other = (
+        kdtool.refine(teacher, "like", arch="kdtool:lenet-300-100", seed=seed, output=tmp_path / f"{i}.pt")
+        for i, seed in enumerate([1, 1, 2])
+    )
+    weights = [next(one.module.parameters()) for one in (first, again, other)]
+    assert weights[0].equal(weights[1])
+    assert not weights[0].equal(weights[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "like needs --arch: the architecture: SOURCE:NAME"),
+        ({"arch": "timm:resnet81"}, r"--arch timm:resnet81: timm knows no network 'resnet81'; did you mean .*resnet18"),
+        ({"arch": "tim:resnet18"}, "--arch tim:resnet18: no teacher source is called 'tim'; did you mean timm"),
+        ({"arch": "resnet18"}, "--arch resnet18: 'resnet18': a network is written as"),
+        ({"arch": "timm:resnet18", "init": "inherit"}, "--init inherit: another architecture has no weights"),
+    ],
+)
+def test_what_cannot_be_is_told_when_it_is_named(options, message):
+    with pytest.raises(kdtool.UsageError, match=message):
+        kdtool.make("refiners", "like", **options)

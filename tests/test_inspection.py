@@ -1,0 +1,69 @@
+"""The stages that inspect shows, from Python and on the command line."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import kdtool
+from kdtool.cli.main import cli
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("resnet") / "resnet.pt"
+    kdtool.teacher("torchvision:resnet18", classes=10, image_size=32, output=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lenet") / "lenet.pt"
+    kdtool.teacher("kdtool:lenet-5", output=path)
+    return path
+
+
+def test_stages_are_shown_when_they_are_asked_for(resnet):
+    assert "stages" not in kdtool.inspect(resnet)
+    first, second, *_ = kdtool.inspect(resnet, stages=True)["stages"]
+    # Two convolutions of 3x3 and their norms; a ResNet quarters the image before its first stage.
+    block = 2 * (64 * 64 * 9 + 2 * 64)
+    assert first == {
+        "name": "layer1",
+        "blocks": ["layer1.0", "layer1.1"],
+        "parameters": [block, block],
+        "dense": False,
+        "output": [64, 8, 8],
+    }
+    assert second["output"] == [128, 4, 4]
+
+
+def test_stages_are_those_of_the_network_as_it_is_now(resnet, tmp_path):
+    small = kdtool.refine(resnet, method="depth", keep=(1, 2, 1, 1), output=tmp_path / "small.pt")
+    narrow = kdtool.refine(small, method="halve", output=tmp_path / "narrow.pt")
+    found = kdtool.inspect(narrow, stages=True)["stages"]
+    assert [len(stage["blocks"]) for stage in found] == [1, 2, 1, 1]
+    assert [stage["output"][0] for stage in found] == [32, 64, 128, 256]
+
+
+def test_a_dense_stage_ends_with_all_its_channels(tmp_path):
+    net = kdtool.teacher("timm:densenet121", classes=10, image_size=32, output=tmp_path / "d.pt")
+    first = kdtool.inspect(net, stages=True)["stages"][0]
+    # 64 of the stem and 6 layers with 32 each.
+    assert (first["dense"], len(first["blocks"]), first["output"][0]) == (True, 6, 64 + 6 * 32)
+
+
+def test_the_table_and_the_json_of_several_checkpoints(resnet, lenet):
+    shown = CliRunner().invoke(cli, ["inspect", "--stages", str(resnet), str(lenet)])
+    assert shown.exit_code == 0
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ["stage", "blocks", "parameters", "output"] in rows
+    assert ["layer1", "2", "147,968", "64x8x8"] in rows
+    assert "no stages" in shown.stdout
+    assert "halve" in shown.stdout
+    found = json.loads(CliRunner().invoke(cli, ["inspect", "--stages", "--json", str(resnet), str(lenet)]).stdout)
+    assert [len(one["stages"]) for one in found] == [4, 0]
+
+
+def test_without_the_option_there_is_no_word_of_stages(lenet):
+    assert "stage" not in CliRunner().invoke(cli, ["inspect", str(lenet)]).stdout
