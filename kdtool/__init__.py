@@ -14,7 +14,7 @@ from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source
 from kdtool.options import nested, option
 
 if TYPE_CHECKING:
-    from kdtool.adapters import Pair, pairs_of
+    from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
     from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, teacher
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
@@ -47,7 +47,9 @@ _LAZY = {
     "export": "kdtool.api",
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
+    "last_maps": "kdtool.adapters",
     "load": "kdtool.api",
+    "matched": "kdtool.adapters",
     "measure_latency": "kdtool.latency",
     "pairs_of": "kdtool.adapters",
     "parts_of": "kdtool.structure.segment",
@@ -56,6 +58,7 @@ _LAZY = {
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
+    "unadapted": "kdtool.adapters",
 }
 
 __all__ = [
@@ -86,8 +89,10 @@ __all__ = [
     "halve_widths",
     "hookimpl",
     "inspect",
+    "last_maps",
     "load",
     "make",
+    "matched",
     "measure_latency",
     "nearest",
     "nested",
@@ -99,6 +104,7 @@ __all__ = [
     "stage_taps",
     "stages",
     "teacher",
+    "unadapted",
 ]
 
 

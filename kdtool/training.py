@@ -175,7 +175,7 @@ class Loop:
         self.pupil.train()
         total = torch.zeros((), device=engine.device)
         for number, batch in enumerate(batches, start=1):
-            if len(batch.indices) == 1 and self.steps > 1:
+            if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
             loss = self.loss(self._step(batch))
             total += loss.detach()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdtool.adapters import Pair, adapter, compared, pairs_of
+from kdtool.adapters import Pair, adapter, pairs_of
 from kdtool.errors import UsageError
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
@@ -31,7 +31,8 @@ def test_equal_shapes_need_no_adapter():
 )
 def test_shapes_meet(student, teacher, shape):
     pair = Pair(student, teacher)
-    ours, theirs = compared(pair, adapter(pair)(torch.rand(2, *student.shape)), torch.rand(2, *teacher.shape))
+    ours = adapter(pair)(pair.of_student(torch.rand(2, *student.shape)))
+    theirs = pair.of_teacher(torch.rand(2, *teacher.shape))
     assert ours.shape == theirs.shape == shape
 
 
@@ -39,8 +40,7 @@ def test_class_tokens_are_left_out():
     teacher = Tap("b", (5, 1), "tokens")
     pair = Pair(Tap("a", (1, 2, 2), "nchw"), teacher)
     tokens = torch.tensor([9.0, 0, 1, 2, 3]).view(1, 5, 1)
-    _, theirs = compared(pair, torch.zeros(1, 1, 2, 2), tokens)
-    assert theirs.tolist() == [[[[0.0, 1.0], [2.0, 3.0]]]]
+    assert pair.of_teacher(tokens).tolist() == [[[[0.0, 1.0], [2.0, 3.0]]]]
 
 
 def test_pairs_by_hand_and_found():
