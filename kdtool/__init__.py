@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
     from kdtool.latency import measure_latency
+    from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
     from kdtool.structure.depth import drop_blocks
     from kdtool.structure.segment import Part, cuttable, parts_of
@@ -55,6 +56,7 @@ _LAZY = {
     "parts_of": "kdtool.structure.segment",
     "prune": "kdtool.api",
     "refine": "kdtool.api",
+    "reuse_classifier": "kdtool.reuse",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
@@ -101,6 +103,7 @@ __all__ = [
     "parts_of",
     "prune",
     "refine",
+    "reuse_classifier",
     "stage_taps",
     "stages",
     "teacher",

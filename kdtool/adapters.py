@@ -102,7 +102,8 @@ def _by_resolution(ours: Sequence[Tap], theirs: Sequence[Tap]) -> list[tuple[Tap
 
 def _by_depth(ours: Sequence[Tap], theirs: Sequence[Tap]) -> list[tuple[Tap, Tap]]:
     count = min(len(ours), len(theirs))
-    return [tuple(taps[number * len(taps) // count - 1] for taps in (ours, theirs)) for number in range(1, count + 1)]
+    numbers = range(1, count + 1)
+    return [(ours[one * len(ours) // count - 1], theirs[one * len(theirs) // count - 1]) for one in numbers]
 
 
 def _paths(taps: Sequence[Tap]) -> str:

@@ -61,10 +61,10 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     """
     distiller = check_options(method, Distiller)
     if type(distiller).distill is Distiller.distill:
-        for student in ("convnet", "vit"):
+        for learner in ("convnet", "vit"):
             for per_class in (1, 3):
                 for epoch in (0, 9):
-                    _check_loss(distiller, student, per_class=per_class, epoch=epoch)
+                    _check_loss(distiller, learner, per_class=per_class, epoch=epoch)
         return
     teacher = _network(network, image_size)
     student = None if distiller.makes_student else _network(network, image_size, seed=1)
@@ -73,14 +73,14 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     _check_network(result, distiller.name)
 
 
-def _check_loss(distiller: Distiller, student: str, *, per_class: int, epoch: int) -> None:
+def _check_loss(distiller: Distiller, learner: str, *, per_class: int, epoch: int) -> None:
     import torch
 
     from kdtool.sample_step import sample_step
 
-    name = f"{distiller.name}: a {student} with {per_class} image{'s' if per_class > 1 else ''} per class"
+    name = f"{distiller.name}: a {learner} with {per_class} image{'s' if per_class > 1 else ''} per class"
     name += f", epoch {epoch + 1}"
-    step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=student)
+    step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)
     parts = [step.student, step.teacher, step.images, *(one for both in step.maps for one in both)]
     given = [part.detach().clone() for part in parts]
 

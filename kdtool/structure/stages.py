@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kdtool.architecture import Network, skeleton
 from kdtool.structure.edits import drop_modules
 from kdtool.structure.flow import MIXING
+from kdtool.structure.project import insert_projector
 from kdtool.structure.unset import Unset
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -75,12 +76,14 @@ def stages_of(network: Network) -> list[Stage]:
         RuntimeError: or whatever else the network's own forward raises.
     """
     architecture = network.architecture
-    whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={})
+    whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={}, projectors={})
     with torch.random.fork_rng(devices=[]), Unset():
         base = skeleton(whole)
     found = stages(base, architecture.input)
     parts = dict(base.named_modules())
     drop_modules(base, architecture.dropped)
+    for path, channels in architecture.projectors.items():
+        insert_projector(base, path, channels)
     now = {id(part): path for path, part in base.named_modules()}
     left = []
     for stage in found:

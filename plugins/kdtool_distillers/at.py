@@ -54,17 +54,17 @@ def inattention(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of the attention of two maps [batch, channels, height, width]."""
     from torch.nn import functional as F
 
-    size = [min(both) for both in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
     return F.mse_loss(attention(student, size), attention(teacher, size))
 
 
-def attention(maps: Tensor, size: Sequence[int]) -> Tensor:
+def attention(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the energy of a map [batch, channels, height, width] at ``size`` positions, as rows of norm 1."""
     from torch.nn import functional as F
 
     energy = maps.square().mean(dim=1)
-    if list(energy.shape[1:]) != list(size):
-        energy = F.adaptive_avg_pool2d(energy, tuple(size))
+    if energy.shape[1:] != size:
+        energy = F.adaptive_avg_pool2d(energy, size)
     return F.normalize(energy.flatten(1))
 
 

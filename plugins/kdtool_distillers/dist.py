@@ -48,8 +48,8 @@ def pearson(first: Tensor, second: Tensor, dim: int) -> Tensor:
     """Return Pearson's correlation of two matrices along ``dim``."""
     from torch.nn import functional as F
 
-    centred = (one - one.mean(dim=dim, keepdim=True) for one in (first, second))
-    return F.cosine_similarity(*centred, dim=dim)
+    ours, theirs = (one - one.mean(dim=dim, keepdim=True) for one in (first, second))
+    return F.cosine_similarity(ours, theirs, dim=dim)
 
 
 @hookimpl

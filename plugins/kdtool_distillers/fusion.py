@@ -44,11 +44,12 @@ class Fuse(nn.Module):
     def __init__(self, channels: int, width: int, out: int, grid: tuple[int, int], *, fuses: bool) -> None:
         super().__init__()
         self.grid = grid
-        self.narrow = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
-        self.widen = nn.Sequential(nn.Conv2d(width, out, 3, padding=1, bias=False), nn.BatchNorm2d(out))
+        narrow, widen = nn.Conv2d(channels, width, 1, bias=False), nn.Conv2d(width, out, 3, padding=1, bias=False)
+        for layer in (narrow, widen):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        self.narrow = nn.Sequential(narrow, nn.BatchNorm2d(width))
+        self.widen = nn.Sequential(widen, nn.BatchNorm2d(out))
         self.attend = nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid()) if fuses else None
-        for rows in (self.narrow, self.widen):
-            nn.init.kaiming_uniform_(rows[0].weight, a=1)
 
     def forward(self, own: Tensor, behind: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the map as the teacher's [batch, out, *grid], and what the stage before is fused with."""

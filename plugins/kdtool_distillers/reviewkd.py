@@ -67,8 +67,8 @@ def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
             continue
         weight /= 2
         weights += weight
-        small = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
-        total = total + weight * F.mse_loss(*small)
+        ours, theirs = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
+        total = total + weight * F.mse_loss(ours, theirs)
     return total / weights
 
 
