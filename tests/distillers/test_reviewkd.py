@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import kdtool
 from kdtool.adapters import Pair
+from kdtool.checkpoint import read
 from kdtool.structure.taps import Tap
 from kdtool_distillers.fusion import Fusion
 from kdtool_distillers.reviewkd import ReviewKD, hierarchical
@@ -77,3 +79,25 @@ def test_the_first_stage_learns_from_the_last_map():
     last = torch.randn(2, 5, 4, 4, requires_grad=True)
     fusion([torch.randn(2, 4, 8, 8), last])[0].square().sum().backward()
     assert last.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_a_cut_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    short = {"epochs": 2, "subset": 0.1, "device": "cpu", "precision": "fp32"}
+    kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt")
+    whole = kdtool.distill(tmp_path / "t.pt", "reviewkd", refiner="halve", output=tmp_path / "whole.pt", **short)
+    log = kdtool.Run.log
+
+    def die(self, row):
+        log(self, row)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(kdtool.Run, "log", die)
+    with pytest.raises(KeyboardInterrupt):
+        kdtool.distill(tmp_path / "t.pt", "reviewkd", refiner="halve", output=tmp_path / "cut.pt", **short)
+    monkeypatch.setattr(kdtool.Run, "log", log)
+    kdtool.distill(tmp_path / "t.pt", "reviewkd", refiner="halve", output=tmp_path / "cut.pt", resume=True, **short)
+    cut = read(tmp_path / "cut.pt")
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(tensor, cut.module.state_dict()[name]), name

@@ -39,18 +39,17 @@ def test_gradient(numbers):
 
 
 def test_with_the_teachers_maps_the_head_gives_the_teachers_logits():
-    student, teacher = network("torchvision:mobilenet_v2"), network("torchvision:resnet18")
+    student, teacher = network("timm:test_resnet"), network("torchvision:resnet18")
     made, pair = reuse_classifier(student, teacher, factor=2, seed=0)
-    assert made.architecture.projectors == {"features.18": [1280, 256, 512]}
+    assert made.architecture.projectors == {"layer4": [96, 256, 512]}
     assert (pair.student.shape, pair.teacher.path) == ((512, 1, 1), "layer4")
     for name in ("weight", "bias"):
-        assert torch.equal(
-            made.module.get_submodule("classifier.1").get_parameter(name), getattr(teacher.module.fc, name)
-        )
+        assert torch.equal(made.module.fc.get_parameter(name), getattr(teacher.module.fc, name))
     # The student that was given stays.
-    assert student.module.classifier[1].in_features == 1280
+    assert student.module.fc.in_features == 96
 
 
+@pytest.mark.slow
 def test_the_result_is_the_student_its_projector_and_the_classifier(teacher, tmp_path):
     kdtool.distill(teacher, "simkd", refiner="halve", output=tmp_path / "s.pt", **SHORT)
     taught, made = kdtool.load(teacher), read(tmp_path / "s.pt")
@@ -71,6 +70,7 @@ def test_the_result_is_the_student_its_projector_and_the_classifier(teacher, tmp
         torch.testing.assert_close(torch.from_numpy(logits), made.module(images[:1]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_projected_network_can_be_made_smaller_and_rebuilt():
     student, teacher = network("torchvision:resnet34"), network("torchvision:resnet18")
     made, _ = reuse_classifier(student, teacher, factor=4, seed=0)
