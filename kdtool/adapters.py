@@ -64,9 +64,9 @@ def matched(
 ) -> list[Pair]:
     """Return pairs of stages at whose ends both networks make maps of one resolution, compared as maps.
 
-    Of several stages of one resolution the last are paired with the last. Where that makes fewer than ``least`` pairs,
-    stages are paired by their relative depth. ``stem`` says whether the stems count; ``taps`` names pairs instead, see
-    `pairs_of`.
+    Of several stages of one resolution the last are paired with the last. Where that pairs less than half of the stages
+    of the network with fewer, or makes fewer than ``least`` pairs, stages are paired by their relative depth. ``stem``
+    says whether the stems count; ``taps`` names pairs instead, see `pairs_of`.
 
     Raises:
         Error: a network has no stages, or there is no layer of that name.
@@ -74,8 +74,8 @@ def matched(
     if taps is not None:
         return [dataclasses.replace(pair, as_map=True) for pair in pairs_of(student, teacher, taps)]
     ours, theirs = stage_taps(student, stem=stem), stage_taps(teacher, stem=stem)
-    found = _by_resolution(ours, theirs)
-    return [Pair(*both, as_map=True) for both in (found if len(found) >= least else _by_depth(ours, theirs))]
+    found, enough = _by_resolution(ours, theirs), max(least, min(len(ours), len(theirs)) / 2)
+    return [Pair(*both, as_map=True) for both in (found if len(found) >= enough else _by_depth(ours, theirs))]
 
 
 def last_maps(student: Network, teacher: Network, taps: Sequence[str] | None = None) -> list[Pair]:

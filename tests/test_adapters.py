@@ -84,6 +84,15 @@ def test_other_resolutions_are_matched_by_depth():
     ]
 
 
+def test_one_resolution_of_many_is_none():
+    # DenseNet-BC ends at 8x8, where DenseNet-121 has its first block.
+    assert named(matched(network("kdtool:densenet-bc-100-12"), network("torchvision:densenet121"))) == [
+        ("features.transition1.conv", "features.transition1.conv"),
+        ("features.transition2.conv", "features.transition2.conv"),
+        ("features.norm5", "features.norm5"),
+    ]
+
+
 def test_tokens_are_matched_by_the_square_that_they_make():
     vit, resnet = network("timm:vit_tiny_patch16_224", 64), network("torchvision:resnet18", 64)
     (pair,) = matched(vit, resnet)

@@ -20,12 +20,17 @@ def test_a_batch_of_one_is_refused(method, step_of):
         make("distillers", method).loss(step)
 
 
-def test_batches_of_one_are_refused_at_once(tmp_path):
-    kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt")
-    with pytest.raises(Error, match="--batch-size"):
-        kdtool.distill(
-            tmp_path / "t.pt", "sp", student="kdtool:lenet-5", batch_size=1, subset=0.05, output=tmp_path / "s.pt"
-        )
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("kdtool:lenet-5", "sp compares the images of a batch .* use a larger --batch-size"),
+        ("timm:test_resnet", "--batch-size 1: batch-norm has no statistics of one image"),
+    ],
+)
+def test_batches_of_one_are_refused_at_once(network, message, tmp_path):
+    kdtool.teacher(network, data="digits", epochs=0, output=tmp_path / "t.pt", image_size=32)
+    with pytest.raises(Error, match=message):
+        kdtool.distill(tmp_path / "t.pt", "sp", student=network, batch_size=1, subset=0.05, output=tmp_path / "s.pt")
 
 
 @pytest.mark.parametrize("method", FEATURES)
