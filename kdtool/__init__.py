@@ -15,12 +15,13 @@ from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source
 from kdtool.options import nested, option
 
 if TYPE_CHECKING:
-    from kdtool.adapters import Pair, pairs_of
+    from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
     from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, teacher
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
     from kdtool.latency import measure_latency
+    from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
     from kdtool.sources import check_name, create_like
     from kdtool.structure.compound import reach_budget
@@ -53,7 +54,9 @@ _LAZY = {
     "export": "kdtool.api",
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
+    "last_maps": "kdtool.adapters",
     "load": "kdtool.api",
+    "matched": "kdtool.adapters",
     "measure_latency": "kdtool.latency",
     "pairs_of": "kdtool.adapters",
     "parts_of": "kdtool.structure.segment",
@@ -61,9 +64,11 @@ _LAZY = {
     "reach_budget": "kdtool.structure.compound",
     "refine": "kdtool.api",
     "remove_channels": "kdtool.structure.removal",
+    "reuse_classifier": "kdtool.reuse",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
+    "unadapted": "kdtool.adapters",
 }
 
 __all__ = [
@@ -97,8 +102,10 @@ __all__ = [
     "halve_widths",
     "hookimpl",
     "inspect",
+    "last_maps",
     "load",
     "make",
+    "matched",
     "measure_latency",
     "nearest",
     "nested",
@@ -109,9 +116,11 @@ __all__ = [
     "reach_budget",
     "refine",
     "remove_channels",
+    "reuse_classifier",
     "stage_taps",
     "stages",
     "teacher",
+    "unadapted",
 ]
 
 

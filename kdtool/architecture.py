@@ -20,6 +20,7 @@ from kdtool.structure.edits import (
     set_attributes,
     set_buffers,
 )
+from kdtool.structure.project import are_projectors, insert_projector, projectors_of
 from kdtool.structure.select import insert_select, selects_of
 from kdtool.structure.unset import Unset
 from kdtool.weights import load_exactly
@@ -38,7 +39,8 @@ class Architecture:
     options of the source itself. ``dropped`` are paths of deleted modules, as the base network names them;
     ``attributes`` maps a module's path (after the deletions and selections) to the plain attributes that differ from
     a freshly built base, ``buffers`` maps the path of a non-persistent buffer that differs to its tensor, ``selects``
-    maps a module's path (after the deletions) to the channels selected before it.
+    maps a module's path (after the deletions and projectors) to the channels selected before it, ``projectors`` maps a
+    module's path (after the deletions) to the channels of the projector behind it: of its input, middle and output.
     """
 
     source: str
@@ -48,6 +50,7 @@ class Architecture:
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
     selects: dict[str, list[int]] = field(default_factory=dict)
+    projectors: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
@@ -81,6 +84,7 @@ class Architecture:
         if not isinstance(data, Mapping) or not set(data) <= names:
             odd = sorted(str(key) for key in set(data) - names) if isinstance(data, Mapping) else [str(type(data))]
             raise Error(f"architecture: unknown entries {', '.join(odd)}; the file is damaged or of a newer kdtool")
+        data = {"projectors": {}, **data}  # files of before there were any
         for name, valid in _VALID.items():
             if name not in data or not valid(data[name]):
                 raise Error(f"architecture: {name} is missing or malformed; the file is damaged")
@@ -132,6 +136,7 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "attributes": lambda value: _is_named(value) and all(_is_named(one) for one in value.values()),
     "buffers": lambda value: _is_named(value) and all(isinstance(one, Tensor) for one in value.values()),
     "selects": lambda value: _is_named(value) and all(_is_index(one) for one in value.values()),
+    "projectors": are_projectors,
 }
 
 
@@ -151,11 +156,11 @@ class Network:
 def skeleton(architecture: Architecture) -> nn.Module:
     """Return the base network with the modules of the architecture, in the shapes and with the weights of the base.
 
-    Deletions and selections are made; attributes, buffers and shapes are those of a freshly built base, initialised
-    under the current random state.
+    Deletions, projectors and selections are made; attributes, buffers and shapes are those of a freshly built base,
+    initialised under the current random state.
 
     Raises:
-        Error: the base network cannot be had, or the deletions and selections do not fit it.
+        Error: the base network cannot be had, or the deletions, projectors and selections do not fit it.
     """
     from kdtool.structure.stem import small_stem
 
@@ -166,6 +171,8 @@ def skeleton(architecture: Architecture) -> nn.Module:
         module = small_stem(module)
     try:
         drop_modules(module, architecture.dropped)
+        for path, channels in architecture.projectors.items():
+            insert_projector(module, path, channels)
         for path, index in architecture.selects.items():
             insert_select(module, path, index)
     except (AttributeError, KeyError) as error:
@@ -211,9 +218,14 @@ def capture(
     else was changed is found by a comparison with ``base``, the `skeleton` of the new architecture, which is built
     where it is not given.
     """
-    selects = selects_of(module)
-    all_dropped = (*architecture.dropped, *dropped)
-    edited = dataclasses.replace(architecture, dropped=tuple(all_dropped), attributes={}, buffers={}, selects=selects)
+    edited = dataclasses.replace(
+        architecture,
+        dropped=(*architecture.dropped, *dropped),
+        attributes={},
+        buffers={},
+        selects=selects_of(module),
+        projectors=projectors_of(module),
+    )
     if base is None:
         with torch.random.fork_rng(devices=[]), Unset():
             base = skeleton(edited)

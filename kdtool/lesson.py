@@ -44,6 +44,8 @@ class Lesson:
         self.name, self.student, self.part, self.training = name, student, part, training
         self.objective = objective
         self.teacher = teacher if objective is not None else None
+        if objective is not None and teacher is not None:
+            objective.check(student, teacher)
         self.logits = objective is not None and objective.logits
 
     @cached_property
@@ -65,10 +67,10 @@ class Lesson:
 
     def pupil(self, module: nn.Module) -> Pupil:
         """Return the student's module as the loop sees it, with fresh adapters."""
-        adapters: list[nn.Module] = []
+        adapters: nn.Module | None = None
         if self.objective is not None:
             torch.manual_seed(derive(self.training.seed, self.name, "adapters"))
-            adapters = [self.objective.adapter(pair) for pair in self.pairs]
+            adapters = self.objective.adapters(self.pairs)
         part = self.part
         return Pupil(
             module,

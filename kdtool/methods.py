@@ -126,6 +126,14 @@ class Distiller(Method):
         """Return the loss of one batch, a scalar tensor."""
         raise UsageError(f"{self.name} is a strategy and has no loss; use it as --method")
 
+    def check(self, student: Network, teacher: Network) -> None:
+        """Check, before anything is trained, that `loss` has a meaning for these two networks.
+
+        Raises:
+            kdtool.Error: it has none; the message says why.
+        """
+        return
+
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the layers whose outputs `loss` is given in ``step.maps``; none, unless this is overridden.
 
@@ -140,6 +148,13 @@ class Distiller(Method):
         from kdtool.adapters import adapter
 
         return adapter(pair)
+
+    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
+        """Return the module, learnt with the student and thrown away, that makes of the list of the student's maps at
+        all pairs the list that `loss` is given: by default one `adapter` for each."""
+        from kdtool.adapters import Each
+
+        return Each(self.adapter(pair) for pair in pairs)
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train and return the student."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdtool.adapters import Pair, compared
+from kdtool.adapters import Each, Pair
 from kdtool.engine import Engine
 from kdtool.structure.segment import Segment
 from kdtool.weights import load_exactly
@@ -27,12 +27,12 @@ class Pupil:
         segment: Segment | None = None,
         learns: Iterable[str] | None = None,
         pairs: Sequence[Pair] = (),
-        adapters: Sequence[nn.Module] = (),
+        adapters: nn.Module | None = None,
     ) -> None:
         """Prepare the part of ``module`` that ``segment`` says (None: all of it); ``learns`` are names of parameters
-        (None: all), ``adapters`` one for each of the ``pairs``."""
+        (None: all), ``adapters`` maps the list of the student's maps at the ``pairs`` to what the loss is given."""
         self.module, self.segment, self.pairs = module, segment, list(pairs)
-        self.adapters = nn.ModuleList(adapters)
+        self.adapters = Each() if adapters is None else adapters
         self.learns = None if learns is None else set(learns)
 
     def place(self, engine: Engine) -> None:
@@ -83,13 +83,12 @@ class Pupil:
             return self.module(inputs), []
         segment = self.segment or Segment()
         output, maps = segment.run(self.module, inputs, [pair.student for pair in self.pairs])
-        adapted = zip(self.pairs, self.adapters, strict=True)
-        return output, [adapter(maps[pair.student.path]) for pair, adapter in adapted]
+        return output, self.adapters([pair.of_student(maps[pair.student.path]) for pair in self.pairs])
 
     def compare(self, maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return the pairs of maps that a loss compares, in float32."""
         both = zip(self.pairs, maps, teacher, strict=True)
-        return [compared(pair, student.float(), taught) for pair, student, taught in both]
+        return [(student.float(), pair.of_teacher(taught)) for pair, student, taught in both]
 
     def state(self) -> dict[str, Any]:
         """Return all weights."""

@@ -61,9 +61,10 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     """
     distiller = check_options(method, Distiller)
     if type(distiller).distill is Distiller.distill:
-        for per_class in (1, 3):
-            for epoch in (0, 9):
-                _check_loss(distiller, per_class=per_class, epoch=epoch)
+        for learner in ("convnet", "vit"):
+            for per_class in (1, 3):
+                for epoch in (0, 9):
+                    _check_loss(distiller, learner, per_class=per_class, epoch=epoch)
         return
     teacher = _network(network, image_size)
     student = None if distiller.makes_student else _network(network, image_size, seed=1)
@@ -72,13 +73,14 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     _check_network(result, distiller.name)
 
 
-def _check_loss(distiller: Distiller, *, per_class: int, epoch: int) -> None:
+def _check_loss(distiller: Distiller, learner: str, *, per_class: int, epoch: int) -> None:
     import torch
 
     from kdtool.sample_step import sample_step
 
-    name = f"{distiller.name}: with {per_class} image{'s' if per_class > 1 else ''} per class, epoch {epoch + 1}"
-    step, student = sample_step(distiller, per_class=per_class, epoch=epoch)
+    name = f"{distiller.name}: a {learner} with {per_class} image{'s' if per_class > 1 else ''} per class"
+    name += f", epoch {epoch + 1}"
+    step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)
     parts = [step.student, step.teacher, step.images, *(one for both in step.maps for one in both)]
     given = [part.detach().clone() for part in parts]
 
@@ -91,7 +93,7 @@ def _check_loss(distiller: Distiller, *, per_class: int, epoch: int) -> None:
     same = all(torch.equal(one, before) for one, before in zip(parts, given, strict=True))
     _require(same, f"{name}: the loss changed its batch in place")
     _require(not step.teacher.requires_grad and step.teacher.grad is None, f"{name}: the teacher got a gradient")
-    _check_gradients(student, name)
+    _check_gradients(module, name)
 
 
 def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import lr_scheduler
 
 from kdtool.engine import Engine
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.evaluation import VALIDATION_BATCH, score
 from kdtool.feed import Batch, Feed
 from kdtool.progress import Advance, progress
@@ -107,7 +108,13 @@ class Loop:
         constraint: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
-        ``loss``, ``constraint`` is called with the module after every step."""
+        ``loss``, ``constraint`` is called with the module after every step.
+
+        Raises:
+            UsageError: batches of one image are asked for, and the network has batch-norm.
+        """
+        if training.batch_size == 1 and any(isinstance(one, _BatchNorm) for one in pupil.module.modules()):
+            raise UsageError("--batch-size 1: batch-norm has no statistics of one image; use a larger --batch-size")
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
@@ -175,7 +182,7 @@ class Loop:
         self.pupil.train()
         total = torch.zeros((), device=engine.device)
         for number, batch in enumerate(batches, start=1):
-            if len(batch.indices) == 1 and self.steps > 1:
+            if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
             loss = self.loss(self._step(batch))
             total += loss.detach()

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from kdtool.adapters import Pair, adapter, compared, pairs_of
+from kdtool.adapters import Pair, adapter, last_maps, matched, pairs_of
 from kdtool.errors import UsageError
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
 from kdtool.structure.taps import Tap
 
 
-def network(spec):
-    return create(spec, options=NetworkOptions(classes=10, in_channels=3, image_size=32), data=None)
+def network(spec, size=32):
+    return create(spec, options=NetworkOptions(classes=10, in_channels=3, image_size=size), data=None)
 
 
 def test_equal_shapes_need_no_adapter():
@@ -31,7 +31,8 @@ def test_equal_shapes_need_no_adapter():
 )
 def test_shapes_meet(student, teacher, shape):
     pair = Pair(student, teacher)
-    ours, theirs = compared(pair, adapter(pair)(torch.rand(2, *student.shape)), torch.rand(2, *teacher.shape))
+    ours = adapter(pair)(pair.of_student(torch.rand(2, *student.shape)))
+    theirs = pair.of_teacher(torch.rand(2, *teacher.shape))
     assert ours.shape == theirs.shape == shape
 
 
@@ -39,8 +40,7 @@ def test_class_tokens_are_left_out():
     teacher = Tap("b", (5, 1), "tokens")
     pair = Pair(Tap("a", (1, 2, 2), "nchw"), teacher)
     tokens = torch.tensor([9.0, 0, 1, 2, 3]).view(1, 5, 1)
-    _, theirs = compared(pair, torch.zeros(1, 1, 2, 2), tokens)
-    assert theirs.tolist() == [[[[0.0, 1.0], [2.0, 3.0]]]]
+    assert pair.of_teacher(tokens).tolist() == [[[[0.0, 1.0], [2.0, 3.0]]]]
 
 
 def test_pairs_by_hand_and_found():
@@ -55,3 +55,54 @@ def test_pairs_by_hand_and_found():
 def test_other_numbers_of_stages_are_refused():
     with pytest.raises(UsageError, match=r"the student has 2 stages \(relu2, relu4\) and the teacher 5 .*--taps"):
         pairs_of(network("kdtool:conv4-fc2"), network("torchvision:resnet18"))
+
+
+def named(pairs):
+    return [(pair.student.path, pair.teacher.path) for pair in pairs]
+
+
+def test_stages_are_matched_by_resolution():
+    # 64 pixels: the ResNet's stages have 16, 8, 4 and 2, those of MobileNetV2 32, 16, 8, 4 and 2.
+    small, large = network("torchvision:mobilenet_v2", 64), network("torchvision:resnet18", 64)
+    pairs = matched(small, large)
+    assert named(pairs) == [
+        ("features.3", "layer1"),
+        ("features.6", "layer2"),
+        ("features.13", "layer3"),
+        ("features.18", "layer4"),
+    ]
+    assert all(pair.as_map for pair in pairs)
+    assert named(matched(large, large, stem=True))[0] == ("relu", "relu")
+    assert named(matched(small, large, ["features.3=layer2"])) == [("features.3", "layer2")]
+
+
+def test_other_resolutions_are_matched_by_depth():
+    # 32 pixels: 15 and 6 (student), 16 (stem), 8, 4, 2 and 1.
+    assert named(matched(network("kdtool:conv4-fc2"), network("torchvision:resnet18"))) == [
+        ("relu2", "layer2"),
+        ("relu4", "layer4"),
+    ]
+
+
+def test_one_resolution_of_many_is_none():
+    # DenseNet-BC ends at 8x8, where DenseNet-121 has its first block.
+    assert named(matched(network("kdtool:densenet-bc-100-12"), network("torchvision:densenet121"))) == [
+        ("features.transition1.conv", "features.transition1.conv"),
+        ("features.transition2.conv", "features.transition2.conv"),
+        ("features.norm5", "features.norm5"),
+    ]
+
+
+def test_tokens_are_matched_by_the_square_that_they_make():
+    vit, resnet = network("timm:vit_tiny_patch16_224", 64), network("torchvision:resnet18", 64)
+    (pair,) = matched(vit, resnet)
+    assert (pair.student.path, pair.teacher.path) == ("norm", "layer3")  # 4x4
+    assert pair.of_student(torch.rand(2, *pair.student.shape)).shape == (2, 192, 4, 4)
+    # Alike, and still compared as maps.
+    (pair,) = matched(vit, vit)
+    assert pair.of_teacher(torch.rand(2, 17, 192)).shape == (2, 192, 4, 4)
+
+
+def test_the_last_maps():
+    (pair,) = last_maps(network("kdtool:conv4-fc2"), network("torchvision:resnet18"))
+    assert (pair.student.path, pair.teacher.path) == ("relu4", "layer4")

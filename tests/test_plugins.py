@@ -130,7 +130,7 @@ def test_a_method_is_imported_when_it_is_used(site: Site) -> None:
         ),
         ("hookless", "x = 1", "{module}: has no hook distillers()"),
         ("nothing", "def distillers(): return []", "{module}: brings nothing, not 'nothing'"),
-        ("none", "def distillers(): pass", "{module}: distillers(): TypeError: 'NoneType' object is not iterable"),
+        ("nothing", "def distillers(): pass", "{module}: distillers(): TypeError: 'NoneType' object is not iterable"),
         ("text", "def distillers(): return ['x']", "{module}: distillers(): AttributeError: "),
         ("other", GOOD.format(title="Another"), "{module}: brings another, not 'other'"),
         (
@@ -264,14 +264,9 @@ def test_the_command_lists_broken_plugins_with_their_reasons(site: Site) -> None
     )
 
     rows = {row["name"]: row for row in json.loads(done.stdout) if row["kind"] == "distillers"}
-    assert {name: row["status"] for name, row in rows.items()} == {
-        "ikd": "ok",
-        "kd": "ok",
-        "works": "ok",
-        "raises": "broken",
-        "gone": "broken",
-        "misspelt": "broken",
-    }
+    broken = {"raises", "gone", "misspelt"}
+    assert {name for name, row in rows.items() if row["status"] == "broken"} == broken
+    assert {name for name, row in rows.items() if row["status"] == "ok"} >= {"ikd", "kd", "works"}
     assert rows["works"]["reason"] is None
     assert f"{raises}: RuntimeError: no licence found" in rows["raises"]["reason"]
     assert f"{gone}: ModuleNotFoundError" in rows["gone"]["reason"]

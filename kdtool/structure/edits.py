@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import Error
+from kdtool.structure.project import Projected
 from kdtool.structure.skip import leave_out
 
 _PLAIN = (bool, int, float)
@@ -36,6 +37,9 @@ def base_path(module: nn.Module, path: str, dropped: Iterable[str]) -> str:
     gone = set(dropped)
     here, base = module, ""
     for name in path.split(".") if path else []:
+        if isinstance(here, Projected):
+            here = here.get_submodule(name)  # the base has no projector, and its layer in this place
+            continue
         if isinstance(here, nn.Sequential | nn.ModuleList) and name.isdecimal():
             left = int(name)
             number = 0

@@ -16,6 +16,7 @@ from kdtool.structure import trial
 from kdtool.structure.edits import drop_modules
 from kdtool.structure.observation import Seen, observe, sizes
 from kdtool.structure.passing import entangled
+from kdtool.structure.project import insert_projector
 from kdtool.structure.skip import ITERATED
 from kdtool.structure.unset import Unset
 
@@ -59,13 +60,15 @@ def stages_of(network: Network) -> list[Stage]:
         Error: the network's own forward fails.
     """
     architecture = network.architecture
-    whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={})
+    whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={}, projectors={})
     with torch.random.fork_rng(devices=[]), Unset():
         base = skeleton(whole).eval()
     try:
         found = _stages(base, architecture.input)
         parts = dict(base.named_modules())
         drop_modules(base, architecture.dropped)
+        for path, channels in architecture.projectors.items():
+            insert_projector(base, path, channels)
         now = {id(part): path for path, part in base.named_modules()}
         left = []
         for stage in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from kdtool.architecture import Network
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.structure.size import evaluating
+
+# Vision transformers put up to so many tokens (class, distillation, registers) before those of the image.
+MAX_PREFIX = 5
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,17 @@ class Tap:
         """Height and width of the output, or how many tokens it has."""
         return self.shape[1:] if self.layout == "nchw" else self.shape[:-1]
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the output as a map."""
+        if self.layout != "tokens":
+            height, width = self.resolution
+            return height, width
+        (count,) = self.resolution
+        side = math.isqrt(count)
+        # A few tokens more than a square are class tokens; otherwise there is no square, but a column.
+        return (side, side) if count - side * side <= MAX_PREFIX else (count, 1)
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -50,8 +65,8 @@ class Unit:
     pool: bool
 
 
-def stage_taps(network: Network) -> list[Tap]:
-    """Return the end of each stage of a network, in the order they run.
+def stage_taps(network: Network, *, stem: bool = True) -> list[Tap]:
+    """Return the end of each stage of a network, in the order they run; ``stem`` says whether that of the stem counts.
 
     The modules of the trunk are grouped: a new stage begins where the resolution changes, and where the first
     block follows the layers of the stem. The tap of a stage is its last layer that is no pool. For a ResNet these are
@@ -66,19 +81,24 @@ def stage_taps(network: Network) -> list[Tap]:
             stages[-1].append(unit)
         else:
             stages.append([unit])
-    ends = [next(unit for unit in reversed(stage) if not unit.pool) for stage in stages if _learns(stage)]
-    taps = [unit.tap for unit in ends]
+    stages = [stage for stage in stages if _learns(stage)]
+    begins_with_stem = len(stages) > 1 and _plain(stages[0]) and not all(_plain(stage) for stage in stages)
+    taps = [next(unit for unit in reversed(stage) if not unit.pool).tap for stage in stages]
     if len(taps) > 1 and taps[-1].channels == network.architecture.classes:
         taps.pop()  # a classifier that is a convolution
     if not taps:
         raise Error(f"{network.architecture.spec}: has no stages (none of its layers makes a map); it has no taps")
-    return taps
+    return taps[1:] if begins_with_stem and not stem and len(taps) > 1 else taps
 
 
 def _ends_stem(stages: Sequence[Sequence[Unit]], unit: Unit) -> bool:
     """Whether a unit is the first block, and what stands before it at its resolution the layers of the stem."""
-    before = all(one.shallow for stage in stages for one in stage)
+    before = all(_plain(stage) for stage in stages)
     return not unit.shallow and before and any(one.parameters for one in stages[-1])
+
+
+def _plain(stage: Sequence[Unit]) -> bool:
+    return all(unit.shallow for unit in stage)
 
 
 def _learns(stage: Sequence[Unit]) -> bool:

@@ -41,11 +41,16 @@ def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     Both are logits [batch, classes]. T^2 keeps the soft term's gradient the size it had at T = 1.
     """
+    return temperature**2 * divergence(student / temperature, teacher / temperature)
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(teacher || student) of logits [batch, classes], summed over classes, meaned over the batch, in nats."""
     from torch.nn import functional as F
 
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+    return F.kl_div(
+        F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1), reduction="batchmean", log_target=True
+    )
 
 
 def ikd_paper(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

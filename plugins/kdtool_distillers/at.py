@@ -1,0 +1,74 @@
+"""Attention transfer (Zagoruyko and Komodakis, 2016, arXiv:1612.03928)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool import Network, Pair, Step
+
+
+class AT(Distiller):
+    """Look where the teacher looks: match the energy of the maps at each position (Zagoruyko and Komodakis, 2016).
+
+    With a(F) = q / |q|_2 and q = mean over channels of F^2, flattened, the loss is
+    CE + weight * sum over stages of mean((a(f_s) - a(g_s))^2), the mean over batch and positions.
+
+    The paper prints the norm of the difference; the squares and the weight are those of the authors' code. Where
+    resolutions differ, the larger q is averaged to the size of the smaller. Channels may differ.
+    """
+
+    name: ClassVar[str] = "at"
+    logits: ClassVar[bool] = False
+
+    weight: float = option(1000.0, minimum=0, help="weight of the sum of squared errors")
+    taps: tuple[str, ...] | None = option(
+        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
+    )
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the ends of the stages, or the named layers."""
+        from kdtool import matched
+
+        return matched(student, teacher, self.taps)
+
+    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
+        """Return nothing that is learnt."""
+        from kdtool import unadapted
+
+        return unadapted(pairs)
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        import torch
+
+        return step.cross_entropy() + self.weight * torch.stack([inattention(*both) for both in step.maps]).sum()
+
+
+def inattention(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of the attention of two maps [batch, channels, height, width]."""
+    from torch.nn import functional as F
+
+    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    return F.mse_loss(attention(student, size), attention(teacher, size))
+
+
+def attention(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the energy of a map [batch, channels, height, width] at ``size`` positions, as rows of norm 1."""
+    from torch.nn import functional as F
+
+    energy = maps.square().mean(dim=1)
+    if energy.shape[1:] != size:
+        energy = F.adaptive_avg_pool2d(energy, size)
+    return F.normalize(energy.flatten(1))
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [AT]

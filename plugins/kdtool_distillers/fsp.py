@@ -1,0 +1,73 @@
+"""A gift from knowledge distillation: the flow of the solution procedure (Yim, Joo, Bae and Kim, CVPR 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, UsageError, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool import Network, Pair, Step
+
+
+class FSP(Distiller):
+    """Match how the teacher's maps go from stage to stage (Yim et al., 2017).
+
+    With f_l [channels, height, width] the map of an image at the end of stage l, and
+    G_l = mean over positions of f_l f_(l+1)^T [channels of l, channels of l + 1], the loss is
+    CE + weight * sum over l of mean((G_l(s) - G_l(t))^2), the mean over batch and channels. Where the next map is
+    smaller, this one is reduced to its size by maximum.
+
+    The paper demands equal channels; where they differ, a 1x1 convolution to the teacher's is learnt with the student
+    and thrown away. The paper trains on this term first and on the labels then; here both go on at once. The weight is
+    not the paper's, which gives none for the sum; Tian et al. (arXiv:1910.10699) have 50.
+    """
+
+    name: ClassVar[str] = "fsp"
+    logits: ClassVar[bool] = False
+
+    weight: float = option(50.0, minimum=0, help="weight of the sum of squared errors")
+    taps: tuple[str, ...] | None = option(
+        None, help="two or more layers, STUDENT=TEACHER or one name for both; unset: the end of each stage and the stem"
+    )
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the ends of the stages, or the named layers."""
+        from kdtool import matched
+
+        pairs = matched(student, teacher, self.taps, stem=True, least=2)
+        if len(pairs) < 2:
+            raise UsageError(
+                f"fsp compares each stage with the next, and only {pairs[0].student.path}={pairs[0].teacher.path} was "
+                "found; name two or more layers with --taps"
+            )
+        return pairs
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        import torch
+        from torch.nn import functional as F
+
+        ours, theirs = ([flow(*two) for two in pairwise(maps)] for maps in zip(*step.maps, strict=True))
+        terms = [F.mse_loss(*both) for both in zip(ours, theirs, strict=True)]
+        return step.cross_entropy() + self.weight * torch.stack(terms).sum()
+
+
+def flow(first: Tensor, second: Tensor) -> Tensor:
+    """Return the products of the channels of two maps [batch, channels, height, width], meaned over positions:
+    [batch, channels of the first, channels of the second]. The larger is reduced to the smaller by maximum."""
+    from torch.nn import functional as F
+
+    size = tuple(min(both) for both in zip(first.shape[2:], second.shape[2:], strict=True))
+    left, right = (maps if maps.shape[2:] == size else F.adaptive_max_pool2d(maps, size) for maps in (first, second))
+    return left.flatten(2) @ right.flatten(2).transpose(1, 2) / (size[0] * size[1])
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [FSP]

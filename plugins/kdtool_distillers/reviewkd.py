@@ -1,0 +1,78 @@
+"""Distilling knowledge via knowledge review (Chen, Liu, Zhao and Jia, 2021, arXiv:2104.09044)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool import Network, Pair, Step
+
+
+class ReviewKD(Distiller):
+    """Match each of the teacher's stages with all of the student's stages from there on (Chen et al., 2021).
+
+    From the last stage to the first, the student's map is fused with what was fused of the stages behind it, by
+    weights that attention learns for each position (ABF), and compared with the teacher's map g_s:
+
+    CE + w * weight * sum over stages of HCL(fused_s, g_s), w = min(epoch / warmup, 1), the first epoch being 1, with
+    HCL(f, g) the weighted mean of mean((f - g)^2) on the maps themselves (weight 1) and averaged to 4x4, 2x2 and 1x1
+    positions (weights 1/2, 1/4, 1/8), as far as those are fewer.
+
+    The authors have weights from 0.6 to 8 for CIFAR-100 and 1 for ImageNet; they add the pooled features before the
+    classifier as one more stage, which is no layer of every network and is left out here.
+    """
+
+    name: ClassVar[str] = "reviewkd"
+    logits: ClassVar[bool] = False
+
+    weight: float = option(1.0, minimum=0, help="weight of the teacher's term")
+    warmup: int = option(20, minimum=0, help="epochs in which the teacher's term grows to its weight")
+    taps: tuple[str, ...] | None = option(
+        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
+    )
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the ends of the stages, or the named layers."""
+        from kdtool import matched
+
+        return matched(student, teacher, self.taps)
+
+    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
+        """Return what fuses the student's maps."""
+        from kdtool_distillers.fusion import Fusion
+
+        return Fusion(pairs)
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        import torch
+
+        grown = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        terms = torch.stack([hierarchical(*both) for both in step.maps])
+        return step.cross_entropy() + grown * self.weight * terms.sum()
+
+
+def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return HCL, the squared error at several resolutions, of two maps [batch, channels, height, width]."""
+    from torch.nn import functional as F
+
+    total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
+    for side in (4, 2, 1):
+        if side >= min(student.shape[2:]):
+            continue
+        weight /= 2
+        weights += weight
+        ours, theirs = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
+        total = total + weight * F.mse_loss(ours, theirs)
+    return total / weights
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [ReviewKD]

@@ -1,0 +1,95 @@
+"""Relational knowledge distillation (Park, Kim, Lu and Cho, 2019, arXiv:1904.05068)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool import Network, Pair, Step
+
+
+class RKD(Distiller):
+    """Keep the teacher's distances and angles between the images of a batch (Park et al., 2019).
+
+    With e_i the features before the classifier, d_ij = |e_i - e_j| over its mean over the pairs i != j, and
+    a_ijk = cos of the angle at e_i between e_j and e_k, the loss is
+
+    CE + distance * mean_ij huber(d_ij(s), d_ij(t)) + angle * mean_ijk huber(a_ijk(s), a_ijk(t)), where huber(x, y) is
+    (x - y)^2 / 2 up to a difference of 1 and |x - y| - 1/2 from there on.
+
+    The angles are over all triples: their memory is cubic in the batch (67 MB for each copy at 256 images). With
+    ``--angle 0`` they are not computed.
+    """
+
+    name: ClassVar[str] = "rkd"
+    logits: ClassVar[bool] = False
+
+    distance: float = option(25.0, minimum=0, help="weight of the distances")
+    angle: float = option(50.0, minimum=0, help="weight of the angles")
+    taps: tuple[str, ...] | None = option(
+        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the last before the classifier"
+    )
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the last maps before the classifier, or the named layers."""
+        from kdtool import last_maps
+
+        return last_maps(student, teacher, self.taps)
+
+    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
+        """Return nothing that is learnt."""
+        from kdtool import unadapted
+
+        return unadapted(pairs)
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        from torch.nn import functional as F
+
+        from kdtool_distillers.relations import embedded, need_others
+
+        need_others(self.name, step)
+        loss = step.cross_entropy()
+        for both in step.maps:
+            ours, theirs = (embedded(maps) for maps in both)
+            if self.distance:
+                loss = loss + self.distance * F.smooth_l1_loss(distances(ours), distances(theirs))
+            if self.angle:
+                loss = loss + self.angle * F.smooth_l1_loss(angles(ours), angles(theirs))
+        return loss
+
+
+def distances(features: Tensor) -> Tensor:
+    """Return the distances [batch, batch] of features [batch, channels], over the mean of those that are not 0."""
+    import torch
+
+    # By products of matrices it would be quicker, but wrong for images that are alike.
+    found = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    count = (found > 0).sum().clamp(min=1)
+    mean = found.sum() / count
+    return found / torch.where(mean > 0, mean, 1)
+
+
+def angles(features: Tensor) -> Tensor:
+    """Return the cosines [batch, batch, batch] of the angle at the first of three images between the two others.
+
+    Where two of them have equal features it is 0.
+    """
+    import torch
+
+    to = features[None] - features[:, None]
+    length = to.norm(dim=2, keepdim=True)
+    # Division by infinity: no direction, and no gradient, where there is no distance.
+    unit = to / torch.where(length > 0, length, torch.inf)
+    return unit @ unit.transpose(1, 2)
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [RKD]

@@ -1,0 +1,66 @@
+"""Similarity-preserving knowledge distillation (Tung and Mori, 2019, arXiv:1907.09682)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool import Network, Pair, Step
+
+
+class SP(Distiller):
+    """Find those images alike that the teacher finds alike (Tung and Mori, 2019).
+
+    With Q [batch, channels * height * width] the maps of the last stage and G the rows of Q Q^T, each divided by its
+    norm, the loss is CE + weight / batch^2 * |G(s) - G(t)|^2, the sum of squares over all pairs of images.
+    """
+
+    name: ClassVar[str] = "sp"
+    logits: ClassVar[bool] = False
+
+    weight: float = option(3000.0, minimum=0, help="weight of the teacher's term")
+    taps: tuple[str, ...] | None = option(
+        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the last before the classifier"
+    )
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the last maps before the classifier, or the named layers."""
+        from kdtool import last_maps
+
+        return last_maps(student, teacher, self.taps)
+
+    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
+        """Return nothing that is learnt."""
+        from kdtool import unadapted
+
+        return unadapted(pairs)
+
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of one batch."""
+        import torch
+        from torch.nn import functional as F
+
+        from kdtool_distillers.relations import need_others
+
+        need_others(self.name, step)
+        terms = [F.mse_loss(similarities(ours), similarities(theirs)) for ours, theirs in step.maps]
+        return step.cross_entropy() + self.weight * torch.stack(terms).sum()
+
+
+def similarities(maps: Tensor) -> Tensor:
+    """Return the products [batch, batch] of maps [batch, ...] with each other, each row with a norm of 1."""
+    from torch.nn import functional as F
+
+    rows = maps.flatten(1)
+    return F.normalize(rows @ rows.t())
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [SP]
