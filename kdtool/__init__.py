@@ -14,7 +14,7 @@ from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source
 from kdtool.options import nested, option
 
 if TYPE_CHECKING:
-    from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, teacher
+    from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, run_study, teacher
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
@@ -44,6 +44,7 @@ _LAZY = {
     "measure_latency": "kdtool.latency",
     "prune": "kdtool.api",
     "refine": "kdtool.api",
+    "run_study": "kdtool.api",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
 }
@@ -80,6 +81,7 @@ __all__ = [
     "option",
     "prune",
     "refine",
+    "run_study",
     "stages",
     "teacher",
 ]

@@ -28,8 +28,9 @@ from kdtool.rundir import directory_of, run_directory
 from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
 from kdtool.structure.size import measure
+from kdtool.study import run_study
 
-__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "teacher"]
+__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "run_study", "teacher"]
 
 
 def teacher(

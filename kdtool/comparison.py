@@ -92,11 +92,12 @@ def compare(
         _add_latency(models, judged)
     if picture is not None:
         _draw(judged, Path(picture), split)
-    told = {"split": split, "images": len(judged[0].labels)}
+    images = len(judged[0].labels)
     if not more:
-        return {"split": split, "a": models[0], "b": models[1], "images": told["images"], **_pair(*judged)}
+        return {"split": split, "a": models[0], "b": models[1], "images": images, **_pair(*judged)}
     pairs = [{"a": i, "b": j, **_pair(judged[i], judged[j])} for i, j in itertools.combinations(range(len(judged)), 2)]
-    return {**told, "models": models, "pairs": pairs, "all_agree": told["images"] - len(_differing(judged))}
+    alike = images - len(_differing(judged))
+    return {"split": split, "images": images, "models": models, "pairs": pairs, "all_agree": alike}
 
 
 def _judge(found: list[Checkpoint], split: str, device: str, options: dict[str, Any]) -> list[Judged]:

@@ -43,7 +43,7 @@ PAIRWISE = {
 
 def plan(given: Given) -> Step:
     """Plan the step."""
-    told = {name: given.params[name] for name in ("split", "device") if given.params[name] is not None}
+    told: dict[str, Any] = {key: given.params[key] for key in ("split", "device") if given.params[key] is not None}
     picture: Path | None = given.params["output"]
     if given.params["latency"]:
         told["latency"] = True
@@ -51,8 +51,9 @@ def plan(given: Given) -> Step:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        drawn = {"picture": work.output, "force": work.force} if work.output else {}
-        result = api.compare(*work.checkpoints, **told, **drawn, **given.options)
+        drawn: dict[str, Any] = {"picture": work.output, "force": work.force} if work.output else {}
+        a, b, *more = work.checkpoints
+        result = api.compare(a, b, *more, **told, **drawn, **given.options)
         return as_json(result) if given.params["as_json"] else described(result)
 
     return Step(
