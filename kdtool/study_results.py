@@ -65,10 +65,15 @@ def _who(row: dict[str, Any]) -> dict[str, Any]:
 def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
     made = {**_who(group[0]), "seeds": len(group)}
     for key in group[0]:
+        # The mean of probabilities of a test is no such probability.
+        if key == "mcnemar_p":
+            continue
         numbers = [row[key] for row in group if isinstance(row[key], int | float)]
         if len(numbers) == len(group):
             _, low, high = mean_interval(numbers) or (None, None, None)
-            made |= {key: fmean(numbers), f"{key}_low": low, f"{key}_high": high}
+            mean = fmean(numbers)
+            count = mean.is_integer() and all(isinstance(number, int) for number in numbers)
+            made |= {key: int(mean) if count else mean, f"{key}_low": low, f"{key}_high": high}
     return made
 
 

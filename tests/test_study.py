@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 import kdtool
@@ -214,6 +216,16 @@ def test_one_process_runs_a_study(stand_in, run, tmp_path):
         run(RECIPE)
 
 
+def test_a_process_whose_study_was_killed_is_waited_for(stand_in, run, tmp_path, capsys):
+    run(RECIPE)
+    left = filelock.FileLock(tmp_path / "recipe.study" / "teacher_seed=0.run" / "lock", thread_local=False)
+    left.acquire()
+    threading.Timer(0.5, left.release).start()
+    assert run(RECIPE.replace("teacher {seed}", "teacher {seed} --other"))["failed"] == []
+    assert not left.is_locked
+    assert "teacher_seed=0.run: a process from before still works there; waiting for it" in capsys.readouterr().err
+
+
 def test_comparisons_are_made_for_all_values_and_kept(stand_in, run, monkeypatch):
     from kdtool import comparison
 
@@ -247,15 +259,21 @@ def test_means_over_seeds_by_hand():
     assert first["error_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, rel=1e-4)
     assert "accuracy" not in first
     assert (second["seeds"], second["error"], second["error_low"]) == (1, 0.4, None)
+    counted = means(
+        [{"step": "s", "values": {"seed": s}, "parameters": n, "mcnemar_p": 0.1} for s, n in ((0, 4), (1, 6))]
+    )
+    assert isinstance(counted[0]["parameters"], int)
+    assert counted[0]["parameters"] == 5
+    assert "mcnemar_p" not in counted[0]
 
 
 @pytest.mark.slow
 def test_a_study_of_real_commands(tmp_path):
-    """Two seeds on the digits through the command line, with a comparison and a step that fails as it runs."""
+    """The digits through the command line, with a comparison and a step that fails as it runs."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("""
         [matrix]
-        seed = [0, 1]
+        seed = [3]
         [[step]]
         name = "teacher"
         run = "teacher kdtool:lenet-300-100 --data digits --epochs 1 --seed {seed}"
@@ -282,12 +300,12 @@ def test_a_study_of_real_commands(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 1, done.stderr
-    assert "Error: 2 failed, 2 not run; the same command tries them again" in done.stderr
+    assert "Error: 1 failed, 1 not run; the same command tries them again" in done.stderr
     result = json.loads(done.stdout)
-    assert [one["name"] for one in result["failed"]] == ["exploded_seed=0", "exploded_seed=1"]
+    assert [one["name"] for one in result["failed"]] == ["exploded_seed=3"]
     assert "not finite" in result["failed"][0]["error"]
     assert [row["step"] for row in result["means"]] == ["teacher", "small", "distilled"]
-    assert len(result["comparisons"]) == 2
+    assert len(result["comparisons"]) == 1
     assert result["comparisons"][0]["classified_differently"] > 0
 
     again = subprocess.run(line, capture_output=True, text=True, env=environment)

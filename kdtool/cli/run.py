@@ -54,6 +54,8 @@ ROWS = {
     "mcnemar_p": "McNemar p",
     "seconds": "seconds",
 }
+COUNTS = ("parameters", "nonzero", "macs")
+"""The numbers whose means are shown as whole numbers."""
 SPREAD = ("accuracy", "val_accuracy", "classified_differently", "l2")
 """The means that are shown with their interval."""
 
@@ -156,8 +158,12 @@ def described(result: dict[str, Any]) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     values = dict.fromkeys(key for row in rows for key in row["values"])
     columns = {"step": "step", "a": "a", "b": "b", **{f"value {key}": key for key in values}, "seeds": "seeds"}
-    flat = [{**row, **{f"value {key}": value for key, value in row["values"].items()}} for row in rows]
+    # As text: a ratio of the matrix is no ratio that was measured.
+    flat = [{**row, **{f"value {key}": str(value) for key, value in row["values"].items()}} for row in rows]
     for row in flat:
+        row |= {key: round(row[key]) for key in COUNTS if row.get(key) is not None}
+        if "seconds" in row:
+            row["seconds"] = f"{row['seconds']:.1f}"
         for key in SPREAD:
             if row.get(f"{key}_low") is not None:
                 row[key] = f"{row[key]:.4g} ± {row[key] - row[f'{key}_low']:.2g}"
