@@ -218,11 +218,20 @@ def test_one_process_runs_a_study(stand_in, run, tmp_path):
 
 def test_a_process_whose_study_was_killed_is_waited_for(stand_in, run, tmp_path, capsys):
     run(RECIPE)
-    left = filelock.FileLock(tmp_path / "recipe.study" / "teacher_seed=0.run" / "lock", thread_local=False)
-    left.acquire()
-    threading.Timer(0.5, left.release).start()
+    held, ended = threading.Event(), []
+
+    def still_at_work():
+        with filelock.FileLock(tmp_path / "recipe.study" / "teacher_seed=0.run" / "lock"):
+            held.set()
+            time.sleep(0.5)
+            ended.append(stand_in())
+
+    thread = threading.Thread(target=still_at_work)
+    thread.start()
+    held.wait()
     assert run(RECIPE.replace("teacher {seed}", "teacher {seed} --other"))["failed"] == []
-    assert not left.is_locked
+    thread.join()
+    assert not any("teacher_seed=0.pt" in line for line in ended[0][10:])
     assert "teacher_seed=0.run: a process from before still works there; waiting for it" in capsys.readouterr().err
 
 
