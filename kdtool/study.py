@@ -131,6 +131,7 @@ class _Study:
         if self.jobs > 1:
             # Side by side, each with its share of the cores.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
+        say(f"{command.name}: {'goes on' if resume else 'begins'}")
         started = time.monotonic()
         with open(self.log(command), "wb") as log:
             process = subprocess.Popen(

@@ -132,9 +132,11 @@ def _read(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"{file}: is damaged; remove it and the directory around it")
-    return content
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    if not known or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
+        raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
+    found: dict[str, Any] = content
+    return found
 
 
 def _wait_for(run: Path) -> None:

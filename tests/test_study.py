@@ -177,18 +177,20 @@ def test_what_was_cut_goes_on_and_the_other_command_does_not(stand_in, run, tmp_
     path.write_text(RECIPE.replace("prune {ratio}", "prune {ratio} slow"))
     code = f"from kdtool import study; study.KDTOOL = {study.KDTOOL!r}; study.run_study({str(path)!r}, jobs=2)"
     killed = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    begun = tmp_path / "recipe.study" / "pruned_seed=0_ratio=0.8.run"
-    deadline = time.monotonic() + 60
-    while not begun.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGINT)
+    directory = tmp_path / "recipe.study"
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(directory.glob("pruned*.run"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        killed.send_signal(signal.SIGINT)
     assert killed.wait(30) != 0
     assert [line.split()[0] for line in stand_in()] == ["teacher", "teacher", "prune", "prune"]
 
     # Those that had begun with these words are resumed; the stand-in sleeps where it is not.
-    (tmp_path / "recipe.study" / "pruned_seed=1_ratio=0.5.run").mkdir()
-    (tmp_path / "recipe.study" / "pruned_seed=1_ratio=0.8.run").mkdir()
+    for name in ("seed=0_ratio=0.5", "seed=0_ratio=0.8", "seed=1_ratio=0.5", "seed=1_ratio=0.8"):
+        (directory / f"pruned_{name}.run").mkdir(exist_ok=True)
     result = run(path.read_text())
     assert len(result["rows"]) == 10
     assert [line.endswith("--resume") for line in stand_in() if " slow " in line] == [True] * 4

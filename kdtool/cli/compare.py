@@ -54,6 +54,8 @@ def plan(given: Given) -> Step:
         drawn: dict[str, Any] = {"picture": work.output, "force": work.force} if work.output else {}
         a, b, *more = work.checkpoints
         result = api.compare(a, b, *more, **told, **drawn, **given.options)
+        if work.output:
+            click.echo(f"the images are in {work.output}", err=True)
         return as_json(result) if given.params["as_json"] else described(result)
 
     return Step(

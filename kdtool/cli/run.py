@@ -74,11 +74,13 @@ def plan(given: Given) -> Step:
         from kdtool import api
 
         # As Ctrl-C does, so that the processes end with this one.
-        signal.signal(signal.SIGTERM, _interrupt)
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             result = api.run_study(recipe, jobs=given.params["jobs"], force=given.params["force"])
         except KeyboardInterrupt as interrupt:
             raise InterruptedStep("run was interrupted; the same command goes on where it was cut") from interrupt
+        finally:
+            signal.signal(signal.SIGTERM, before)
         text = as_json(result) if given.params["as_json"] else described(result)
         if result["failed"] or result["not_run"]:
             raise PartlyDone(failure(result), text)
