@@ -17,7 +17,6 @@ import kdtool
 from kdtool import study
 from kdtool.errors import Error, UsageError
 from kdtool.study_record import opened
-from kdtool.study_results import means
 
 STAND_IN = """
 import os, shutil, sys, time
@@ -254,28 +253,6 @@ def test_comparisons_are_made_for_all_values_and_kept(stand_in, run, monkeypatch
     del compared[:]
     assert run(text)["comparisons"] == result["comparisons"]
     assert compared == []
-
-
-def test_means_over_seeds_by_hand():
-    rows = [
-        {"name": f"pruned_seed={seed}", "step": "pruned", "values": {"seed": seed, "ratio": 0.5}, "error": error,
-         "accuracy": None}
-        for seed, error in enumerate([0.1, 0.2, 0.3])
-    ]  # fmt: skip
-    rows.append({"name": "x", "step": "pruned", "values": {"seed": 0, "ratio": 0.8}, "error": 0.4, "accuracy": 0.6})
-    first, second = means([*rows, {"name": "y", "step": "y", "values": {"ratio": 1}, "error": 1.0}])
-    assert (first["step"], first["values"], first["seeds"]) == ("pruned", {"ratio": 0.5}, 3)
-    # t(0.975, 2) = 4.3027, deviation 0.1.
-    assert first["error"] == pytest.approx(0.2)
-    assert first["error_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, rel=1e-4)
-    assert "accuracy" not in first
-    assert (second["seeds"], second["error"], second["error_low"]) == (1, 0.4, None)
-    counted = means(
-        [{"step": "s", "values": {"seed": s}, "parameters": n, "mcnemar_p": 0.1} for s, n in ((0, 4), (1, 6))]
-    )
-    assert isinstance(counted[0]["parameters"], int)
-    assert counted[0]["parameters"] == 5
-    assert "mcnemar_p" not in counted[0]
 
 
 @pytest.mark.slow
