@@ -61,7 +61,7 @@ def run_study(
             "comparisons": pairs,
             "comparison_means": means(pairs),
             "failed": [*study.failures(), *not_compared],
-            "not_run": [name for name, status in study.status.items() if status == NOT_RUN],
+            "not_run": [command.name for command in planned.commands if study.status[command.name] == NOT_RUN],
         }
         write_text(planned.directory / "results.json", json.dumps(result, indent=1) + "\n")
         return result
