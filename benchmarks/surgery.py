@@ -1,8 +1,8 @@
 """What making a network narrower costs beyond building it, in seconds and in memory, and what loading one costs.
 
-Each network is halved in a process of its own, on one thread; the seconds are those of its core. Goals: at most 2 s for ResNet-50 and 4 s for ViT-B, at
-most 3 times the network's own memory, and loading a checkpoint at most 1.5 times building the base network and loading
-its state_dict.
+Each network is halved in a process of its own, on one thread; the seconds are those of its core. Goals: at most 2 s for
+ResNet-50 and 4 s for ViT-B, at most 3 times the network's own memory, and loading a checkpoint at most 1.5 times
+building the base network and loading its state_dict.
 """
 
 import json

@@ -16,7 +16,7 @@ from kdtool.options import nested, option
 
 if TYPE_CHECKING:
     from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
-    from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, teacher
+    from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, run_study, teacher
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
@@ -65,6 +65,7 @@ _LAZY = {
     "refine": "kdtool.api",
     "remove_channels": "kdtool.structure.removal",
     "reuse_classifier": "kdtool.reuse",
+    "run_study": "kdtool.api",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
@@ -117,6 +118,7 @@ __all__ = [
     "refine",
     "remove_channels",
     "reuse_classifier",
+    "run_study",
     "stage_taps",
     "stages",
     "teacher",

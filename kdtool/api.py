@@ -13,12 +13,13 @@ from typing import Any
 from kdtool import history
 from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint, read, write
+from kdtool.comparison import compare
 from kdtool.data import Data, open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
 from kdtool.files import beside, check_output, slug
 from kdtool.inputs import as_pretrained, data_for, load, student_for
-from kdtool.inspection import compare, evaluate, inspect
+from kdtool.inspection import evaluate, inspect
 from kdtool.methods import Method, make
 from kdtool.plugins import method_class
 from kdtool.refining import refined
@@ -27,8 +28,9 @@ from kdtool.rundir import directory_of, run_directory
 from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
 from kdtool.structure.size import measure
+from kdtool.study import run_study
 
-__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "teacher"]
+__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "run_study", "teacher"]
 
 
 def teacher(

@@ -34,8 +34,8 @@ class Split:
 
     def __init__(self, name: str, images: Images, labels: Tensor, spec: DataSpec) -> None:
         """Pair ``images`` with their class indices, int64 [images]."""
-        self.name, self.labels = name, labels
-        self._images, self._spec = images, spec
+        self.name, self.labels, self.spec = name, labels, spec
+        self._images = images
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,7 +65,7 @@ class Split:
         indices = torch.arange(len(self)) if order is None else order.cpu()
         chunks = indices.split(batch_size)
         for chunk, pixels in zip(chunks, self._images.batches(chunks, view), strict=True):
-            images = normalised(pixels.to(device), self._spec.mean, self._spec.std)
+            images = normalised(pixels.to(device), self.spec.mean, self.spec.std)
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             yield chunk, images, self.labels[chunk].to(device)
@@ -78,8 +78,8 @@ class Split:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std of every channel of the plain images, in 0..1; of a sample where they are large."""
         indices = torch.arange(len(self))
-        size = self._spec.image_size
-        if size > SMALL or not fits_in_memory(len(self), self._spec.in_channels, size):
+        size = self.spec.image_size
+        if size > SMALL or not fits_in_memory(len(self), self.spec.in_channels, size):
             indices = indices[:: math.ceil(len(self) / SAMPLE)]
         return statistics(self._images.batches(indices.split(256), None))
 

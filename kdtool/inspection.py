@@ -1,4 +1,4 @@
-"""Look at checkpoints: what they are, how well they do, how they differ."""
+"""Look at checkpoints: what they are, how well they do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import torch
 from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint
 from kdtool.engine import Engine
-from kdtool.errors import Error
 from kdtool.evaluation import evaluate as evaluate_module
-from kdtool.evaluation import outputs
 from kdtool.inputs import data_for, load
 from kdtool.settings import Training
 from kdtool.structure.observation import output_shapes
@@ -84,7 +82,7 @@ def evaluate(
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
     given = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
-    engine = _exact(device)
+    engine = Engine(Training(device=device, precision="fp32"), 0)
     rows = []
     for one in given:
         found = load(one)
@@ -92,48 +90,3 @@ def evaluate(
         metrics = evaluate_module(engine.place(found.module), data.split(split), engine=engine)
         rows.append({"checkpoint": str(found.path) if found.path else found.architecture.spec, **metrics})
     return rows
-
-
-def compare(a: Given, b: Given, *, split: str = "test", device: str = "auto", **options: Any) -> dict[str, Any]:
-    """Return how alike two networks are on a split of the first one's data.
-
-    ``classified_differently`` counts the images that get different classes, ``agreement`` is the fraction of the
-    others, ``l2`` the mean over images of the L2 distance between the logits, ``l2_sum`` its sum; ``a`` and ``b`` hold
-    each one's path, accuracy and parameters.
-
-    Raises:
-        Error: they have different classes or inputs, or there is no data.
-    """
-    first, second = load(a), load(b)
-    for what in ("classes", "input"):
-        ours, theirs = getattr(first.architecture, what), getattr(second.architecture, what)
-        if ours != theirs:
-            raise Error(f"{first.path} and {second.path} cannot be compared: {what} {ours} and {theirs}")
-    if first.data and second.data and first.data.classes != second.data.classes:
-        raise Error(f"{first.path} and {second.path} cannot be compared: their classes have other names")
-    engine = _exact(device)
-    result: dict[str, Any] = {"split": split}
-    logits = []
-    for key, found in (("a", first), ("b", second)):
-        images = data_for(found if found.data else first, options).split(split)
-        found_logits, labels = outputs(engine.place(found.module), images, engine=engine)
-        logits.append(found_logits)
-        result[key] = {
-            "checkpoint": str(found.path) if found.path else found.architecture.spec,
-            "accuracy": float((found_logits.argmax(1) == labels).float().mean()),
-            **measure(found.network),
-        }
-    distance = (logits[0] - logits[1]).double().norm(dim=1)
-    different = int((logits[0].argmax(1) != logits[1].argmax(1)).sum())
-    return {
-        **result,
-        "images": len(distance),
-        "classified_differently": different,
-        "agreement": 1 - different / len(distance),
-        "l2": float(distance.mean()),
-        "l2_sum": float(distance.sum()),
-    }
-
-
-def _exact(device: str) -> Engine:
-    return Engine(Training(device=device, precision="fp32"), 0)

@@ -68,6 +68,14 @@ class InterruptedStep(Error):
     exit_code = 130
 
 
+class PartlyDone(Error):
+    """A step that failed in part: what it has goes to stdout all the same."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
 def run_chain(steps: Sequence[Step], *, debug: bool = False) -> None:
     """Plan all steps, then run them; ``debug`` shows the warnings that libraries have for developers.
 
@@ -76,10 +84,14 @@ def run_chain(steps: Sequence[Step], *, debug: bool = False) -> None:
     """
     works = plan(steps)
     for step, work in zip(steps, works, strict=True):
-        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-            if not debug:
-                warnings.simplefilter("ignore")
-            text = _run(step, work)
+        try:
+            with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+                if not debug:
+                    warnings.simplefilter("ignore")
+                text = _run(step, work)
+        except PartlyDone as error:
+            click.echo(error.text)
+            raise
         if text is not None:
             click.echo(text)
         if step.hands_on and not work.last:
@@ -108,7 +120,7 @@ def plan(steps: Sequence[Step]) -> list[Work]:
         first, last = not works, len(works) == len(steps) - 1
         given = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
         for path in (*step.checkpoints, *step.files):
-            _check_file(path)
+            check_file(path)
         # In a chain that is resumed, what cannot be cut is made again.
         force = step.force or (resume and not step.resumable and len(steps) > 1)
         output = step.output(given[0] if given else Path()) if step.output else None
@@ -149,7 +161,7 @@ def _inputs(steps: Sequence[Step]) -> tuple[Path, ...]:
     if len(given) < step.least:
         raise UsageError(_no_checkpoint(step, ""))
     for path in given:
-        _check_file(path)
+        check_file(path)
     return given
 
 
@@ -167,7 +179,8 @@ def _no_checkpoint(step: Step, following: str) -> str:
     )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise `UsageError` where a file that a step reads is missing; names near to it are told."""
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file in it")
     if not path.exists():

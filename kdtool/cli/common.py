@@ -24,6 +24,13 @@ def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
     return click.Argument(["checkpoints"], nargs=-1, type=click.Path(path_type=Path), metavar=metavar)
 
 
+def find_network(spec: str) -> None:
+    """Raise `Error` where the source of ``SOURCE:NAME`` knows no such network; this may import its library."""
+    from kdtool.sources import check_name
+
+    check_name(spec)
+
+
 def output(named: str) -> list[click.Parameter]:
     """Return the options of a command that writes a file; ``named`` says how it goes by default."""
     path = click.Path(path_type=Path)

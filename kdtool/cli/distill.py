@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoint, output
+from kdtool.cli.common import DATA, TRAINING, checkpoint, find_network, output
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
 from kdtool.files import beside
@@ -43,11 +44,6 @@ def plan(given: Given) -> Step:
         tell_result(api.distill(work.checkpoints[0], given.method, **told, **given.options))
         return work.result
 
-    def find_student() -> None:
-        from kdtool.sources import check_name
-
-        check_name(student or "")
-
     return Step(
         "distill",
         run,
@@ -58,7 +54,7 @@ def plan(given: Given) -> Step:
         resume=given.params["resume"],
         resumable=True,
         files=(Path(student),) if student is not None and file else (),
-        slow_check=find_student if student is not None and not file else None,
+        slow_check=partial(find_network, student) if student is not None and not file else None,
     )
 
 

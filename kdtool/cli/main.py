@@ -21,7 +21,8 @@ COMMANDS = {
     "export": "Write a network in another format and measure it.",
     "evaluate": "Measure accuracy and loss of checkpoints.",
     "inspect": "Show what a checkpoint is and how it was made.",
-    "compare": "Show how alike two checkpoints are.",
+    "compare": "Show how alike checkpoints are.",
+    "run": "Run a study: the steps of a recipe.",
     "plugins": "List the installed methods.",
     "demo": "Do the main job on real digits.",
 }

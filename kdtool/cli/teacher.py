@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, output
+from kdtool.cli.common import DATA, TRAINING, find_network, output
 from kdtool.cli.grammar import Segment
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
@@ -100,6 +101,7 @@ def plan(given: Given) -> Step:
         resume=given.params["resume"],
         resumable="data" in given.options,
         files=(weights,) if weights else (),
+        slow_check=partial(find_network, name),
     )
 
 

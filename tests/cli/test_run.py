@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Fixtures of conftest.py.
+Run = Callable[..., Any]
+Fails = Callable[..., str]
+
+RECIPE = """
+[matrix]
+seed = [0, 1]
+[[step]]
+name = "teacher"
+run = "teacher kdtool:lenet-5 --data digits --seed {seed}"
+[[step]]
+name = "second"
+from = "teacher"
+run = "COMMAND"
+"""
+ROW = {"name": "teacher_seed=0", "step": "teacher", "values": {"seed": 0}, "accuracy": 0.5, "seconds": 3.0}
+RESULT = {"rows": [ROW], "means": [], "comparisons": [], "comparison_means": [], "failed": [], "not_run": []}
+
+
+def write(here: Path, command: str) -> None:
+    (here / "r.toml").write_text(RECIPE.replace("COMMAND", command))
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("prunes --ratio 0.5", "no command is called 'prunes'; did you mean prune"),
+        ("prune --rati 0.5", "prune has no option --rati; did you mean --ratio?"),
+        ("prune --ratio 1.5", "Invalid value for '--ratio': 1.5 is out of range"),
+        ("prune --method magnitud", "no pruner is called 'magnitud'"),
+        ("prune --epochs 1 -o x.pt", "--output is the study's; leave it out"),
+        ("prune --force", "--force is the study's; leave it out"),
+        ("prune evaluate", "evaluate begins another command; give it a [[step]] of its own"),
+        ("prune student.pt", "prune: unexpected argument 'student.pt'"),
+        ("evaluate", "evaluate makes no checkpoint, so it is no step"),
+        ("export --onnx", "export makes no checkpoint, so it is no step"),
+        ("demo", "demo makes no checkpoint, so it is no step"),
+        ("run r.toml", "run makes no checkpoint, so it is no step"),
+        ("prune --help", "--help makes no checkpoint"),
+        ("distill --student none.pt", "none.pt: there is no such file"),
+        ("distill", "--method kd needs a student"),
+        ("distill --student kdtool:lenet-6", "kdtool knows no network 'lenet-6'; did you mean lenet-5"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_refused_before_any_is(
+    api: Any, fails: Fails, here: Path, command: str, says: str
+) -> None:
+    write(here, command)
+
+    message = fails("run r.toml")
+
+    assert message.startswith("r.toml: step 'second': ")
+    assert says in message
+    assert api.calls == []
+
+
+def test_a_step_needs_what_it_works_on(fails: Fails, here: Path) -> None:
+    (here / "r.toml").write_text('[[step]]\nname = "one"\nrun = "prune --ratio 0.5"\n')
+    assert "step 'one': prune works on a checkpoint; name the step that makes it" in fails("run r.toml")
+    (here / "r.toml").write_text('[[step]]\nname = "one"\nrun = "teacher kdtool:lenet-6"\n')
+    assert "lenet-5" in fails("run r.toml")
+    assert fails("run").startswith("run: no recipe given")
+    assert fails("run none.toml").startswith("none.toml: cannot be read")
+    assert "stands alone" in fails("run r.toml prune")
+
+
+def test_a_dry_run_prints_the_commands(run: Run, here: Path) -> None:
+    write(here, "prune --ratio 0.5")
+
+    result = run("run r.toml -o out --dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "kdtool teacher kdtool:lenet-5 --data digits --seed 0 -o out/teacher_seed=0.pt",
+        "kdtool teacher kdtool:lenet-5 --data digits --seed 1 -o out/teacher_seed=1.pt",
+        "kdtool prune out/teacher_seed=0.pt --ratio 0.5 -o out/second_seed=0.pt",
+        "kdtool prune out/teacher_seed=1.pt --ratio 0.5 -o out/second_seed=1.pt",
+    ]
+    assert not (here / "out").exists()
+
+
+def test_results_are_a_table_or_json(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here, "prune --ratio 0.5")
+    given: dict[str, Any] = {}
+    mean = {"step": "teacher", "values": {}, "seeds": 2, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
+    result = {**RESULT, "means": [mean]}
+    monkeypatch.setattr(api, "run_study", lambda recipe, **options: given.update(options) or result, raising=False)
+
+    text = run("run r.toml --jobs 2").stdout
+
+    assert given == {"jobs": 2, "force": False}
+    assert text.splitlines()[0].split() == ["step", "seed", "accuracy", "seconds"]
+    assert "0.5 ± 0.1" in text
+    assert json.loads(run("run r.toml --json").stdout) == result
+
+
+def test_failures_are_told_beside_the_results(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here, "prune --ratio 0.5")
+    result = {**RESULT, "failed": [{"name": "x", "error": "no luck", "log": "x.log"}], "not_run": ["y"]}
+    monkeypatch.setattr(api, "run_study", lambda recipe, **options: result, raising=False)
+
+    found = run("run r.toml --json")
+
+    assert found.exit_code == 1
+    assert json.loads(found.stdout) == result
+    assert found.stderr.splitlines() == [
+        "failed: x: no luck",
+        "not run: y",
+        "Error: 1 failed, 1 not run; the same command tries them again",
+    ]
