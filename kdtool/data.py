@@ -43,7 +43,7 @@ class Split:
     @property
     def augmented(self) -> bool:
         """Whether a view changes the images."""
-        return self.name == "train" and self._spec.augment != "none"
+        return self.name == "train" and self.spec.augment != "none"
 
     def batches(
         self,
