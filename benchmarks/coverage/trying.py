@@ -27,8 +27,9 @@ from kdtool.sources import create
 from kdtool.structure.size import measure
 from kdtool.structure.stages import stages_of
 from kdtool.training import make_optimizer
-from kdtool_exporters.onnx_file import Onnx, check_parity
+from kdtool_exporters.onnx_file import Onnx
 from kdtool_exporters.onnx_model import frozen, write
+from kdtool_exporters.onnx_parity import check_parity
 from kdtool_pruners.filter_l1 import filter_norms
 
 Tell = Callable[[str, dict[str, Any] | None], None]

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Error, Exporter, hookimpl, option
-from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, write
+from kdtool_exporters.onnx_model import frozen, write
+from kdtool_exporters.onnx_parity import check_parity, run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from kdtool import Architecture, Network
-
-PARITY_BATCHES = (1, 3)
-TOLERANCE = 1e-4
+    from kdtool import Network
 
 
 class Onnx(Exporter):
@@ -29,7 +25,7 @@ class Onnx(Exporter):
 
     The file takes normalised float32 ``images`` [batch, channels, height, width], any number of them, and gives
     ``logits`` [batch, classes]. It is written only where |y_onnx - y| <= 1e-4 max|y| on random images, and the best
-    classes are the same.
+    classes are the same; where the network's own float32 is farther than that from its float64, as near as that.
     """
 
     name: ClassVar[str] = "onnx"
@@ -111,75 +107,11 @@ def _session(path: Path, spec: str) -> Any:
         raise Error(f"{spec}: onnxruntime {onnxruntime.__version__} does not load its ONNX file: {reason}") from error
 
 
-def _run(session: Any, images: Tensor) -> NDArray[np.float32]:
-    outputs: list[NDArray[np.float32]] = session.run([OUTPUT], {INPUT: images.cpu().contiguous().numpy()})
-    return outputs[0]
-
-
-def check_parity(session: Any, module: nn.Module, architecture: Architecture) -> dict[str, Any]:
-    """Return the `parity` of a file's session with its module on random images that are like normalised ones.
-
-    Raises:
-        kdtool.Error: the file does not give the module's outputs, or the module none to compare with.
-    """
-    import numpy as np
-    import torch
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    spec = architecture.spec
-    expected, given = [], []
-    generator = torch.Generator().manual_seed(0)
-    for batch in PARITY_BATCHES:
-        images = torch.randn(batch, *architecture.input, generator=generator)
-        with torch.no_grad():
-            expected.append(module(images).numpy())
-        try:
-            given.append(_run(session, images))
-        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
-            reason = str(error).splitlines()[0]
-            raise Error(f"{spec}: its ONNX file cannot run a batch of {batch}: {reason}") from error
-        if not given[-1].shape == expected[-1].shape == (batch, architecture.classes):
-            shapes = f"{list(given[-1].shape)}, the network {list(expected[-1].shape)}"
-            wanted = f"not [{batch}, {architecture.classes}]; nothing was written"
-            raise Error(f"{spec}: for a batch of {batch} its ONNX file gives {shapes}, {wanted}")
-    if not all(np.isfinite(outputs).all() for outputs in expected):
-        raise Error(f"{spec}: its outputs are not finite; its weights are of no use, nothing was written")
-    found = parity(np.concatenate(expected), np.concatenate(given))
-    if found["max_abs"] == 0:
-        raise Error(f"{spec}: all its outputs are zero, so there is nothing to compare its file by; train it first")
-    # So that a NaN of the file's fails.
-    if not (found["relative"] <= TOLERANCE and found["same_argmax"]):
-        apart = f"{found['max_abs_diff']:.3g} away from the network's, which reach {found['max_abs']:.3g}"
-        raise Error(f"{spec}: the outputs of its ONNX file are {apart}; nothing was written")
-    return {**found, "batches": list(PARITY_BATCHES)}
-
-
-def parity(expected: NDArray[np.float32], given: NDArray[np.float32]) -> dict[str, Any]:
-    """Return how near ``given`` is to ``expected``, both [images, classes].
-
-    ``max_abs_diff`` is max|given - expected|, ``max_abs`` max|expected|, ``relative`` the first over the second, and
-    ``same_argmax`` whether every image has the same best class; one whose two best are within the tolerance has none.
-    """
-    import numpy as np
-
-    largest, apart = float(np.abs(expected).max()), float(np.abs(given - expected).max())
-    best = np.sort(expected, axis=1)[:, -2:]
-    # Of one class alone the two are the same number, and nothing can be told apart.
-    clear = best[:, -1] - best[:, 0] > TOLERANCE * largest
-    same = expected[clear].argmax(axis=1) == given[clear].argmax(axis=1)
-    return {
-        "max_abs_diff": apart,
-        "max_abs": largest,
-        "relative": apart / largest if largest else apart,
-        "same_argmax": bool(same.all()),
-    }
-
-
 def _accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any] | None:
     """Return the accuracy of the file itself on the batches of the test split, or None where there are none."""
     correct = images = 0
     for batch, labels in test:
-        correct += int((_run(session, batch).argmax(axis=1) == labels.cpu().numpy()).sum())
+        correct += int((run(session, batch).argmax(axis=1) == labels.cpu().numpy()).sum())
         images += len(labels)
     if images == 0:
         return None
