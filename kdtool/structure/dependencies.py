@@ -8,6 +8,7 @@ cut: `kdtool.structure.removal` does that, and proves what the graph says.
 from __future__ import annotations
 
 import copy
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,16 +73,22 @@ def groups(network: Network, limits: Limits | None = None) -> list[Group]:
         Error: no graph is to be had, or not within the limits; the message does not name the network.
     """
     limits = limits or Limits()
-    module = copy.deepcopy(network.module).cpu().float().eval()
-    for own, theirs in zip(module.parameters(), network.module.parameters(), strict=True):
-        own.requires_grad_()
-        own.grad = None if theirs.grad is None else theirs.grad.detach().cpu().float().clone()
+    module = _shared(network.module)
     try:
         graph = traced(module, network.architecture.input, limits)
         return list(_gathered(graph, limits))
     except (RecursionError, MemoryError, NotImplementedError, *trial.FAILURES) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise Error(f"no dependency graph is to be had ({reason})") from error
+
+
+def _shared(module: nn.Module) -> nn.Module:
+    """Return a copy in eval mode that wants gradients and shares the weights, for they are only looked at."""
+    tensors: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    for parameter in module.parameters():
+        tensors[id(parameter)] = own = nn.Parameter(parameter.detach())
+        own.grad = parameter.grad
+    return copy.deepcopy(module, tensors).cpu().float().eval()
 
 
 def strengths(network: Network) -> dict[str, Tensor]:
@@ -103,6 +110,8 @@ def strengths(network: Network) -> dict[str, Tensor]:
             if member.role in ("outputs", "both"):
                 strength = known.setdefault(member.path, torch.full((member.size,), torch.nan))
                 strength[member.channels] = scores[member.roots]
+    found.clear()
+    gc.collect()  # the graph is full of cycles, and holds what the network computed
     return {path: strength for path, strength in known.items() if not strength.isnan().any()}
 
 

@@ -54,7 +54,10 @@ def traced(module: nn.Module, shape: tuple[int, int, int], limits: Limits) -> An
     hooks = [
         part.register_forward_pre_hook(pruner.note) for part in module.modules() if isinstance(part, ChannelSelect)
     ]
-    with torch.enable_grad(), warnings.catch_warnings():
+    # Nobody goes back through the graph: what a backward would need is not kept.
+    nothing = torch.empty(0)
+    unsaved = torch.autograd.graph.saved_tensors_hooks(lambda tensor: nothing, lambda kept: kept)
+    with torch.enable_grad(), unsaved, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph.build_dependency(module, image, customized_pruners={ChannelSelect: pruner}, verbose=False)
     for hook in hooks:

@@ -69,14 +69,24 @@ def _try(architecture: Architecture, module: nn.Module) -> str | None:
             return "its output is not finite"
         statistics = {name: buffer.clone() for name, buffer in module.named_buffers()}
         module.train()
+        # A gradient that arrived is all that is asked for: none is kept.
+        hooks = [one.register_post_accumulate_grad_hook(_forget) for one in module.parameters() if one.requires_grad]
         try:
-            _loss(module(images)).backward()  # type: ignore[no-untyped-call]
+            # One image holds half of the memory, but batch-norm behind a global pool has no statistics of one.
+            try:
+                _loss(module(images[:1])).backward()  # type: ignore[no-untyped-call]
+            except FAILURES:
+                _loss(module(images)).backward()  # type: ignore[no-untyped-call]
         finally:
             for name, buffer in module.named_buffers():
                 buffer.copy_(statistics[name])
-            for parameter in module.parameters():
-                parameter.grad = None
+            for hook in hooks:
+                hook.remove()
         return None
+
+
+def _forget(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def _loss(output: object) -> Tensor:
