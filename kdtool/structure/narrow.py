@@ -101,7 +101,7 @@ def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
         return evenly(size, cut.ratio, cut.round_to, cut.parts) if found is None else found
 
     def choose(path: str, layer: nn.Module) -> Tensor:
-        name, dim, size = _outputs(path, layer)
+        name, dim, size = outputs_of(path, layer)
         if cut.inside is None:
             kept = keep(name, dim, size)
         else:
@@ -128,7 +128,7 @@ def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
     return flow
 
 
-def _outputs(path: str, layer: nn.Module) -> tuple[str, int, int]:
+def outputs_of(path: str, layer: nn.Module) -> tuple[str, int, int]:
     """Return the tensor, the dimension and the number of a layer's output channels (a recurrent one's state)."""
     if isinstance(layer, nn.MultiheadAttention):
         return f"{path}.in_proj_weight", 1, layer.embed_dim

@@ -13,7 +13,7 @@ from kdtool.errors import Error
 from kdtool.structure.fixed import Fixed, fixed_dimensions, outline
 from kdtool.structure.flow import LAYERS
 from kdtool.structure.fresh import fill
-from kdtool.structure.narrow import Cut, Failure, narrowed
+from kdtool.structure.narrow import Cut, Failure, narrowed, outputs_of
 from kdtool.structure.patterns import whole_ratios
 from kdtool.structure.slicing import heads_of
 
@@ -44,8 +44,9 @@ def halve_widths(
     channels go together.
 
     Raises:
-        Error: the network does not run afterwards: it has a structure that slicing does not know. Or it cannot be
-            proven that each inherited weight is given the channel it was given before.
+        Error: the network does not run afterwards: it has a structure that slicing does not know. Or most of its
+            widths would fall below 1. Or it cannot be proven that each inherited weight is given the channel that it
+            was given before.
     """
     architecture = network.architecture
     if not 0 < ratio < 1:
@@ -53,6 +54,8 @@ def halve_widths(
     if scope not in ("all", "inner"):
         raise Error(f"{architecture.spec}: there is no scope {scope!r}; it is all or inner")
     fresh = init == "fresh"
+    text = f"widths x {ratio:g}" + f", {times} times" * (times > 1)
+    _refuse_nothing_left(network, ratio**times, text)
     if not fresh:
         _refuse_rotary(network)
     base = outline(architecture)
@@ -62,11 +65,26 @@ def halve_widths(
 
         inside = inner_layers(network)
     cut = Cut(ratio**times, round_to, fixed=fixed_dimensions(architecture, base), inside=inside)
-    module = _first_that_works(network, cut, fresh=fresh, text=f"widths x {ratio:g}" + f", {times} times" * (times > 1))
+    module = _first_that_works(network, cut, fresh=fresh, text=text)
     refined = capture(architecture, module, base=base)
     if fresh:
         fill(module, skeleton(architecture))
     return Network(refined, module.eval())
+
+
+def _refuse_nothing_left(network: Network, ratio: float, text: str) -> None:
+    # A few narrow layers, such as those that squeeze, may well come down to one channel; not most of a network.
+    sizes = [
+        size
+        for path, layer in network.module.named_modules()
+        if isinstance(layer, LAYERS) and (size := outputs_of(path, layer)[2]) > 1
+    ]
+    below = sum(size * ratio < 1 for size in sizes)
+    if 2 * below > len(sizes):
+        raise Error(
+            f"{network.architecture.spec}: {text}: {below} of its {len(sizes)} layers would fall below a width of 1"
+            "; ask for less"
+        )
 
 
 def _refuse_rotary(network: Network) -> None:

@@ -318,3 +318,11 @@ def test_an_embedding_that_was_cut_otherwise_is_noticed():
     original, dims = flow.cuts["pos_embed"]
     flow.cuts["pos_embed"] = original, {2: dims[2] + 1}
     assert misaligned(module, shape, flow)
+
+
+def test_a_network_of_which_nothing_would_be_left_is_refused():
+    net = network("torchvision:resnet18", 32)
+    # Times 1/256, the five layers of 64 channels, the five of 128 and the classifier would be less than 1 wide.
+    with pytest.raises(Error, match=r"widths x 0.5, 8 times: 11 of its 21 layers would fall below a width of 1"):
+        halve_widths(net, times=8)
+    assert halve_widths(net, times=6).module.layer4[1].conv2.out_channels == 8
