@@ -29,12 +29,18 @@ _HEADS = re.compile(r"head")
 _SCALE = re.compile(r"scale")
 
 
-def fit_attributes(module: nn.Module, widths: dict[str, Widths], *, widest: bool = False) -> None:
+def fit_attributes(
+    module: nn.Module,
+    widths: dict[str, Widths],
+    *,
+    widest: bool = False,
+    widest_in: frozenset[type[nn.Module]] = frozenset(),
+) -> None:
     """Set the width attributes of all modules to the new sizes.
 
     Attributes of PyTorch's own layers follow from their tensors. Any other attribute is a width when it is named like
     one and its number, or a multiple of it (a head's width times the heads), is the size of a tensor in the module.
-    Of several new sizes the least is meant, or the ``widest``.
+    Of several new sizes the least is meant, or the ``widest``, everywhere or in modules of some classes.
     """
     for path, part in module.named_modules():
         _fit_norm(part)
@@ -46,7 +52,7 @@ def fit_attributes(module: nn.Module, widths: dict[str, Widths], *, widest: bool
         places = near(path, widths)
         if not places or not _has_tensors(part):
             continue
-        if widest:
+        if widest or type(part) in widest_in:
             places = [{old: {max(new)} for old, new in place.items()} for place in places]
         before = plain_attributes(part)
         for name, value in before.items():

@@ -41,6 +41,8 @@ class Cut:
     follow: bool = True
     widest: bool = False
     """Whether attributes mean the widest of several sizes, as they do where something is as wide as ever."""
+    widest_in: frozenset[type[nn.Module]] = frozenset()
+    """Classes of modules whose attributes alone do."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
         flow = _sizes_alone(flow, owners)
     widths = slice_tensors(module, flow, keep)
     # What is narrowed inside of a block may be as wide as what is not.
-    fit_attributes(module, widths, widest=cut.widest or cut.inside is not None)
+    fit_attributes(module, widths, widest=cut.widest or cut.inside is not None, widest_in=cut.widest_in)
     return flow
 
 

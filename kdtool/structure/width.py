@@ -107,11 +107,17 @@ def _first_that_works(network: Network, cut: Cut, *, fresh: bool, text: str) -> 
         found = narrowed(network, dataclasses.replace(cut, strengths=_strengths(network)), aligned=True)
         if not isinstance(found, Failure):
             return found
-    for one in _cuts(network.module, cut, fresh=fresh):
-        found = narrowed(network, one, aligned=not fresh)
-        if not isinstance(found, Failure):
-            return found
-        first = first or found
+    tried = cut
+    for _ in range(2):
+        for one in _cuts(network.module, tried, fresh=fresh):
+            found = narrowed(network, one, aligned=not fresh)
+            if not isinstance(found, Failure):
+                return found
+            first = first or found
+        if first is None or first.where is None:
+            break
+        # In the module where it fails, and its like, attributes may mean the widest of several sizes.
+        tried = dataclasses.replace(cut, widest_in=frozenset({type(network.module.get_submodule(first.where))}))
     assert first is not None
     pinned = _pinned(network, cut, first, fresh=fresh)
     if pinned is not None:
