@@ -79,7 +79,7 @@ def test_the_builtin_methods_are_plugins_of_kdtool_itself() -> None:
     found = {(plugin.kind, plugin.name) for plugin in plugins.installed() if plugin.builtin}
 
     assert {("teachers", "timm"), ("refiners", "halve"), ("distillers", "ikd"), ("datasets", "digits")} <= found
-    assert plugins.names("pruners") == ["magnitude"]
+    assert plugins.names("pruners") == ["filter-l1", "magnitude"]
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,13 @@ from kdtool.errors import Error, UsageError
 from kdtool.progress import say
 from kdtool.structure.depth import drop_blocks, find_stages, left_out, spread
 from kdtool.structure.size import macs_of_parts, measure
-from kdtool.structure.width import halve_widths
+from kdtool.structure.width import halve_widths, least_ratio
 
 _COUNTED = {"macs": ("--target-macs", "MACs"), "parameters": ("--target-params", "parameters")}
 # An edit of a large network takes seconds.
 _MOST_DEPTHS, _MOST_WIDTHS = 4, 8
 # How much of the limit is looked for among widths, and among depths, and what the next guess aims at.
 _CLOSE, _NEAR, _AIM = 0.99, 0.98, 0.995
-_LEAST_RATIO = 1e-4
 _LESS = (0.97, 0.94)
 
 
@@ -223,7 +222,8 @@ def _narrower(shallow: _Made, goal: _Goal, round_to: int, init: str) -> _Made:
 
     best, sizes = shallow, {1.0: shallow.size}
     # The size goes with about the square of the width.
-    ratio = math.sqrt(_AIM * goal.limit / shallow.size)
+    least = least_ratio(shallow.network)
+    ratio = max(least, math.sqrt(_AIM * goal.limit / shallow.size))
     while best.size < _CLOSE * goal.limit or best.size > goal.limit:
         if len(sizes) > _MOST_WIDTHS or ratio in sizes or _is_one_width(sizes, goal.limit):
             break
@@ -235,7 +235,7 @@ def _narrower(shallow: _Made, goal: _Goal, round_to: int, init: str) -> _Made:
             break
         made = _Made(network, measure(network)[goal.count], f"{shallow.how}, widths x {ratio:.3g}")
         best, sizes[ratio] = max(best, made, key=goal.rank), made.size
-        ratio = _next_ratio(sizes, goal.limit)
+        ratio = _next_ratio(sizes, goal.limit, least)
     return best
 
 
@@ -255,7 +255,7 @@ def _halved(network: Network, ratio: float, round_to: int, init: str) -> tuple[f
         raise error
 
 
-def _next_ratio(sizes: Mapping[float, int], limit: float) -> float:
+def _next_ratio(sizes: Mapping[float, int], limit: float, least: float) -> float:
     """Return the ratio to try next: where a line through the logarithms of two ratios and sizes meets the limit."""
     above = min(ratio for ratio, size in sizes.items() if size > limit)
     below = max((ratio for ratio, size in sizes.items() if size <= limit), default=None)
@@ -263,7 +263,7 @@ def _next_ratio(sizes: Mapping[float, int], limit: float) -> float:
     (x, y), (x2, y2) = ((math.log(ratio), math.log(sizes[ratio])) for ratio in (first, second))
     step = (math.log(_AIM * limit) - y) / max(y2 - y, 1e-3) * (x2 - x)
     if below is None:
-        return max(_LEAST_RATIO, math.exp(x + step))
+        return max(least, math.exp(x + step))
     # Widths are whole, so sizes go in steps: a bit off both ends.
     return math.exp(x + min(max(step, 0.1 * (x2 - x)), 0.9 * (x2 - x)))
 

@@ -72,15 +72,23 @@ def halve_widths(
     return Network(refined, module.eval())
 
 
+def least_ratio(network: Network) -> float:
+    """Return the ratio below which most widths would fall below 1.
+
+    A few narrow layers, such as those that squeeze, may well come down to one channel.
+    """
+    return 1 / (sorted(sizes)[len(sizes) // 2] if (sizes := _widths(network)) else 1)
+
+
+def _widths(network: Network) -> list[int]:
+    layers = [(path, layer) for path, layer in network.module.named_modules() if isinstance(layer, LAYERS)]
+    return [size for path, layer in layers if (size := outputs_of(path, layer)[2]) > 1]
+
+
 def _refuse_nothing_left(network: Network, ratio: float, text: str) -> None:
-    # A few narrow layers, such as those that squeeze, may well come down to one channel; not most of a network.
-    sizes = [
-        size
-        for path, layer in network.module.named_modules()
-        if isinstance(layer, LAYERS) and (size := outputs_of(path, layer)[2]) > 1
-    ]
-    below = sum(size * ratio < 1 for size in sizes)
-    if 2 * below > len(sizes):
+    if ratio < least_ratio(network) * (1 - 1e-9):
+        sizes = _widths(network)
+        below = sum(size * ratio < 1 for size in sizes)
         raise Error(
             f"{network.architecture.spec}: {text}: {below} of its {len(sizes)} layers would fall below a width of 1"
             "; ask for less"

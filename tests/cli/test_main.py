@@ -47,7 +47,8 @@ def test_help_without_a_method_lists_them(run: Run) -> None:
     text = run("distill --help").stdout
 
     assert "\nOptions of kd (the default method):\n  --temperature NUMBER" in text
-    assert "\nMethods (kdtool distill --method NAME --help shows its options):\n  ikd " in text
+    assert "\nMethods (kdtool distill --method NAME --help shows its options):\n  at " in text
+    assert "\n  ikd " in text
 
 
 def test_help_of_a_later_step_is_that_steps(run: Run) -> None:

@@ -111,8 +111,11 @@ def test_a_command_keeps_its_own_names() -> None:
     [
         ("distill --iters 4 teacher.pt", "--iters belongs to --method ikd, and this is --method kd"),
         ("distill teacher.pt --refiner halve --keep 1,1", "--keep belongs to --refiner depth"),
-        ("distill --method ikd --pruner-ratio 0.5 teacher.pt", "--pruner-ratio belongs to --pruner magnitude"),
-        ("distill --method ikdd teacher.pt", "no distiller is called 'ikdd'; did you mean ikd, kd?"),
+        (
+            "distill --method ikd --pruner-ratio 0.5 teacher.pt",
+            "--pruner-ratio belongs to --pruner filter-l1 or magnitude",
+        ),
+        ("distill --method ikdd teacher.pt", "no distiller is called 'ikdd'; did you mean ikd, simkd, kd?"),
         ("distill --method ikd --refiner half teacher.pt", "no refiner is called 'half'; did you mean halve?"),
         ("distill --method ikd --epoch 3 teacher.pt", "distill has no option --epoch; did you mean --epochs?"),
         ("teacher tim:resnet18", "no teacher source is called 'tim'; did you mean timm?"),

@@ -80,7 +80,7 @@ def outputs(module, shape):
 
 def train_step(module, shape):
     images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
-    optimizer = make_optimizer(module.train(), Training(lr=1e-3))
+    optimizer = make_optimizer(list(module.train().parameters()), Training(lr=1e-3))
     loss = F.cross_entropy(module(images), torch.arange(4))
     loss.backward()
     optimizer.step()
