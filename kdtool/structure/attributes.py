@@ -84,7 +84,7 @@ def _fit_norm(part: nn.Module) -> None:
 
 def _fit_rests(part: nn.Module, before: dict[str, Any], places: list[Widths]) -> None:
     """Fit a width that is no tensor's size but what another attribute leaves of one: the channels passed by."""
-    widths = {name: value for name, value in before.items() if type(value) is int and _is_width(name, value)}
+    widths = {name: value for name, value in before.items() if type(value) is int and is_width(name, value)}
     fitted = {name for name, value in widths.items() if getattr(part, name) != value}
     for name in sorted(set(widths) - fitted):
         for other in sorted(fitted):
@@ -95,7 +95,8 @@ def _fit_rests(part: nn.Module, before: dict[str, Any], places: list[Widths]) ->
                 break
 
 
-def _is_width(name: str, value: int) -> bool:
+def is_width(name: str, value: int) -> bool:
+    """Return whether an attribute of that name and value is a width, by its name."""
     return value > 1 and bool(_WIDTH.search(name)) and not _OTHER.search(name)
 
 

@@ -16,7 +16,7 @@ from kdtool.structure.alignment import misaligned
 from kdtool.structure.attributes import fit_attributes
 from kdtool.structure.fixed import Fixed
 from kdtool.structure.flow import MIXING, Flow
-from kdtool.structure.patterns import evenly, uneven
+from kdtool.structure.patterns import evenly, told, uneven
 from kdtool.structure.recurrent import width_of
 from kdtool.structure.slicing import heads_of, slice_tensors
 from kdtool.structure.tracing import trace
@@ -41,6 +41,8 @@ class Cut:
     follow: bool = True
     widest: bool = False
     """Whether attributes mean the widest of several sizes, as they do where something is as wide as ever."""
+    told: bool = False
+    """Whether dimensions are split as attributes say."""
     widest_in: frozenset[type[nn.Module]] = frozenset()
     """Classes of modules whose attributes alone do."""
 
@@ -90,7 +92,7 @@ def _copy(module: nn.Module) -> nn.Module:
 
 def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
     owners = dict(module.named_modules())
-    special = uneven(module, cut.ratio)
+    special = {**uneven(module, cut.ratio), **(told(module, cut.ratio) if cut.told else {})}
 
     def keep(path: str, dim: int, size: int) -> Tensor:
         if cut.inside is not None or size == 1 or (path, dim) in cut.fixed or size == _heads_around(owners, path):

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kdtool.structure.attributes import is_width
+from kdtool.structure.edits import plain_attributes
 from kdtool.structure.flow import MIXING, is_depthwise
 from kdtool.structure.slicing import heads_of
 
@@ -54,6 +56,29 @@ def uneven(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
                 found["" if times == 1 else path, count * width] = (
                     torch.arange(count)[:, None] * width + within
                 ).flatten()
+    return found
+
+
+def told(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
+    """Return by (path, size) the patterns of dimensions that a module's attributes say it splits.
+
+    Of sizes that it lists, those that some tensor of it has lose channels, and the others, such as one gate for each
+    level, stay. Of twice or three times an odd width that it names, each part loses the same channels.
+    """
+    found: dict[tuple[str, int], Tensor] = {}
+    for path, part in module.named_modules():
+        sizes = {size for tensor in part.parameters() for size in tensor.shape[:2]}
+        for name, value in plain_attributes(part).items():
+            many = type(value) in (tuple, list) and len(value) > 1 and all(type(one) is int for one in value)
+            if many and sum(value) in sizes:
+                starts = [sum(value[:place]) for place in range(len(value))]
+                kept = [evenly(one, ratio) if one in sizes else torch.arange(one) for one in value]
+                found[path, sum(value)] = torch.cat([start + one for start, one in zip(starts, kept, strict=True)])
+            elif type(value) is int and is_width(name, value) and not _whole(value, ratio):
+                for times in (2, 3):
+                    if times * value in sizes:
+                        within = evenly(value, ratio)
+                        found[path, times * value] = (torch.arange(times)[:, None] * value + within).flatten()
     return found
 
 

@@ -154,10 +154,13 @@ def _strengths(network: Network) -> dict[str, Tensor]:
 
 
 def _cuts(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
-    """Yield the cut, then ones that round more coarsely; by sizes alone as well, which is enough for fresh weights."""
+    """Yield the cut, then ones that read attributes otherwise, then ones that round more coarsely.
+
+    By sizes alone as well, which is enough for fresh weights.
+    """
     ratios = [cut.ratio, *whole_ratios(module, cut.ratio)[:_MOST_RATIOS]]
     coarser = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
-    coarser.insert(1, dataclasses.replace(cut, widest=True))
+    coarser[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, told=True)]
     for one in coarser + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
         yield one
         if fresh and cut.inside is None:

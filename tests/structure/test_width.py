@@ -13,6 +13,7 @@ from kdtool.structure.alignment import misaligned
 from kdtool.structure.fixed import fixed_dimensions
 from kdtool.structure.flow import MIXING
 from kdtool.structure.narrow import Cut, _cut
+from kdtool.structure.patterns import told
 from kdtool.structure.recurrent import cut_recurrent
 from kdtool.structure.size import measure
 
@@ -326,3 +327,22 @@ def test_a_network_of_which_nothing_would_be_left_is_refused():
     with pytest.raises(Error, match=r"widths x 0.5, 8 times: 11 of its 21 layers would fall below a width of 1"):
         halve_widths(net, times=8)
     assert halve_widths(net, times=6).module.layer4[1].conv2.out_channels == 8
+
+
+class Gated(nn.Module):
+    """A layer whose output is split into two widths and a gate for each of three levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 19, 1)
+        self.split_sizes = [8, 8, 3]
+        self.out, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x):
+        query, context, gates = self.mix(self.stem(x)).split(self.split_sizes, 1)
+        return self.head(self.out(query + context * gates[:, :1] * gates[:, 1:2] * gates[:, 2:]).mean((2, 3)))
+
+
+def test_what_is_split_off_as_gates_stays():
+    kept = told(Gated(), 0.5)["", 19]
+    assert kept.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18]
