@@ -334,7 +334,7 @@ class Gated(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.mix = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 19, 1)
+        self.stem, self.mix = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 19, 1)
         self.split_sizes = [8, 8, 3]
         self.out, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
 
