@@ -21,11 +21,12 @@ import kdtool
 IMAGES = 50_000
 
 
+def folder():
+    return Path(os.environ.get("KDTOOL_DATA", ".")).resolve() / "cifar10"
+
+
 def data():
-    root = os.environ.get("KDTOOL_DATA")
-    if not root or not (Path(root) / "cifar10" / "train").is_dir():
-        sys.exit("set KDTOOL_DATA to the directory that holds cifar10/train, one folder of images for each class")
-    return f"folder:{Path(root).resolve() / 'cifar10'}"
+    return f"folder:{folder()}"
 
 
 def seconds(teacher, scratch, method, **options):
@@ -70,6 +71,9 @@ def main():
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--peak", type=float, help=argparse.SUPPRESS)
     told = parser.parse_args()
+    if not (folder() / "train").is_dir():
+        print("skipped: set KDTOOL_DATA to the directory that holds cifar10/train, a folder of images for each class")
+        return
     with tempfile.TemporaryDirectory() as scratch:
         if told.peak is not None:
             print(f"{peak(Path(scratch), told.peak):.0f}")
