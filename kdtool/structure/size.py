@@ -43,9 +43,22 @@ def _counted(module: nn.Module, shape: tuple[int, int, int]) -> FlopCounterMode:
     first = next(module.parameters(), torch.zeros(0))
     image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
     counter = FlopCounterMode(display=False)
-    with evaluating(module), torch.no_grad(), counter:
+    with evaluating(module), _without_gradients(module), torch.no_grad(), counter:
         module(image)
     return counter
+
+
+@contextlib.contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """Let no parameter want a gradient: the counter cannot bear one that a module is given (CaiT's class token)."""
+    wanting = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -54,3 +54,20 @@ def test_measuring_keeps_the_mode_of_every_part():
     measure(net)
     assert net.module.training
     assert not net.module.bn1.training
+
+
+class Token(nn.Module):
+    """A network that gives a parameter of its own to one of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.first = nn.Parameter(torch.zeros(1, 12)), nn.Linear(12, 10)
+
+    def forward(self, x):
+        return self.first(self.token) + self.first(x.flatten(1))
+
+
+def test_a_parameter_that_a_layer_is_given():
+    token = Token()
+    assert macs(token, (3, 2, 2)) == 2 * 12 * 10
+    assert token.token.requires_grad
