@@ -28,6 +28,10 @@ def frozen(module: nn.Module) -> nn.Module:
     import torch
 
     clone = copy.deepcopy(module).to(device="cpu", dtype=torch.float32)
+    for part in clone.modules():
+        # torch.onnx knows fused attention of four dimensions alone; timm's layers have it written out as well.
+        if vars(part).get("fused_attn") is True:
+            vars(part)["fused_attn"] = False
     # A pruned BEiT or MaxViT is not exported while its parameters want gradients.
     return clone.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
