@@ -39,3 +39,17 @@ def test_frozen_is_a_copy():
     assert module.weight.requires_grad
     assert module.weight.dtype == torch.float64
     assert module.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Attention(nn.Module):
+    """A layer as timm's: it says whether its attention is fused."""
+
+    def __init__(self):
+        super().__init__()
+        self.fused_attn = True
+
+
+def test_attention_is_written_out():
+    module = nn.Sequential(Attention())
+    assert frozen(module)[0].fused_attn is False
+    assert module[0].fused_attn is True
