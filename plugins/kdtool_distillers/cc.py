@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, hookimpl, option
+from kdtool_distillers.relations import Relation, embedded, need_others
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Step
 
 
-class CC(Distiller):
+class CC(Relation):
     """Correlate the images of a batch as the teacher does (Peng et al., 2019).
 
     With e_i the features before the classifier, divided by their norm, and the Gaussian kernel
@@ -26,33 +26,15 @@ class CC(Distiller):
     """
 
     name: ClassVar[str] = "cc"
-    logits: ClassVar[bool] = False
 
     weight: float = option(100.0, minimum=0, help="weight of the teacher's term")
     gamma: float = option(0.4, above=0, help="width of the Gaussian kernel")
     order: int = option(2, minimum=1, help="order of the kernel's Taylor series")
-    taps: tuple[str, ...] | None = option(
-        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the last before the classifier"
-    )
-
-    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the last maps before the classifier, or the named layers."""
-        from kdtool import last_maps
-
-        return last_maps(student, teacher, self.taps)
-
-    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return nothing that is learnt."""
-        from kdtool import unadapted
-
-        return unadapted(pairs)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         import torch
         from torch.nn import functional as F
-
-        from kdtool_distillers.relations import embedded, need_others
 
         need_others(self.name, step)
         terms = []

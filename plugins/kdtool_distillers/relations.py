@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Error
+from kdtool import Distiller, Error, option
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from kdtool import Step
+    from kdtool import Network, Pair, Step
+
+
+class Relation(Distiller):
+    """Compare the images of a batch with each other, as they are before the classifier."""
+
+    logits: ClassVar[bool] = False
+
+    taps: tuple[str, ...] | None = option(
+        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the last before the classifier"
+    )
+
+    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
+        """Return the last maps before the classifier, or the named layers."""
+        from kdtool import last_maps
+
+        return last_maps(student, teacher, self.taps)
+
+    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
+        """Return nothing that is learnt."""
+        from kdtool import unadapted
+
+        return unadapted(pairs)
 
 
 def need_others(name: str, step: Step) -> None:

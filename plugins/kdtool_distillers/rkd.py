@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, hookimpl, option
+from kdtool_distillers.relations import Relation, embedded, need_others
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Step
 
 
-class RKD(Distiller):
+class RKD(Relation):
     """Keep the teacher's distances and angles between the images of a batch (Park et al., 2019).
 
     With e_i the features before the classifier, d_ij = |e_i - e_j| over its mean over the pairs i != j, and
@@ -27,31 +27,13 @@ class RKD(Distiller):
     """
 
     name: ClassVar[str] = "rkd"
-    logits: ClassVar[bool] = False
 
     distance: float = option(25.0, minimum=0, help="weight of the distances")
     angle: float = option(50.0, minimum=0, help="weight of the angles")
-    taps: tuple[str, ...] | None = option(
-        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the last before the classifier"
-    )
-
-    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the last maps before the classifier, or the named layers."""
-        from kdtool import last_maps
-
-        return last_maps(student, teacher, self.taps)
-
-    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return nothing that is learnt."""
-        from kdtool import unadapted
-
-        return unadapted(pairs)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         from torch.nn import functional as F
-
-        from kdtool_distillers.relations import embedded, need_others
 
         need_others(self.name, step)
         loss = step.cross_entropy()

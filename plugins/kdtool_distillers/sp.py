@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, hookimpl, option
+from kdtool_distillers.relations import Relation, need_others
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Step
 
 
-class SP(Distiller):
+class SP(Relation):
     """Find those images alike that the teacher finds alike (Tung and Mori, 2019).
 
     With Q [batch, channels * height * width] the maps of the last stage and G the rows of Q Q^T, each divided by its
@@ -21,31 +21,13 @@ class SP(Distiller):
     """
 
     name: ClassVar[str] = "sp"
-    logits: ClassVar[bool] = False
 
     weight: float = option(3000.0, minimum=0, help="weight of the teacher's term")
-    taps: tuple[str, ...] | None = option(
-        None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the last before the classifier"
-    )
-
-    def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the last maps before the classifier, or the named layers."""
-        from kdtool import last_maps
-
-        return last_maps(student, teacher, self.taps)
-
-    def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return nothing that is learnt."""
-        from kdtool import unadapted
-
-        return unadapted(pairs)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         import torch
         from torch.nn import functional as F
-
-        from kdtool_distillers.relations import need_others
 
         need_others(self.name, step)
         terms = [F.mse_loss(similarities(ours), similarities(theirs)) for ours, theirs in step.maps]

@@ -13,8 +13,6 @@ from kdtool.structure.alignment import misaligned
 from kdtool.structure.fixed import fixed_dimensions
 from kdtool.structure.flow import MIXING
 from kdtool.structure.narrow import Cut, _cut
-from kdtool.structure.patterns import told
-from kdtool.structure.recurrent import cut_recurrent
 from kdtool.structure.size import measure
 
 
@@ -254,23 +252,6 @@ def test_sizes_that_do_not_fit_together_are_rounded_up_until_they_do():
     assert small.module.stage4[0].branch2[0].out_channels == 8
 
 
-def test_a_scope_of_inner_leaves_what_blocks_add_up():
-    net = network("torchvision:resnet50", 32)
-    small = halve_widths(net, scope="inner").module
-    block = small.layer2[1]
-    assert [layer.out_channels for layer in (block.conv1, block.conv2, block.conv3)] == [64, 64, 512]
-    assert small.conv1.out_channels == 64
-    assert small.fc.in_features == 2048
-
-
-def test_a_scope_of_inner_narrows_the_perceptrons_of_a_transformer():
-    net = network("timm:test_vit", 160)
-    wide, small = net.module.blocks[0], halve_widths(net, scope="inner", init="inherit").module.blocks[0]
-    assert small.mlp.fc1.weight.shape == (wide.mlp.fc1.out_features // 2, wide.mlp.fc1.in_features)
-    assert small.mlp.fc2.out_features == wide.mlp.fc2.out_features
-    assert small.attn.qkv.weight.shape == wide.attn.qkv.weight.shape
-
-
 def test_inner_weights_that_are_inherited_are_the_network_with_the_others_silenced():
     net = network("torchvision:resnet18", 32)
     randomise(net.module)
@@ -298,18 +279,6 @@ def test_the_strongest_channels_are_inherited():
     assert torch.equal(kept.weight, conv.weight[1::2])
 
 
-@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
-def test_recurrent_layers_are_cut_gate_by_gate(kind, gates):
-    layer = kind(6, 4, num_layers=2, batch_first=True, bidirectional=True)
-    whole = {name: tensor.detach().clone() for name, tensor in layer.named_parameters()}
-    cut_recurrent(layer, torch.tensor([0, 2, 5]), torch.tensor([1, 3]))
-    rows = torch.tensor([gate * 4 + one for gate in range(gates) for one in (1, 3)])
-    assert torch.equal(layer.weight_ih_l0, whole["weight_ih_l0"][rows][:, [0, 2, 5]])
-    assert torch.equal(layer.weight_hh_l1_reverse, whole["weight_hh_l1_reverse"][rows][:, [1, 3]])
-    assert torch.equal(layer.weight_ih_l1, whole["weight_ih_l1"][rows][:, [1, 3, 5, 7]])
-    assert layer(torch.rand(2, 5, 3))[0].shape == (2, 5, 4)
-
-
 def test_an_embedding_that_was_cut_otherwise_is_noticed():
     net = network("timm:test_vit", 160)
     shape = net.architecture.input
@@ -327,22 +296,3 @@ def test_a_network_of_which_nothing_would_be_left_is_refused():
     with pytest.raises(Error, match=r"widths x 0.5, 8 times: 11 of its 21 layers would fall below a width of 1"):
         halve_widths(net, times=8)
     assert halve_widths(net, times=6).module.layer4[1].conv2.out_channels == 8
-
-
-class Gated(nn.Module):
-    """A layer whose output is split into two widths and a gate for each of three levels."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.mix = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 19, 1)
-        self.split_sizes = [8, 8, 3]
-        self.out, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
-
-    def forward(self, x):
-        query, context, gates = self.mix(self.stem(x)).split(self.split_sizes, 1)
-        return self.head(self.out(query + context * gates[:, :1] * gates[:, 1:2] * gates[:, 2:]).mean((2, 3)))
-
-
-def test_what_is_split_off_as_gates_stays():
-    kept = told(Gated(), 0.5)["", 19]
-    assert kept.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18]
