@@ -171,7 +171,6 @@ def test_what_takes_too_much_has_failed(survey, option, value, reason):
     assert (build["status"], build["reason"]) == ("failed", reason)
 
 
-@pytest.mark.slow
 def test_only_the_time_that_a_process_computes_counts():
     with subprocess.Popen(["sleep", "60"]) as process:
         time.sleep(0.5)
@@ -180,6 +179,7 @@ def test_only_the_time_that_a_process_computes_counts():
     assert workers._computed_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.2)
 
 
+@pytest.mark.slow
 def test_a_killed_survey_goes_on_where_it_was(tmp_path):
     (tmp_path / "list.txt").write_text("kdtool:resnet20 32\n")
     words = ["--list", tmp_path / "list.txt", "--work", tmp_path / "work", "--output", tmp_path]
