@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.coverage import workers
 from benchmarks.coverage.__main__ import main
 from benchmarks.coverage.networks import EDITS, LIST, USED, USES, Entry, read_list
 from benchmarks.coverage.results import Result, about_here, open_result
@@ -160,7 +161,7 @@ def test_tiny_networks_go_through_all_of_it(survey, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("--seconds", 0, "timeout: took more than 0 s"),
+        ("--seconds", -1, "timeout: computed for more than -1 s"),
         ("--gigabytes", 0.01, "out of memory: took more than 0.01 GB"),
     ],
 )
@@ -168,6 +169,14 @@ def test_what_takes_too_much_has_failed(survey, option, value, reason):
     found, _ = survey(["kdtool:resnet20 32"], option, value)
     (build,) = found["kdtool:resnet20"].values()
     assert (build["status"], build["reason"]) == ("failed", reason)
+
+
+def test_only_the_time_that_a_process_computes_counts():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        time.sleep(0.5)
+        assert workers._computed_seconds(process.pid) < 0.2
+        process.kill()
+    assert workers._computed_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.2)
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdtool.structure.attributes import is_width
 from kdtool.structure.edits import plain_attributes
 from kdtool.structure.flow import MIXING, is_depthwise
+from kdtool.structure.naming import is_width
 from kdtool.structure.slicing import heads_of
 
 
