@@ -16,7 +16,7 @@ from kdtool.options import nested, option
 
 if TYPE_CHECKING:
     from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
-    from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, run_study, teacher
+    from kdtool.api import compare, distill, evaluate, export, inspect, load, prune, refine, report, run_study, teacher
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
@@ -64,6 +64,7 @@ _LAZY = {
     "reach_budget": "kdtool.structure.compound",
     "refine": "kdtool.api",
     "remove_channels": "kdtool.structure.removal",
+    "report": "kdtool.api",
     "reuse_classifier": "kdtool.reuse",
     "run_study": "kdtool.api",
     "stage_taps": "kdtool.structure.taps",
@@ -117,6 +118,7 @@ __all__ = [
     "reach_budget",
     "refine",
     "remove_channels",
+    "report",
     "reuse_classifier",
     "run_study",
     "stage_taps",

@@ -23,6 +23,7 @@ from kdtool.inspection import evaluate, inspect
 from kdtool.methods import Method, make
 from kdtool.plugins import method_class
 from kdtool.refining import refined
+from kdtool.reporting import report
 from kdtool.run import Run, timed
 from kdtool.rundir import directory_of, run_directory
 from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
@@ -30,7 +31,19 @@ from kdtool.sources import create, parse
 from kdtool.structure.size import measure
 from kdtool.study import run_study
 
-__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "run_study", "teacher"]
+__all__ = [
+    "compare",
+    "distill",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "prune",
+    "refine",
+    "report",
+    "run_study",
+    "teacher",
+]
 
 
 def teacher(

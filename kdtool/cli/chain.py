@@ -56,6 +56,8 @@ class Step:
     resume: bool = False
     resumable: bool = False
     """It has a run that goes on where it was cut; another step is done again."""
+    directories: bool = False
+    """It takes the directories of runs and studies too."""
     files: tuple[Path, ...] = ()
     """More files that it reads."""
     slow_check: Callable[[], None] | None = None
@@ -120,7 +122,7 @@ def plan(steps: Sequence[Step]) -> list[Work]:
         first, last = not works, len(works) == len(steps) - 1
         given = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
         for path in (*step.checkpoints, *step.files):
-            check_file(path)
+            _check_given(step, path)
         # In a chain that is resumed, what cannot be cut is made again.
         force = step.force or (resume and not step.resumable and len(steps) > 1)
         output = step.output(given[0] if given else Path()) if step.output else None
@@ -161,8 +163,13 @@ def _inputs(steps: Sequence[Step]) -> tuple[Path, ...]:
     if len(given) < step.least:
         raise UsageError(_no_checkpoint(step, ""))
     for path in given:
-        check_file(path)
+        _check_given(step, path)
     return given
+
+
+def _check_given(step: Step, path: Path) -> None:
+    if not (step.directories and path.is_dir()):
+        check_file(path)
 
 
 def _count(number: int) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 
 import click
 
+# Named again, for the commands: the core needs it too.
+from kdtool.shown import shown_value as shown_value
+
 
 def as_json(value: Any) -> str:
     """Return JSON that any reader takes: numbers that are not finite become null."""
@@ -55,23 +58,6 @@ def _rendered(console: Any, made: Any) -> str:
     # Wide enough that nothing is cut: the terminal wraps, a file does not.
     console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-
-def shown_value(key: str, value: Any) -> str:
-    """Return a number as a person reads it, by the name it goes by."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and key == "macs":
-        return f"{value / 1e6:,.3g} M" if value < 1e9 else f"{value / 1e6:,.0f} M"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        if key.endswith(("compression", "ratio")):
-            return f"{value:,.2f}x"
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
-    return str(value)
 
 
 SCORES = {"split": "split", "accuracy": "accuracy", "error": "error", "loss": "loss", "images": "images"}
