@@ -77,6 +77,8 @@ class State:
     best_epoch: int = -1
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    early_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Those after the epoch whose weights are to be kept."""
 
     def better(self, metrics: dict[str, Any]) -> bool:
         """Whether validation is better than ever: by accuracy, and by the loss where that is equal or there is none."""
@@ -106,9 +108,12 @@ class Loop:
         store: Store,
         validates: str = "accuracy",
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
     ) -> None:
         """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
-        ``loss``, ``constraint`` is called with the module after every step.
+        ``loss``, ``constraint`` is called with the module after every step, ``penalty`` returns what of the module
+        itself is added to the loss of every step, ``keep_epoch`` is the epoch whose weights are kept beside the best.
 
         Raises:
             UsageError: batches of one image are asked for, and the network has batch-norm.
@@ -118,7 +123,7 @@ class Loop:
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
-        self.validates, self.constraint = validates, constraint
+        self.validates, self.constraint, self.penalty, self.keep_epoch = validates, constraint, penalty, keep_epoch
         self.steps = math.ceil(len(train) / training.batch_size)
         raw = make_optimizer(pupil.parameters(), training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
@@ -160,6 +165,8 @@ class Loop:
             state.best, state.best_epoch = metrics, state.epoch
             state.best_weights = copy.deepcopy(self.pupil.module.state_dict())
         state.epoch += 1
+        if state.epoch == self.keep_epoch:
+            state.early_weights = copy.deepcopy(self.pupil.module.state_dict())
         accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
         self.store.log(
             {
@@ -185,6 +192,8 @@ class Loop:
             if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
             loss = self.loss(self._step(batch))
+            if self.penalty is not None:
+                loss = loss + self.penalty(self.pupil.module)
             total += loss.detach()
             if number % looks == 0 or number == self.steps:
                 self._check_finite(total, number)
