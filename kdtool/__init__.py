@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
+    from kdtool.files import gzip_bytes
     from kdtool.latency import measure_latency
     from kdtool.masking import prunable, sparsity, without
     from kdtool.reuse import reuse_classifier
@@ -58,6 +59,7 @@ _LAZY = {
     "evaluate": "kdtool.api",
     "export": "kdtool.api",
     "filters": "kdtool.structure.importance",
+    "gzip_bytes": "kdtool.files",
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
     "last_maps": "kdtool.adapters",
@@ -117,6 +119,7 @@ __all__ = [
     "evaluate",
     "export",
     "filters",
+    "gzip_bytes",
     "halve_widths",
     "hookimpl",
     "inspect",

@@ -90,7 +90,8 @@ def least(scores: Mapping[str, Tensor], ratio: float, scope: str = "global") -> 
         last = float(np.partition(flat.numpy(), count - 1)[count - 1])
         keep = flat > last
         equal = (flat == last).nonzero().flatten()
-        keep[equal[len(equal) - (count - int((~keep).count_nonzero())) :]] = True
+        excess = len(flat) - int(keep.count_nonzero()) - count
+        keep[equal[len(equal) - excess :]] = True
     masks = {}
     for (name, score), mask in zip(scores.items(), keep.split(sizes), strict=True):
         masks[name] = mask.view(score.shape)

@@ -53,17 +53,18 @@ class MaskPruner(Pruner):
 
     def mask(self, run: Run, network: Network, ratio: float, onto: Network | None = None) -> Network:
         """Return a copy of ``onto`` (None: the network itself) without the weights of the network that score least."""
-        from kdtool.masking import least, prunable, without
+        from kdtool.masking import Masking, least, prunable, without
 
         # Below all that a score can be.
         zeros = {name: weight == 0 for name, weight in prunable(network.module).items()}
         scores = {
             name: score.masked_fill(zeros[name], -float("inf")) for name, score in self.scores(run, network).items()
         }
-        masking = least(scores, ratio, self.scope)
-        run.entry["reached"] = masking.as_data(self.ratio)
+        chosen = least(scores, ratio, self.scope)
+        masks = {name: mask & ~zeros[name] for name, mask in chosen.masks.items()}
+        run.entry["reached"] = Masking(masks, chosen.capped).as_data(self.ratio)
         run.keep_zeros()
-        return without(onto or network, masking.masks)
+        return without(onto or network, masks)
 
 
 class ChannelPruner(Pruner):
