@@ -20,7 +20,7 @@ from kdtool.checkpoint import Checkpoint, fingerprint, write
 from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.errors import UsageError
-from kdtool.evaluation import evaluate
+from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
 from kdtool.lesson import Lesson
 from kdtool.masking import Zeros
@@ -171,7 +171,8 @@ class Run:
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
-        engine = Engine(dataclasses.replace(self.training, precision="fp32"), 0)
+        macs = measure(network)["macs"] * VALIDATION_BATCH
+        engine = Engine(dataclasses.replace(self.training, precision="fp32"), macs)
         module = copy.deepcopy(network.module)
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 

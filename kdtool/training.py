@@ -23,6 +23,7 @@ from kdtool.progress import Advance, progress
 from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
+from kdtool.uncompiled import optimizing, with_plain_step
 from kdtool.weights import load_exactly
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
@@ -125,7 +126,8 @@ class Loop:
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
         self.validates, self.constraint, self.penalty, self.keep_epoch = validates, constraint, penalty, keep_epoch
         self.steps = math.ceil(len(train) / training.batch_size)
-        raw = make_optimizer(pupil.parameters(), training)
+        with optimizing():
+            raw = make_optimizer(pupil.parameters(), training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
         self.optimizer = engine.prepare(raw)
         self.state = State()
@@ -136,6 +138,10 @@ class Loop:
         Raises:
             LossNotFiniteError: the loss is not a finite number.
         """
+        with optimizing():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._restore()
         self.train.split.prepare()
         self.val.split.prepare()
@@ -272,7 +278,7 @@ class Loop:
 def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """Return the optimiser, fused: on small networks its own arithmetic is what a step costs."""
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
+        return with_plain_step(torch.optim.SGD)(
             parameters,
             lr=training.lr,
             momentum=training.momentum,
@@ -281,7 +287,7 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.
             fused=True,
         )
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    return with_plain_step(kind)(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:

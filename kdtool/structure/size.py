@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtool.architecture import Network
+from kdtool.uncompiled import counting
 
 
 def measure(network: Network) -> dict[str, int]:
@@ -43,7 +44,7 @@ def _counted(module: nn.Module, shape: tuple[int, int, int]) -> FlopCounterMode:
     first = next(module.parameters(), torch.zeros(0))
     image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
     counter = FlopCounterMode(display=False)
-    with evaluating(module), _without_gradients(module), torch.no_grad(), counter:
+    with evaluating(module), _without_gradients(module), torch.no_grad(), counting(), counter:
         module(image)
     return counter
 
