@@ -13,6 +13,7 @@ from kdtool.errors import Error, UsageError, nearest
 from kdtool.hookspecs import hookimpl
 from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source, make
 from kdtool.options import nested, option
+from kdtool.pruning import ChannelPruner, MaskPruner, numbered
 
 if TYPE_CHECKING:
     from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
+    from kdtool.files import gzip_bytes
     from kdtool.latency import measure_latency
+    from kdtool.masking import prunable, sparsity, without
     from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
     from kdtool.sources import check_name, create_like
     from kdtool.structure.compound import reach_budget
+    from kdtool.structure.dependencies import Scores
     from kdtool.structure.depth import drop_blocks
+    from kdtool.structure.importance import filters, over_filters, over_norms, relative, sum_over_filters
     from kdtool.structure.removal import remove_channels
     from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
@@ -42,6 +47,7 @@ _LAZY = {
     "RawData": "kdtool.data",
     "RawSplit": "kdtool.data",
     "Run": "kdtool.run",
+    "Scores": "kdtool.structure.dependencies",
     "Step": "kdtool.training",
     "Tap": "kdtool.structure.taps",
     "check_name": "kdtool.sources",
@@ -52,35 +58,46 @@ _LAZY = {
     "drop_blocks": "kdtool.structure.depth",
     "evaluate": "kdtool.api",
     "export": "kdtool.api",
+    "filters": "kdtool.structure.importance",
+    "gzip_bytes": "kdtool.files",
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
     "last_maps": "kdtool.adapters",
     "load": "kdtool.api",
     "matched": "kdtool.adapters",
     "measure_latency": "kdtool.latency",
+    "over_filters": "kdtool.structure.importance",
+    "over_norms": "kdtool.structure.importance",
     "pairs_of": "kdtool.adapters",
     "parts_of": "kdtool.structure.segment",
+    "prunable": "kdtool.masking",
     "prune": "kdtool.api",
     "reach_budget": "kdtool.structure.compound",
     "refine": "kdtool.api",
+    "relative": "kdtool.structure.importance",
     "remove_channels": "kdtool.structure.removal",
     "report": "kdtool.api",
     "reuse_classifier": "kdtool.reuse",
     "run_study": "kdtool.api",
+    "sparsity": "kdtool.masking",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
+    "sum_over_filters": "kdtool.structure.importance",
     "teacher": "kdtool.api",
     "unadapted": "kdtool.adapters",
+    "without": "kdtool.masking",
 }
 
 __all__ = [
     "Architecture",
     "Budget",
+    "ChannelPruner",
     "Checkpoint",
     "Dataset",
     "Distiller",
     "Error",
     "Exporter",
+    "MaskPruner",
     "Network",
     "Pair",
     "Part",
@@ -89,6 +106,7 @@ __all__ = [
     "RawSplit",
     "Refiner",
     "Run",
+    "Scores",
     "Source",
     "Step",
     "Tap",
@@ -101,6 +119,8 @@ __all__ = [
     "drop_blocks",
     "evaluate",
     "export",
+    "filters",
+    "gzip_bytes",
     "halve_widths",
     "hookimpl",
     "inspect",
@@ -111,20 +131,28 @@ __all__ = [
     "measure_latency",
     "nearest",
     "nested",
+    "numbered",
     "option",
+    "over_filters",
+    "over_norms",
     "pairs_of",
     "parts_of",
+    "prunable",
     "prune",
     "reach_budget",
     "refine",
+    "relative",
     "remove_channels",
     "report",
     "reuse_classifier",
     "run_study",
+    "sparsity",
     "stage_taps",
     "stages",
+    "sum_over_filters",
     "teacher",
     "unadapted",
+    "without",
 ]
 
 

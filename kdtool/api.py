@@ -12,7 +12,7 @@ from typing import Any
 
 from kdtool import history
 from kdtool.architecture import Network
-from kdtool.checkpoint import Checkpoint, read, write
+from kdtool.checkpoint import Checkpoint, Early, read, write
 from kdtool.comparison import compare
 from kdtool.data import Data, open_data
 from kdtool.errors import UsageError
@@ -24,9 +24,9 @@ from kdtool.methods import Method, make
 from kdtool.plugins import method_class
 from kdtool.refining import refined
 from kdtool.reporting import report
-from kdtool.run import Run, timed
+from kdtool.run import Fit, Run, timed
 from kdtool.rundir import directory_of, run_directory
-from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
+from kdtool.settings import DataOptions, EarlyOptions, NetworkOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
 from kdtool.structure.size import measure
 from kdtool.study import run_study
@@ -58,21 +58,23 @@ def teacher(
 ) -> Checkpoint:
     """Build ``SOURCE:NAME`` and, where data is given, train it on the labels.
 
-    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training` and of the source itself.
+    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions` and of the source itself.
 
     Raises:
         Error: the network cannot be had, the weights do not fit, or the training fails.
     """
     source, network_name = parse(name)
-    groups = split(options, NetworkOptions, DataOptions, Training, type(source))
-    shape, training = NetworkOptions(**groups[0]), Training(**groups[2])
+    groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions)
+    shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
+    if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
+        raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
     target = _target(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
     data = None
     if groups[1].get("data") is not None:
         told = DataOptions(**groups[1])
         data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
-    elif groups[1] or groups[2].keys() - {"seed"}:
-        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"})]))
+    elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
+        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
         raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
     weights_file = Path(weights) if weights is not None else None
     network = create(
@@ -91,6 +93,7 @@ def teacher(
         inputs={}, output=target,
     )  # fmt: skip
     entry["architecture"] = network.architecture.as_data()
+    entry["keep"] = keep.as_data()
     entry["trained_elsewhere"] = pretrained or weights is not None
     if data is None:
         return _write(Checkpoint(network), target, entry)
@@ -98,8 +101,8 @@ def teacher(
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
-            fit = run.fit("teacher", network)
-        return _finish(run, fit.network, target)
+            fit = run.fit("teacher", network, keep_epoch=keep.keep_epoch)
+        return _finish(run, fit.network, target, _early(keep, network, fit))
 
 
 def refine(
@@ -157,7 +160,9 @@ def distill(
     inputs = {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
     entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
-    with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
+    # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
+    masked = origin.masked if origin else student is None and parent.masked
+    with _run(target, entry, data, training, parent, force=force, resume=resume, masked=masked) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
@@ -186,7 +191,7 @@ def prune(
     target = _target(output, _named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
     entry = _entry("prune", method, parent, options, target, pruner, training, data)
-    with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
+    with _run(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
@@ -204,7 +209,7 @@ def _target(output: str | Path | None, default: Path, *, force: bool, resume: bo
 
 
 def _named_after(parent: Checkpoint, method: str) -> Path:
-    return beside(parent.path or Path(f"{slug(parent.architecture.name)}.pt"), f"-{method}.pt")
+    return beside(parent.path or Path(f"{slug(parent.architecture.name)}.pt"), f"-{slug(method)}.pt")
 
 
 def _entry(
@@ -240,23 +245,36 @@ def _run(
     *,
     force: bool,
     resume: bool,
+    masked: bool = False,
 ) -> Iterator[Run | Checkpoint]:
-    """Yield the run, or the checkpoint that it made where it is resumed and was finished."""
+    """Yield the run, or the checkpoint that it made where it is resumed and was finished; ``masked`` says that what it
+    works on was pruned by masks."""
     told: dict[str, Any] = {
-        key: entry[key] for key in ("command", "method", "options", "training", "data") if key in entry
+        key: entry[key] for key in ("command", "method", "options", "keep", "training", "data") if key in entry
     }
     told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
     with run_directory(target, told, force=force, resume=resume) as directory:
         if directory.finished and target.exists():
             yield read(target)
             return
-        yield Run(directory.path, data=data, training=training, parent=parent, entry=entry)
+        yield Run(directory.path, data=data, training=training, parent=parent, entry=entry, masked=masked)
         if target.exists():
             directory.finish()
 
 
-def _finish(run: Run, network: Network, target: Path) -> Checkpoint:
+def _early(keep: EarlyOptions, begun: Network, fit: Fit) -> Early | None:
+    if keep.keep_init:
+        return Early(0, begun.module.state_dict())
+    if keep.keep_epoch is None:
+        return None
+    if not fit.early:
+        raise UsageError(f"--keep-epoch {keep.keep_epoch}: --patience ended the training before it; ask for less")
+    return Early(keep.keep_epoch, fit.early)
+
+
+def _finish(run: Run, network: Network, target: Path, early: Early | None = None) -> Checkpoint:
     checkpoint = run.checkpoint(network, run.scores(network))
+    checkpoint.early = early
     write(target, checkpoint)
     return checkpoint
 

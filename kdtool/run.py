@@ -8,11 +8,11 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdtool.architecture import Network
 from kdtool.cache import Cache
@@ -20,9 +20,10 @@ from kdtool.checkpoint import Checkpoint, fingerprint, write
 from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.errors import UsageError
-from kdtool.evaluation import evaluate
+from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
 from kdtool.lesson import Lesson
+from kdtool.masking import Zeros
 from kdtool.phase import Phase
 from kdtool.plugins import manager
 from kdtool.refining import refined
@@ -42,6 +43,8 @@ class Fit:
 
     network: Network
     metrics: dict[str, Any]
+    early: dict[str, Tensor] = field(default_factory=dict)
+    """The weights after the epoch whose weights were to be kept."""
 
 
 class Run:
@@ -55,13 +58,23 @@ class Run:
         training: Training,
         parent: Checkpoint | None,
         entry: dict[str, Any],
+        masked: bool = False,
     ) -> None:
-        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history."""
+        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history. ``masked`` says that
+        what is worked on was pruned by masks: its zeros stay zero (see `keep_zeros`)."""
         self.directory, self.training = directory, training
         self._data = data
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+        self.masked = False
+        if masked:
+            self.keep_zeros()
+
+    def keep_zeros(self) -> None:
+        """Hold the zeros that a network's convolutions and linear layers have when a phase begins, from now on, and in
+        later commands that work on this one's checkpoint."""
+        self.masked = self.entry["masked"] = True
 
     @property
     def data(self) -> Data:
@@ -83,14 +96,17 @@ class Run:
         objective: Distiller | None = None,
         part: Part | None = None,
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
 
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
-        learns (none: all), ``constraint`` is called with the module after every step, ``changes`` replace training
-        options for this phase.
+        learns (none: all), ``constraint`` is called with the module after every step, ``penalty`` returns what of the
+        module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, ``changes``
+        replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
@@ -102,7 +118,7 @@ class Run:
         done = phase.load_result()
         if done is not None:
             load_exactly(module, done["weights"])
-            return Fit(Network(student.architecture, module.eval()), done["metrics"])
+            return Fit(Network(student.architecture, module.eval()), done["metrics"], done.get("early", {}))
         engine = Engine(training, measure(student)["macs"] * training.batch_size)
         train, val = lesson.feeds(self.data, engine, self.cache(training))
         loop = Loop(
@@ -115,15 +131,33 @@ class Run:
             loss=(lambda step: step.cross_entropy()) if objective is None else objective.loss,
             validates="accuracy" if objective is None else objective.validates,
             store=phase,
-            constraint=constraint,
+            constraint=self._constraint(module, constraint),
+            penalty=penalty,
+            keep_epoch=keep_epoch,
         )
         try:
             metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
-        phase.save_result({"weights": module.state_dict(), "metrics": metrics})
+        early = loop.state.early_weights
+        phase.save_result({"weights": module.state_dict(), "metrics": metrics, **({"early": early} if early else {})})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
-        return Fit(Network(student.architecture, module), metrics)
+        return Fit(Network(student.architecture, module), metrics, early)
+
+    def _constraint(
+        self, module: nn.Module, own: Callable[[nn.Module], None] | None
+    ) -> Callable[[nn.Module], None] | None:
+        """Return what is called after every step: a phase's own constraint, and what holds the zeros."""
+        if not self.masked:
+            return own
+        zeros = Zeros(module)
+
+        def both(trained: nn.Module) -> None:
+            if own is not None:
+                own(trained)
+            zeros(trained)
+
+        return both
 
     def cache(self, training: Training) -> Cache | None:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
@@ -137,7 +171,8 @@ class Run:
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
-        engine = Engine(dataclasses.replace(self.training, precision="fp32"), 0)
+        macs = measure(network)["macs"] * VALIDATION_BATCH
+        engine = Engine(dataclasses.replace(self.training, precision="fp32"), macs)
         module = copy.deepcopy(network.module)
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 

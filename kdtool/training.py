@@ -23,6 +23,7 @@ from kdtool.progress import Advance, progress
 from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
+from kdtool.uncompiled import optimizing, with_plain_step
 from kdtool.weights import load_exactly
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
@@ -77,6 +78,8 @@ class State:
     best_epoch: int = -1
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    early_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Those after the epoch whose weights are to be kept."""
 
     def better(self, metrics: dict[str, Any]) -> bool:
         """Whether validation is better than ever: by accuracy, and by the loss where that is equal or there is none."""
@@ -106,9 +109,12 @@ class Loop:
         store: Store,
         validates: str = "accuracy",
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
     ) -> None:
         """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
-        ``loss``, ``constraint`` is called with the module after every step.
+        ``loss``, ``constraint`` is called with the module after every step, ``penalty`` returns what of the module
+        itself is added to the loss of every step, ``keep_epoch`` is the epoch whose weights are kept beside the best.
 
         Raises:
             UsageError: batches of one image are asked for, and the network has batch-norm.
@@ -118,9 +124,10 @@ class Loop:
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
-        self.validates, self.constraint = validates, constraint
+        self.validates, self.constraint, self.penalty, self.keep_epoch = validates, constraint, penalty, keep_epoch
         self.steps = math.ceil(len(train) / training.batch_size)
-        raw = make_optimizer(pupil.parameters(), training)
+        with optimizing():
+            raw = make_optimizer(pupil.parameters(), training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
         self.optimizer = engine.prepare(raw)
         self.state = State()
@@ -131,6 +138,10 @@ class Loop:
         Raises:
             LossNotFiniteError: the loss is not a finite number.
         """
+        with optimizing():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._restore()
         self.train.split.prepare()
         self.val.split.prepare()
@@ -160,6 +171,8 @@ class Loop:
             state.best, state.best_epoch = metrics, state.epoch
             state.best_weights = copy.deepcopy(self.pupil.module.state_dict())
         state.epoch += 1
+        if state.epoch == self.keep_epoch:
+            state.early_weights = copy.deepcopy(self.pupil.module.state_dict())
         accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
         self.store.log(
             {
@@ -185,6 +198,8 @@ class Loop:
             if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
             loss = self.loss(self._step(batch))
+            if self.penalty is not None:
+                loss = loss + self.penalty(self.pupil.module)
             total += loss.detach()
             if number % looks == 0 or number == self.steps:
                 self._check_finite(total, number)
@@ -263,7 +278,7 @@ class Loop:
 def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """Return the optimiser, fused: on small networks its own arithmetic is what a step costs."""
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
+        return with_plain_step(torch.optim.SGD)(
             parameters,
             lr=training.lr,
             momentum=training.momentum,
@@ -272,7 +287,7 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.
             fused=True,
         )
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    return with_plain_step(kind)(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:

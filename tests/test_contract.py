@@ -24,6 +24,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 # What a check needs to be told: a network that the method takes, or a small one.
 TOLD: dict[tuple[str, str], dict[str, Any]] = {
     ("distillers", "simkd"): {"network": "timm:test_resnet", "image_size": 32},
+    ("pruners", "bn-scale"): {"network": "timm:test_resnet", "image_size": 32},
     ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
     ("teachers", "timm"): {"network": "test_resnet"},
     ("teachers", "torchvision"): {"network": "squeezenet1_1"},

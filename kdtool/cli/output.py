@@ -96,7 +96,12 @@ def tell_result(checkpoint: Any) -> None:
         click.echo(table(MODELS, last["rows"]), err=True)
     elif checkpoint.metrics:
         click.echo(table(SCORES, checkpoint.metrics), err=True)
-    if last.get("reached"):
-        click.echo(reached_note(last["reached"]), err=True)
-    if last.get("size") and zeros_note(last["size"]):
-        click.echo(zeros_note(last["size"]), err=True)
+    tell_notes(last)
+
+
+def tell_notes(entry: Mapping[str, Any], about: str = "") -> None:
+    """Say on stderr what a history's entry has to be known of ``about``."""
+    notes = [reached_note(entry["reached"])] if entry.get("reached") else []
+    for note in (*notes, zeros_note(entry.get("size", {}))):
+        if note:
+            click.echo(about + note, err=True)

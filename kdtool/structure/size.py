@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtool.architecture import Network
+from kdtool.uncompiled import counting
 
 
 def measure(network: Network) -> dict[str, int]:
@@ -46,7 +47,7 @@ def _counted(module: nn.Module, shape: tuple[int, int, int]) -> FlopCounterMode:
     counter = FlopCounterMode(display=False)
     # Written out: fused attention on the CPU is unknown to the counter of some releases of PyTorch.
     written_out = sdpa_kernel(SDPBackend.MATH)
-    with evaluating(module), _without_gradients(module), torch.no_grad(), written_out, counter:
+    with evaluating(module), _without_gradients(module), torch.no_grad(), written_out, counting(), counter:
         module(image)
     return counter
 
