@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
     from kdtool.latency import measure_latency
+    from kdtool.pupil import Beside
     from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
     from kdtool.sources import check_name, create_like
+    from kdtool.step import Step
     from kdtool.structure.compound import reach_budget
     from kdtool.structure.depth import drop_blocks
     from kdtool.structure.removal import remove_channels
@@ -31,10 +33,10 @@ if TYPE_CHECKING:
     from kdtool.structure.stages import stages
     from kdtool.structure.taps import Tap, stage_taps
     from kdtool.structure.width import halve_widths
-    from kdtool.training import Step
 
 _LAZY = {
     "Architecture": "kdtool.architecture",
+    "Beside": "kdtool.pupil",
     "Checkpoint": "kdtool.checkpoint",
     "Network": "kdtool.architecture",
     "Pair": "kdtool.adapters",
@@ -42,7 +44,7 @@ _LAZY = {
     "RawData": "kdtool.data",
     "RawSplit": "kdtool.data",
     "Run": "kdtool.run",
-    "Step": "kdtool.training",
+    "Step": "kdtool.step",
     "Tap": "kdtool.structure.taps",
     "check_name": "kdtool.sources",
     "compare": "kdtool.api",
@@ -74,6 +76,7 @@ _LAZY = {
 
 __all__ = [
     "Architecture",
+    "Beside",
     "Budget",
     "Checkpoint",
     "Dataset",

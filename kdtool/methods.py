@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kdtool.architecture import Network
     from kdtool.data import RawData
     from kdtool.run import Run
-    from kdtool.training import Step
+    from kdtool.step import Step
 
 
 class Method(Options):

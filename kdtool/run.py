@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from kdtool.architecture import Network
@@ -25,7 +26,9 @@ from kdtool.files import slug
 from kdtool.lesson import Lesson
 from kdtool.phase import Phase
 from kdtool.plugins import manager
-from kdtool.refining import refined
+from kdtool.pupil import Beside
+from kdtool.refining import anew, refined
+from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.segment import Part
 from kdtool.structure.size import measure
@@ -42,6 +45,8 @@ class Fit:
 
     network: Network
     metrics: dict[str, Any]
+    beside: nn.Module | None = None
+    """What learnt in the same steps, as it was in the student's best epoch."""
 
 
 class Run:
@@ -83,30 +88,35 @@ class Run:
         objective: Distiller | None = None,
         part: Part | None = None,
         constraint: Callable[[nn.Module], None] | None = None,
+        beside: Beside | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
 
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
-        learns (none: all), ``constraint`` is called with the module after every step, ``changes`` replace training
-        options for this phase.
+        learns (none: all), ``constraint`` is called with the module after every step, a copy of ``beside`` learns in
+        the same steps, ``changes`` replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
         """
         training = dataclasses.replace(self.training, **changes)
-        lesson = Lesson(name, student, teacher, objective, part, training)
+        lesson = Lesson(name, student, teacher, objective, part, training, beside)
         phase = Phase(self, name, lesson.key)
         module = copy.deepcopy(student.module)
         done = phase.load_result()
         if done is not None:
             load_exactly(module, done["weights"])
-            return Fit(Network(student.architecture, module.eval()), done["metrics"])
+            others = copy.deepcopy(beside.module) if beside is not None else None
+            if others is not None:
+                load_exactly(others.eval(), done["beside"])
+            return Fit(Network(student.architecture, module.eval()), done["metrics"], others)
         engine = Engine(training, measure(student)["macs"] * training.batch_size)
         train, val = lesson.feeds(self.data, engine, self.cache(training))
+        pupil = lesson.pupil(module)
         loop = Loop(
-            lesson.pupil(module),
+            pupil,
             name=name,
             train=train,
             val=val,
@@ -121,9 +131,11 @@ class Run:
             metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
-        phase.save_result({"weights": module.state_dict(), "metrics": metrics})
+        others = pupil.beside.module if beside is not None else None
+        more = {} if others is None else {"beside": others.state_dict()}
+        phase.save_result({"weights": module.state_dict(), "metrics": metrics, **more})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
-        return Fit(Network(student.architecture, module), metrics)
+        return Fit(Network(student.architecture, module), metrics, others)
 
     def cache(self, training: Training) -> Cache | None:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
@@ -134,6 +146,18 @@ class Run:
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
         return refined(refiner, network, self.training.seed, name)
+
+    def anew(self, name: str, network: Network) -> Network:
+        """Return a network of the same structure with fresh weights, which depend on the seed and ``name`` alone."""
+        with self.drawing(name):
+            return anew(network)
+
+    @contextlib.contextmanager
+    def drawing(self, name: str) -> Iterator[None]:
+        """Draw random numbers in the block that depend on the seed and ``name`` alone, so that a resumed run agrees."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.training.seed, name))
+            yield
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
