@@ -13,6 +13,7 @@ from kdtool.errors import Error, UsageError, nearest
 from kdtool.hookspecs import hookimpl
 from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source, make
 from kdtool.options import nested, option
+from kdtool.schedule import Schedule
 
 if TYPE_CHECKING:
     from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
@@ -91,6 +92,7 @@ __all__ = [
     "RawSplit",
     "Refiner",
     "Run",
+    "Schedule",
     "Source",
     "Step",
     "Tap",

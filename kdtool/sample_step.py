@@ -41,6 +41,7 @@ def sample_step(
         epoch=epoch,
         epochs=10,
         maps=pupil.compare(ours, [maps[tap.path] for tap in taps]),
+        owners=[pair.owner for pair in pairs],
     )
     return step, learner.module
 

@@ -194,6 +194,7 @@ class Loop:
             training.epochs,
             training.label_smoothing,
             self.pupil.compare(maps, batch.maps),
+            [pair.owner for pair in self.pupil.pairs],
             [one.float() for one in beside],
         )
 
