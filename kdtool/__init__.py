@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kdtool.structure.removal import remove_channels
     from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
-    from kdtool.structure.taps import Tap, stage_taps
+    from kdtool.structure.taps import Tap, stage_taps, tap
     from kdtool.structure.width import halve_widths
 
 _LAZY = {
@@ -71,6 +71,7 @@ _LAZY = {
     "run_study": "kdtool.api",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
+    "tap": "kdtool.structure.taps",
     "teacher": "kdtool.api",
     "unadapted": "kdtool.adapters",
 }
@@ -126,6 +127,7 @@ __all__ = [
     "run_study",
     "stage_taps",
     "stages",
+    "tap",
     "teacher",
     "unadapted",
 ]

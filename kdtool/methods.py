@@ -79,6 +79,12 @@ class Distiller(Method):
     kind: ClassVar[str] = "distillers"
     makes_student: ClassVar[bool] = False
     """Whether `distill` makes the student itself, so that none has to or can be given."""
+    needs_student: ClassVar[bool] = True
+    """Whether a student has to be given; where not, `distill` makes one of its own if there is none."""
+    several_teachers: ClassVar[bool] = False
+    """Whether it learns from two or more teachers, which `distill` finds in ``run.teachers``."""
+    fits: ClassVar[str] = ""
+    """One sentence for the help: when the method is the right one."""
     logits: ClassVar[bool] = True
     """Whether `loss` reads the teacher's logits; where it does not, they are not computed."""
     only_labels: ClassVar[bool] = False
@@ -104,10 +110,22 @@ class Distiller(Method):
                 raise UsageError(f"--student: {cls.name} makes its students itself; choose how with --refiner")
         elif named and refined:
             raise UsageError("--student and --refiner are two ways to say who the student is; give one")
-        elif not named and not refined:
+        elif not named and not refined and cls.needs_student:
             raise UsageError(
                 f"--method {cls.name} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
             )
+
+    @classmethod
+    def check_teachers(cls, count: int) -> None:
+        """Check that there are as many teachers as it learns from.
+
+        Raises:
+            UsageError: there are not.
+        """
+        if cls.several_teachers and count < 2:
+            raise UsageError(f"--method {cls.name} learns from several teachers; name two checkpoints or more")
+        if not cls.several_teachers and count > 1:
+            raise UsageError(f"--method {cls.name} learns from one teacher, not {count}{_who_takes_several()}")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch, a scalar tensor."""
@@ -221,3 +239,11 @@ class Dataset(Method):
             kdtool.Error: the files are not there or hold no images; the message says what to do.
         """
         raise NotImplementedError
+
+
+def _who_takes_several() -> str:
+    from kdtool.plugins import installed, load
+
+    plugins = [plugin for plugin in installed() if plugin.kind == Distiller.kind and plugin.builtin]
+    found = [plugin.name for plugin in plugins if load(plugin).several_teachers]
+    return f"; from several learns --method {' or '.join(found)}" if found else ""

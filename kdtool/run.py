@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,9 +60,11 @@ class Run:
         training: Training,
         parent: Checkpoint | None,
         entry: dict[str, Any],
+        teachers: Sequence[Checkpoint] = (),
     ) -> None:
-        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history."""
-        self.directory, self.training = directory, training
+        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history, ``teachers`` are all
+        that were given."""
+        self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
@@ -183,6 +185,13 @@ class Run:
 
         ``about`` is more plain data for the line. Returns the checkpoint's path.
         """
+        self.report(name, network, taught_by=taught_by, **about)
+        path = self.directory / f"{slug(name)}.pt"
+        write(path, self.checkpoint(network, self.scores(network), note=name))
+        return path
+
+    def report(self, name: str, network: Network, *, taught_by: str, **about: Any) -> None:
+        """Add the line of a model to the result's table; ``about`` is more plain data for it."""
         scores = self.scores(network)
         size = measure(network)
         reported = scores[-1]
@@ -198,9 +207,6 @@ class Run:
                 **about,
             }
         )
-        path = self.directory / f"{slug(name)}.pt"
-        write(path, self.checkpoint(network, scores, note=name))
-        return path
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
         """Return a checkpoint of a network that this run made."""

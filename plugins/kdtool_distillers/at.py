@@ -47,9 +47,8 @@ class AT(Distiller):
         """Return the loss of one batch."""
         import torch
 
-        return (
-            step.cross_entropy() + step.now(self.weight) * torch.stack([inattention(*both) for both in step.maps]).sum()
-        )
+        terms = [inattention(*both) for both in step.maps]
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def inattention(student: Tensor, teacher: Tensor) -> Tensor:

@@ -43,9 +43,8 @@ class FitNets(Distiller):
         import torch
         from torch.nn import functional as F
 
-        return (
-            step.cross_entropy() + step.now(self.weight) * torch.stack([F.mse_loss(*both) for both in step.maps]).sum()
-        )
+        terms = [F.mse_loss(*both) for both in step.maps]
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 @hookimpl
