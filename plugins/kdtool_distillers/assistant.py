@@ -33,8 +33,8 @@ class Assistant(Distiller):
         sizes = [sum(weight.numel() for weight in one.module.parameters()) for one in learners]
         if len(sizes) > 1 and sizes[-1] >= sizes[-2]:
             raise Error(
-                f"the last assistant would have {sizes[-2]:,} and the student {sizes[-1]:,} parameters: there is no gap "
-                "to bridge; ask for fewer --assistants, or another --refiner"
+                f"the last assistant would have {sizes[-2]:,} and the student {sizes[-1]:,} parameters: there is no "
+                "gap to bridge; ask for fewer --assistants, or another --refiner"
             )
         taught_by, last = "teacher", teacher
         for number, learner in enumerate(learners, start=1):
