@@ -14,6 +14,7 @@ from kdtool.hookspecs import hookimpl
 from kdtool.methods import Dataset, Distiller, Exporter, Pruner, Refiner, Source, make
 from kdtool.options import nested, option
 from kdtool.pruning import ChannelPruner, MaskPruner, numbered
+from kdtool.schedule import Schedule
 
 if TYPE_CHECKING:
     from kdtool.adapters import Pair, last_maps, matched, pairs_of, unadapted
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from kdtool.files import gzip_bytes
     from kdtool.latency import measure_latency
     from kdtool.masking import prunable, sparsity, without
+    from kdtool.pupil import Beside
     from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
     from kdtool.sources import check_name, create_like
+    from kdtool.step import Step
     from kdtool.structure.compound import reach_budget
     from kdtool.structure.dependencies import Scores
     from kdtool.structure.depth import drop_blocks
@@ -34,12 +37,12 @@ if TYPE_CHECKING:
     from kdtool.structure.removal import remove_channels
     from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
-    from kdtool.structure.taps import Tap, stage_taps
+    from kdtool.structure.taps import Tap, stage_taps, tap
     from kdtool.structure.width import halve_widths
-    from kdtool.training import Step
 
 _LAZY = {
     "Architecture": "kdtool.architecture",
+    "Beside": "kdtool.pupil",
     "Checkpoint": "kdtool.checkpoint",
     "Network": "kdtool.architecture",
     "Pair": "kdtool.adapters",
@@ -48,7 +51,7 @@ _LAZY = {
     "RawSplit": "kdtool.data",
     "Run": "kdtool.run",
     "Scores": "kdtool.structure.dependencies",
-    "Step": "kdtool.training",
+    "Step": "kdtool.step",
     "Tap": "kdtool.structure.taps",
     "check_name": "kdtool.sources",
     "compare": "kdtool.api",
@@ -83,6 +86,7 @@ _LAZY = {
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "sum_over_filters": "kdtool.structure.importance",
+    "tap": "kdtool.structure.taps",
     "teacher": "kdtool.api",
     "unadapted": "kdtool.adapters",
     "without": "kdtool.masking",
@@ -90,6 +94,7 @@ _LAZY = {
 
 __all__ = [
     "Architecture",
+    "Beside",
     "Budget",
     "ChannelPruner",
     "Checkpoint",
@@ -106,6 +111,7 @@ __all__ = [
     "RawSplit",
     "Refiner",
     "Run",
+    "Schedule",
     "Scores",
     "Source",
     "Step",
@@ -150,6 +156,7 @@ __all__ = [
     "stage_taps",
     "stages",
     "sum_over_filters",
+    "tap",
     "teacher",
     "unadapted",
     "without",

@@ -6,7 +6,7 @@ Each takes a checkpoint (a path or one in memory), writes one, and returns it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kdtool.data import Data, open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
 from kdtool.files import beside, check_output, slug
-from kdtool.inputs import as_pretrained, data_for, load, student_for
+from kdtool.inputs import as_pretrained, data_for, load, load_teachers, student_for
 from kdtool.inspection import evaluate, inspect
 from kdtool.methods import Method, make
 from kdtool.plugins import method_class
@@ -129,7 +129,7 @@ def refine(
 
 
 def distill(
-    teacher: str | Path | Checkpoint,
+    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
     method: str = "kd",
     *,
     student: str | Path | Checkpoint | None = None,
@@ -140,6 +140,8 @@ def distill(
 ) -> Checkpoint:
     """Teach a student, and return it.
 
+    ``teacher`` is a checkpoint, or several for methods that learn from several; what is not said of the student and the
+    data is as with the first.
     ``student`` is ``SOURCE:NAME`` or a checkpoint to go on from; ``options`` are those of the method, `StudentOptions`,
     `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers) and
     `Training`.
@@ -147,8 +149,9 @@ def distill(
     Raises:
         Error: student and teacher do not go together, or the training fails.
     """
-    parent = load(teacher)
     cls = method_class("distillers", method)
+    teachers = load_teachers(teacher, cls)
+    parent = teachers[0]
     own, who, stem, about, told = split(options, cls, StudentOptions, NetworkOptions, DataOptions, Training)
     if stem.keys() - {"stem"}:
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
@@ -157,12 +160,15 @@ def distill(
     cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
     data = data_for(parent, about)
     pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
-    inputs = {"student": origin} if origin else {}
+    inputs = {f"teacher {number}": one for number, one in enumerate(teachers[1:], start=2)}
+    inputs |= {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
     entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
     # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
     masked = origin.masked if origin else student is None and parent.masked
-    with _run(target, entry, data, training, parent, force=force, resume=resume, masked=masked) as run:
+    with _run(
+        target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=masked
+    ) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
@@ -228,9 +234,10 @@ def _entry(
         "training": training.as_data() if training and data else {},
         "data": data.spec.as_data() if data else {},
     }
-    path = str(parent.path) if parent.path else "CHECKPOINT"
+    more = [one for role, one in (inputs or {}).items() if role.startswith("teacher")]
+    paths = [str(one.path) if one.path else "CHECKPOINT" for one in (parent, *more)]
     return history.entry(
-        command, [path], {"method": method, **given}, method=method, settings=settings,
+        command, paths, {"method": method, **given}, method=method, settings=settings,
         inputs={"checkpoint": parent, **(inputs or {})}, output=target,
     )  # fmt: skip
 
@@ -246,6 +253,7 @@ def _run(
     force: bool,
     resume: bool,
     masked: bool = False,
+    teachers: Sequence[Checkpoint] = (),
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run, or the checkpoint that it made where it is resumed and was finished; ``masked`` says that what it
     works on was pruned by masks."""
@@ -257,7 +265,9 @@ def _run(
         if directory.finished and target.exists():
             yield read(target)
             return
-        yield Run(directory.path, data=data, training=training, parent=parent, entry=entry, masked=masked)
+        yield Run(
+            directory.path, data=data, training=training, parent=parent, entry=entry, teachers=teachers, masked=masked
+        )
         if target.exists():
             directory.finish()
 

@@ -18,7 +18,7 @@ from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.feed import Feed
 from kdtool.frozen import LOGITS, Frozen
-from kdtool.pupil import Pupil
+from kdtool.pupil import Beside, Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.segment import Part, Segment, cuttable, segments
@@ -39,10 +39,11 @@ class Lesson:
         objective: Distiller | None,
         part: Part | None,
         training: Training,
+        beside: Beside | None = None,
     ) -> None:
         """Plan; without an objective the teacher is not asked."""
         self.name, self.student, self.part, self.training = name, student, part, training
-        self.objective = objective
+        self.objective, self.beside = objective, beside
         self.teacher = teacher if objective is not None else None
         if objective is not None and teacher is not None:
             objective.check(student, teacher)
@@ -62,11 +63,13 @@ class Lesson:
         weights = fingerprint(self.student.module.state_dict())
         # Where things are cached changes nothing of what comes out.
         training = {**self.training.as_data(), "cache": "", "cache_limit": 0}
-        told = (training, self.objective, taught_by, weights, self.pairs, self.part)
+        told: tuple[object, ...] = (training, self.objective, taught_by, weights, self.pairs, self.part)
+        if self.beside is not None:
+            told = (*told, fingerprint(self.beside.module.state_dict()), self.beside.taps)
         return f"{derive(repr(told)):x}"
 
     def pupil(self, module: nn.Module) -> Pupil:
-        """Return the student's module as the loop sees it, with fresh adapters."""
+        """Return the student's module as the loop sees it, with fresh adapters and a copy of what learns with it."""
         adapters: nn.Module | None = None
         if self.objective is not None:
             torch.manual_seed(derive(self.training.seed, self.name, "adapters"))
@@ -78,6 +81,7 @@ class Lesson:
             learns=part.learns if part else None,
             pairs=self.pairs,
             adapters=adapters,
+            beside=copy.deepcopy(self.beside),
         )
 
     def feeds(self, data: Data, engine: Engine, cache: Cache | None) -> tuple[Feed, Feed]:

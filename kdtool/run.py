@@ -7,11 +7,12 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from kdtool.architecture import Network
@@ -26,7 +27,9 @@ from kdtool.lesson import Lesson
 from kdtool.masking import Zeros
 from kdtool.phase import Phase
 from kdtool.plugins import manager
-from kdtool.refining import refined
+from kdtool.pupil import Beside
+from kdtool.refining import anew, refined
+from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.segment import Part
 from kdtool.structure.size import measure
@@ -45,6 +48,8 @@ class Fit:
     metrics: dict[str, Any]
     early: dict[str, Tensor] = field(default_factory=dict)
     """The weights after the epoch whose weights were to be kept."""
+    beside: nn.Module | None = None
+    """What learnt in the same steps, as it was in the student's best epoch."""
 
 
 class Run:
@@ -58,11 +63,12 @@ class Run:
         training: Training,
         parent: Checkpoint | None,
         entry: dict[str, Any],
+        teachers: Sequence[Checkpoint] = (),
         masked: bool = False,
     ) -> None:
-        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history. ``masked`` says that
-        what is worked on was pruned by masks: its zeros stay zero (see `keep_zeros`)."""
-        self.directory, self.training = directory, training
+        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history, ``teachers`` are all
+        that were given. ``masked`` says that what is worked on was pruned by masks: its zeros stay zero."""
+        self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
@@ -98,6 +104,7 @@ class Run:
         constraint: Callable[[nn.Module], None] | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
         keep_epoch: int | None = None,
+        beside: Beside | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
@@ -105,24 +112,29 @@ class Run:
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
         learns (none: all), ``constraint`` is called with the module after every step, ``penalty`` returns what of the
-        module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, ``changes``
-        replace training options for this phase.
+        module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, a copy of
+        ``beside`` learns in the same steps, ``changes`` replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
         """
         training = dataclasses.replace(self.training, **changes)
-        lesson = Lesson(name, student, teacher, objective, part, training)
+        lesson = Lesson(name, student, teacher, objective, part, training, beside)
         phase = Phase(self, name, lesson.key)
         module = copy.deepcopy(student.module)
         done = phase.load_result()
         if done is not None:
             load_exactly(module, done["weights"])
-            return Fit(Network(student.architecture, module.eval()), done["metrics"], done.get("early", {}))
+            others = copy.deepcopy(beside.module) if beside is not None else None
+            if others is not None:
+                load_exactly(others.eval(), done["beside"])
+            trained = Network(student.architecture, module.eval())
+            return Fit(trained, done["metrics"], done.get("early", {}), others)
         engine = Engine(training, measure(student)["macs"] * training.batch_size)
         train, val = lesson.feeds(self.data, engine, self.cache(training))
+        pupil = lesson.pupil(module)
         loop = Loop(
-            lesson.pupil(module),
+            pupil,
             name=name,
             train=train,
             val=val,
@@ -139,10 +151,12 @@ class Run:
             metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
-        early = loop.state.early_weights
-        phase.save_result({"weights": module.state_dict(), "metrics": metrics, **({"early": early} if early else {})})
+        early, others = loop.state.early_weights, pupil.beside.module if beside is not None else None
+        more = {"early": early} if early else {}
+        more |= {} if others is None else {"beside": others.state_dict()}
+        phase.save_result({"weights": module.state_dict(), "metrics": metrics, **more})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
-        return Fit(Network(student.architecture, module), metrics, early)
+        return Fit(Network(student.architecture, module), metrics, early, others)
 
     def _constraint(
         self, module: nn.Module, own: Callable[[nn.Module], None] | None
@@ -169,6 +183,18 @@ class Run:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
         return refined(refiner, network, self.training.seed, name)
 
+    def anew(self, name: str, network: Network) -> Network:
+        """Return a network of the same structure with fresh weights, which depend on the seed and ``name`` alone."""
+        with self.drawing(name):
+            return anew(network)
+
+    @contextlib.contextmanager
+    def drawing(self, name: str) -> Iterator[None]:
+        """Draw random numbers in the block that depend on the seed and ``name`` alone, so that a resumed run agrees."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.training.seed, name))
+            yield
+
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
         macs = measure(network)["macs"] * VALIDATION_BATCH
@@ -194,6 +220,13 @@ class Run:
 
         ``about`` is more plain data for the line. Returns the checkpoint's path.
         """
+        self.report(name, network, taught_by=taught_by, **about)
+        path = self.directory / f"{slug(name)}.pt"
+        write(path, self.checkpoint(network, self.scores(network), note=name))
+        return path
+
+    def report(self, name: str, network: Network, *, taught_by: str, **about: Any) -> None:
+        """Add the line of a model to the result's table; ``about`` is more plain data for it."""
         scores = self.scores(network)
         size = measure(network)
         reported = scores[-1]
@@ -209,9 +242,6 @@ class Run:
                 **about,
             }
         )
-        path = self.directory / f"{slug(name)}.pt"
-        write(path, self.checkpoint(network, scores, note=name))
-        return path
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
         """Return a checkpoint of a network that this run made."""

@@ -70,7 +70,8 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
         return
     teacher = _network(network, image_size)
     student = None if distiller.makes_student else _network(network, image_size, seed=1)
-    with _small_run(teacher) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
+    others = [_network(network, image_size, seed=2)] if distiller.several_teachers else []
+    with _small_run(teacher, *others) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
         result = distiller.distill(run, teacher, student)
     _check_network(result, distiller.name)
 
@@ -124,7 +125,10 @@ def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image
     pruner = check_options(method, Pruner)
     before = _network(network, image_size)
     parent = Checkpoint(before, early=Early(0, _network(network, image_size, seed=1).module.state_dict()))
-    with _small_run(before, parent) as run, _unchanged(before.module, f"{pruner.name}: the network it was given"):
+    with (
+        _small_run(before, parent=parent) as run,
+        _unchanged(before.module, f"{pruner.name}: the network it was given"),
+    ):
         after = pruner.prune(run, before, before)
     _check_network(after, pruner.name)
     nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
@@ -219,8 +223,9 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 
 
 @contextlib.contextmanager
-def _small_run(teacher: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
+def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
     """A run of one epoch on a tenth of the digits, in a directory that goes away."""
+    from kdtool.checkpoint import Checkpoint
     from kdtool.data import open_data
     from kdtool.run import Run
     from kdtool.settings import DataOptions, Training
@@ -228,7 +233,9 @@ def _small_run(teacher: Network, parent: Checkpoint | None = None) -> Iterator[R
     data = open_data(DataOptions(data="digits", subset=0.1), image_size=teacher.architecture.input[1], in_channels=1)
     training = Training(epochs=1, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as scratch:
-        yield Run(Path(scratch), data=data, training=training, parent=parent, entry={"command": "check", "line": ""})
+        entry = {"command": "check", "line": ""}
+        teachers = [Checkpoint(one, data.spec) for one in (teacher, *others)]
+        yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
 
 
 @contextlib.contextmanager

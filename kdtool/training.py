@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import lr_scheduler
 
@@ -23,6 +22,7 @@ from kdtool.progress import Advance, progress
 from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
+from kdtool.step import Step
 from kdtool.uncompiled import optimizing, with_plain_step
 from kdtool.weights import load_exactly
 
@@ -32,29 +32,6 @@ STEPS_BETWEEN_LOOKS = 50
 
 class LossNotFiniteError(Error):
     """The loss became infinite or not a number."""
-
-
-@dataclass
-class Step:
-    """One batch as a loss sees it.
-
-    ``student`` and ``teacher`` are logits [batch, classes] in float32 (the teacher's without gradient),
-    ``target`` the class indices [batch], ``images`` [batch, channels, height, width]; ``epoch`` counts from 0.
-    ``maps`` are pairs of outputs of watched layers, the student's (adapted to the teacher's shape) and the teacher's.
-    """
-
-    student: Tensor
-    target: Tensor
-    images: Tensor
-    teacher: Tensor
-    epoch: int = 0
-    epochs: int = 1
-    label_smoothing: float = 0.0
-    maps: Sequence[tuple[Tensor, Tensor]] = ()
-
-    def cross_entropy(self) -> Tensor:
-        """Return the mean cross-entropy against the labels, smoothed as the training options say."""
-        return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
 
 
 class Store(Protocol):
@@ -80,6 +57,7 @@ class State:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     early_weights: dict[str, Tensor] = field(default_factory=dict)
     """Those after the epoch whose weights are to be kept."""
+    best_beside: dict[str, Tensor] = field(default_factory=dict)
 
     def better(self, metrics: dict[str, Any]) -> bool:
         """Whether validation is better than ever: by accuracy, and by the loss where that is equal or there is none."""
@@ -119,7 +97,8 @@ class Loop:
         Raises:
             UsageError: batches of one image are asked for, and the network has batch-norm.
         """
-        if training.batch_size == 1 and any(isinstance(one, _BatchNorm) for one in pupil.module.modules()):
+        layers = [layer for learner in pupil.learners() for layer in learner.modules()]
+        if training.batch_size == 1 and any(isinstance(layer, _BatchNorm) for layer in layers):
             raise UsageError("--batch-size 1: batch-norm has no statistics of one image; use a larger --batch-size")
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
@@ -151,11 +130,11 @@ class Loop:
             while self.state.epoch < self.training.epochs and not self._out_of_patience():
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
-        module = self.pupil.module
-        if self.state.best_weights:
-            load_exactly(module, self.state.best_weights)
-        module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        module.eval()
+        for module, best in zip(self.pupil.learners(), (self.state.best_weights, self.state.best_beside), strict=True):
+            if self.state.best_weights:
+                load_exactly(module, best)
+            module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
 
     def _out_of_patience(self) -> bool:
@@ -169,7 +148,9 @@ class Loop:
         metrics = self._validate()
         if state.better(metrics):
             state.best, state.best_epoch = metrics, state.epoch
-            state.best_weights = copy.deepcopy(self.pupil.module.state_dict())
+            state.best_weights, state.best_beside = (
+                copy.deepcopy(module.state_dict()) for module in self.pupil.learners()
+            )
         state.epoch += 1
         if state.epoch == self.keep_epoch:
             state.early_weights = copy.deepcopy(self.pupil.module.state_dict())
@@ -218,7 +199,7 @@ class Loop:
     def _step(self, batch: Batch) -> Step:
         training = self.training
         with self.engine.autocast():
-            student, maps = self.pupil(batch.inputs)
+            student, maps, beside = self.pupil(batch.inputs)
         return Step(
             student.float(),
             batch.target,
@@ -228,6 +209,8 @@ class Loop:
             training.epochs,
             training.label_smoothing,
             self.pupil.compare(maps, batch.maps),
+            [pair.owner for pair in self.pupil.pairs],
+            [one.float() for one in beside],
         )
 
     @torch.no_grad()
@@ -237,7 +220,7 @@ class Loop:
             logits, labels = [], []
             for batch in self.val.batches(VALIDATION_BATCH):
                 with self.engine.autocast():
-                    logits.append(self.pupil(batch.inputs)[0].float().cpu())
+                    logits.append(self.pupil.answer(batch.inputs).float().cpu())
                 labels.append(batch.target.cpu())
             return score(torch.cat(logits), torch.cat(labels), self.val.split.name)
         total = 0.0

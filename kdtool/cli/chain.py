@@ -213,8 +213,12 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file in it")
     if not path.exists():
-        beside = [found.name for found in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
-        raise UsageError(f"{path}: there is no such file{nearest(path.name, beside, count=1)}")
+        near = [found.name for found in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        if path.name == str(path):  # a word that should have begun the next step
+            context = click.get_current_context(silent=True)
+            root = context.find_root() if context else None
+            near += root.command.list_commands(root) if root and isinstance(root.command, click.Group) else []
+        raise UsageError(f"{path}: there is no such file{nearest(path.name, near, count=1)}")
 
 
 def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:

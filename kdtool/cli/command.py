@@ -11,7 +11,7 @@ import click
 from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, Segment, StepContext, cut, set_debug, step_names, takes
 from kdtool.cli.method_options import MethodOption, Place, Section, explicit, method_options, named, owners
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.methods import fills_role
+from kdtool.method import fills_role
 from kdtool.plugins import SINGULAR, Plugin, installed, load, method_class, names
 from kdtool.settings import DataOptions, split
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from kdtool.cli.chain import Step
-    from kdtool.methods import Method
+    from kdtool.method import Method
 
 # Each pass finds the options of the methods that the one before has found.
 PASSES = 6

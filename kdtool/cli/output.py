@@ -64,6 +64,7 @@ SCORES = {"split": "split", "accuracy": "accuracy", "error": "error", "loss": "l
 MODELS = {
     "model": "model",
     "taught_by": "taught by",
+    "weight": "weight",
     "kept": "kept",
     "val_accuracy": "val accuracy",
     "split": "split",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ class AT(Distiller):
     name: ClassVar[str] = "at"
     logits: ClassVar[bool] = False
 
-    weight: float = option(1000.0, minimum=0, help="weight of the sum of squared errors")
+    weight: float | Schedule = option(1000.0, minimum=0, help="weight of the sum of squared errors")
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
     )
@@ -47,7 +47,8 @@ class AT(Distiller):
         """Return the loss of one batch."""
         import torch
 
-        return step.cross_entropy() + self.weight * torch.stack([inattention(*both) for both in step.maps]).sum()
+        terms = [inattention(*both) for both in step.maps]
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def inattention(student: Tensor, teacher: Tensor) -> Tensor:

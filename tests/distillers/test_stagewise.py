@@ -10,9 +10,9 @@ import kdtool
 from kdtool.checkpoint import read
 from kdtool.errors import Error
 from kdtool.inputs import data_for
+from kdtool.step import Step
 from kdtool.structure.segment import segments
 from kdtool.structure.taps import stage_taps
-from kdtool.training import Step
 from kdtool_distillers.stagewise import Mimic
 
 NETWORK = {"image_size": 16, "in_channels": 1}
