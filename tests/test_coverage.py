@@ -234,7 +234,7 @@ def test_a_pipe_of_real_commands(tmp_path):
 def test_a_pipe_that_fails_says_what_the_first_command_said(tmp_path):
     found = pipes.run(Pipe("kdtool:lenet-6", "28", "--method halve"), tmp_path)
     assert all(found["codes"])
-    assert "kdtool:lenet-5" in found["reason"]
+    assert "did you mean lenet-5" in found["reason"]
 
 
 def test_half_of_the_pipes_are_of_listed_networks():
