@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.coverage import workers
+from benchmarks.coverage import pipes, workers
 from benchmarks.coverage.__main__ import main
 from benchmarks.coverage.networks import EDITS, LIST, USED, USES, Entry, read_list
+from benchmarks.coverage.pipes import Pipe, read_pipes
 from benchmarks.coverage.results import Result, about_here, open_result
 from benchmarks.coverage.table import as_page
 from benchmarks.coverage.totals import totals
@@ -217,3 +218,26 @@ def test_the_versions_are_those_that_are_installed():
     about = about_here()
     assert about["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert len(about["sources"]) == 12
+
+
+@pytest.mark.slow
+def test_a_pipe_of_real_commands(tmp_path):
+    pipe = Pipe("kdtool:lenet-5", "28", "--method halve")
+    found = pipes.run(pipe, tmp_path)
+    assert found["codes"] == [0, 0, 0]
+    assert found["compression"] == pytest.approx(3.92, rel=1e-2)
+    assert pipes.row(pipe, found, is_listed=False)[:6] == [
+        *("kdtool:lenet-5", "28", "no", "`--method halve`", "[0, 0, 0]", "3.92x")
+    ]
+
+
+def test_a_pipe_that_fails_says_what_the_first_command_said(tmp_path):
+    found = pipes.run(Pipe("kdtool:lenet-6", "28", "--method halve"), tmp_path)
+    assert all(found["codes"])
+    assert "did you mean lenet-5" in found["reason"]
+
+
+def test_half_of_the_pipes_are_of_listed_networks():
+    listed, names = {entry.spec for entry in read_list(LIST)}, [pipe.spec for pipe in read_pipes(pipes.PIPES)]
+    assert len(names) == 20
+    assert sum(name in listed for name in names) == 10

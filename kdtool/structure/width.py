@@ -158,7 +158,7 @@ def _cuts(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
 
     By sizes alone as well, which is enough for fresh weights.
     """
-    ratios = [cut.ratio, *whole_ratios(module, cut.ratio)[:_MOST_RATIOS]]
+    ratios = [cut.ratio, *whole_ratios(module, cut.ratio, cut.round_to)[:_MOST_RATIOS]]
     coarser = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
     coarser[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, told=True)]
     for one in coarser + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
