@@ -25,6 +25,7 @@ from kdtool.files import slug
 from kdtool.lesson import Lesson
 from kdtool.phase import Phase
 from kdtool.plugins import manager
+from kdtool.progress import say
 from kdtool.refining import refined
 from kdtool.settings import Training
 from kdtool.structure.segment import Part
@@ -62,6 +63,7 @@ class Run:
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+        self._told: set[str] = set()
 
     @property
     def data(self) -> Data:
@@ -129,7 +131,13 @@ class Run:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
         if training.cache == "off":
             return None
-        return Cache(self.directory / "cache", int(training.cache_limit * 1e9))
+        return Cache(self.directory / "cache", int(training.cache_limit * 1e9), self._tell_once)
+
+    def _tell_once(self, line: str) -> None:
+        """Say what holds for all phases alike in the first of them."""
+        if line not in self._told:
+            say(line)
+        self._told.add(line)
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
@@ -204,7 +212,8 @@ class Run:
 
 @contextlib.contextmanager
 def timed(entry: dict[str, Any]) -> Iterator[None]:
-    """Add the seconds that the block took to a history entry."""
-    started = time.perf_counter()
+    """Add the seconds that the block took to a history entry, and those that this process computed in it."""
+    started, used = time.perf_counter(), time.process_time()
     yield
     entry["seconds"] = round(time.perf_counter() - started, 1)
+    entry["cpu_seconds"] = round(time.process_time() - used, 1)
