@@ -78,8 +78,8 @@ def peak(scratch, subset):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--subset", type=float, default=0.05)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--subset", type=float, default=0.04)
+    parser.add_argument("--epochs", type=int, default=32)
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--memory", action="store_true")
