@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdtool.architecture import Architecture, Network, build
 from kdtool.data import DataSpec
 from kdtool.errors import Error
-from kdtool.files import atomic
+from kdtool.torchfile import write_tensors
 from kdtool.weights import safe_load
 
 FORMAT = "kdtool"
@@ -119,8 +119,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.early is not None:
         content["early"] = {"epoch": checkpoint.early.epoch, "weights": copied(checkpoint.early.weights)}
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    write_tensors(path, content)
     checkpoint.path = path
     from kdtool.plugins import manager
 

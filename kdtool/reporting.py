@@ -45,7 +45,8 @@ def report(
     found = read_sources(paths)
     parts = [*_overview([one for one in found if isinstance(one, Trained)])]
     for one in found:
-        parts += [heading(one.name), *(_study(one) if isinstance(one, Studied) else _trained(one))]
+        title = [heading(one.name)] if len(found) > 1 else []
+        parts += [*title, *(_study(one) if isinstance(one, Studied) else _trained(one))]
     write_text(target, page(" and ".join(one.name for one in found[:3]) + (" ..." if len(found) > 3 else ""), parts))
     for one in found if figures is not None else ():
         for chart in charts(one.results) if isinstance(one, Studied) else ():
@@ -116,7 +117,8 @@ def _study(one: Studied) -> Iterator[str]:
     """Yield what there is to tell of a study."""
     results = one.results
     for chart in charts(results):
-        yield figure(drawn(chart), f"{chart.title}; bars are 95 % intervals over seeds")
+        bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
+        yield figure(drawn(chart), chart.title + "; bars are 95 % intervals over seeds" * bars)
     if results["means"]:
         yield heading("Means over seeds, with half the width of their 95 % intervals", 3)
         yield table(_flat(results["means"]))

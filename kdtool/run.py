@@ -27,6 +27,7 @@ from kdtool.lesson import Lesson
 from kdtool.masking import Zeros
 from kdtool.phase import Phase
 from kdtool.plugins import manager
+from kdtool.progress import say
 from kdtool.pupil import Beside
 from kdtool.refining import anew, refined
 from kdtool.seeds import derive
@@ -73,6 +74,7 @@ class Run:
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+        self._told: set[str] = set()
         self.masked = False
         if masked:
             self.keep_zeros()
@@ -177,7 +179,13 @@ class Run:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
         if training.cache == "off":
             return None
-        return Cache(self.directory / "cache", int(training.cache_limit * 1e9))
+        return Cache(self.directory / "cache", int(training.cache_limit * 1e9), self._tell_once)
+
+    def _tell_once(self, line: str) -> None:
+        """Say what holds for all phases alike in the first of them."""
+        if line not in self._told:
+            say(line)
+        self._told.add(line)
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
@@ -269,7 +277,8 @@ class Run:
 
 @contextlib.contextmanager
 def timed(entry: dict[str, Any]) -> Iterator[None]:
-    """Add the seconds that the block took to a history entry."""
-    started = time.perf_counter()
+    """Add the seconds that the block took to a history entry, and those that this process computed in it."""
+    started, used = time.perf_counter(), time.process_time()
     yield
     entry["seconds"] = round(time.perf_counter() - started, 1)
+    entry["cpu_seconds"] = round(time.process_time() - used, 1)
