@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import Error
 from kdtool.methods import Pruner
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdtool.architecture import Network
     from kdtool.run import Run
     from kdtool.structure.dependencies import Scores
+    from kdtool.structure.removal import Removal
 
 STEPS = "remove it in so many steps, much at first and little at last, each with its retraining"
 
@@ -91,19 +92,11 @@ class ChannelPruner(Pruner):
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a smaller, retrained copy."""
         from kdtool.masking import cubic
-        from kdtool.structure.removal import remove_channels
 
         gone, failed = 0.0, None
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
             try:
-                removal = remove_channels(
-                    network,
-                    ratio=(target - gone) / (1 - gone),
-                    importance=self.importance(run, network),
-                    of=self.of,
-                    scope=self.scope,
-                    round_to=self.round_to,
-                )
+                removal = self._removal(run, network, (target - gone) / (1 - gone))
             except Error as error:
                 failed = error  # a step may ask for less than any layer can give, and the next one asks for more
                 continue
@@ -115,6 +108,19 @@ class ChannelPruner(Pruner):
                 raise failed
             run.entry["reached"]["capped"] = str(failed)
         return network
+
+    def _removal(self, run: Run, network: Network, ratio: float) -> Removal:
+        from kdtool.latency_removal import remove_latency
+        from kdtool.structure.removal import remove_channels
+
+        how: dict[str, Any] = {
+            "importance": self.importance(run, network),
+            "scope": self.scope,
+            "round_to": self.round_to,
+        }
+        if self.of == "latency":
+            return remove_latency(network, ratio=ratio, **how)
+        return remove_channels(network, ratio=ratio, of=self.of, **how)
 
 
 def numbered(name: str, step: int, steps: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,12 +43,13 @@ def plan(given: Given) -> Step:
 
         rows = []
         for path, target in zip(work.checkpoints, work.outputs, strict=True):
-            before = api.load(path)
             told: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
-            after = api.prune(before, given.method, **told, **given.options)
-            tell_notes(after.history[-1], f"{target.name}: " if len(work.outputs) > 1 else "")
-            rows += [_row(before), _row(after, gzip=True)]
-        click.echo(table(COLUMNS, rows), err=True)
+            made = api.prune(path, given.method, **told, **given.options)
+            for entry in made.history[-1:]:
+                tell_notes(entry, f"{target.name}: " if len(work.outputs) > 1 else "")
+                rows += [_row(path), _row(target, gzip=True)]
+        if rows:
+            click.echo(table(COLUMNS, rows), err=True)
         return work.result
 
     return Step(
@@ -63,11 +65,13 @@ def plan(given: Given) -> Step:
     )
 
 
-def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
+def _row(path: Path, *, gzip: bool = False) -> dict[str, Any]:
+    from kdtool.checkpoint import read
     from kdtool.files import gzip_bytes
     from kdtool.structure.size import measure
 
-    size, path = measure(checkpoint.network), checkpoint.path
+    checkpoint = read(path)
+    size = measure(checkpoint.network)
     scores = checkpoint.metrics[-1] if checkpoint.metrics else {}
     return {
         "model": path.name,

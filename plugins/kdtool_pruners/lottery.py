@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Error, MaskPruner, Network, Pruner, Run, UsageError, hookimpl, option
+from kdtool import Error, MaskPruner, Pruner, UsageError, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from kdtool import Network, Run
 
 
 class Lottery(MaskPruner):
@@ -54,6 +56,8 @@ class Lottery(MaskPruner):
     def _early(self, run: Run, network: Network) -> Network:
         """Return the network with its early weights."""
         import copy
+
+        from kdtool import Network
 
         if run.training.epochs == 0:
             raise UsageError("lottery: its rounds are trainings; give --epochs of 1 or more")

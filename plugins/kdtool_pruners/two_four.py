@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Error, Network, Pruner, Run, hookimpl
+from kdtool import Error, Pruner, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from kdtool import Network, Run
 
 
 class TwoFour(Pruner):

@@ -35,6 +35,7 @@ def test_the_penalty_makes_scales_small_before_the_channels_go(tmp_path):
             ratio=0.3,
             epochs=0,
             sparse_epochs=1,
+            lr=0.01,
             penalty=penalty,
             output=tmp_path / f"{penalty}.pt",
         )
