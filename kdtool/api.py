@@ -55,6 +55,8 @@ def teacher(
     shape, training = NetworkOptions(**groups[0]), Training(**groups[2])
     target = _target(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
     data = None
+    if groups[1].get("unlabelled") is not None:
+        raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
     if groups[1].get("data") is not None:
         told = DataOptions(**groups[1])
         data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
@@ -214,6 +216,8 @@ def _entry(
         "training": training.as_data() if training and data else {},
         "data": data.spec.as_data() if data else {},
     }
+    if data is not None and data.unlabelled is not None:
+        settings["unlabelled"] = {"data": data.unlabelled, "images": data.train.unlabelled}
     more = [one for role, one in (inputs or {}).items() if role.startswith("teacher")]
     paths = [str(one.path) if one.path else "CHECKPOINT" for one in (parent, *more)]
     return history.entry(
@@ -236,7 +240,7 @@ def _run(
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run, or the checkpoint that it made where it is resumed and was finished."""
     told: dict[str, Any] = {
-        key: entry[key] for key in ("command", "method", "options", "training", "data") if key in entry
+        key: entry[key] for key in ("command", "method", "options", "training", "data", "unlabelled") if key in entry
     }
     told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
     with run_directory(target, told, force=force, resume=resume) as directory:

@@ -25,6 +25,9 @@ class DataOptions(Options):
         None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
     )
     std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
+    unlabelled: str | None = option(
+        None, help="more images to be taught on, without labels: folder:PATH, or another data set"
+    )
     download: bool = option(False, help="download the data set where it is missing")
 
 

@@ -68,6 +68,10 @@ class Sum(Distiller):
         parts = {name: [pair for pair in pairs if pair.owner == name] for name in self.terms}
         return Parts((len(part), self.terms[name].adapters(part)) for name, part in parts.items())
 
+    def needs_labels(self) -> bool:
+        """Return whether one of the losses does that compare something beside the labels."""
+        return self.only_labels or any(term.needs_labels() for term in self.terms.values() if not term.only_labels)
+
     def labels_weight(self, step: Step) -> float:
         """Return the weight of the labels' cross-entropy."""
         alone = [term.labels_weight(step) for term in self.terms.values() if term.only_labels]
@@ -122,7 +126,6 @@ def sum_class(text: str) -> type[Sum]:
         "factors": factors,
         "logits": any(cls.logits for cls in classes),
         "only_labels": all(cls.only_labels for cls in classes),
-        "needs_labels": any(cls.needs_labels and not cls.only_labels for cls in classes),
     }
     return type("Sum", (Sum,), body)
 

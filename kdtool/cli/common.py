@@ -11,6 +11,9 @@ from kdtool.settings import DataOptions, Training
 
 TRAINING = Section("Training", Training)
 DATA = Section("Data", DataOptions)
+LABELLED_DATA = Section(
+    "Data", DataOptions, only=tuple(info.name for info in DataOptions.describe() if info.name != "unlabelled")
+)
 WHICH_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download"))
 
 

@@ -58,9 +58,14 @@ class Mutual(Distiller):
 class Together(Distiller):
     """Learn from each other: the sum of everyone's loss."""
 
+    name: ClassVar[str] = "mutual"
     logits: ClassVar[bool] = False
 
     objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used")
+
+    def needs_labels(self) -> bool:
+        """Return whether the objective does."""
+        return self.objective.needs_labels()
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

@@ -22,7 +22,6 @@ class Alone(Distiller):
     name: ClassVar[str] = "none"
     logits: ClassVar[bool] = False
     only_labels: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = True
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the labels' cross-entropy")
 
