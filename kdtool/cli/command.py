@@ -208,11 +208,11 @@ def _plugins(kind: str) -> list[Plugin]:
 
 
 def _summary(plugin: Plugin) -> str:
-    """Return a method's help text; one that came with another package is not imported for it."""
+    """Return a method's help text, and when it fits; one that came with another package is not imported for it."""
     if not plugin.builtin:
         return f"(from {plugin.distribution} {plugin.version})"
     try:
-        summary: str = load(plugin).summary()
+        cls = load(plugin)
     except UsageError as error:
         return f"broken: {error}"
-    return summary
+    return f"{cls.summary()} {getattr(cls, 'fits', '')}".strip()

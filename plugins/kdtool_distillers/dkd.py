@@ -26,6 +26,7 @@ class DKD(Distiller):
     """
 
     name: ClassVar[str] = "dkd"
+    fits: ClassVar[str] = "Fits a teacher that is nearly always sure, and many classes; needs the labels of all images."
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
     alpha: float | Schedule = option(1.0, minimum=0, help="weight of the right class against all others")

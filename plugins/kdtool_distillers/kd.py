@@ -24,6 +24,7 @@ class KD(Distiller):
     """
 
     name: ClassVar[str] = "kd"
+    fits: ClassVar[str] = "Fits first, for any two networks that know the same classes; --alpha 1 needs no labels."
     weight_option: ClassVar[str] = "alpha"
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")

@@ -25,6 +25,8 @@ class Mutual(Distiller):
     then.
     """
 
+    fits: ClassVar[str] = "Fits where there is no good teacher yet, at the price of training several networks at once."
+
     peers: int = option(2, minimum=1, help="how many students, alike but for their initial weights, learn together")
     teacher_learns: bool = option(False, help="let the teacher learn with them, from the weights that it has")
     objective: Distiller = nested(

@@ -20,6 +20,7 @@ class Alone(Distiller):
     """
 
     name: ClassVar[str] = "none"
+    fits: ClassVar[str] = "Fits for comparison: what teaching gains is the difference to this."
     logits: ClassVar[bool] = False
     only_labels: ClassVar[bool] = True
 
