@@ -18,6 +18,7 @@ from kdtool.data import Data, open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
 from kdtool.files import beside, check_output, slug
+from kdtool.halving import choose
 from kdtool.inputs import as_pretrained, data_for, load, load_teachers, student_for
 from kdtool.inspection import evaluate, inspect
 from kdtool.methods import Method, make
@@ -25,7 +26,7 @@ from kdtool.plugins import method_class
 from kdtool.refining import refined
 from kdtool.run import Run, timed
 from kdtool.rundir import directory_of, run_directory
-from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
+from kdtool.settings import DataOptions, NetworkOptions, SearchOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
 from kdtool.structure.size import measure
 from kdtool.study import run_study
@@ -129,8 +130,8 @@ def distill(
     ``teacher`` is a checkpoint, or several for methods that learn from several; what is not said of the student and the
     data is as with the first.
     ``student`` is ``SOURCE:NAME`` or a checkpoint to go on from; ``options`` are those of the method, `StudentOptions`,
-    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers) and
-    `Training`.
+    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers),
+    `Training`, and `SearchOptions`: ``search="temperature=1,2,4,8"`` chooses by validation in short trainings.
 
     Raises:
         Error: student and teacher do not go together, or the training fails.
@@ -138,10 +139,12 @@ def distill(
     cls = method_class("distillers", method)
     teachers = load_teachers(teacher, cls)
     parent = teachers[0]
-    own, who, stem, about, told = split(options, cls, StudentOptions, NetworkOptions, DataOptions, Training)
+    groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions)
+    own, who, stem, about, told, more = split(options, *groups)
     if stem.keys() - {"stem"}:
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
-    distiller, training = cls(**own), Training(**told)
+    distiller, training, search = cls(**own), Training(**told), SearchOptions(**more).search
+    settings = {} if search is None else {name: cls(**one) for name, one in search.settings(cls, own).items()}
     target = _target(output, _named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
     data = data_for(parent, about)
@@ -150,10 +153,16 @@ def distill(
     inputs |= {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
     entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
+    if search is not None:
+        entry["search"] = {"asked": str(search)}
     with _run(target, entry, data, training, parent, force=force, resume=resume, teachers=teachers) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
+            if settings:
+                distiller, found = choose(run, settings, parent.network, pupil)
+                entry["options"] = distiller.as_data()
+                entry["search"] |= found
             network = distiller.distill(run, parent.network, pupil)
         return _finish(run, network, target)
 
@@ -239,9 +248,8 @@ def _run(
     teachers: Sequence[Checkpoint] = (),
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run, or the checkpoint that it made where it is resumed and was finished."""
-    told: dict[str, Any] = {
-        key: entry[key] for key in ("command", "method", "options", "training", "data", "unlabelled") if key in entry
-    }
+    keys = ("command", "method", "options", "training", "data", "unlabelled", "search")
+    told: dict[str, Any] = {key: entry[key] for key in keys if key in entry}
     told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
     with run_directory(target, told, force=force, resume=resume) as directory:
         if directory.finished and target.exists():

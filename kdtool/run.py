@@ -66,6 +66,7 @@ class Run:
         that were given."""
         self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
+        self.caches = directory / "cache"
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
@@ -143,7 +144,23 @@ class Run:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
         if training.cache == "off":
             return None
-        return Cache(self.directory / "cache", int(training.cache_limit * 1e9))
+        return Cache(self.caches, int(training.cache_limit * 1e9))
+
+    def trial(self, name: str, training: Training) -> Run:
+        """Return a run inside of this one, whose results go with its phases when it is finished; what frozen networks
+        make of each image is shared."""
+        directory = self.directory / "phases" / slug(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        trial = Run(
+            directory,
+            data=self._data,
+            training=training,
+            parent=self.parent,
+            entry={**self.entry},
+            teachers=self.teachers,
+        )
+        trial.caches = self.caches
+        return trial
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
