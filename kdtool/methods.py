@@ -133,10 +133,6 @@ class Distiller(Method):
         """Return whether `loss` has no meaning for images without a label."""
         return self.only_labels
 
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight of ``step.cross_entropy()`` in `loss`; a sum of losses counts the labels once."""
-        return 1.0
-
     def check(self, student: Network, teacher: Network) -> None:
         """Check, before anything is trained, that `loss` has a meaning for these two networks.
 

@@ -196,7 +196,7 @@ class Loop:
             self.pupil.compare(maps, batch.maps),
             [pair.owner for pair in self.pupil.pairs],
             [one.float() for one in beside],
-            "some" if self.train.split.unlabelled else "all",
+            self.train.split.unlabelled > 0,
         )
 
     @torch.no_grad()

@@ -33,10 +33,6 @@ class KD(Distiller):
     )
     equation: str = option("hinton", choices=("hinton", "ikd"), help="the field's form of the loss, or the IKD paper's")
 
-    def labels_weight(self, step: Step) -> float:
-        """Return 1 - alpha."""
-        return 1 - step.now(self.alpha)
-
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         soft, alpha = hinton if self.equation == "hinton" else ikd_paper, step.now(self.alpha)

@@ -30,10 +30,6 @@ class LogitStd(Distiller):
     weight: float | Schedule = option(9.0, minimum=0, help="weight of the teacher's term")
     labels: float | Schedule = option(0.1, minimum=0, help="weight of the labels' cross-entropy")
 
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight of the labels."""
-        return step.now(self.labels)
-
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         from kdtool_distillers.kd import hinton

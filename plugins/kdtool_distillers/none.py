@@ -26,10 +26,6 @@ class Alone(Distiller):
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the labels' cross-entropy")
 
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight."""
-        return step.now(self.weight)
-
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         return step.now(self.weight) * step.cross_entropy()
