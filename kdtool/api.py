@@ -18,6 +18,7 @@ from kdtool.data import Data, open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
 from kdtool.files import beside, check_output, slug
+from kdtool.halving import choose
 from kdtool.inputs import as_pretrained, data_for, load, load_teachers, student_for
 from kdtool.inspection import evaluate, inspect
 from kdtool.methods import Method, make
@@ -26,7 +27,7 @@ from kdtool.refining import refined
 from kdtool.reporting import report
 from kdtool.run import Fit, Run, timed
 from kdtool.rundir import directory_of, run_directory
-from kdtool.settings import DataOptions, EarlyOptions, NetworkOptions, StudentOptions, Training, split
+from kdtool.settings import DataOptions, EarlyOptions, NetworkOptions, SearchOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
 from kdtool.structure.size import measure
 from kdtool.study import run_study
@@ -70,6 +71,8 @@ def teacher(
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
     target = _target(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
     data = None
+    if groups[1].get("unlabelled") is not None:
+        raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
     if groups[1].get("data") is not None:
         told = DataOptions(**groups[1])
         data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
@@ -143,8 +146,8 @@ def distill(
     ``teacher`` is a checkpoint, or several for methods that learn from several; what is not said of the student and the
     data is as with the first.
     ``student`` is ``SOURCE:NAME`` or a checkpoint to go on from; ``options`` are those of the method, `StudentOptions`,
-    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers) and
-    `Training`.
+    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers),
+    `Training`, and `SearchOptions`: ``search="temperature=1,2,4,8"`` chooses by validation in short trainings.
 
     Raises:
         Error: student and teacher do not go together, or the training fails.
@@ -152,10 +155,12 @@ def distill(
     cls = method_class("distillers", method)
     teachers = load_teachers(teacher, cls)
     parent = teachers[0]
-    own, who, stem, about, told = split(options, cls, StudentOptions, NetworkOptions, DataOptions, Training)
+    groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions)
+    own, who, stem, about, told, more = split(options, *groups)
     if stem.keys() - {"stem"}:
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
-    distiller, training = cls(**own), Training(**told)
+    distiller, training, search = cls(**own), Training(**told), SearchOptions(**more).search
+    settings = {} if search is None else {name: cls(**one) for name, one in search.settings(cls, own).items()}
     target = _target(output, _named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
     data = data_for(parent, about)
@@ -164,6 +169,8 @@ def distill(
     inputs |= {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
     entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
+    if search is not None:
+        entry["search"] = {"asked": str(search)}
     # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
     masked = origin.masked if origin else student is None and parent.masked
     with _run(
@@ -172,6 +179,10 @@ def distill(
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
+            if settings:
+                distiller, found = choose(run, settings, parent.network, pupil)
+                entry["options"] = distiller.as_data()
+                entry["search"] |= found
             network = distiller.distill(run, parent.network, pupil)
         return _finish(run, network, target)
 
@@ -234,6 +245,8 @@ def _entry(
         "training": training.as_data() if training and data else {},
         "data": data.spec.as_data() if data else {},
     }
+    if data is not None and data.unlabelled is not None:
+        settings["unlabelled"] = {"data": data.unlabelled, "images": data.train.unlabelled}
     more = [one for role, one in (inputs or {}).items() if role.startswith("teacher")]
     paths = [str(one.path) if one.path else "CHECKPOINT" for one in (parent, *more)]
     return history.entry(
@@ -257,9 +270,8 @@ def _run(
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run, or the checkpoint that it made where it is resumed and was finished; ``masked`` says that what it
     works on was pruned by masks."""
-    told: dict[str, Any] = {
-        key: entry[key] for key in ("command", "method", "options", "keep", "training", "data") if key in entry
-    }
+    keys = ("command", "method", "options", "keep", "training", "data", "unlabelled", "search")
+    told: dict[str, Any] = {key: entry[key] for key in keys if key in entry}
     told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
     with run_directory(target, told, force=force, resume=resume) as directory:
         if directory.finished and target.exists():

@@ -16,6 +16,9 @@ from kdtool.refining import refined
 from kdtool.settings import DataOptions
 from kdtool.sources import create_like, parse
 
+# What a checkpoint does not remember of its data.
+NOT_REMEMBERED = ("data", "data_dir", "download", "unlabelled")
+
 
 def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
     """Return a checkpoint, read from its file unless it is one already.
@@ -53,9 +56,10 @@ def data_for(parent: Checkpoint, about: dict[str, Any]) -> Data:
     if about.get("data") is None:
         if parent.data is None:
             raise UsageError(f"{parent.path or 'this checkpoint'} remembers no data set; name one with --data")
-        changes = {name: value for name, value in about.items() if name not in ("data", "data_dir", "download")}
+        changes = {name: value for name, value in about.items() if name not in NOT_REMEMBERED}
         DataOptions(**about)  # checks the values
-        return open_spec(dataclasses.replace(parent.data, **changes), data_dir=about.get("data_dir"))
+        spec = dataclasses.replace(parent.data, **changes)
+        return open_spec(spec, data_dir=about.get("data_dir"), unlabelled=about.get("unlabelled"))
     data = open_data(DataOptions(**about), image_size=architecture.input[1], in_channels=architecture.input[0])
     if len(data.spec.classes) != architecture.classes:
         raise Error(

@@ -14,8 +14,9 @@ from kdtool.adapters import Pair
 from kdtool.architecture import Network
 from kdtool.cache import Cache
 from kdtool.checkpoint import fingerprint
-from kdtool.data import Data
+from kdtool.data import Data, Split
 from kdtool.engine import Engine
+from kdtool.errors import UsageError
 from kdtool.feed import Feed
 from kdtool.frozen import LOGITS, Frozen
 from kdtool.pupil import Beside, Pupil
@@ -90,10 +91,25 @@ class Lesson:
         begun = self._frozen_part(engine, cache)
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
-        train = Feed(data.train, engine, teacher, self.logits, taps, begun, begin, self.training.views)
+        train = Feed(self._learnt(data), engine, teacher, self.logits, taps, begun, begin, self.training.views)
         if self.objective is None or self.objective.validates == "accuracy":
             return train, Feed(data.val, engine, student=begun, begin=begin)
         return train, Feed(data.val, engine, teacher, self.logits, taps, begun, begin)
+
+    def _learnt(self, data: Data) -> Split:
+        """Return what is learnt from: images without a label have nothing to say where the labels alone count.
+
+        Raises:
+            UsageError: there are some, and the loss has no meaning for them.
+        """
+        if self.objective is None:
+            return data.train.labelled()
+        if data.train.unlabelled and self.objective.needs_labels():
+            raise UsageError(
+                f"--unlabelled: {self.objective.name} needs the label of every image; use a loss that does without, "
+                "such as kd"
+            )
+        return data.train
 
     def _frozen_teacher(self, engine: Engine, cache: Cache | None) -> Frozen | None:
         if self.teacher is None or not (self.logits or self.pairs):

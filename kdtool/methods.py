@@ -89,8 +89,6 @@ class Distiller(Method):
     """Whether `loss` reads the teacher's logits; where it does not, they are not computed."""
     only_labels: ClassVar[bool] = False
     """Whether `loss` is the labels' cross-entropy and nothing else."""
-    needs_labels: ClassVar[bool] = False
-    """Whether `loss` has no meaning for images without a label."""
     weight_option: ClassVar[str] = "weight"
     """The option that weighs the teacher's term, which ``NAME:NUMBER`` in a sum of losses sets."""
     validates: ClassVar[str] = "accuracy"
@@ -131,9 +129,9 @@ class Distiller(Method):
         """Return the loss of one batch, a scalar tensor."""
         raise UsageError(f"{self.name} is a strategy and has no loss; use it as --method")
 
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight of ``step.cross_entropy()`` in `loss`; a sum of losses counts the labels once."""
-        return 1.0
+    def needs_labels(self) -> bool:
+        """Return whether `loss` has no meaning for images without a label."""
+        return self.only_labels
 
     def check(self, student: Network, teacher: Network) -> None:
         """Check, before anything is trained, that `loss` has a meaning for these two networks.
@@ -240,6 +238,15 @@ class Dataset(Method):
             kdtool.Error: the files are not there or hold no images; the message says what to do.
         """
         raise NotImplementedError
+
+    def images(self, argument: str, root: Path | None) -> Tensor | tuple[Path, ...]:
+        """Return images to learn from without labels, as a `kdtool.RawSplit` has them: by default those of the train
+        split.
+
+        Raises:
+            kdtool.Error: there are none; the message says what to do.
+        """
+        return self.load(argument, root).train.images
 
 
 def _who_takes_several() -> str:

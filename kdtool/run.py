@@ -71,6 +71,7 @@ class Run:
         that were given. ``masked`` says that what is worked on was pruned by masks: its zeros stay zero."""
         self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
+        self.caches = directory / "cache"
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
@@ -179,13 +180,30 @@ class Run:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
         if training.cache == "off":
             return None
-        return Cache(self.directory / "cache", int(training.cache_limit * 1e9), self._tell_once)
+        return Cache(self.caches, int(training.cache_limit * 1e9), self._tell_once)
 
     def _tell_once(self, line: str) -> None:
         """Say what holds for all phases alike in the first of them."""
         if line not in self._told:
             say(line)
         self._told.add(line)
+
+    def trial(self, name: str, training: Training) -> Run:
+        """Return a run inside of this one, whose results go with its phases when it is finished; what frozen networks
+        make of each image is shared."""
+        directory = self.directory / "phases" / slug(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        trial = Run(
+            directory,
+            data=self._data,
+            training=training,
+            parent=self.parent,
+            entry={**self.entry},
+            teachers=self.teachers,
+            masked=self.masked,
+        )
+        trial.caches, trial._told = self.caches, self._told
+        return trial
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""

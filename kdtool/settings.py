@@ -8,6 +8,7 @@ from typing import Any
 from kdtool.errors import UsageError, nearest
 from kdtool.methods import Refiner
 from kdtool.options import Options, nested, option
+from kdtool.search import Search
 
 
 class DataOptions(Options):
@@ -25,6 +26,9 @@ class DataOptions(Options):
         None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
     )
     std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
+    unlabelled: str | None = option(
+        None, help="more images to be taught on, without labels: folder:PATH, or another data set"
+    )
     download: bool = option(False, help="download the data set where it is missing")
 
 
@@ -59,6 +63,14 @@ class Training(Options):
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
     precision: str = option(
         "auto", choices=("auto", "fp32", "bf16", "fp16"), help="auto: bf16 where the hardware has it and it pays"
+    )
+
+
+class SearchOptions(Options):
+    """Say which of the method's options are chosen by validation."""
+
+    search: Search | None = option(
+        None, help="values to choose from in short trainings, by validation: temperature=1,2,4,8"
     )
 
 

@@ -22,8 +22,7 @@ class Step:
     ``target`` the class indices [batch], ``images`` [batch, channels, height, width]; ``epoch`` counts from 0.
     ``maps`` are pairs of outputs of watched layers, the student's (adapted to the teacher's shape) and the teacher's,
     and ``owners`` whose they are (see `kdtool.Pair`); ``beside`` is what other students or exits make that learn in the
-    same steps (see `kdtool.Beside`). ``labels`` says which labels count: ``all``, ``some`` (the images of the others
-    are of class `UNLABELLED`) or ``none``.
+    same steps (see `kdtool.Beside`). ``unlabelled`` says that images may have no label: they are of class `UNLABELLED`.
     """
 
     student: Tensor
@@ -36,14 +35,12 @@ class Step:
     maps: Sequence[tuple[Tensor, Tensor]] = ()
     owners: Sequence[str] = ()
     beside: Sequence[Tensor] = ()
-    labels: str = "all"
+    unlabelled: bool = False
 
     def cross_entropy(self) -> Tensor:
         """Return the cross-entropy against the labels, smoothed as the training options say, meaned over the images
         that have one; 0 where none has."""
-        if self.labels == "none":
-            return self.student.new_zeros(())
-        if self.labels == "all":
+        if not self.unlabelled:
             return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(
             self.student,
@@ -57,3 +54,15 @@ class Step:
     def now(self, number: float | Schedule) -> float:
         """Return an option's number in this epoch."""
         return number.at(self.epoch, self.epochs) if isinstance(number, Schedule) else number
+
+
+@dataclass
+class Counted(Step):
+    """A batch whose cross-entropy is left open: ``counter``, a scalar, stands in its place."""
+
+    counter: Tensor | None = None
+
+    def cross_entropy(self) -> Tensor:
+        """Return the counter."""
+        assert self.counter is not None
+        return self.counter

@@ -68,20 +68,40 @@ class Sum(Distiller):
         parts = {name: [pair for pair in pairs if pair.owner == name] for name in self.terms}
         return Parts((len(part), self.terms[name].adapters(part)) for name, part in parts.items())
 
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight of the labels' cross-entropy."""
-        alone = [term.labels_weight(step) for term in self.terms.values() if term.only_labels]
-        return alone[0] if alone else max(term.labels_weight(step) for term in self.terms.values())
+    def needs_labels(self) -> bool:
+        """Return whether one of the losses does that compare something beside the labels."""
+        return self.only_labels or any(term.needs_labels() for term in self.terms.values() if not term.only_labels)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
-        total = self.labels_weight(step) * step.cross_entropy()
+        import torch
+
+        total, alone, shares = step.student.new_zeros(()), step.student.new_zeros(()), [step.student.new_zeros(())]
         for name, term in self.terms.items():
-            if not term.only_labels:
-                maps = [both for both, owner in zip(step.maps, step.owners, strict=True) if owner == name]
-                part = dataclasses.replace(step, labels="none", maps=maps, owners=())
-                total = total + step.now(self.factors[name]) * term.loss(part)
-        return total
+            maps = [both for both, owner in zip(step.maps, step.owners, strict=True) if owner == name]
+            loss, share = apart(term, dataclasses.replace(step, maps=maps, owners=()))
+            factor = step.now(self.factors[name])
+            total = total + factor * loss
+            if term.only_labels:
+                alone = alone + factor * share
+            else:
+                shares.append(share)
+        weighs = any(term.only_labels for term in self.terms.values())
+        return total + (alone if weighs else torch.stack(shares).max()) * step.cross_entropy()
+
+
+def apart(term: Distiller, step: Step) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch without the labels' cross-entropy, and how much that weighs in it, both scalars."""
+    import torch
+
+    from kdtool.step import Counted
+
+    with torch.enable_grad():
+        counter = step.student.new_zeros((), requires_grad=True)
+        loss = term.loss(Counted(**vars(step), counter=counter))
+        # The loss is linear in the cross-entropy, in whose place stands a 0 here.
+        (share,) = torch.autograd.grad(loss, counter, retain_graph=True, allow_unused=True)
+    return loss, counter.detach() if share is None else share
 
 
 @functools.cache
@@ -122,7 +142,6 @@ def sum_class(text: str) -> type[Sum]:
         "factors": factors,
         "logits": any(cls.logits for cls in classes),
         "only_labels": all(cls.only_labels for cls in classes),
-        "needs_labels": any(cls.needs_labels and not cls.only_labels for cls in classes),
     }
     return type("Sum", (Sum,), body)
 

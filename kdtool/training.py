@@ -211,6 +211,7 @@ class Loop:
             self.pupil.compare(maps, batch.maps),
             [pair.owner for pair in self.pupil.pairs],
             [one.float() for one in beside],
+            self.train.split.unlabelled > 0,
         )
 
     @torch.no_grad()

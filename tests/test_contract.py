@@ -43,3 +43,12 @@ def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: plugins.Plugin)
 @pytest.mark.parametrize("name", plugins.names("datasets"))
 def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:
     testing.check_options(plugins.method_class("datasets", name), plugins.method_class("datasets", name))
+
+
+@pytest.mark.parametrize("plugin", [one for one in BUILTIN if one.kind == "distillers"], ids=lambda plugin: plugin.name)
+def test_the_help_says_when_a_distiller_fits(plugin: plugins.Plugin) -> None:
+    fits = plugins.load(plugin).fits
+    assert fits.startswith("Fits ")
+    assert fits.endswith(".")
+    # Two lines beside the names.
+    assert len(fits) <= 128

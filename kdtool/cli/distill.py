@@ -14,7 +14,7 @@ from kdtool.cli.output import tell_result
 from kdtool.files import beside, slug
 from kdtool.methods import Distiller
 from kdtool.plugins import method_class
-from kdtool.settings import NetworkOptions, StudentOptions
+from kdtool.settings import NetworkOptions, SearchOptions, StudentOptions
 
 EXAMPLES = """
 \b
@@ -22,6 +22,9 @@ Examples:
   kdtool distill --method ikd --iters 4 teacher.pt
   kdtool distill teacher.pt --student timm:resnet18 --method kd
   kdtool distill teacher.pt --refiner depth --keep 1,1,2,2
+  kdtool distill teacher.pt --refiner halve --method kd:0.9+at:1000
+  kdtool distill teacher.pt --refiner halve --search temperature=1,2,4,8
+  kdtool distill a.pt b.pt c.pt --method ensemble --student timm:resnet18
   kdtool distill --method ikd --iters 4 teacher.pt prune --ratio 0.8 export --onnx
 """
 
@@ -32,12 +35,15 @@ def plan(given: Given) -> Step:
     assert method is not None
     assert issubclass(method, Distiller)
     # A strategy may have a refiner of its own, which does not make the student.
-    refined = "refiner" in given.options and "refiner" not in [info.name for info in method.describe()]
+    own = method.describe()
+    refined = "refiner" in given.options and "refiner" not in [info.name for info in own]
     method.check_student(named=student is not None, refined=refined)
     if len(paths) > 1:
         for path in paths:
             check_file(path)
         method.check_teachers(len(paths))
+    if (search := given.options.get("search")) is not None:
+        search.settings(method, {info.name: given.options[info.name] for info in own if info.name in given.options})
     # A student is a file unless it is written as SOURCE:NAME.
     file = student is not None and (":" not in student or Path(student).exists())
     if student is not None and not file:
@@ -78,6 +84,7 @@ command = StepCommand(
         Section("Student", NetworkOptions, only=("stem",)),
         DATA,
         TRAINING,
+        Section("Training", SearchOptions),
     ],
     help="Teach a student. Its data is the teacher's, unless --data says otherwise.",
     epilog=EXAMPLES,

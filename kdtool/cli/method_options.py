@@ -87,7 +87,7 @@ class Value(click.ParamType):  # type: ignore[type-arg]
         offered: Iterable[str] = self.info.choices
         if self.info.kind:
             offered = names(self.info.kind)
-        elif self.info.name == "data":
+        elif self.info.name in ("data", "unlabelled"):
             offered = names("datasets")
         return [CompletionItem(name) for name in offered if name.startswith(incomplete)]
 

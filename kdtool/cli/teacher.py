@@ -11,7 +11,7 @@ import click
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, find_network, output
+from kdtool.cli.common import LABELLED_DATA, TRAINING, find_network, output
 from kdtool.cli.grammar import Segment
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
@@ -124,7 +124,7 @@ command = TeacherCommand(
             help="start from a state_dict: .pth, .pt or .safetensors",
         ),
     ],
-    groups=[Section("Network", NetworkOptions), DATA, TRAINING, Section("Early weights", EarlyOptions)],
+    groups=[Section("Network", NetworkOptions), LABELLED_DATA, TRAINING, Section("Early weights", EarlyOptions)],
     help="Build a network by its name and, with --data, train it: the teacher.",
     epilog=EXAMPLES,
 )

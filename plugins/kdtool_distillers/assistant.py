@@ -18,6 +18,9 @@ class Assistant(Distiller):
     student it is what the refiner makes of the last assistant.
     """
 
+    fits: ClassVar[str] = (
+        "Fits a student much smaller than its teacher, at the price of one more training for each assistant."
+    )
     needs_student: ClassVar[bool] = False
 
     assistants: int = option(1, minimum=1, help="how many assistants stand between teacher and student")

@@ -24,6 +24,9 @@ class AT(Distiller):
     """
 
     name: ClassVar[str] = "at"
+    fits: ClassVar[str] = (
+        "Fits two networks with maps of the same resolutions, best of one family; nothing is learnt beside the student."
+    )
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(1000.0, minimum=0, help="weight of the sum of squared errors")

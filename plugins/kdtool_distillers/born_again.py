@@ -22,6 +22,7 @@ class BornAgain(Distiller):
     the ensemble; the generations are kept in the run, and can teach together (--method ensemble).
     """
 
+    fits: ClassVar[str] = "Fits where the model should not get smaller but better."
     needs_student: ClassVar[bool] = False
 
     generations: int = option(3, minimum=1, help="how many generations there are behind the teacher")

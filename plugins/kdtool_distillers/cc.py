@@ -26,6 +26,7 @@ class CC(Relation):
     """
 
     name: ClassVar[str] = "cc"
+    fits: ClassVar[str] = "Fits in a sum with kd (kd+cc), as in the paper; needs batches of many images."
 
     weight: float | Schedule = option(100.0, minimum=0, help="weight of the teacher's term")
     gamma: float = option(0.4, above=0, help="width of the Gaussian kernel")

@@ -24,6 +24,7 @@ class DIST(Distiller):
     """
 
     name: ClassVar[str] = "dist"
+    fits: ClassVar[str] = "Fits a teacher that is much stronger than the student, too sure to be matched exactly."
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs (ImageNet: 1)")
     beta: float | Schedule = option(2.0, minimum=0, help="weight of the correlation over the classes of each image")

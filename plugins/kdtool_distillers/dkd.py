@@ -26,13 +26,16 @@ class DKD(Distiller):
     """
 
     name: ClassVar[str] = "dkd"
-
-    needs_labels: ClassVar[bool] = True
+    fits: ClassVar[str] = "Fits a teacher that is nearly always sure, and many classes; needs the labels of all images."
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
     alpha: float | Schedule = option(1.0, minimum=0, help="weight of the right class against all others")
     beta: float | Schedule = option(8.0, minimum=0, help="weight of the other classes among each other")
     warmup: int = option(20, minimum=0, help="epochs in which the teacher's terms grow to their weights")
+
+    def needs_labels(self) -> bool:
+        """Say that the right class has to be known."""
+        return True
 
     def check(self, student: Network, teacher: Network) -> None:
         """Refuse fewer than three classes."""

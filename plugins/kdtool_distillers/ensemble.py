@@ -26,6 +26,7 @@ class Ensemble(Distiller):
     Each teacher is given the images as it was trained on them, where its checkpoint remembers how they were normalised.
     """
 
+    fits: ClassVar[str] = "Fits where there are several trained networks, and room for one."
     several_teachers: ClassVar[bool] = True
 
     weights: str = option("equal", choices=("equal", "validation"), help="how much each teacher counts")

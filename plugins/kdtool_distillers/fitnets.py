@@ -24,6 +24,7 @@ class FitNets(Distiller):
     """
 
     name: ClassVar[str] = "fitnets"
+    fits: ClassVar[str] = "Fits a deep student that is slow to learn; the widths may differ."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(100.0, minimum=0, help="weight of the squared error")

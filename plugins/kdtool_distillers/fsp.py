@@ -28,6 +28,7 @@ class FSP(Distiller):
     """
 
     name: ClassVar[str] = "fsp"
+    fits: ClassVar[str] = "Fits two networks of the same family and stages, of which the teacher is the deeper one."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(50.0, minimum=0, help="weight of the sum of squared errors")

@@ -24,6 +24,7 @@ class KD(Distiller):
     """
 
     name: ClassVar[str] = "kd"
+    fits: ClassVar[str] = "Fits first, for any two networks that know the same classes; --alpha 1 needs no labels."
     weight_option: ClassVar[str] = "alpha"
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
@@ -31,10 +32,6 @@ class KD(Distiller):
         0.9, minimum=0, maximum=1, help="weight of the teacher's term; the labels have the rest"
     )
     equation: str = option("hinton", choices=("hinton", "ikd"), help="the field's form of the loss, or the IKD paper's")
-
-    def labels_weight(self, step: Step) -> float:
-        """Return 1 - alpha."""
-        return 1 - step.now(self.alpha)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

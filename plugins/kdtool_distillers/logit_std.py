@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, Schedule, hookimpl, option
 
@@ -22,13 +22,13 @@ class LogitStd(Distiller):
     classes in std, which is T * sqrt((classes - 1) / classes) here.
     """
 
+    fits: ClassVar[str] = (
+        "Fits a student too small for logits as large as its teacher's, of which only the order matters."
+    )
+
     temperature: float | Schedule = option(2.0, above=0, help="temperature T that softens both standardized outputs")
     weight: float | Schedule = option(9.0, minimum=0, help="weight of the teacher's term")
     labels: float | Schedule = option(0.1, minimum=0, help="weight of the labels' cross-entropy")
-
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight of the labels."""
-        return step.now(self.labels)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

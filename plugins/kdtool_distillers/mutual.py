@@ -25,6 +25,8 @@ class Mutual(Distiller):
     then.
     """
 
+    fits: ClassVar[str] = "Fits where there is no good teacher yet, at the price of training several networks at once."
+
     peers: int = option(2, minimum=1, help="how many students, alike but for their initial weights, learn together")
     teacher_learns: bool = option(False, help="let the teacher learn with them, from the weights that it has")
     objective: Distiller = nested(
@@ -58,9 +60,14 @@ class Mutual(Distiller):
 class Together(Distiller):
     """Learn from each other: the sum of everyone's loss."""
 
+    name: ClassVar[str] = "mutual"
     logits: ClassVar[bool] = False
 
     objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used")
+
+    def needs_labels(self) -> bool:
+        """Return whether the objective does."""
+        return self.objective.needs_labels()
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

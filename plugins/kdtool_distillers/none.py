@@ -20,15 +20,11 @@ class Alone(Distiller):
     """
 
     name: ClassVar[str] = "none"
+    fits: ClassVar[str] = "Fits for comparison: what teaching gains is the difference to this."
     logits: ClassVar[bool] = False
     only_labels: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = True
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the labels' cross-entropy")
-
-    def labels_weight(self, step: Step) -> float:
-        """Return the weight."""
-        return step.now(self.weight)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 
 def need_logits(strategy: str, objective: Distiller, student: Network, teacher: Network) -> None:
-    """Check that a loss compares logits alone.
+    """Check that a loss compares logits alone, and has a meaning for these networks.
 
     Raises:
         UsageError: it looks at layers.
+        kdtool.Error: it has no meaning.
     """
+    objective.check(student, teacher)
     if objective.watch(student, teacher):
         raise UsageError(
             f"--objective {objective.name}: looks at layers, and {strategy} has none to compare; use a loss of logits, "

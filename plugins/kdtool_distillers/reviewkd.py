@@ -28,6 +28,7 @@ class ReviewKD(Distiller):
     """
 
     name: ClassVar[str] = "reviewkd"
+    fits: ClassVar[str] = "Fits where the logits alone are not enough: all stages teach, at the price of slower steps."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the teacher's term")

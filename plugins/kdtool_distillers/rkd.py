@@ -27,6 +27,9 @@ class RKD(Relation):
     """
 
     name: ClassVar[str] = "rkd"
+    fits: ClassVar[str] = (
+        "Fits features that are used for more than the classes, such as search; needs batches of many images."
+    )
 
     distance: float | Schedule = option(25.0, minimum=0, help="weight of the distances")
     angle: float | Schedule = option(50.0, minimum=0, help="weight of the angles")

@@ -30,6 +30,7 @@ class Self(Distiller):
     """
 
     name: ClassVar[str] = "self"
+    fits: ClassVar[str] = "Fits where there is no teacher at all; the training costs more, the result does not."
     needs_student: ClassVar[bool] = False
 
     temperature: float | Schedule = option(3.0, above=0, help="temperature T that softens both outputs")

@@ -20,6 +20,7 @@ class Simultaneous(Distiller):
     cross-entropy + weight * sum over s of mean((f_s - g_s)^2), the mean over batch, channels and positions.
     """
 
+    fits: ClassVar[str] = "Fits to compare stagewise with, or where one training has to be enough."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the sum of squared errors")

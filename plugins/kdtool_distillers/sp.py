@@ -21,6 +21,9 @@ class SP(Relation):
     """
 
     name: ClassVar[str] = "sp"
+    fits: ClassVar[str] = (
+        "Fits networks of different families, whose channels cannot be compared; needs batches of many images."
+    )
 
     weight: float | Schedule = option(3000.0, minimum=0, help="weight of the teacher's term")
 

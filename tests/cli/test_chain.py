@@ -115,7 +115,7 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
         ("distill teacher.pt --student timm:x export --rati 2", "export has no option --rati"),
         ("distill --method ikd teacher.pt prune --ratio 1.5", "Invalid value for '--ratio'"),
         ("distill --method ikd teacher.pt prune --objective xyz", "no distiller is called 'xyz'"),
-        ("distill --method ikd teacher.pt prunes", "distill: unexpected argument 'prunes'; did you mean prune?"),
+        ("distill --method ikd teacher.pt prunes", "prunes: there is no such file; did you mean prune?"),
         ("distill --method ikd teacher.pt prune student.pt", "prune takes the checkpoint that distill makes; leave"),
         ("prune student.pt teacher timm:resnet18", "teacher begins a chain: it takes no checkpoint from prune"),
         ("prune student.pt plugins", "plugins stands alone, not in a chain"),
