@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from kdtool.architecture import Architecture, Network
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
+    from kdtool.gate_picture import draw_gates, draw_search
+    from kdtool.guide import Guide
     from kdtool.latency import measure_latency
     from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
     from kdtool.sources import check_name, create_like
     from kdtool.structure.compound import reach_budget
     from kdtool.structure.depth import drop_blocks
+    from kdtool.structure.gate_budget import check_budget, close_until, keep_last, least
+    from kdtool.structure.gate_costs import GateCosts
+    from kdtool.structure.gate_map import gate_map
+    from kdtool.structure.gate_removal import remove_closed, with_fresh_weights
+    from kdtool.structure.gates import Gated, gate_channels
     from kdtool.structure.removal import remove_channels
     from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
@@ -36,6 +43,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "Architecture": "kdtool.architecture",
     "Checkpoint": "kdtool.checkpoint",
+    "GateCosts": "kdtool.structure.gate_costs",
+    "Gated": "kdtool.structure.gates",
+    "Guide": "kdtool.guide",
     "Network": "kdtool.architecture",
     "Pair": "kdtool.adapters",
     "Part": "kdtool.structure.segment",
@@ -44,17 +54,25 @@ _LAZY = {
     "Run": "kdtool.run",
     "Step": "kdtool.training",
     "Tap": "kdtool.structure.taps",
+    "check_budget": "kdtool.structure.gate_budget",
     "check_name": "kdtool.sources",
+    "close_until": "kdtool.structure.gate_budget",
     "compare": "kdtool.api",
     "create_like": "kdtool.sources",
     "cuttable": "kdtool.structure.segment",
     "distill": "kdtool.api",
+    "draw_gates": "kdtool.gate_picture",
+    "draw_search": "kdtool.gate_picture",
     "drop_blocks": "kdtool.structure.depth",
     "evaluate": "kdtool.api",
     "export": "kdtool.api",
+    "gate_channels": "kdtool.structure.gates",
+    "gate_map": "kdtool.structure.gate_map",
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
+    "keep_last": "kdtool.structure.gate_budget",
     "last_maps": "kdtool.adapters",
+    "least": "kdtool.structure.gate_budget",
     "load": "kdtool.api",
     "matched": "kdtool.adapters",
     "measure_latency": "kdtool.latency",
@@ -64,12 +82,14 @@ _LAZY = {
     "reach_budget": "kdtool.structure.compound",
     "refine": "kdtool.api",
     "remove_channels": "kdtool.structure.removal",
+    "remove_closed": "kdtool.structure.gate_removal",
     "reuse_classifier": "kdtool.reuse",
     "run_study": "kdtool.api",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
     "unadapted": "kdtool.adapters",
+    "with_fresh_weights": "kdtool.structure.gate_removal",
 }
 
 __all__ = [
@@ -80,6 +100,9 @@ __all__ = [
     "Distiller",
     "Error",
     "Exporter",
+    "GateCosts",
+    "Gated",
+    "Guide",
     "Network",
     "Pair",
     "Part",
@@ -92,18 +115,26 @@ __all__ = [
     "Step",
     "Tap",
     "UsageError",
+    "check_budget",
     "check_name",
+    "close_until",
     "compare",
     "create_like",
     "cuttable",
     "distill",
+    "draw_gates",
+    "draw_search",
     "drop_blocks",
     "evaluate",
     "export",
+    "gate_channels",
+    "gate_map",
     "halve_widths",
     "hookimpl",
     "inspect",
+    "keep_last",
     "last_maps",
+    "least",
     "load",
     "make",
     "matched",
@@ -117,12 +148,14 @@ __all__ = [
     "reach_budget",
     "refine",
     "remove_channels",
+    "remove_closed",
     "reuse_classifier",
     "run_study",
     "stage_taps",
     "stages",
     "teacher",
     "unadapted",
+    "with_fresh_weights",
 ]
 
 

@@ -22,6 +22,7 @@ from kdtool.engine import Engine
 from kdtool.errors import UsageError
 from kdtool.evaluation import evaluate
 from kdtool.files import slug
+from kdtool.guide import Guide
 from kdtool.lesson import Lesson
 from kdtool.phase import Phase
 from kdtool.plugins import manager
@@ -83,14 +84,15 @@ class Run:
         objective: Distiller | None = None,
         part: Part | None = None,
         constraint: Callable[[nn.Module], None] | None = None,
+        guide: Guide | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
 
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
-        learns (none: all), ``constraint`` is called with the module after every step, ``changes`` replace training
-        options for this phase.
+        learns (none: all), ``constraint`` is called with the module after every step, ``guide`` works beside the
+        optimiser (what it does has to follow from ``objective``), ``changes`` replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
@@ -116,6 +118,7 @@ class Run:
             validates="accuracy" if objective is None else objective.validates,
             store=phase,
             constraint=constraint,
+            guide=guide,
         )
         try:
             metrics = loop.run()
@@ -197,6 +200,8 @@ class Run:
             return "no epoch was finished"
         module = copy.deepcopy(student.module)
         load_exactly(module, loop.state.best_weights)
+        if loop.guide is not None:
+            module = loop.guide.result(module)
         path = self.directory / f"{slug(name)}-last-good.pt"
         write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"

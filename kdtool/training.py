@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from kdtool.engine import Engine
 from kdtool.errors import Error, UsageError
 from kdtool.evaluation import VALIDATION_BATCH, score
 from kdtool.feed import Batch, Feed
+from kdtool.guide import Guide
+from kdtool.phase import Store
 from kdtool.progress import Advance, progress
 from kdtool.pupil import Pupil
 from kdtool.seeds import derive
@@ -54,19 +56,6 @@ class Step:
     def cross_entropy(self) -> Tensor:
         """Return the mean cross-entropy against the labels, smoothed as the training options say."""
         return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
-
-
-class Store(Protocol):
-    """Where a phase keeps what it needs to go on after a kill."""
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the last saved state, or None."""
-
-    def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state, if it is time to."""
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Keep the metrics of an epoch."""
 
 
 @dataclass
@@ -106,9 +95,10 @@ class Loop:
         store: Store,
         validates: str = "accuracy",
         constraint: Callable[[nn.Module], None] | None = None,
+        guide: Guide | None = None,
     ) -> None:
         """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
-        ``loss``, ``constraint`` is called with the module after every step.
+        ``loss``, ``constraint`` is called with the module after every step, ``guide`` works beside the optimiser.
 
         Raises:
             UsageError: batches of one image are asked for, and the network has batch-norm.
@@ -118,12 +108,15 @@ class Loop:
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
-        self.validates, self.constraint = validates, constraint
+        self.validates, self.constraint, self.guide = validates, constraint, guide
         self.steps = math.ceil(len(train) / training.batch_size)
-        raw = make_optimizer(pupil.parameters(), training)
+        guided = {id(one) for one in guide.own(pupil.module)} if guide is not None else set()
+        raw = make_optimizer([one for one in pupil.parameters() if id(one) not in guided], training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
         self.optimizer = engine.prepare(raw)
         self.state = State()
+        if guide is not None:
+            guide.begin(pupil.module, self.steps, training.epochs)
 
     def run(self) -> dict[str, Any]:
         """Train, leave the module with the weights that validated best, and return those metrics.
@@ -137,7 +130,7 @@ class Loop:
         bar = progress(self.name, self.training.epochs * self.steps)
         with self.engine.threads(), self.pupil.frozen(), bar as advance:
             advance(self.state.epoch * self.steps)
-            while self.state.epoch < self.training.epochs and not self._out_of_patience():
+            while self.state.epoch < self.training.epochs and not self._is_over():
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
         module = self.pupil.module
@@ -147,7 +140,9 @@ class Loop:
         module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
 
-    def _out_of_patience(self) -> bool:
+    def _is_over(self) -> bool:
+        if self.guide is not None:
+            return self.guide.over
         patience = self.training.patience
         return patience is not None and self.state.epoch - self.state.best_epoch > patience
 
@@ -155,8 +150,9 @@ class Loop:
         state, started = self.state, time.perf_counter()
         rate = self.schedule.get_last_lr()[0]
         mean_loss = self._train_epoch(advance)
+        guided = {} if self.guide is None else self.guide.epoch_ended(self.pupil.module, state.epoch + 1)
         metrics = self._validate()
-        if state.better(metrics):
+        if self.guide is not None or state.better(metrics):
             state.best, state.best_epoch = metrics, state.epoch
             state.best_weights = copy.deepcopy(self.pupil.module.state_dict())
         state.epoch += 1
@@ -168,6 +164,7 @@ class Loop:
                 "loss": mean_loss,
                 "val_loss": metrics["loss"],
                 **accuracy,
+                **guided,
                 "lr": rate,
                 "seconds": round(time.perf_counter() - started, 3),
             }
@@ -184,7 +181,8 @@ class Loop:
         for number, batch in enumerate(batches, start=1):
             if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
-            loss = self.loss(self._step(batch))
+            step = self._step(batch)
+            loss = self.loss(step)
             total += loss.detach()
             if number % looks == 0 or number == self.steps:
                 self._check_finite(total, number)
@@ -198,6 +196,10 @@ class Loop:
             self.schedule.step()
             if self.constraint is not None:
                 self.constraint(self.pupil.module)
+            if self.guide is not None:
+                self.guide.step(self.pupil.module, step)
+                if self.guide.over:
+                    return total.item() / number
         return total.item() / self.steps
 
     def _step(self, batch: Batch) -> Step:
@@ -250,6 +252,8 @@ class Loop:
             self.pupil.load(saved)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
+            if self.guide is not None:
+                self.guide.load(saved["guide"])
 
     def _snapshot(self) -> dict[str, Any]:
         return {
@@ -257,6 +261,7 @@ class Loop:
             **self.pupil.state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            **({} if self.guide is None else {"guide": self.guide.state()}),
         }
 
 

@@ -15,6 +15,7 @@ from kdtool.structure.flow import is_depthwise
 from kdtool.structure.gates import FREE, Gated
 from kdtool.structure.size import macs, macs_of_parts
 
+
 class GateCosts(nn.Module):
     """The cost of a gated network by the gates that are open; a module, so that it moves to a device with its tables.
 
@@ -30,6 +31,7 @@ class GateCosts(nn.Module):
     """[gates] what else goes with a gate's column: norms of connections."""
     units: Tensor
     sets: Tensor
+    groups: Tensor
     set_sizes: Tensor
     set_starts: Tensor
 
@@ -71,12 +73,19 @@ class GateCosts(nn.Module):
             "per_gate": per_gate,
             "units": places.units,
             "sets": places.sets,
+            "groups": places.groups,
             "set_sizes": sizes,
             "set_starts": sizes.cumsum(0) - sizes,
         }.items():
             self.register_buffer(name, tensor, persistent=False)
+        self.set_count, self.group_count = len(places.set_names), len(places.group_names)
         self.ins, self.outs = _Channels(ins), _Channels(outs)
         self.fixed = self.total - float(self._variable(torch.ones(places.count, dtype=torch.bool)))
+
+    @property
+    def kinds(self) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
+        """The number of each gate's set and of each gate's group, [gates], and how many sets and groups there are."""
+        return (self.sets, self.set_count), (self.groups, self.group_count)
 
     def kept(self, is_open: Tensor) -> Tensor:
         """Return which gates' columns stay: the open ones, and so many closed ones that sets are multiples."""

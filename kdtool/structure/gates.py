@@ -3,8 +3,8 @@
 A gate g multiplies channels wherever a convolution or linear layer reads them. What such a layer makes of g * x is what
 it makes of x with the columns of its weight multiplied by g, so a gate costs next to nothing in a step, and a closed
 one (g = 0) is a column of zeros: its channel can go for good (`kdtool.structure.gate_removal`). In general the readers
-of a channel share its gate. Where layers read a concatenation through norms of their own (DenseNets), each has a gate of
-its own for every channel that it is given (`kdtool.structure.connections`).
+of a channel share its gate. Where layers read a concatenation through norms of their own (DenseNets), each has a gate
+of its own for every channel that it is given (`kdtool.structure.connections`).
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ class Gated(nn.Module):
         scales = torch.cat([self.gates, self.gates.new_ones(1)]).index_select(0, self.columns).split(self.widths)
         scaled = {}
         for reader, scale in zip(self.places.readers, scales, strict=True):
-            layer = self.network.get_submodule(reader.path)
-            scaled[f"{reader.path}.weight"] = layer.weight * as_columns(layer, scale)
+            layer, name = self.network.get_submodule(reader.path), f"{reader.path}.weight"
+            scaled[name] = self.network.get_parameter(name) * as_columns(layer, scale)
         return scaled
 
     def folded(self) -> nn.Module:
