@@ -9,6 +9,9 @@ from kdtool.budget import Budget, short
 from kdtool.errors import UsageError
 from kdtool.structure.gate_costs import GateCosts
 
+_FITTED = 64
+"""How many of the gates that closed last are tried."""
+
 
 def largest(values: Tensor, numbers: Tensor, size: int) -> Tensor:
     """Return which gates have the largest of the ``values`` [gates] among those of the same number, 0 <= number < size;
@@ -43,7 +46,8 @@ def least(values: Tensor, costs: GateCosts) -> Tensor:
 def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) -> Tensor:
     """Return which gates are open after those in ``order``, the first ones first, are closed until the limit is met.
 
-    No more of them than that takes; all of them where they do not suffice.
+    No more of them than that takes: of the last ones to close, those that would still fit stay open. All of them where
+    they do not suffice.
     """
     low, high = 0, len(order)
     while low < high:
@@ -52,7 +56,13 @@ def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) 
             high = middle
         else:
             low = middle + 1
-    return without(is_open, order[:low])
+    left = without(is_open, order[:low])
+    for gate in order[max(0, low - _FITTED) : max(0, low - 1)].flip(0):
+        # What closed last may have saved more than was missing.
+        more = left.index_fill(0, gate, True)
+        if costs.of(more) <= limit:
+            left = more
+    return left
 
 
 def without(is_open: Tensor, closing: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Gated(SearchOptions):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Search, remove, distil, and return the student."""
-        from kdtool import GateCosts, gate_channels, remove_closed, with_fresh_weights
+        from kdtool import GateCosts, gate_channels, with_fresh_weights
 
         if run.training.precision == "fp16":
             raise UsageError("--precision fp16: it scales the loss, and so the gates' gradients; use bf16 or fp32")
@@ -66,8 +66,7 @@ class Gated(SearchOptions):
         )
         self._check(costs, teacher)
         found = self._search(run, teacher, gated, costs, macs)
-        kept = costs.cpu().kept(found.module.gates.detach() > 0)  # type: ignore[operator, union-attr]
-        searched = remove_closed(found, kept)
+        searched, kept = self._removed(found, costs)
         ratio = self._latency_ratio(searched, teacher)
         self._tell(run, found, kept, costs, ratio)
         run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)
@@ -105,13 +104,20 @@ class Gated(SearchOptions):
 
     def _latency_of_gated(self, teacher: Network, costs: GateCosts, module: nn.Module) -> float:
         """Return how long a network takes without the gates that are closed, as a part of its teacher's time."""
-        from kdtool import Network, remove_closed
+        from kdtool import Network
 
-        is_open = module.gates.detach() > 0
-        kept = costs.kept(is_open.to(costs.sets.device)).cpu()
-        ratio = self._latency_ratio(remove_closed(Network(teacher.architecture, module), kept), teacher)
+        small, _ = self._removed(Network(teacher.architecture, module), costs)
+        ratio = self._latency_ratio(small, teacher)
         assert ratio is not None
         return ratio
+
+    def _removed(self, found: Network, costs: GateCosts) -> tuple[Network, Tensor]:
+        """Return a gated network without what is closed, and which gates [gates] are kept."""
+        from kdtool import remove_closed
+
+        is_open = found.module.get_parameter("gates").detach() > 0
+        kept = costs.kept(is_open.to(costs.sets.device)).cpu()
+        return remove_closed(found, kept), kept
 
     def _latency_ratio(self, network: Network, teacher: Network) -> float | None:
         """Return how long a network takes as a part of its teacher's time; None where it is not to be measured."""
@@ -126,7 +132,7 @@ class Gated(SearchOptions):
 
         flag, budget = self.budget
         whole = 1 if self.target_latency is not None else costs.total
-        size = costs.of(kept) if self.target_latency is None else ratio or 0.0
+        size = costs.cpu().of(kept) if self.target_latency is None else ratio or 0.0
         run.entry["reached"] = {
             "of": flag.removeprefix("--target-").replace("params", "parameters").replace("macs", "MACs"),
             "asked": 1 - budget.limit(whole) / whole,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # On an accelerator every look at the cost waits for the queue; on the CPU it costs next to nothing.
 STEPS_BETWEEN_LOOKS = 10
+MEAN_PENALTY = 2.5e-3
+LARGEST_RATE = 0.5
 MEASUREMENTS = 6
 """Of the latency, when gates are closed until it is met."""
 
@@ -37,12 +39,14 @@ class SearchOptions(Distiller):
     )
     cost_weights: bool = option(True, help="penalise each gate by what it saves, or all alike (alpha = 1)")
     gate_penalty: float | None = option(
+        None, above=0, help="lambda_2; unset: small at first, doubled with every epoch of the search's second half"
+    )
+    gate_lr: float | None = option(
         None,
         above=0,
-        help="lambda_2; unset: gates that nothing holds open close in half the search; then it doubles",
+        help="learning rate of the gates; unset: those that nothing holds close in half of the search",
     )
     weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, on the squared weights")
-    gate_lr: float = option(0.01, above=0, help="learning rate of the gates")
     search_lr: float = option(0.01, above=0, help="learning rate of the weights in the search, by sgd")
     latency_every: int = option(2, minimum=1, help="epochs of the search between two measurements of the latency")
 
@@ -97,8 +101,11 @@ class GateSearch:
     """Moves the gates by accelerated proximal steps, until the budget is met.
 
     Gate j has the threshold lambda_2 * eta * alpha_j, alpha_j = F_j / max F with F_j what it alone saves as the others
-    are now. Where no lambda_2 is given, it is the one with which a gate of the mean alpha closes in half of the search
-    if nothing holds it open; it doubles with every epoch after that.
+    are now. Where they are not given, lambda_2 is such that the mean of lambda_2 * alpha_j is `MEAN_PENALTY`, and eta
+    such that a mean gate that nothing holds open closes in half of the search, but at most `LARGEST_RATE`. In the
+    second half lambda_2 doubles with every epoch. A layer in front of a norm is what it is however small all of its
+    gates are, so that these shrink together until their gradients, which grow as they shrink, tell them apart; larger
+    rates make that a jump.
     """
 
     def __init__(
@@ -121,7 +128,10 @@ class GateSearch:
         self.before = self.seen = gates.detach().clone()
         self.kl = gates.new_zeros(())
         self._weigh()
-        self.auto = closing_threshold(steps * self.half) / (self.told.gate_lr * float(self.alpha.mean()))
+        mean, threshold = float(self.alpha.mean()), closing_threshold(steps * self.half)
+        penalty = self.told.gate_penalty or MEAN_PENALTY / mean
+        self.rate = self.told.gate_lr or min(LARGEST_RATE, threshold / (penalty * mean))
+        self.first = self.told.gate_penalty or max(penalty, threshold / (self.rate * mean))
 
     def own(self, module: nn.Module) -> list[nn.Parameter]:
         """Return the gates."""
@@ -130,9 +140,8 @@ class GateSearch:
     @property
     def penalty(self) -> float:
         """Lambda_2 in this epoch."""
-        if self.told.gate_penalty is not None:
-            return self.told.gate_penalty
-        return float(self.auto * 2.0 ** max(0, self.epoch - self.half + 1))
+        doubled = 0 if self.told.gate_penalty is not None else max(0, self.epoch - self.half + 1)
+        return float(self.first * 2.0**doubled)
 
     def step(self, module: nn.Module, step: Step) -> None:
         """Move the gates by one step."""
@@ -140,14 +149,14 @@ class GateSearch:
 
         from kdtool import keep_last
 
-        gates, told = self._gates(module), self.told
+        gates = self._gates(module)
         assert gates.grad is not None
         self.k += 1
         with torch.no_grad():
-            self.kl += told.divergence(step)
+            self.kl += self.told.divergence(step)
             self.steps += 1
-            threshold = self.penalty * told.gate_lr * self.alpha
-            z = gates - told.gate_lr * gates.grad
+            threshold = self.penalty * self.rate * self.alpha
+            z = gates - self.rate * gates.grad
             wanted = z - threshold  # below 0 for gates that close: the lower, the sooner they would have
             moved = keep_last(shrink(z, threshold), self.before, wanted, self.costs)
             gates.grad = None

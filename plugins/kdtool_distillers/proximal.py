@@ -1,4 +1,4 @@
-"""The accelerated proximal gradient step for penalised gates (Parikh and Boyd, Proximal Algorithms, 2014, section 4.3)."""
+"""The accelerated proximal gradient step for penalised gates (Parikh and Boyd, Proximal Algorithms, 2014, 4.3)."""
 
 from __future__ import annotations
 
