@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdtool.latency import measure_latency
     from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
+    from kdtool.settling import settle
     from kdtool.sources import check_name, create_like
     from kdtool.structure.compound import reach_budget
     from kdtool.structure.depth import drop_blocks
@@ -85,6 +86,7 @@ _LAZY = {
     "remove_closed": "kdtool.structure.gate_removal",
     "reuse_classifier": "kdtool.reuse",
     "run_study": "kdtool.api",
+    "settle": "kdtool.settling",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
     "teacher": "kdtool.api",
@@ -151,6 +153,7 @@ __all__ = [
     "remove_closed",
     "reuse_classifier",
     "run_study",
+    "settle",
     "stage_taps",
     "stages",
     "teacher",

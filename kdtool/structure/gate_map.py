@@ -19,12 +19,11 @@ def gate_map(gated: Gated, kept: Tensor) -> dict[str, list[dict[str, Any]]]:
     """
     places, gone = gated.places, ~kept.cpu()
     order = {path: number for number, (path, _) in enumerate(gated.network.named_modules())}
-    own = {reader.path for reader in places.connections}
     dropped: dict[str, dict[str, float]] = {}
     layers = []
-    for number, name in sorted(enumerate(places.set_names), key=lambda one: order[one[1]]):
+    for number, (name, reads) in sorted(enumerate(places.set_names), key=lambda one: order[one[1][0]]):
         members = places.sets == number
-        if name not in own:
+        if not reads:
             part = float(gone[members].double().mean())
             layers.append({"layer": name, "channels": int(members.sum()), "dropped": round(part, 4)})
             continue

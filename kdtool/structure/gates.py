@@ -56,8 +56,8 @@ class Places:
     """[gates] the set that a gate belongs to."""
     groups: Tensor
     """[gates] the group of channels that a gate's unit belongs to."""
-    set_names: tuple[str, ...]
-    """The layer that makes a set's channels, or the one whose connections they are."""
+    set_names: tuple[tuple[str, bool], ...]
+    """The layer that makes a set's channels, False; or the one whose connections they are, True."""
     group_names: tuple[str, ...]
     """The layer that makes a group's channels."""
     readers: tuple[Reader, ...]
@@ -126,12 +126,12 @@ def _numbered(found: Sequence[Group], module: nn.Module, readers: Readers) -> Pl
         assert unit is not None
         producer = next(member.path for member in group.members if member.role == "outputs")
         first = made.group(producer, group.size // unit)
-        shared = None if id(group) in readers.own else made.gates(producer, first, group.size // unit)
+        shared = None if id(group) in readers.own else made.gates((producer, False), first, group.size // unit)
         for member in group.members:
             place = member.roots % (group.size // unit)
             if member.role == "inputs":
                 width = _inputs(module.get_submodule(member.path))
-                begin = made.gates(member.path, first, group.size) if shared is None else shared
+                begin = made.gates((member.path, True), first, group.size) if shared is None else shared
                 columns.setdefault(member.path, torch.full((width,), FREE))[member.channels] = begin + place
             else:
                 kept = outputs if member.role in ("outputs", "both") else tensors
@@ -156,7 +156,7 @@ class _Numbers:
         self.units: list[int] = []
         self.sets: list[int] = []
         self.groups: list[int] = []
-        self.set_names: dict[str, int] = {}
+        self.set_names: dict[tuple[str, bool], int] = {}
         self.group_names: list[str] = []
         self._next = 0
 
@@ -166,7 +166,7 @@ class _Numbers:
         self._next += units
         return self._next - units
 
-    def gates(self, set_name: str, first: int, units: int) -> int:
+    def gates(self, set_name: tuple[str, bool], first: int, units: int) -> int:
         """Add a gate for each of a group's units to a set; return the number of the first."""
         number = self.set_names.setdefault(set_name, len(self.set_names))
         begin = len(self.units)

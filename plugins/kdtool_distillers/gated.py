@@ -55,7 +55,7 @@ class Gated(SearchOptions):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Search, remove, distil, and return the student."""
-        from kdtool import GateCosts, gate_channels, with_fresh_weights
+        from kdtool import GateCosts, gate_channels, settle, with_fresh_weights
 
         if run.training.precision == "fp16":
             raise UsageError("--precision fp16: it scales the loss, and so the gates' gradients; use bf16 or fp32")
@@ -66,7 +66,8 @@ class Gated(SearchOptions):
         )
         self._check(costs, teacher)
         found = self._search(run, teacher, gated, costs, macs)
-        searched, kept = self._removed(found, costs)
+        removed, kept = self._removed(found, costs)
+        searched = settle(run, removed)  # in a short search the gates move faster than statistics follow
         ratio = self._latency_ratio(searched, teacher)
         self._tell(run, found, kept, costs, ratio)
         run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
 # On an accelerator every look at the cost waits for the queue; on the CPU it costs next to nothing.
 STEPS_BETWEEN_LOOKS = 10
-MEAN_PENALTY = 2.5e-3
-LARGEST_RATE = 0.5
+REMEMBERED = ("k", "epoch", "over", "first", "rate")
 MEASUREMENTS = 6
 """Of the latency, when gates are closed until it is met."""
 
@@ -90,6 +90,10 @@ class Search(SearchOptions):
         # t**2 keeps the gradient the size it had at t = 1.
         return self.search_temperature**2 * (kl if self.kl_target is None else (kl - self.kl_target).abs())
 
+    def ignorance(self, step: Step) -> Tensor:
+        """Return the loss of a student that finds all classes alike."""
+        return self.loss(dataclasses.replace(step, student=step.student.detach() * 0))
+
     def divergence(self, step: Step) -> Tensor:
         """Return KL(teacher || student) at the search's temperature, in nats, meaned over the batch."""
         from kdtool_distillers.kd import divergence
@@ -101,11 +105,9 @@ class GateSearch:
     """Moves the gates by accelerated proximal steps, until the budget is met.
 
     Gate j has the threshold lambda_2 * eta * alpha_j, alpha_j = F_j / max F with F_j what it alone saves as the others
-    are now. Where they are not given, lambda_2 is such that the mean of lambda_2 * alpha_j is `MEAN_PENALTY`, and eta
-    such that a mean gate that nothing holds open closes in half of the search, but at most `LARGEST_RATE`. In the
-    second half lambda_2 doubles with every epoch. A layer in front of a norm is what it is however small all of its
-    gates are, so that these shrink together until their gradients, which grow as they shrink, tell them apart; larger
-    rates make that a jump.
+    are now. Where lambda_2 is not given, all penalties together weigh as much at first as the loss of a student that
+    knows nothing (the same logits for all classes), and lambda_2 doubles with every epoch of the search's second half.
+    Where eta is not given, a gate of the mean alpha that nothing holds closes in half of the search.
     """
 
     def __init__(
@@ -128,10 +130,13 @@ class GateSearch:
         self.before = self.seen = gates.detach().clone()
         self.kl = gates.new_zeros(())
         self._weigh()
-        mean, threshold = float(self.alpha.mean()), closing_threshold(steps * self.half)
-        penalty = self.told.gate_penalty or MEAN_PENALTY / mean
-        self.rate = self.told.gate_lr or min(LARGEST_RATE, threshold / (penalty * mean))
-        self.first = self.told.gate_penalty or max(penalty, threshold / (self.rate * mean))
+        self.closing = closing_threshold(steps * self.half)
+
+    def _scale(self, step: Step) -> None:
+        """Choose lambda_2 and eta, as far as they are not given, by the first batch."""
+        penalty, rate = self.told.gate_penalty, self.told.gate_lr
+        self.first = penalty if penalty is not None else float(self.told.ignorance(step) / self.alpha.sum())
+        self.rate = rate if rate is not None else self.closing / (self.first * float(self.alpha.mean()))
 
     def own(self, module: nn.Module) -> list[nn.Parameter]:
         """Return the gates."""
@@ -153,6 +158,8 @@ class GateSearch:
         assert gates.grad is not None
         self.k += 1
         with torch.no_grad():
+            if self.k == 1:
+                self._scale(step)
             self.kl += self.told.divergence(step)
             self.steps += 1
             threshold = self.penalty * self.rate * self.alpha
@@ -260,13 +267,14 @@ class GateSearch:
 
     def state(self) -> dict[str, Any]:
         """Return what it remembers."""
-        return {"before": self.before, "seen": self.seen, "k": self.k, "epoch": self.epoch, "over": self.over}
+        return {"before": self.before, "seen": self.seen, **{name: getattr(self, name) for name in REMEMBERED}}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go back to what it remembered."""
         device = self.before.device
         self.before, self.seen = state["before"].to(device), state["seen"].to(device)
-        self.k, self.epoch, self.over = state["k"], state["epoch"], state["over"]
+        for name in REMEMBERED:
+            setattr(self, name, state[name])
         self._weigh()
 
     @staticmethod
