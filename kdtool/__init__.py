@@ -23,16 +23,24 @@ if TYPE_CHECKING:
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import RawData, RawSplit
     from kdtool.files import gzip_bytes
+    from kdtool.gate_picture import draw_gates, draw_search
+    from kdtool.guide import Guide
     from kdtool.latency import measure_latency
     from kdtool.masking import prunable, sparsity, without
     from kdtool.pupil import Beside
     from kdtool.reuse import reuse_classifier
     from kdtool.run import Run
+    from kdtool.settling import settle
     from kdtool.sources import check_name, create_like
     from kdtool.step import Step
     from kdtool.structure.compound import reach_budget
     from kdtool.structure.dependencies import Scores
     from kdtool.structure.depth import drop_blocks
+    from kdtool.structure.gate_budget import check_budget, close_until, keep_last, least
+    from kdtool.structure.gate_costs import GateCosts
+    from kdtool.structure.gate_map import gate_map
+    from kdtool.structure.gate_removal import remove_closed, with_fresh_weights
+    from kdtool.structure.gates import Gated, gate_channels
     from kdtool.structure.importance import filters, over_filters, over_norms, relative, sum_over_filters
     from kdtool.structure.removal import remove_channels
     from kdtool.structure.segment import Part, cuttable, parts_of
@@ -44,6 +52,9 @@ _LAZY = {
     "Architecture": "kdtool.architecture",
     "Beside": "kdtool.pupil",
     "Checkpoint": "kdtool.checkpoint",
+    "GateCosts": "kdtool.structure.gate_costs",
+    "Gated": "kdtool.structure.gates",
+    "Guide": "kdtool.guide",
     "Network": "kdtool.architecture",
     "Pair": "kdtool.adapters",
     "Part": "kdtool.structure.segment",
@@ -53,19 +64,27 @@ _LAZY = {
     "Scores": "kdtool.structure.dependencies",
     "Step": "kdtool.step",
     "Tap": "kdtool.structure.taps",
+    "check_budget": "kdtool.structure.gate_budget",
     "check_name": "kdtool.sources",
+    "close_until": "kdtool.structure.gate_budget",
     "compare": "kdtool.api",
     "create_like": "kdtool.sources",
     "cuttable": "kdtool.structure.segment",
     "distill": "kdtool.api",
+    "draw_gates": "kdtool.gate_picture",
+    "draw_search": "kdtool.gate_picture",
     "drop_blocks": "kdtool.structure.depth",
     "evaluate": "kdtool.api",
     "export": "kdtool.api",
     "filters": "kdtool.structure.importance",
+    "gate_channels": "kdtool.structure.gates",
+    "gate_map": "kdtool.structure.gate_map",
     "gzip_bytes": "kdtool.files",
     "halve_widths": "kdtool.structure.width",
     "inspect": "kdtool.api",
+    "keep_last": "kdtool.structure.gate_budget",
     "last_maps": "kdtool.adapters",
+    "least": "kdtool.structure.gate_budget",
     "load": "kdtool.api",
     "matched": "kdtool.adapters",
     "measure_latency": "kdtool.latency",
@@ -79,9 +98,11 @@ _LAZY = {
     "refine": "kdtool.api",
     "relative": "kdtool.structure.importance",
     "remove_channels": "kdtool.structure.removal",
+    "remove_closed": "kdtool.structure.gate_removal",
     "report": "kdtool.api",
     "reuse_classifier": "kdtool.reuse",
     "run_study": "kdtool.api",
+    "settle": "kdtool.settling",
     "sparsity": "kdtool.masking",
     "stage_taps": "kdtool.structure.taps",
     "stages": "kdtool.structure.stages",
@@ -89,6 +110,7 @@ _LAZY = {
     "tap": "kdtool.structure.taps",
     "teacher": "kdtool.api",
     "unadapted": "kdtool.adapters",
+    "with_fresh_weights": "kdtool.structure.gate_removal",
     "without": "kdtool.masking",
 }
 
@@ -102,6 +124,9 @@ __all__ = [
     "Distiller",
     "Error",
     "Exporter",
+    "GateCosts",
+    "Gated",
+    "Guide",
     "MaskPruner",
     "Network",
     "Pair",
@@ -117,20 +142,28 @@ __all__ = [
     "Step",
     "Tap",
     "UsageError",
+    "check_budget",
     "check_name",
+    "close_until",
     "compare",
     "create_like",
     "cuttable",
     "distill",
+    "draw_gates",
+    "draw_search",
     "drop_blocks",
     "evaluate",
     "export",
     "filters",
+    "gate_channels",
+    "gate_map",
     "gzip_bytes",
     "halve_widths",
     "hookimpl",
     "inspect",
+    "keep_last",
     "last_maps",
+    "least",
     "load",
     "make",
     "matched",
@@ -149,9 +182,11 @@ __all__ = [
     "refine",
     "relative",
     "remove_channels",
+    "remove_closed",
     "report",
     "reuse_classifier",
     "run_study",
+    "settle",
     "sparsity",
     "stage_taps",
     "stages",
@@ -159,6 +194,7 @@ __all__ = [
     "tap",
     "teacher",
     "unadapted",
+    "with_fresh_weights",
     "without",
 ]
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kdtool.errors import Error
 from kdtool.files import slug, write_text
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 # Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
 SAVING_SHARE = 0.05
+
+
+class Store(Protocol):
+    """Where a phase keeps what it needs to go on after a kill."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last saved state, or None."""
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save the state, if it is time to."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Keep the metrics of an epoch."""
 
 
 class Phase:

@@ -23,6 +23,7 @@ from kdtool.engine import Engine
 from kdtool.errors import UsageError
 from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
+from kdtool.guide import Guide
 from kdtool.lesson import Lesson
 from kdtool.masking import Zeros
 from kdtool.phase import Phase
@@ -108,6 +109,7 @@ class Run:
         penalty: Callable[[nn.Module], Tensor] | None = None,
         keep_epoch: int | None = None,
         beside: Beside | None = None,
+        guide: Guide | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
@@ -116,7 +118,8 @@ class Run:
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
         learns (none: all), ``constraint`` is called with the module after every step, ``penalty`` returns what of the
         module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, a copy of
-        ``beside`` learns in the same steps, ``changes`` replace training options for this phase.
+        ``beside`` learns in the same steps, ``guide`` works beside the optimiser (what it does has to follow from
+        ``objective``), ``changes`` replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
@@ -149,6 +152,7 @@ class Run:
             constraint=self._constraint(module, constraint),
             penalty=penalty,
             keep_epoch=keep_epoch,
+            guide=guide,
         )
         try:
             metrics = loop.run()
@@ -288,6 +292,8 @@ class Run:
             return "no epoch was finished"
         module = copy.deepcopy(student.module)
         load_exactly(module, loop.state.best_weights)
+        if loop.guide is not None:
+            module = loop.guide.result(module)
         path = self.directory / f"{slug(name)}-last-good.pt"
         write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"

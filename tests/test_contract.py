@@ -18,6 +18,7 @@ CHECKS: dict[str, Any] = {
 }
 # The options of methods that have no defaults to be checked with.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("distillers", "gated"): {"target_macs": "0.5x", "round_to": 2, "search_epochs": 1, "force_target": True},
     ("refiners", "like"): {"arch": "kdtool:lenet-300-100"},
     ("refiners", "width-depth"): {"target_macs": "0.5x"},
 }

@@ -73,6 +73,7 @@ MODELS = {
     "nonzero": "nonzero",
     "compression": "compression",
     "macs": "MACs",
+    "latency_ratio": "latency",
 }
 
 
@@ -85,8 +86,10 @@ def zeros_note(size: Mapping[str, Any]) -> str:
 
 
 def reached_note(reached: Mapping[str, Any]) -> str:
-    """Return how much of what was asked for a pruner removed."""
+    """Return how much of what was asked for was removed."""
     text = f"removed {reached['removed']:.1%} of the {reached['of']}, asked for {reached['asked']:.1%}"
+    if "missed" in reached:
+        return f"{text}; {reached['missed']}"
     return f"{text}; the rest has to stay ({reached['capped']})" if "capped" in reached else text
 
 
