@@ -5,31 +5,28 @@ Each takes a checkpoint (a path or one in memory), writes one, and returns it.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtool import history
-from kdtool.architecture import Network
-from kdtool.checkpoint import Checkpoint, Early, read, write
+from kdtool.checkpoint import Checkpoint
 from kdtool.comparison import compare
-from kdtool.data import Data, open_data
+from kdtool.data import open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
-from kdtool.files import beside, check_output, slug
+from kdtool.files import slug
 from kdtool.halving import choose
 from kdtool.inputs import as_pretrained, data_for, load, load_teachers, student_for
 from kdtool.inspection import evaluate, inspect
-from kdtool.methods import Method, make
+from kdtool.methods import make
 from kdtool.plugins import method_class
+from kdtool.producing import early_weights, entry_of, finish, finish_untrained, named_after, running, target_of
 from kdtool.refining import refined
 from kdtool.reporting import report
-from kdtool.run import Fit, Run, timed
-from kdtool.rundir import directory_of, run_directory
+from kdtool.run import timed
 from kdtool.settings import DataOptions, EarlyOptions, NetworkOptions, SearchOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
-from kdtool.structure.size import measure
 from kdtool.study import run_study
 
 __all__ = [
@@ -69,7 +66,7 @@ def teacher(
     shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
-    target = _target(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
+    target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
     data = None
     if groups[1].get("unlabelled") is not None:
         raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
@@ -99,13 +96,13 @@ def teacher(
     entry["keep"] = keep.as_data()
     entry["trained_elsewhere"] = pretrained or weights is not None
     if data is None:
-        return _write(Checkpoint(network), target, entry)
-    with _run(target, entry, data, training, None, force=force, resume=resume) as run:
+        return finish_untrained(Checkpoint(network), target, entry)
+    with running(target, entry, data, training, None, force=force, resume=resume) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
             fit = run.fit("teacher", network, keep_epoch=keep.keep_epoch)
-        return _finish(run, fit.network, target, _early(keep, network, fit))
+        return finish(run, fit.network, target, early_weights(keep, network, fit))
 
 
 def refine(
@@ -124,11 +121,11 @@ def refine(
     """
     parent = load(checkpoint)
     refiner = make("refiners", method, **options)
-    target = _target(output, _named_after(parent, method), force=force)
-    entry = _entry("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
+    target = target_of(output, named_after(parent, method), force=force)
+    entry = entry_of("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
     with timed(entry):
         network = refined(refiner, parent.network, seed)
-    return _write(Checkpoint(network, parent.data, [], parent.history), target, entry)
+    return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry)
 
 
 def distill(
@@ -161,19 +158,19 @@ def distill(
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
     distiller, training, search = cls(**own), Training(**told), SearchOptions(**more).search
     settings = {} if search is None else {name: cls(**one) for name, one in search.settings(cls, own).items()}
-    target = _target(output, _named_after(parent, method), force=force, resume=resume)
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
     data = data_for(parent, about)
     pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
     inputs = {f"teacher {number}": one for number, one in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
-    entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
+    entry = entry_of("distill", method, parent, given, target, distiller, training, data, inputs)
     if search is not None:
         entry["search"] = {"asked": str(search)}
     # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
     masked = origin.masked if origin else student is None and parent.masked
-    with _run(
+    with running(
         target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=masked
     ) as run:
         if isinstance(run, Checkpoint):
@@ -184,7 +181,7 @@ def distill(
                 entry["options"] = distiller.as_data()
                 entry["search"] |= found
             network = distiller.distill(run, parent.network, pupil)
-        return _finish(run, network, target)
+        return finish(run, network, target)
 
 
 def prune(
@@ -205,104 +202,12 @@ def prune(
     cls = method_class("pruners", method)
     own, about, told = split(options, cls, DataOptions, Training)
     pruner, training = cls(**own), Training(**told)
-    target = _target(output, _named_after(parent, method), force=force, resume=resume)
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
-    entry = _entry("prune", method, parent, options, target, pruner, training, data)
-    with _run(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
+    entry = entry_of("prune", method, parent, options, target, pruner, training, data)
+    with running(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
             network = pruner.prune(run, parent.network, parent.network)
-        return _finish(run, network, target)
-
-
-def _target(output: str | Path | None, default: Path, *, force: bool, resume: bool = False) -> Path:
-    target = Path(output) if output is not None else default
-    if target.suffix != ".pt":
-        raise UsageError(f"-o {target}: a checkpoint's name ends in .pt")
-    if not (resume and directory_of(target).exists()):
-        check_output(target, force=force)
-    return target
-
-
-def _named_after(parent: Checkpoint, method: str) -> Path:
-    return beside(parent.path or Path(f"{slug(parent.architecture.name)}.pt"), f"-{slug(method)}.pt")
-
-
-def _entry(
-    command: str,
-    method: str,
-    parent: Checkpoint,
-    given: dict[str, Any],
-    target: Path,
-    options: Method,
-    training: Training | None = None,
-    data: Data | None = None,
-    inputs: dict[str, Checkpoint] | None = None,
-) -> dict[str, Any]:
-    settings = {
-        "options": options.as_data(),
-        "training": training.as_data() if training and data else {},
-        "data": data.spec.as_data() if data else {},
-    }
-    if data is not None and data.unlabelled is not None:
-        settings["unlabelled"] = {"data": data.unlabelled, "images": data.train.unlabelled}
-    more = [one for role, one in (inputs or {}).items() if role.startswith("teacher")]
-    paths = [str(one.path) if one.path else "CHECKPOINT" for one in (parent, *more)]
-    return history.entry(
-        command, paths, {"method": method, **given}, method=method, settings=settings,
-        inputs={"checkpoint": parent, **(inputs or {})}, output=target,
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _run(
-    target: Path,
-    entry: dict[str, Any],
-    data: Data | None,
-    training: Training,
-    parent: Checkpoint | None,
-    *,
-    force: bool,
-    resume: bool,
-    masked: bool = False,
-    teachers: Sequence[Checkpoint] = (),
-) -> Iterator[Run | Checkpoint]:
-    """Yield the run, or the checkpoint that it made where it is resumed and was finished; ``masked`` says that what it
-    works on was pruned by masks."""
-    keys = ("command", "method", "options", "keep", "training", "data", "unlabelled", "search")
-    told: dict[str, Any] = {key: entry[key] for key in keys if key in entry}
-    told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
-    with run_directory(target, told, force=force, resume=resume) as directory:
-        if directory.finished and target.exists():
-            yield read(target)
-            return
-        yield Run(
-            directory.path, data=data, training=training, parent=parent, entry=entry, teachers=teachers, masked=masked
-        )
-        if target.exists():
-            directory.finish()
-
-
-def _early(keep: EarlyOptions, begun: Network, fit: Fit) -> Early | None:
-    if keep.keep_init:
-        return Early(0, begun.module.state_dict())
-    if keep.keep_epoch is None:
-        return None
-    if not fit.early:
-        raise UsageError(f"--keep-epoch {keep.keep_epoch}: --patience ended the training before it; ask for less")
-    return Early(keep.keep_epoch, fit.early)
-
-
-def _finish(run: Run, network: Network, target: Path, early: Early | None = None) -> Checkpoint:
-    checkpoint = run.checkpoint(network, run.scores(network))
-    checkpoint.early = early
-    write(target, checkpoint)
-    return checkpoint
-
-
-def _write(checkpoint: Checkpoint, target: Path, entry: dict[str, Any]) -> Checkpoint:
-    entry["size"] = measure(checkpoint.network)
-    checkpoint.history = [*checkpoint.history, entry]
-    write(target, checkpoint)
-    return checkpoint
+        return finish(run, network, target)

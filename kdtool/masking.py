@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,3 +128,15 @@ class Zeros:
         self.masks = {name: self.masks[name].to(one.device) for name, one in zip(self.masks, weights, strict=True)}
         with torch.no_grad():
             torch._foreach_mul_(weights, [*self.masks.values()])
+
+
+def holding_zeros(module: nn.Module, constraint: Callable[[nn.Module], None] | None) -> Callable[[nn.Module], None]:
+    """Return what is called after every step of a module's training: its own constraint, then what holds its zeros."""
+    zeros = Zeros(module)
+
+    def both(trained: nn.Module) -> None:
+        if constraint is not None:
+            constraint(trained)
+        zeros(trained)
+
+    return both

@@ -25,7 +25,7 @@ from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
 from kdtool.guide import Guide
 from kdtool.lesson import Lesson
-from kdtool.masking import Zeros
+from kdtool.masking import holding_zeros
 from kdtool.phase import Phase
 from kdtool.plugins import manager
 from kdtool.progress import say
@@ -149,7 +149,7 @@ class Run:
             loss=(lambda step: step.cross_entropy()) if objective is None else objective.loss,
             validates="accuracy" if objective is None else objective.validates,
             store=phase,
-            constraint=self._constraint(module, constraint),
+            constraint=holding_zeros(module, constraint) if self.masked else constraint,
             penalty=penalty,
             keep_epoch=keep_epoch,
             guide=guide,
@@ -164,21 +164,6 @@ class Run:
         phase.save_result({"weights": module.state_dict(), "metrics": metrics, **more})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
         return Fit(Network(student.architecture, module), metrics, early, others)
-
-    def _constraint(
-        self, module: nn.Module, own: Callable[[nn.Module], None] | None
-    ) -> Callable[[nn.Module], None] | None:
-        """Return what is called after every step: a phase's own constraint, and what holds the zeros."""
-        if not self.masked:
-            return own
-        zeros = Zeros(module)
-
-        def both(trained: nn.Module) -> None:
-            if own is not None:
-                own(trained)
-            zeros(trained)
-
-        return both
 
     def cache(self, training: Training) -> Cache | None:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
