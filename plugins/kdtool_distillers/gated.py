@@ -37,6 +37,9 @@ class Gated(SearchOptions):
     """
 
     name: ClassVar[str] = "gated"
+    fits: ClassVar[str] = (
+        "Fits a budget of MACs, parameters or time, where nobody knows which channels it needs: they are searched in the teacher."
+    )
     makes_student: ClassVar[bool] = True
 
     init: str = option(
