@@ -196,7 +196,9 @@ def main():
     engine = Engine(training, 0)
     teacher = create("torchvision:resnet18", options=NetworkOptions(), data=data)
     small = make("refiners", "halve").refine(teacher)
-    batches = [(images, target) for _, images, target in data.train.batches(told.batch_size, view=0)]
+    # As in kdtool's loop, batch-norm has no batch of one image.
+    drawn = data.train.batches(told.batch_size, view=0)
+    batches = [(images, target) for _, images, target in drawn if len(target) > 1]
     held_out = [images for _, images, _ in data.val.batches(256)]
     print(f"{'method':10} {'loop / by hand':>14}   range            seconds a step by hand")
     for method in told.methods:
