@@ -188,14 +188,15 @@ class Pruner(Method):
         pruned: Network,
         teacher: Network | None,
         constraint: Callable[[nn.Module], None] | None = None,
+        name: str = "retrain",
     ) -> Network:
         """Train what is left as the options say, and return it; ``constraint`` is called with the module after every
-        step. With 0 epochs it is returned as it is."""
+        step, ``name`` is that of the phase. With 0 epochs it is returned as it is."""
         if run.training.epochs == 0:
             return pruned
         taught_by = teacher if self.teacher else None
         objective = self.objective if taught_by is not None else None
-        return run.fit("retrain", pruned, teacher=taught_by, objective=objective, constraint=constraint).network
+        return run.fit(name, pruned, teacher=taught_by, objective=objective, constraint=constraint).network
 
 
 class Exporter(Method):

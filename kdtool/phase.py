@@ -7,12 +7,11 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kdtool.errors import Error
-from kdtool.files import atomic, slug, write_text
+from kdtool.files import slug, write_text
+from kdtool.torchfile import write_tensors
 from kdtool.weights import safe_load
 
 if TYPE_CHECKING:
@@ -20,6 +19,19 @@ if TYPE_CHECKING:
 
 # Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
 SAVING_SHARE = 0.05
+
+
+class Store(Protocol):
+    """Where a phase keeps what it needs to go on after a kill."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last saved state, or None."""
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save the state, if it is time to."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Keep the metrics of an epoch."""
 
 
 class Phase:
@@ -62,8 +74,7 @@ class Phase:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        with atomic(self.directory / name) as temporary:
-            torch.save({"key": self.key, **content}, temporary)
+        write_tensors(self.directory / name, {"key": self.key, **content})
 
     def _load(self, name: str) -> dict[str, Any] | None:
         path = self.directory / name

@@ -8,12 +8,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdtool.architecture import Network
 from kdtool.cache import Cache
@@ -21,11 +21,14 @@ from kdtool.checkpoint import Checkpoint, fingerprint, write
 from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.errors import UsageError
-from kdtool.evaluation import evaluate
+from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
+from kdtool.guide import Guide
 from kdtool.lesson import Lesson
+from kdtool.masking import holding_zeros
 from kdtool.phase import Phase
 from kdtool.plugins import manager
+from kdtool.progress import say
 from kdtool.pupil import Beside
 from kdtool.refining import anew, refined
 from kdtool.seeds import derive
@@ -45,6 +48,8 @@ class Fit:
 
     network: Network
     metrics: dict[str, Any]
+    early: dict[str, Tensor] = field(default_factory=dict)
+    """The weights after the epoch whose weights were to be kept."""
     beside: nn.Module | None = None
     """What learnt in the same steps, as it was in the student's best epoch."""
 
@@ -61,15 +66,25 @@ class Run:
         parent: Checkpoint | None,
         entry: dict[str, Any],
         teachers: Sequence[Checkpoint] = (),
+        masked: bool = False,
     ) -> None:
         """Work in ``directory``, which exists; ``entry`` becomes the last line of the history, ``teachers`` are all
-        that were given."""
+        that were given. ``masked`` says that what is worked on was pruned by masks: its zeros stay zero."""
         self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
         self.caches = directory / "cache"
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+        self._told: set[str] = set()
+        self.masked = False
+        if masked:
+            self.keep_zeros()
+
+    def keep_zeros(self) -> None:
+        """Hold the zeros that a network's convolutions and linear layers have when a phase begins, from now on, and in
+        later commands that work on this one's checkpoint."""
+        self.masked = self.entry["masked"] = True
 
     @property
     def data(self) -> Data:
@@ -91,15 +106,20 @@ class Run:
         objective: Distiller | None = None,
         part: Part | None = None,
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
         beside: Beside | None = None,
+        guide: Guide | None = None,
         **changes: Any,
     ) -> Fit:
         """Train a copy of ``student`` and return it with the weights that validated best.
 
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
-        learns (none: all), ``constraint`` is called with the module after every step, a copy of ``beside`` learns in
-        the same steps, ``changes`` replace training options for this phase.
+        learns (none: all), ``constraint`` is called with the module after every step, ``penalty`` returns what of the
+        module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, a copy of
+        ``beside`` learns in the same steps, ``guide`` works beside the optimiser (what it does has to follow from
+        ``objective``), ``changes`` replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
@@ -114,7 +134,8 @@ class Run:
             others = copy.deepcopy(beside.module) if beside is not None else None
             if others is not None:
                 load_exactly(others.eval(), done["beside"])
-            return Fit(Network(student.architecture, module.eval()), done["metrics"], others)
+            trained = Network(student.architecture, module.eval())
+            return Fit(trained, done["metrics"], done.get("early", {}), others)
         engine = Engine(training, measure(student)["macs"] * training.batch_size)
         train, val = lesson.feeds(self.data, engine, self.cache(training))
         pupil = lesson.pupil(module)
@@ -128,23 +149,33 @@ class Run:
             loss=(lambda step: step.cross_entropy()) if objective is None else objective.loss,
             validates="accuracy" if objective is None else objective.validates,
             store=phase,
-            constraint=constraint,
+            constraint=holding_zeros(module, constraint) if self.masked else constraint,
+            penalty=penalty,
+            keep_epoch=keep_epoch,
+            guide=guide,
         )
         try:
             metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
-        others = pupil.beside.module if beside is not None else None
-        more = {} if others is None else {"beside": others.state_dict()}
+        early, others = loop.state.early_weights, pupil.beside.module if beside is not None else None
+        more = {"early": early} if early else {}
+        more |= {} if others is None else {"beside": others.state_dict()}
         phase.save_result({"weights": module.state_dict(), "metrics": metrics, **more})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
-        return Fit(Network(student.architecture, module), metrics, others)
+        return Fit(Network(student.architecture, module), metrics, early, others)
 
     def cache(self, training: Training) -> Cache | None:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
         if training.cache == "off":
             return None
-        return Cache(self.caches, int(training.cache_limit * 1e9))
+        return Cache(self.caches, int(training.cache_limit * 1e9), self._tell_once)
+
+    def _tell_once(self, line: str) -> None:
+        """Say what holds for all phases alike in the first of them."""
+        if line not in self._told:
+            say(line)
+        self._told.add(line)
 
     def trial(self, name: str, training: Training) -> Run:
         """Return a run inside of this one, whose results go with its phases when it is finished; what frozen networks
@@ -158,8 +189,9 @@ class Run:
             parent=self.parent,
             entry={**self.entry},
             teachers=self.teachers,
+            masked=self.masked,
         )
-        trial.caches = self.caches
+        trial.caches, trial._told = self.caches, self._told
         return trial
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
@@ -180,7 +212,8 @@ class Run:
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
-        engine = Engine(dataclasses.replace(self.training, precision="fp32"), 0)
+        macs = measure(network)["macs"] * VALIDATION_BATCH
+        engine = Engine(dataclasses.replace(self.training, precision="fp32"), macs)
         module = copy.deepcopy(network.module)
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 
@@ -244,6 +277,8 @@ class Run:
             return "no epoch was finished"
         module = copy.deepcopy(student.module)
         load_exactly(module, loop.state.best_weights)
+        if loop.guide is not None:
+            module = loop.guide.result(module)
         path = self.directory / f"{slug(name)}-last-good.pt"
         write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"
@@ -251,7 +286,8 @@ class Run:
 
 @contextlib.contextmanager
 def timed(entry: dict[str, Any]) -> Iterator[None]:
-    """Add the seconds that the block took to a history entry."""
-    started = time.perf_counter()
+    """Add the seconds that the block took to a history entry, and those that this process computed in it."""
+    started, used = time.perf_counter(), time.process_time()
     yield
     entry["seconds"] = round(time.perf_counter() - started, 1)
+    entry["cpu_seconds"] = round(time.process_time() - used, 1)

@@ -85,6 +85,19 @@ class NetworkOptions(Options):
     )
 
 
+class EarlyOptions(Options):
+    """Say which early weights a teacher's checkpoint keeps beside those it is left with."""
+
+    keep_init: bool = option(False, help="keep the weights before the training too, as prune --method lottery needs")
+    keep_epoch: int | None = option(None, minimum=1, help="keep the weights after this epoch instead")
+
+    def __post_init__(self) -> None:
+        """Check that the two go together."""
+        super().__post_init__()
+        if self.keep_init and self.keep_epoch is not None:
+            raise UsageError("--keep-init and --keep-epoch are two ways to say which early weights to keep; give one")
+
+
 class StudentOptions(Options):
     """Say who the student is, for methods that do not make their own."""
 

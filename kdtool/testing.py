@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdtool.architecture import Network
+    from kdtool.checkpoint import Checkpoint
     from kdtool.run import Run
 
 M = TypeVar("M", bound=Method)
@@ -40,7 +41,8 @@ def check_options(method: type[M] | M, base: type[M]) -> M:
         method = method()
     cls, name = type(method), method.name
     require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
-    require(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), f"its name {name!r} is not kebab-case, such as logit-mse")
+    kebab = re.fullmatch(r"[a-z0-9]+([-:][a-z0-9]+)*", name)  # with a colon for patterns such as 2:4
+    require(kebab, f"its name {name!r} is not kebab-case, such as logit-mse")
     summary = cls.summary()
     sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
     require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
@@ -99,9 +101,15 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
 
 def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
     """Check a pruner, retraining for an epoch on a part of the digits: fewer nonzeros; what it was given stays."""
+    from kdtool.checkpoint import Checkpoint, Early
+
     pruner = check_options(method, Pruner)
     before = _network(network, image_size)
-    with _small_run(before) as run, _unchanged(before.module, f"{pruner.name}: the network it was given"):
+    parent = Checkpoint(before, early=Early(0, _network(network, image_size, seed=1).module.state_dict()))
+    with (
+        _small_run(before, parent=parent) as run,
+        _unchanged(before.module, f"{pruner.name}: the network it was given"),
+    ):
         after = pruner.prune(run, before, before)
     _check_network(after, pruner.name)
     nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
@@ -191,7 +199,7 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 
 
 @contextlib.contextmanager
-def _small_run(teacher: Network, *others: Network) -> Iterator[Run]:
+def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
     """A run of one epoch on a tenth of the digits, in a directory that goes away."""
     from kdtool.checkpoint import Checkpoint
     from kdtool.data import open_data
@@ -203,7 +211,7 @@ def _small_run(teacher: Network, *others: Network) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as scratch:
         entry = {"command": "check", "line": ""}
         teachers = [Checkpoint(one, data.spec) for one in (teacher, *others)]
-        yield Run(Path(scratch), data=data, training=training, parent=None, entry=entry, teachers=teachers)
+        yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
 
 
 @contextlib.contextmanager

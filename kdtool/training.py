@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,14 @@ from kdtool.engine import Engine
 from kdtool.errors import Error, UsageError
 from kdtool.evaluation import VALIDATION_BATCH, score
 from kdtool.feed import Batch, Feed
+from kdtool.guide import Guide
+from kdtool.phase import Store
 from kdtool.progress import Advance, progress
 from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.step import Step
+from kdtool.uncompiled import optimizing, with_plain_step
 from kdtool.weights import load_exactly
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
@@ -33,19 +36,6 @@ class LossNotFiniteError(Error):
     """The loss became infinite or not a number."""
 
 
-class Store(Protocol):
-    """Where a phase keeps what it needs to go on after a kill."""
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the last saved state, or None."""
-
-    def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state, if it is time to."""
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Keep the metrics of an epoch."""
-
-
 @dataclass
 class State:
     """How far a phase has come, and the best of it so far."""
@@ -54,6 +44,8 @@ class State:
     best_epoch: int = -1
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    early_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Those after the epoch whose weights are to be kept."""
     best_beside: dict[str, Tensor] = field(default_factory=dict)
 
     def better(self, metrics: dict[str, Any]) -> bool:
@@ -84,9 +76,14 @@ class Loop:
         store: Store,
         validates: str = "accuracy",
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
+        guide: Guide | None = None,
     ) -> None:
         """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
-        ``loss``, ``constraint`` is called with the module after every step.
+        ``loss``, ``constraint`` is called with the module after every step, ``penalty`` returns what of the module
+        itself is added to the loss of every step, ``keep_epoch`` is the epoch whose weights are kept beside the best,
+        ``guide`` works beside the optimiser.
 
         Raises:
             UsageError: batches of one image are asked for, and the network has batch-norm.
@@ -97,12 +94,17 @@ class Loop:
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
-        self.validates, self.constraint = validates, constraint
+        self.validates, self.constraint, self.penalty, self.keep_epoch = validates, constraint, penalty, keep_epoch
+        self.guide = guide
         self.steps = math.ceil(len(train) / training.batch_size)
-        raw = make_optimizer(pupil.parameters(), training)
+        guided = {id(one) for one in guide.own(pupil.module)} if guide is not None else set()
+        with optimizing():
+            raw = make_optimizer([one for one in pupil.parameters() if id(one) not in guided], training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
         self.optimizer = engine.prepare(raw)
         self.state = State()
+        if guide is not None:
+            guide.begin(pupil.module, self.steps, training.epochs)
 
     def run(self) -> dict[str, Any]:
         """Train, leave the module with the weights that validated best, and return those metrics.
@@ -110,13 +112,17 @@ class Loop:
         Raises:
             LossNotFiniteError: the loss is not a finite number.
         """
+        with optimizing():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._restore()
         self.train.split.prepare()
         self.val.split.prepare()
         bar = progress(self.name, self.training.epochs * self.steps)
         with self.engine.threads(), self.pupil.frozen(), bar as advance:
             advance(self.state.epoch * self.steps)
-            while self.state.epoch < self.training.epochs and not self._out_of_patience():
+            while self.state.epoch < self.training.epochs and not self._is_over():
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
         for module, best in zip(self.pupil.learners(), (self.state.best_weights, self.state.best_beside), strict=True):
@@ -126,7 +132,9 @@ class Loop:
             module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
 
-    def _out_of_patience(self) -> bool:
+    def _is_over(self) -> bool:
+        if self.guide is not None:
+            return self.guide.over
         patience = self.training.patience
         return patience is not None and self.state.epoch - self.state.best_epoch > patience
 
@@ -134,13 +142,16 @@ class Loop:
         state, started = self.state, time.perf_counter()
         rate = self.schedule.get_last_lr()[0]
         mean_loss = self._train_epoch(advance)
+        guided = {} if self.guide is None else self.guide.epoch_ended(self.pupil.module, state.epoch + 1)
         metrics = self._validate()
-        if state.better(metrics):
+        if self.guide is not None or state.better(metrics):
             state.best, state.best_epoch = metrics, state.epoch
             state.best_weights, state.best_beside = (
                 copy.deepcopy(module.state_dict()) for module in self.pupil.learners()
             )
         state.epoch += 1
+        if state.epoch == self.keep_epoch:
+            state.early_weights = copy.deepcopy(self.pupil.module.state_dict())
         accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
         self.store.log(
             {
@@ -149,6 +160,7 @@ class Loop:
                 "loss": mean_loss,
                 "val_loss": metrics["loss"],
                 **accuracy,
+                **guided,
                 "lr": rate,
                 "seconds": round(time.perf_counter() - started, 3),
             }
@@ -165,7 +177,10 @@ class Loop:
         for number, batch in enumerate(batches, start=1):
             if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
-            loss = self.loss(self._step(batch))
+            step = self._step(batch)
+            loss = self.loss(step)
+            if self.penalty is not None:
+                loss = loss + self.penalty(self.pupil.module)
             total += loss.detach()
             if number % looks == 0 or number == self.steps:
                 self._check_finite(total, number)
@@ -179,6 +194,10 @@ class Loop:
             self.schedule.step()
             if self.constraint is not None:
                 self.constraint(self.pupil.module)
+            if self.guide is not None:
+                self.guide.step(self.pupil.module, step)
+                if self.guide.over:
+                    return total.item() / number
         return total.item() / self.steps
 
     def _step(self, batch: Batch) -> Step:
@@ -234,6 +253,8 @@ class Loop:
             self.pupil.load(saved)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
+            if self.guide is not None:
+                self.guide.load(saved["guide"])
 
     def _snapshot(self) -> dict[str, Any]:
         return {
@@ -241,13 +262,14 @@ class Loop:
             **self.pupil.state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            **({} if self.guide is None else {"guide": self.guide.state()}),
         }
 
 
 def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """Return the optimiser, fused: on small networks its own arithmetic is what a step costs."""
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
+        return with_plain_step(torch.optim.SGD)(
             parameters,
             lr=training.lr,
             momentum=training.momentum,
@@ -256,7 +278,7 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.
             fused=True,
         )
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    return with_plain_step(kind)(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:

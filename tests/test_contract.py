@@ -18,12 +18,14 @@ CHECKS: dict[str, Any] = {
 }
 # The options of methods that have no defaults to be checked with.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("distillers", "gated"): {"target_macs": "0.5x", "round_to": 2, "search_epochs": 1, "force_target": True},
     ("refiners", "like"): {"arch": "kdtool:lenet-300-100"},
     ("refiners", "width-depth"): {"target_macs": "0.5x"},
 }
 # What a check needs to be told: a network that the method takes, or a small one.
 TOLD: dict[tuple[str, str], dict[str, Any]] = {
     ("distillers", "simkd"): {"network": "timm:test_resnet", "image_size": 32},
+    ("pruners", "bn-scale"): {"network": "timm:test_resnet", "image_size": 32},
     ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
     ("teachers", "timm"): {"network": "test_resnet"},
     ("teachers", "torchvision"): {"network": "squeezenet1_1"},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdtool.structure.dependencies import Group
+from kdtool.structure.dependencies import Group, Member
 from kdtool.structure.flow import MIXING, is_depthwise
 from kdtool.structure.size import evaluating
 
@@ -35,6 +35,33 @@ class Ranked:
     def lost(self, step: int) -> Tensor:
         """Return the channels that are gone after so many steps, in ascending order."""
         return self.order[: self.group.size - self.kept[step]].sort().values
+
+
+def unit_of(group: Group, module: nn.Module) -> int | None:
+    """Return of how many parts the group's channels are one channel each that can only go together; None where they
+    have to stay.
+
+    There are as many parts as a grouped convolution or norm has groups, for each of these has to lose as much.
+    """
+    unit = 1
+    for member in group.members:
+        if member.role == "other":
+            return None
+        part = None if _is_parameter(module, member) else module.get_submodule(member.path)
+        own = getattr(part, "num_groups", 1) if isinstance(part, nn.GroupNorm) else 1
+        if isinstance(part, nn.modules.conv._ConvNd) and not is_depthwise(part):
+            own = part.groups
+        if own > 1:
+            every = torch.arange(member.size)
+            if not torch.equal(member.channels, every) or not torch.equal(member.channels, member.roots):
+                return None
+            unit = math.lcm(unit, own)
+    return None if group.size % unit else unit
+
+
+def _is_parameter(module: nn.Module, member: Member) -> bool:
+    owner, _, name = member.path.rpartition(".")
+    return member.role == "tensor" and name in module.get_submodule(owner)._parameters
 
 
 def ranked(group: Group, scores: Tensor, unit: int, round_to: int) -> Ranked:

@@ -9,7 +9,6 @@ for which that does not hold are found by trying parts of all, and left as they 
 from __future__ import annotations
 
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from kdtool.errors import Error
 from kdtool.structure import trial
 from kdtool.structure.alignment import misaligned
 from kdtool.structure.attributes import fit_attributes
-from kdtool.structure.choice import Costs, Ranked, choose, outputs, ranked
+from kdtool.structure.choice import Costs, Ranked, choose, outputs, ranked, unit_of
 from kdtool.structure.dependencies import Group, Scores, groups
-from kdtool.structure.flow import MIXING, Flow, is_depthwise
+from kdtool.structure.flow import MIXING, Flow
 from kdtool.structure.graph import Limits
 from kdtool.structure.size import macs
 from kdtool.structure.slicing import slice_tensors
@@ -99,7 +98,7 @@ def _removed(
         raise Error("its graph has no group of channels that could go")
     whole = {"params": sum(one.numel() for one in original.parameters()), "channels": _channels(original)}
     costs = Costs(original, shape, of, whole[of] if of in whole else macs(original, shape))
-    surgery = _Surgery(network, original, limits)
+    surgery = Surgery(network, original, limits)
     for candidates in (found, None):
         sound = surgery.sound(sorted(found, key=_breadth)) if candidates is None else candidates
         steps = choose(sound, costs, ratio, scope)
@@ -108,7 +107,7 @@ def _removed(
             break
         module = surgery.without(chosen)
         if module is not None:
-            _check_rebuilt(result := Network(capture(network.architecture, module), module.eval()))
+            check_rebuilt(result := Network(capture(network.architecture, module), module.eval()))
             return Removal(result, of, ratio, costs.removed(steps, sound), surgery.reason)
     raise Error(surgery.reason or f"no layer is wider than {round_to} channels")
 
@@ -123,21 +122,8 @@ def _channels(module: nn.Module) -> int:
 
 def _rank(group: Group, module: nn.Module, importance: Scores, round_to: int) -> Ranked | None:
     """Rank a group's channels; None where they have to stay."""
-    unit = 1
-    for member in group.members:
-        if member.role == "other":
-            return None
-        part = None if _is_parameter(module, member) else module.get_submodule(member.path)
-        own = getattr(part, "num_groups", 1) if isinstance(part, nn.GroupNorm) else 1
-        if isinstance(part, nn.modules.conv._ConvNd) and not is_depthwise(part):
-            own = part.groups
-        if own > 1:
-            if not torch.equal(member.channels, torch.arange(member.size)) or not torch.equal(
-                member.channels, member.roots
-            ):
-                return None
-            unit = math.lcm(unit, own)
-    if group.size % unit:
+    unit = unit_of(group, module)
+    if unit is None:
         return None
     try:
         scores = importance(group.graph)
@@ -147,11 +133,6 @@ def _rank(group: Group, module: nn.Module, importance: Scores, round_to: int) ->
         return None
     made = ranked(group, scores, unit, round_to)
     return made if len(made.kept) > 1 else None
-
-
-def _is_parameter(module: nn.Module, member: Any) -> bool:
-    owner, _, name = member.path.rpartition(".")
-    return member.role == "tensor" and name in module.get_submodule(owner)._parameters
 
 
 def width_of(layer: nn.Module) -> int:
@@ -182,7 +163,7 @@ class _Lost:
         return stays.nonzero().flatten()
 
 
-class _Surgery:
+class Surgery:
     """Cuts copies of one network, and remembers why the last one was not fit."""
 
     def __init__(self, network: Network, original: nn.Module, limits: Limits) -> None:
@@ -284,7 +265,7 @@ class _Surgery:
         return tensor
 
 
-def _check_rebuilt(network: Network) -> None:
+def check_rebuilt(network: Network) -> None:
     """Build a network anew from its plain data and compare.
 
     Raises:

@@ -1,0 +1,160 @@
+"""Search for better students to learn distilled knowledge (Gu and Tresp, 2020, arXiv:2001.11612)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import Distiller, Exporter, UsageError, hookimpl, nested, option
+from kdtool_distillers.gated_search import GateSearch, Search, SearchOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool import GateCosts, Network, Run
+
+
+class Gated(SearchOptions):
+    """Search in the teacher for the student that learns it best within a budget, then distil (Gu and Tresp, 2020).
+
+    Every channel is multiplied by a gate g_j >= 0 wherever it is read; in a DenseNet each connection, what one layer
+    reads of another's channels, has gates of its own. Starting from the teacher with all gates at 1, weights w and
+    gates are trained on
+
+        KL_tau(teacher || gated) + lambda_1 ||w||^2 + lambda_2 sum_j alpha_j |g_j|,   alpha_j = F_j / max F,
+
+    where F_j are the MACs that gate j alone saves, counted anew as other gates close (what the budget counts, where
+    that is parameters). Weights move by SGD, gates by accelerated proximal steps: with eta the rate of the gates,
+
+        x_k = max(y_k - eta dKL/dg(y_k) - lambda_2 eta alpha, 0),   y_k = max(x_(k-1) + mu (x_(k-1) - x_(k-2)), 0),
+
+    mu = (k - 2) / (k + 1). The search is over as soon as the budget is met. Then closed channels are removed for good,
+    open gates are folded into the weights they multiply, and the student is distilled with the objective.
+    """
+
+    name: ClassVar[str] = "gated"
+    makes_student: ClassVar[bool] = True
+
+    init: str = option(
+        "inherit", choices=("inherit", "fresh"), help="distil from the weights that were searched, or from fresh ones"
+    )
+    objective: Distiller = nested(
+        "distillers", "kd", help="distiller whose loss is used after the search", temperature=4.0, alpha=0.9
+    )
+    exporter: Exporter = nested("exporters", "onnx", help="exporter that measures the latency")
+
+    @classmethod
+    def check_student(cls, *, named: bool, refined: bool) -> None:
+        """Check that no student is given: it is searched."""
+        if named or refined:
+            raise UsageError(f"--{'student' if named else 'refiner'}: gated searches its student in the teacher")
+
+    def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
+        """Search, remove, distil, and return the student."""
+        from kdtool import GateCosts, gate_channels, settle, with_fresh_weights
+
+        if run.training.precision == "fp16":
+            raise UsageError("--precision fp16: it scales the loss, and so the gates' gradients; use bf16 or fp32")
+        gated = gate_channels(teacher)
+        costs, macs = (
+            GateCosts(gated.module, teacher.architecture.input, count, self.round_to)  # type: ignore[arg-type]
+            for count in (self.count, "macs")
+        )
+        self._check(costs, teacher)
+        found = self._search(run, teacher, gated, costs, macs)
+        removed, kept = self._removed(found, costs)
+        searched = settle(run, removed)  # in a short search the gates move faster than statistics follow
+        ratio = self._latency_ratio(searched, teacher)
+        self._tell(run, found, kept, costs, ratio)
+        run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)
+        run.keep("searched", searched, taught_by="teacher", latency_ratio=ratio)
+        start = searched if self.init == "inherit" else with_fresh_weights(searched, run.training.seed)
+        made = run.fit("distil", start, teacher=teacher, objective=self.objective).network
+        run.keep("student", made, taught_by="teacher", latency_ratio=ratio)
+        return made
+
+    def _check(self, costs: GateCosts, teacher: Network) -> None:
+        from kdtool import check_budget
+
+        flag, budget = self.budget
+        if self.target_latency is None:
+            check_budget(costs, budget, flag, teacher.architecture.spec)
+        elif not getattr(self.exporter, "latency", False):
+            raise UsageError(f"{flag}: needs an exporter that measures it; leave out --no-latency")
+
+    def _search(self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts) -> Network:
+        """Train the network with its gates until the budget is met."""
+        told = Search(**{info.name: getattr(self, info.name) for info in SearchOptions.describe()})
+        measure = partial(self._latency_of_gated, teacher, costs) if self.target_latency is not None else None
+        return run.fit(
+            "search",
+            gated,
+            teacher=teacher,
+            objective=told,
+            guide=GateSearch(told, costs, macs, measure),
+            epochs=self.search_epochs,
+            optimizer="sgd",
+            lr=self.search_lr,
+            schedule="constant",
+            weight_decay=2 * self.weight_penalty,  # the gradient of lambda_1 ||w||^2 is 2 lambda_1 w
+        ).network
+
+    def _latency_of_gated(self, teacher: Network, costs: GateCosts, module: nn.Module) -> float:
+        """Return how long a network takes without the gates that are closed, as a part of its teacher's time."""
+        from kdtool import Network
+
+        small, _ = self._removed(Network(teacher.architecture, module), costs)
+        ratio = self._latency_ratio(small, teacher)
+        assert ratio is not None
+        return ratio
+
+    def _removed(self, found: Network, costs: GateCosts) -> tuple[Network, Tensor]:
+        """Return a gated network without what is closed, and which gates [gates] are kept."""
+        from kdtool import remove_closed
+
+        is_open = found.module.get_parameter("gates").detach() > 0
+        kept = costs.kept(is_open.to(costs.sets.device)).cpu()
+        return remove_closed(found, kept), kept
+
+    def _latency_ratio(self, network: Network, teacher: Network) -> float | None:
+        """Return how long a network takes as a part of its teacher's time; None where it is not to be measured."""
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / f"student{self.exporter.suffix}"
+            latency = self.exporter.export(network, file, metadata={}, teacher=teacher).get("latency")
+        return None if latency is None else float(latency["ratio"])
+
+    def _tell(self, run: Run, found: Network, kept: Tensor, costs: GateCosts, ratio: float | None) -> None:
+        """Note in the history what was found, say so where it is not the budget, and draw the pictures."""
+        from kdtool import draw_gates, draw_search, gate_map
+
+        flag, budget = self.budget
+        whole = 1 if self.target_latency is not None else costs.total
+        size = costs.cpu().of(kept) if self.target_latency is None else ratio or 0.0
+        run.entry["reached"] = {
+            "of": flag.removeprefix("--target-").replace("params", "parameters").replace("macs", "MACs"),
+            "asked": 1 - budget.limit(whole) / whole,
+            "removed": round(1 - size / whole, 4),
+        }
+        if not budget.reached(size, whole):
+            missed = (
+                f"{flag} {budget} was not met in {self.search_epochs} epochs of search; allow more --search-epochs, "
+            )
+            missed += "raise --gate-penalty, or close the smallest gates with --force-target"
+            run.entry["reached"]["missed"] = missed
+            logging.getLogger("kdtool").warning("%s", missed)
+        run.entry["gates"] = gate_map(found.module, kept)  # type: ignore[arg-type]
+        lines = (run.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [row for line in lines if (row := json.loads(line))["phase"] == "search"]
+        run.entry["search"] = [{key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in rows]
+        draw_gates(run.entry["gates"], run.directory / "gates.svg")
+        draw_search(run.entry["search"], run.directory / "search.svg")
+
+
+@hookimpl
+def distillers() -> list[type[Distiller]]:
+    """Bring the method."""
+    return [Gated]

@@ -1,0 +1,36 @@
+"""The accelerated proximal gradient step for penalised gates (Parikh and Boyd, Proximal Algorithms, 2014, 4.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def shrink(z: Tensor, threshold: Tensor | float) -> Tensor:
+    """Return the proximal operator of g -> threshold * |g| over g >= 0: max(z - threshold, 0)."""
+    return (z - threshold).clamp_min(0)
+
+
+def momentum(k: int) -> float:
+    """Return mu_k = (k - 2) / (k + 1), k = 2, 3, ..."""
+    return (k - 2) / (k + 1)
+
+
+def ahead(gates: Tensor, before: Tensor, k: int) -> Tensor:
+    """Return y_(k+1) = max(x_k + mu_(k+1) * (x_k - x_(k-1)), 0) of the gates x_k and those before them.
+
+    That is where the next gradient is taken: x_(k+1) = shrink(y_(k+1) - rate * gradient, threshold), with y_1 = x_0 and
+    k counted from 1.
+    """
+    return (gates + momentum(k + 1) * (gates - before)).clamp_min(0)
+
+
+def closing_threshold(steps: int) -> float:
+    """Return the threshold with which a gate of 1 that nothing holds open closes after so many steps.
+
+    Without a gradient the step's length approaches -threshold * k / 4 (put v_k = -a * k into v_k = mu_k * v_(k-1) -
+    threshold), so that the gate has gone down by threshold * k**2 / 8.
+    """
+    return 8 / max(steps, 1) ** 2
