@@ -37,6 +37,7 @@ class Gated(SearchOptions):
     """
 
     name: ClassVar[str] = "gated"
+    fits: ClassVar[str] = "Fits where MACs, parameters or latency have a budget, and the shape of the student is open."
     makes_student: ClassVar[bool] = True
 
     init: str = option(
