@@ -18,7 +18,7 @@ from loop_overhead import Nowhere
 from torch import nn
 from torch.nn import functional as F
 
-from kdtool import make
+from kdtool import Beside, make
 from kdtool.data import open_data
 from kdtool.engine import Engine
 from kdtool.lesson import Lesson
@@ -26,12 +26,19 @@ from kdtool.reuse import reuse_classifier
 from kdtool.settings import DataOptions, NetworkOptions, Training
 from kdtool.sources import create
 from kdtool.training import Loop, make_optimizer
+from kdtool_distillers.exits import Exits, taps_of
 from kdtool_distillers.fusion import Fusion
+from kdtool_distillers.mutual import Mutual, Together
+from kdtool_distillers.peers import Peers
+from kdtool_distillers.self import Inward
 from kdtool_distillers.simkd import LastMaps
 
 METHODS = (
-    "kd", "dkd", "dist", "logit-std", "fitnets", "at", "reviewkd", "simkd", "rkd", "sp", "cc", "fsp",
+    "kd", "dkd", "dist", "logit-std", "fitnets", "at", "reviewkd", "simkd", "rkd", "sp", "cc", "fsp", "kd+at",
+    "mutual", "self",
 )  # fmt: skip
+# Without a teacher.
+ALONE = ("mutual", "self")
 
 
 def forward(net, images):
@@ -143,8 +150,32 @@ def fsp(s, t, y, extra):
     return F.cross_entropy(s[1], y) + 50 * total
 
 
+def kd_at(s, t, y, extra):
+    return at(s, t, y, extra) + 0.9 * soft(s[1], t[1], 4)
+
+
+def mutual(s, images, y, extra):
+    ours, theirs = s[1], extra(images)
+    hard = F.cross_entropy(ours, y) + F.cross_entropy(theirs, y)
+    return hard + soft(ours, theirs.detach(), 1) + soft(theirs, ours.detach(), 1)
+
+
+def self(s, images, y, extra):
+    last, *found = extra(images, s[0][1:])
+    total, p = 0.9 * F.cross_entropy(s[1], y), (s[1].detach() / 3).softmax(1)
+    for features, logits in zip(found[::2], found[1::2], strict=True):
+        taught = -(p * (logits / 3).log_softmax(1)).sum(1).mean() * 9
+        total = total + 0.9 * F.cross_entropy(logits, y) + 0.1 * taught
+        total = total + 1e-6 * (features - last.detach()).pow(2).sum()
+    return total
+
+
 def beside(method, lesson):
     """What the loop by hand learns beside the student."""
+    if method == "mutual":
+        return copy.deepcopy(lesson.beside.module.members[0])
+    if method == "self":
+        return copy.deepcopy(lesson.beside.module)
     convolutions = [nn.Conv2d(one.student.channels, one.teacher.channels, 1) for one in lesson.pairs]
     if method == "fitnets":
         return convolutions[0]
@@ -154,13 +185,14 @@ def beside(method, lesson):
 
 
 def by_hand(method, lesson, module, teacher, training, batches, held_out):
-    loss, extra = globals()[method.replace("-", "_")], beside(method, lesson)
+    loss, extra = globals()[method.replace("-", "_").replace("+", "_")], beside(method, lesson)
     optimizer = make_optimizer([*module.parameters(), *extra.parameters()], training)
     started = time.process_time()
     module.train()
+    extra.train()
     for images, target in batches:
         with torch.no_grad():
-            taught = forward(teacher, images)
+            taught = images if method in ALONE else forward(teacher, images)
         loss(forward(module, images), taught, target, extra).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -196,15 +228,24 @@ def main():
     engine = Engine(training, 0)
     teacher = create("torchvision:resnet18", options=NetworkOptions(), data=data)
     small = make("refiners", "halve").refine(teacher)
-    batches = [(images, target) for _, images, target in data.train.batches(told.batch_size, view=0)]
+    # As in kdtool's loop, batch-norm has no batch of one image.
+    drawn = data.train.batches(told.batch_size, view=0)
+    batches = [(images, target) for _, images, target in drawn if len(target) > 1]
     held_out = [images for _, images, _ in data.val.batches(256)]
     print(f"{'method':10} {'loop / by hand':>14}   range            seconds a step by hand")
     for method in told.methods:
-        student, objective = small, make("distillers", method) if method != "simkd" else None
+        student, others = small, None
+        objective = make("distillers", method) if method not in ("simkd", *ALONE) else None
         if method == "simkd":
             student, pair = reuse_classifier(small, teacher, factor=2, seed=0)
             objective = LastMaps(taps=(f"{pair.student.path}={pair.teacher.path}",))
-        lesson = Lesson("bench", student, teacher, objective, None, training)
+        if method == "mutual":
+            objective, others = Together(objective=Mutual().objective), Beside(Peers([copy.deepcopy(small.module)]))
+        if method == "self":
+            taps = taps_of(student, None)
+            objective, others = Inward(), Beside(Exits(taps, student.architecture.classes), tuple(taps))
+        taught_by = None if method in ALONE else teacher
+        lesson = Lesson("bench", student, taught_by, objective, None, training, others)
         ratios, steps = [], []
         for _ in range(told.rounds):
             ours = looped(lesson, copy.deepcopy(student.module), training, data, engine)

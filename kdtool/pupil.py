@@ -51,6 +51,7 @@ class Pupil:
         self.adapters = Each() if adapters is None else adapters
         self.learns = None if learns is None else set(learns)
         self.beside = Beside(_Nothing()) if beside is None else beside
+        self.alone = segment is None and not self.pairs and beside is None
 
     def place(self, engine: Engine) -> None:
         """Move everything to the engine's device."""
@@ -104,6 +105,8 @@ class Pupil:
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return the output, the adapted outputs of the watched layers, and what `Beside` makes."""
+        if self.alone:
+            return self.module(inputs), [], []
         watched = [*(pair.student for pair in self.pairs), *self.beside.taps]
         output, maps = (self.segment or Segment()).run(self.module, inputs, watched)
         adapted = self.adapters([pair.of_student(maps[pair.student.path]) for pair in self.pairs])
@@ -112,7 +115,8 @@ class Pupil:
 
     def answer(self, inputs: Tensor) -> Tensor:
         """Return the student's output alone."""
-        return (self.segment or Segment()).run(self.module, inputs)[0]
+        output: Tensor = self.module(inputs) if self.segment is None else self.segment.run(self.module, inputs)[0]
+        return output
 
     def compare(self, maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return the pairs of maps that a loss compares, in float32."""

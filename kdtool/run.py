@@ -30,9 +30,10 @@ from kdtool.phase import Phase
 from kdtool.plugins import manager
 from kdtool.progress import say
 from kdtool.pupil import Beside
-from kdtool.refining import anew, refined
+from kdtool.refining import refined
 from kdtool.seeds import derive
 from kdtool.settings import Training
+from kdtool.structure.fresh import anew
 from kdtool.structure.segment import Part
 from kdtool.structure.size import measure
 from kdtool.training import Loop, LossNotFiniteError

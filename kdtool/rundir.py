@@ -74,7 +74,8 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
             try:
                 yield directory
             except BaseException:
-                if not (path / "phases").exists():  # nothing was begun: leave nothing behind
+                begun = (path / "phases").rglob("*")
+                if not any(found.is_file() for found in begun):  # nothing was begun: leave nothing behind
                     shutil.rmtree(path)
                 raise
     except filelock.Timeout as error:

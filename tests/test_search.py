@@ -1,6 +1,7 @@
 """Options chosen by validation: what is tried, in which rounds, and what it cost."""
 
 import pytest
+import torch
 
 import kdtool
 from kdtool.checkpoint import read
@@ -123,3 +124,36 @@ def test_nothing_to_choose_by(teacher_path, tmp_path):
             teacher_path, student="kdtool:lenet-5", search="temperature=1,2", epochs=0, output=tmp_path / "s.pt"
         )
     assert not (tmp_path / "s.run").exists()
+
+
+def test_a_search_that_cannot_begin_leaves_nothing(teacher_path, tmp_path):
+    with pytest.raises(kdtool.Error, match="has no stages"):
+        kdtool.distill(
+            teacher_path, "at", student="kdtool:lenet-300-100", search="weight=1,2", output=tmp_path / "s.pt"
+        )
+    assert not (tmp_path / "s.run").exists()
+
+
+def test_a_search_that_was_cut_goes_on_bit_for_bit(teacher_path, tmp_path, monkeypatch):
+    from kdtool.run import Run
+
+    told = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", "epochs": 4, "lr": 3e-3}
+    whole = kdtool.distill(teacher_path, output=tmp_path / "whole.pt", **told)
+    logged, log = [], Run.log
+
+    def killing(self, row):
+        logged.append(row)
+        if len(logged) == 4:  # the second epoch of the second setting
+            raise KeyboardInterrupt
+        log(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", killing)
+        with pytest.raises(KeyboardInterrupt):
+            kdtool.distill(teacher_path, output=tmp_path / "cut.pt", **told)
+    cut = kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **told)
+    assert all(torch.equal(tensor, cut.module.state_dict()[name]) for name, tensor in whole.module.state_dict().items())
+    found = [one.history[-1]["search"] for one in (whole, cut)]
+    assert {**found[0], "seconds": 0} == {**found[1], "seconds": 0}
+    with pytest.raises(kdtool.UsageError, match="search.asked was"):
+        kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **{**told, "search": "temperature=1,2"})

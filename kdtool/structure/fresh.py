@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from torch import Tensor, nn
 
+from kdtool.architecture import Network, skeleton
 from kdtool.structure.flow import MIXING
+
+
+def anew(network: Network) -> Network:
+    """Return a network of the same structure whose weights are drawn under the current random state."""
+    module = copy.deepcopy(network.module)
+    fill(module, skeleton(network.architecture))
+    return Network(network.architecture, module)
 
 
 def fill(module: nn.Module, base: nn.Module) -> None:

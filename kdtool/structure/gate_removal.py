@@ -6,18 +6,16 @@ nobody reads any more go from their producers, with all that goes with them, thr
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
-from kdtool.architecture import Network, capture, skeleton
+from kdtool.architecture import Network, capture
 from kdtool.errors import Error
 from kdtool.seeds import derive
 from kdtool.structure.choice import Ranked
 from kdtool.structure.connections import select_connections
 from kdtool.structure.dependencies import Group, groups
-from kdtool.structure.fresh import fill
+from kdtool.structure.fresh import anew
 from kdtool.structure.gates import FREE, Gated
 from kdtool.structure.graph import Limits
 from kdtool.structure.removal import check_rebuilt
@@ -97,7 +95,4 @@ def with_fresh_weights(network: Network, seed: int) -> Network:
     """Return the same structure with weights drawn anew, as the base network's designers start them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "fresh"))
-        base = skeleton(network.architecture)
-    module = copy.deepcopy(network.module)
-    fill(module, base)
-    return Network(network.architecture, module)
+        return anew(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, UsageError, hookimpl, option
+from kdtool import Distiller, UsageError, hookimpl, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +19,10 @@ class Stagewise(Distiller):
     With f_s and g_s the maps that student and teacher make at the end of stage s = 1 .. n, stage s is trained on
     mean((f_s - g_s)^2) over batch, channels and positions, while all stages before it stay as they are, statistics of
     batch-norm included; the epoch that validates best by that loss is carried into the next stage. Then the head, all
-    that follows stage n, is trained on the cross-entropy against the labels, and the epoch with the best validation
-    accuracy is the result. Each of the n + 1 phases takes ``--epochs``. Where maps differ in shape, a 1x1 convolution
-    (and interpolation) is learnt with the stage and thrown away; with equal shapes there is none, as in the paper.
+    that follows stage n, is trained on the cross-entropy against the labels (or on an objective), and the epoch with
+    the best validation accuracy is the result. Each of the n + 1 phases takes ``--epochs``. Where maps differ in shape,
+    a 1x1 convolution (and interpolation) is learnt with the stage and thrown away; with equal shapes there is none, as
+    in the paper.
 
     What a frozen stage and the teacher make of each image is computed once and kept in the run, so that an epoch costs
     the stage that learns. The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs a stage.
@@ -35,12 +36,19 @@ class Stagewise(Distiller):
         None, help="layers at the end of each stage, STUDENT=TEACHER or one name for both; unset: they are found"
     )
 
+    objective: Distiller | None = nested(
+        "distillers", help="distiller whose loss of logits trains the head; unset: the labels alone, as in the paper"
+    )
+
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the stages, then the head, and return the student."""
         from kdtool import parts_of
+        from kdtool_distillers.only_logits import need_logits
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
+        if self.objective is not None:
+            need_logits(f"the head of {self.name}", self.objective, student, teacher)
         pairs = paired(student, teacher, self.taps)
         *stages, head = parts_of(student, [pair.student for pair in pairs])
         for number, (pair, stage) in enumerate(zip(pairs, stages, strict=True), start=1):
@@ -48,7 +56,7 @@ class Stagewise(Distiller):
                 raise UsageError(f"--taps: nothing learns between {pair.student.path} and the tap before it")
             objective = Mimic(taps=(f"{pair.student.path}={pair.teacher.path}",))
             student = run.fit(f"stage {number}", student, teacher=teacher, objective=objective, part=stage).network
-        return run.fit("head", student, part=head).network
+        return run.fit("head", student, teacher=teacher, objective=self.objective, part=head).network
 
 
 class Mimic(Distiller):

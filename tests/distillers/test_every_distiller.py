@@ -17,7 +17,11 @@ from kdtool.sources import create
 SIZE = 32
 NETWORKS = {"cnn": "timm:test_resnet", "vit": "timm:test_vit"}
 # Fewer phases than by default, where there are many.
-OPTIONS = {"ikd": {"iters": 2}, "born-again": {"generations": 2}}
+OPTIONS = {
+    "ikd": {"iters": 2},
+    "born-again": {"generations": 2},
+    "gated": {"target_macs": "0.5x", "round_to": 2, "search_epochs": 2, "force_target": True},
+}
 # What cannot be done with a network, and is refused before anything is trained.
 REFUSED = {("simkd", "vit"): "no maps that can be projected"}
 

@@ -128,3 +128,17 @@ def test_taps_that_do_not_fit(teacher, tmp_path, taps, message):
     with pytest.raises(Error, match=message):
         distil(teacher, tmp_path / "s.pt", student="kdtool:lenet-5", taps=taps)
     assert not (tmp_path / "s.pt").exists()
+
+
+def test_the_head_may_be_taught_too(teacher, tmp_path):
+    student = {"refiner": {"name": "depth", "keep": (1, 1, 1)}}
+    plain = distil(teacher, tmp_path / "plain.pt", **student)
+    taught = distil(teacher, tmp_path / "taught.pt", objective={"name": "kd", "alpha": 1.0}, **student)
+    differ = [
+        name
+        for name, tensor in plain.module.state_dict().items()
+        if not torch.equal(tensor, taught.module.state_dict()[name])
+    ]
+    assert set(differ) == {"fc.weight", "fc.bias"}
+    with pytest.raises(kdtool.UsageError, match="--objective at: looks at layers, and the head of stagewise"):
+        distil(teacher, tmp_path / "at.pt", objective="at", **student)
