@@ -17,7 +17,8 @@ from kdtool.feed import Feed
 from kdtool.pupil import Pupil
 from kdtool.settings import DataOptions, NetworkOptions, Training
 from kdtool.sources import create
-from kdtool.training import Loop, Step, make_optimizer
+from kdtool.step import Step
+from kdtool.training import Loop, make_optimizer
 
 ROUNDS = 9
 # One thread: what threads wait for each other on a busy machine would drown the difference.

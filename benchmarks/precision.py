@@ -14,8 +14,9 @@ from kdtool.data import open_data
 from kdtool.engine import BF16_PAYS_FROM_MACS, Engine
 from kdtool.settings import DataOptions, NetworkOptions, Training
 from kdtool.sources import create
+from kdtool.step import Step
 from kdtool.structure.size import measure
-from kdtool.training import Loop, Step
+from kdtool.training import Loop
 
 SEEDS = 3
 

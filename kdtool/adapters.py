@@ -25,6 +25,8 @@ class Pair:
     student: Tap
     teacher: Tap
     as_map: bool = False
+    owner: str = ""
+    """Whose pair it is, where several losses are summed."""
 
     @property
     def alike(self) -> bool:
@@ -116,6 +118,24 @@ class Each(nn.ModuleList):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return the maps, each after its layer."""
         return [layer(one) for layer, one in zip(self, maps, strict=True)]
+
+
+class Parts(nn.ModuleList):
+    """Some adapters, each for so many of the maps."""
+
+    def __init__(self, parts: Iterable[tuple[int, nn.Module]]) -> None:
+        """Take how many maps each adapter is given, and the adapter."""
+        counts, adapters = zip(*parts, strict=True)
+        super().__init__(adapters)
+        self.counts: tuple[int, ...] = counts
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the maps, each after its adapter."""
+        found, begin = [], 0
+        for adapters, count in zip(self, self.counts, strict=True):
+            found += adapters(maps[begin : begin + count])
+            begin += count
+        return found
 
 
 def adapter(pair: Pair) -> nn.Module:

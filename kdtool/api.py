@@ -5,32 +5,43 @@ Each takes a checkpoint (a path or one in memory), writes one, and returns it.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtool import history
-from kdtool.architecture import Network
-from kdtool.checkpoint import Checkpoint, read, write
+from kdtool.checkpoint import Checkpoint
 from kdtool.comparison import compare
-from kdtool.data import Data, open_data
+from kdtool.data import open_data
 from kdtool.errors import UsageError
 from kdtool.exporting import export
-from kdtool.files import beside, check_output, slug
-from kdtool.inputs import as_pretrained, data_for, load, student_for
+from kdtool.files import slug
+from kdtool.halving import choose
+from kdtool.inputs import as_pretrained, data_for, load, load_teachers, student_for
 from kdtool.inspection import evaluate, inspect
-from kdtool.methods import Method, make
+from kdtool.methods import make
 from kdtool.plugins import method_class
+from kdtool.producing import early_weights, entry_of, finish, finish_untrained, named_after, running, target_of
 from kdtool.refining import refined
-from kdtool.run import Run, timed
-from kdtool.rundir import directory_of, run_directory
-from kdtool.settings import DataOptions, NetworkOptions, StudentOptions, Training, split
+from kdtool.reporting import report
+from kdtool.run import timed
+from kdtool.settings import DataOptions, EarlyOptions, NetworkOptions, SearchOptions, StudentOptions, Training, split
 from kdtool.sources import create, parse
-from kdtool.structure.size import measure
 from kdtool.study import run_study
 
-__all__ = ["compare", "distill", "evaluate", "export", "inspect", "load", "prune", "refine", "run_study", "teacher"]
+__all__ = [
+    "compare",
+    "distill",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "prune",
+    "refine",
+    "report",
+    "run_study",
+    "teacher",
+]
 
 
 def teacher(
@@ -45,21 +56,25 @@ def teacher(
 ) -> Checkpoint:
     """Build ``SOURCE:NAME`` and, where data is given, train it on the labels.
 
-    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training` and of the source itself.
+    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions` and of the source itself.
 
     Raises:
         Error: the network cannot be had, the weights do not fit, or the training fails.
     """
     source, network_name = parse(name)
-    groups = split(options, NetworkOptions, DataOptions, Training, type(source))
-    shape, training = NetworkOptions(**groups[0]), Training(**groups[2])
-    target = _target(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
+    groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions)
+    shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
+    if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
+        raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
+    target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
     data = None
+    if groups[1].get("unlabelled") is not None:
+        raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
     if groups[1].get("data") is not None:
         told = DataOptions(**groups[1])
         data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
-    elif groups[1] or groups[2].keys() - {"seed"}:
-        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"})]))
+    elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
+        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
         raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
     weights_file = Path(weights) if weights is not None else None
     network = create(
@@ -78,15 +93,16 @@ def teacher(
         inputs={}, output=target,
     )  # fmt: skip
     entry["architecture"] = network.architecture.as_data()
+    entry["keep"] = keep.as_data()
     entry["trained_elsewhere"] = pretrained or weights is not None
     if data is None:
-        return _write(Checkpoint(network), target, entry)
-    with _run(target, entry, data, training, None, force=force, resume=resume) as run:
+        return finish_untrained(Checkpoint(network), target, entry)
+    with running(target, entry, data, training, None, force=force, resume=resume) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
-            fit = run.fit("teacher", network)
-        return _finish(run, fit.network, target)
+            fit = run.fit("teacher", network, keep_epoch=keep.keep_epoch)
+        return finish(run, fit.network, target, early_weights(keep, network, fit))
 
 
 def refine(
@@ -105,15 +121,15 @@ def refine(
     """
     parent = load(checkpoint)
     refiner = make("refiners", method, **options)
-    target = _target(output, _named_after(parent, method), force=force)
-    entry = _entry("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
+    target = target_of(output, named_after(parent, method), force=force)
+    entry = entry_of("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
     with timed(entry):
         network = refined(refiner, parent.network, seed)
-    return _write(Checkpoint(network, parent.data, [], parent.history), target, entry)
+    return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry)
 
 
 def distill(
-    teacher: str | Path | Checkpoint,
+    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
     method: str = "kd",
     *,
     student: str | Path | Checkpoint | None = None,
@@ -124,32 +140,48 @@ def distill(
 ) -> Checkpoint:
     """Teach a student, and return it.
 
+    ``teacher`` is a checkpoint, or several for methods that learn from several; what is not said of the student and the
+    data is as with the first.
     ``student`` is ``SOURCE:NAME`` or a checkpoint to go on from; ``options`` are those of the method, `StudentOptions`,
-    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers) and
-    `Training`.
+    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers),
+    `Training`, and `SearchOptions`: ``search="temperature=1,2,4,8"`` chooses by validation in short trainings.
 
     Raises:
         Error: student and teacher do not go together, or the training fails.
     """
-    parent = load(teacher)
     cls = method_class("distillers", method)
-    own, who, stem, about, told = split(options, cls, StudentOptions, NetworkOptions, DataOptions, Training)
+    teachers = load_teachers(teacher, cls)
+    parent = teachers[0]
+    groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions)
+    own, who, stem, about, told, more = split(options, *groups)
     if stem.keys() - {"stem"}:
         raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
-    distiller, training = cls(**own), Training(**told)
-    target = _target(output, _named_after(parent, method), force=force, resume=resume)
+    distiller, training, search = cls(**own), Training(**told), SearchOptions(**more).search
+    settings = {} if search is None else {name: cls(**one) for name, one in search.settings(cls, own).items()}
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
     data = data_for(parent, about)
     pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
-    inputs = {"student": origin} if origin else {}
+    inputs = {f"teacher {number}": one for number, one in enumerate(teachers[1:], start=2)}
+    inputs |= {"student": origin} if origin else {}
     given = {"student": origin.path if origin else student, **options}
-    entry = _entry("distill", method, parent, given, target, distiller, training, data, inputs)
-    with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
+    entry = entry_of("distill", method, parent, given, target, distiller, training, data, inputs)
+    if search is not None:
+        entry["search"] = {"asked": str(search)}
+    # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
+    masked = origin.masked if origin else student is None and parent.masked
+    with running(
+        target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=masked
+    ) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
+            if settings:
+                distiller, found = choose(run, settings, parent.network, pupil)
+                entry["options"] = distiller.as_data()
+                entry["search"] |= found
             network = distiller.distill(run, parent.network, pupil)
-        return _finish(run, network, target)
+        return finish(run, network, target)
 
 
 def prune(
@@ -170,86 +202,12 @@ def prune(
     cls = method_class("pruners", method)
     own, about, told = split(options, cls, DataOptions, Training)
     pruner, training = cls(**own), Training(**told)
-    target = _target(output, _named_after(parent, method), force=force, resume=resume)
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
-    entry = _entry("prune", method, parent, options, target, pruner, training, data)
-    with _run(target, entry, data, training, parent, force=force, resume=resume) as run:
+    entry = entry_of("prune", method, parent, options, target, pruner, training, data)
+    with running(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
         if isinstance(run, Checkpoint):
             return run
         with timed(entry):
             network = pruner.prune(run, parent.network, parent.network)
-        return _finish(run, network, target)
-
-
-def _target(output: str | Path | None, default: Path, *, force: bool, resume: bool = False) -> Path:
-    target = Path(output) if output is not None else default
-    if target.suffix != ".pt":
-        raise UsageError(f"-o {target}: a checkpoint's name ends in .pt")
-    if not (resume and directory_of(target).exists()):
-        check_output(target, force=force)
-    return target
-
-
-def _named_after(parent: Checkpoint, method: str) -> Path:
-    return beside(parent.path or Path(f"{slug(parent.architecture.name)}.pt"), f"-{method}.pt")
-
-
-def _entry(
-    command: str,
-    method: str,
-    parent: Checkpoint,
-    given: dict[str, Any],
-    target: Path,
-    options: Method,
-    training: Training | None = None,
-    data: Data | None = None,
-    inputs: dict[str, Checkpoint] | None = None,
-) -> dict[str, Any]:
-    settings = {
-        "options": options.as_data(),
-        "training": training.as_data() if training and data else {},
-        "data": data.spec.as_data() if data else {},
-    }
-    path = str(parent.path) if parent.path else "CHECKPOINT"
-    return history.entry(
-        command, [path], {"method": method, **given}, method=method, settings=settings,
-        inputs={"checkpoint": parent, **(inputs or {})}, output=target,
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _run(
-    target: Path,
-    entry: dict[str, Any],
-    data: Data | None,
-    training: Training,
-    parent: Checkpoint | None,
-    *,
-    force: bool,
-    resume: bool,
-) -> Iterator[Run | Checkpoint]:
-    """Yield the run, or the checkpoint that it made where it is resumed and was finished."""
-    told: dict[str, Any] = {
-        key: entry[key] for key in ("command", "method", "options", "training", "data") if key in entry
-    }
-    told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
-    with run_directory(target, told, force=force, resume=resume) as directory:
-        if directory.finished and target.exists():
-            yield read(target)
-            return
-        yield Run(directory.path, data=data, training=training, parent=parent, entry=entry)
-        if target.exists():
-            directory.finish()
-
-
-def _finish(run: Run, network: Network, target: Path) -> Checkpoint:
-    checkpoint = run.checkpoint(network, run.scores(network))
-    write(target, checkpoint)
-    return checkpoint
-
-
-def _write(checkpoint: Checkpoint, target: Path, entry: dict[str, Any]) -> Checkpoint:
-    entry["size"] = measure(checkpoint.network)
-    checkpoint.history = [*checkpoint.history, entry]
-    write(target, checkpoint)
-    return checkpoint
+        return finish(run, network, target)

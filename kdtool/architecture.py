@@ -68,6 +68,11 @@ class Architecture:
         """The number of classes."""
         return int(self.options["classes"])
 
+    @property
+    def is_edited(self) -> bool:
+        """Whether edits are recorded."""
+        return bool(self.dropped or self.attributes or self.buffers or self.selects or self.projectors)
+
     def as_data(self) -> dict[str, Any]:
         """Return plain containers and tensors."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -196,7 +201,7 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
     with torch.random.fork_rng(devices=[]), Unset():
         module = skeleton(architecture)
     try:
-        fit_shapes(module, weights)
+        resized = fit_shapes(module, weights)
         set_attributes(module, architecture.attributes)
         set_buffers(module, architecture.buffers)
     except Error as error:
@@ -206,7 +211,31 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise Error(f"{architecture.spec}: the weights do not fit the network: {reason[:300]}") from error
-    return module.eval()
+    module.eval()
+    if resized or architecture.is_edited:
+        _hold(architecture, module)
+    return module
+
+
+def _hold(architecture: Architecture, module: nn.Module) -> None:
+    """Run one image of zeros through an edited network.
+
+    Raises:
+        Error: it does not run, so the edits, or the shapes of the weights, do not fit each other.
+    """
+    from kdtool.structure.trial import FAILURES, first_line  # which imports this module
+
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(1, *architecture.input))
+        if tuple(output.shape) == (1, architecture.classes):
+            return
+        reason = f"its output is {list(output.shape)}"
+    except FAILURES as error:
+        reason = first_line(error)
+    raise Error(
+        f"{architecture.spec}: the recorded edits and the weights do not fit each other: it does not run ({reason})"
+    )
 
 
 def capture(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,17 @@ from kdtool.progress import say
 
 # Pages that were touched count as this process's memory until they are given back.
 GIVE_BACK_BYTES = 64 << 20
+# So much of the disk stays free for what else is written there, the run's own state first of all.
+LEFT_FREE_BYTES = 1 << 30
 DTYPES: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float16: np.float16}
 
 
 class Cache:
     """A directory of cached arrays that takes no more than ``limit`` bytes."""
 
-    def __init__(self, directory: Path, limit: int) -> None:
-        """Keep arrays in ``directory``, which need not exist yet."""
-        self.directory, self.limit = directory, limit
+    def __init__(self, directory: Path, limit: int, tell: Callable[[str], None] = say) -> None:
+        """Keep arrays in ``directory``, which need not exist yet; ``tell`` is given the line about a full disk."""
+        self.directory, self.limit, self.tell = directory, limit, tell
         self._used: set[Path] = set()
 
     def ready(self, name: str) -> bool:
@@ -46,16 +50,15 @@ class Cache:
         size = int(np.prod(shape)) * kind.itemsize
         path = self._path(name)
         partial = path.with_suffix(".part")
-        if not self._room(size, partial):
-            return None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            if not self._room(size, partial):
+                return None
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=kind, shape=shape)
             _allocate(partial)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            say(f"{self.directory}: no room for a cache ({error.strerror}); the networks run in every step instead")
-            self.limit = 0
+            self._full(error.strerror or str(error))
             return None
         self._used.add(path)
         return CachedArray(path, array, filling=True)
@@ -65,17 +68,25 @@ class Cache:
 
     def _room(self, size: int, partial: Path) -> bool:
         partial.unlink(missing_ok=True)
-        if size > self.limit or not self.directory.is_dir():
-            return size <= self.limit
+        if size > self.limit:
+            return False
         files = [path for path in self.directory.iterdir() if path.is_file()]
         taken = sum(path.stat().st_size for path in files)
+        on_disk = taken + shutil.disk_usage(self.directory).free - LEFT_FREE_BYTES
+        limit = min(self.limit, on_disk)
         idle = [path for path in files if path.with_suffix(".npy") not in self._used]
         for path in sorted(idle, key=lambda path: path.stat().st_mtime):
-            if taken + size <= self.limit:
+            if taken + size <= limit:
                 break
             taken -= path.stat().st_size
             path.unlink()
-        return taken + size <= self.limit
+        if taken + size > on_disk:
+            self._full(f"{LEFT_FREE_BYTES >> 30} GB of the disk stay free")
+        return taken + size <= limit
+
+    def _full(self, reason: str) -> None:
+        self.tell(f"{self.directory}: no room for a cache ({reason}); the networks run in every step instead")
+        self.limit = 0
 
 
 def _allocate(path: Path) -> None:

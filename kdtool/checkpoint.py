@@ -14,12 +14,21 @@ from torch import Tensor, nn
 from kdtool.architecture import Architecture, Network, build
 from kdtool.data import DataSpec
 from kdtool.errors import Error
-from kdtool.files import atomic
+from kdtool.torchfile import write_tensors
 from kdtool.weights import safe_load
 
 FORMAT = "kdtool"
 VERSION = 1
 KEYS = {"format", "version", "architecture", "weights", "data", "metrics", "history"}
+OPTIONAL = {"early"}
+
+
+@dataclass
+class Early:
+    """The weights that a network had after so many epochs of its training; 0 are those it began with."""
+
+    epoch: int
+    weights: dict[str, Tensor]
 
 
 @dataclass
@@ -27,7 +36,7 @@ class Checkpoint:
     """A network with what it was trained on, how well it does, and how it was made.
 
     ``metrics`` is a list of ``{split, accuracy, error, loss, images}``, ``history`` one entry for each command
-    since the teacher was built (see `kdtool.history`).
+    since the teacher was built (see `kdtool.history`), ``early`` earlier weights, where they were to be kept.
     """
 
     network: Network
@@ -35,6 +44,12 @@ class Checkpoint:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     path: Path | None = None
+    early: Early | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether it was pruned by masks, so that its zeros stay zero (see `Run.keep_zeros`)."""
+        return any(entry.get("masked") for entry in self.history)
 
     @property
     def module(self) -> nn.Module:
@@ -65,9 +80,14 @@ class Checkpoint:
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict on the CPU, contiguous, each tensor a storage of its own."""
+    return copied(module.state_dict())
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights on the CPU, contiguous, each tensor a storage of its own."""
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in module.state_dict().items()
+        for name, tensor in weights.items()
     }
 
 
@@ -97,8 +117,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": checkpoint.metrics,
         "history": checkpoint.history,
     }
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    if checkpoint.early is not None:
+        content["early"] = {"epoch": checkpoint.early.epoch, "weights": copied(checkpoint.early.weights)}
+    write_tensors(path, content)
     checkpoint.path = path
     from kdtool.plugins import manager
 
@@ -118,8 +139,8 @@ def read(path: str | Path) -> Checkpoint:
     version = content.get("version")
     if version != VERSION:
         raise Error(f"{path}: checkpoint of version {version}, this kdtool reads {VERSION}; update kdtool")
-    if set(content) != KEYS:
-        odd = sorted(str(key) for key in set(content) ^ KEYS)
+    if set(content) - OPTIONAL != KEYS:
+        odd = sorted(str(key) for key in (set(content) - OPTIONAL) ^ KEYS)
         raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
     try:
         architecture = Architecture.from_data(content["architecture"])
@@ -129,9 +150,10 @@ def read(path: str | Path) -> Checkpoint:
         history = _checked_entries(content["history"], "history", {"command"})
         _check_pair(architecture, data)
         module = build(architecture, weights)
+        early = _checked_early(content["early"], weights) if "early" in content else None
     except Error as error:
         raise type(error)(f"{path}: {error}") from error
-    return Checkpoint(Network(architecture, module), data, metrics, history, path)
+    return Checkpoint(Network(architecture, module), data, metrics, history, path, early)
 
 
 _WAY_OUT = "Import it: kdtool teacher timm:NAME --weights {}"
@@ -161,6 +183,16 @@ def _checked_weights(weights: Any) -> dict[str, Tensor]:
     ):
         raise Error("damaged checkpoint: the weights are no tensors by name")
     return weights
+
+
+def _checked_early(early: Any, weights: Mapping[str, Tensor]) -> Early:
+    known = isinstance(early, dict) and set(early) == {"epoch", "weights"} and isinstance(early["epoch"], int)
+    if not known or early["epoch"] < 0:
+        raise Error("damaged checkpoint: the early weights are none")
+    found = _checked_weights(early["weights"])
+    if {name: one.shape for name, one in found.items()} != {name: one.shape for name, one in weights.items()}:
+        raise Error("damaged checkpoint: the early weights are those of another network")
+    return Early(early["epoch"], found)
 
 
 def _checked_entries(entries: Any, name: str, needed: set[str]) -> list[dict[str, Any]]:

@@ -16,12 +16,13 @@ from torch import Tensor
 from kdtool.data_spec import DataSpec
 from kdtool.errors import Error, UsageError
 from kdtool.image_files import SMALL
-from kdtool.images import Images, fits_in_memory, images_of
+from kdtool.images import Images, JoinedImages, fits_in_memory, images_of
 from kdtool.methods import Dataset, make
 from kdtool.pixels import check_channels, normalised, statistics, statistics_for
 from kdtool.raw_data import RawData, RawSplit
 from kdtool.seeds import derive
 from kdtool.settings import DataOptions
+from kdtool.step import UNLABELLED
 
 __all__ = ["Data", "DataOptions", "DataSpec", "RawData", "RawSplit", "Split", "open_data", "open_spec"]
 
@@ -70,10 +71,23 @@ class Split:
                 images = images.contiguous(memory_format=torch.channels_last)
             yield chunk, images, self.labels[chunk].to(device)
 
+    @property
+    def unlabelled(self) -> int:
+        """How many images have no label; they stand behind those that have."""
+        return len(self._images.second) if isinstance(self._images, JoinedImages) else 0
+
+    def labelled(self) -> Split:
+        """Return the images that have a label."""
+        if not isinstance(self._images, JoinedImages):
+            return self
+        first = self._images.first
+        return Split(self.name, first, self.labels[: len(first)], self.spec)
+
     def prepare(self) -> None:
         """Read images that live in memory now, with a bar of their own, and not when the first batch is asked for."""
-        for _ in self.batches(1, order=torch.zeros(1, dtype=torch.int64)):
-            pass
+        for place in {0, len(self) - 1}:  # the last may be of another source than the first
+            for _ in self.batches(1, order=torch.tensor([place])):
+                pass
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std of every channel of the plain images, in 0..1; of a sample where they are large."""
@@ -96,6 +110,8 @@ class Data:
     train: Split
     val: Split
     test: Split | None
+    unlabelled: str | None = None
+    """What is typed after ``--unlabelled``, with the images of the train split that have no label."""
 
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``val`` or ``test``.
@@ -114,7 +130,7 @@ class Data:
         """Return the same images under another mean and std (one number a channel, for images in 0..1)."""
         spec = dataclasses.replace(self.spec, mean=mean, std=std)
         test = None if self.test is None else self.test.under(spec)
-        return Data(spec, self.train.under(spec), self.val.under(spec), test)
+        return Data(spec, self.train.under(spec), self.val.under(spec), test, self.unlabelled)
 
 
 def open_data(options: DataOptions, *, image_size: int | None = None, in_channels: int | None = None) -> Data:
@@ -149,14 +165,14 @@ def open_data(options: DataOptions, *, image_size: int | None = None, in_channel
         mean=mean,
         std=std,
     )
-    data = _open(raw, spec)
+    data = _open(raw, spec, _unlabelled(options.unlabelled, root))
     if options.mean is not None or options.std is not None:
         return data.normalised(options.mean or mean, options.std or std)
-    return data if raw.mean is not None else data.normalised(*data.train.statistics())
+    return data if raw.mean is not None else data.normalised(*data.train.labelled().statistics())
 
 
-def open_spec(spec: DataSpec, data_dir: str | Path | None = None) -> Data:
-    """Open the data set that a checkpoint remembers.
+def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: str | None = None) -> Data:
+    """Open the data set that a checkpoint remembers, with the images of another that need no labels.
 
     It is looked for in ``data_dir``, else in the directory that is remembered, else in that of KDTOOL_DATA.
 
@@ -173,7 +189,19 @@ def open_spec(spec: DataSpec, data_dir: str | Path | None = None) -> Data:
             f"{spec.name}: its classes ({_few(raw.classes)}) are not those of the checkpoint ({_few(spec.classes)})"
             "; name the right data set with --data or --data-dir"
         )
-    return _open(raw, dataclasses.replace(spec, directory=_absolute(root) or spec.directory))
+    more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
+    return _open(raw, dataclasses.replace(spec, directory=_absolute(root) or spec.directory), more)
+
+
+def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | None:
+    """Return images to be learnt from without labels, and what they are called."""
+    if name is None:
+        return None
+    kind, _, argument = name.partition(":")
+    dataset: Dataset = make("datasets", kind)
+    with _named(f"--unlabelled {kind}"):
+        images = dataset.images(argument, None if root is None else root.expanduser())
+        return name, RawSplit(images, torch.full((len(images),), UNLABELLED))
 
 
 def _from_environment() -> Path | None:
@@ -205,8 +233,8 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (f", ... {len(names)} in all" if len(names) > 4 else "")
 
 
-def _open(raw: RawData, spec: DataSpec) -> Data:
-    """Split a data set and prepare its images as ``spec`` says.
+def _open(raw: RawData, spec: DataSpec, unlabelled: tuple[str, RawSplit] | None = None) -> Data:
+    """Split a data set and prepare its images as ``spec`` says; the train split ends in the unlabelled images.
 
     Validation is split off before the subset is taken, so that every subset is validated on the same images.
     """
@@ -216,24 +244,24 @@ def _open(raw: RawData, spec: DataSpec) -> Data:
             train, val = train.hold_out(spec.validation, derive("validation", spec.split_seed))
     train = train.take(spec.subset, derive("subset", spec.split_seed))
     parts = {"train": train, "val": val} | ({} if raw.test is None else {"test": raw.test})
+    more = {} if unlabelled is None else {"unlabelled": unlabelled[1]}
     # All splits are prepared alike, and so do not depend on the subset.
     size, channels = spec.image_size, spec.in_channels
-    in_memory = fits_in_memory(sum(len(part) for part in parts.values()), channels, size)
-    splits = {
-        name: Split(
-            name,
-            images_of(
-                part,
-                raw,
-                size=size,
-                channels=channels,
-                in_memory=in_memory,
-                augment=spec.augment == "standard" and name == "train",
-                seed=spec.split_seed,
-            ),
-            part.labels,
-            spec,
+    in_memory = fits_in_memory(sum(len(part) for part in (*parts.values(), *more.values())), channels, size)
+    images = {
+        name: images_of(
+            part,
+            raw,
+            size=size,
+            channels=channels,
+            in_memory=in_memory,
+            augment=spec.augment == "standard" and name in ("train", "unlabelled"),
+            seed=spec.split_seed,
         )
-        for name, part in parts.items()
+        for name, part in (parts | more).items()
     }
-    return Data(spec, splits["train"], splits["val"], splits.get("test"))
+    splits = {name: Split(name, images[name], part.labels, spec) for name, part in parts.items()}
+    if unlabelled is not None:
+        labels = torch.cat([train.labels, unlabelled[1].labels])
+        splits["train"] = Split("train", JoinedImages(images["train"], images["unlabelled"]), labels, spec)
+    return Data(spec, splits["train"], splits["val"], splits.get("test"), None if unlabelled is None else unlabelled[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -49,13 +50,11 @@ def outputs(
     module.eval()
     logits, labels = [], []
     batches = split.batches(batch_size, device=device, channels_last=engine.channels_last if engine else False)
-    for _, images, target in batches:
-        if engine is None:
-            output = module(images)
-        else:
-            with engine.autocast():
+    with engine.threads() if engine else contextlib.nullcontext():
+        for _, images, target in batches:
+            with engine.autocast() if engine else contextlib.nullcontext():
                 output = module(images)
-        logits.append(output.float().cpu())
-        labels.append(target.cpu())
+            logits.append(output.float().cpu())
+            labels.append(target.cpu())
     module.train(was_training)
     return torch.cat(logits), torch.cat(labels)

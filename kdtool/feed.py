@@ -93,6 +93,7 @@ class Feed:
         )
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
-        if self.engine.channels_last and inputs.dim() == 4:
+        as_images = self.begin is None or self.begin.layout == "nchw"
+        if self.engine.channels_last and inputs.dim() == 4 and as_images:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def gzip_bytes(path: Path) -> int:
+    """Return the size that gzip makes of a file at its usual level."""
+    squeeze, size = zlib.compressobj(6, wbits=31), 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            size += len(squeeze.compress(part))
+    return size + len(squeeze.flush())
 
 
 def slug(name: str) -> str:

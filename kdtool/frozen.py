@@ -45,9 +45,8 @@ class Frozen:
 
         ``wanted`` are taps, and `LOGITS`; ``keep`` False leaves the disk alone (a view that never comes again).
         """
-        return Look(
-            self, wanted, f"{split}-{'plain' if view is None else view}", images, keep and self.cache is not None
-        )
+        name = f"{split}-{images}-{'plain' if view is None else view}"
+        return Look(self, wanted, name, images, keep and self.cache is not None)
 
     def after(self, tap: Tap) -> Segment | None:
         """Return the segment that begins at a tap, where the network can be cut there."""

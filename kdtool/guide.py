@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 
 if TYPE_CHECKING:
-    from kdtool.training import Step
+    from kdtool.step import Step
 
 
 class Guide(Protocol):

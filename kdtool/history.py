@@ -76,5 +76,10 @@ def _words(name: str, value: Any) -> list[str]:
 
 def public_line(text: str) -> str:
     """Return a recorded command with file names in place of absolute paths, fit to hand to others."""
-    words = (Path(word).name if word.startswith(("/", "~")) else word for word in shlex.split(text))
-    return shlex.join(words)
+    return shlex.join(map(public_word, shlex.split(text)))
+
+
+def public_word(word: str) -> str:
+    """Return a word with a file name in place of an absolute path, also in ``folder:PATH``."""
+    kind, colon, path = word.rpartition(":")
+    return kind + colon + Path(path).name if path.startswith(("/", "~")) else word

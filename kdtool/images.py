@@ -97,6 +97,32 @@ class GrownImages:
             yield resized(images, self.size)
 
 
+class JoinedImages:
+    """The images of one source, and behind them those of another."""
+
+    def __init__(self, first: Images, second: Images) -> None:
+        """Join them."""
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        border = len(self.first)
+        ours = [chunk[chunk < border] for chunk in chunks]
+        theirs = [chunk[chunk >= border] - border for chunk in chunks]
+        first = self.first.batches([one for one in ours if len(one)], view)
+        second = self.second.batches([one for one in theirs if len(one)], view)
+        for chunk, here, there in zip(chunks, ours, theirs, strict=True):
+            found = [next(images) for images, some in ((first, here), (second, there)) if len(some)]
+            pixels = found[0].new_empty(len(chunk), *found[0].shape[1:])
+            of_first = chunk < border
+            for images, mask in zip(found, [one for one in (of_first, ~of_first) if one.any()], strict=True):
+                pixels[mask] = images
+            yield pixels
+
+
 def fits_in_memory(images: int, channels: int, size: int) -> bool:
     """Whether so many images of ``size`` pixels live in memory."""
     return images * channels * size**2 <= IN_MEMORY_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint, read
 from kdtool.data import Data, open_data, open_spec
 from kdtool.errors import Error, UsageError
-from kdtool.methods import Refiner
+from kdtool.methods import Distiller, Refiner
 from kdtool.refining import refined
 from kdtool.settings import DataOptions
 from kdtool.sources import create_like, parse
+
+# What a checkpoint does not remember of its data.
+NOT_REMEMBERED = ("data", "data_dir", "download", "unlabelled")
 
 
 def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
@@ -25,15 +29,37 @@ def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
     return checkpoint if isinstance(checkpoint, Checkpoint) else read(checkpoint)
 
 
+def load_teachers(
+    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint], method: type[Distiller]
+) -> list[Checkpoint]:
+    """Return the teachers that a method learns from, the first one first.
+
+    Raises:
+        UsageError: the method takes one and these are several, or the other way round.
+        Error: they do not know the same classes, or take other images.
+    """
+    given = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
+    method.check_teachers(len(given))
+    teachers = [load(one) for one in given]
+    first, *others = teachers
+    for number, one in enumerate(others, start=2):
+        name = str(one.path or f"teacher {number}")
+        _check_pair(first.network, one.network, name, "the first teacher")
+        if one.data and first.data and one.data.classes != first.data.classes:
+            raise Error(f"{name}: its classes are others than the first teacher's; teachers must know the same classes")
+    return teachers
+
+
 def data_for(parent: Checkpoint, about: dict[str, Any]) -> Data:
     """Open the data set a checkpoint remembers, changed as the options say, or the one that is named."""
     architecture = parent.architecture
     if about.get("data") is None:
         if parent.data is None:
             raise UsageError(f"{parent.path or 'this checkpoint'} remembers no data set; name one with --data")
-        changes = {name: value for name, value in about.items() if name not in ("data", "data_dir", "download")}
+        changes = {name: value for name, value in about.items() if name not in NOT_REMEMBERED}
         DataOptions(**about)  # checks the values
-        return open_spec(dataclasses.replace(parent.data, **changes), data_dir=about.get("data_dir"))
+        spec = dataclasses.replace(parent.data, **changes)
+        return open_spec(spec, data_dir=about.get("data_dir"), unlabelled=about.get("unlabelled"))
     data = open_data(DataOptions(**about), image_size=architecture.input[1], in_channels=architecture.input[0])
     if len(data.spec.classes) != architecture.classes:
         raise Error(
@@ -75,14 +101,14 @@ def student_for(
         return None, None
     if not isinstance(student, str) or ":" not in student or Path(student).exists():
         origin = load(student)
-        _check_pair(parent, origin.network, str(origin.path or student))
+        _check_pair(parent.network, origin.network, str(origin.path or student), "its teacher")
         return origin.network, origin
     return create_like(student, parent.network, stem=stem, seed=seed), None
 
 
-def _check_pair(parent: Checkpoint, student: Network, name: str) -> None:
-    ours, theirs = student.architecture, parent.architecture
+def _check_pair(teacher: Network, other: Network, name: str, whose: str) -> None:
+    ours, theirs = other.architecture, teacher.architecture
     if ours.classes != theirs.classes:
-        raise Error(f"{name}: has {ours.classes} classes and its teacher {theirs.classes}; they must be the same")
+        raise Error(f"{name}: has {ours.classes} classes and {whose} {theirs.classes}; they must be the same")
     if ours.input != theirs.input:
-        raise Error(f"{name}: takes images of {ours.input} and its teacher of {theirs.input}; they must be the same")
+        raise Error(f"{name}: takes images of {ours.input} and {whose} of {theirs.input}; they must be the same")

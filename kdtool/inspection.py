@@ -13,6 +13,7 @@ from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint
 from kdtool.engine import Engine
 from kdtool.evaluation import evaluate as evaluate_module
+from kdtool.files import gzip_bytes
 from kdtool.inputs import data_for, load
 from kdtool.settings import Training
 from kdtool.structure.observation import output_shapes
@@ -43,6 +44,8 @@ def inspect(checkpoint: Given, *, stages: bool = False) -> dict[str, Any]:
         **size,
         "compression": found.compression(size["parameters"]),
         "file_bytes": found.path.stat().st_size if found.path else None,
+        **({"gzip_bytes": gzip_bytes(found.path)} if found.path and found.masked else {}),
+        **({"early_epoch": found.early.epoch} if found.early else {}),
         "classes": found.architecture.classes,
         "input": list(found.architecture.input),
         "architecture": plain(found.architecture.as_data()),

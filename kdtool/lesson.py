@@ -14,11 +14,12 @@ from kdtool.adapters import Pair
 from kdtool.architecture import Network
 from kdtool.cache import Cache
 from kdtool.checkpoint import fingerprint
-from kdtool.data import Data
+from kdtool.data import Data, Split
 from kdtool.engine import Engine
+from kdtool.errors import UsageError
 from kdtool.feed import Feed
 from kdtool.frozen import LOGITS, Frozen
-from kdtool.pupil import Pupil
+from kdtool.pupil import Beside, Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.segment import Part, Segment, cuttable, segments
@@ -39,10 +40,11 @@ class Lesson:
         objective: Distiller | None,
         part: Part | None,
         training: Training,
+        beside: Beside | None = None,
     ) -> None:
         """Plan; without an objective the teacher is not asked."""
         self.name, self.student, self.part, self.training = name, student, part, training
-        self.objective = objective
+        self.objective, self.beside = objective, beside
         self.teacher = teacher if objective is not None else None
         if objective is not None and teacher is not None:
             objective.check(student, teacher)
@@ -62,11 +64,13 @@ class Lesson:
         weights = fingerprint(self.student.module.state_dict())
         # Where things are cached changes nothing of what comes out.
         training = {**self.training.as_data(), "cache": "", "cache_limit": 0}
-        told = (training, self.objective, taught_by, weights, self.pairs, self.part)
+        told: tuple[object, ...] = (training, self.objective, taught_by, weights, self.pairs, self.part)
+        if self.beside is not None:
+            told = (*told, fingerprint(self.beside.module.state_dict()), self.beside.taps)
         return f"{derive(repr(told)):x}"
 
     def pupil(self, module: nn.Module) -> Pupil:
-        """Return the student's module as the loop sees it, with fresh adapters."""
+        """Return the student's module as the loop sees it, with fresh adapters and a copy of what learns with it."""
         adapters: nn.Module | None = None
         if self.objective is not None:
             torch.manual_seed(derive(self.training.seed, self.name, "adapters"))
@@ -78,6 +82,7 @@ class Lesson:
             learns=part.learns if part else None,
             pairs=self.pairs,
             adapters=adapters,
+            beside=copy.deepcopy(self.beside),
         )
 
     def feeds(self, data: Data, engine: Engine, cache: Cache | None) -> tuple[Feed, Feed]:
@@ -86,10 +91,25 @@ class Lesson:
         begun = self._frozen_part(engine, cache)
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
-        train = Feed(data.train, engine, teacher, self.logits, taps, begun, begin, self.training.views)
+        train = Feed(self._learnt(data), engine, teacher, self.logits, taps, begun, begin, self.training.views)
         if self.objective is None or self.objective.validates == "accuracy":
             return train, Feed(data.val, engine, student=begun, begin=begin)
         return train, Feed(data.val, engine, teacher, self.logits, taps, begun, begin)
+
+    def _learnt(self, data: Data) -> Split:
+        """Return what is learnt from: images without a label have nothing to say where the labels alone count.
+
+        Raises:
+            UsageError: there are some, and the loss has no meaning for them.
+        """
+        if self.objective is None:
+            return data.train.labelled()
+        if data.train.unlabelled and self.objective.needs_labels():
+            raise UsageError(
+                f"--unlabelled: {self.objective.name} needs the label of every image; use a loss that does without, "
+                "such as kd"
+            )
+        return data.train
 
     def _frozen_teacher(self, engine: Engine, cache: Cache | None) -> Frozen | None:
         if self.teacher is None or not (self.logits or self.pairs):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool.errors import UsageError, nearest
-from kdtool.options import OptionInfo, Options, nested, option
+from kdtool.errors import UsageError
+from kdtool.method import Method, make
+from kdtool.options import nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,28 +17,9 @@ if TYPE_CHECKING:
     from kdtool.architecture import Network
     from kdtool.data import RawData
     from kdtool.run import Run
-    from kdtool.training import Step
+    from kdtool.step import Step
 
-
-class Method(Options):
-    """Base of all methods: a frozen dataclass of its options, named after its class."""
-
-    kind: ClassVar[str] = ""
-    name: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "name" not in cls.__dict__:
-            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
-        super().__init_subclass__(**kwargs)
-
-    @classmethod
-    def summary(cls) -> str:
-        """Return the first paragraph of the class's docstring, one sentence, which is its help text."""
-        text = (cls.__doc__ or "").strip()
-        if not text or text.startswith(f"{cls.__name__}("):
-            # A dataclass without a docstring is given its signature.
-            return cls.name
-        return " ".join(text.split("\n\n")[0].split())
+__all__ = ["Dataset", "Distiller", "Exporter", "Method", "Pruner", "Refiner", "Source", "make"]
 
 
 class Source(Method):
@@ -98,8 +79,18 @@ class Distiller(Method):
     kind: ClassVar[str] = "distillers"
     makes_student: ClassVar[bool] = False
     """Whether `distill` makes the student itself, so that none has to or can be given."""
+    needs_student: ClassVar[bool] = True
+    """Whether a student has to be given; where not, `distill` makes one of its own if there is none."""
+    several_teachers: ClassVar[bool] = False
+    """Whether it learns from two or more teachers, which `distill` finds in ``run.teachers``."""
+    fits: ClassVar[str] = ""
+    """One sentence for the help: when the method is the right one."""
     logits: ClassVar[bool] = True
     """Whether `loss` reads the teacher's logits; where it does not, they are not computed."""
+    only_labels: ClassVar[bool] = False
+    """Whether `loss` is the labels' cross-entropy and nothing else."""
+    weight_option: ClassVar[str] = "weight"
+    """The option that weighs the teacher's term, which ``NAME:NUMBER`` in a sum of losses sets."""
     validates: ClassVar[str] = "accuracy"
     """What chooses the best epoch: the ``accuracy`` on the validation split, or the ``loss`` itself there."""
 
@@ -117,14 +108,30 @@ class Distiller(Method):
                 raise UsageError(f"--student: {cls.name} makes its students itself; choose how with --refiner")
         elif named and refined:
             raise UsageError("--student and --refiner are two ways to say who the student is; give one")
-        elif not named and not refined:
+        elif not named and not refined and cls.needs_student:
             raise UsageError(
                 f"--method {cls.name} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
             )
 
+    @classmethod
+    def check_teachers(cls, count: int) -> None:
+        """Check that there are as many teachers as it learns from.
+
+        Raises:
+            UsageError: there are not.
+        """
+        if cls.several_teachers and count < 2:
+            raise UsageError(f"--method {cls.name} learns from several teachers; name two checkpoints or more")
+        if not cls.several_teachers and count > 1:
+            raise UsageError(f"--method {cls.name} learns from one teacher, not {count}{_who_takes_several()}")
+
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch, a scalar tensor."""
         raise UsageError(f"{self.name} is a strategy and has no loss; use it as --method")
+
+    def needs_labels(self) -> bool:
+        """Return whether `loss` has no meaning for images without a label."""
+        return self.only_labels
 
     def check(self, student: Network, teacher: Network) -> None:
         """Check, before anything is trained, that `loss` has a meaning for these two networks.
@@ -181,14 +188,15 @@ class Pruner(Method):
         pruned: Network,
         teacher: Network | None,
         constraint: Callable[[nn.Module], None] | None = None,
+        name: str = "retrain",
     ) -> Network:
         """Train what is left as the options say, and return it; ``constraint`` is called with the module after every
-        step. With 0 epochs it is returned as it is."""
+        step, ``name`` is that of the phase. With 0 epochs it is returned as it is."""
         if run.training.epochs == 0:
             return pruned
         taught_by = teacher if self.teacher else None
         objective = self.objective if taught_by is not None else None
-        return run.fit("retrain", pruned, teacher=taught_by, objective=objective, constraint=constraint).network
+        return run.fit(name, pruned, teacher=taught_by, objective=objective, constraint=constraint).network
 
 
 class Exporter(Method):
@@ -231,51 +239,19 @@ class Dataset(Method):
         """
         raise NotImplementedError
 
+    def images(self, argument: str, root: Path | None) -> Tensor | tuple[Path, ...]:
+        """Return images to learn from without labels, as a `kdtool.RawSplit` has them: by default those of the train
+        split.
 
-def make(kind: str, name: str, /, **options: Any) -> Any:
-    """Return the method ``name`` of a kind with these options.
-
-    Raises:
-        UsageError: there is no such method, or an option is unknown, missing or out of bounds.
-    """
-    from kdtool.plugins import method_class
-
-    cls = method_class(kind, name)
-    known = [info.name for info in cls.describe()]
-    for given in options:
-        if given not in known:
-            raise UsageError(f"{name} has no option {given!r}{nearest(given, known)}")
-    return cls(**options)
+        Raises:
+            kdtool.Error: there are none; the message says what to do.
+        """
+        return self.load(argument, root).train.images
 
 
-def resolve(info: OptionInfo, value: Any) -> Any:
-    """Return the method that an option of another method names.
+def _who_takes_several() -> str:
+    from kdtool.plugins import installed, load
 
-    ``value`` is a name, plain data (``{"name": "halve", "init": "inherit"}``) or a method. The defaults
-    that the option declares for its own default method hold wherever that method is named.
-
-    Raises:
-        UsageError: there is no such method, or it is of another kind.
-    """
-    kind = info.kind or ""
-    if isinstance(value, Method):
-        if value.kind != kind:
-            raise UsageError(f"{info.flag}: {value.name} is one of the {value.kind}, not of the {kind}")
-        return value
-    if value is None and info.optional:
-        return None
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name", info.method), str):
-        raise UsageError(f"{info.flag}: expected the name of one of the {kind}, got {value!r}")
-    options = dict(value)
-    name = options.pop("name", info.method)
-    made = make(kind, name, **({**info.defaults, **options} if name == info.method else options))
-    if not fills_role(type(made)):
-        raise UsageError(f"{info.flag} {name}: is a strategy and has no loss; use it as --method")
-    return made
-
-
-def fills_role(cls: type[Method]) -> bool:
-    """Return whether a method can be an option of another: distillers are for their loss, and strategies have none."""
-    return not issubclass(cls, Distiller) or cls.loss is not Distiller.loss
+    plugins = [plugin for plugin in installed() if plugin.kind == Distiller.kind and plugin.builtin]
+    found = [plugin.name for plugin in plugins if load(plugin).several_teachers]
+    return f"; from several learns --method {' or '.join(found)}" if found else ""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, dataclass_transform
 
 from kdtool.errors import UsageError, nearest
+from kdtool.schedule import Schedule, number_or_schedule
 
 # A default of its own, so that a missing option is told in words and not by the constructor.
 REQUIRED: Any = object()
@@ -35,7 +36,8 @@ def option(
 
     ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones. The type is the field's:
     int, float, bool, str, Path, a tuple of one of them, or a class with a class method ``parse``, such as `Budget`,
-    which makes a value of text or raises `UsageError`, and whose ``str`` is such text.
+    which makes a value of text or raises `UsageError`, and whose ``str`` is such text. A ``float | Schedule`` is a
+    number that may change in the course of a phase; both of its ends are within the bounds.
     """
     about = {
         "help": help,
@@ -48,12 +50,12 @@ def option(
     return dataclasses.field(default=default, metadata={"kdtool": about})
 
 
-def nested(kind: str, default: str | None = None, *, help: str, **defaults: Any) -> Any:
+def nested(kind: str, default: str | None = None, *, help: str, hidden: bool = False, **defaults: Any) -> Any:
     """Declare an option whose value is another method of ``kind``, such as ikd's refiner.
 
-    ``defaults`` replace the defaults of the method named by ``default``.
+    ``defaults`` replace the defaults of the method named by ``default``; ``hidden`` keeps it out of the help.
     """
-    about = {"help": help, "kind": kind, "method": default, "defaults": defaults}
+    about = {"help": help, "kind": kind, "method": default, "defaults": defaults, "hidden": hidden}
     value: Any = None if default is None else {"name": default, **defaults}
     return dataclasses.field(default_factory=lambda: value, metadata={"kdtool": about})
 
@@ -72,6 +74,8 @@ class OptionInfo:
     """It may be None."""
     many: bool = False
     """Its value is a tuple."""
+    scheduled: bool = False
+    """Its value may be a `Schedule`."""
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None
@@ -80,6 +84,7 @@ class OptionInfo:
     kind: str | None = None
     method: str | None = None
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hidden: bool = False
 
     @property
     def flag(self) -> str:
@@ -101,6 +106,8 @@ class OptionInfo:
         return tuple(self._check_one(one) for one in value)
 
     def _check_one(self, value: Any) -> Any:
+        if self.scheduled and isinstance(value, str | Schedule):
+            return self._check_scheduled(value)
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if self.type is Path and isinstance(value, str):
@@ -118,6 +125,17 @@ class OptionInfo:
         if isinstance(value, int | float) and not self._in_range(value):
             raise UsageError(f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'})")
         return value
+
+    def _check_scheduled(self, value: str | Schedule) -> Any:
+        try:
+            found = number_or_schedule(value) if isinstance(value, str) else value
+        except UsageError as error:
+            raise UsageError(f"{self.flag}: {error}") from error
+        if isinstance(found, Schedule):
+            for end in (found.start, found.end):
+                self._check_one(end)
+            return found
+        return self._check_one(found)
 
     def _in_range(self, value: float) -> bool:
         return (
@@ -151,7 +169,7 @@ class Options:
         for info in self.describe():
             value = getattr(self, info.name)
             if info.kind is not None:
-                from kdtool.methods import resolve
+                from kdtool.method import resolve
 
                 object.__setattr__(self, info.name, resolve(info, value))
                 continue
@@ -179,10 +197,12 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
     if "kdtool" not in field.metadata:
         raise TypeError(f"field {field.name}: declare it with option(...) or nested(...), or as a ClassVar")
     about = dict(field.metadata["kdtool"])
-    optional = many = False
+    optional = many = scheduled = False
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
         optional = len(inner) < len(typing.get_args(hint))
+        scheduled = set(inner) == {float, Schedule}
+        inner = [float] if scheduled else inner
         # More than one type is left as it is, and refused below.
         hint = inner[0] if len(inner) == 1 else hint
     if "kind" in about:
@@ -195,6 +215,7 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
             kind=about["kind"],
             method=about["method"],
             defaults=about["defaults"],
+            hidden=about["hidden"],
         )
     if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (Ellipsis,):
         many, hint = True, typing.get_args(hint)[0]
@@ -204,7 +225,9 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
         )
     required = field.default is REQUIRED
     default = None if required else field.default
-    return OptionInfo(field.name, hint, default, required=required, optional=optional, many=many, **about)
+    return OptionInfo(
+        field.name, hint, default, required=required, optional=optional, many=many, scheduled=scheduled, **about
+    )
 
 
 def _is_parsed(kind: Any) -> bool:

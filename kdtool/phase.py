@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
 from kdtool.errors import Error
-from kdtool.files import atomic, slug, write_text
+from kdtool.files import slug, write_text
+from kdtool.torchfile import write_tensors
 from kdtool.weights import safe_load
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ class Phase:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        with atomic(self.directory / name) as temporary:
-            torch.save({"key": self.key, **content}, temporary)
+        write_tensors(self.directory / name, {"key": self.key, **content})
 
     def _load(self, name: str) -> dict[str, Any] | None:
         path = self.directory / name

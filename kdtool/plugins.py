@@ -124,6 +124,10 @@ def method_class(kind: str, name: str) -> type[Any]:
         UsageError: no method of that name is installed (the nearest names are told).
         BrokenPlugin: its plugin cannot be used.
     """
+    if kind == "distillers" and (":" in name or "+" in name):
+        from kdtool.sums import sum_class
+
+        return sum_class(name)
     found = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (kind, name)]
     if not found:
         known = names(kind)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
-from kdtool.architecture import Network
+from kdtool.architecture import Network, skeleton
 from kdtool.errors import Error
 from kdtool.methods import Refiner
 from kdtool.seeds import derive
+from kdtool.structure.fresh import fill
 from kdtool.structure.size import measure
 
 
@@ -25,3 +28,10 @@ def refined(refiner: Refiner, network: Network, *seed: object) -> Network:
             ", or there is nothing left to drop); use another refiner or fewer iterations"
         )
     return smaller
+
+
+def anew(network: Network) -> Network:
+    """Return a network of the same structure whose weights are drawn under the current random state."""
+    module = copy.deepcopy(network.module)
+    fill(module, skeleton(network.architecture))
+    return Network(network.architecture, module)

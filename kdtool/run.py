@@ -7,12 +7,13 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kdtool.architecture import Network
 from kdtool.cache import Cache
@@ -20,13 +21,17 @@ from kdtool.checkpoint import Checkpoint, fingerprint, write
 from kdtool.data import Data
 from kdtool.engine import Engine
 from kdtool.errors import UsageError
-from kdtool.evaluation import evaluate
+from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
 from kdtool.guide import Guide
 from kdtool.lesson import Lesson
+from kdtool.masking import holding_zeros
 from kdtool.phase import Phase
 from kdtool.plugins import manager
-from kdtool.refining import refined
+from kdtool.progress import say
+from kdtool.pupil import Beside
+from kdtool.refining import anew, refined
+from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.segment import Part
 from kdtool.structure.size import measure
@@ -43,6 +48,10 @@ class Fit:
 
     network: Network
     metrics: dict[str, Any]
+    early: dict[str, Tensor] = field(default_factory=dict)
+    """The weights after the epoch whose weights were to be kept."""
+    beside: nn.Module | None = None
+    """What learnt in the same steps, as it was in the student's best epoch."""
 
 
 class Run:
@@ -56,13 +65,26 @@ class Run:
         training: Training,
         parent: Checkpoint | None,
         entry: dict[str, Any],
+        teachers: Sequence[Checkpoint] = (),
+        masked: bool = False,
     ) -> None:
-        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history."""
-        self.directory, self.training = directory, training
+        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history, ``teachers`` are all
+        that were given. ``masked`` says that what is worked on was pruned by masks: its zeros stay zero."""
+        self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
+        self.caches = directory / "cache"
         self.parent, self.entry = parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+        self._told: set[str] = set()
+        self.masked = False
+        if masked:
+            self.keep_zeros()
+
+    def keep_zeros(self) -> None:
+        """Hold the zeros that a network's convolutions and linear layers have when a phase begins, from now on, and in
+        later commands that work on this one's checkpoint."""
+        self.masked = self.entry["masked"] = True
 
     @property
     def data(self) -> Data:
@@ -84,6 +106,9 @@ class Run:
         objective: Distiller | None = None,
         part: Part | None = None,
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
+        beside: Beside | None = None,
         guide: Guide | None = None,
         **changes: Any,
     ) -> Fit:
@@ -91,24 +116,31 @@ class Run:
 
         A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
         epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
-        learns (none: all), ``constraint`` is called with the module after every step, ``guide`` works beside the
-        optimiser (what it does has to follow from ``objective``), ``changes`` replace training options for this phase.
+        learns (none: all), ``constraint`` is called with the module after every step, ``penalty`` returns what of the
+        module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, a copy of
+        ``beside`` learns in the same steps, ``guide`` works beside the optimiser (what it does has to follow from
+        ``objective``), ``changes`` replace training options for this phase.
 
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
         """
         training = dataclasses.replace(self.training, **changes)
-        lesson = Lesson(name, student, teacher, objective, part, training)
+        lesson = Lesson(name, student, teacher, objective, part, training, beside)
         phase = Phase(self, name, lesson.key)
         module = copy.deepcopy(student.module)
         done = phase.load_result()
         if done is not None:
             load_exactly(module, done["weights"])
-            return Fit(Network(student.architecture, module.eval()), done["metrics"])
+            others = copy.deepcopy(beside.module) if beside is not None else None
+            if others is not None:
+                load_exactly(others.eval(), done["beside"])
+            trained = Network(student.architecture, module.eval())
+            return Fit(trained, done["metrics"], done.get("early", {}), others)
         engine = Engine(training, measure(student)["macs"] * training.batch_size)
         train, val = lesson.feeds(self.data, engine, self.cache(training))
+        pupil = lesson.pupil(module)
         loop = Loop(
-            lesson.pupil(module),
+            pupil,
             name=name,
             train=train,
             val=val,
@@ -117,30 +149,71 @@ class Run:
             loss=(lambda step: step.cross_entropy()) if objective is None else objective.loss,
             validates="accuracy" if objective is None else objective.validates,
             store=phase,
-            constraint=constraint,
+            constraint=holding_zeros(module, constraint) if self.masked else constraint,
+            penalty=penalty,
+            keep_epoch=keep_epoch,
             guide=guide,
         )
         try:
             metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
-        phase.save_result({"weights": module.state_dict(), "metrics": metrics})
+        early, others = loop.state.early_weights, pupil.beside.module if beside is not None else None
+        more = {"early": early} if early else {}
+        more |= {} if others is None else {"beside": others.state_dict()}
+        phase.save_result({"weights": module.state_dict(), "metrics": metrics, **more})
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
-        return Fit(Network(student.architecture, module), metrics)
+        return Fit(Network(student.architecture, module), metrics, early, others)
 
     def cache(self, training: Training) -> Cache | None:
         """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
         if training.cache == "off":
             return None
-        return Cache(self.directory / "cache", int(training.cache_limit * 1e9))
+        return Cache(self.caches, int(training.cache_limit * 1e9), self._tell_once)
+
+    def _tell_once(self, line: str) -> None:
+        """Say what holds for all phases alike in the first of them."""
+        if line not in self._told:
+            say(line)
+        self._told.add(line)
+
+    def trial(self, name: str, training: Training) -> Run:
+        """Return a run inside of this one, whose results go with its phases when it is finished; what frozen networks
+        make of each image is shared."""
+        directory = self.directory / "phases" / slug(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        trial = Run(
+            directory,
+            data=self._data,
+            training=training,
+            parent=self.parent,
+            entry={**self.entry},
+            teachers=self.teachers,
+            masked=self.masked,
+        )
+        trial.caches, trial._told = self.caches, self._told
+        return trial
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
         return refined(refiner, network, self.training.seed, name)
 
+    def anew(self, name: str, network: Network) -> Network:
+        """Return a network of the same structure with fresh weights, which depend on the seed and ``name`` alone."""
+        with self.drawing(name):
+            return anew(network)
+
+    @contextlib.contextmanager
+    def drawing(self, name: str) -> Iterator[None]:
+        """Draw random numbers in the block that depend on the seed and ``name`` alone, so that a resumed run agrees."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.training.seed, name))
+            yield
+
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
-        engine = Engine(dataclasses.replace(self.training, precision="fp32"), 0)
+        macs = measure(network)["macs"] * VALIDATION_BATCH
+        engine = Engine(dataclasses.replace(self.training, precision="fp32"), macs)
         module = copy.deepcopy(network.module)
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 
@@ -162,6 +235,13 @@ class Run:
 
         ``about`` is more plain data for the line. Returns the checkpoint's path.
         """
+        self.report(name, network, taught_by=taught_by, **about)
+        path = self.directory / f"{slug(name)}.pt"
+        write(path, self.checkpoint(network, self.scores(network), note=name))
+        return path
+
+    def report(self, name: str, network: Network, *, taught_by: str, **about: Any) -> None:
+        """Add the line of a model to the result's table; ``about`` is more plain data for it."""
         scores = self.scores(network)
         size = measure(network)
         reported = scores[-1]
@@ -177,9 +257,6 @@ class Run:
                 **about,
             }
         )
-        path = self.directory / f"{slug(name)}.pt"
-        write(path, self.checkpoint(network, scores, note=name))
-        return path
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
         """Return a checkpoint of a network that this run made."""
@@ -209,7 +286,8 @@ class Run:
 
 @contextlib.contextmanager
 def timed(entry: dict[str, Any]) -> Iterator[None]:
-    """Add the seconds that the block took to a history entry."""
-    started = time.perf_counter()
+    """Add the seconds that the block took to a history entry, and those that this process computed in it."""
+    started, used = time.perf_counter(), time.process_time()
     yield
     entry["seconds"] = round(time.perf_counter() - started, 1)
+    entry["cpu_seconds"] = round(time.process_time() - used, 1)

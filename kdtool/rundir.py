@@ -53,7 +53,7 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
     """
     path = directory_of(output)
     plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
-    earlier = _earlier(path)
+    earlier = read_run(path)
     if earlier is not None and resume:
         _check_same(path, earlier, plain)
     else:
@@ -88,7 +88,12 @@ def _make(path: Path) -> None:
         raise Error(f"{path}: cannot be made: {error.strerror}; name another output with -o") from error
 
 
-def _earlier(path: Path) -> dict[str, Any] | None:
+def read_run(path: Path) -> dict[str, Any] | None:
+    """Return what ``run.json`` says of the run in a directory, or None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
     try:
         content = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from kdtool.architecture import Architecture, Network
 from kdtool.methods import Distiller
 from kdtool.pupil import Pupil
+from kdtool.step import Step
 from kdtool.structure.segment import Segment
-from kdtool.training import Step
 
 
 def sample_step(
@@ -31,7 +31,7 @@ def sample_step(
     taps = [pair.teacher for pair in pairs]
     with torch.no_grad():
         logits, maps = Segment().run(teacher.module.eval(), images, taps)
-    output, ours = pupil(images)
+    output, ours, _ = pupil(images)
     step = Step(
         student=output,
         # Scaled, as the logits of a trained network are: fresh ones are nearly equal.
@@ -41,6 +41,7 @@ def sample_step(
         epoch=epoch,
         epochs=10,
         maps=pupil.compare(ours, [maps[tap.path] for tap in taps]),
+        owners=[pair.owner for pair in pairs],
     )
     return step, learner.module
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdtool.errors import UsageError, nearest
 from kdtool.methods import Refiner
 from kdtool.options import Options, nested, option
+from kdtool.search import Search
 
 
 class DataOptions(Options):
@@ -25,6 +26,9 @@ class DataOptions(Options):
         None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
     )
     std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
+    unlabelled: str | None = option(
+        None, help="more images to be taught on, without labels: folder:PATH, or another data set"
+    )
     download: bool = option(False, help="download the data set where it is missing")
 
 
@@ -62,6 +66,14 @@ class Training(Options):
     )
 
 
+class SearchOptions(Options):
+    """Say which of the method's options are chosen by validation."""
+
+    search: Search | None = option(
+        None, help="values to choose from in short trainings, by validation: temperature=1,2,4,8"
+    )
+
+
 class NetworkOptions(Options):
     """Say what a network is built for; what is unset comes from the data, else from the network itself."""
 
@@ -71,6 +83,19 @@ class NetworkOptions(Options):
     stem: str | None = option(
         None, choices=("default", "small"), help="small: a 3x3 stride-1 stem without pool, for small images"
     )
+
+
+class EarlyOptions(Options):
+    """Say which early weights a teacher's checkpoint keeps beside those it is left with."""
+
+    keep_init: bool = option(False, help="keep the weights before the training too, as prune --method lottery needs")
+    keep_epoch: int | None = option(None, minimum=1, help="keep the weights after this epoch instead")
+
+    def __post_init__(self) -> None:
+        """Check that the two go together."""
+        super().__post_init__()
+        if self.keep_init and self.keep_epoch is not None:
+            raise UsageError("--keep-init and --keep-epoch are two ways to say which early weights to keep; give one")
 
 
 class StudentOptions(Options):

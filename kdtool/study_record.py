@@ -105,17 +105,16 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
         UsageError: the directory is another's, or cannot be made.
         Error: another process works there.
     """
-    file = directory / FILE
-    if directory.is_dir() and not file.exists() and set(directory.iterdir()) - {directory / "lock"}:
+    if directory.is_dir() and not (directory / FILE).exists() and set(directory.iterdir()) - {directory / "lock"}:
         raise UsageError(f"{directory}: is no study of kdtool and is in the way; name another directory with -o")
-    content = _read(file)
+    content = read_study(directory)
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"{directory}: cannot be made: {error.strerror}; name another with -o") from error
     try:
         with filelock.FileLock(directory / "lock", timeout=0):
-            content = _read(file)
+            content = read_study(directory)
             if force:
                 content = {**content, "commands": {}, "comparisons": {}}
             record = Record(directory, content)
@@ -125,7 +124,13 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
         raise Error(f"{directory}: another process works there; wait for it, or name another with -o") from error
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_study(directory: Path) -> dict[str, Any]:
+    """Return the content of the record in a directory; it is empty where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    file = directory / FILE
     if not file.exists():
         return {"commands": {}, "comparisons": {}}
     try:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from kdtool.claims import require
 from kdtool.errors import Error
 from kdtool.methods import Dataset, Distiller, Exporter, Method, Pruner, Refiner, Source
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdtool.architecture import Network
+    from kdtool.checkpoint import Checkpoint
     from kdtool.run import Run
 
 M = TypeVar("M", bound=Method)
@@ -38,18 +40,19 @@ def check_options(method: type[M] | M, base: type[M]) -> M:
     if isinstance(method, type):
         method = method()
     cls, name = type(method), method.name
-    _require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
-    _require(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name), f"its name {name!r} is not kebab-case, such as logit-mse")
+    require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
+    kebab = re.fullmatch(r"[a-z0-9]+([-:][a-z0-9]+)*", name)  # with a colon for patterns such as 2:4
+    require(kebab, f"its name {name!r} is not kebab-case, such as logit-mse")
     summary = cls.summary()
     sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
-    _require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
+    require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
     for info in cls.describe():
-        _require(info.help.strip(), f"{name}: {info.flag} has no help")
+        require(info.help.strip(), f"{name}: {info.flag} has no help")
     try:
         again = cls(**json.loads(json.dumps(method.as_data())))
     except (TypeError, Error) as error:
         raise AssertionError(f"{name}: its options as plain data do not make it again: {error}") from error
-    _require(again == method, f"{name}: its options as plain data make another: {again} for {method}")
+    require(again == method, f"{name}: its options as plain data make another: {again} for {method}")
     return method
 
 
@@ -59,41 +62,22 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     A strategy runs for one epoch on a part of the digits, with ``network`` as teacher and, unless it makes its
     own, as student.
     """
+    from kdtool.loss_check import check_loss
+
     distiller = check_options(method, Distiller)
     if type(distiller).distill is Distiller.distill:
         for learner in ("convnet", "vit"):
             for per_class in (1, 3):
                 for epoch in (0, 9):
-                    _check_loss(distiller, learner, per_class=per_class, epoch=epoch)
+                    check_loss(distiller, learner, per_class=per_class, epoch=epoch)
         return
     teacher = _network(network, image_size)
-    student = None if distiller.makes_student else _network(network, image_size, seed=1)
-    with _small_run(teacher) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
+    given = distiller.needs_student and not distiller.makes_student
+    student = _network(network, image_size, seed=1) if given else None
+    others = [_network(network, image_size, seed=2)] if distiller.several_teachers else []
+    with _small_run(teacher, *others) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
         result = distiller.distill(run, teacher, student)
     _check_network(result, distiller.name)
-
-
-def _check_loss(distiller: Distiller, learner: str, *, per_class: int, epoch: int) -> None:
-    import torch
-
-    from kdtool.sample_step import sample_step
-
-    name = f"{distiller.name}: a {learner} with {per_class} image{'s' if per_class > 1 else ''} per class"
-    name += f", epoch {epoch + 1}"
-    step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)
-    parts = [step.student, step.teacher, step.images, *(one for both in step.maps for one in both)]
-    given = [part.detach().clone() for part in parts]
-
-    loss = distiller.loss(step)
-
-    _require(isinstance(loss, torch.Tensor) and loss.shape == (), f"{name}: the loss is no scalar tensor: {loss!r}")
-    _require(bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()}")
-    _require(loss.requires_grad, f"{name}: the loss does not depend on the student")
-    loss.backward()
-    same = all(torch.equal(one, before) for one, before in zip(parts, given, strict=True))
-    _require(same, f"{name}: the loss changed its batch in place")
-    _require(not step.teacher.requires_grad and step.teacher.grad is None, f"{name}: the teacher got a gradient")
-    _check_gradients(module, name)
 
 
 def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
@@ -110,20 +94,26 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
     _check_network(results[0], refiner.name)
     old, new = (sum(tensor.numel() for tensor in one.module.parameters()) for one in (before, results[0]))
     smaller = new < old or not refiner.must_shrink
-    _require(smaller, f"{refiner.name}: of {old} parameters it made {new}, which is not smaller")
+    require(smaller, f"{refiner.name}: of {old} parameters it made {new}, which is not smaller")
     repeats = _equal(*(network.module.state_dict() for network in results))
-    _require(repeats, f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat")
+    require(repeats, f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat")
 
 
 def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
     """Check a pruner, retraining for an epoch on a part of the digits: fewer nonzeros; what it was given stays."""
+    from kdtool.checkpoint import Checkpoint, Early
+
     pruner = check_options(method, Pruner)
     before = _network(network, image_size)
-    with _small_run(before) as run, _unchanged(before.module, f"{pruner.name}: the network it was given"):
+    parent = Checkpoint(before, early=Early(0, _network(network, image_size, seed=1).module.state_dict()))
+    with (
+        _small_run(before, parent=parent) as run,
+        _unchanged(before.module, f"{pruner.name}: the network it was given"),
+    ):
         after = pruner.prune(run, before, before)
     _check_network(after, pruner.name)
     nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
-    _require(nonzero[1] < nonzero[0], f"{pruner.name}: of {nonzero[0]} nonzero parameters it left {nonzero[1]}")
+    require(nonzero[1] < nonzero[0], f"{pruner.name}: of {nonzero[0]} nonzero parameters it left {nonzero[1]}")
 
 
 def check_source(method: type[Source] | Source, *, network: str | None = None) -> None:
@@ -132,20 +122,20 @@ def check_source(method: type[Source] | Source, *, network: str | None = None) -
 
     source = check_options(method, Source)
     known = source.networks()
-    _require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
+    require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
     network = network or known[0]
-    _require(network in known, f"{source.name}: networks() does not have {network!r}")
+    require(network in known, f"{source.name}: networks() does not have {network!r}")
     made_for = source.defaults(network)
     missing = {"classes", "in_channels", "image_size", "mean", "std"} - set(made_for)
-    _require(not missing, f"{source.name}: defaults({network!r}) lacks {', '.join(sorted(missing))}")
+    require(not missing, f"{source.name}: defaults({network!r}) lacks {', '.join(sorted(missing))}")
     channels, size = made_for["in_channels"], made_for["image_size"]
     for key in ("mean", "std"):
-        _require(len(made_for[key]) == channels, f"{source.name}: {key} of {network} has not one number a channel")
+        require(len(made_for[key]) == channels, f"{source.name}: {key} of {network} has not one number a channel")
     module, again = (source.build(network, classes=7, in_channels=channels, image_size=size) for _ in range(2))
     name = f"{source.name}:{network}"
-    _require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
-    _require(all(tensor.dtype == torch.float32 for tensor in module.parameters()), f"{name}: is not in float32")
-    _require(all(tensor.device.type == "cpu" for tensor in module.state_dict().values()), f"{name}: is not on the CPU")
+    require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
+    require(all(tensor.dtype == torch.float32 for tensor in module.parameters()), f"{name}: is not in float32")
+    require(all(tensor.device.type == "cpu" for tensor in module.state_dict().values()), f"{name}: is not on the CPU")
     _check_outputs(module, torch.randn(2, channels, size, size), 7, name)
     again.load_state_dict(module.state_dict())
     try:
@@ -166,43 +156,38 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
     data, again, name = dataset.load(argument, root), dataset.load(argument, root), dataset.name
     for key in ("mean", "std"):
         numbers = getattr(data, key)
-        _require(numbers is None or len(numbers) == data.channels, f"{name}: {key} has not one number a channel")
-    _require(data.classes == again.classes, f"{name}: its classes are others when it is loaded again")
+        require(numbers is None or len(numbers) == data.channels, f"{name}: {key} has not one number a channel")
+    require(data.classes == again.classes, f"{name}: its classes are others when it is loaded again")
     for split_name in ("train", "val", "test"):
         split, same = getattr(data, split_name), getattr(again, split_name)
         if split is None:
-            _require(split_name != "train" and same is None, f"{name}: has no {split_name} split")
+            require(split_name != "train" and same is None, f"{name}: has no {split_name} split")
             continue
         repeats = torch.equal(split.labels, same.labels)
         if isinstance(split.images, torch.Tensor):
             repeats = repeats and torch.equal(split.images, same.images)
         else:
             repeats = repeats and split.images == same.images
-            _require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is no file")
-        _require(repeats, f"{name}: its {split_name} split is another one when it is loaded again")
+            require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is no file")
+        require(repeats, f"{name}: its {split_name} split is another one when it is loaded again")
 
 
 def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
     """Check an exporter: it writes its file, measures in plain data, and leaves the network as it was."""
     exporter = check_options(method, Exporter)
-    _require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} begins with no dot")
+    require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} begins with no dot")
     found = _network(network, image_size)
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / f"network{exporter.suffix}"
         with _unchanged(found.module, f"{exporter.name}: the network"):
             measured = exporter.export(found, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
-        _require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: wrote no {output.name}")
+        require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: wrote no {output.name}")
         others = sorted(path.name for path in Path(scratch).iterdir() if path != output)
-        _require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
+        require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
     try:
         json.dumps(measured)
     except TypeError as error:
         raise AssertionError(f"{exporter.name}: what it measured is no plain data: {error}") from error
-
-
-def _require(holds: object, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)
 
 
 def _network(spec: str, image_size: int, seed: int = 0) -> Network:
@@ -214,8 +199,9 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 
 
 @contextlib.contextmanager
-def _small_run(teacher: Network) -> Iterator[Run]:
+def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
     """A run of one epoch on a tenth of the digits, in a directory that goes away."""
+    from kdtool.checkpoint import Checkpoint
     from kdtool.data import open_data
     from kdtool.run import Run
     from kdtool.settings import DataOptions, Training
@@ -223,7 +209,9 @@ def _small_run(teacher: Network) -> Iterator[Run]:
     data = open_data(DataOptions(data="digits", subset=0.1), image_size=teacher.architecture.input[1], in_channels=1)
     training = Training(epochs=1, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as scratch:
-        yield Run(Path(scratch), data=data, training=training, parent=None, entry={"command": "check", "line": ""})
+        entry = {"command": "check", "line": ""}
+        teachers = [Checkpoint(one, data.spec) for one in (teacher, *others)]
+        yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
 
 
 @contextlib.contextmanager
@@ -232,10 +220,10 @@ def _unchanged(module: nn.Module, name: str) -> Iterator[None]:
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     flags = [tensor.requires_grad for tensor in module.parameters()]
     yield
-    _require(_equal(before, module.state_dict()), f"{name} was changed")
-    _require(not any(part.training for part in module.modules()), f"{name} was left in train mode")
+    require(_equal(before, module.state_dict()), f"{name} was changed")
+    require(not any(part.training for part in module.modules()), f"{name} was left in train mode")
     kept = flags == [tensor.requires_grad for tensor in module.parameters()]
-    _require(kept and all(tensor.grad is None for tensor in module.parameters()), f"{name} was given gradients")
+    require(kept and all(tensor.grad is None for tensor in module.parameters()), f"{name} was given gradients")
 
 
 def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -249,6 +237,7 @@ def _check_network(network: Network, name: str) -> None:
     import torch
 
     from kdtool.architecture import Architecture, build
+    from kdtool.loss_check import check_gradients
 
     images = torch.randn(3, *network.architecture.input, generator=torch.Generator().manual_seed(0))
     outputs = _check_outputs(network.module, images, CLASSES, name)
@@ -258,30 +247,19 @@ def _check_network(network: Network, name: str) -> None:
         raise AssertionError(f"{name}: the network cannot be rebuilt from its plain data: {error}") from error
     with torch.no_grad():
         same = torch.equal(rebuilt(images), outputs)
-    _require(same, f"{name}: the network rebuilt from its plain data gives other outputs")
+    require(same, f"{name}: the network rebuilt from its plain data gives other outputs")
     trained = copy.deepcopy(network.module).requires_grad_(True).train()
     trained(images).square().mean().backward()
-    _check_gradients(trained, name)
+    check_gradients(trained, name)
 
 
 def _check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -> Tensor:
     import torch
 
-    _require(not module.training, f"{name}: the network is not in eval mode")
+    require(not module.training, f"{name}: the network is not in eval mode")
     with torch.no_grad():
         outputs: Tensor = module(images)
     fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
-    _require(fits, f"{name}: the network does not return logits [{len(images)}, {classes}]")
-    _require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
+    require(fits, f"{name}: the network does not return logits [{len(images)}, {classes}]")
+    require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
     return outputs
-
-
-def _check_gradients(module: nn.Module, name: str) -> None:
-    import torch
-
-    gradients = {key: tensor.grad for key, tensor in module.named_parameters()}
-    lost = [key for key, gradient in gradients.items() if gradient is None]
-    _require(not lost, f"{name}: no gradient reaches {', '.join(lost[:3])} of the student")
-    found = [gradient for gradient in gradients.values() if gradient is not None]
-    _require(all(bool(torch.isfinite(one).all()) for one in found), f"{name}: a gradient is not finite")
-    _require(any(bool(one.count_nonzero()) for one in found), f"{name}: all gradients are zero")

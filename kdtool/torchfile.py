@@ -1,4 +1,4 @@
-"""Files of tensors, read without running anything that is in them."""
+"""Files of tensors, written whole, and read without running anything that is in them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdtool.errors import Error
+from kdtool.files import atomic
 
 # The pickle of a large checkpoint's names and shapes is a few megabytes; its objects take far more room than its bytes.
 PICKLE_LIMIT = 64 << 20
@@ -32,6 +33,23 @@ _KINDS = {
     b"{": "JSON",
     b"\x80": "a bare pickle, which could run code",
 }
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain containers, whole or not at all.
+
+    Raises:
+        Error: the directory cannot be written to, or the disk is full.
+    """
+    with atomic(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:
+            # torch's writer does not tell what the disk said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def safe_load(path: str | Path) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import lr_scheduler
 
@@ -25,6 +24,8 @@ from kdtool.progress import Advance, progress
 from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
+from kdtool.step import Step
+from kdtool.uncompiled import optimizing, with_plain_step
 from kdtool.weights import load_exactly
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
@@ -36,29 +37,6 @@ class LossNotFiniteError(Error):
 
 
 @dataclass
-class Step:
-    """One batch as a loss sees it.
-
-    ``student`` and ``teacher`` are logits [batch, classes] in float32 (the teacher's without gradient),
-    ``target`` the class indices [batch], ``images`` [batch, channels, height, width]; ``epoch`` counts from 0.
-    ``maps`` are pairs of outputs of watched layers, the student's (adapted to the teacher's shape) and the teacher's.
-    """
-
-    student: Tensor
-    target: Tensor
-    images: Tensor
-    teacher: Tensor
-    epoch: int = 0
-    epochs: int = 1
-    label_smoothing: float = 0.0
-    maps: Sequence[tuple[Tensor, Tensor]] = ()
-
-    def cross_entropy(self) -> Tensor:
-        """Return the mean cross-entropy against the labels, smoothed as the training options say."""
-        return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
-
-
-@dataclass
 class State:
     """How far a phase has come, and the best of it so far."""
 
@@ -66,6 +44,9 @@ class State:
     best_epoch: int = -1
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    early_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Those after the epoch whose weights are to be kept."""
+    best_beside: dict[str, Tensor] = field(default_factory=dict)
 
     def better(self, metrics: dict[str, Any]) -> bool:
         """Whether validation is better than ever: by accuracy, and by the loss where that is equal or there is none."""
@@ -95,23 +76,30 @@ class Loop:
         store: Store,
         validates: str = "accuracy",
         constraint: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+        keep_epoch: int | None = None,
         guide: Guide | None = None,
     ) -> None:
         """Prepare; ``validates`` says whether the best epoch is that of the highest ``accuracy`` or of the least
-        ``loss``, ``constraint`` is called with the module after every step, ``guide`` works beside the optimiser.
+        ``loss``, ``constraint`` is called with the module after every step, ``penalty`` returns what of the module
+        itself is added to the loss of every step, ``keep_epoch`` is the epoch whose weights are kept beside the best,
+        ``guide`` works beside the optimiser.
 
         Raises:
             UsageError: batches of one image are asked for, and the network has batch-norm.
         """
-        if training.batch_size == 1 and any(isinstance(one, _BatchNorm) for one in pupil.module.modules()):
+        layers = [layer for learner in pupil.learners() for layer in learner.modules()]
+        if training.batch_size == 1 and any(isinstance(layer, _BatchNorm) for layer in layers):
             raise UsageError("--batch-size 1: batch-norm has no statistics of one image; use a larger --batch-size")
         pupil.place(engine)
         self.pupil, self.name, self.train, self.val = pupil, name, train, val
         self.training, self.engine, self.loss, self.store = training, engine, loss, store
-        self.validates, self.constraint, self.guide = validates, constraint, guide
+        self.validates, self.constraint, self.penalty, self.keep_epoch = validates, constraint, penalty, keep_epoch
+        self.guide = guide
         self.steps = math.ceil(len(train) / training.batch_size)
         guided = {id(one) for one in guide.own(pupil.module)} if guide is not None else set()
-        raw = make_optimizer([one for one in pupil.parameters() if id(one) not in guided], training)
+        with optimizing():
+            raw = make_optimizer([one for one in pupil.parameters() if id(one) not in guided], training)
         self.schedule = make_schedule(raw, training, self.steps * training.epochs)
         self.optimizer = engine.prepare(raw)
         self.state = State()
@@ -124,6 +112,10 @@ class Loop:
         Raises:
             LossNotFiniteError: the loss is not a finite number.
         """
+        with optimizing():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._restore()
         self.train.split.prepare()
         self.val.split.prepare()
@@ -133,11 +125,11 @@ class Loop:
             while self.state.epoch < self.training.epochs and not self._is_over():
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
-        module = self.pupil.module
-        if self.state.best_weights:
-            load_exactly(module, self.state.best_weights)
-        module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        module.eval()
+        for module, best in zip(self.pupil.learners(), (self.state.best_weights, self.state.best_beside), strict=True):
+            if self.state.best_weights:
+                load_exactly(module, best)
+            module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
 
     def _is_over(self) -> bool:
@@ -154,8 +146,12 @@ class Loop:
         metrics = self._validate()
         if self.guide is not None or state.better(metrics):
             state.best, state.best_epoch = metrics, state.epoch
-            state.best_weights = copy.deepcopy(self.pupil.module.state_dict())
+            state.best_weights, state.best_beside = (
+                copy.deepcopy(module.state_dict()) for module in self.pupil.learners()
+            )
         state.epoch += 1
+        if state.epoch == self.keep_epoch:
+            state.early_weights = copy.deepcopy(self.pupil.module.state_dict())
         accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
         self.store.log(
             {
@@ -183,6 +179,8 @@ class Loop:
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
             step = self._step(batch)
             loss = self.loss(step)
+            if self.penalty is not None:
+                loss = loss + self.penalty(self.pupil.module)
             total += loss.detach()
             if number % looks == 0 or number == self.steps:
                 self._check_finite(total, number)
@@ -205,7 +203,7 @@ class Loop:
     def _step(self, batch: Batch) -> Step:
         training = self.training
         with self.engine.autocast():
-            student, maps = self.pupil(batch.inputs)
+            student, maps, beside = self.pupil(batch.inputs)
         return Step(
             student.float(),
             batch.target,
@@ -215,6 +213,9 @@ class Loop:
             training.epochs,
             training.label_smoothing,
             self.pupil.compare(maps, batch.maps),
+            [pair.owner for pair in self.pupil.pairs],
+            [one.float() for one in beside],
+            self.train.split.unlabelled > 0,
         )
 
     @torch.no_grad()
@@ -224,7 +225,7 @@ class Loop:
             logits, labels = [], []
             for batch in self.val.batches(VALIDATION_BATCH):
                 with self.engine.autocast():
-                    logits.append(self.pupil(batch.inputs)[0].float().cpu())
+                    logits.append(self.pupil.answer(batch.inputs).float().cpu())
                 labels.append(batch.target.cpu())
             return score(torch.cat(logits), torch.cat(labels), self.val.split.name)
         total = 0.0
@@ -268,7 +269,7 @@ class Loop:
 def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """Return the optimiser, fused: on small networks its own arithmetic is what a step costs."""
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
+        return with_plain_step(torch.optim.SGD)(
             parameters,
             lr=training.lr,
             momentum=training.momentum,
@@ -277,7 +278,7 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.
             fused=True,
         )
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    return with_plain_step(kind)(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:

@@ -179,3 +179,11 @@ def test_a_weight_of_other_dimensions_is_refused(narrow):
     weights[name] = weights[name].flatten()
     with pytest.raises(Error, match=f"{name}: a tensor of"):
         build(narrow.architecture, weights)
+
+
+def test_shapes_that_do_not_fit_each_other_are_refused(narrow):
+    weights = dict(narrow.module.state_dict())
+    name = next(name for name, tensor in weights.items() if tensor.dim() == 4)
+    weights[name] = weights[name][:-1]
+    with pytest.raises(Error, match="the weights do not fit each other"):
+        build(narrow.architecture, weights)

@@ -2,10 +2,11 @@
 
 import errno
 import os
+import shutil
 
 import torch
 
-from kdtool.cache import Cache
+from kdtool.cache import LEFT_FREE_BYTES, Cache
 
 
 def filled(cache, name, rows):
@@ -49,6 +50,25 @@ def test_the_limit_holds_and_what_is_idle_gives_way(tmp_path):
     filled(later, "c", rows)
     assert [later.ready(name) for name in "abc"] == [False, True, True]
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5000
+
+
+def test_some_of_the_disk_stays_free(tmp_path, monkeypatch):
+    rows, told = torch.zeros(100, 10), []  # 2,000 bytes and a header
+    usage = shutil.disk_usage(tmp_path)
+
+    def free(left):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=LEFT_FREE_BYTES + left))
+
+    filled(Cache(tmp_path, 10**6), "idle", rows)
+    cache = Cache(tmp_path, 10**6, told.append)
+    free(100)
+    filled(cache, "a", rows)  # in place of the idle one
+    assert [cache.ready(name) for name in ("idle", "a")] == [False, True]
+    assert cache.create("b", (100, 10), torch.float16) is None
+    assert told == [
+        f"{tmp_path}: no room for a cache (1 GB of the disk stay free); the networks run in every step instead"
+    ]
+    assert cache.ready("a")
 
 
 def test_a_number_beyond_float16_is_not_cached(tmp_path):

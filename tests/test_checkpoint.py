@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kdtool
-from kdtool.checkpoint import fingerprint, read, weights_of, write
+from kdtool.checkpoint import Early, fingerprint, read, weights_of, write
 
 
 def test_round_trip_gives_the_same_outputs(teacher_path, tmp_path):
@@ -19,6 +19,28 @@ def test_round_trip_gives_the_same_outputs(teacher_path, tmp_path):
     assert again.history == first.history
     assert again.data == first.data
     assert not again.module.training
+
+
+def test_early_weights_come_back(teacher_path, tmp_path):
+    first = read(teacher_path)
+    assert first.early is None
+    first.early = Early(3, {name: torch.rand_like(one) for name, one in first.module.state_dict().items()})
+    first.save(tmp_path / "again.pt")
+    again = read(tmp_path / "again.pt")
+    assert again.early is not None
+    assert again.early.epoch == 3
+    assert all(torch.equal(one, first.early.weights[name]) for name, one in again.early.weights.items())
+
+
+@pytest.mark.parametrize(
+    "early",
+    [[], {"epoch": 1}, {"epoch": "1", "weights": {}}, {"epoch": -1, "weights": {}}, {"epoch": 0, "weights": {}}],
+)
+def test_early_weights_that_are_none_are_damage(teacher_path, tmp_path, early):
+    content = torch.load(teacher_path, weights_only=True)
+    torch.save({**content, "early": early}, tmp_path / "bad.pt")
+    with pytest.raises(kdtool.Error, match="bad.pt: damaged checkpoint: the early weights"):
+        read(tmp_path / "bad.pt")
 
 
 def test_a_pickle_is_not_run(tmp_path):
@@ -109,9 +131,12 @@ def test_a_failed_write_leaves_the_old_file(teacher_path, tmp_path, monkeypatch)
     checkpoint.save(path)
     before = path.read_bytes()
 
-    def full(content, target):
-        target.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def full(content, file):  # as torch's writer does
+        file.write(b"half")
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672]")  # noqa: B904
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(kdtool.Error, match="No space left"):

@@ -25,6 +25,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 # What a check needs to be told: a network that the method takes, or a small one.
 TOLD: dict[tuple[str, str], dict[str, Any]] = {
     ("distillers", "simkd"): {"network": "timm:test_resnet", "image_size": 32},
+    ("pruners", "bn-scale"): {"network": "timm:test_resnet", "image_size": 32},
     ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
     ("teachers", "timm"): {"network": "test_resnet"},
     ("teachers", "torchvision"): {"network": "squeezenet1_1"},
@@ -43,3 +44,12 @@ def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: plugins.Plugin)
 @pytest.mark.parametrize("name", plugins.names("datasets"))
 def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:
     testing.check_options(plugins.method_class("datasets", name), plugins.method_class("datasets", name))
+
+
+@pytest.mark.parametrize("plugin", [one for one in BUILTIN if one.kind == "distillers"], ids=lambda plugin: plugin.name)
+def test_the_help_says_when_a_distiller_fits(plugin: plugins.Plugin) -> None:
+    fits = plugins.load(plugin).fits
+    assert fits.startswith("Fits ")
+    assert fits.endswith(".")
+    # Two lines beside the names.
+    assert len(fits) <= 128

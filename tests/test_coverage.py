@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.coverage import pipes, workers
 from benchmarks.coverage.__main__ import main
 from benchmarks.coverage.networks import EDITS, LIST, USED, USES, Entry, read_list
+from benchmarks.coverage.pipes import Pipe, read_pipes
 from benchmarks.coverage.results import Result, about_here, open_result
 from benchmarks.coverage.table import as_page
 from benchmarks.coverage.totals import totals
@@ -160,7 +162,7 @@ def test_tiny_networks_go_through_all_of_it(survey, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("--seconds", 0, "timeout: took more than 0 s"),
+        ("--seconds", -1, "timeout: computed for more than -1 s"),
         ("--gigabytes", 0.01, "out of memory: took more than 0.01 GB"),
     ],
 )
@@ -168,6 +170,14 @@ def test_what_takes_too_much_has_failed(survey, option, value, reason):
     found, _ = survey(["kdtool:resnet20 32"], option, value)
     (build,) = found["kdtool:resnet20"].values()
     assert (build["status"], build["reason"]) == ("failed", reason)
+
+
+def test_only_the_time_that_a_process_computes_counts():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        time.sleep(0.5)
+        assert workers._computed_seconds(process.pid) < 0.2
+        process.kill()
+    assert workers._computed_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.2)
 
 
 @pytest.mark.slow
@@ -208,3 +218,26 @@ def test_the_versions_are_those_that_are_installed():
     about = about_here()
     assert about["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert len(about["sources"]) == 12
+
+
+@pytest.mark.slow
+def test_a_pipe_of_real_commands(tmp_path):
+    pipe = Pipe("kdtool:lenet-5", "28", "--method halve")
+    found = pipes.run(pipe, tmp_path)
+    assert found["codes"] == [0, 0, 0]
+    assert found["compression"] == pytest.approx(3.92, rel=1e-2)
+    assert pipes.row(pipe, found, is_listed=False)[:6] == [
+        *("kdtool:lenet-5", "28", "no", "`--method halve`", "[0, 0, 0]", "3.92x")
+    ]
+
+
+def test_a_pipe_that_fails_says_what_the_first_command_said(tmp_path):
+    found = pipes.run(Pipe("kdtool:lenet-6", "28", "--method halve"), tmp_path)
+    assert all(found["codes"])
+    assert "did you mean lenet-5" in found["reason"]
+
+
+def test_half_of_the_pipes_are_of_listed_networks():
+    listed, names = {entry.spec for entry in read_list(LIST)}, [pipe.spec for pipe in read_pipes(pipes.PIPES)]
+    assert len(names) == 20
+    assert sum(name in listed for name in names) == 10

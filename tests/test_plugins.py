@@ -79,7 +79,7 @@ def test_the_builtin_methods_are_plugins_of_kdtool_itself() -> None:
     found = {(plugin.kind, plugin.name) for plugin in plugins.installed() if plugin.builtin}
 
     assert {("teachers", "timm"), ("refiners", "halve"), ("distillers", "ikd"), ("datasets", "digits")} <= found
-    assert plugins.names("pruners") == ["filter-l1", "magnitude"]
+    assert {"filter-l1", "magnitude"} <= set(plugins.names("pruners"))
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_a_plugin_is_listed_from_its_metadata_without_being_imported(site: Site)
 
 
 def test_a_method_is_imported_when_it_is_used(site: Site) -> None:
-    module = site.install("born-again", GOOD.format(title="BornAgain"))
+    module = site.install("first-born", GOOD.format(title="FirstBorn"))
 
-    assert plugins.method_class("distillers", "born-again").name == "born-again"
+    assert plugins.method_class("distillers", "first-born").name == "first-born"
     assert sys.modules[module] is plugins.register(module)
 
 

@@ -6,8 +6,9 @@ from kdtool.cli.run import check_commands
 from kdtool.recipe import read_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+RECIPES = sorted(path for path in EXAMPLES.glob("*/*.toml") if path.name != "pyproject.toml")
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/recipe.toml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_can_be_run(path):
     check_commands(read_recipe(path))

@@ -13,7 +13,8 @@ from kdtool.feed import Feed
 from kdtool.frozen import LOGITS, Frozen
 from kdtool.pupil import Pupil
 from kdtool.settings import Training
-from kdtool.training import Loop, LossNotFiniteError, Step, make_optimizer, make_schedule
+from kdtool.step import Step
+from kdtool.training import Loop, LossNotFiniteError, make_optimizer, make_schedule
 
 
 class Memory:

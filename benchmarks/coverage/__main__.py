@@ -25,7 +25,7 @@ from kdtool.progress import say
 @click.option("--only", metavar="PATTERN", default="", help="only networks whose names have or match this")
 @click.option("--fresh", is_flag=True, help="forget what was found before")
 @click.option("--again", is_flag=True, help="forget what was found of networks that had something refused or failed")
-@click.option("--seconds", default=300.0, show_default=True, help="longest time for one cell")
+@click.option("--seconds", default=300.0, show_default=True, help="longest time that one cell may compute")
 @click.option("--gigabytes", default=8.0, show_default=True, help="largest memory of one process")
 @click.option("--list", "listed", default=LIST, type=click.Path(path_type=Path, exists=True), help="the networks")
 @click.option("--work", default=ROOT / "build/coverage", type=click.Path(path_type=Path), help="single results")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from benchmarks.coverage.networks import CLASSES, EDITS, USED, USES
@@ -47,12 +47,12 @@ def as_page(results: Sequence[Result]) -> str:
     seconds = sum(found.get("seconds", 0) for result in results for found in result.cells.values())
     parts = [
         _INTRODUCTION.format(count=len(results), classes=CLASSES, command=COMMAND, minutes=seconds / 60),
-        _rows(["", "ok", "refused", "failed", "percent ok", "goal"], map(_total_row, totals(results))),
+        as_table(["", "ok", "refused", "failed", "percent ok", "goal"], map(_total_row, totals(results))),
         f"\n{_versions(results)}\n",
     ]
     for group, members in groupby(results, key=lambda result: result.entry.group):
         titles = ["network", "side", *EDITS.values(), *USES.values()]
-        parts += [f"\n## {group}\n\n" if group else "\n", _rows(titles, map(_network_row, members))]
+        parts += [f"\n## {group}\n\n" if group else "\n", as_table(titles, map(_network_row, members))]
     reasons = list(_reasons(results))
     if reasons:
         parts += ["\n## Reasons\n\n", *reasons]
@@ -69,7 +69,8 @@ def summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _rows(titles: Sequence[str], rows: Iterator[list[str]]) -> str:
+def as_table(titles: Sequence[str], rows: Iterable[list[str]]) -> str:
+    """Return rows as a table, in Markdown."""
     lines = [list(titles), ["---"] * len(titles), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

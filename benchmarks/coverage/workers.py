@@ -17,10 +17,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.coverage.networks import Entry
 from kdtool import Error
 
 _LOOK_SECONDS = 0.1
+_HANGING = 10
+"""After so many times the seconds of computing that a cell may take, by the clock, it is taken to hang."""
 _BEGIN_SECONDS = 120
 _LOG = "log.txt"
 # Imported once, by the process that all workers are forked from: all of what is tried, so that the same code is tried
@@ -36,7 +40,10 @@ _PRELOAD = [
 
 @dataclass(frozen=True)
 class Limits:
-    """What a worker may take: seconds for one cell, and gigabytes of memory."""
+    """What a worker may take: seconds of computing for one cell, and gigabytes of memory.
+
+    Its own time is counted, not that of the clock: a busy machine finds what an idle one does.
+    """
 
     seconds: float
     gigabytes: float
@@ -69,7 +76,7 @@ def work(
     process = context.Process(target=_main, args=(task, entry, folder, cells, theirs), daemon=True)
     process.start()
     theirs.close()
-    current, done, started = "", 0, time.monotonic()
+    current, done, started, busy = "", 0, time.monotonic(), 0.0
     reason = ""
     while not reason:
         if ours.poll(_LOOK_SECONDS):
@@ -77,12 +84,12 @@ def work(
                 cell, found = ours.recv()
             except EOFError:
                 break
-            started = time.monotonic()
+            started, busy = time.monotonic(), _computed_seconds(process.pid)
             current = cell if found is None else ""
             if found is not None:
                 keep(cell, found)
                 done += 1
-        reason = _excess(process, started, limits, begun=bool(current))
+        reason = _excess(process, started, busy, limits, begun=bool(current))
     if reason:
         process.kill()
     process.join()
@@ -93,15 +100,26 @@ def work(
         keep(current, {"status": "failed", "reason": reason or _end(process, folder), "seconds": seconds})
 
 
-def _excess(process: BaseProcess, started: float, limits: Limits, *, begun: bool) -> str:
+def _excess(process: BaseProcess, started: float, busy: float, limits: Limits, *, begun: bool) -> str:
     """Return what a worker takes too much of, or an empty string; one that has not begun has time to."""
     if not begun:
         return "" if time.monotonic() - started < _BEGIN_SECONDS else f"nothing came for {_BEGIN_SECONDS} s"
-    if time.monotonic() - started > limits.seconds:
-        return f"timeout: took more than {limits.seconds:g} s"
+    if _computed_seconds(process.pid) - busy > limits.seconds:
+        return f"timeout: computed for more than {limits.seconds:g} s"
+    if time.monotonic() - started > _HANGING * (limits.seconds + 1):
+        return f"timeout: took more than {_HANGING * (limits.seconds + 1):g} s"
     if _resident_bytes(process.pid) > limits.gigabytes * 1e9:
         return f"out of memory: took more than {limits.gigabytes:g} GB"
     return ""
+
+
+def _computed_seconds(pid: int | None) -> float:
+    """Return how long a process has computed, in the seconds of one core; 0 where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
 
 
 def _resident_bytes(pid: int | None) -> int:

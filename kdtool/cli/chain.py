@@ -21,16 +21,22 @@ class Work:
     """What a step works on, known when all steps are planned."""
 
     checkpoints: tuple[Path, ...]
-    output: Path | None
+    outputs: tuple[Path, ...]
+    """What it writes: a file, or none, or one for each of the checkpoints."""
     force: bool
     resume: bool
     last: bool
     """Whether no step follows, so that the result goes to stdout."""
 
     @property
+    def output(self) -> Path | None:
+        """The file that it writes, the first where there are several."""
+        return self.outputs[0] if self.outputs else None
+
+    @property
     def result(self) -> str | None:
         """What a producing step prints: the path of its file, when it is the last."""
-        return str(self.output) if self.last else None
+        return "\n".join(map(str, self.outputs)) if self.last else None
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Step:
     least: int = 1
     most: int | None = 1
     """How many checkpoints it takes; None is any number."""
+    each: bool = False
+    """It takes more of them where no step stands beside it, and does the same to each."""
     output: Callable[[Path], Path] | None = None
     """The file that it writes, by the checkpoint it works on (of no meaning to a first step that works on none)."""
     suffix: str = ".pt"
@@ -56,6 +64,8 @@ class Step:
     resume: bool = False
     resumable: bool = False
     """It has a run that goes on where it was cut; another step is done again."""
+    directories: bool = False
+    """It takes the directories of runs and studies too."""
     files: tuple[Path, ...] = ()
     """More files that it reads."""
     slow_check: Callable[[], None] | None = None
@@ -120,21 +130,35 @@ def plan(steps: Sequence[Step]) -> list[Work]:
         first, last = not works, len(works) == len(steps) - 1
         given = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
         for path in (*step.checkpoints, *step.files):
-            check_file(path)
+            _check_given(step, path)
         # In a chain that is resumed, what cannot be cut is made again.
         force = step.force or (resume and not step.resumable and len(steps) > 1)
-        output = step.output(given[0] if given else Path()) if step.output else None
-        if output is not None:
-            if output in [work.output for work in works]:
+        outputs = _outputs(step, given)
+        for output in outputs:
+            if output in [one for work in works for one in work.outputs]:
                 raise UsageError(f"{output}: two steps would write it; name another with -o")
             check_target(output, step.suffix, force=force, resume=resume and step.resumable)
-        works.append(Work(given, output, force, resume, last))
-        previous = output if step.hands_on else given[-1] if given else None
+        if len(outputs) > 1 and not last:
+            raise UsageError(f"{step.name} makes {len(outputs)} checkpoints of these, and no step can follow")
+        works.append(Work(given, outputs, force, resume, last))
+        previous = outputs[0] if step.hands_on else given[-1] if given else None
     # Only now, since these may take seconds; the first step's own come at once when it runs.
     for step in steps[1:]:
         if step.slow_check is not None:
             step.slow_check()
     return works
+
+
+def _outputs(step: Step, given: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the files that a step writes."""
+    if step.output is None:
+        return ()
+    if not step.each or len(given) < 2:
+        return (step.output(given[0] if given else Path()),)
+    outputs = tuple(map(step.output, given))
+    if len({*outputs}) < len(outputs):
+        raise UsageError(f"{step.name}: of {len(given)} checkpoints two would become one file; leave out -o")
+    return outputs
 
 
 def _check_order(steps: Sequence[Step]) -> None:
@@ -156,13 +180,18 @@ def _inputs(steps: Sequence[Step]) -> tuple[Path, ...]:
     if len(given) < step.least:
         following = steps[1].name if len(steps) > 1 else ""
         given = (*given, *piped_paths(_no_checkpoint(step, following)))
-    if step.most is not None and len(given) > step.most:
+    if step.most is not None and len(given) > step.most and not step.each:
         raise UsageError(f"{step.name} takes {_count(step.most)}, not {len(given)}: {', '.join(map(str, given))}")
     if len(given) < step.least:
         raise UsageError(_no_checkpoint(step, ""))
     for path in given:
-        check_file(path)
+        _check_given(step, path)
     return given
+
+
+def _check_given(step: Step, path: Path) -> None:
+    if not (step.directories and path.is_dir()):
+        check_file(path)
 
 
 def _count(number: int) -> str:
@@ -184,8 +213,12 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file in it")
     if not path.exists():
-        beside = [found.name for found in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
-        raise UsageError(f"{path}: there is no such file{nearest(path.name, beside, count=1)}")
+        near = [found.name for found in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        if path.name == str(path):  # a word that should have begun the next step
+            context = click.get_current_context(silent=True)
+            root = context.find_root() if context else None
+            near += root.command.list_commands(root) if root and isinstance(root.command, click.Group) else []
+        raise UsageError(f"{path}: there is no such file{nearest(path.name, near, count=1)}")
 
 
 def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:

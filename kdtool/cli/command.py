@@ -11,7 +11,7 @@ import click
 from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, Segment, StepContext, cut, set_debug, step_names, takes
 from kdtool.cli.method_options import MethodOption, Place, Section, explicit, method_options, named, owners
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.methods import fills_role
+from kdtool.method import fills_role
 from kdtool.plugins import SINGULAR, Plugin, installed, load, method_class, names
 from kdtool.settings import DataOptions, split
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from kdtool.cli.chain import Step
-    from kdtool.methods import Method
+    from kdtool.method import Method
 
 # Each pass finds the options of the methods that the one before has found.
 PASSES = 6
@@ -122,8 +122,9 @@ class StepCommand(ChainCommand):
         for cls, given in zip(classes, split(options, *classes), strict=True):
             # The declaration's own checks: options that are required, methods in roles, numbers that go together.
             cls(**given)
-        if DataOptions in classes and "data" in options:
-            method_class("datasets", options["data"].partition(":")[0])
+        for name in ("data", "unlabelled"):
+            if DataOptions in classes and name in options:
+                method_class("datasets", options[name].partition(":")[0])
         return self.plan(Given(own, options, ctx.method or "", ctx.method_class))
 
     def explain(self, ctx: click.Context, flag: str) -> str:
@@ -207,11 +208,11 @@ def _plugins(kind: str) -> list[Plugin]:
 
 
 def _summary(plugin: Plugin) -> str:
-    """Return a method's help text; one that came with another package is not imported for it."""
+    """Return a method's help text, and when it fits; one that came with another package is not imported for it."""
     if not plugin.builtin:
         return f"(from {plugin.distribution} {plugin.version})"
     try:
-        summary: str = load(plugin).summary()
+        cls = load(plugin)
     except UsageError as error:
         return f"broken: {error}"
-    return summary
+    return f"{cls.summary()} {getattr(cls, 'fits', '')}".strip()

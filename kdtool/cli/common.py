@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
+from kdtool.cli.grammar import step_names
 from kdtool.cli.method_options import Section
 from kdtool.settings import DataOptions, Training
 
 TRAINING = Section("Training", Training)
 DATA = Section("Data", DataOptions)
+LABELLED_DATA = Section(
+    "Data", DataOptions, only=tuple(info.name for info in DataOptions.describe() if info.name != "unlabelled")
+)
 WHICH_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download"))
 
 
@@ -21,7 +26,14 @@ def checkpoint(metavar: str = "CHECKPOINT") -> click.Argument:
 
 def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
     """Return the argument for several checkpoints."""
-    return click.Argument(["checkpoints"], nargs=-1, type=click.Path(path_type=Path), metavar=metavar)
+    path = click.Path(path_type=Path)
+    return click.Argument(["checkpoints"], nargs=-1, type=path, metavar=metavar, shell_complete=_step_or_file)
+
+
+def _step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a word that is one more checkpoint, or the name of the next step."""
+    steps = [name for name in step_names(ctx) if incomplete and name.startswith(incomplete)]
+    return [CompletionItem(name) for name in steps] or [CompletionItem(incomplete, type="file")]
 
 
 def find_network(spec: str) -> None:

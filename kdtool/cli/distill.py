@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdtool.cli.chain import Step, Work
+from kdtool.cli.chain import Step, Work, check_file
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoint, find_network, output
+from kdtool.cli.common import DATA, TRAINING, checkpoints, find_network, output
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
-from kdtool.files import beside
+from kdtool.files import beside, slug
 from kdtool.methods import Distiller
 from kdtool.plugins import method_class
-from kdtool.settings import NetworkOptions, StudentOptions
+from kdtool.settings import NetworkOptions, SearchOptions, StudentOptions
 
 EXAMPLES = """
 \b
@@ -22,33 +22,48 @@ Examples:
   kdtool distill --method ikd --iters 4 teacher.pt
   kdtool distill teacher.pt --student timm:resnet18 --method kd
   kdtool distill teacher.pt --refiner depth --keep 1,1,2,2
+  kdtool distill teacher.pt --refiner halve --method kd:0.9+at:1000
+  kdtool distill teacher.pt --refiner halve --search temperature=1,2,4,8
+  kdtool distill a.pt b.pt c.pt --method ensemble --student timm:resnet18
   kdtool distill --method ikd --iters 4 teacher.pt prune --ratio 0.8 export --onnx
 """
 
 
 def plan(given: Given) -> Step:
     """Plan the step."""
-    student, refiner = given.options.get("student"), given.options.get("refiner")
-    if given.method_class is not None and issubclass(given.method_class, Distiller):
-        given.method_class.check_student(named=student is not None, refined=refiner is not None)
+    student, method, paths = given.options.get("student"), given.method_class, given.params["checkpoints"]
+    assert method is not None
+    assert issubclass(method, Distiller)
+    # A strategy may have a refiner of its own, which does not make the student.
+    own = method.describe()
+    refined = "refiner" in given.options and "refiner" not in [info.name for info in own]
+    method.check_student(named=student is not None, refined=refined)
+    if len(paths) > 1:
+        for path in paths:
+            check_file(path)
+        method.check_teachers(len(paths))
+    if (search := given.options.get("search")) is not None:
+        search.settings(method, {info.name: given.options[info.name] for info in own if info.name in given.options})
     # A student is a file unless it is written as SOURCE:NAME.
     file = student is not None and (":" not in student or Path(student).exists())
     if student is not None and not file:
         method_class("teachers", student.partition(":")[0])
-    path = given.params["checkpoint"]
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
         told: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
-        tell_result(api.distill(work.checkpoints[0], given.method, **told, **given.options))
+        teachers = work.checkpoints if len(work.checkpoints) > 1 else work.checkpoints[0]
+        tell_result(api.distill(teachers, given.method, **told, **given.options))
         return work.result
 
     return Step(
         "distill",
         run,
-        checkpoints=(path,) if path else (),
-        output=lambda source: given.params["output"] or beside(source, f"-{given.method}.pt"),
+        checkpoints=paths,
+        least=2 if method.several_teachers else 1,
+        most=None if method.several_teachers else 1,
+        output=lambda source: given.params["output"] or beside(source, f"-{slug(given.method)}.pt"),
         hands_on=True,
         force=given.params["force"],
         resume=given.params["resume"],
@@ -63,12 +78,13 @@ command = StepCommand(
     plan,
     kind="distillers",
     default="kd",
-    params=[checkpoint("TEACHER"), *output("TEACHER-METHOD.pt")],
+    params=[checkpoints("[TEACHER]..."), *output("TEACHER-METHOD.pt")],
     groups=[
         Section("Student", StudentOptions),
         Section("Student", NetworkOptions, only=("stem",)),
         DATA,
         TRAINING,
+        Section("Training", SearchOptions),
     ],
     help="Teach a student. Its data is the teacher's, unless --data says otherwise.",
     epilog=EXAMPLES,

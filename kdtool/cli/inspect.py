@@ -41,8 +41,10 @@ def described(about: dict[str, Any]) -> str:
     """Return what a checkpoint is, for a person."""
     rows = [("checkpoint", about.get("path") or "in memory"), ("network", about.get("source", ""))]
     rows.append(("input", "x".join(map(str, about["input"]))))
-    sizes = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes")
+    sizes = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes", "gzip_bytes")
     rows += [(key.replace("_", " "), shown_value(key, about[key])) for key in sizes if about.get(key) is not None]
+    if about.get("early_epoch") is not None:
+        rows.append(("early weights", f"of epoch {about['early_epoch']}"))
     data = about.get("data")
     if data:
         rows.append(("data", str(data["name"])))

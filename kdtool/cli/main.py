@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Measure accuracy and loss of checkpoints.",
     "inspect": "Show what a checkpoint is and how it was made.",
     "compare": "Show how alike checkpoints are.",
+    "report": "Write a page about checkpoints, runs and studies.",
     "run": "Run a study: the steps of a recipe.",
     "plugins": "List the installed methods.",
     "demo": "Do the main job on real digits.",

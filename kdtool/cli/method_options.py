@@ -55,6 +55,8 @@ class Value(click.ParamType):  # type: ignore[type-arg]
             return "NAME"
         if self.info.choices and not self.info.many:
             return f"[{'|'.join(self.info.choices)}]"
+        if self.info.scheduled:
+            return f"{self.name.upper()}|A->B"
         return f"{self.name.upper()},..." if self.info.many else self.name.upper()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -85,7 +87,7 @@ class Value(click.ParamType):  # type: ignore[type-arg]
         offered: Iterable[str] = self.info.choices
         if self.info.kind:
             offered = names(self.info.kind)
-        elif self.info.name == "data":
+        elif self.info.name in ("data", "unlabelled"):
             offered = names("datasets")
         return [CompletionItem(name) for name in offered if name.startswith(incomplete)]
 
@@ -105,6 +107,7 @@ class MethodOption(click.Option):
             default=None,
             type=click.BOOL if boolean else Value(info),
             is_flag=boolean,
+            hidden=info.hidden,
             help=info.help + _extra(info, section.defaults.get(info.name, info.default)),
         )
 
@@ -177,7 +180,9 @@ def _walk(sections: Sequence[Section], chosen: Mapping[Place, str]) -> Iterable[
                 name = chosen.get(place, info.method)
                 if info.kind and name:
                     title = f"Options of {name} ({_flag(*place)})"
-                    defaults = info.defaults if name == info.method else {}
+                    given = section.defaults.get(info.name)
+                    own = given if isinstance(given, Mapping) else {}
+                    defaults = {**info.defaults, **own} if name == info.method else {}
                     inner.append(Section(title, method_class(info.kind, name), place, defaults=defaults))
         level = inner
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import click
 
+# Named again, for the commands: the core needs it too.
+from kdtool.shown import shown_value as shown_value
+
 
 def as_json(value: Any) -> str:
     """Return JSON that any reader takes: numbers that are not finite become null."""
@@ -57,27 +60,11 @@ def _rendered(console: Any, made: Any) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def shown_value(key: str, value: Any) -> str:
-    """Return a number as a person reads it, by the name it goes by."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and key == "macs":
-        return f"{value / 1e6:,.3g} M" if value < 1e9 else f"{value / 1e6:,.0f} M"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        if key.endswith(("compression", "ratio")):
-            return f"{value:,.2f}x"
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
-    return str(value)
-
-
 SCORES = {"split": "split", "accuracy": "accuracy", "error": "error", "loss": "loss", "images": "images"}
 MODELS = {
     "model": "model",
     "taught_by": "taught by",
+    "weight": "weight",
     "kept": "kept",
     "val_accuracy": "val accuracy",
     "split": "split",
@@ -113,7 +100,12 @@ def tell_result(checkpoint: Any) -> None:
         click.echo(table(MODELS, last["rows"]), err=True)
     elif checkpoint.metrics:
         click.echo(table(SCORES, checkpoint.metrics), err=True)
-    if last.get("reached"):
-        click.echo(reached_note(last["reached"]), err=True)
-    if last.get("size") and zeros_note(last["size"]):
-        click.echo(zeros_note(last["size"]), err=True)
+    tell_notes(last)
+
+
+def tell_notes(entry: Mapping[str, Any], about: str = "") -> None:
+    """Say on stderr what a history's entry has to be known of ``about``."""
+    notes = [reached_note(entry["reached"])] if entry.get("reached") else []
+    for note in (*notes, zeros_note(entry.get("size", {}))):
+        if note:
+            click.echo(about + note, err=True)

@@ -1,40 +1,63 @@
-"""``kdtool prune``: what is left over in a network removed, and the rest retrained."""
+"""``kdtool prune``: what is left over in a network removed, and the rest retrained; or in several, one by one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import click
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoint, output
-from kdtool.cli.output import tell_result
-from kdtool.files import beside
+from kdtool.cli.common import DATA, TRAINING, checkpoints, output
+from kdtool.cli.output import table, tell_notes
+from kdtool.files import beside, slug
 
 EXAMPLES = """
 \b
 Examples:
   kdtool prune student.pt --ratio 0.8
-  kdtool prune student.pt --ratio 0.9 --epochs 5 --no-teacher
+  kdtool prune student.pt --ratio 0.9 --steps 4 --epochs 5 --no-teacher
+  kdtool prune student.pt --method taylor --ratio 0.5 --of macs
+  kdtool prune teacher-ikd.run/M?.pt --ratio 0.5
   kdtool distill --method ikd teacher.pt | kdtool prune --ratio 0.8 | kdtool export --onnx
 """
+COLUMNS = {
+    "model": "model",
+    "split": "split",
+    "error": "error",
+    "parameters": "parameters",
+    "nonzero": "nonzero",
+    "compression": "compression",
+    "macs": "MACs",
+    "file_bytes": "file bytes",
+    "gzip_bytes": "gzip bytes",
+}
 
 
 def plan(given: Given) -> Step:
     """Plan the step."""
-    path = given.params["checkpoint"]
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        told: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
-        tell_result(api.prune(work.checkpoints[0], given.method, **told, **given.options))
+        rows = []
+        for path, target in zip(work.checkpoints, work.outputs, strict=True):
+            told: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
+            made = api.prune(path, given.method, **told, **given.options)
+            for entry in made.history[-1:]:
+                tell_notes(entry, f"{target.name}: " if len(work.outputs) > 1 else "")
+                rows += [_row(path), _row(target, gzip=True)]
+        if rows:
+            click.echo(table(COLUMNS, rows), err=True)
         return work.result
 
     return Step(
         "prune",
         run,
-        checkpoints=(path,) if path else (),
-        output=lambda source: given.params["output"] or beside(source, f"-{given.method}.pt"),
+        checkpoints=tuple(given.params["checkpoints"]),
+        each=True,
+        output=lambda source: given.params["output"] or beside(source, f"-{slug(given.method)}.pt"),
         hands_on=True,
         force=given.params["force"],
         resume=given.params["resume"],
@@ -42,13 +65,32 @@ def plan(given: Given) -> Step:
     )
 
 
+def _row(path: Path, *, gzip: bool = False) -> dict[str, Any]:
+    from kdtool.checkpoint import read
+    from kdtool.files import gzip_bytes
+    from kdtool.structure.size import measure
+
+    checkpoint = read(path)
+    size = measure(checkpoint.network)
+    scores = checkpoint.metrics[-1] if checkpoint.metrics else {}
+    return {
+        "model": path.name,
+        **{key: scores.get(key) for key in ("split", "error")},
+        **size,
+        "compression": checkpoint.compression(size["parameters"]),
+        "file_bytes": path.stat().st_size,
+        # Of what went in nobody asks it, and it takes seconds of a large file.
+        "gzip_bytes": gzip_bytes(path) if gzip else None,
+    }
+
+
 command = StepCommand(
     "prune",
     plan,
     kind="pruners",
     default="magnitude",
-    params=[checkpoint(), *output("CHECKPOINT-METHOD.pt")],
+    params=[checkpoints(), *output("CHECKPOINT-METHOD.pt")],
     groups=[DATA, TRAINING],
-    help="Remove what is left over in a trained network and retrain the rest.",
+    help="Remove what is left over in a trained network and retrain the rest; of several checkpoints, in each.",
     epilog=EXAMPLES,
 )

@@ -130,6 +130,8 @@ def _check(words: Sequence[str], made: Collection[Path]) -> None:
         raise UsageError(f"{name} makes no checkpoint, so it is no step")
     if len(step.checkpoints) < step.least:
         raise UsageError(f'{name} works on a checkpoint; name the step that makes it, such as from = "teacher"')
+    if step.each and len(step.checkpoints) > 1:
+        raise UsageError(f"{name} works on one checkpoint in a step, not on {len(step.checkpoints)}")
     for path in (*step.checkpoints, *step.files):
         if path not in made:
             check_file(path)

@@ -11,14 +11,14 @@ import click
 
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, find_network, output
+from kdtool.cli.common import LABELLED_DATA, TRAINING, find_network, output
 from kdtool.cli.grammar import Segment
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import tell_result
 from kdtool.errors import UsageError
 from kdtool.files import slug
 from kdtool.plugins import names
-from kdtool.settings import NetworkOptions
+from kdtool.settings import EarlyOptions, NetworkOptions
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -124,7 +124,7 @@ command = TeacherCommand(
             help="start from a state_dict: .pth, .pt or .safetensors",
         ),
     ],
-    groups=[Section("Network", NetworkOptions), DATA, TRAINING],
+    groups=[Section("Network", NetworkOptions), LABELLED_DATA, TRAINING, Section("Early weights", EarlyOptions)],
     help="Build a network by its name and, with --data, train it: the teacher.",
     epilog=EXAMPLES,
 )

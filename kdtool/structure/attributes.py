@@ -10,19 +10,9 @@ from torch import nn
 
 from kdtool.structure.edits import plain_attributes
 from kdtool.structure.flow import MIXING
+from kdtool.structure.naming import NO_WIDTH, WIDTH, is_width
 from kdtool.structure.slicing import Widths, heads_of, near
 
-# Names that hold no width, though they look like one.
-_OTHER = re.compile(
-    r"num_(?!features|channels|out_features|in_chs|hidden|1x1)|size|patch|window|stride|kernel|depth|(?<!dim_)heads?$|head_splits|group"
-    r"|resolution|area|token|level|block|radix|ind(ex|ices)|idx|dilat|padding|classes|in_chans|stage|height|grid|repeat"
-    r"|rank|card|expert|layers|length|offset|stop|start|permut|axis|shift|spatial|channel_dim|chunk_dim|reps|branch"
-    r"|^[khwnst]$|^ws$|^bs$|dims?_spatial|prefix|ends$",
-    re.IGNORECASE,
-)
-_WIDTH = re.compile(
-    r"dim|chan|chs|feat|embed|planes|width|hidden|normalized_shape|^d$|^dh$|^inc$|split|_c$|^head_size$", re.IGNORECASE
-)
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 _SPLIT = re.compile(r"split")
 _HEADS = re.compile(r"head")
@@ -95,15 +85,10 @@ def _fit_rests(part: nn.Module, before: dict[str, Any], places: list[Widths]) ->
                 break
 
 
-def is_width(name: str, value: int) -> bool:
-    """Return whether an attribute of that name and value is a width, by its name."""
-    return value > 1 and bool(_WIDTH.search(name)) and not _OTHER.search(name)
-
-
 def _fitted(name: str, value: Any, part: nn.Module, places: list[Widths]) -> Any:
     if _SPLIT.search(name) and type(value) in (tuple, list) and value and not _HEADS.search(name):
         return _split(value, places) if all(type(one) is int for one in value) else None
-    if _OTHER.search(name) or (name == "normalized_shape" and part._parameters.get("weight") is not None):
+    if NO_WIDTH.search(name) or (name == "normalized_shape" and part._parameters.get("weight") is not None):
         return None  # the latter was set from the weight
     if name == "width" and "height" in vars(part):
         return None  # that of images
@@ -116,13 +101,13 @@ def _fitted(name: str, value: Any, part: nn.Module, places: list[Widths]) -> Any
         if math.isclose(width**-0.5, value, rel_tol=1e-9):
             new = _of_heads(width, part, places)
             return None if new is None else new**-0.5
-    if type(value) in (tuple, list) and value and _WIDTH.search(name) and all(type(one) is int for one in value):
+    if type(value) in (tuple, list) and value and WIDTH.search(name) and all(type(one) is int for one in value):
         return type(value)(_width(name, one, part, places) or one for one in value)
     return None
 
 
 def _width(name: str, value: int, part: nn.Module, places: list[Widths]) -> int | None:
-    if value < 2 or not _WIDTH.search(name):
+    if value < 2 or not WIDTH.search(name):
         return None
     return min(places[0][value]) if value in places[0] else _of_heads(value, part, places)
 

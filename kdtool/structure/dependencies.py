@@ -29,9 +29,9 @@ from kdtool.structure import trial
 from kdtool.structure.flow import MIXING, is_depthwise
 from kdtool.structure.graph import Limits, traced
 
-Scores = Callable[[Any], Tensor]
+Scores = Callable[[Any], Tensor | None]
 """Returns the importance of each channel of a ``torch_pruning.dependency.Group``, such as an object of
-``torch_pruning.importance``."""
+``torch_pruning.importance``; None where the channels have to stay."""
 
 
 _MOST = 2**20

@@ -53,13 +53,14 @@ def base_path(module: nn.Module, path: str, dropped: Iterable[str]) -> str:
     return base.removesuffix(".")
 
 
-def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give every parameter and buffer the shape of its tensor in ``weights``, in place.
+def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Give every parameter and buffer the shape of its tensor in ``weights``, in place; return whether any had another.
 
     Raises:
         Error: a tensor has another number of dimensions, or is of another kind of number.
     """
     renewed: dict[int, nn.Parameter] = {}
+    resized = False
     for path, tensor in weights.items():
         owner_path, _, name = path.rpartition(".")
         try:
@@ -72,6 +73,7 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 continue
             if old.dim() != tensor.dim() or old.is_floating_point() != tensor.is_floating_point():
                 raise Error(f"{path}: a tensor of {tuple(tensor.shape)} does not fit one of {tuple(old.shape)}")
+            resized = True
             new = torch.empty(tensor.shape, dtype=old.dtype)
             if isinstance(old, nn.Parameter):
                 # A parameter that stands in two places stays one parameter. It is set by its name, for recurrent
@@ -79,6 +81,7 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 setattr(owner, name, renewed.setdefault(id(old), nn.Parameter(new, old.requires_grad)))
             else:
                 owner._buffers[name] = new
+    return resized
 
 
 def set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:

@@ -34,14 +34,19 @@ def fixed_dimensions(architecture: Architecture, base: nn.Module) -> Fixed:
     }
     shapes = shapes_of(base)
     try:
-        return _changed(shapes, architecture, more)
+        return _changed(shapes, architecture, more) | _statistics(base, options["in_channels"])
     except (Error, *FAILURES):
         # A network for images of one size or of three channels alone, say.
-        fixed = _changed(shapes, architecture, {"classes": more["classes"]})
+        fixed = _changed(shapes, architecture, {"classes": more["classes"]}) | _statistics(base, options["in_channels"])
     for name in ("in_channels", "image_size"):
         with contextlib.suppress(Error, *FAILURES):
             fixed |= _changed(shapes, architecture, {name: more[name]})
     return fixed
+
+
+def _statistics(base: nn.Module, channels: int) -> Fixed:
+    """Return the dimensions of constants that a network holds for each channel of its images, such as their means."""
+    return {(path, 0) for path, buffer in base.named_buffers() if buffer.dim() > 1 and buffer.shape[0] == channels}
 
 
 def _changed(shapes: Shapes, architecture: Architecture, options: dict[str, int]) -> Fixed:

@@ -13,19 +13,23 @@ import torch_pruning as tp
 from torch import nn
 from torch_pruning import ops
 from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency.index_mapping import _GQAIndexMapping
 
 from kdtool.errors import Error
 from kdtool.structure.select import ChannelSelect
 
 
 class Limits:
-    """How long something may take, and how much memory it may add."""
+    """How long this process may compute for something, and how much memory it may add.
+
+    Its own time is counted, not that of the clock: a busy machine finds what an idle one does.
+    """
 
     def __init__(self, seconds: float = 120, gigabytes: float = 6) -> None:
         """Begin to count now."""
         self.seconds, self.gigabytes = seconds, gigabytes
         self._process = psutil.Process()
-        self._began, self._held = time.monotonic(), self._process.memory_info().rss
+        self._began, self._held = time.process_time(), self._process.memory_info().rss
         self._checks = 0
 
     def check(self) -> None:
@@ -35,8 +39,8 @@ class Limits:
             Error: a limit is passed.
         """
         self._checks += 1
-        if time.monotonic() - self._began > self.seconds:
-            raise Error(f"it takes more than {self.seconds:g} seconds")
+        if time.process_time() - self._began > self.seconds:
+            raise Error(f"it takes more than {self.seconds:g} seconds of computing")
         if self._checks % 256 == 0 and self._process.memory_info().rss - self._held > self.gigabytes * 2**30:
             raise Error(f"it takes more than {self.gigabytes:g} GiB of memory")
 
@@ -65,7 +69,7 @@ def traced(module: nn.Module, shape: tuple[int, int, int], limits: Limits) -> An
     for layer, node in graph.module2node.items():
         if isinstance(layer, ChannelSelect):
             _map_selection(node, layer.index.tolist())
-        elif node.type == ops.OPTYPE.SLICE and not _cuts_channels(graph, node):
+        elif (node.type == ops.OPTYPE.SLICE and not _cuts_channels(graph, node)) or _repeats_nothing(node):
             for _, edge in _edges_before(node):
                 edge.index_mapping[0] = None
     return graph
@@ -130,7 +134,10 @@ class _Graph(tp.DependencyGraph):  # type: ignore[misc]
         """Return how many channels of a concatenation come from one node."""
         whole = self._channels(concat, ahead=True)
         others = [self._channels(one, ahead=False) for one in concat.inputs if one is not node]
-        return None if whole is None or None in others else whole - sum(one for one in others if one is not None)
+        if whole is None or None in others:
+            return None
+        rest = whole - sum(one for one in others if one is not None)
+        return rest if rest > 0 else None  # else what was put together are rows
 
 
 class _SelectPruner(ops.DummyPruner):  # type: ignore[misc]
@@ -152,6 +159,12 @@ def _cuts_channels(graph: _Graph, node: Any) -> bool:
     sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
     channels = graph.get_out_channels(node.inputs[0]) if node.inputs else None
     return channels is None or node.module.dim >= len(sizes) or sizes[node.module.dim] == channels
+
+
+def _repeats_nothing(node: Any) -> bool:
+    """Whether the library takes an expansion in five dimensions for heads that are repeated, but they are not."""
+    mapped = [edge.index_mapping[0] for _, edge in _edges_before(node)] if node.type == ops.OPTYPE.EXPAND else []
+    return any(isinstance(one, _GQAIndexMapping) and not one.repeat * one.head_dim for one in mapped)
 
 
 def _edges_before(node: Any) -> Iterator[tuple[bool, Any]]:

@@ -92,7 +92,7 @@ def _copy(module: nn.Module) -> nn.Module:
 
 def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
     owners = dict(module.named_modules())
-    special = {**uneven(module, cut.ratio), **(told(module, cut.ratio) if cut.told else {})}
+    special = {**uneven(module, cut.ratio, cut.round_to), **(told(module, cut.ratio) if cut.told else {})}
 
     def keep(path: str, dim: int, size: int) -> Tensor:
         if cut.inside is not None or size == 1 or (path, dim) in cut.fixed or size == _heads_around(owners, path):

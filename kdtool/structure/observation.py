@@ -27,6 +27,8 @@ class Seen:
     correlation: float = 0.0
     """How far the output follows the input when convolutions and linear layers return zero."""
     calls: int = 1
+    grows: bool = False
+    """Whether the output is the input, or follows it, with more channels behind it."""
 
 
 def observe(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, Seen]:
@@ -122,6 +124,8 @@ class _Watch:
             inputs = sizes(_shape_only(given[: len(outputs)]))
             if inputs and inputs == sizes(_shape_only(outputs))[: len(inputs)]:
                 seen.correlation = self._correlation(forward, args, kwargs, len(outputs))
+            elif isinstance(y, Tensor) and len(inputs) == 1 and _is_wider(inputs[0], tuple(y.shape)):
+                seen.grows = self._correlation(forward, args, kwargs, 1) > 0.5
             return y
 
         return run
@@ -138,7 +142,7 @@ class _Watch:
             self.aside = False
         outputs = [one for one in (y if isinstance(y, tuple) else (y,)) if isinstance(one, Tensor)]
         inputs = [one for one in drawn if isinstance(one, Tensor)]
-        return min(_correlation(x, one) for x, one in zip(inputs, outputs, strict=False))
+        return min(_correlation(x, one[:, : x.shape[1]]) for x, one in zip(inputs, outputs, strict=False))
 
     def _noise(self, value: Any) -> Any:
         return torch.randn(value.shape, generator=self.generator) if isinstance(value, Tensor) else value
@@ -151,6 +155,11 @@ def _zeros(layer: nn.Module) -> Callable[..., Any]:
         return torch.zeros(output_shape(layer, forward, x, args, kwargs), dtype=x.dtype)
 
     return run
+
+
+def _is_wider(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether feature maps of the same size have more channels."""
+    return len(before) == len(after) == 4 and before[2:] == after[2:] and before[1] < after[1]
 
 
 def _shape_only(value: Any) -> Any:

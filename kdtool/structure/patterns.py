@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdtool.structure.attributes import is_width
 from kdtool.structure.edits import plain_attributes
 from kdtool.structure.flow import MIXING, is_depthwise
+from kdtool.structure.naming import is_width
 from kdtool.structure.slicing import heads_of
 
 
@@ -29,13 +29,13 @@ def evenly(size: int, ratio: float, round_to: int = 1, parts: int = 1) -> Tensor
     return torch.arange(count) * size // count
 
 
-def uneven(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
+def uneven(module: nn.Module, ratio: float, round_to: int = 1) -> dict[tuple[str, int], Tensor]:
     """Return by (path, size) the patterns of dimensions whose groups `evenly` would leave with different sizes.
 
-    Groups of a convolution with an odd width go as a whole; heads of attention with an odd width each lose the same
-    channels; the outputs that a convolution makes of one channel each stay together. A pattern with an empty path is
-    that of every dimension of this size, for what is added up has to keep the same channels; one with a path, such as
-    that of queries, keys and values together, holds inside of this module.
+    Groups of a convolution with an odd width go as a whole, and so do as many as rounding asks for; heads of attention
+    with an odd width each lose the same channels; the outputs that a convolution makes of one channel each stay
+    together. A pattern with an empty path is that of every dimension of this size, for what is added up has to keep
+    the same channels; one with a path, such as that of queries, keys and values together, holds inside of this module.
     """
     found: dict[tuple[str, int], Tensor] = {}
     for path, part in module.named_modules():
@@ -44,10 +44,12 @@ def uneven(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
             if is_depthwise(part):
                 if outs > 1:
                     ins_kept = found.get(("", part.groups))
-                    ins_kept = evenly(part.groups, ratio) if ins_kept is None else ins_kept
+                    ins_kept = evenly(part.groups, ratio, round_to) if ins_kept is None else ins_kept
                     found["", part.out_channels] = blocks(ins_kept, outs)
-            elif not (_whole(ins, ratio) and _whole(outs, ratio)):
-                found["", part.in_channels], found["", part.out_channels] = _grouped(part.groups, ins, outs, ratio)
+            elif round_to > 1 or not (_whole(ins, ratio) and _whole(outs, ratio)):
+                found["", part.in_channels], found["", part.out_channels] = _grouped(
+                    part.groups, ins, outs, ratio, round_to
+                )
         heads, width = heads_of(part), _head_width(part)
         if heads is not None and width is not None and not _whole(width, ratio):
             within = evenly(width, ratio)
@@ -92,27 +94,38 @@ def _head_width(part: nn.Module) -> int | None:
     return whole.pop() // heads if heads and len(whole) == 1 and next(iter(whole)) % heads == 0 else None
 
 
-def _grouped(groups: int, ins: int, outs: int, ratio: float) -> tuple[Tensor, Tensor]:
+def _grouped(groups: int, ins: int, outs: int, ratio: float, round_to: int) -> tuple[Tensor, Tensor]:
     """Return which inputs and outputs stay of groups that ``ratio`` does not divide: each group as narrow as can be
-    without a remainder, and as many groups as that leaves."""
+    without a remainder, and as many groups as that leaves. Where rounding asks for more channels, the fewest that it
+    allows, in groups of any such width; where it allows none but all, it does not count."""
     common = math.gcd(ins, outs)
-    shares = [one for one in range(1, common + 1) if common % one == 0 and one * ratio <= 1 + 1e-9]
-    within = max(shares)
-    left = evenly(groups, ratio * within)
+    shares = [one for one in range(common, 0, -1) if common % one == 0 and one * ratio <= 1 + 1e-9]
+    fitting = [
+        (one, left)
+        for one in shares
+        for left in range(math.ceil(groups * one * ratio - 1e-9), groups + 1)
+        if left * (ins // one) % round_to == 0 and left * (outs // one) % round_to == 0 and left < groups * one
+    ]
+    if round_to == 1 or not fitting:
+        share = shares[0]
+        kept = evenly(groups, ratio * share)
+    else:
+        share, left = min(fitting, key=lambda pair: pair[1] / pair[0])
+        kept = torch.arange(left) * groups // left
     return tuple(  # type: ignore[return-value]
-        (left[:, None] * size + evenly(size, 1 / within)).flatten() for size in (ins, outs)
+        (kept[:, None] * size + evenly(size, 1 / share)).flatten() for size in (ins, outs)
     )
 
 
-def whole_ratios(module: nn.Module, ratio: float) -> list[float]:
-    """Return larger ratios at which some layer's width is whole, by how many layers' widths are.
+def whole_ratios(module: nn.Module, ratio: float, round_to: int = 1) -> list[float]:
+    """Return larger ratios at which some layer's width is a multiple of ``round_to``, by how many layers' widths are.
 
     Where widths are sums or halves of each other, ones that are whole go on being so. None is twice as large.
     """
     sizes = [layer.weight.shape[0] for layer in module.modules() if isinstance(layer, MIXING)]
-    found = {math.ceil(size * ratio - 1e-9) / size for size in sizes}
-    near = [one for one in found if ratio + 1e-9 < one < 2 * ratio]
-    return sorted(near, key=lambda one: (-sum(_whole(size, one) for size in sizes), one))
+    found = {round_to * math.ceil(size * ratio / round_to - 1e-9) / size for size in sizes}
+    near = [one for one in found if ratio + 1e-9 < one < min(2 * ratio, 1)]
+    return sorted(near, key=lambda one: (-sum(_whole(size, one / round_to) for size in sizes), one))
 
 
 def blocks(kept: Tensor, size: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.architecture import Network
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.structure.size import evaluating
 from kdtool.structure.taps import Tap, units
 from kdtool.structure.trial import FAILURES
@@ -109,8 +109,15 @@ def segments(network: Network, taps: Sequence[Tap]) -> list[Segment]:
     """Return the network cut at the taps: one segment to each of them, and the head behind the last.
 
     Raises:
+        UsageError: the taps are not in the order in which they run.
         Error: what is behind a tap depends on more than its output, so that the network cannot be cut there.
     """
+    named, order = [tap.path for tap in taps], list(_outputs(network, taps)[1])
+    if named != order:
+        raise UsageError(
+            f"{network.architecture.spec}: cannot be cut at {', '.join(named)}: name each layer once, in the order in "
+            f"which they run ({', '.join(order)})"
+        )
     left = cuttable(network, taps)
     for tap in taps:
         if tap not in left:
@@ -123,11 +130,9 @@ def segments(network: Network, taps: Sequence[Tap]) -> list[Segment]:
 
 def cuttable(network: Network, taps: Sequence[Tap]) -> list[Tap]:
     """Return those of the taps whose output alone decides the logits."""
-    shape = network.architecture.input
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     left = []
+    logits, maps = _outputs(network, taps)
     with torch.no_grad(), evaluating(network.module):
-        logits, maps = Segment(image=shape).run(network.module, images, taps)
         for tap in taps:
             try:
                 again, _ = _segment(network, tap, None).run(network.module, maps[tap.path])
@@ -136,6 +141,14 @@ def cuttable(network: Network, taps: Sequence[Tap]) -> list[Tap]:
             if again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5):
                 left.append(tap)
     return left
+
+
+def _outputs(network: Network, taps: Sequence[Tap]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the logits of some noise, and the outputs at the taps, in the order in which they run."""
+    shape = network.architecture.input
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), evaluating(network.module):
+        return Segment(image=shape).run(network.module, images, taps)
 
 
 def _segment(network: Network, begin: Tap | None, end: Tap | None) -> Segment:

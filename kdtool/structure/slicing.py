@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from kdtool.errors import Error
 from kdtool.structure.flow import MIXING, Cuts, Flow, is_depthwise
+from kdtool.structure.naming import is_width
 from kdtool.structure.recurrent import cut_recurrent, is_plain, outputs_of
 from kdtool.structure.select import ChannelSelect
 
 Widths = dict[int, set[int]]
 """What became of dimensions: old size to the new ones."""
+
+_HEAD_WIDTHS = ("head_dim", "dim_head_qk", "dim_head_v")
 
 Keep = Callable[[str, int, int], Tensor]
 """Returns the kept indices of a tensor's dimension: of (path, dimension, size)."""
@@ -60,14 +63,15 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
 
 
 def _add_head(path: str, part: nn.Module, widths: dict[str, Widths]) -> None:
-    """Add the width of an attention's head, which embeddings of positions have."""
-    heads, width = heads_of(part), vars(part).get("head_dim")
-    places = near(path, widths)
-    if heads is None or type(width) is not int or not places:
+    """Add the widths of an attention's heads, which embeddings of positions have."""
+    heads, places = heads_of(part), near(path, widths)
+    if heads is None or not places:
         return
-    sizes = {size // heads for size in places[0].get(heads * width, set()) if size % heads == 0}
-    if sizes:
-        widths[path].setdefault(width, set()).update(sizes)
+    for width in [vars(part).get(name) for name in _HEAD_WIDTHS]:
+        if type(width) is int:
+            sizes = {size // heads for size in places[0].get(heads * width, set()) if size % heads == 0}
+            if sizes:
+                widths[path].setdefault(width, set()).update(sizes)
 
 
 def _slice_mixing(path: str, layer: nn.Module, flow: Flow, keep: Keep, here: Widths) -> None:
@@ -194,6 +198,8 @@ def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths
         if size == 1 or len(kept) == size:
             continue
         new = resized(size, places, (1,)) if exact else resized(size, places)
+        if new is None and tensor.dim() == 1:
+            new = _part_of_width(part, size, places)
         if new is not None and new < size:
             if tensor.dim() == 3 and tensor.shape[0] == 1:
                 dims.clear()  # [1, positions, channels]: as many positions as some layer has channels
@@ -225,6 +231,22 @@ def resized(size: int, places: list[Widths], multiples: tuple[int, ...] = (1, 2,
         for times in multiples:
             if size % times == 0 and size // times in widths:
                 return min(widths[size // times]) * times
+    return None
+
+
+def _part_of_width(part: nn.Module, size: int, places: list[Widths]) -> int | None:
+    """Return the new size of an even part of a width that a module names, where no tensor is as wide as this.
+
+    Such as the frequencies of rotary embeddings, or one of the states that a layer makes several of at once.
+    """
+    for name, width in vars(part).items():
+        if type(width) is not int or not is_width(name, width) or width % size or width // size not in (1, 2, 4):
+            continue
+        for widths in places[:3]:
+            for times in (1, 2, 3):
+                for new in sorted(widths.get(width * times, ())):
+                    if new * size % (width * times) == 0:
+                        return new * size // (width * times)
     return None
 
 

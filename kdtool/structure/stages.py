@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.architecture import Network, skeleton
+from kdtool.architecture import Architecture, Network, skeleton
 from kdtool.errors import Error
 from kdtool.structure import trial
 from kdtool.structure.edits import drop_modules
@@ -50,21 +50,24 @@ def stages(module: nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
         RuntimeError: or whatever else the network's own forward raises.
     """
     probe = copy.deepcopy(module).cpu().float().eval()
-    return _spare(module, shape, _stages(probe, shape))
+    return _spare(module, shape, _stages(probe, observe(probe, shape)))
 
 
 def stages_of(network: Network) -> list[Stage]:
     """Return the stages of the network's base, each with the blocks that are left of it, as they are called now.
 
     Raises:
-        Error: the network's own forward fails.
+        Error: the network's own forward fails, or its blocks are residual but cannot be left out.
     """
     architecture = network.architecture
     whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={}, projectors={})
     with torch.random.fork_rng(devices=[]), Unset():
         base = skeleton(whole).eval()
     try:
-        found = _stages(base, architecture.input)
+        seen = observe(base, architecture.input)
+        found = _stages(base, seen)
+        if not found:
+            _refuse_dual_paths(architecture, seen, base)
         parts = dict(base.named_modules())
         drop_modules(base, architecture.dropped)
         for path, channels in architecture.projectors.items():
@@ -78,6 +81,17 @@ def stages_of(network: Network) -> list[Stage]:
     except trial.FAILURES as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Error(f"{architecture.spec}: its stages cannot be found ({reason}); use halve") from error
+
+
+def _refuse_dual_paths(architecture: Architecture, seen: dict[str, Seen], base: nn.Module) -> None:
+    """Refuse blocks that add to what they are given and put channels beside it at once (Chen et al., 2017)."""
+    growing = [path for path, run in seen.items() if run.grows]
+    rows = [type(base.get_submodule(path)) for path in growing]
+    if any(rows.count(kind) > 1 for kind in rows):
+        raise Error(
+            f"{architecture.spec}: its blocks both add to what they are given and put channels beside it, as "
+            f"{growing[0]} does, which cannot be left out; make it narrower instead: halve"
+        )
 
 
 def _called(stage: Stage, parts: dict[str, nn.Module], now: dict[int, str]) -> list[str]:
@@ -95,9 +109,8 @@ def _spare(module: nn.Module, shape: tuple[int, int, int], found: list[Stage]) -
     return [stage for stage in found if stage.name not in bad]
 
 
-def _stages(probe: nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
-    """Return what looks like stages; the weights of ``probe`` are lost."""
-    seen = observe(probe, shape)
+def _stages(probe: nn.Module, seen: dict[str, Seen]) -> list[Stage]:
+    """Return what looks like stages, of what was seen of a network's blocks."""
     order = {path: index for index, path in enumerate(seen)}
     found: list[Stage] = []
     for path, parent in probe.named_modules():

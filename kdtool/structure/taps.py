@@ -87,7 +87,10 @@ def stage_taps(network: Network, *, stem: bool = True) -> list[Tap]:
     if len(taps) > 1 and taps[-1].channels == network.architecture.classes:
         taps.pop()  # a classifier that is a convolution
     if not taps:
-        raise Error(f"{network.architecture.spec}: has no stages (none of its layers makes a map); it has no taps")
+        raise Error(
+            f"{network.architecture.spec}: has no stages (none of its layers makes a map), so there is nowhere to "
+            "look; use a method that compares logits"
+        )
     return taps[1:] if begins_with_stem and not stem and len(taps) > 1 else taps
 
 

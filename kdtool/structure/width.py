@@ -158,7 +158,7 @@ def _cuts(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
 
     By sizes alone as well, which is enough for fresh weights.
     """
-    ratios = [cut.ratio, *whole_ratios(module, cut.ratio)[:_MOST_RATIOS]]
+    ratios = [cut.ratio, *whole_ratios(module, cut.ratio, cut.round_to)[:_MOST_RATIOS]]
     coarser = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
     coarser[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, told=True)]
     for one in coarser + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
@@ -168,7 +168,7 @@ def _cuts(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
 
 
 def _pinned(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> nn.Module | None:
-    """Return a narrower module in which some kinds of layers keep all outputs: those that count no channels.
+    """Return a narrower module in which some kinds of layers keep all outputs or inputs: those that are no channels.
 
     Where a cut fails in a module, the layers in it are tried one after the other, each with its like in other modules
     of the same class; one that moves the failure elsewhere is left whole.
@@ -176,8 +176,9 @@ def _pinned(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> nn.
     for _ in range(_MOST_PINNED):
         if failure.where is None:
             return None
-        for kind in _kinds(network.module, failure.where):
-            fixed: Fixed = cut.fixed | {(f"{path}.weight", 0) for path in kind}
+        kinds = _kinds(network.module, failure.where)
+        for dim, kind in [(dim, kind) for dim in (0, 1) for kind in kinds]:
+            fixed: Fixed = cut.fixed | {(f"{path}.weight", dim) for path in kind}
             tried = dataclasses.replace(cut, fixed=fixed)
             found = narrowed(network, tried, aligned=not fresh)
             if not isinstance(found, Failure):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtool import Dataset, Error, UsageError, hookimpl
-from kdtool_datasets.class_folders import common_form, read_split, subfolders
+from kdtool_datasets.class_folders import SUFFIXES, common_form, image_files, read_split, subfolders
 
 if TYPE_CHECKING:
     from kdtool import RawData, RawSplit
@@ -62,11 +62,19 @@ class Folder(Dataset):
             argument=str(folder),
         )
 
+    def images(self, argument: str, root: Path | None) -> tuple[Path, ...]:
+        """Return all image files below the folder, whatever folders they lie in."""
+        folder = self.find(argument, root)
+        found = image_files(folder)
+        if not found:
+            raise Error(f"{folder}: no images ({', '.join(SUFFIXES)})")
+        return tuple(found)
+
     @staticmethod
     def find(argument: str, root: Path | None) -> Path:
         """Return the folder's absolute path."""
         if not argument:
-            raise UsageError("needs the folder's path; write --data folder:PATH")
+            raise UsageError("needs the folder's path; write folder:PATH")
         path = Path(argument).expanduser()
         places = [path]
         if root is not None:

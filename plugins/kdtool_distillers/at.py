@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,9 +24,12 @@ class AT(Distiller):
     """
 
     name: ClassVar[str] = "at"
+    fits: ClassVar[str] = (
+        "Fits two networks with maps of the same resolutions, best of one family; nothing is learnt beside the student."
+    )
     logits: ClassVar[bool] = False
 
-    weight: float = option(1000.0, minimum=0, help="weight of the sum of squared errors")
+    weight: float | Schedule = option(1000.0, minimum=0, help="weight of the sum of squared errors")
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
     )
@@ -47,7 +50,8 @@ class AT(Distiller):
         """Return the loss of one batch."""
         import torch
 
-        return step.cross_entropy() + self.weight * torch.stack([inattention(*both) for both in step.maps]).sum()
+        terms = [inattention(*both) for both in step.maps]
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def inattention(student: Tensor, teacher: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 from kdtool_distillers.relations import Relation, embedded, need_others
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ class CC(Relation):
     """
 
     name: ClassVar[str] = "cc"
+    fits: ClassVar[str] = "Fits in a sum with kd (kd+cc), as in the paper; needs batches of many images."
 
-    weight: float = option(100.0, minimum=0, help="weight of the teacher's term")
+    weight: float | Schedule = option(100.0, minimum=0, help="weight of the teacher's term")
     gamma: float = option(0.4, above=0, help="width of the Gaussian kernel")
     order: int = option(2, minimum=1, help="order of the kernel's Taylor series")
 
@@ -41,7 +42,7 @@ class CC(Relation):
         for both in step.maps:
             ours, theirs = (correlations(embedded(maps), self.gamma, self.order) for maps in both)
             terms.append(F.mse_loss(ours, theirs))
-        return step.cross_entropy() + self.weight * torch.stack(terms).sum()
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def correlations(features: Tensor, gamma: float, order: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,15 +24,16 @@ class DIST(Distiller):
     """
 
     name: ClassVar[str] = "dist"
+    fits: ClassVar[str] = "Fits a teacher that is much stronger than the student, too sure to be matched exactly."
 
-    temperature: float = option(4.0, above=0, help="temperature T that softens both outputs (ImageNet: 1)")
-    beta: float = option(2.0, minimum=0, help="weight of the correlation over the classes of each image")
-    gamma: float = option(2.0, minimum=0, help="weight of the correlation over the images of each class")
+    temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs (ImageNet: 1)")
+    beta: float | Schedule = option(2.0, minimum=0, help="weight of the correlation over the classes of each image")
+    gamma: float | Schedule = option(2.0, minimum=0, help="weight of the correlation over the images of each class")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
-        images, classes = uncorrelated(step.student, step.teacher, self.temperature)
-        return step.cross_entropy() + self.beta * images + self.gamma * classes
+        images, classes = uncorrelated(step.student, step.teacher, step.now(self.temperature))
+        return step.cross_entropy() + step.now(self.beta) * images + step.now(self.gamma) * classes
 
 
 def uncorrelated(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

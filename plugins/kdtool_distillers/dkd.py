@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, hookimpl, option
+from kdtool import Distiller, Error, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +26,16 @@ class DKD(Distiller):
     """
 
     name: ClassVar[str] = "dkd"
+    fits: ClassVar[str] = "Fits a teacher that is nearly always sure, and many classes; needs the labels of all images."
 
-    temperature: float = option(4.0, above=0, help="temperature T that softens both outputs")
-    alpha: float = option(1.0, minimum=0, help="weight of the right class against all others")
-    beta: float = option(8.0, minimum=0, help="weight of the other classes among each other")
+    temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
+    alpha: float | Schedule = option(1.0, minimum=0, help="weight of the right class against all others")
+    beta: float | Schedule = option(8.0, minimum=0, help="weight of the other classes among each other")
     warmup: int = option(20, minimum=0, help="epochs in which the teacher's terms grow to their weights")
+
+    def needs_labels(self) -> bool:
+        """Say that the right class has to be known."""
+        return True
 
     def check(self, student: Network, teacher: Network) -> None:
         """Refuse fewer than three classes."""
@@ -42,9 +47,9 @@ class DKD(Distiller):
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
-        right, others = decoupled(step.student, step.teacher, step.target, self.temperature)
+        right, others = decoupled(step.student, step.teacher, step.target, step.now(self.temperature))
         grown = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        return step.cross_entropy() + grown * (self.alpha * right + self.beta * others)
+        return step.cross_entropy() + grown * (step.now(self.alpha) * right + step.now(self.beta) * others)
 
 
 def decoupled(student: Tensor, teacher: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +24,10 @@ class FitNets(Distiller):
     """
 
     name: ClassVar[str] = "fitnets"
+    fits: ClassVar[str] = "Fits a deep student that is slow to learn; the widths may differ."
     logits: ClassVar[bool] = False
 
-    weight: float = option(100.0, minimum=0, help="weight of the squared error")
+    weight: float | Schedule = option(100.0, minimum=0, help="weight of the squared error")
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of the middle stage"
     )
@@ -43,7 +44,8 @@ class FitNets(Distiller):
         import torch
         from torch.nn import functional as F
 
-        return step.cross_entropy() + self.weight * torch.stack([F.mse_loss(*both) for both in step.maps]).sum()
+        terms = [F.mse_loss(*both) for both in step.maps]
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 @hookimpl

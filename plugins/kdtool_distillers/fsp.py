@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, UsageError, hookimpl, option
+from kdtool import Distiller, Schedule, UsageError, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +28,10 @@ class FSP(Distiller):
     """
 
     name: ClassVar[str] = "fsp"
+    fits: ClassVar[str] = "Fits two networks of the same family and stages, of which the teacher is the deeper one."
     logits: ClassVar[bool] = False
 
-    weight: float = option(50.0, minimum=0, help="weight of the sum of squared errors")
+    weight: float | Schedule = option(50.0, minimum=0, help="weight of the sum of squared errors")
     taps: tuple[str, ...] | None = option(
         None, help="two or more layers, STUDENT=TEACHER or one name for both; unset: the end of each stage and the stem"
     )
@@ -54,7 +55,7 @@ class FSP(Distiller):
 
         ours, theirs = ([flow(*two) for two in pairwise(maps)] for maps in zip(*step.maps, strict=True))
         terms = [F.mse_loss(*both) for both in zip(ours, theirs, strict=True)]
-        return step.cross_entropy() + self.weight * torch.stack(terms).sum()
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class Gated(SearchOptions):
     """
 
     name: ClassVar[str] = "gated"
+    fits: ClassVar[str] = "Fits a budget of MACs, parameters or time: it finds which channels the teacher needs."
     makes_student: ClassVar[bool] = True
 
     init: str = option(

@@ -26,6 +26,7 @@ class IKD(Distiller):
     """
 
     name: ClassVar[str] = "ikd"
+    fits: ClassVar[str] = "Fits where it is open how small the model can be: it makes a row of ever smaller ones."
     makes_student: ClassVar[bool] = True
 
     iters: int = option(4, minimum=1, help="how many models M_1 ... M_K to make")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,16 +24,20 @@ class KD(Distiller):
     """
 
     name: ClassVar[str] = "kd"
+    fits: ClassVar[str] = "Fits first, for any two networks that know the same classes; --alpha 1 needs no labels."
+    weight_option: ClassVar[str] = "alpha"
 
-    temperature: float = option(4.0, above=0, help="temperature T that softens both outputs")
-    alpha: float = option(0.9, minimum=0, maximum=1, help="weight of the teacher's term; the labels have the rest")
+    temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
+    alpha: float | Schedule = option(
+        0.9, minimum=0, maximum=1, help="weight of the teacher's term; the labels have the rest"
+    )
     equation: str = option("hinton", choices=("hinton", "ikd"), help="the field's form of the loss, or the IKD paper's")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
-        soft = hinton if self.equation == "hinton" else ikd_paper
-        hard = (1 - self.alpha) * step.cross_entropy() if self.alpha < 1 else 0.0
-        return hard + self.alpha * soft(step.student, step.teacher, self.temperature)
+        soft, alpha = hinton if self.equation == "hinton" else ikd_paper, step.now(self.alpha)
+        hard = (1 - alpha) * step.cross_entropy() if alpha < 1 else 0.0
+        return hard + alpha * soft(step.student, step.teacher, step.now(self.temperature))
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

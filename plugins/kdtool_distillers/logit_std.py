@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,16 +22,20 @@ class LogitStd(Distiller):
     classes in std, which is T * sqrt((classes - 1) / classes) here.
     """
 
-    temperature: float = option(2.0, above=0, help="temperature T that softens both standardized outputs")
-    weight: float = option(9.0, minimum=0, help="weight of the teacher's term")
-    labels: float = option(0.1, minimum=0, help="weight of the labels' cross-entropy")
+    fits: ClassVar[str] = (
+        "Fits a student too small for logits as large as its teacher's, of which only the order matters."
+    )
+
+    temperature: float | Schedule = option(2.0, above=0, help="temperature T that softens both standardized outputs")
+    weight: float | Schedule = option(9.0, minimum=0, help="weight of the teacher's term")
+    labels: float | Schedule = option(0.1, minimum=0, help="weight of the labels' cross-entropy")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         from kdtool_distillers.kd import hinton
 
-        soft = hinton(standardized(step.student), standardized(step.teacher), self.temperature)
-        return self.labels * step.cross_entropy() + self.weight * soft
+        soft = hinton(standardized(step.student), standardized(step.teacher), step.now(self.temperature))
+        return step.now(self.labels) * step.cross_entropy() + step.now(self.weight) * soft
 
 
 def standardized(logits: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 class Alone(Distiller):
     """Train the student on the labels alone, as the baseline of every distillation.
 
-    The loss is the cross-entropy against the labels; the teacher is not asked.
+    The loss is weight * the cross-entropy against the labels; the teacher is not asked. In a sum of losses it says how
+    much the labels weigh.
     """
 
     name: ClassVar[str] = "none"
+    fits: ClassVar[str] = "Fits for comparison: what teaching gains is the difference to this."
     logits: ClassVar[bool] = False
+    only_labels: ClassVar[bool] = True
+
+    weight: float | Schedule = option(1.0, minimum=0, help="weight of the labels' cross-entropy")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
-        return step.cross_entropy()
+        return step.now(self.weight) * step.cross_entropy()
 
 
 @hookimpl

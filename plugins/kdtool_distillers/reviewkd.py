@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,9 +28,10 @@ class ReviewKD(Distiller):
     """
 
     name: ClassVar[str] = "reviewkd"
+    fits: ClassVar[str] = "Fits where the logits alone are not enough: all stages teach, at the price of slower steps."
     logits: ClassVar[bool] = False
 
-    weight: float = option(1.0, minimum=0, help="weight of the teacher's term")
+    weight: float | Schedule = option(1.0, minimum=0, help="weight of the teacher's term")
     warmup: int = option(20, minimum=0, help="epochs in which the teacher's term grows to its weight")
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
@@ -54,7 +55,7 @@ class ReviewKD(Distiller):
 
         grown = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
         terms = torch.stack([hierarchical(*both) for both in step.maps])
-        return step.cross_entropy() + grown * self.weight * terms.sum()
+        return step.cross_entropy() + grown * step.now(self.weight) * terms.sum()
 
 
 def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:

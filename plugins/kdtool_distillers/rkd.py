@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 from kdtool_distillers.relations import Relation, embedded, need_others
 
 if TYPE_CHECKING:
@@ -27,22 +27,26 @@ class RKD(Relation):
     """
 
     name: ClassVar[str] = "rkd"
+    fits: ClassVar[str] = (
+        "Fits features that are used for more than the classes, such as search; needs batches of many images."
+    )
 
-    distance: float = option(25.0, minimum=0, help="weight of the distances")
-    angle: float = option(50.0, minimum=0, help="weight of the angles")
+    distance: float | Schedule = option(25.0, minimum=0, help="weight of the distances")
+    angle: float | Schedule = option(50.0, minimum=0, help="weight of the angles")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         from torch.nn import functional as F
 
         need_others(self.name, step)
+        distance, angle = step.now(self.distance), step.now(self.angle)
         loss = step.cross_entropy()
         for both in step.maps:
             ours, theirs = (embedded(maps) for maps in both)
-            if self.distance:
-                loss = loss + self.distance * F.smooth_l1_loss(distances(ours), distances(theirs))
-            if self.angle:
-                loss = loss + self.angle * F.smooth_l1_loss(angles(ours), angles(theirs))
+            if distance:
+                loss = loss + distance * F.smooth_l1_loss(distances(ours), distances(theirs))
+            if angle:
+                loss = loss + angle * F.smooth_l1_loss(angles(ours), angles(theirs))
         return loss
 
 

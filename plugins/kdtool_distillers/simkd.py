@@ -26,6 +26,9 @@ class SimKD(Distiller):
     """
 
     name: ClassVar[str] = "simkd"
+    fits: ClassVar[str] = (
+        "Fits a student that may grow a little: projector and teacher's classifier stay in it; needs no labels."
+    )
 
     factor: int = option(2, minimum=1, help="divides the teacher's channels to give those of the projector's middle")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,9 +20,10 @@ class Simultaneous(Distiller):
     cross-entropy + weight * sum over s of mean((f_s - g_s)^2), the mean over batch, channels and positions.
     """
 
+    fits: ClassVar[str] = "Fits to compare stagewise with, or where one training has to be enough."
     logits: ClassVar[bool] = False
 
-    weight: float = option(1.0, minimum=0, help="weight of the sum of squared errors")
+    weight: float | Schedule = option(1.0, minimum=0, help="weight of the sum of squared errors")
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage"
     )
@@ -39,7 +40,7 @@ class Simultaneous(Distiller):
         from torch.nn import functional as F
 
         errors = [F.mse_loss(student, teacher) for student, teacher in step.maps]
-        return step.cross_entropy() + self.weight * torch.stack(errors).sum()
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(errors).sum()
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Schedule, hookimpl, option
 from kdtool_distillers.relations import Relation, need_others
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ class SP(Relation):
     """
 
     name: ClassVar[str] = "sp"
+    fits: ClassVar[str] = (
+        "Fits networks of different families, whose channels cannot be compared; needs batches of many images."
+    )
 
-    weight: float = option(3000.0, minimum=0, help="weight of the teacher's term")
+    weight: float | Schedule = option(3000.0, minimum=0, help="weight of the teacher's term")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
@@ -31,7 +34,7 @@ class SP(Relation):
 
         need_others(self.name, step)
         terms = [F.mse_loss(similarities(ours), similarities(theirs)) for ours, theirs in step.maps]
-        return step.cross_entropy() + self.weight * torch.stack(terms).sum()
+        return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def similarities(maps: Tensor) -> Tensor:

@@ -27,6 +27,10 @@ class Stagewise(Distiller):
     the stage that learns. The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs a stage.
     """
 
+    fits: ClassVar[str] = (
+        "Fits little data: each stage has the teacher's maps to learn from; both networks have the same stages."
+    )
+
     taps: tuple[str, ...] | None = option(
         None, help="layers at the end of each stage, STUDENT=TEACHER or one name for both; unset: they are found"
     )

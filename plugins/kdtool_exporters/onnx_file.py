@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Error, Exporter, hookimpl, option
+from kdtool import Error, Exporter, gzip_bytes, hookimpl, option
 from kdtool_exporters.onnx_model import frozen, write
 from kdtool_exporters.onnx_parity import check_parity, run
 
@@ -62,7 +61,7 @@ class Onnx(Exporter):
             measured: dict[str, Any] = {
                 "onnx": str(output),
                 "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
-                "gzip_bytes": sum(_gzip_bytes(file) for file in folder.iterdir()),
+                "gzip_bytes": sum(gzip_bytes(file) for file in folder.iterdir()),
                 "opset": self.opset,
                 "parity": check_parity(session, module, network.architecture),
                 "accuracy": _accuracy(session, test) if test is not None else None,
@@ -116,15 +115,6 @@ def _accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, 
     if images == 0:
         return None
     return {"split": "test", "accuracy": correct / images, "error": 1 - correct / images, "images": images}
-
-
-def _gzip_bytes(path: Path) -> int:
-    """Return the size that gzip makes of a file at its usual level."""
-    squeeze, size = zlib.compressobj(6, wbits=31), 0
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            size += len(squeeze.compress(part))
-    return size + len(squeeze.flush())
 
 
 @contextlib.contextmanager

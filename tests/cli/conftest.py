@@ -42,6 +42,9 @@ class FakeApi(types.ModuleType):
         self._produce("export", *args, **options)
         return {"onnx": "student.onnx", "file_bytes": 12, "latency": {"ratio": 0.5}}
 
+    def report(self, *args: Any, **options: Any) -> Any:
+        return self._produce("report", *args, **options).path
+
     def evaluate(self, checkpoints: list[Path], **options: Any) -> Any:
         self.calls.append(("evaluate", tuple(checkpoints), options))
         print("a library prints to stdout", flush=True)

@@ -33,6 +33,29 @@ def test_the_output_of_a_step_is_named_with_o(api: Any, run: Run) -> None:
     assert result.stdout == "prune-magnitude.pt\n"
 
 
+def test_several_checkpoints_are_pruned_one_by_one(api: Any, run: Run) -> None:
+    result = run("prune teacher.pt student.pt --ratio 0.5")
+
+    assert result.exit_code == 0, result.output
+    assert [args[0] for _, args, _ in api.calls] == [Path("teacher.pt"), Path("student.pt")]
+    assert result.stdout == "teacher-magnitude.pt\nstudent-magnitude.pt\n"
+
+
+def test_several_checkpoints_come_through_a_pipe_too(api: Any, run: Run) -> None:
+    result = run("prune --method 2:4", stdin="teacher.pt\nstudent.pt\n")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "teacher-2-4.pt\nstudent-2-4.pt\n"
+
+
+def test_several_checkpoints_need_no_name_and_no_step_behind_them(fails: Fails, here: Path) -> None:
+    assert "two would become one file" in fails("prune teacher.pt student.pt -o one.pt")
+    assert "no step can follow" in fails("prune teacher.pt student.pt evaluate")
+    assert "leave out student.pt" in fails("refine teacher.pt prune student.pt")
+    (here / "student-magnitude.pt").write_text("mine")
+    assert "exists already" in fails("prune teacher.pt student.pt")
+
+
 def test_a_reporting_step_prints_its_table_and_hands_the_checkpoint_on(api: Any, run: Run) -> None:
     result = run("refine teacher.pt evaluate --json prune")
 
@@ -92,7 +115,7 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
         ("distill teacher.pt --student timm:x export --rati 2", "export has no option --rati"),
         ("distill --method ikd teacher.pt prune --ratio 1.5", "Invalid value for '--ratio'"),
         ("distill --method ikd teacher.pt prune --objective xyz", "no distiller is called 'xyz'"),
-        ("distill --method ikd teacher.pt prunes", "distill: unexpected argument 'prunes'; did you mean prune?"),
+        ("distill --method ikd teacher.pt prunes", "prunes: there is no such file; did you mean prune?"),
         ("distill --method ikd teacher.pt prune student.pt", "prune takes the checkpoint that distill makes; leave"),
         ("prune student.pt teacher timm:resnet18", "teacher begins a chain: it takes no checkpoint from prune"),
         ("prune student.pt plugins", "plugins stands alone, not in a chain"),

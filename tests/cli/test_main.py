@@ -47,7 +47,7 @@ def test_help_without_a_method_lists_them(run: Run) -> None:
     text = run("distill --help").stdout
 
     assert "\nOptions of kd (the default method):\n  --temperature NUMBER" in text
-    assert "\nMethods (kdtool distill --method NAME --help shows its options):\n  at " in text
+    assert "\nMethods (kdtool distill --method NAME --help shows its options):\n  assistant " in text
     assert "\n  ikd " in text
 
 

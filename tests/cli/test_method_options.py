@@ -113,7 +113,7 @@ def test_a_command_keeps_its_own_names() -> None:
         ("distill teacher.pt --refiner halve --keep 1,1", "--keep belongs to --refiner depth"),
         (
             "distill --method ikd --pruner-ratio 0.5 teacher.pt",
-            "--pruner-ratio belongs to --pruner filter-l1 or magnitude",
+            "--pruner-ratio belongs to --pruner bn-scale or filter-l1 or",
         ),
         ("distill --method ikdd teacher.pt", "no distiller is called 'ikdd'; did you mean ikd, simkd, kd?"),
         ("distill --method ikd --refiner half teacher.pt", "no refiner is called 'half'; did you mean halve?"),

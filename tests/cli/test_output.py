@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdtool.cli.output import as_json, shown_value, table, zeros_note
+from kdtool.cli.output import as_json, table, zeros_note
 
 
 def test_json_is_plain() -> None:
@@ -21,22 +21,6 @@ def test_a_table_has_the_columns_that_hold_something() -> None:
     assert head.split() == ["first", "third"]
     assert long.split() == ["x" * 200, "1"]
     assert short == "y"
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "shown"),
-    [
-        ("parameters", 21549642, "21,549,642"),
-        ("macs", 296_000_000, "296 M"),
-        ("compression", 50.0, "50.00x"),
-        ("error", 0.03456, "0.0346"),
-        ("l2", 1.5e-7, "1.5e-07"),
-        ("kept", True, "yes"),
-        ("split", None, ""),
-    ],
-)
-def test_a_number_is_shown_as_a_person_reads_it(key: str, value: object, shown: str) -> None:
-    assert shown_value(key, value) == shown
 
 
 def test_many_zeros_are_remarked_on():

@@ -41,12 +41,16 @@ def test_a_pipe_is_left_alone_where_a_checkpoint_is_named(api: Any, run: Run) ->
     [
         ("", 1, "the pipe closed without a path: the command before it failed"),
         ("\n \n", 1, "the pipe closed without a path"),
-        ("student.pt\nteacher.pt\n", 2, "prune takes one checkpoint, not 2: student.pt, teacher.pt"),
         ("gone.pt\n", 2, "gone.pt: there is no such file"),
     ],
 )
 def test_what_came_through_is_checked(api: Any, fails: Fails, stdin: str, code: int, message: str) -> None:
     assert fails("prune", code, stdin).startswith(message)
+
+
+def test_two_are_too_many_for_what_takes_one(api: Any, fails: Fails) -> None:
+    message = "refine takes one checkpoint, not 2: student.pt, teacher.pt"
+    assert fails("refine", 2, "student.pt\nteacher.pt\n") == message
 
 
 def test_what_is_no_pipe_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def write(here: Path, command: str) -> None:
         ("prune --epochs 1 -o x.pt", "--output is the study's; leave it out"),
         ("prune --force", "--force is the study's; leave it out"),
         ("prune evaluate", "evaluate begins another command; give it a [[step]] of its own"),
-        ("prune student.pt", "prune: unexpected argument 'student.pt'"),
+        ("prune student.pt", "prune works on one checkpoint in a step, not on 2"),
         ("evaluate", "evaluate makes no checkpoint, so it is no step"),
         ("export --onnx", "export makes no checkpoint, so it is no step"),
         ("demo", "demo makes no checkpoint, so it is no step"),

@@ -181,7 +181,7 @@ def test_folders_that_cannot_be_used(tmp_path, make, told):
 
 
 def test_no_path_and_no_folder():
-    with pytest.raises(UsageError, match="write --data folder:PATH"):
+    with pytest.raises(UsageError, match="write folder:PATH"):
         opened("")
     with pytest.raises(Error, match="there is no folder nowhere"):
         opened("nowhere")

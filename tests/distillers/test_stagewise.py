@@ -10,9 +10,9 @@ import kdtool
 from kdtool.checkpoint import read
 from kdtool.errors import Error
 from kdtool.inputs import data_for
+from kdtool.step import Step
 from kdtool.structure.segment import segments
 from kdtool.structure.taps import stage_taps
-from kdtool.training import Step
 from kdtool_distillers.stagewise import Mimic
 
 NETWORK = {"image_size": 16, "in_channels": 1}
@@ -119,6 +119,8 @@ def test_taps_by_hand(teacher, tmp_path):
     [
         (("relu1=layer9",), r"kdtool:resnet20: has no layer 'layer9'"),
         (("rel1=layer1",), r"kdtool:lenet-5: has no layer 'rel1'; did you mean .*relu1"),
+        (("relu2=layer3", "relu1=layer1"), r"cannot be cut at relu2, relu1: .* in the order .*\(relu1, relu2\)"),
+        (("relu1=layer1", "relu1=layer3"), r"cannot be cut at relu1, relu1: name each layer once"),
         (None, r"the student has 3 stages .* and the teacher .* --taps"),
     ],
 )

@@ -1,5 +1,7 @@
 """The groups against Torch-Pruning's own, and against what is known of small networks."""
 
+import time
+
 import pytest
 import torch
 import torch_pruning as tp
@@ -123,6 +125,23 @@ def test_the_network_stays_as_it_is():
 def test_limits_end_it(limits):
     with pytest.raises(Error, match="takes more than"):
         groups(named("torchvision:resnet18"), Limits(**limits))
+
+
+def test_the_time_that_others_take_does_not_count():
+    limits = Limits(seconds=0.2)
+    time.sleep(0.3)
+    limits.check()
+    until = time.process_time() + 0.3
+    while time.process_time() < until:
+        pass
+    with pytest.raises(Error, match=r"takes more than 0.2 seconds of computing"):
+        limits.check()
+
+
+@pytest.mark.parametrize(("spec", "image_size"), [("timm:hiera_tiny_224", 64), ("timm:sequencer2d_s", 64)])
+def test_rows_that_are_put_together_and_expansions_that_repeat_nothing_have_no_channels(spec, image_size):
+    # Where the library counts their channels, it divides by zero.
+    assert groups(named(spec, image_size))
 
 
 def test_a_network_that_does_not_run_is_refused():

@@ -38,6 +38,22 @@ def test_the_output_follows_the_input_where_there_is_a_way_around():
     assert tuple(seen["0"].inputs.shape) == tuple(seen["0"].output.shape) == (1, 4, 8, 8)
 
 
+class Wider(nn.Module):
+    """Add to what is given, and put more channels beside it."""
+
+    def __init__(self, skip):
+        super().__init__()
+        self.branch, self.more, self.skip = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1), skip
+
+    def forward(self, x):
+        return torch.cat([self.skip * x + self.branch(x), self.more(x)], 1)
+
+
+def test_blocks_that_add_and_put_channels_beside_it_are_seen():
+    assert observe(nn.Sequential(Wider(1.0)).eval(), (4, 8, 8))["0"].grows
+    assert not observe(nn.Sequential(Wider(0.0)).eval(), (4, 8, 8))["0"].grows
+
+
 def test_what_is_no_tensor_stays_what_it_is():
     class Sized(nn.Module):
         def __init__(self):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from kdtool.structure.patterns import told
+from kdtool.structure.patterns import told, uneven, whole_ratios
 
 
 class Gated(nn.Module):
@@ -22,3 +22,17 @@ class Gated(nn.Module):
 def test_what_is_split_off_as_gates_stays():
     kept = told(Gated(), 0.5)["", 19]
     assert kept.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18]
+
+
+def test_groups_go_as_a_whole_where_rounding_asks_for_it():
+    grouped = nn.Sequential(nn.Conv2d(104, 104, 3, groups=13))  # groups of 8, of which a half are 52 channels
+    kept = uneven(grouped, 0.5, round_to=8)["", 104]
+    assert [len(kept[kept // 8 == group]) for group in range(13)] == [8, 8, 0] + 5 * [8, 0]
+    assert ("", 104) not in uneven(grouped, 0.5)  # without rounding each group keeps 4
+
+
+def test_ratios_that_rounding_leaves_alone_come_first():
+    # Halves of each other, as they are split: 58 * 64 / 116 is 32, 116 gives 64, 232 gives 128.
+    halves = nn.Sequential(*(nn.Conv2d(3, size, 1) for size in (58, 116, 232)))
+    assert whole_ratios(halves, 0.5, round_to=8)[0] == 64 / 116
+    assert whole_ratios(halves, 0.5) == []

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from kdtool import Error
 from kdtool.settings import NetworkOptions
 from kdtool.sources import create
-from kdtool.structure.stages import stages
+from kdtool.structure.stages import stages, stages_of
 
 
 def found(spec, image_size):
@@ -121,3 +122,8 @@ def test_looking_for_stages_changes_nothing():
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert all(part.training for part in module.modules())
     assert not any("forward" in vars(part) for part in module.modules())
+
+
+def test_blocks_that_add_and_put_channels_beside_it_at_once_are_refused_by_name():
+    with pytest.raises(Error, match=r"timm:dpn48b: its blocks both add .* as features.conv2_2 does"):
+        stages_of(create("timm:dpn48b", options=NetworkOptions(classes=10, image_size=32), data=None))

@@ -1,0 +1,128 @@
+"""What pruners share: their options, masks that hold or channels that go, in one step or in several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdtool.errors import Error
+from kdtool.methods import Pruner
+from kdtool.options import option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from kdtool.architecture import Network
+    from kdtool.run import Run
+    from kdtool.structure.dependencies import Scores
+    from kdtool.structure.removal import Removal
+
+STEPS = "remove it in so many steps, much at first and little at last, each with its retraining"
+
+
+class MaskPruner(Pruner):
+    """Set the weights with the least scores to zero, where they stay; the network keeps its shape.
+
+    Override `scores`. Weights of convolutions and linear layers can go; those that are zero already count as gone.
+    """
+
+    ratio: float = option(0.8, above=0, below=1, help="fraction of the weights to remove")
+    scope: str = option(
+        "global", choices=("global", "layer"), help="what weights are compared with: all, or those of their layer"
+    )
+    steps: int = option(1, minimum=1, help=STEPS)
+
+    def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
+        """Return the score of every weight that may go, by the weight's name and in its shape; the least go first."""
+        raise NotImplementedError
+
+    def sparsities(self, begin: float) -> list[float]:
+        """Return which part of the weights is gone after each step, where the part ``begin`` is zero already."""
+        from kdtool.masking import cubic
+
+        return cubic(min(begin, self.ratio), self.ratio, self.steps)
+
+    def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
+        """Return a pruned and retrained copy."""
+        from kdtool.masking import sparsity
+
+        for step, ratio in enumerate(self.sparsities(sparsity(network.module)), start=1):
+            network = self.mask(run, network, ratio)
+            network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
+        return network
+
+    def mask(self, run: Run, network: Network, ratio: float, onto: Network | None = None) -> Network:
+        """Return a copy of ``onto`` (None: the network itself) without the weights of the network that score least."""
+        from kdtool.masking import Masking, least, prunable, without
+
+        # Below all that a score can be.
+        zeros = {name: weight == 0 for name, weight in prunable(network.module).items()}
+        scores = {
+            name: score.masked_fill(zeros[name], -float("inf")) for name, score in self.scores(run, network).items()
+        }
+        chosen = least(scores, ratio, self.scope)
+        masks = {name: mask & ~zeros[name] for name, mask in chosen.masks.items()}
+        run.entry["reached"] = Masking(masks, chosen.capped).as_data(self.ratio)
+        run.keep_zeros()
+        return without(onto or network, masks)
+
+
+class ChannelPruner(Pruner):
+    """Remove the channels with the least importance for good; the network and its files become smaller.
+
+    Override `importance`. What goes together by the network's structure goes together.
+    """
+
+    ratio: float = option(0.3, above=0, below=1, help="fraction of the size to remove")
+    of: str = option("params", choices=("params", "macs", "channels", "latency"), help="the size that the ratio is of")
+    scope: str = option(
+        "global", choices=("global", "layer"), help="what channels are compared with: all, or those of their layer"
+    )
+    round_to: int = option(
+        16, minimum=1, help="layers keep multiples of this many channels; 16 is what onnxruntime likes"
+    )
+    steps: int = option(1, minimum=1, help=STEPS)
+
+    def importance(self, run: Run, network: Network) -> Scores:
+        """Return what gives each channel of a ``torch_pruning.dependency.Group`` its score: a tensor [channels], or
+        None where they have to stay."""
+        raise NotImplementedError
+
+    def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
+        """Return a smaller, retrained copy."""
+        from kdtool.masking import cubic
+
+        gone, failed = 0.0, None
+        for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
+            try:
+                removal = self._removal(run, network, (target - gone) / (1 - gone))
+            except Error as error:
+                failed = error  # a step may ask for less than any layer can give, and the next one asks for more
+                continue
+            network, gone, failed = removal.network, 1 - (1 - gone) * (1 - removal.removed), None
+            run.entry["reached"] = {**removal.as_data(), "asked": self.ratio, "removed": round(gone, 4)}
+            network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
+        if failed is not None:
+            if not gone:
+                raise failed
+            run.entry["reached"]["capped"] = str(failed)
+        return network
+
+    def _removal(self, run: Run, network: Network, ratio: float) -> Removal:
+        from kdtool.latency_removal import remove_latency
+        from kdtool.structure.removal import remove_channels
+
+        how: dict[str, Any] = {
+            "importance": self.importance(run, network),
+            "scope": self.scope,
+            "round_to": self.round_to,
+        }
+        if self.of == "latency":
+            return remove_latency(network, ratio=ratio, **how)
+        return remove_channels(network, ratio=ratio, of=self.of, **how)
+
+
+def numbered(name: str, step: int, steps: int) -> str:
+    """Return the name of one of several phases; the only one has no number."""
+    return name if steps == 1 else f"{name} {step} of {steps}"

@@ -1,0 +1,70 @@
+"""Learning Efficient Convolutional Networks through Network Slimming (Liu et al., 2017, arXiv:1708.06519)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdtool import ChannelPruner, Error, Pruner, hookimpl, option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool import Network, Run, Scores
+
+
+class BnScale(ChannelPruner):
+    """Remove the channels with the smallest scales in batch-norm for good, then retrain the rest (Liu et al., 2017).
+
+    s_j = |gamma_j|, compared over the whole network; the mean where a channel goes through several batch-norms.
+    Channels that go through none stay. The paper trains the network with lambda * sum |gamma| added to its loss
+    before, so that the scales of what is not needed become small: ``--sparse-epochs`` says for how long.
+    """
+
+    name: ClassVar[str] = "bn-scale"
+
+    sparse_epochs: int = option(0, minimum=0, help="train so many epochs with the penalty on the scales, before")
+    penalty: float = option(1e-4, above=0, help="weight lambda of that penalty")
+
+    def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
+        """Return a smaller, retrained copy."""
+        import torch
+
+        if not scales(network.module):
+            raise Error(f"bn-scale: {network.architecture.spec} has no batch-norm with scales; use filter-l1")
+        if self.sparse_epochs:
+            network = run.fit(
+                "sparse",
+                network,
+                penalty=lambda module: self.penalty * torch.stack([one.abs().sum() for one in scales(module)]).sum(),
+                epochs=self.sparse_epochs,
+            ).network
+        return super().prune(run, network, teacher)
+
+    def importance(self, run: Run, network: Network) -> Scores:
+        """Return the scales."""
+        return scales_of
+
+
+def scales(module: nn.Module) -> list[Tensor]:
+    """Return gamma of every batch-norm that has one."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return [part.weight for part in module.modules() if isinstance(part, _BatchNorm) and part.affine]
+
+
+def scales_of(group: Any) -> Tensor | None:
+    """Return |gamma| of each channel, averaged over the batch-norms that it goes through; None where it is in none."""
+    import torch
+
+    from kdtool import over_norms
+
+    def score(path: str, layer: Any) -> Tensor:
+        return layer.weight.detach().abs() if layer.affine else torch.ones(layer.num_features)
+
+    return over_norms(group, score)
+
+
+@hookimpl
+def pruners() -> list[type[Pruner]]:
+    """Bring the method."""
+    return [BnScale]

@@ -1,0 +1,41 @@
+"""Filter Pruning via Geometric Median (He, Liu, Wang, Hu and Yang, 2019, arXiv:1811.00250)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdtool import ChannelPruner, Pruner, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool import Network, Run, Scores
+
+
+class GeometricMedian(ChannelPruner):
+    """Remove the filters that the others can stand in for: those nearest to all of their layer (He et al., 2019).
+
+    s_j = sum_k ||F_j - F_k||_2 over the filters k of the layer, which is least at the geometric median. As the norms of
+    filter-l1, it is divided by its layer's mean, and averaged over layers whose outputs are added.
+    """
+
+    name: ClassVar[str] = "geometric-median"
+
+    def importance(self, run: Run, network: Network) -> Scores:
+        """Return the distances."""
+        return distances
+
+
+def distances(group: Any) -> Tensor:
+    """Return the sum of each filter's distances to all filters of its layer, relative to the layer's mean."""
+    import torch
+
+    from kdtool import filters, over_filters, relative
+
+    return over_filters(group, lambda path, layer: relative(torch.cdist(filters(layer), filters(layer)).sum(1)))
+
+
+@hookimpl
+def pruners() -> list[type[Pruner]]:
+    """Bring the method."""
+    return [GeometricMedian]

@@ -1,0 +1,37 @@
+"""The control of every pruner: weights drawn by chance (Frankle and Carbin, 2019, arXiv:1803.03635, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from kdtool import MaskPruner, Pruner, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdtool import Network, Run
+
+
+class Random(MaskPruner):
+    """Set weights drawn by chance to zero, then retrain the rest: what a pruner has to do better than.
+
+    Every weight has the score u ~ U(0, 1), drawn with the training's seed.
+    """
+
+    name: ClassVar[str] = "random"
+
+    def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
+        """Return random numbers."""
+        import torch
+
+        from kdtool import prunable
+
+        chance = torch.Generator().manual_seed(run.training.seed)
+        return {name: torch.rand(weight.shape, generator=chance) for name, weight in prunable(network.module).items()}
+
+
+@hookimpl
+def pruners() -> list[type[Pruner]]:
+    """Bring the method."""
+    return [Random]
