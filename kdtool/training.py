@@ -72,14 +72,13 @@ class Store(Protocol):
 
 @dataclass
 class State:
-    """How far a phase has come, and the best of it so far."""
+    """How far a phase has come, the best of it so far, and the weights after the epoch that is to be kept."""
 
     epoch: int = 0
     best_epoch: int = -1
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     early_weights: dict[str, Tensor] = field(default_factory=dict)
-    """Those after the epoch whose weights are to be kept."""
 
     def better(self, metrics: dict[str, Any]) -> bool:
         """Whether validation is better than ever: by accuracy, and by the loss where that is equal or there is none."""
@@ -132,16 +131,13 @@ class Loop:
         self.optimizer = engine.prepare(raw)
         self.state = State()
 
+    @optimizing()
     def run(self) -> dict[str, Any]:
         """Train, leave the module with the weights that validated best, and return those metrics.
 
         Raises:
             LossNotFiniteError: the loss is not a finite number.
         """
-        with optimizing():
-            return self._run()
-
-    def _run(self) -> dict[str, Any]:
         self._restore()
         self.train.split.prepare()
         self.val.split.prepare()
