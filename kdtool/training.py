@@ -38,14 +38,13 @@ class LossNotFiniteError(Error):
 
 @dataclass
 class State:
-    """How far a phase has come, and the best of it so far."""
+    """How far a phase has come, the best of it so far, and the weights after the epoch that is to be kept."""
 
     epoch: int = 0
     best_epoch: int = -1
     best: dict[str, Any] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     early_weights: dict[str, Tensor] = field(default_factory=dict)
-    """Those after the epoch whose weights are to be kept."""
     best_beside: dict[str, Tensor] = field(default_factory=dict)
 
     def better(self, metrics: dict[str, Any]) -> bool:
@@ -106,16 +105,13 @@ class Loop:
         if guide is not None:
             guide.begin(pupil.module, self.steps, training.epochs)
 
+    @optimizing()
     def run(self) -> dict[str, Any]:
         """Train, leave the module with the weights that validated best, and return those metrics.
 
         Raises:
             LossNotFiniteError: the loss is not a finite number.
         """
-        with optimizing():
-            return self._run()
-
-    def _run(self) -> dict[str, Any]:
         self._restore()
         self.train.split.prepare()
         self.val.split.prepare()

@@ -35,8 +35,8 @@ def uncompiled(*wrapped: Callable[..., Any]) -> Iterator[None]:
                 delattr(function, _MARK)
 
 
-def optimizing() -> contextlib.AbstractContextManager[None]:
-    """Return the context for an optimiser's methods."""
+def optimizing() -> contextlib._GeneratorContextManager[None]:
+    """Return the context, or the decorator, for an optimiser's methods."""
     return uncompiled(Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict)
 
 

@@ -10,7 +10,7 @@ import click
 from kdtool.cli.chain import Step, Work
 from kdtool.cli.command import Given, StepCommand
 from kdtool.cli.common import DATA, TRAINING, checkpoints, output
-from kdtool.cli.output import table, tell_notes
+from kdtool.cli.output import MODELS, table, tell_notes
 from kdtool.files import beside, slug
 
 EXAMPLES = """
@@ -22,17 +22,7 @@ Examples:
   kdtool prune teacher-ikd.run/M?.pt --ratio 0.5
   kdtool distill --method ikd teacher.pt | kdtool prune --ratio 0.8 | kdtool export --onnx
 """
-COLUMNS = {
-    "model": "model",
-    "split": "split",
-    "error": "error",
-    "parameters": "parameters",
-    "nonzero": "nonzero",
-    "compression": "compression",
-    "macs": "MACs",
-    "file_bytes": "file bytes",
-    "gzip_bytes": "gzip bytes",
-}
+COLUMNS = {**MODELS, "file_bytes": "file bytes", "gzip_bytes": "gzip bytes"}
 
 
 def plan(given: Given) -> Step:
