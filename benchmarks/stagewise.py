@@ -60,7 +60,6 @@ def costs(scratch, subset, epochs, views, rounds):
     for _ in range(rounds):
         alone.append(seconds(teacher, scratch, "none", **told))
         stagewise.append(seconds(teacher, scratch, "stagewise", **told))
-        alone.append(seconds(teacher, scratch, "none", **told))
         without.append([epochs / few["epochs"] * one for one in seconds(teacher, scratch, "stagewise", **few)])
     images = round(IMAGES * (1 - VALIDATION) * subset)
     print(f"{epochs} epochs a phase, {views} views, {images} images; no teacher: {alone[0][0]:.0f} s")
@@ -78,7 +77,7 @@ def peak(scratch, subset):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--subset", type=float, default=0.04)
+    parser.add_argument("--subset", type=float, default=0.03)
     parser.add_argument("--epochs", type=int, default=32)
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=1)

@@ -5,6 +5,7 @@ ResNet-50 and 4 s for ViT-B, at most 3 times the network's own memory, and loadi
 building the base network and loading its state_dict.
 """
 
+import itertools
 import json
 import resource
 import statistics
@@ -50,26 +51,34 @@ def halve(spec, init):
 
 
 def load(spec):
-    """Return the median ratio of loading a checkpoint to building the base network and loading its state_dict."""
+    """Return the median ratio of loading a checkpoint, and that of the halved network, to building the base network and
+    loading its state_dict."""
     import torch
 
+    from kdtool import halve_widths
     from kdtool.architecture import skeleton
     from kdtool.checkpoint import Checkpoint, read
 
     torch.set_num_threads(1)
     network = create(spec)
     with tempfile.TemporaryDirectory() as directory:
-        file, weights = Path(directory, "network.pt"), Path(directory, "weights.pt")
+        file, halved, weights = (Path(directory, name) for name in ("network.pt", "halved.pt", "weights.pt"))
         Checkpoint(network).save(file)
+        Checkpoint(halve_widths(network)).save(halved)
         torch.save(network.module.state_dict(), weights)
         ratios = []
         for _ in range(ROUNDS):
-            started = time.process_time()
-            read(file)
-            loaded = time.process_time()
-            skeleton(network.architecture).load_state_dict(torch.load(weights, weights_only=True))
-            ratios.append((loaded - started) / (time.process_time() - loaded))
-    return statistics.median(ratios)
+            times = [time.process_time()]
+            for action in (
+                lambda: read(file),
+                lambda: read(halved),
+                lambda: skeleton(network.architecture).load_state_dict(torch.load(weights, weights_only=True)),
+            ):
+                action()
+                times.append(time.process_time())
+            whole, half, plain = (after - before for before, after in itertools.pairwise(times))
+            ratios.append((whole / plain, half / plain))
+    return [statistics.median(column) for column in zip(*ratios, strict=True)]
 
 
 def main():
@@ -82,7 +91,9 @@ def main():
             build, halve_, size, memory = (statistics.median(column) for column in zip(*runs, strict=True))
             took = f"building {build:.2f} s  halving {halve_:.2f} s"
             print(f"{spec:22} {init:8} {took}  memory / network = {memory / size:.2f}", flush=True)
-        print(f"{spec:22} loading a checkpoint / building and loading = {load(spec):.2f}", flush=True)
+        whole, half = load(spec)
+        ratio = f"{whole:.2f}, of the halved network {half:.2f}"
+        print(f"{spec:22} loading a checkpoint / building and loading = {ratio}", flush=True)
 
 
 if __name__ == "__main__":

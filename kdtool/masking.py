@@ -61,7 +61,7 @@ class Masking:
         if self.capped:
             layers = ", ".join(name.removesuffix(".weight") for name in self.capped[:3])
             more = f" and {len(self.capped) - 3} more" if len(self.capped) > 3 else ""
-            found["capped"] = f"{layers}{more} would be emptied, and keeps its one best weight"
+            found["capped"] = f"{layers}{more} would be emptied: one weight stays in each"
         return found
 
 

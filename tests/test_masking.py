@@ -61,7 +61,7 @@ def test_a_layer_keeps_its_best_weight_and_it_is_said():
         "of": "weights",
         "asked": 0.5,
         "removed": 0.5,
-        "capped": "small would be emptied, and keeps its one best weight",
+        "capped": "small would be emptied: one weight stays in each",
     }
 
 

@@ -23,7 +23,7 @@ from kdtool.checkpoint import read
 from kdtool.files import write_text
 from kdtool.progress import say
 
-TEACHER = "--data digits --subset 0.1 --epochs 1"
+TEACHER = "--classes 10"
 EXPORT = "--onnx --json --no-latency"
 PIPES = Path(__file__).with_name("pipes.txt")
 
@@ -33,7 +33,7 @@ _INTRODUCTION = f"""\
 Each row is one line of a shell, `kdtool teacher NAME {TEACHER} --image-size SIDE | kdtool refine HOW | kdtool export
 --onnx`, in a folder of its own, which began with nothing. Half of the networks are in [the list](coverage.md), half are
 not. Made by `python -m benchmarks.coverage.pipes`; **parity** is how far onnxruntime's outputs are from the network's,
-relative to the largest. One epoch of 144 images teaches little: what is shown is that the commands fit together.
+relative to the largest. The networks are not trained: what is shown is that the commands fit together.
 
 """
 

@@ -25,7 +25,7 @@ from kdtool import Error
 _LOOK_SECONDS = 0.1
 _HANGING = 10
 """After so many times the seconds of computing that a cell may take, by the clock, it is taken to hang."""
-_BEGIN_SECONDS = 120
+_BEGIN_SECONDS = 900
 _LOG = "log.txt"
 # Imported once, by the process that all workers are forked from: all of what is tried, so that the same code is tried
 # on the last network as on the first, whatever becomes of the files meanwhile.

@@ -87,7 +87,8 @@ def zeros_note(size: Mapping[str, Any]) -> str:
 
 def reached_note(reached: Mapping[str, Any]) -> str:
     """Return how much of what was asked for was removed."""
-    text = f"removed {reached['removed']:.1%} of the {reached['of']}, asked for {reached['asked']:.1%}"
+    digits = 2 if reached["asked"] > 0.99 else 1
+    text = f"removed {reached['removed']:.{digits}%} of the {reached['of']}, asked for {reached['asked']:.{digits}%}"
     if "missed" in reached:
         return f"{text}; {reached['missed']}"
     return f"{text}; the rest has to stay ({reached['capped']})" if "capped" in reached else text

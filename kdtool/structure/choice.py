@@ -148,14 +148,16 @@ def choose(groups: Sequence[Ranked], costs: Costs, ratio: float, scope: str) -> 
             high = middle - 1
     steps = taken(low)
     missing = ratio - costs.removed(steps, groups)
-    for _, number, step in line[low : low + _TRIES]:
-        # The next step in line would be too much; a later one may fit what is missing.
-        if missing <= TOLERANCE:
-            break
-        if step == steps.get(number, 0) + 1:
-            less = ratio - costs.removed({**steps, number: step}, groups)
-            if abs(less) < missing:
-                steps[number], missing = step, less
+    # The next step in line would be too much; a later one may fit what is missing, and where none does, too much may be
+    # nearer than too little.
+    for least in (-TOLERANCE, -1.0):
+        for _, number, step in line[low : low + _TRIES]:
+            if missing <= TOLERANCE:
+                break
+            if step == steps.get(number, 0) + 1:
+                less = ratio - costs.removed({**steps, number: step}, groups)
+                if less >= least and abs(less) < missing:
+                    steps[number], missing = step, less
     return steps
 
 

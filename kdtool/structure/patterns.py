@@ -97,20 +97,20 @@ def _head_width(part: nn.Module) -> int | None:
 def _grouped(groups: int, ins: int, outs: int, ratio: float, round_to: int) -> tuple[Tensor, Tensor]:
     """Return which inputs and outputs stay of groups that ``ratio`` does not divide: each group as narrow as can be
     without a remainder, and as many groups as that leaves. Where rounding asks for more channels, the fewest that it
-    allows, in groups of any such width; where it allows none but all, it does not count."""
+    allows, in groups of any such width; where it allows none, all stay."""
     common = math.gcd(ins, outs)
     shares = [one for one in range(common, 0, -1) if common % one == 0 and one * ratio <= 1 + 1e-9]
     fitting = [
         (one, left)
         for one in shares
         for left in range(math.ceil(groups * one * ratio - 1e-9), groups + 1)
-        if left * (ins // one) % round_to == 0 and left * (outs // one) % round_to == 0 and left < groups * one
+        if left * (ins // one) % round_to == 0 and left * (outs // one) % round_to == 0
     ]
-    if round_to == 1 or not fitting:
+    if round_to == 1:
         share = shares[0]
         kept = evenly(groups, ratio * share)
     else:
-        share, left = min(fitting, key=lambda pair: pair[1] / pair[0])
+        share, left = min(fitting, key=lambda pair: pair[1] / pair[0], default=(1, groups))
         kept = torch.arange(left) * groups // left
     return tuple(  # type: ignore[return-value]
         (kept[:, None] * size + evenly(size, 1 / share)).flatten() for size in (ins, outs)

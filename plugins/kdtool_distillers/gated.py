@@ -37,7 +37,7 @@ class Gated(SearchOptions):
     """
 
     name: ClassVar[str] = "gated"
-    fits: ClassVar[str] = "Fits where MACs, parameters or latency have a budget, and the shape of the student is open."
+    fits: ClassVar[str] = "Fits a budget of MACs, parameters or time: it finds which channels the teacher needs."
     makes_student: ClassVar[bool] = True
 
     init: str = option(
@@ -123,6 +123,8 @@ class Gated(SearchOptions):
 
     def _latency_ratio(self, network: Network, teacher: Network) -> float | None:
         """Return how long a network takes as a part of its teacher's time; None where it is not to be measured."""
+        if not getattr(self.exporter, "latency", True):
+            return None
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / f"student{self.exporter.suffix}"
             latency = self.exporter.export(network, file, metadata={}, teacher=teacher).get("latency")

@@ -91,8 +91,12 @@ class Search(SearchOptions):
         return self.search_temperature**2 * (kl if self.kl_target is None else (kl - self.kl_target).abs())
 
     def ignorance(self, step: Step) -> Tensor:
-        """Return the loss of a student that finds all classes alike."""
-        return self.loss(dataclasses.replace(step, student=step.student.detach() * 0))
+        """Return the loss, KL or cross-entropy, of a student that finds all classes alike."""
+        alike = dataclasses.replace(step, student=step.student.detach() * 0)
+        if self.search_loss == "ce":
+            return alike.cross_entropy()
+        # A teacher that finds them all alike as well would leave nothing to weigh the penalties by.
+        return (self.search_temperature**2 * self.divergence(alike)).clamp_min(1e-6)
 
     def divergence(self, step: Step) -> Tensor:
         """Return KL(teacher || student) at the search's temperature, in nats, meaned over the batch."""
@@ -167,7 +171,7 @@ class GateSearch:
             wanted = z - threshold  # below 0 for gates that close: the lower, the sooner they would have
             moved = keep_last(shrink(z, threshold), self.before, wanted, self.costs)
             gates.grad = None
-            if self.k % self.looks == 0 and not torch.equal(moved > 0, self.seen > 0):
+            if self.k % self.looks == 0:
                 moved = self._look(moved, wanted)
             gates.copy_(ahead(moved, self.before, self.k))
             self.before = moved
@@ -178,6 +182,9 @@ class GateSearch:
 
         from kdtool import close_until
 
+        if torch.equal(moved > 0, self.seen > 0):
+            self.seen = moved
+            return moved
         if self.target is not None and self.costs.of(moved > 0) <= self.target:
             closed = ((moved <= 0) & (self.seen > 0)).nonzero().flatten()
             order = closed[wanted[closed].argsort(stable=True)]

@@ -28,6 +28,7 @@ def test_groups_go_as_a_whole_where_rounding_asks_for_it():
     grouped = nn.Sequential(nn.Conv2d(104, 104, 3, groups=13))  # groups of 8, of which a half are 52 channels
     kept = uneven(grouped, 0.5, round_to=8)["", 104]
     assert [len(kept[kept // 8 == group]) for group in range(13)] == [8, 8, 0] + 5 * [8, 0]
+    assert len(uneven(grouped, 0.5, round_to=60)["", 104]) == 104  # no number of whole groups is 60
     assert ("", 104) not in uneven(grouped, 0.5)  # without rounding each group keeps 4
 
 

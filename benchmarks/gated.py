@@ -1,0 +1,102 @@
+"""What a step of the gated search costs over a step of plain distillation on the same network.
+
+Both run through the training loop with SGD, on the same batches with the teacher's logits at hand, in turn; gates close
+all the while, so that the search counts its costs anew. Prints the median of the paired ratios of CPU time on one
+thread. Goal: at most 1.25.
+"""
+
+import copy
+import itertools
+import statistics
+import time
+
+import torch
+
+import kdtool
+from kdtool.data import open_data
+from kdtool.engine import Engine
+from kdtool.feed import Feed
+from kdtool.frozen import Frozen
+from kdtool.pupil import Pupil
+from kdtool.settings import DataOptions, NetworkOptions, Training
+from kdtool.sources import create
+from kdtool.training import Loop
+from kdtool_distillers.gated_search import GateSearch, Search
+from kdtool_distillers.kd import KD
+
+ROUNDS = 7
+STEPS = 2
+BATCH = 32
+torch.set_num_threads(1)
+
+
+class Nowhere:
+    """A store that keeps nothing."""
+
+    def load(self):
+        return None
+
+    def save(self, state):
+        pass
+
+    def log(self, row):
+        pass
+
+
+class Kept(Feed):
+    """A feed of a few batches that were made once, with the teacher's logits, as the cache would give them."""
+
+    kept = ()
+
+    def batches(self, batch_size, **told):
+        yield from self.kept
+
+
+def few_batches(data, engine, teacher):
+    feed = Feed(data.train, engine, Frozen(teacher, {"logits": ""}, engine, None), logits=True)
+    return list(itertools.islice(feed.batches(BATCH, view=0), STEPS))
+
+
+def prepared(module, data, engine, batches, loss, guide=None):
+    """Return a call that takes `STEPS` steps."""
+    train = Kept(data.train, engine)
+    train.kept = batches
+    training = Training(epochs=100, optimizer="sgd", lr=1e-3, batch_size=BATCH, device="cpu", precision="fp32")
+    loop = Loop(
+        Pupil(module), name="bench", train=train, val=Feed(data.val, engine), training=training, engine=engine,
+        loss=loss, store=Nowhere(), guide=guide,
+    )  # fmt: skip
+    return lambda: loop._train_epoch(lambda *told: None)
+
+
+def main():
+    for spec, size in (("kdtool:densenet-bc-100-12", 16), ("timm:resnet18", 64), ("timm:mobilenetv3_small_100", 64)):
+        data = open_data(DataOptions(data="digits"), image_size=size)
+        engine = Engine(Training(device="cpu", precision="fp32"), 0)
+        network = create(spec, options=NetworkOptions(), data=data)
+        batches = few_batches(data, engine, copy.deepcopy(network.module))
+        gated = kdtool.gate_channels(network)
+        shape = network.architecture.input
+        # Gates that close all the while, so that their costs are counted anew, and a budget that is never met.
+        told = Search(target_macs="1", gate_penalty=1.0, gate_lr=1e-2, round_to=16)
+        costs = [kdtool.GateCosts(gated.module, shape, "macs", 16) for _ in range(2)]
+        calls = [
+            prepared(network.module, data, engine, batches, KD().loss),
+            prepared(gated.module, data, engine, batches, told.loss, GateSearch(told, *costs)),
+        ]
+        ratios = []
+        for number in range(ROUNDS + 1):
+            taken = []
+            for call in calls if number % 2 else reversed(calls):
+                started = time.process_time()
+                call()
+                taken.append(time.process_time() - started)
+            plain, search = taken if number % 2 else reversed(taken)
+            if number:  # the first warms up
+                ratios.append(search / plain)
+        low_high = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"{spec:28} search / kd = {statistics.median(ratios):.3f}  ({low_high})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
