@@ -99,8 +99,10 @@ def apart(term: Distiller, step: Step) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         counter = step.student.new_zeros((), requires_grad=True)
         loss = term.loss(Counted(**vars(step), counter=counter))
-        # The loss is linear in the cross-entropy, in whose place stands a 0 here.
-        (share,) = torch.autograd.grad(loss, counter, retain_graph=True, allow_unused=True)
+        share = None
+        if loss.requires_grad:
+            # The loss is linear in the cross-entropy, in whose place stands a 0 here.
+            (share,) = torch.autograd.grad(loss, counter, retain_graph=True, allow_unused=True)
     return loss, counter.detach() if share is None else share
 
 
