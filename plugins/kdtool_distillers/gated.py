@@ -39,6 +39,7 @@ class Gated(SearchOptions):
     name: ClassVar[str] = "gated"
     fits: ClassVar[str] = "Fits a budget of MACs, parameters or time: it finds which channels the teacher needs."
     makes_student: ClassVar[bool] = True
+    fits: ClassVar[str] = "Fits where a budget is given and the structure is open: it finds which channels can go."
 
     init: str = option(
         "inherit", choices=("inherit", "fresh"), help="distil from the weights that were searched, or from fresh ones"
