@@ -18,6 +18,8 @@ from kdtool.progress import say
 
 # Pages that were touched count as this process's memory until they are given back.
 GIVE_BACK_BYTES = 64 << 20
+# Linux maps more around a page than was read, up to this (a huge page): small rows cost more memory than their bytes.
+READ_AROUND_BYTES = 2 << 20
 # So much of the disk stays free for what else is written there, the run's own state first of all.
 LEFT_FREE_BYTES = 1 << 30
 DTYPES: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float16: np.float16}
@@ -132,7 +134,7 @@ class CachedArray:
         self.filling = False
 
     def _touch(self, rows: Tensor) -> None:
-        self.touched += rows.numel() * rows.element_size()
+        self.touched += max(rows.nbytes, len(rows) * READ_AROUND_BYTES)
         mapped = getattr(self.array, "_mmap", None)
         if self.touched > GIVE_BACK_BYTES and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             with contextlib.suppress(OSError):

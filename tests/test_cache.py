@@ -1,12 +1,15 @@
 """Rows on disk: read as they were written, within a limit, and without trouble when the disk is full."""
 
 import errno
+import mmap
 import os
 import shutil
 
+import psutil
+import pytest
 import torch
 
-from kdtool.cache import LEFT_FREE_BYTES, Cache
+from kdtool.cache import GIVE_BACK_BYTES, LEFT_FREE_BYTES, Cache
 
 
 def filled(cache, name, rows):
@@ -69,6 +72,23 @@ def test_some_of_the_disk_stays_free(tmp_path, monkeypatch):
         f"{tmp_path}: no room for a cache (1 GB of the disk stay free); the networks run in every step instead"
     ]
     assert cache.ready("a")
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="pages cannot be given back here")
+def test_memory_does_not_grow_with_the_array(tmp_path):
+    rows = 150_000  # of 1 KB, read in any order
+    cache = Cache(tmp_path, 10**9)
+    array = cache.create("a", (rows, 512), torch.float16)
+    for chunk in torch.arange(rows).split(5000):
+        array.write(chunk, torch.ones(len(chunk), 512))
+    array.close()
+    whole, process = cache.open("a"), psutil.Process()
+    before = most = process.memory_info().rss
+    for chunk in torch.randperm(rows, generator=torch.Generator().manual_seed(0)).split(64):
+        whole.read(chunk)
+        most = max(most, process.memory_info().rss)
+    print((most - before) >> 20)
+    assert most - before < 2 * GIVE_BACK_BYTES + (16 << 20)
 
 
 def test_a_number_beyond_float16_is_not_cached(tmp_path):
