@@ -51,8 +51,9 @@ def uneven(module: nn.Module, ratio: float, round_to: int = 1) -> dict[tuple[str
                     part.groups, ins, outs, ratio, round_to
                 )
         heads, width = heads_of(part), _head_width(part)
-        if heads is not None and width is not None and not _whole(width, ratio):
-            within = evenly(width, ratio)
+        if heads is not None and width is not None and (round_to > 1 or not _whole(width, ratio)):
+            # Where as many heads are a multiple of what is rounded to, so are all of them together.
+            within = evenly(width, ratio, round_to // math.gcd(round_to, heads))
             for times in (1, 2, 3):
                 count = heads * times
                 found["" if times == 1 else path, count * width] = (

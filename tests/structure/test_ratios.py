@@ -43,10 +43,24 @@ def slow(*values):
         slow("torchvision:regnet_y_400mf", 32, set()),
         slow("torchvision:resnext50_32x4d", 32, set()),
         slow("torchvision:shufflenet_v2_x1_0", 32, INHERITED | INNER),  # shuffled channels; no residual blocks
+        slow("torchvision:efficientnet_b0", 32, set()),
+        slow("torchvision:googlenet", 64, INNER),  # no residual blocks
+        slow("kdtool:densenet-bc-100-12", 8, set()),
+        slow("timm:cait_xxs24_224", 32, {"by 16, inherited", "odd, inherited"}),
         slow("timm:convnext_atto", 32, set()),
+        slow("timm:edgenext_x_small", 64, {"by 8", "by 16, inherited", "odd, inherited"}),
+        slow("timm:eva02_tiny_patch14_224", 28, {"odd"} | INHERITED),  # rotary embeddings turn pairs of channels
         slow("timm:ghostnet_100", 32, {"odd, inherited"} | INNER),
         slow("timm:levit_128s", 64, set()),
+        slow("timm:mixer_s32_224", 64, set()),
         slow("timm:mobilevit_xxs", 64, set()),
+        slow("timm:mobilevitv2_075", 64, {"by 8", "by 16, inherited"} | INNER),  # splits a width and one channel more
+        slow("timm:poolformer_s12", 64, set()),
+        slow("timm:repvgg_a0", 32, INNER),
+        slow("timm:res2net50_14w_8s", 32, {"by 16, inherited", "inner by 8, inherited"}),
+        slow("timm:skresnet18", 32, INNER),
+        slow("timm:swin_tiny_patch4_window7_224", 64, set()),
+        slow("timm:test_nfnet", 64, INNER),
         slow("timm:vit_tiny_patch16_224", 64, set()),
     ],
 )

@@ -131,6 +131,8 @@ def slow(*values):
         slow("torchvision:mobilenet_v2", 32, 4, {"halve": 4, "depth": 3, "structured": 4}),
         slow("timm:vit_tiny_patch16_224", 32, 4, {"halve": 4, "depth": 4, "structured": 4}),
         slow("timm:convnext_atto", 32, 4, {"halve": 4, "depth": 3, "structured": 4}),
+        slow("timm:swin_tiny_patch4_window7_224", 32, 4, {"halve": 3, "depth": 3, "structured": 3}),
+        slow("torchvision:regnet_y_400mf", 32, 4, {"halve": 3, "depth": 4, "structured": 3}),
         slow("kdtool:densenet-bc-100-12", 8, 4, {"halve": 3, "depth": 4, "structured": 3, "gate": 4}),
     ],
 )
