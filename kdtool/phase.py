@@ -17,6 +17,8 @@ from kdtool.weights import safe_load
 if TYPE_CHECKING:
     from kdtool.run import Run
 
+LOG = "metrics.jsonl"
+"""Where a run keeps the metrics of its epochs, a line of JSON for each."""
 # Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
 SAVING_SHARE = 0.05
 
@@ -56,7 +58,7 @@ class Phase:
     def load(self) -> dict[str, Any] | None:
         """Return the state to go on from, and forget the epochs that were logged after it."""
         state = self._load("state.pt")
-        _forget_epochs(self.run.directory / "metrics.jsonl", self.name, state["state"]["epoch"] if state else 0)
+        _forget_epochs(self.run.directory, self.name, state["state"]["epoch"] if state else 0)
         return state
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -89,13 +91,24 @@ class Phase:
         return content
 
 
-def _forget_epochs(path: Path, phase: str, after: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def read_epochs(directory: Path) -> list[dict[str, Any]]:
+    """Return what a run logged of its epochs; none where there is no log.
+
+    Raises:
+        Error: the log is damaged.
+    """
+    path, found = directory / LOG, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
             row = json.loads(line)
-            if row["phase"] != phase or row["epoch"] <= after:
-                kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
+            if not isinstance(row, dict) or "phase" not in row:
+                raise Error(f"{path}: is damaged: {line[:60]!r} is no epoch of a phase")
+            found.append(row)
+    return found
+
+
+def _forget_epochs(directory: Path, phase: str, after: int) -> None:
+    if not (directory / LOG).exists():
+        return
+    kept = [row for row in read_epochs(directory) if row["phase"] != phase or row["epoch"] <= after]
+    write_text(directory / LOG, "".join(json.dumps(row) + "\n" for row in kept))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError
+from kdtool.phase import read_epochs
 from kdtool.rundir import directory_of, read_run
 from kdtool.study_record import FILE as STUDY_FILE
 from kdtool.study_record import read_study
@@ -69,18 +69,7 @@ def _trained(path: Path, checkpoint: Path) -> Trained:
     if told is None:
         return Trained(path.name, about)
     pictures = {picture.name: picture.read_bytes() for picture in sorted(directory.glob("*.svg"))}
-    return Trained((checkpoint if about else path).name, about, told, _epochs(directory / "metrics.jsonl"), pictures)
-
-
-def _epochs(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
-            row = json.loads(line)
-            if not isinstance(row, dict) or "phase" not in row:
-                raise Error(f"{path}: is damaged: {line[:60]!r} is no epoch of a phase")
-            found.append(row)
-    return found
+    return Trained((checkpoint if about else path).name, about, told, read_epochs(directory), pictures)
 
 
 def _study(directory: Path) -> Studied:

@@ -26,7 +26,7 @@ from kdtool.files import slug
 from kdtool.guide import Guide
 from kdtool.lesson import Lesson
 from kdtool.masking import holding_zeros
-from kdtool.phase import Phase
+from kdtool.phase import LOG, Phase, read_epochs
 from kdtool.plugins import manager
 from kdtool.progress import say
 from kdtool.pupil import Beside
@@ -269,9 +269,13 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append the metrics of an epoch to metrics.jsonl and tell the listeners."""
-        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as lines:
+        with open(self.directory / LOG, "a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
         manager().hook.epoch_ended(run=self, phase=row["phase"], epoch=row["epoch"], metrics=row)
+
+    def epochs(self, phase: str) -> list[dict[str, Any]]:
+        """Return what was logged of a phase's epochs, also of those before a kill."""
+        return [row for row in read_epochs(self.directory) if row["phase"] == phase]
 
     def _rescue(self, name: str, student: Network, loop: Loop) -> str:
         if not loop.state.best_weights:

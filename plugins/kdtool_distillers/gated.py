@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from functools import partial
@@ -150,9 +149,9 @@ class Gated(SearchOptions):
             run.entry["reached"]["missed"] = missed
             logging.getLogger("kdtool").warning("%s", missed)
         run.entry["gates"] = gate_map(found.module, kept)  # type: ignore[arg-type]
-        lines = (run.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [row for line in lines if (row := json.loads(line))["phase"] == "search"]
-        run.entry["search"] = [{key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in rows]
+        run.entry["search"] = [
+            {key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in run.epochs("search")
+        ]
         draw_gates(run.entry["gates"], run.directory / "gates.svg")
         draw_search(run.entry["search"], run.directory / "search.svg")
 
