@@ -67,7 +67,7 @@ def curves(epochs: Sequence[Mapping[str, Any]]) -> str:
                 axes.legend(fontsize=7)
             if group is losses and _far_apart([row[key] for row in epochs for key in group if key in row]):
                 axes.set_yscale("log")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _far_apart(values: Sequence[float]) -> bool:
@@ -88,7 +88,7 @@ def drawn(chart: Chart) -> str:
                 axes.set_ylabel(chart.y)
         columns = min(len(names), 3 * min(len(chart.panels), COLUMNS))
         figure.legend(handles.values(), map(_plain, handles), loc="outside lower center", ncols=columns)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def _figure(panels: int, *, share: bool = False) -> Iterator[Any]:
         yield figure
 
 
-def _svg(figure: Any) -> str:
-    """Return a figure as the text of an ``svg`` element, the same for the same figure."""
+def as_svg(figure: Any) -> str:
+    """Return a figure as the text of an ``svg`` element, the same for the same figure while the style holds."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     whole = text.getvalue()

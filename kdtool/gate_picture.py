@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdtool.files import atomic
+from kdtool.drawing import STYLE, as_svg
+from kdtool.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,5 +95,5 @@ def _write(figure: Figure, path: Path) -> None:
     """Write the figure, the same bytes for the same numbers."""
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": "kdtool"}), atomic(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):
+        write_text(path, as_svg(figure) + "\n")
