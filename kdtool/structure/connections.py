@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_pruning import ops
 
 from kdtool.structure.dependencies import Group
-from kdtool.structure.flow import MIXING
+from kdtool.structure.flow import MIXING, inputs_of
 from kdtool.structure.select import ChannelSelect, insert_select
 
 _PASSING = (ops.OPTYPE.ELEMENTWISE, ops.OPTYPE.RESHAPE)
@@ -67,8 +67,7 @@ def own_norm(graph: Any, module: nn.Module, path: str) -> str:
             return ""
         node = before[0]
         if isinstance(node.module, nn.modules.batchnorm._BatchNorm):
-            width = getattr(reader, "in_features", 0) or getattr(reader, "in_channels", 0)
-            alone = getattr(reader, "groups", 1) == 1 and node.module.num_features == width
+            alone = getattr(reader, "groups", 1) == 1 and node.module.num_features == inputs_of(reader)
             return str(names[node.module]) if alone else ""
         if node.type not in _PASSING:
             return ""

@@ -77,6 +77,12 @@ class Answer:
     """Whether it was a batch of the two images, not something that all images share."""
 
 
+def inputs_of(layer: nn.Module) -> int:
+    """Return how many channels a convolution, linear or recurrent layer is given; 0 where it is none of these."""
+    names = ("in_features", "in_channels", "input_size")
+    return next((int(getattr(layer, name)) for name in names if getattr(layer, name, 0)), 0)
+
+
 def is_depthwise(layer: nn.Module) -> bool:
     """Whether a convolution's every output channel depends on one input channel alone."""
     return (

@@ -24,6 +24,7 @@ from kdtool.errors import Error
 from kdtool.structure.choice import Ranked, ranked, unit_of
 from kdtool.structure.connections import Readers, readers_of
 from kdtool.structure.dependencies import Group, groups
+from kdtool.structure.flow import inputs_of
 from kdtool.structure.graph import Limits
 from kdtool.structure.silence import Exact, as_columns, randomised
 
@@ -130,7 +131,7 @@ def _numbered(found: Sequence[Group], module: nn.Module, readers: Readers) -> Pl
         for member in group.members:
             place = member.roots % (group.size // unit)
             if member.role == "inputs":
-                width = _inputs(module.get_submodule(member.path))
+                width = inputs_of(module.get_submodule(member.path))
                 begin = made.gates((member.path, True), first, group.size) if shared is None else shared
                 columns.setdefault(member.path, torch.full((width,), FREE))[member.channels] = begin + place
             else:
@@ -174,10 +175,6 @@ class _Numbers:
         self.sets += [number] * units
         self.groups += [len(self.group_names) - 1] * units
         return begin
-
-
-def _inputs(layer: nn.Module) -> int:
-    return int(getattr(layer, "in_features", 0) or getattr(layer, "in_channels", 0))
 
 
 class Gated(nn.Module):

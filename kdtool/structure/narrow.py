@@ -15,7 +15,7 @@ from kdtool.structure import trial
 from kdtool.structure.alignment import misaligned
 from kdtool.structure.attributes import fit_attributes
 from kdtool.structure.fixed import Fixed
-from kdtool.structure.flow import MIXING, Flow
+from kdtool.structure.flow import MIXING, Flow, inputs_of
 from kdtool.structure.patterns import evenly, told, uneven
 from kdtool.structure.recurrent import width_of
 from kdtool.structure.slicing import heads_of, slice_tensors
@@ -122,7 +122,7 @@ def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
         flow.conflicts.add("its forward")
     for path in flow.single:
         # One row that shows no difference may be a class token, which no layer before it made.
-        if len(flow.inputs[path]) == _inputs(owners[path]) and (f"{path}.weight", 1) not in cut.fixed:
+        if len(flow.inputs[path]) == inputs_of(owners[path]) and (f"{path}.weight", 1) not in cut.fixed:
             del flow.inputs[path]
     if not cut.follow:
         flow = _sizes_alone(flow, owners)
@@ -146,13 +146,8 @@ def outputs_of(path: str, layer: nn.Module) -> tuple[str, int, int]:
 
 def _sizes_alone(flow: Flow, owners: dict[str, nn.Module]) -> Flow:
     """Return what a flow says of inputs that no layer made, such as the stem's."""
-    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == _inputs(owners[path])}
+    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == inputs_of(owners[path])}
     return Flow(inputs=whole)
-
-
-def _inputs(layer: nn.Module) -> int:
-    names = ("in_features", "in_channels", "input_size")
-    return next((int(getattr(layer, name)) for name in names if getattr(layer, name, 0)), 0)
 
 
 def _owners(path: str) -> list[str]:

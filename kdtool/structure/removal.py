@@ -24,7 +24,7 @@ from kdtool.structure.alignment import misaligned
 from kdtool.structure.attributes import fit_attributes
 from kdtool.structure.choice import Costs, Ranked, choose, outputs, ranked, unit_of
 from kdtool.structure.dependencies import Group, Scores, groups
-from kdtool.structure.flow import MIXING, Flow
+from kdtool.structure.flow import MIXING, Flow, inputs_of
 from kdtool.structure.graph import Limits
 from kdtool.structure.size import macs
 from kdtool.structure.slicing import slice_tensors
@@ -228,7 +228,7 @@ class Surgery:
             part = self.parts[path]
             if not isinstance(part, MIXING):
                 continue
-            size = int(getattr(part, "in_features", 0) or getattr(part, "in_channels", 0))
+            size = inputs_of(part)
             inputs = lost.kept(path, "inputs", size), flow.inputs.get(path)
             outs = lost.kept(path, "outputs", outputs(part)), flow.outputs.get(path)
             if any(seen is None or not torch.equal(meant, seen) for meant, seen in (inputs, outs)):
