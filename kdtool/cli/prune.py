@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -35,9 +34,9 @@ def plan(given: Given) -> Step:
         for path, target in zip(work.checkpoints, work.outputs, strict=True):
             told: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
             made = api.prune(path, given.method, **told, **given.options)
-            for entry in made.history[-1:]:
-                tell_notes(entry, f"{target.name}: " if len(work.outputs) > 1 else "")
-                rows += [_row(path), _row(target, gzip=True)]
+            if made.history:
+                tell_notes(made.history[-1], f"{target.name}: " if len(work.outputs) > 1 else "")
+                rows += [_row(api.load(path)), _row(made, gzip=True)]
         if rows:
             click.echo(table(COLUMNS, rows), err=True)
         return work.result
@@ -55,13 +54,11 @@ def plan(given: Given) -> Step:
     )
 
 
-def _row(path: Path, *, gzip: bool = False) -> dict[str, Any]:
-    from kdtool.checkpoint import read
+def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
     from kdtool.files import gzip_bytes
     from kdtool.structure.size import measure
 
-    checkpoint = read(path)
-    size = measure(checkpoint.network)
+    size, path = measure(checkpoint.network), checkpoint.path
     scores = checkpoint.metrics[-1] if checkpoint.metrics else {}
     return {
         "model": path.name,
