@@ -134,6 +134,8 @@ class CachedArray:
         self.filling = False
 
     def _touch(self, rows: Tensor) -> None:
+        if self.array.nbytes <= GIVE_BACK_BYTES:
+            return  # all of it is no more than what is kept of a large one
         self.touched += max(rows.nbytes, len(rows) * READ_AROUND_BYTES)
         mapped = getattr(self.array, "_mmap", None)
         if self.touched > GIVE_BACK_BYTES and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
