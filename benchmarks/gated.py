@@ -11,6 +11,7 @@ import statistics
 import time
 
 import torch
+from loop_overhead import Nowhere
 
 import kdtool
 from kdtool.data import open_data
@@ -28,19 +29,6 @@ ROUNDS = 7
 STEPS = 2
 BATCH = 32
 torch.set_num_threads(1)
-
-
-class Nowhere:
-    """A store that keeps nothing."""
-
-    def load(self):
-        return None
-
-    def save(self, state):
-        pass
-
-    def log(self, row):
-        pass
 
 
 class Kept(Feed):

@@ -1,8 +1,11 @@
-"""Steps made by hand, in float64."""
+"""Steps made by hand, in float64; runs that are cut."""
+
+import contextlib
 
 import pytest
 import torch
 
+import kdtool
 from kdtool import Step
 
 
@@ -30,3 +33,24 @@ def numbers():
     """A function that draws float64 tensors, the same ones in every run."""
     chance = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=chance, dtype=torch.float64)
+
+
+@pytest.fixture
+def cut_after(monkeypatch):
+    """A function that returns a context in which a run is cut as soon as an epoch of a phase was logged."""
+
+    @contextlib.contextmanager
+    def cut(phase, epoch):
+        log = kdtool.Run.log
+
+        def die(self, row):
+            log(self, row)
+            if (row["phase"], row["epoch"]) == (phase, epoch):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kdtool.Run, "log", die)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return cut

@@ -191,21 +191,12 @@ def test_the_student_gives_the_outputs_of_the_search(teacher, tmp_path, monkeypa
         torch.testing.assert_close(start.module(images), gated.module(images), rtol=1e-4, atol=1e-4)
 
 
-def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, monkeypatch):
+def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after):
     long = {"target_macs": "0.2x", "search_epochs": 12}
     whole = distil(teacher, tmp_path / "whole.pt", **long)
     assert len(rows(tmp_path / "whole.run")) > 2
-    log = kdtool.Run.log
-
-    def die(self, row):
-        log(self, row)
-        if (row["phase"], row["epoch"]) == ("search", 2):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(kdtool.Run, "log", die)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_after("search", 2):
         distil(teacher, tmp_path / "cut.pt", **long)
-    monkeypatch.setattr(kdtool.Run, "log", log)
     distil(teacher, tmp_path / "cut.pt", resume=True, **long)
     cut = read(tmp_path / "cut.pt")
     for name, tensor in whole.module.state_dict().items():

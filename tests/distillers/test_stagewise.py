@@ -89,20 +89,11 @@ def test_cached_and_uncached_agree(teacher, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
 
 
-def test_a_cut_run_goes_on_bit_for_bit(teacher, tmp_path, monkeypatch):
+def test_a_cut_run_goes_on_bit_for_bit(teacher, tmp_path, cut_after):
     options = {"refiner": {"name": "depth", "keep": (1, 1, 1)}, "epochs": 2, "views": 1}
     whole = distil(teacher, tmp_path / "whole.pt", **options)
-    log = kdtool.Run.log
-
-    def die(self, row):
-        log(self, row)
-        if (row["phase"], row["epoch"]) == ("stage 3", 1):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(kdtool.Run, "log", die)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_after("stage 3", 1):
         distil(teacher, tmp_path / "cut.pt", **options)
-    monkeypatch.setattr(kdtool.Run, "log", log)
     distil(teacher, tmp_path / "cut.pt", resume=True, **options)
     cut = read(tmp_path / "cut.pt")
     for name, tensor in whole.module.state_dict().items():
