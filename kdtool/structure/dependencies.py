@@ -64,9 +64,10 @@ class Group:
     """The ``torch_pruning.dependency.Group`` of all its channels."""
 
 
-def groups(network: Network, limits: Limits | None = None) -> list[Group]:
+def groups(network: Network, limits: Limits | None = None, shape: tuple[int, int, int] | None = None) -> list[Group]:
     """Return the groups of channels of a network that do not reach its output; the network stays as it is.
 
+    It is traced with an image of ``shape`` (channels, height, width), where it is not that of the architecture.
     Gradients that its parameters hold are there in the groups' layers as well.
 
     Raises:
@@ -75,7 +76,7 @@ def groups(network: Network, limits: Limits | None = None) -> list[Group]:
     limits = limits or Limits()
     module = _shared(network.module)
     try:
-        graph = traced(module, network.architecture.input, limits)
+        graph = traced(module, shape or network.architecture.input, limits)
         return list(_gathered(graph, limits))
     except (RecursionError, MemoryError, NotImplementedError, *trial.FAILURES) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +14,10 @@ from kdtool.structure import trial
 from kdtool.structure.alignment import misaligned
 from kdtool.structure.attributes import fit_attributes
 from kdtool.structure.fixed import Fixed
-from kdtool.structure.flow import MIXING, Flow, inputs_of
+from kdtool.structure.flow import Flow, inputs_of
 from kdtool.structure.patterns import evenly, told, uneven
 from kdtool.structure.recurrent import width_of
-from kdtool.structure.slicing import heads_of, slice_tensors
+from kdtool.structure.slicing import copy_to_cut, heads_of, slice_tensors
 from kdtool.structure.tracing import trace
 
 
@@ -61,7 +60,7 @@ def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failur
     With ``aligned`` every layer must have been seen to get the channels it was cut for.
     """
     architecture = network.architecture
-    module = _copy(network.module)
+    module = copy_to_cut(network.module)
     try:
         flow = _cut(module, architecture.input, cut)
     except Error as error:
@@ -77,17 +76,6 @@ def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failur
         if where:
             return Failure(f"its channels cannot be followed through {where[0]}")
     return module
-
-
-def _copy(module: nn.Module) -> nn.Module:
-    """Return a copy in float32 on the CPU, in eval mode, which shares the weights that a cut replaces as a whole."""
-    shared: dict[int, Any] = {}
-    for part in module.modules():
-        if isinstance(part, MIXING):
-            weight: Any = part.weight
-            if weight.device.type == "cpu" and weight.dtype == torch.float32:
-                shared[id(weight)] = weight
-    return copy.deepcopy(module, shared).cpu().float().eval()
 
 
 def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:

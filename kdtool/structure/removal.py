@@ -8,7 +8,6 @@ for which that does not hold are found by trying parts of all, and left as they 
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from kdtool.structure.choice import Costs, Ranked, choose, outputs, ranked, unit
 from kdtool.structure.dependencies import Group, Scores, groups
 from kdtool.structure.flow import MIXING, Flow, inputs_of
 from kdtool.structure.graph import Limits
+from kdtool.structure.least_shape import least_shape
 from kdtool.structure.size import macs
-from kdtool.structure.slicing import slice_tensors
+from kdtool.structure.slicing import copy_to_cut, slice_tensors
 from kdtool.structure.tracing import trace
 
 OF = ("params", "macs", "channels")
@@ -92,13 +92,14 @@ def _removed(
     network: Network, ratio: float, importance: Scores, of: str, scope: str, round_to: int, limits: Limits
 ) -> Removal:
     shape = network.architecture.input
-    original = copy.deepcopy(network.module).cpu().float().eval()
-    found = [one for group in groups(network, limits) if (one := _rank(group, original, importance, round_to))]
+    original = copy_to_cut(network.module)
+    seen = least_shape(original, shape)
+    found = [one for group in groups(network, limits, seen) if (one := _rank(group, original, importance, round_to))]
     if not found:
         raise Error("its graph has no group of channels that could go")
     whole = {"params": sum(one.numel() for one in original.parameters()), "channels": _channels(original)}
     costs = Costs(original, shape, of, whole[of] if of in whole else macs(original, shape))
-    surgery = Surgery(network, original, limits)
+    surgery = Surgery(network, original, limits, seen)
     for candidates in (found, None):
         sound = surgery.sound(sorted(found, key=_breadth)) if candidates is None else candidates
         steps = choose(sound, costs, ratio, scope)
@@ -107,7 +108,7 @@ def _removed(
             break
         module = surgery.without(chosen)
         if module is not None:
-            check_rebuilt(result := Network(capture(network.architecture, module), module.eval()))
+            check_rebuilt(result := Network(capture(network.architecture, module), module.eval()), seen)
             return Removal(result, of, ratio, costs.removed(steps, sound), surgery.reason)
     raise Error(surgery.reason or f"no layer is wider than {round_to} channels")
 
@@ -166,8 +167,11 @@ class _Lost:
 class Surgery:
     """Cuts copies of one network, and remembers why the last one was not fit."""
 
-    def __init__(self, network: Network, original: nn.Module, limits: Limits) -> None:
+    def __init__(
+        self, network: Network, original: nn.Module, limits: Limits, shape: tuple[int, int, int] | None = None
+    ) -> None:
         self.network, self.original, self.limits = network, original, limits
+        self.shape = shape or network.architecture.input
         self.parts = dict(original.named_modules())
         self.reason = ""
 
@@ -187,7 +191,7 @@ class Surgery:
         try:
             flow = trace(
                 self.original,
-                self.network.architecture.input,
+                self.shape,
                 lambda path, layer: lost.kept(path, "outputs", width_of(layer)),
             )
             wrong = [*flow.conflicts, *self._otherwise(flow, lost)]
@@ -204,16 +208,15 @@ class Surgery:
         def keep(path: str, dim: int, size: int) -> Tensor:
             return torch.arange(size)
 
-        architecture = self.network.architecture
         # Attributes that are widths change only where the network does not run as they are: most of them are those of
         # the inside of attention, which stays.
         for fitted, widest in ((False, False), (True, True), (True, False)):
-            module = copy.deepcopy(self.original)
+            module = copy_to_cut(self.original)
             widths = slice_tensors(module, flow, keep)
             fit_attributes(module, widths if fitted else {}, widest=widest)
             try:
-                trial.check(architecture, module, "channels removed")
-                wrong = misaligned(module, architecture.input, flow)
+                trial.check(self.network.architecture, module, "channels removed", self.shape)
+                wrong = misaligned(module, self.shape, flow)
                 if not wrong:
                     return module
                 self.reason = f"its channels cannot be followed through {wrong[0]}"
@@ -265,13 +268,13 @@ class Surgery:
         return tensor
 
 
-def check_rebuilt(network: Network) -> None:
-    """Build a network anew from its plain data and compare.
+def check_rebuilt(network: Network, shape: tuple[int, int, int] | None = None) -> None:
+    """Build a network anew from its plain data and compare, on an image of ``shape`` where it is not its own.
 
     Raises:
         Error: it is another one.
     """
-    images = torch.rand(1, *network.architecture.input, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(1, *(shape or network.architecture.input), generator=torch.Generator().manual_seed(0))
     rebuilt = build(network.architecture, network.module.state_dict())
     with torch.no_grad():
         if not torch.equal(rebuilt(images), network.module(images)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,17 @@ _HEAD_WIDTHS = ("head_dim", "dim_head_qk", "dim_head_v")
 
 Keep = Callable[[str, int, int], Tensor]
 """Returns the kept indices of a tensor's dimension: of (path, dimension, size)."""
+
+
+def copy_to_cut(module: nn.Module) -> nn.Module:
+    """Return a copy in float32 on the CPU, in eval mode, which shares the weights that a cut replaces as a whole."""
+    shared: dict[int, Any] = {}
+    for part in module.modules():
+        if isinstance(part, MIXING):
+            weight: Any = part.weight
+            if weight.device.type == "cpu" and weight.dtype == torch.float32:
+                shared[id(weight)] = weight
+    return copy.deepcopy(module, shared).cpu().float().eval()
 
 
 def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths]:
@@ -64,7 +76,8 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
 
 def _add_head(path: str, part: nn.Module, widths: dict[str, Widths]) -> None:
     """Add the widths of an attention's heads, which embeddings of positions have."""
-    heads, places = heads_of(part), near(path, widths)
+    heads = heads_of(part)
+    places = near(path, widths) if heads is not None else []
     if heads is None or not places:
         return
     for width in [vars(part).get(name) for name in _HEAD_WIDTHS]:

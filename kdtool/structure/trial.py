@@ -22,21 +22,25 @@ FAILURES = (
 """What a network's forward raises when its layers do not fit together."""
 
 
-def check(architecture: Architecture, module: nn.Module, edit: str) -> None:
+def check(architecture: Architecture, module: nn.Module, edit: str, shape: tuple[int, int, int] | None = None) -> None:
     """Run two images forward and one step backward; the module's weights, statistics and mode stay as they are.
+
+    The images are of ``shape`` (channels, height, width), where it is not that of the architecture.
 
     Raises:
         Error: the network does not run or does not return finite logits; the message names the network and ``edit``.
     """
-    failed = failure(architecture, module)
+    failed = failure(architecture, module, shape)
     if failed is not None:
         raise Error(f"{architecture.spec}: {edit}: it does not run afterwards ({failed[0]}); nothing was changed")
 
 
-def failure(architecture: Architecture, module: nn.Module) -> tuple[str, str] | None:
+def failure(
+    architecture: Architecture, module: nn.Module, shape: tuple[int, int, int] | None = None
+) -> tuple[str, str] | None:
     """Return why a network does not run, and the path of the module in which that showed; None where it does."""
     try:
-        reason = _try(architecture, module)
+        reason = _try(architecture, module, shape or architecture.input)
     except FAILURES as error:
         return first_line(error), _where(module, error)
     return (reason, "") if reason else None
@@ -57,10 +61,10 @@ def _where(module: nn.Module, error: Exception) -> str:
     return found
 
 
-def _try(architecture: Architecture, module: nn.Module) -> str | None:
+def _try(architecture: Architecture, module: nn.Module, shape: tuple[int, int, int]) -> str | None:
     with torch.random.fork_rng(devices=[]), evaluating(module):
         torch.manual_seed(0)
-        images = torch.rand(2, *architecture.input)
+        images = torch.rand(2, *shape)
         with torch.no_grad():
             logits = module(images)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, architecture.classes):
