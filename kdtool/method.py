@@ -56,6 +56,8 @@ def resolve(info: OptionInfo, value: Any) -> Any:
     Raises:
         UsageError: there is no such method, or it is of another kind.
     """
+    from kdtool.plugins import method_class
+
     kind = info.kind or ""
     if isinstance(value, Method):
         if value.kind != kind:
@@ -69,10 +71,9 @@ def resolve(info: OptionInfo, value: Any) -> Any:
         raise UsageError(f"{info.flag}: expected the name of one of the {kind}, got {value!r}")
     options = dict(value)
     name = options.pop("name", info.method)
-    made = make(kind, name, **({**info.defaults, **options} if name == info.method else options))
-    if not fills_role(type(made)):
+    if not fills_role(method_class(kind, name)):
         raise UsageError(f"{info.flag} {name}: is a strategy and has no loss; use it as --method")
-    return made
+    return make(kind, name, **({**info.defaults, **options} if name == info.method else options))
 
 
 def fills_role(cls: type[Method]) -> bool:
