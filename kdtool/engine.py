@@ -17,7 +17,10 @@ from kdtool.errors import UsageError
 from kdtool.settings import Training
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
-BF16_PAYS_FROM_MACS = 10_000_000_000
+BF16_PAYS_FROM_MACS = 500_000_000
+# Below this many multiply-accumulates for each number that a layer puts out, a step is spent on moving numbers: such
+# are networks of depthwise convolutions, which are slower in bf16.
+BF16_PAYS_FROM_MACS_PER_OUTPUT = 64
 # Below this, threads wait for each other longer than they compute.
 THREADS_PAY_FROM_MACS = 2_500_000_000
 
@@ -25,15 +28,15 @@ THREADS_PAY_FROM_MACS = 2_500_000_000
 class Engine:
     """A device, a precision and the accelerator that runs a phase in them."""
 
-    def __init__(self, training: Training, macs: int) -> None:
-        """Set up for steps of ``macs`` multiply-accumulates (forward, one batch).
+    def __init__(self, training: Training, macs: int, outputs: int = 0) -> None:
+        """Set up for steps of ``macs`` multiply-accumulates and ``outputs`` of layers (forward, one batch).
 
         Raises:
             UsageError: there is no such device, or it cannot do that precision.
         """
         device = _device(training.device)
         self.macs = macs
-        self.precision = _precision(training.precision, device, macs)
+        self.precision = _precision(training.precision, device, macs, outputs)
         mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
         # accelerate keeps its device and precision in the process; each phase may want its own.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -94,17 +97,18 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _precision(name: str, device: torch.device, macs: int) -> str:
+def _precision(name: str, device: torch.device, macs: int, outputs: int) -> str:
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16: needs a GPU; use bf16 or fp32 on the CPU")
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_bf16()
-    return "bf16" if native and macs >= BF16_PAYS_FROM_MACS else "fp32"
+    native = device.type == "cpu" and _cpu_bf16()
+    pays = macs >= max(BF16_PAYS_FROM_MACS, BF16_PAYS_FROM_MACS_PER_OUTPUT * outputs)
+    return "bf16" if native and pays else "fp32"
 
 
 def _cpu_bf16() -> bool:
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check and check())
+    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512" and check and check())

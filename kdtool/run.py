@@ -35,7 +35,7 @@ from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.fresh import anew
 from kdtool.structure.segment import Part
-from kdtool.structure.size import measure
+from kdtool.structure.size import measure, step_of
 from kdtool.training import Loop, LossNotFiniteError
 from kdtool.weights import load_exactly
 
@@ -137,7 +137,7 @@ class Run:
                 load_exactly(others.eval(), done["beside"])
             trained = Network(student.architecture, module.eval())
             return Fit(trained, done["metrics"], done.get("early", {}), others)
-        engine = Engine(training, measure(student)["macs"] * training.batch_size)
+        engine = Engine(training, *step_of(student, training.batch_size))
         train, val = lesson.feeds(self.data, engine, self.cache(training))
         pupil = lesson.pupil(module)
         loop = Loop(

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kdtool.architecture import Network
 from kdtool.engine import Engine
 from kdtool.run import Run
-from kdtool.structure.size import measure
+from kdtool.structure.size import step_of
 
 MOST_BATCHES = 100
 
@@ -22,7 +22,7 @@ def settle(run: Run, network: Network) -> Network:
     They are means over the batches of an order that the seed gives, at most 100. All else stays as it is.
     """
     training = run.training
-    engine = Engine(training, measure(network)["macs"] * training.batch_size)
+    engine = Engine(training, *step_of(network, training.batch_size))
     module = engine.place(copy.deepcopy(network.module)).eval()
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     before = [norm.momentum for norm in norms]

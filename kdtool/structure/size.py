@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtool.architecture import Network
+from kdtool.structure.flow import MIXING
 from kdtool.uncompiled import counting
 
 
@@ -27,6 +28,23 @@ def measure(network: Network) -> dict[str, int]:
         "nonzero": sum(int(parameter.detach().count_nonzero()) for parameter in parameters),
         "macs": macs(network.module, network.architecture.input),
     }
+
+
+def step_of(network: Network, batch_size: int) -> tuple[int, int]:
+    """Return the multiply-accumulates of a batch, and how many numbers its convolutions and linear layers put out."""
+    outputs = 0
+
+    def count(layer: nn.Module, given: object, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += output.numel()
+
+    hooks = [part.register_forward_hook(count) for part in network.module.modules() if isinstance(part, MIXING)]
+    try:
+        work = macs(network.module, network.architecture.input)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return batch_size * work, batch_size * outputs
 
 
 def macs(module: nn.Module, shape: tuple[int, int, int]) -> int:
