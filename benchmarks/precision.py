@@ -26,7 +26,7 @@ CASES = [
     ("kdtool:resnet20", 8, 1.0),
     ("kdtool:resnet20", 32, 0.5),
     ("torchvision:resnet18", 64, 0.25),
-    ("timm:mobilenetv3_small_100", 96, 0.25),
+    ("timm:mobilenetv3_small_100", 64, 0.1),
 ]
 torch.set_num_threads(1)
 
