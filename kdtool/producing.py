@@ -84,6 +84,8 @@ def running(
     keys = ("command", "method", "options", "keep", "training", "data", "unlabelled", "search")
     told: dict[str, Any] = {key: entry[key] for key in keys if key in entry}
     told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
+    # The same images may lie elsewhere now, on another disk say, or KDTOOL_DATA may name what was not needed before.
+    told["data"] = {key: value for key, value in told.get("data", {}).items() if key != "directory"}
     with run_directory(target, told, force=force, resume=resume) as directory:
         if directory.finished and target.exists():
             yield read(target)

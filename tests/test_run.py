@@ -69,6 +69,17 @@ def test_a_finished_run_is_not_done_again(teacher_path, tmp_path):
     assert again.metrics == first.metrics
 
 
+def test_resume_does_not_ask_where_the_data_lie(tmp_path, monkeypatch):
+    told = {"data": "digits", "subset": 0.1, "epochs": 1, "output": tmp_path / "t.pt"}
+    monkeypatch.setenv("KDTOOL_DATA", str(tmp_path))
+    first = kdtool.teacher("kdtool:lenet-300-100", **told)
+    monkeypatch.delenv("KDTOOL_DATA")
+    again = kdtool.teacher("kdtool:lenet-300-100", **told, resume=True)
+    assert first.history == again.history
+    with pytest.raises(kdtool.UsageError, match="data.subset was 0.1, now 0.2"):
+        kdtool.teacher("kdtool:lenet-300-100", **{**told, "subset": 0.2}, resume=True)
+
+
 def test_resume_refuses_another_command(teacher_path, tmp_path):
     kdtool.distill(teacher_path, method="ikd", iters=1, epochs=1, output=tmp_path / "s.pt")
     with pytest.raises(kdtool.UsageError, match="epochs was 1, now 2"):
