@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from kdtool.structure.gates import Gated, gate_channels
     from kdtool.structure.importance import filters, over_filters, over_norms, relative, sum_over_filters
     from kdtool.structure.removal import remove_channels
+    from kdtool.structure.scales import scaled_like
     from kdtool.structure.segment import Part, cuttable, parts_of
     from kdtool.structure.stages import stages
     from kdtool.structure.taps import Tap, stage_taps, tap
@@ -102,6 +103,7 @@ _LAZY = {
     "report": "kdtool.api",
     "reuse_classifier": "kdtool.reuse",
     "run_study": "kdtool.api",
+    "scaled_like": "kdtool.structure.scales",
     "settle": "kdtool.settling",
     "sparsity": "kdtool.masking",
     "stage_taps": "kdtool.structure.taps",
@@ -186,6 +188,7 @@ __all__ = [
     "report",
     "reuse_classifier",
     "run_study",
+    "scaled_like",
     "settle",
     "sparsity",
     "stage_taps",

@@ -32,7 +32,8 @@ class Gated(SearchOptions):
         x_k = max(y_k - eta dKL/dg(y_k) - lambda_2 eta alpha, 0),   y_k = max(x_(k-1) + mu (x_(k-1) - x_(k-2)), 0),
 
     mu = (k - 2) / (k + 1). The search is over as soon as the budget is met. Then closed channels are removed for good,
-    open gates are folded into the weights they multiply, and the student is distilled with the objective.
+    open gates are folded into the weights they multiply, weights before batch-norms are made as large as the teacher's
+    (which changes no output), and the student is distilled with the objective.
     """
 
     name: ClassVar[str] = "gated"
@@ -55,7 +56,7 @@ class Gated(SearchOptions):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Search, remove, distil, and return the student."""
-        from kdtool import GateCosts, gate_channels, settle, with_fresh_weights
+        from kdtool import GateCosts, gate_channels, scaled_like, settle, with_fresh_weights
 
         if run.training.precision == "fp16":
             raise UsageError("--precision fp16: it scales the loss, and so the gates' gradients; use bf16 or fp32")
@@ -67,7 +68,9 @@ class Gated(SearchOptions):
         self._check(costs, teacher)
         found = self._search(run, teacher, gated, costs, macs)
         removed, kept = self._removed(found, costs)
-        searched = settle(run, removed)  # in a short search the gates move faster than statistics follow
+        # Gates shrink together, and the weights that hold them would be as small; and in a short search they move
+        # faster than statistics follow.
+        searched = settle(run, scaled_like(removed, teacher))
         ratio = self._latency_ratio(searched, teacher)
         self._tell(run, found, kept, costs, ratio)
         run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)
