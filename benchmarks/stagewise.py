@@ -5,8 +5,8 @@ class, in KDTOOL_DATA), every phase for as many epochs as the training without a
 Goals: at most 1.5 times that training, and 4 times quicker than with `--cache off`; each in fp32 and in bf16, which
 makes what is computed without a cache, a ResNet-34's forward above all, quicker than what is left with one. The
 ratios are of the seconds that the process computed, on one thread, which other work on the machine hardly changes;
-those of the clock are beside them. With `--memory` it runs one epoch of each phase on 5,000 and on 50,000 images, and prints the peak memory of
-both. The teacher is hardly trained: how long a step takes does not depend on the weights.
+those of the clock are beside them. With `--memory` it runs one epoch of each phase on 5,000 and on 50,000 images, and
+prints the peak memory of both. The teacher is hardly trained: how long a step takes does not depend on the weights.
 """
 
 import argparse
