@@ -213,8 +213,7 @@ class Run:
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
-        macs = measure(network)["macs"] * VALIDATION_BATCH
-        engine = Engine(dataclasses.replace(self.training, precision="fp32"), macs)
+        engine = Engine(dataclasses.replace(self.training, precision="fp32"), *step_of(network, VALIDATION_BATCH))
         module = copy.deepcopy(network.module)
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 
