@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdtool.architecture import Network
 from kdtool.errors import Error, UsageError
 from kdtool.structure.size import evaluating
-from kdtool.structure.taps import Tap, units
+from kdtool.structure.taps import Tap, Unit, units
 from kdtool.structure.trial import FAILURES
 
 
@@ -125,17 +125,18 @@ def segments(network: Network, taps: Sequence[Tap]) -> list[Segment]:
                 f"{network.architecture.spec}: cannot be cut at {tap.path}: later layers read more than its output; "
                 "name other layers with --taps"
             )
-    return [_segment(network, begin, end) for begin, end in zip([None, *taps], [*taps, None], strict=True)]
+    trunk = units(network)
+    return [_segment(network, trunk, begin, end) for begin, end in zip([None, *taps], [*taps, None], strict=True)]
 
 
 def cuttable(network: Network, taps: Sequence[Tap]) -> list[Tap]:
     """Return those of the taps whose output alone decides the logits."""
-    left = []
+    left, trunk = [], units(network)
     logits, maps = _outputs(network, taps)
     with torch.no_grad(), evaluating(network.module):
         for tap in taps:
             try:
-                again, _ = _segment(network, tap, None).run(network.module, maps[tap.path])
+                again, _ = _segment(network, trunk, tap, None).run(network.module, maps[tap.path])
             except FAILURES:
                 continue
             if again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5):
@@ -151,11 +152,11 @@ def _outputs(network: Network, taps: Sequence[Tap]) -> tuple[Tensor, dict[str, T
         return Segment(image=shape).run(network.module, images, taps)
 
 
-def _segment(network: Network, begin: Tap | None, end: Tap | None) -> Segment:
-    trunk = [unit.tap for unit in units(network)]
-    paths = [one.path for one in trunk]
+def _segment(network: Network, trunk: Sequence[Unit], begin: Tap | None, end: Tap | None) -> Segment:
+    paths = [unit.tap.path for unit in trunk]
     place = paths.index(begin.path) if begin is not None and begin.path in paths else 0
-    return Segment(begin, end, tuple((one.path, one.shape) for one in trunk[:place]), network.architecture.input)
+    skipped = tuple((unit.tap.path, unit.tap.shape) for unit in trunk[:place])
+    return Segment(begin, end, skipped, network.architecture.input)
 
 
 @dataclass(frozen=True)

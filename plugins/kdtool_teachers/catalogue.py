@@ -103,9 +103,11 @@ NETWORKS: dict[str, Known] = {
     "resnet8x4": Known(CIFAR10, 1, partial(_TIMES_4, depth=8)),
     "resnet32x4": Known(CIFAR10, 1, partial(_TIMES_4, depth=32)),
     "resnet20": Known(CIFAR10, 1, partial(_resnet, depth=20)),
+    "resnet20b": Known(CIFAR10, 1, partial(_resnet, depth=20, projects=True)),
     "resnet32": Known(CIFAR10, 1, partial(_resnet, depth=32)),
     "resnet44": Known(CIFAR10, 1, partial(_resnet, depth=44)),
     "resnet56": Known(CIFAR10, 1, partial(_resnet, depth=56)),
+    "resnet56b": Known(CIFAR10, 1, partial(_resnet, depth=56, projects=True)),
     "resnet110": Known(CIFAR10, 1, partial(_resnet, depth=110)),
     # The names' numbers count the stem, two convolutions a block and one head.
     "resnet10-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(1, 1, 1, 1))),

@@ -57,7 +57,8 @@ def resnet_cifar(
     the first convolution and of the stages. Shortcuts between stages are He et al.'s option A, zeros for the maps that
     are new, with which their counts are those of their Table 6 (option B would give ResNet-32 0.47 M parameters for
     the published 0.46, and ResNet-56 0.86 for 0.85). With ``projects`` they are option B, a 1x1 convolution with a
-    norm: Tian et al.'s resnet8x4 and resnet32x4 have these, four times the first width and twice 64, 128, 256.
+    norm, as in the ResNets of Tian et al. (resnet20b and resnet56b; resnet8x4 and resnet32x4, which have twice the
+    first width and four times the others).
     """
     blocks = (depth - 2) // 6
     parts: list[tuple[str, nn.Module]] = [

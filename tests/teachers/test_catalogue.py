@@ -29,7 +29,7 @@ def resnet(blocks, classes, widths=(16, 16, 32, 64), *, projects=False):
     for before, width in zip(widths, stages, strict=False):
         total += 9 * before * width + (2 * blocks - 1) * 9 * width**2 + 2 * blocks * 2 * width
         # A 1x1 convolution and its norm, where the shape changes; otherwise zeros, which are no parameters.
-        total += (before * width + 2 * width) * projects
+        total += (before * width + 2 * width) * (projects and before != width)
     return total + (stages[-1] + 1) * classes
 
 
@@ -53,6 +53,7 @@ def vgg(convolutions, classes):
 
 
 X4 = {"widths": (32, 64, 128, 256), "projects": True}
+B = {"projects": True}
 # Ten classes, a hundred classes, the published millions with how many classes, and the sum by hand.
 COUNTS = [
     ("resnet20", 269_722, 275_572, "0.27", 10, lambda classes: resnet(3, classes)),
@@ -60,6 +61,8 @@ COUNTS = [
     ("resnet44", 658_586, 664_436, "0.66", 10, lambda classes: resnet(7, classes)),
     ("resnet56", 853_018, 858_868, "0.85", 10, lambda classes: resnet(9, classes)),
     ("resnet110", 1_727_962, 1_733_812, "1.7", 10, lambda classes: resnet(18, classes)),
+    ("resnet20b", 272_474, 278_324, "0.28", 100, lambda classes: resnet(3, classes, **B)),
+    ("resnet56b", 855_770, 861_620, "0.86", 100, lambda classes: resnet(9, classes, **B)),
     ("resnet8x4", 1_210_410, 1_233_540, "1.23", 100, lambda classes: resnet(1, classes, **X4)),
     ("resnet32x4", 7_410_730, 7_433_860, "7.43", 100, lambda classes: resnet(5, classes, **X4)),
     ("wrn-16-1", 175_066, 180_916, "0.2", 10, lambda classes: wide(2, 1, classes)),
