@@ -24,8 +24,6 @@ import kdtool
 
 IMAGES = 50_000
 VALIDATION = 0.02
-# Without a cache all epochs of a phase cost alike, so that a few of them show it.
-SHARE_WITHOUT_CACHE = 8
 
 
 def folder():
@@ -58,12 +56,11 @@ def costs(scratch, subset, epochs, views, rounds, precisions):
     images = round(IMAGES * (1 - VALIDATION) * subset)
     for precision in precisions:
         told = {"epochs": epochs, "views": views, "precision": precision}
-        few = {**told, "epochs": max(1, epochs // SHARE_WITHOUT_CACHE), "cache": "off"}
         alone, stagewise, without = [], [], []
         for _ in range(rounds):
             alone.append(seconds(teacher, scratch, "none", **told))
             stagewise.append(seconds(teacher, scratch, "stagewise", **told))
-            without.append([epochs / few["epochs"] * one for one in seconds(teacher, scratch, "stagewise", **few)])
+            without.append(seconds(teacher, scratch, "stagewise", cache="off", **told))
         print(f"{precision}: {epochs} epochs a phase, {views} views, {images} images; no teacher: {alone[0][0]:.0f} s")
         print(f"stagewise / no teacher = {ratios(stagewise, alone)}")
         print(f"stagewise, --cache off / on = {ratios(without, stagewise)}", flush=True)

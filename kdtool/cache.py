@@ -22,7 +22,12 @@ GIVE_BACK_BYTES = 64 << 20
 READ_AROUND_BYTES = 2 << 20
 # So much of the disk stays free for what else is written there, the run's own state first of all.
 LEFT_FREE_BYTES = 1 << 30
-DTYPES: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float16: np.float16}
+# numpy knows no bfloat16; its bits are kept as whole numbers.
+DTYPES: dict[torch.dtype, type[np.generic]] = {
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.bfloat16: np.int16,
+}
 
 
 class Cache:
@@ -105,25 +110,28 @@ class CachedArray:
         """Read ``array``, or write to it until it is whole and stands at ``path``."""
         self.path, self.array, self.filling = path, array, filling
         self.touched = 0
+        self.dtype = next(kind for kind, known in DTYPES.items() if array.dtype == known)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return the rows of ``indices`` [batch] as float32."""
+        """Return the rows of ``indices`` [batch], as bfloat16 where they are kept so, else as float32."""
         rows = torch.from_numpy(self.array[indices.numpy()])
         self._touch(rows)
-        return rows.float()
+        return rows.view(torch.bfloat16) if self.dtype == torch.bfloat16 else rows.float()
 
     def write(self, indices: Tensor, rows: Tensor) -> Tensor:
-        """Write the rows of ``indices`` [batch] and return them as they will be read, float32.
+        """Write the rows of ``indices`` [batch] and return them as they will be read.
 
         A number that the array's type cannot hold ends the filling: nothing is cached then.
         """
-        kept = rows.detach().cpu().to(_torch_type(self.array))
-        if not self.filling or bool((kept.isinf() & rows.cpu().isfinite()).any()):
+        kept = rows.detach().cpu().to(self.dtype)
+        too_large = self.dtype == torch.float16 and bool((kept.isinf() & rows.cpu().isfinite()).any())
+        if not self.filling or too_large:
             self.filling = False
             return rows
-        self.array[indices.numpy()] = kept.numpy()
+        bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept
+        self.array[indices.numpy()] = bits.numpy()
         self._touch(kept)
-        return kept.float()
+        return kept if self.dtype == torch.bfloat16 else kept.float()
 
     def close(self) -> None:
         """Make an array that was filled readable; call it only after every row was written."""
@@ -142,7 +150,3 @@ class CachedArray:
             with contextlib.suppress(OSError):
                 mapped.madvise(mmap.MADV_DONTNEED)
             self.touched = 0
-
-
-def _torch_type(array: np.memmap) -> torch.dtype:
-    return next(kind for kind, known in DTYPES.items() if array.dtype == known)

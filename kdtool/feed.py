@@ -75,7 +75,7 @@ class Feed:
             logits = seen.pop(0) if taught is not None and self.logits else torch.empty(0)
             inputs = begun(chunk, pixels)[0] if begun is not None else pixels
             assert inputs is not None
-            yield Batch(chunk, self._laid_out(inputs), target, logits, seen)
+            yield Batch(chunk, self._laid_out(inputs), target, logits, [one.float() for one in seen])
         for look in looks:
             look.close()
 

@@ -18,8 +18,9 @@ LOGITS = "logits"
 class Frozen:
     """A network in eval mode, without gradients, whose logits and maps are cached for each image and view.
 
-    Logits are kept as float32, maps as float16, rounded alike whether they are computed now or read back, so that
-    a loss cannot tell the difference. What is not there yet is computed from the last tap that is, or the images.
+    Logits are kept as float32, maps as the bfloat16 that they come in or as float16, in the order in which they lie in
+    memory, and rounded alike whether they are computed now or read back, so that a loss cannot tell the difference.
+    What is not there yet is computed from the last tap that is, or the images.
     """
 
     def __init__(
@@ -80,9 +81,14 @@ class Look:
         return bool(self.missing) and self.start is None
 
     def __call__(self, indices: Tensor, images: Tensor | None) -> list[Tensor]:
-        """Return what is wanted of a batch, float32 [batch, ...], on the engine's device."""
+        """Return what is wanted of a batch, [batch, ...], on the engine's device: bfloat16 where a layer put that out,
+        else float32."""
         device = self.frozen.engine.device
-        found = {one: array.read(indices) for one, array in self.arrays.items() if array and not array.filling}
+        found = {
+            one: self._as_map(one, array.read(indices))
+            for one, array in self.arrays.items()
+            if array and not array.filling
+        }
         if self.missing:
             found |= self._compute(indices, images if self.start is None else found[self.start].to(device))
         return [found[one].to(device) for one in self.wanted]
@@ -94,8 +100,19 @@ class Look:
                 array.close()
 
     def _name(self, one: Tap | str) -> str:
-        path = one.path if isinstance(one, Tap) else one
-        return f"{self.frozen.keys[path]}-{self.view}-{path}"
+        path, engine = one.path if isinstance(one, Tap) else one, self.frozen.engine
+        form = engine.precision + "-nhwc" * self._turned(one)
+        return f"{self.frozen.keys[path]}-{self.view}-{form}-{path}"
+
+    def _turned(self, one: Tap | str) -> bool:
+        """Whether channels come last on the disk, as they do in memory; anything else would be moved in every step."""
+        return self.frozen.engine.channels_last and isinstance(one, Tap) and one.layout == "nchw"
+
+    def _as_map(self, one: Tap | str, rows: Tensor) -> Tensor:
+        return rows.permute(0, 3, 1, 2) if self._turned(one) else rows
+
+    def _as_kept(self, one: Tap | str, rows: Tensor) -> Tensor:
+        return rows.permute(0, 2, 3, 1) if self._turned(one) else rows
 
     def _open(self, one: Tap | str) -> bool:
         cache = self.frozen.cache
@@ -122,7 +139,8 @@ class Look:
         cuttable = LOGITS not in self.missing and all(tap in ends for tap in taps)
         end = max(taps, key=ends.index) if cuttable else None
         output, maps = self.frozen.run(self.start, end, x, taps)
-        found: dict[Tap | str, Tensor] = {tap: maps[tap.path].float() for tap in taps}
+        found: dict[Tap | str, Tensor] = {tap: maps[tap.path] for tap in taps}
+        found = {tap: rows if rows.dtype == torch.bfloat16 else rows.float() for tap, rows in found.items()}
         if LOGITS in self.missing:
             found[LOGITS] = output.float()
         if not self.began:
@@ -130,7 +148,7 @@ class Look:
         for one, rows in found.items():
             array = self.arrays.get(one)
             if array is not None:
-                found[one] = array.write(indices, rows)
+                found[one] = self._as_map(one, array.write(indices, self._as_kept(one, rows)))
         return found
 
     def _begin(self, found: dict[Tap | str, Tensor]) -> None:
@@ -140,5 +158,7 @@ class Look:
         if not self.caching or cache is None:
             return
         for one, rows in found.items():
-            dtype = torch.float32 if one == LOGITS else torch.float16
-            self.arrays[one] = cache.create(self._name(one), (self.images, *rows.shape[1:]), dtype)
+            half = torch.bfloat16 if rows.dtype == torch.bfloat16 else torch.float16
+            kept = self._as_kept(one, rows)
+            dtype = torch.float32 if one == LOGITS else half
+            self.arrays[one] = cache.create(self._name(one), (self.images, *kept.shape[1:]), dtype)

@@ -1,5 +1,6 @@
 """What a frozen network makes of images: computed once, from the nearest map that is there."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,10 +19,10 @@ def resnet():
     return create("torchvision:resnet18", options=NetworkOptions(classes=10, image_size=32), data=None)
 
 
-def frozen(network, cache):
+def frozen(network, cache, precision="fp32"):
     taps = stage_taps(network)
     keys = {name: "key" for name in (*(tap.path for tap in taps), LOGITS)}
-    engine = Engine(Training(device="cpu", precision="fp32"), 0)
+    engine = Engine(Training(device="cpu", precision=precision), 0)
     return Frozen(network.module, keys, engine, cache, cut=segments(network, taps)), taps
 
 
@@ -43,6 +44,29 @@ def test_maps_and_logits_are_those_of_the_network(resnet, tmp_path):
         assert bool(look.missing) == (again == 0)
         torch.testing.assert_close(layer2, meant, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(out, logits)
+
+
+def test_bfloat16_is_kept_as_it_comes_with_the_channels_last(resnet, tmp_path):
+    images = torch.rand(7, 3, 32, 32)
+    network, taps = frozen(resnet, Cache(tmp_path, 10**8), "bf16")
+    meant = network.run(None, taps[2], images, [taps[2]])[0]
+    for again in range(2):
+        look, (layer2,) = ask(network, [taps[2]], images)
+        assert bool(look.missing) == (again == 0)
+        assert layer2.dtype == torch.bfloat16
+        torch.testing.assert_close(layer2, meant, rtol=2e-2, atol=2e-2)
+    (file,) = tmp_path.glob("*.npy")
+    assert np.load(file).shape == (7, 4, 4, 128)
+    rows = look(torch.tensor([5, 2]), None)[0]
+    assert torch.equal(rows, layer2[[5, 2]])
+    assert rows.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_map_in_bf16_is_not_read_in_fp32(resnet, tmp_path):
+    images = torch.rand(3, 3, 32, 32)
+    for precision in ("bf16", "fp32"):
+        network, taps = frozen(resnet, Cache(tmp_path, 10**8), precision)
+        assert ask(network, [taps[2]], images)[0].missing
 
 
 def test_the_next_map_is_computed_from_the_last(resnet, tmp_path):

@@ -80,11 +80,12 @@ def test_finished_stages_stay_bit_for_bit(teacher, tmp_path, monkeypatch):
         assert changed, name
 
 
-def test_cached_and_uncached_agree(teacher, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cached_and_uncached_agree(teacher, tmp_path, precision):
     losses = []
     for cache in ("on", "off"):
         output = tmp_path / f"{cache}.pt"
-        distil(teacher, output, refiner="halve", cache=cache, epochs=2, views=1)
+        distil(teacher, output, refiner="halve", cache=cache, epochs=2, views=1, precision=precision)
         losses.append({phase: row["val_loss"] for phase, row in phases(tmp_path / f"{cache}.run").items()})
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
 
