@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tempfile
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from kdtool.checkpoint import Checkpoint
 from kdtool.data import Split
-from kdtool.engine import Engine
+from kdtool.engine import engine_for
 from kdtool.errors import Error
-from kdtool.evaluation import outputs
+from kdtool.evaluation import VALIDATION_BATCH, outputs
 from kdtool.files import check_output
 from kdtool.inputs import data_for, load
 from kdtool.latency import measure_latency
@@ -104,11 +105,12 @@ def _judge(found: list[Checkpoint], split: str, device: str, options: dict[str, 
     first = found[0]
     for other in found[1:]:
         _check_alike(first, other)
-    engine = Engine(Training(device=device, precision="fp32"), 0)
+    networks = [one.network for one in found]
+    engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, *networks)
     judged: list[Judged] = []
     for one in found:
         images = data_for(one if one.data else first, options).split(split)
-        logits, labels = outputs(engine.place(one.module), images, engine=engine)
+        logits, labels = outputs(engine.place(copy.deepcopy(one.module)), images, engine=engine)
         if judged and not torch.equal(labels, judged[0].labels):
             names = " and ".join(_name(it) for it in (first, one))
             raise Error(f"{names} remember different {split} images; name the data set for all with --data")

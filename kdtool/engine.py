@@ -13,14 +13,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from kdtool.architecture import Network
 from kdtool.errors import UsageError
 from kdtool.settings import Training
+from kdtool.structure.layout import takes_channels_last
+from kdtool.structure.size import step_of
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
 BF16_PAYS_FROM_MACS = 500_000_000
 # Below this many multiply-accumulates for each number that a layer puts out, a step is spent on moving numbers: such
 # are networks of depthwise convolutions, which are slower in bf16.
-BF16_PAYS_FROM_MACS_PER_OUTPUT = 64
+BF16_PAYS_FROM_MACS_PER_OUTPUT = 90
 # Below this, threads wait for each other longer than they compute.
 THREADS_PAY_FROM_MACS = 2_500_000_000
 
@@ -28,8 +31,9 @@ THREADS_PAY_FROM_MACS = 2_500_000_000
 class Engine:
     """A device, a precision and the accelerator that runs a phase in them."""
 
-    def __init__(self, training: Training, macs: int, outputs: int = 0) -> None:
-        """Set up for steps of ``macs`` multiply-accumulates and ``outputs`` of layers (forward, one batch).
+    def __init__(self, training: Training, macs: int, outputs: int = 0, *, channels_last: bool = True) -> None:
+        """Set up for steps of ``macs`` multiply-accumulates and ``outputs`` of layers (forward, one batch);
+        ``channels_last`` says whether all that runs here takes that (see `engine_for`).
 
         Raises:
             UsageError: there is no such device, or it cannot do that precision.
@@ -45,8 +49,8 @@ class Engine:
         if self.accelerator.num_processes > 1:
             raise UsageError("kdtool trains in one process; start it without torchrun or a launcher")
         self.device: torch.device = device
-        # Convolutions in bf16 are only fast together with channels_last.
-        self.channels_last = self.precision != "fp32" or device.type == "cuda"
+        # Fast everywhere: benchmarks/precision.py.
+        self.channels_last = channels_last
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, in the memory format that is fast there."""
@@ -82,6 +86,16 @@ class Engine:
         """Run forward passes in the engine's precision."""
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
+
+
+def engine_for(training: Training, batch_size: int, network: Network, *others: Network) -> Engine:
+    """Return the engine for steps of a network on ``batch_size`` images; ``others`` run in the same steps.
+
+    Raises:
+        UsageError: there is no such device, or it cannot do that precision.
+    """
+    alike = all(takes_channels_last(one) for one in (network, *others))
+    return Engine(training, *step_of(network, batch_size), channels_last=alike)
 
 
 def _device(name: str) -> torch.device:

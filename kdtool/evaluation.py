@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from kdtool.data import Split
 from kdtool.engine import Engine
 
-# Images at once where nothing is learnt.
-VALIDATION_BATCH = 256
+# Images at once where nothing is learnt: maps of more than this no longer fit a CPU's caches.
+VALIDATION_BATCH = 128
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 
 from kdtool.architecture import Network
 from kdtool.checkpoint import Checkpoint
-from kdtool.engine import Engine
+from kdtool.engine import engine_for
+from kdtool.evaluation import VALIDATION_BATCH
 from kdtool.evaluation import evaluate as evaluate_module
 from kdtool.files import gzip_bytes
 from kdtool.inputs import data_for, load
@@ -85,11 +87,11 @@ def evaluate(
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
     given = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
-    engine = Engine(Training(device=device, precision="fp32"), 0)
     rows = []
     for one in given:
         found = load(one)
+        engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, found.network)
         data = data_for(found, options)
-        metrics = evaluate_module(engine.place(found.module), data.split(split), engine=engine)
+        metrics = evaluate_module(engine.place(copy.deepcopy(found.module)), data.split(split), engine=engine)
         rows.append({"checkpoint": str(found.path) if found.path else found.architecture.spec, **metrics})
     return rows

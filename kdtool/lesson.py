@@ -50,6 +50,11 @@ class Lesson:
             objective.check(student, teacher)
         self.logits = objective is not None and objective.logits
 
+    @property
+    def networks(self) -> list[Network]:
+        """What runs in a step: the student, and the teacher where it is asked."""
+        return [self.student] if self.teacher is None else [self.student, self.teacher]
+
     @cached_property
     def pairs(self) -> Sequence[Pair]:
         """The layers that are watched."""

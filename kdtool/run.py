@@ -19,7 +19,7 @@ from kdtool.architecture import Network
 from kdtool.cache import Cache
 from kdtool.checkpoint import Checkpoint, fingerprint, write
 from kdtool.data import Data
-from kdtool.engine import Engine
+from kdtool.engine import engine_for
 from kdtool.errors import UsageError
 from kdtool.evaluation import VALIDATION_BATCH, evaluate
 from kdtool.files import slug
@@ -35,7 +35,7 @@ from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.structure.fresh import anew
 from kdtool.structure.segment import Part
-from kdtool.structure.size import measure, step_of
+from kdtool.structure.size import measure
 from kdtool.training import Loop, LossNotFiniteError
 from kdtool.weights import load_exactly
 
@@ -137,7 +137,7 @@ class Run:
                 load_exactly(others.eval(), done["beside"])
             trained = Network(student.architecture, module.eval())
             return Fit(trained, done["metrics"], done.get("early", {}), others)
-        engine = Engine(training, *step_of(student, training.batch_size))
+        engine = engine_for(training, training.batch_size, *lesson.networks)
         train, val = lesson.feeds(self.data, engine, self.cache(training))
         pupil = lesson.pupil(module)
         loop = Loop(
@@ -213,7 +213,7 @@ class Run:
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.evaluation.evaluate`)."""
-        engine = Engine(dataclasses.replace(self.training, precision="fp32"), *step_of(network, VALIDATION_BATCH))
+        engine = engine_for(dataclasses.replace(self.training, precision="fp32"), VALIDATION_BATCH, network)
         module = copy.deepcopy(network.module)
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 

@@ -9,9 +9,8 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdtool.architecture import Network
-from kdtool.engine import Engine
+from kdtool.engine import engine_for
 from kdtool.run import Run
-from kdtool.structure.size import step_of
 
 MOST_BATCHES = 100
 
@@ -22,7 +21,7 @@ def settle(run: Run, network: Network) -> Network:
     They are means over the batches of an order that the seed gives, at most 100. All else stays as it is.
     """
     training = run.training
-    engine = Engine(training, *step_of(network, training.batch_size))
+    engine = engine_for(training, training.batch_size, network)
     module = engine.place(copy.deepcopy(network.module)).eval()
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     before = [norm.momentum for norm in norms]

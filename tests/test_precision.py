@@ -27,6 +27,8 @@ def test_the_work_of_a_step():
         ("kdtool:resnet20", 32, 64, "bf16"),
         ("kdtool:resnet20", 8, 64, "fp32"),  # too little work
         ("timm:mobilenetv3_small_100", 160, 64, "fp32"),  # work enough, but little of it for each number
+        ("torchvision:shufflenet_v2_x1_0", 96, 32, "fp32"),
+        ("torchvision:squeezenet1_1", 96, 32, "bf16"),
     ],
 )
 def test_auto(monkeypatch, spec, size, batch, taken):

@@ -34,7 +34,8 @@ def remove_closed(network: Network, kept: Tensor, *, limits: Limits | None = Non
     assert isinstance(gated, Gated)
     limits, kept = limits or Limits(), kept.cpu()
     try:
-        module = gated.folded().cpu().float().eval()
+        # Laid out as a checkpoint is, whatever the training left: other layouts round otherwise.
+        module = gated.folded().to(device="cpu", memory_format=torch.contiguous_format).float().eval()  # type: ignore[call-overload]
         selected = {}
         for reader in gated.places.connections:
             index = ((reader.gates == FREE) | kept[reader.gates]).nonzero().flatten()

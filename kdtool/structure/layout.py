@@ -1,0 +1,25 @@
+"""How the maps of a network lie in memory."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from kdtool.architecture import Network
+from kdtool.structure.size import evaluating
+from kdtool.structure.trial import FAILURES
+
+
+def takes_channels_last(network: Network) -> bool:
+    """Return whether a network runs on maps whose channels come last in memory, which it does not where it calls
+    ``view`` on one; it is tried on a copy."""
+    first = next(network.module.parameters(), torch.zeros(0))
+    images = torch.zeros(2, *network.architecture.input, device=first.device)
+    module = copy.deepcopy(network.module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with torch.no_grad(), evaluating(module):
+            module(images.contiguous(memory_format=torch.channels_last))
+    except FAILURES:
+        return False
+    return True
