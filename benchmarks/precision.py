@@ -1,5 +1,5 @@
-"""What bf16 gains in time and costs in accuracy, against fp32, on the digits, and which of them auto takes; and what fp32
-gains from maps whose channels come last in memory.
+"""What bf16 gains in time and costs in accuracy, against fp32, on the digits, and which of them auto takes; and what
+fp32 gains from maps whose channels come last in memory.
 
 Each network is trained from the same weights in all ways in turn, three seeds: one with little work in a step,
 two with much, and one of depthwise convolutions, whose layers move more numbers than they compute. Prints the median
