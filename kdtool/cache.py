@@ -96,6 +96,11 @@ class Cache:
         self.limit = 0
 
 
+def as_read(rows: Tensor) -> Tensor:
+    """Return rows as they are read back: bfloat16 as it is, anything else as float32."""
+    return rows if rows.dtype == torch.bfloat16 else rows.float()
+
+
 def _allocate(path: Path) -> None:
     """Take the disk that a file will need: a write to a page that there is no room for would kill the process."""
     if hasattr(os, "posix_fallocate"):
@@ -116,7 +121,7 @@ class CachedArray:
         """Return the rows of ``indices`` [batch], as bfloat16 where they are kept so, else as float32."""
         rows = torch.from_numpy(self.array[indices.numpy()])
         self._touch(rows)
-        return rows.view(torch.bfloat16) if self.dtype == torch.bfloat16 else rows.float()
+        return as_read(rows.view(self.dtype))
 
     def write(self, indices: Tensor, rows: Tensor) -> Tensor:
         """Write the rows of ``indices`` [batch] and return them as they will be read.
@@ -131,7 +136,7 @@ class CachedArray:
         bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept
         self.array[indices.numpy()] = bits.numpy()
         self._touch(kept)
-        return kept if self.dtype == torch.bfloat16 else kept.float()
+        return as_read(kept)
 
     def close(self) -> None:
         """Make an array that was filled readable; call it only after every row was written."""

@@ -105,10 +105,9 @@ def _judge(found: list[Checkpoint], split: str, device: str, options: dict[str, 
     first = found[0]
     for other in found[1:]:
         _check_alike(first, other)
-    networks = [one.network for one in found]
-    engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, *networks)
     judged: list[Judged] = []
     for one in found:
+        engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, one.network)
         images = data_for(one if one.data else first, options).split(split)
         logits, labels = outputs(engine.place(copy.deepcopy(one.module)), images, engine=engine)
         if judged and not torch.equal(labels, judged[0].labels):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdtool.cache import Cache, CachedArray
+from kdtool.cache import Cache, CachedArray, as_read
 from kdtool.engine import Engine
 from kdtool.structure.segment import Segment
 from kdtool.structure.taps import Tap
@@ -139,8 +139,7 @@ class Look:
         cuttable = LOGITS not in self.missing and all(tap in ends for tap in taps)
         end = max(taps, key=ends.index) if cuttable else None
         output, maps = self.frozen.run(self.start, end, x, taps)
-        found: dict[Tap | str, Tensor] = {tap: maps[tap.path] for tap in taps}
-        found = {tap: rows if rows.dtype == torch.bfloat16 else rows.float() for tap, rows in found.items()}
+        found: dict[Tap | str, Tensor] = {tap: as_read(maps[tap.path]) for tap in taps}
         if LOGITS in self.missing:
             found[LOGITS] = output.float()
         if not self.began:
@@ -159,6 +158,5 @@ class Look:
             return
         for one, rows in found.items():
             half = torch.bfloat16 if rows.dtype == torch.bfloat16 else torch.float16
-            kept = self._as_kept(one, rows)
-            dtype = torch.float32 if one == LOGITS else half
-            self.arrays[one] = cache.create(self._name(one), (self.images, *kept.shape[1:]), dtype)
+            shape = (self.images, *self._as_kept(one, rows).shape[1:])
+            self.arrays[one] = cache.create(self._name(one), shape, torch.float32 if one == LOGITS else half)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kdtool.architecture import Network
 from kdtool.engine import engine_for
 from kdtool.run import Run
+from kdtool.structure.layout import as_saved
 
 MOST_BATCHES = 100
 
@@ -40,5 +41,4 @@ def settle(run: Run, network: Network) -> Network:
                 module(images)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
-    module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return Network(network.architecture, module.eval())
+    return Network(network.architecture, as_saved(module).eval())

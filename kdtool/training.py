@@ -25,6 +25,7 @@ from kdtool.pupil import Pupil
 from kdtool.seeds import derive
 from kdtool.settings import Training
 from kdtool.step import Step
+from kdtool.structure.layout import as_saved
 from kdtool.uncompiled import optimizing, with_plain_step
 from kdtool.weights import load_exactly
 
@@ -124,7 +125,7 @@ class Loop:
         for module, best in zip(self.pupil.learners(), (self.state.best_weights, self.state.best_beside), strict=True):
             if self.state.best_weights:
                 load_exactly(module, best)
-            module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            as_saved(module)
             module.eval()
         return {**self.state.best, "epochs": self.state.epoch, "best_epoch": self.state.best_epoch + 1}
 

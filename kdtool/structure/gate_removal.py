@@ -18,6 +18,7 @@ from kdtool.structure.dependencies import Group, groups
 from kdtool.structure.fresh import anew
 from kdtool.structure.gates import FREE, Gated
 from kdtool.structure.graph import Limits
+from kdtool.structure.layout import as_saved
 from kdtool.structure.removal import check_rebuilt
 from kdtool.structure.silence import Exact, agree
 
@@ -34,8 +35,8 @@ def remove_closed(network: Network, kept: Tensor, *, limits: Limits | None = Non
     assert isinstance(gated, Gated)
     limits, kept = limits or Limits(), kept.cpu()
     try:
-        # Laid out as a checkpoint is, whatever the training left: other layouts round otherwise.
-        module = gated.folded().to(device="cpu", memory_format=torch.contiguous_format).float().eval()  # type: ignore[call-overload]
+        # Whatever the training left: other layouts round otherwise.
+        module = as_saved(gated.folded()).float().eval()
         selected = {}
         for reader in gated.places.connections:
             index = ((reader.gates == FREE) | kept[reader.gates]).nonzero().flatten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from kdtool.architecture import Network
 from kdtool.structure.size import evaluating
@@ -23,3 +24,9 @@ def takes_channels_last(network: Network) -> bool:
     except FAILURES:
         return False
     return True
+
+
+def as_saved(module: nn.Module) -> nn.Module:
+    """Move a module to the CPU, laid out as in a checkpoint, and return it."""
+    moved: nn.Module = module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return moved
