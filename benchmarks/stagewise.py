@@ -2,12 +2,12 @@
 
 ResNet-34 teaches its 10-layer student on a part of the CIFAR-10 training images (`cifar10/train`, one folder for each
 class, in KDTOOL_DATA), every phase for as many epochs as the training without a teacher has. All are run in turn.
-Goals: at most 1.5 times that training, and 4 times quicker than with `--cache off` (not met: 3.4 and 2.8 on a busy
-machine, where it took 1.56 and 1.50 times that training); each in fp32 and in bf16, which
-makes what is computed without a cache, a ResNet-34's forward above all, quicker than what is left with one. The
-ratios are of the seconds that the process computed, on one thread, which other work on the machine hardly changes;
-those of the clock are beside them. With `--memory` it runs one epoch of each phase on 5,000 and on 50,000 images, and
-prints the peak memory of both. The teacher is hardly trained: how long a step takes does not depend on the weights.
+Goals: at most 1.5 times that training, and 4 times quicker than with `--cache off`; each in fp32 and in bf16, which
+makes what is computed without a cache, a ResNet-34's forward above all, quicker than what is left with one. They are
+not met: on a busy machine the ratios were 1.56 and 3.4 in fp32, 1.50 and 2.8 in bf16. The ratios are of the seconds
+that the process computed, on one thread, which other work on the machine changes less than those of the clock beside
+them. With `--memory` it runs one epoch of each phase on 5,000 and on 50,000 images, and prints the peak memory of both.
+The teacher is hardly trained: how long a step takes does not depend on the weights.
 """
 
 import argparse
