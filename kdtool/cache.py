@@ -101,6 +101,12 @@ def as_read(rows: Tensor) -> Tensor:
     return rows if rows.dtype == torch.bfloat16 else rows.float()
 
 
+def _overflown(rows: Tensor, kept: Tensor) -> bool:
+    """Whether a number of ``rows`` became infinite in ``kept``; most often nothing is, and one look is enough."""
+    infinite = kept.isinf()
+    return bool(infinite.any()) and bool((infinite & rows.cpu().isfinite()).any())
+
+
 def _allocate(path: Path) -> None:
     """Take the disk that a file will need: a write to a page that there is no room for would kill the process."""
     if hasattr(os, "posix_fallocate"):
@@ -129,8 +135,7 @@ class CachedArray:
         A number that the array's type cannot hold ends the filling: nothing is cached then.
         """
         kept = rows.detach().cpu().to(self.dtype)
-        too_large = self.dtype == torch.float16 and bool((kept.isinf() & rows.cpu().isfinite()).any())
-        if not self.filling or too_large:
+        if not self.filling or (self.dtype == torch.float16 and _overflown(rows, kept)):
             self.filling = False
             return rows
         bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOG = "metrics.jsonl"
 """Where a run keeps the metrics of its epochs, a line of JSON for each."""
 # Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
-SAVING_SHARE = 0.05
+SAVING_SHARE = 0.02
 
 
 class Store(Protocol):

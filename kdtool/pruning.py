@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import Error
 from kdtool.methods import Pruner
@@ -74,6 +74,9 @@ class ChannelPruner(Pruner):
     Override `importance`. What goes together by the network's structure goes together.
     """
 
+    relative_scores: ClassVar[bool] = False
+    """Whether `importance` is relative to the mean of its group, so that in several steps it has to be carried on."""
+
     ratio: float = option(0.3, above=0, below=1, help="fraction of the size to remove")
     of: str = option("params", choices=("params", "macs", "channels", "latency"), help="the size that the ratio is of")
     scope: str = option(
@@ -94,13 +97,15 @@ class ChannelPruner(Pruner):
         from kdtool.masking import cubic
 
         gone, failed = 0.0, None
+        means: Mapping[str, float] = {}
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
             try:
-                removal = self._removal(run, network, (target - gone) / (1 - gone))
+                removal = self._removal(run, network, (target - gone) / (1 - gone), means)
             except Error as error:
                 failed = error  # a step may ask for less than any layer can give, and the next one asks for more
                 continue
             network, gone, failed = removal.network, 1 - (1 - gone) * (1 - removal.removed), None
+            means = removal.means if self.relative_scores else {}
             run.entry["reached"] = {**removal.as_data(), "asked": self.ratio, "removed": round(gone, 4)}
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
         if failed is not None:
@@ -109,12 +114,13 @@ class ChannelPruner(Pruner):
             run.entry["reached"]["capped"] = str(failed)
         return network
 
-    def _removal(self, run: Run, network: Network, ratio: float) -> Removal:
+    def _removal(self, run: Run, network: Network, ratio: float, means: Mapping[str, float]) -> Removal:
         from kdtool.latency_removal import remove_latency
+        from kdtool.structure.importance import carried
         from kdtool.structure.removal import remove_channels
 
         how: dict[str, Any] = {
-            "importance": self.importance(run, network),
+            "importance": carried(self.importance(run, network), means),
             "scope": self.scope,
             "round_to": self.round_to,
         }

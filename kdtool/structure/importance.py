@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -50,6 +50,27 @@ def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
 def relative(scores: Tensor) -> Tensor:
     """Return scores divided by their mean, so that those of different layers can be compared."""
     return scores / scores.mean().clamp_min(1e-12)
+
+
+def carried(scores: Callable[[Any], Tensor | None], means: Mapping[str, float]) -> Callable[[Any], Tensor | None]:
+    """Return scores that go on from what was left after a removal, where they are relative to the mean of their group.
+
+    That mean would rise with each removal, and a layer whose channels differ most would go on losing its least ones
+    until nearly none is left. ``means`` are those of the channels that were left, by the layer that a group begins
+    with: what is left keeps it.
+    """
+
+    def going_on(group: Any) -> Tensor | None:
+        found, mean = scores(group), means.get(begins_with(group))
+        return found if found is None or mean is None else relative(found) * mean
+
+    return going_on
+
+
+def begins_with(group: Any) -> str:
+    """Return the path of the layer that a group begins with."""
+    path: str = group._DG._module2name.get(group[0].dep.target.module, "")
+    return path
 
 
 def _gathered(group: Any, score: LayerScore, handlers: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:

@@ -9,8 +9,8 @@ for which that does not hold are found by trying parts of all, and left as they 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from kdtool.structure.choice import Costs, Ranked, choose, outputs, ranked, unit
 from kdtool.structure.dependencies import Group, Scores, groups
 from kdtool.structure.flow import MIXING, Flow, inputs_of
 from kdtool.structure.graph import Limits
+from kdtool.structure.importance import begins_with
 from kdtool.structure.least_shape import least_shape
 from kdtool.structure.size import macs
 from kdtool.structure.slicing import copy_to_cut, slice_tensors
@@ -44,6 +45,8 @@ class Removal:
     removed: float
     reason: str = ""
     """Why some channels had to stay, where some had to."""
+    means: Mapping[str, float] = field(default_factory=dict)
+    """The mean score of the channels that are left, by the layer that their group begins with."""
 
     @property
     def capped(self) -> bool:
@@ -109,8 +112,13 @@ def _removed(
         module = surgery.without(chosen)
         if module is not None:
             check_rebuilt(result := Network(capture(network.architecture, module), module.eval()), seen)
-            return Removal(result, of, ratio, costs.removed(steps, sound), surgery.reason)
+            means = {begins_with(one.group.graph): _mean_left(one, steps.get(i, 0)) for i, one in enumerate(sound)}
+            return Removal(result, of, ratio, costs.removed(steps, sound), surgery.reason, means)
     raise Error(surgery.reason or f"no layer is wider than {round_to} channels")
+
+
+def _mean_left(one: Ranked, step: int) -> float:
+    return float(one.scores[one.group.size - one.kept[step] :].mean())
 
 
 def _breadth(group: Ranked) -> int:

@@ -21,6 +21,7 @@ class FilterL1(ChannelPruner):
     """
 
     name: ClassVar[str] = "filter-l1"
+    relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return the norms."""

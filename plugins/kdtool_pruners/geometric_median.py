@@ -20,6 +20,7 @@ class GeometricMedian(ChannelPruner):
     """
 
     name: ClassVar[str] = "geometric-median"
+    relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return the distances."""

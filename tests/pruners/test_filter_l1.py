@@ -55,3 +55,30 @@ def test_the_history_says_what_was_reached(tmp_path):
     assert reached["removed"] == pytest.approx(0.5, abs=0.005)
     size = [kdtool.inspect(path)["parameters"] for path in (tmp_path / "teacher.pt", tmp_path / "small.pt")]
     assert 1 - size[1] / size[0] == pytest.approx(reached["removed"], abs=1e-4)
+
+
+def test_many_steps_leave_each_layer_what_one_step_leaves_it(tmp_path):
+    # The means of the layers rise as their least filters go; if each step compared with the mean of what it found, the
+    # first layer, whose norms differ most, would lose nearly all of its filters.
+    teacher = kdtool.teacher("kdtool:vgg8", classes=10, image_size=32, seed=0, output=tmp_path / "teacher.pt")
+    module = teacher.network.module
+    convolutions = [path for path, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
+    spread = torch.linspace(0.2, 1.8, 64).view(-1, 1, 1, 1)
+    module.get_submodule(convolutions[0]).weight.data.mul_(spread)
+    teacher.save(tmp_path / "spread.pt")
+    left = {}
+    for steps in (1, 8):
+        made = kdtool.prune(
+            tmp_path / "spread.pt",
+            "filter-l1",
+            ratio=0.5,
+            of="macs",
+            round_to=1,
+            steps=steps,
+            epochs=0,
+            output=tmp_path / f"{steps}.pt",
+        )
+        left[steps] = [made.network.module.get_submodule(path).out_channels for path in convolutions]
+    whole = [module.get_submodule(path).out_channels for path in convolutions]
+    kept = [[now / before for now, before in zip(left[steps], whole, strict=True)] for steps in (1, 8)]
+    assert kept[1] == pytest.approx(kept[0], abs=0.06)
