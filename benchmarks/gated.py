@@ -14,14 +14,16 @@ import torch
 from loop_overhead import Nowhere
 
 import kdtool
-from kdtool.data import open_data
-from kdtool.engine import Engine
-from kdtool.feed import Feed
-from kdtool.frozen import Frozen
-from kdtool.pupil import Pupil
-from kdtool.settings import DataOptions, NetworkOptions, Training
-from kdtool.sources import create
-from kdtool.training import Loop
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.training.batches import DistillationBatches
+from kdtool.training.engine import Engine
+from kdtool.training.frozen_network import FrozenNetwork
+from kdtool.training.loop import Loop
+from kdtool.training.options import Training
+from kdtool.training.student import StudentModule
 from kdtool_distillers.gated_search import GateSearch, Search
 from kdtool_distillers.kd import KD
 
@@ -31,7 +33,7 @@ BATCH = 32
 torch.set_num_threads(1)
 
 
-class Kept(Feed):
+class Kept(DistillationBatches):
     """A feed of a few batches that were made once, with the teacher's logits, as the cache would give them."""
 
     kept = ()
@@ -41,7 +43,7 @@ class Kept(Feed):
 
 
 def few_batches(data, engine, teacher):
-    feed = Feed(data.train, engine, Frozen(teacher, {"logits": ""}, engine, None), logits=True)
+    feed = DistillationBatches(data.train, engine, FrozenNetwork(teacher, {"logits": ""}, engine, None), logits=True)
     return list(itertools.islice(feed.batches(BATCH, view=0), STEPS))
 
 
@@ -51,7 +53,7 @@ def prepared(module, data, engine, batches, loss, guide=None):
     train.kept = batches
     training = Training(epochs=100, optimizer="sgd", lr=1e-3, batch_size=BATCH, device="cpu", precision="fp32")
     loop = Loop(
-        Pupil(module), name="bench", train=train, val=Feed(data.val, engine), training=training, engine=engine,
+        StudentModule(module), name="bench", train=train, val=DistillationBatches(data.val, engine), training=training, engine=engine,
         loss=loss, store=Nowhere(), guide=guide,
     )  # fmt: skip
     return lambda: loop._train_epoch(lambda *told: None)
@@ -63,11 +65,11 @@ def main():
         engine = Engine(Training(device="cpu", precision="fp32"), 0)
         network = create(spec, options=NetworkOptions(), data=data)
         batches = few_batches(data, engine, copy.deepcopy(network.module))
-        gated = kdtool.gate_channels(network)
+        gated = kdtool.surgery.gates.gate_channels(network)
         shape = network.architecture.input
         # Gates that close all the while, so that their costs are counted anew, and a budget that is never met.
         told = Search(target_macs="1", gate_penalty=1.0, gate_lr=1e-2, round_to=16)
-        costs = [kdtool.GateCosts(gated.module, shape, "macs", 16) for _ in range(2)]
+        costs = [kdtool.surgery.gates.GateCosts(gated.module, shape, "macs", 16) for _ in range(2)]
         calls = [
             prepared(network.module, data, engine, batches, KD().loss),
             prepared(gated.module, data, engine, batches, told.loss, GateSearch(told, *costs)),

@@ -10,9 +10,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from kdtool.latency import measure_latency
-from kdtool.settings import NetworkOptions
-from kdtool.sources import create
+from kdtool.exporting.latency import measure_latency
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
 from kdtool_exporters.onnx_model import frozen, write
 
 ROUNDS = 5

@@ -11,14 +11,16 @@ import time
 import torch
 from torch.nn import functional as F
 
-from kdtool.data import open_data
-from kdtool.engine import Engine
-from kdtool.feed import Feed
-from kdtool.pupil import Pupil
-from kdtool.settings import DataOptions, NetworkOptions, Training
-from kdtool.sources import create
-from kdtool.step import Step
-from kdtool.training import Loop, make_optimizer
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.training.batches import DistillationBatches
+from kdtool.training.engine import Engine
+from kdtool.training.loop import Loop, make_optimizer
+from kdtool.training.options import Training
+from kdtool.training.step import Step
+from kdtool.training.student import StudentModule
 
 ROUNDS = 9
 # One thread: what threads wait for each other on a busy machine would drown the difference.
@@ -57,9 +59,9 @@ def bare(module, engine, training, batches, held_out):
 
 
 def looped(module, engine, training, data):
-    train, val = Feed(data.train, engine), Feed(data.val, engine)
+    train, val = DistillationBatches(data.train, engine), DistillationBatches(data.val, engine)
     loop = Loop(
-        Pupil(module), name="bench", train=train, val=val, training=training, engine=engine, loss=Step.cross_entropy,
+        StudentModule(module), name="bench", train=train, val=val, training=training, engine=engine, loss=Step.cross_entropy,
         store=Nowhere(),
     )  # fmt: skip
     started = time.perf_counter()

@@ -18,14 +18,17 @@ from loop_overhead import Nowhere
 from torch import nn
 from torch.nn import functional as F
 
-from kdtool import Beside, make
-from kdtool.data import open_data
-from kdtool.engine import Engine
-from kdtool.lesson import Lesson
-from kdtool.reuse import reuse_classifier
-from kdtool.settings import DataOptions, NetworkOptions, Training
-from kdtool.sources import create
-from kdtool.training import Loop, make_optimizer
+from kdtool import make
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.distillation.classifier_reuse import reuse_classifier
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.training import Auxiliary
+from kdtool.training.engine import Engine
+from kdtool.training.loop import Loop, make_optimizer
+from kdtool.training.options import Training
+from kdtool.training.plan import FitPlan
 from kdtool_distillers.exits import Exits, taps_of
 from kdtool_distillers.fusion import Fusion
 from kdtool_distillers.mutual import Mutual, Together
@@ -173,9 +176,9 @@ def self(s, images, y, extra):
 def beside(method, lesson):
     """What the loop by hand learns beside the student."""
     if method == "mutual":
-        return copy.deepcopy(lesson.beside.module.members[0])
+        return copy.deepcopy(lesson.auxiliary.module.members[0])
     if method == "self":
-        return copy.deepcopy(lesson.beside.module)
+        return copy.deepcopy(lesson.auxiliary.module)
     convolutions = [nn.Conv2d(one.student.channels, one.teacher.channels, 1) for one in lesson.pairs]
     if method == "fitnets":
         return convolutions[0]
@@ -240,12 +243,12 @@ def main():
             student, pair = reuse_classifier(small, teacher, factor=2, seed=0)
             objective = LastMaps(taps=(f"{pair.student.path}={pair.teacher.path}",))
         if method == "mutual":
-            objective, others = Together(objective=Mutual().objective), Beside(Peers([copy.deepcopy(small.module)]))
+            objective, others = Together(objective=Mutual().objective), Auxiliary(Peers([copy.deepcopy(small.module)]))
         if method == "self":
             taps = taps_of(student, None)
-            objective, others = Inward(), Beside(Exits(taps, student.architecture.classes), tuple(taps))
+            objective, others = Inward(), Auxiliary(Exits(taps, student.architecture.classes), tuple(taps))
         taught_by = None if method in ALONE else teacher
-        lesson = Lesson("bench", student, taught_by, objective, None, training, others)
+        lesson = FitPlan("bench", student, taught_by, objective, None, training, others)
         ratios, steps = [], []
         for _ in range(told.rounds):
             ours = looped(lesson, copy.deepcopy(student.module), training, data, engine)

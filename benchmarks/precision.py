@@ -12,15 +12,17 @@ import time
 import torch
 from loop_overhead import Nowhere
 
-from kdtool.data import open_data
-from kdtool.engine import Engine
-from kdtool.feed import Feed
-from kdtool.pupil import Pupil
-from kdtool.settings import DataOptions, NetworkOptions, Training
-from kdtool.sources import create
-from kdtool.step import Step
-from kdtool.structure.size import step_of
-from kdtool.training import Loop
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.models.options import NetworkOptions
+from kdtool.models.size import step_of
+from kdtool.models.sources import create
+from kdtool.training.batches import DistillationBatches
+from kdtool.training.engine import Engine
+from kdtool.training.loop import Loop
+from kdtool.training.options import Training
+from kdtool.training.step import Step
+from kdtool.training.student import StudentModule
 
 SEEDS = 3
 CASES = [
@@ -37,9 +39,9 @@ def trained(spec, data, precision, channels_last, seed):
     network = create(spec, options=NetworkOptions(), data=data, seed=seed)
     work = step_of(network, training.batch_size)
     engine = Engine(training, *work, channels_last=channels_last)
-    train, val = Feed(data.train, engine), Feed(data.val, engine)
+    train, val = DistillationBatches(data.train, engine), DistillationBatches(data.val, engine)
     loop = Loop(
-        Pupil(network.module), name="bench", train=train, val=val, training=training, engine=engine,
+        StudentModule(network.module), name="bench", train=train, val=val, training=training, engine=engine,
         loss=Step.cross_entropy, store=Nowhere(),
     )  # fmt: skip
     started = time.process_time()

@@ -23,7 +23,8 @@ import torch_pruning as tp
 from torch.nn.utils import prune
 
 import kdtool
-from kdtool.masking import least, prunable, without
+from kdtool.pruning.masks import least, without
+from kdtool.training.zeros import prunable
 from kdtool_pruners.filter_l1 import filter_norms
 
 TURNS = 5
@@ -67,7 +68,7 @@ def structured(folder: Path) -> None:
 
     in_turns(
         "structured, alone",
-        lambda: kdtool.remove_channels(teacher.network, ratio=0.5, importance=filter_norms),
+        lambda: kdtool.surgery.remove_channels(teacher.network, ratio=0.5, importance=filter_norms),
         lambda: torch_pruning(copy.deepcopy(teacher.module)),
     )
     in_turns("structured, file to file", ours, theirs)

@@ -25,8 +25,8 @@ def peak():
 
 
 def create(spec, image_size=224):
-    from kdtool.settings import NetworkOptions
-    from kdtool.sources import create
+    from kdtool.models.options import NetworkOptions
+    from kdtool.models.sources import create
 
     return create(spec, options=NetworkOptions(classes=1000, image_size=image_size), data=None)
 
@@ -36,7 +36,7 @@ def halve(spec, init):
     import torch
     import torchvision  # noqa: F401
 
-    from kdtool import halve_widths
+    from kdtool.surgery import halve_widths
 
     torch.set_num_threads(1)
     # What the libraries take when they are used for the first time is not the network's.
@@ -55,9 +55,9 @@ def load(spec):
     loading its state_dict."""
     import torch
 
-    from kdtool import halve_widths
-    from kdtool.architecture import skeleton
-    from kdtool.checkpoint import Checkpoint, read
+    from kdtool.models.architecture import skeleton
+    from kdtool.models.checkpoint import Checkpoint, read
+    from kdtool.surgery import halve_widths
 
     torch.set_num_threads(1)
     network = create(spec)

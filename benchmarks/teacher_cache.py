@@ -7,26 +7,28 @@ from pathlib import Path
 
 from loop_overhead import Nowhere
 
-from kdtool.cache import Cache
-from kdtool.data import open_data
-from kdtool.engine import Engine
-from kdtool.feed import Feed
-from kdtool.frozen import LOGITS, Frozen
-from kdtool.pupil import Pupil
-from kdtool.settings import DataOptions, NetworkOptions, Training
-from kdtool.sources import create
-from kdtool.structure.size import measure
-from kdtool.training import Loop
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.models.options import NetworkOptions
+from kdtool.models.size import measure
+from kdtool.models.sources import create
+from kdtool.training.batches import DistillationBatches
+from kdtool.training.engine import Engine
+from kdtool.training.frozen_network import LOGITS, FrozenNetwork
+from kdtool.training.loop import Loop
+from kdtool.training.options import Training
+from kdtool.training.output_cache import Cache
+from kdtool.training.student import StudentModule
 from kdtool_distillers.kd import KD
 
 ROUNDS = 5
 
 
 def epoch(student, teacher, data, training, engine):
-    train = Feed(data.train, engine, teacher=teacher, logits=True, views=training.views)
-    val = Feed(data.val, engine)
+    train = DistillationBatches(data.train, engine, teacher=teacher, logits=True, views=training.views)
+    val = DistillationBatches(data.val, engine)
     loop = Loop(
-        Pupil(student.module), name="bench", train=train, val=val, training=training, engine=engine, loss=KD().loss,
+        StudentModule(student.module), name="bench", train=train, val=val, training=training, engine=engine, loss=KD().loss,
         store=Nowhere(),
     )  # fmt: skip
     started = time.perf_counter()
@@ -43,8 +45,8 @@ def main():
     engine = Engine(training, 64 * measure(student)["macs"])
     with tempfile.TemporaryDirectory() as scratch:
         keys = {LOGITS: "teacher"}
-        cached = Frozen(big.module, keys, engine, Cache(Path(scratch), 10**9))
-        every_step = Frozen(big.module, keys, engine, None)
+        cached = FrozenNetwork(big.module, keys, engine, Cache(Path(scratch), 10**9))
+        every_step = FrozenNetwork(big.module, keys, engine, None)
         epoch(student, cached, data, training, engine)  # fills the cache
         ratios = []
         for _ in range(ROUNDS):

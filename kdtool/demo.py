@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdtool.api import distill, export, load, prune, teacher
-from kdtool.files import write_text
-from kdtool.progress import say
+from kdtool.api import export, load
+from kdtool.commands.distill import distill
+from kdtool.commands.prune import prune
+from kdtool.commands.teacher import teacher
+from kdtool.utils.files import write_text
+from kdtool.utils.progress import say
 
 TEACHER: dict[str, Any] = {
     "name": "torchvision:resnet18",
@@ -16,7 +19,9 @@ TEACHER: dict[str, Any] = {
     "data": "digits",
     "epochs": 8,
 }
+
 STUDENTS: dict[str, Any] = {"method": "ikd", "iters": 4, "epochs": 25, "lr": 1e-2}
+
 PRUNER: dict[str, Any] = {"method": "magnitude", "ratio": 0.5, "epochs": 15, "lr": 5e-3}
 
 

@@ -22,3 +22,21 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     """Return ``; did you mean a, b?`` for the names nearest to ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(names), n=count, cutoff=0.5)
     return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    ZeroDivisionError,
+)
+"""What a network's forward raises when its layers do not fit together."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

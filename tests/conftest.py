@@ -8,8 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 
 import kdtool
-from kdtool.data import open_data
-from kdtool.settings import DataOptions
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
 
 
 @pytest.fixture(scope="session")

@@ -78,10 +78,12 @@ def test_the_wheel_declares_the_entry_points(wheel: Path, pyproject: dict[str, A
 
 def test_every_entry_point_names_a_file_of_its_kinds_package(pyproject: dict[str, Any]) -> None:
     for group, points in pyproject["project"]["entry-points"].items():
-        for name, module in points.items():
+        for name, value in points.items():
+            module, _, attribute = value.partition(":")
             package, _, file = module.partition(".")
             assert package == "kdtool_" + group.removeprefix("kdtool."), f"{group}: {name}"
-            assert (ROOT / "plugins" / package / f"{file}.py").is_file(), f"{group}: {name}"
+            code = (ROOT / "plugins" / package / f"{file}.py").read_text(encoding="utf-8")
+            assert f"\nclass {attribute}(" in code, f"{group}: {name}"
 
 
 def test_the_wheel_installs_and_works_beside_its_dependencies(wheel: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from benchmarks.coverage import table, workers
 from benchmarks.coverage.networks import LIST, Entry, read_list
 from benchmarks.coverage.results import ROOT, Result, about_here, open_result
 from kdtool import Error
-from kdtool.files import write_text
-from kdtool.progress import say
+from kdtool.utils.files import write_text
+from kdtool.utils.progress import say
 
 
 @click.command()
@@ -54,7 +54,7 @@ def main(
             chosen = [result for result in results if _matches(result.entry, only)]
             for result in chosen:
                 if fresh or (again and _has_trouble(result)):
-                    result.anew()
+                    result.reinitialize()
             survey(chosen, jobs, workers.Limits(seconds, gigabytes))
             finished = [result for result in results if result.next_task() is None]
             whole = len(finished) == len(results)

@@ -19,9 +19,9 @@ import click
 from benchmarks.coverage.networks import LIST, read_list
 from benchmarks.coverage.results import ROOT
 from benchmarks.coverage.table import as_table
-from kdtool.checkpoint import read
-from kdtool.files import write_text
-from kdtool.progress import say
+from kdtool.models.checkpoint import read
+from kdtool.utils.files import write_text
+from kdtool.utils.progress import say
 
 TEACHER = "--classes 10"
 EXPORT = "--onnx --json --no-latency"

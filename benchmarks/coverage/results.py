@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.coverage.networks import EDITS, LIST, USED, Entry, use_cells
-from kdtool.files import slug, write_text
+from kdtool.utils.files import slug, write_text
 
 ROOT = LIST.parents[2]
 _PACKAGES = ("torch", "torchvision", "timm", "torch-pruning", "onnx", "onnxruntime", "kdtool")
@@ -75,7 +75,7 @@ class Result:
         """Remove what only an unfinished network needs."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def anew(self) -> None:
+    def reinitialize(self) -> None:
         """Forget everything."""
         self.clear()
         self.path.unlink(missing_ok=True)

@@ -18,15 +18,16 @@ from torch.nn import functional as F
 
 import kdtool
 from benchmarks.coverage.networks import CLASSES, Entry
-from kdtool.architecture import Network
-from kdtool.checkpoint import Checkpoint, read
-from kdtool.latency import open_session
-from kdtool.refining import refined
-from kdtool.settings import NetworkOptions, Training
-from kdtool.sources import create
-from kdtool.structure.size import measure
-from kdtool.structure.stages import stages_of
-from kdtool.training import make_optimizer
+from kdtool.exporting.latency import open_session
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint, read
+from kdtool.models.options import NetworkOptions
+from kdtool.models.size import measure
+from kdtool.models.sources import create
+from kdtool.surgery.depth.stages import stages_of
+from kdtool.surgery.refiner import refined
+from kdtool.training.loop import make_optimizer
+from kdtool.training.options import Training
 from kdtool_exporters.onnx_file import Onnx
 from kdtool_exporters.onnx_model import frozen, write
 from kdtool_exporters.onnx_parity import check_parity
@@ -111,7 +112,7 @@ def _smaller(network: Network, edit: str) -> Network:
 
 def _less_important_removed(network: Network) -> Network:
     """Return a network without 30 % of its parameters, as the pruner filter-l1 removes them."""
-    removal = kdtool.remove_channels(network, ratio=0.3, importance=filter_norms, of="params", round_to=1)
+    removal = kdtool.surgery.remove_channels(network, ratio=0.3, importance=filter_norms, of="params", round_to=1)
     if removal.capped:
         reason = removal.reason or "every layer is at its least"
         raise kdtool.Error(f"no more than {100 * removal.removed:.1f} % of its parameters can be removed ({reason})")

@@ -31,7 +31,12 @@ _LOG = "log.txt"
 # on the last network as on the first, whatever becomes of the files meanwhile.
 _PRELOAD = [
     "benchmarks.coverage.trying",
-    *("kdtool.structure.depth", "kdtool.structure.removal", "kdtool.structure.stem", "kdtool.structure.width"),
+    *(
+        "kdtool.surgery.depth.drop",
+        "kdtool.surgery.channels.remove",
+        "kdtool.models.stem",
+        "kdtool.surgery.width.halve",
+    ),
     *("kdtool_refiners.depth", "kdtool_refiners.halve"),
     *("kdtool_teachers.timm_models", "kdtool_teachers.torchvision_models", "kdtool_teachers.torchvision_adapt"),
     *("timm", "torchvision", "onnx", "onnxruntime", "onnxscript"),

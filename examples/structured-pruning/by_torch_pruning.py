@@ -15,7 +15,7 @@ import torch
 import torch_pruning as tp
 
 import kdtool
-from kdtool.architecture import capture
+from kdtool.models.architecture import capture
 
 STEPS = 400
 

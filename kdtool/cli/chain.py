@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from kdtool.cli.piped import piped_paths
+from kdtool.cli.stdin import piped_paths
 from kdtool.errors import Error, UsageError, nearest
 
 
@@ -40,7 +40,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Step:
+class ChainStep:
     """One command with its options checked, ready to run.
 
     ``run`` returns what goes to stdout; all else that is printed goes to stderr.
@@ -86,7 +86,7 @@ class PartlyDone(Error):
         self.text = text
 
 
-def run_chain(steps: Sequence[Step], *, debug: bool = False) -> None:
+def run_chain(steps: Sequence[ChainStep], *, debug: bool = False) -> None:
     """Plan all steps, then run them; ``debug`` shows the warnings that libraries have for developers.
 
     Raises:
@@ -108,7 +108,7 @@ def run_chain(steps: Sequence[Step], *, debug: bool = False) -> None:
             click.echo(f"{step.name}: {work.output}", err=True)
 
 
-def _run(step: Step, work: Work) -> str | None:
+def _run(step: ChainStep, work: Work) -> str | None:
     try:
         return step.run(work)
     except KeyboardInterrupt as interrupt:
@@ -116,7 +116,7 @@ def _run(step: Step, work: Work) -> str | None:
         raise InterruptedStep(f"{step.name} was interrupted{way_out}") from interrupt
 
 
-def plan(steps: Sequence[Step]) -> list[Work]:
+def plan(steps: Sequence[ChainStep]) -> list[Work]:
     """Return what every step works on and writes; nothing is written yet.
 
     Raises:
@@ -149,7 +149,7 @@ def plan(steps: Sequence[Step]) -> list[Work]:
     return works
 
 
-def _outputs(step: Step, given: Sequence[Path]) -> tuple[Path, ...]:
+def _outputs(step: ChainStep, given: Sequence[Path]) -> tuple[Path, ...]:
     """Return the files that a step writes."""
     if step.output is None:
         return ()
@@ -161,7 +161,7 @@ def _outputs(step: Step, given: Sequence[Path]) -> tuple[Path, ...]:
     return outputs
 
 
-def _check_order(steps: Sequence[Step]) -> None:
+def _check_order(steps: Sequence[ChainStep]) -> None:
     for before, step in itertools.pairwise(steps):
         given = len(step.checkpoints) + 1
         if step.most == 0:
@@ -173,7 +173,7 @@ def _check_order(steps: Sequence[Step]) -> None:
             raise UsageError(f"{step.name} takes {_count(step.least)}: that of {before.name}, and one that you name")
 
 
-def _inputs(steps: Sequence[Step]) -> tuple[Path, ...]:
+def _inputs(steps: Sequence[ChainStep]) -> tuple[Path, ...]:
     """Return the checkpoints of the first step, from its arguments or from a pipe."""
     step = steps[0]
     given = step.checkpoints
@@ -189,7 +189,7 @@ def _inputs(steps: Sequence[Step]) -> tuple[Path, ...]:
     return given
 
 
-def _check_given(step: Step, path: Path) -> None:
+def _check_given(step: ChainStep, path: Path) -> None:
     if not (step.directories and path.is_dir()):
         check_file(path)
 
@@ -198,7 +198,7 @@ def _count(number: int) -> str:
     return "one checkpoint" if number == 1 else f"{number} checkpoints"
 
 
-def _no_checkpoint(step: Step, following: str) -> str:
+def _no_checkpoint(step: ChainStep, following: str) -> str:
     some = "no checkpoint" if step.least == 1 else f"{_count(step.least)}, not {len(step.checkpoints)}"
     # The words may have been cut where the user meant a file.
     hint = f"; the file {following} is written ./{following}" if Path(following).is_file() else ""
@@ -227,8 +227,8 @@ def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> Non
     Raises:
         UsageError: it cannot.
     """
-    from kdtool.files import check_output
-    from kdtool.rundir import directory_of
+    from kdtool.training.run_directory import directory_of
+    from kdtool.utils.files import check_output
 
     if output.suffix != suffix:
         raise UsageError(f"-o {output}: the name of this file ends in {suffix}")

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, Segment, StepContext, cut, set_debug, step_names, takes
+from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, StepContext, StepWords, cut, set_debug, step_names, takes
 from kdtool.cli.method_options import MethodOption, Place, Section, explicit, method_options, named, owners
+from kdtool.data.options import DataOptions
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.method import fills_role
-from kdtool.plugins import SINGULAR, Plugin, installed, load, method_class, names
-from kdtool.settings import DataOptions, split
+from kdtool.plugins.entry_points import SINGULAR, Plugin, installed, names
+from kdtool.plugins.options import split
+from kdtool.plugins.registry import load, method_class
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from kdtool.cli.chain import Step
-    from kdtool.method import Method
+    from kdtool.cli.chain import ChainStep
+    from kdtool.plugins.method import Method
 
 # Each pass finds the options of the methods that the one before has found.
 PASSES = 6
@@ -43,7 +44,7 @@ class StepCommand(ChainCommand):
     def __init__(
         self,
         name: str,
-        plan: Callable[[Given], Step],
+        plan: Callable[[Given], ChainStep],
         *,
         params: Sequence[click.Parameter] = (),
         kind: str | None = None,
@@ -63,7 +64,7 @@ class StepCommand(ChainCommand):
         debug = click.Option(["--debug"], is_flag=True, expose_value=False, callback=set_debug, help=DEBUG_HELP)
         super().__init__(name, params=[*own, debug], **about)
 
-    def method_named(self, segment: Segment) -> str | None:
+    def method_named(self, segment: StepWords) -> str | None:
         """Return the method that a step's words name, the last where there are several."""
         found = None
         for flag, value in segment.values.items():
@@ -73,7 +74,7 @@ class StepCommand(ChainCommand):
                 found = flag[2:]
         return found
 
-    def segment(self, ctx: click.Context, words: Sequence[str]) -> Segment:
+    def segment(self, ctx: click.Context, words: Sequence[str]) -> StepWords:
         """Find the method and those in its roles, add their options for this parse, and cut the step's words."""
         assert isinstance(ctx, StepContext)
         own = takes(super().get_params(ctx))
@@ -82,7 +83,7 @@ class StepCommand(ChainCommand):
         own |= takes(ctx.flag_options)
         steps = step_names(ctx)
         chosen: dict[Place, str] = {}
-        segment = Segment([], [])
+        segment = StepWords([], [])
         for _ in range(PASSES):
             segment = cut(words, {**takes(ctx.method_options), **own}, steps)
             given = self.method_named(segment)
@@ -112,7 +113,7 @@ class StepCommand(ChainCommand):
         found = super().get_params(ctx)
         return [*found, *ctx.flag_options, *ctx.method_options] if isinstance(ctx, StepContext) else found
 
-    def invoke(self, ctx: click.Context) -> Step:
+    def invoke(self, ctx: click.Context) -> ChainStep:
         """Check what was given and plan the step; nothing runs yet."""
         assert isinstance(ctx, StepContext)
         own = {param.name: ctx.params.get(param.name) for param in self.params if param.name}
@@ -140,7 +141,7 @@ class StepCommand(ChainCommand):
             role = option.flags[0]
             inner = name.removeprefix(role[2:].replace("-", "_") + "_")
             found = owners(option.info.kind, inner) if option.info.kind else []
-            if found := [one for one in found if fills_role(method_class(option.info.kind or "", one))]:
+            if found := [one for one in found if method_class(option.info.kind or "", one).fills_role()]:
                 return f"{flag} belongs to {role} {' or '.join(found)}"
         return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)), count=1)}"
 

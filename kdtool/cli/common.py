@@ -9,13 +9,17 @@ from click.shell_completion import CompletionItem
 
 from kdtool.cli.grammar import step_names
 from kdtool.cli.method_options import Section
-from kdtool.settings import DataOptions, Training
+from kdtool.data.options import DataOptions
+from kdtool.training.options import Training
 
 TRAINING = Section("Training", Training)
+
 DATA = Section("Data", DataOptions)
+
 LABELLED_DATA = Section(
     "Data", DataOptions, only=tuple(info.name for info in DataOptions.describe() if info.name != "unlabelled")
 )
+
 WHICH_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download"))
 
 
@@ -38,7 +42,7 @@ def _step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def find_network(spec: str) -> None:
     """Raise `Error` where the source of ``SOURCE:NAME`` knows no such network; this may import its library."""
-    from kdtool.sources import check_name
+    from kdtool.models.sources import check_name
 
     check_name(spec)
 

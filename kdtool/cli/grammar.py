@@ -12,11 +12,11 @@ from kdtool.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from kdtool.cli.method_options import MethodOption
-    from kdtool.methods import Method
+    from kdtool.plugins.method import Method
 
 
 @dataclass
-class Segment:
+class StepWords:
     """The words of one step, and those of the steps behind it."""
 
     words: list[str]
@@ -29,13 +29,13 @@ class Segment:
     """Words behind an unknown option, which may be its value."""
 
 
-def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -> Segment:
+def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -> StepWords:
     """Cut a step's words from those of the next step, which begins with a word that names a command.
 
     ``takes`` says how many words follow each known option, so that a value that reads like a command (``-o prune``)
     stays a value. Behind ``--`` no word begins a step, nor does ``./prune``.
     """
-    segment = Segment([], [])
+    segment = StepWords([], [])
     at = 0
     while at < len(words):
         word = words[at]
@@ -54,7 +54,7 @@ def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -
 
 
 def _option(
-    word: str, following: Sequence[str], takes: Mapping[str, int], steps: Container[str], segment: Segment
+    word: str, following: Sequence[str], takes: Mapping[str, int], steps: Container[str], segment: StepWords
 ) -> int:
     """Note one option and return how many of the words behind it are its values."""
     name, equals, attached = word.partition("=")
@@ -111,7 +111,7 @@ class ChainCommand(click.Command):
     alone = False
     """It is no step of a chain: it neither takes a checkpoint nor hands one on."""
 
-    def segment(self, ctx: click.Context, words: Sequence[str]) -> Segment:
+    def segment(self, ctx: click.Context, words: Sequence[str]) -> StepWords:
         """Return this step's part of ``words``."""
         return cut(words, takes(self.get_params(ctx)), step_names(ctx))
 

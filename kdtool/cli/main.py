@@ -35,6 +35,7 @@ Make a trained vision network small.
 Every command reads a checkpoint and writes a checkpoint. Commands stand in a chain, where a command's name begins the
 next step, or in a pipe; a file called like a command is written ./prune.
 """
+
 EXAMPLES = """
 \b
 Examples:
@@ -64,7 +65,7 @@ class Commands(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return self.commands.get(cmd_name)
-        command: click.Command = importlib.import_module(f"kdtool.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"kdtool.cli.commands.{cmd_name}").command
         command.short_help = COMMANDS[cmd_name]
         return command
 
@@ -160,7 +161,7 @@ def tell_unexpected(error: BaseException | None, state: dict[str, bool]) -> int:
 
 def load_always_on(cli: click.Group) -> None:
     """Load the plugins that are always on and let them add commands; a broken one gets a line on stderr."""
-    from kdtool.plugins import always_on, manager
+    from kdtool.plugins.entry_points import always_on, manager
 
     def warn(text: str) -> None:
         # Not while the user types and the shell asks for completions.
@@ -186,9 +187,9 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 def _run(results: list[Any]) -> None:
     """Run the steps that the commands planned; a plugin's own command has run, and planned none."""
-    from kdtool.cli.chain import Step, run_chain
+    from kdtool.cli.chain import ChainStep, run_chain
 
-    steps = [result for result in results if isinstance(result, Step)]
+    steps = [result for result in results if isinstance(result, ChainStep)]
     if steps:
         run_chain(steps, debug=click.get_current_context().ensure_object(dict).get("debug", False))
 

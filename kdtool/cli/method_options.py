@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdtool.errors import UsageError
-from kdtool.plugins import Plugin, installed, load, method_class, names
+from kdtool.plugins.entry_points import Plugin, installed, names
+from kdtool.plugins.registry import load, method_class
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from kdtool.options import OptionInfo, Options
+    from kdtool.plugins.options import OptionInfo, Options
 
 # Methods that name methods that name methods; deeper ones keep their defaults.
 DEPTH = 4

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 # Named again, for the commands: the core needs it too.
-from kdtool.shown import shown_value as shown_value
+from kdtool.utils.formatting import shown_value as shown_value
 
 
 def as_json(value: Any) -> str:
@@ -61,6 +61,7 @@ def _rendered(console: Any, made: Any) -> str:
 
 
 SCORES = {"split": "split", "accuracy": "accuracy", "error": "error", "loss": "loss", "images": "images"}
+
 MODELS = {
     "model": "model",
     "taught_by": "taught by",

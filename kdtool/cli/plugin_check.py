@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from kdtool.errors import UsageError
-from kdtool.plugins import Plugin, load
+from kdtool.plugins.entry_points import Plugin
+from kdtool.plugins.registry import load
 
 LIMIT = 20.0
 """Seconds that a plugin may take to import."""
@@ -24,7 +25,8 @@ verdict = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 about = json.loads(sys.stdin.read())
 sys.path[:] = about["path"]
-from kdtool.plugins import BrokenPlugin, Plugin, load
+from kdtool.plugins.entry_points import BrokenPlugin, Plugin
+from kdtool.plugins.registry import load
 try:
     load(Plugin(**about["plugin"]))
     reason = None

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Dataset, Error, UsageError, hookimpl, option
+from kdtool import Dataset, Error, UsageError, option
 from kdtool_datasets.places import find
 from kdtool_datasets.plain_pickle import read_pickle
 
 if TYPE_CHECKING:
-    from kdtool import RawData, RawSplit
+    from kdtool.data import RawData, RawSplit
 
 SIDE = 32
 
@@ -33,7 +33,7 @@ class _Cifar(Dataset):
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return 50,000 + 10,000 colour images of 32x32."""
-        from kdtool import RawData
+        from kdtool.data import RawData
 
         if argument:
             raise UsageError(f"takes no argument, got {argument!r}; write --data {self.name}")
@@ -93,7 +93,7 @@ def read(paths: Sequence[Path], labels_key: str) -> RawSplit:
     """Return the images and labels of these files, one after the other."""
     import torch
 
-    from kdtool import RawSplit
+    from kdtool.data import RawSplit
 
     images, labels = [], []
     for path in paths:
@@ -114,9 +114,3 @@ def _pixels(path: Path, data: Any) -> Any:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
         raise Error(f"{path}: has no images of 3x{SIDE}x{SIDE} bytes; fetch it again")
     return torch.from_numpy(np.array(data)).view(-1, 3, SIDE, SIDE)
-
-
-@hookimpl
-def datasets() -> list[type[Dataset]]:
-    """Bring the data sets."""
-    return [CIFAR10, CIFAR100]

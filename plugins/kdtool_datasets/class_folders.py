@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kdtool import Error
 
 if TYPE_CHECKING:
-    from kdtool import RawSplit
+    from kdtool.data import RawSplit
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
 
@@ -28,7 +28,7 @@ def read_split(folder: Path, classes: Sequence[str]) -> RawSplit:
     """
     import torch
 
-    from kdtool import RawSplit
+    from kdtool.data import RawSplit
 
     odd = set(subfolders(folder)) - set(classes)
     if odd:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtool import Dataset, UsageError, hookimpl
+from kdtool import Dataset, UsageError
 
 if TYPE_CHECKING:
-    from kdtool import RawData
+    from kdtool.data import RawData
 
 # The data set has no test split of its own. This one is the same for every user and every --split-seed.
 TEST_FRACTION = 0.2
@@ -23,7 +23,7 @@ class Digits(Dataset):
         import torch
         from sklearn.datasets import load_digits
 
-        from kdtool import RawData, RawSplit
+        from kdtool.data import RawData, RawSplit
 
         if argument:
             raise UsageError(f"takes no argument, got {argument!r}; write --data digits")
@@ -34,9 +34,3 @@ class Digits(Dataset):
         train, test = everything.hold_out(TEST_FRACTION, TEST_SEED)
         classes = tuple(str(digit) for digit in range(10))
         return RawData(train, None, test, classes, channels=1, image_size=8, padding=1)
-
-
-@hookimpl
-def datasets() -> list[type[Dataset]]:
-    """Bring the data set."""
-    return [Digits]

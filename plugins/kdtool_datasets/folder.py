@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtool import Dataset, Error, UsageError, hookimpl
+from kdtool import Dataset, Error, UsageError
 from kdtool_datasets.class_folders import SUFFIXES, common_form, image_files, read_split, subfolders
 
 if TYPE_CHECKING:
-    from kdtool import RawData, RawSplit
+    from kdtool.data import RawData, RawSplit
 
 VALIDATION_NAMES = ("val", "valid", "validation")
 SPLIT_NAMES = ("train", *VALIDATION_NAMES, "test")
@@ -29,7 +29,7 @@ class Folder(Dataset):
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the images' paths; PATH is looked up as it is, then below ``root``."""
-        from kdtool import RawData
+        from kdtool.data import RawData
 
         folder = self.find(argument, root)
         inside = subfolders(folder)
@@ -94,9 +94,3 @@ class Folder(Dataset):
             if (folder / name).is_dir():
                 return read_split(folder / name, classes)
         return None
-
-
-@hookimpl
-def datasets() -> list[type[Dataset]]:
-    """Bring the data set."""
-    return [Folder]

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Dataset, Error, UsageError, hookimpl, option
+from kdtool import Dataset, Error, UsageError, option
 from kdtool_datasets.class_folders import read_split, subfolders
 from kdtool_datasets.places import find
 
 if TYPE_CHECKING:
-    from kdtool import RawData
+    from kdtool.data import RawData
 
 # The edition, the end of its folder's name, and the size at which its images are used.
 EDITIONS = {"160": ("-160", 128), "320": ("-320", 224), "full": ("", 224)}
@@ -30,7 +30,7 @@ class _TenClasses(Dataset):
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the images' paths; ``argument`` is the edition: 160, 320 or full."""
-        from kdtool import RawData
+        from kdtool.data import RawData
 
         edition = argument or "160"
         if edition not in EDITIONS:
@@ -99,9 +99,3 @@ class Imagewoof(_TenClasses):
         "n02111889": "Samoyed",
         "n02115641": "dingo",
     }
-
-
-@hookimpl
-def datasets() -> list[type[Dataset]]:
-    """Bring the data sets."""
-    return [Imagenette, Imagewoof]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Dataset, UsageError, hookimpl, option
+from kdtool import Dataset, UsageError, option
 from kdtool_datasets.idx import read_idx
 from kdtool_datasets.places import find
 
 if TYPE_CHECKING:
-    from kdtool import RawData, RawSplit
+    from kdtool.data import RawData, RawSplit
 
 
 class _Mnist(Dataset):
@@ -27,7 +27,7 @@ class _Mnist(Dataset):
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return 60,000 + 10,000 gray images of 28x28 from ROOT/NAME/raw."""
-        from kdtool import RawData
+        from kdtool.data import RawData
 
         if argument:
             raise UsageError(f"takes no argument, got {argument!r}; write --data {self.name}")
@@ -86,14 +86,8 @@ class FashionMNIST(_Mnist):
 
 def read(folder: Path, part: str) -> RawSplit:
     """Return the part ``train`` or ``t10k`` of the files in a folder."""
-    from kdtool import RawSplit
+    from kdtool.data import RawSplit
 
     images = read_idx(folder / f"{part}-images-idx3-ubyte", 3)
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte", 1)
     return RawSplit(images.unsqueeze(1), labels.long())
-
-
-@hookimpl
-def datasets() -> list[type[Dataset]]:
-    """Bring the data sets."""
-    return [MNIST, FashionMNIST]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, Refiner, hookimpl, nested, option
+from kdtool import Distiller, Error, LossDistiller, Refiner, nested, option
 
 if TYPE_CHECKING:
     from kdtool import Network, Run
@@ -25,7 +25,7 @@ class Assistant(Distiller):
 
     assistants: int = option(1, minimum=1, help="how many assistants stand between teacher and student")
     refiner: Refiner = nested("refiners", "halve", help="what makes each assistant from the network before")
-    objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used")
+    objective: LossDistiller = nested("distillers", "kd", help="distiller whose loss is used")
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the assistants, then the student."""
@@ -46,9 +46,3 @@ class Assistant(Distiller):
             run.keep(name, last, taught_by=taught_by)
             taught_by = name
         return last
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Assistant]

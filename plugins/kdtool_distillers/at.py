@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Network, Step
+    from kdtool.features import Pair
 
 
-class AT(Distiller):
+class AT(LossDistiller):
     """Look where the teacher looks: match the energy of the maps at each position (Zagoruyko and Komodakis, 2016).
 
     With a(F) = q / |q|_2 and q = mean over channels of F^2, flattened, the loss is
@@ -23,7 +24,6 @@ class AT(Distiller):
     resolutions differ, the larger q is averaged to the size of the smaller. Channels may differ.
     """
 
-    name: ClassVar[str] = "at"
     fits: ClassVar[str] = (
         "Fits two networks with maps of the same resolutions, best of one family; nothing is learnt beside the student."
     )
@@ -36,13 +36,13 @@ class AT(Distiller):
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the ends of the stages, or the named layers."""
-        from kdtool import matched
+        from kdtool.features import match_stages
 
-        return matched(student, teacher, self.taps)
+        return match_stages(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
         """Return nothing that is learnt."""
-        from kdtool import unadapted
+        from kdtool.features import unadapted
 
         return unadapted(pairs)
 
@@ -50,11 +50,11 @@ class AT(Distiller):
         """Return the loss of one batch."""
         import torch
 
-        terms = [inattention(*both) for both in step.maps]
+        terms = [attention_loss(*both) for both in step.maps]
         return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
-def inattention(student: Tensor, teacher: Tensor) -> Tensor:
+def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of the attention of two maps [batch, channels, height, width]."""
     from torch.nn import functional as F
 
@@ -70,9 +70,3 @@ def attention(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if energy.shape[1:] != size:
         energy = F.adaptive_avg_pool2d(energy, size)
     return F.normalize(energy.flatten(1))
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [AT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, nested, option
+from kdtool import Distiller, LossDistiller, nested, option
 
 if TYPE_CHECKING:
     from kdtool import Network, Run
@@ -26,7 +26,7 @@ class BornAgain(Distiller):
     needs_student: ClassVar[bool] = False
 
     generations: int = option(3, minimum=1, help="how many generations there are behind the teacher")
-    objective: Distiller = nested(
+    objective: LossDistiller = nested(
         "distillers", "none:1+kd:1", kd={"temperature": 1.0}, help="distiller whose loss is used"
     )
 
@@ -38,7 +38,7 @@ class BornAgain(Distiller):
         for number in range(1, self.generations + 1):
             name = f"generation {number}"
             # A student that was named begins with the weights that it has.
-            structure = student if student is not None and number == 1 else run.anew(name, student or teacher)
+            structure = student if student is not None and number == 1 else run.reinitialize(name, student or teacher)
             fit = run.fit(name, structure, teacher=last, objective=self.objective)
             last = fit.network
             generations.append(last)
@@ -46,11 +46,5 @@ class BornAgain(Distiller):
             validated.append((score["accuracy"], -score["loss"]))
             run.keep(name, last, taught_by=f"generation {number - 1}" if number > 1 else "teacher")
         if len(generations) > 1:
-            run.report("ensemble", mean_of(generations), taught_by="")
+            run.add_row("ensemble", mean_of(generations), taught_by="")
         return generations[validated.index(max(validated))]
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [BornAgain]

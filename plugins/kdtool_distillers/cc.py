@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import Schedule, option
 from kdtool_distillers.relations import Relation, embedded, need_others
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ class CC(Relation):
     usual for the term alone on features of norm 1.
     """
 
-    name: ClassVar[str] = "cc"
     fits: ClassVar[str] = "Fits in a sum with kd (kd+cc), as in the paper; needs batches of many images."
 
     weight: float | Schedule = option(100.0, minimum=0, help="weight of the teacher's term")
@@ -57,9 +56,3 @@ def correlations(features: Tensor, gamma: float, order: int) -> Tensor:
     for power in range(order, 0, -1):
         series = 1 + 2 * gamma / power * products * series
     return math.exp(-2 * gamma) * series
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [CC]

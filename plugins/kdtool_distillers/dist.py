@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdtool import Step
 
 
-class DIST(Distiller):
+class DIST(LossDistiller):
     """Correlate with the teacher's probabilities, in each image and in each class (Huang et al., 2022).
 
     With p(z) = softmax(z / T) [batch, classes] and rho Pearson's correlation, the loss is
@@ -23,7 +23,6 @@ class DIST(Distiller):
     are the authors' for CIFAR-100; on ImageNet they have T = 1.
     """
 
-    name: ClassVar[str] = "dist"
     fits: ClassVar[str] = "Fits a teacher that is much stronger than the student, too sure to be matched exactly."
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs (ImageNet: 1)")
@@ -51,9 +50,3 @@ def pearson(first: Tensor, second: Tensor, dim: int) -> Tensor:
 
     ours, theirs = (one - one.mean(dim=dim, keepdim=True) for one in (first, second))
     return F.cosine_similarity(ours, theirs, dim=dim)
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [DIST]

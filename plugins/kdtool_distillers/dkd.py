@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, Schedule, hookimpl, option
+from kdtool import Error, LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdtool import Network, Step
 
 
-class DKD(Distiller):
+class DKD(LossDistiller):
     """Match apart how sure the teacher is of the right class, and how it ranks the others (Zhao et al., 2022).
 
     With p(z) = softmax(z / T) over all classes, b(z) = (p_y, 1 - p_y) for the right class y, and q(z) the softmax of
@@ -25,7 +25,6 @@ class DKD(Distiller):
     teacher (there 2 to 8; on ImageNet T = 1, beta = 0.5 and a warm-up of 1).
     """
 
-    name: ClassVar[str] = "dkd"
     fits: ClassVar[str] = "Fits a teacher that is nearly always sure, and many classes; needs the labels of all images."
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
@@ -75,9 +74,3 @@ def split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     others = logits.gather(1, numbers + (numbers >= target[:, None]).long())
     right = logits.gather(1, target[:, None])
     return torch.cat([right, others.logsumexp(dim=1, keepdim=True)], dim=1), others
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [DKD]

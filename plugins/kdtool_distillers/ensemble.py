@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, nested, option
+from kdtool import Distiller, LossDistiller, nested, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Ensemble(Distiller):
     several_teachers: ClassVar[bool] = True
 
     weights: str = option("equal", choices=("equal", "validation"), help="how much each teacher counts")
-    objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used")
+    objective: LossDistiller = nested("distillers", "kd", help="distiller whose loss is used")
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Put the teachers together, and train the student."""
@@ -51,9 +51,9 @@ class Ensemble(Distiller):
         if self.weights == "validation":
             weights = by_loss([run.evaluate(one)["loss"] for one in alone])
         for number, (single, weight) in enumerate(zip(alone, weights, strict=True), start=1):
-            run.report(f"teacher {number}", single, taught_by="", weight=weight)
+            run.add_row(f"teacher {number}", single, taught_by="", weight=weight)
         together = mean_of(networks, weights, changes)
-        run.report("all teachers", together, taught_by="")
+        run.add_row("all teachers", together, taught_by="")
         network = run.fit(self.name, student, teacher=together, objective=self.objective).network
         run.keep("student", network, taught_by="all teachers")
         return network
@@ -64,9 +64,3 @@ def by_loss(losses: Sequence[float]) -> list[float]:
     least = min(losses)
     shares = [math.exp(least - loss) for loss in losses]
     return [share / sum(shares) for share in shares]
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Ensemble]

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from kdtool import Error, UsageError, stage_taps, stages
-from kdtool import tap as tap_of
+from kdtool import Error, UsageError
+from kdtool.features import stage_taps
+from kdtool.features import tap as tap_of
+from kdtool.surgery import stages
 
 if TYPE_CHECKING:
-    from kdtool import Network, Tap
+    from kdtool import Network
+    from kdtool.features import Tap
 
 # What the authors put behind a ResNet's four stages.
 EXITS = 3

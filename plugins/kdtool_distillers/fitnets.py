@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Network, Step
+    from kdtool.features import Pair
 
 
-class FitNets(Distiller):
+class FitNets(LossDistiller):
     """Match the teacher's map in the middle of the network, a hint on the way (Romero et al., 2014).
 
     With f and g the maps of student and teacher at the end of the middle stage, r a 1x1 convolution that is learnt
@@ -23,7 +24,6 @@ class FitNets(Distiller):
     Tian et al. (arXiv:1910.10699) compare with.
     """
 
-    name: ClassVar[str] = "fitnets"
     fits: ClassVar[str] = "Fits a deep student that is slow to learn; the widths may differ."
     logits: ClassVar[bool] = False
 
@@ -34,9 +34,9 @@ class FitNets(Distiller):
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the ends of the middle stages, or the named layers."""
-        from kdtool import matched
+        from kdtool.features import match_stages
 
-        pairs = matched(student, teacher, self.taps)
+        pairs = match_stages(student, teacher, self.taps)
         return pairs if self.taps is not None else [pairs[(len(pairs) - 1) // 2]]
 
     def loss(self, step: Step) -> Tensor:
@@ -46,9 +46,3 @@ class FitNets(Distiller):
 
         terms = [F.mse_loss(*both) for both in step.maps]
         return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [FitNets]

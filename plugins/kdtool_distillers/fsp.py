@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, UsageError, hookimpl, option
+from kdtool import LossDistiller, Schedule, UsageError, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Network, Step
+    from kdtool.features import Pair
 
 
-class FSP(Distiller):
+class FSP(LossDistiller):
     """Match how the teacher's maps go from stage to stage (Yim et al., 2017).
 
     With f_l [channels, height, width] the map of an image at the end of stage l, and
@@ -27,7 +28,6 @@ class FSP(Distiller):
     not the paper's, which gives none for the sum; Tian et al. (arXiv:1910.10699) have 50.
     """
 
-    name: ClassVar[str] = "fsp"
     fits: ClassVar[str] = "Fits two networks of the same family and stages, of which the teacher is the deeper one."
     logits: ClassVar[bool] = False
 
@@ -38,9 +38,9 @@ class FSP(Distiller):
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the ends of the stages, or the named layers."""
-        from kdtool import matched
+        from kdtool.features import match_stages
 
-        pairs = matched(student, teacher, self.taps, stem=True, least=2)
+        pairs = match_stages(student, teacher, self.taps, stem=True, least=2)
         if len(pairs) < 2:
             raise UsageError(
                 f"fsp compares each stage with the next, and only {pairs[0].student.path}={pairs[0].teacher.path} was "
@@ -66,9 +66,3 @@ def flow(first: Tensor, second: Tensor) -> Tensor:
     size = tuple(min(both) for both in zip(first.shape[2:], second.shape[2:], strict=True))
     left, right = (maps if maps.shape[2:] == size else F.adaptive_max_pool2d(maps, size) for maps in (first, second))
     return left.flatten(2) @ right.flatten(2).transpose(1, 2) / (size[0] * size[1])
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [FSP]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from kdtool import Pair
+    from kdtool.features import Pair
 
 # The most channels that maps are fused in (the authors').
 WIDEST = 512

@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Exporter, UsageError, hookimpl, nested, option
-from kdtool_distillers.gated_search import GateSearch, Search, SearchOptions
+from kdtool import Distiller, Exporter, LossDistiller, UsageError, nested, option
+from kdtool_distillers.gated_search import GateSearch, GateSearchLoss, GateSearchOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import GateCosts, Network, Run
+    from kdtool import Network, Run
+    from kdtool.surgery.gates import GateCosts
 
 
-class Gated(SearchOptions):
+class Gated(GateSearchOptions, Distiller):
     """Search in the teacher for the student that learns it best within a budget, then distil (Gu and Tresp, 2020).
 
     Every channel is multiplied by a gate g_j >= 0 wherever it is read; in a DenseNet each connection, what one layer
@@ -36,14 +37,13 @@ class Gated(SearchOptions):
     (which changes no output), and the student is distilled with the objective.
     """
 
-    name: ClassVar[str] = "gated"
     fits: ClassVar[str] = "Fits a budget of MACs, parameters or time: it finds which channels the teacher needs."
     makes_student: ClassVar[bool] = True
 
     init: str = option(
         "inherit", choices=("inherit", "fresh"), help="distil from the weights that were searched, or from fresh ones"
     )
-    objective: Distiller = nested(
+    objective: LossDistiller = nested(
         "distillers", "kd", help="distiller whose loss is used after the search", temperature=4.0, alpha=0.9
     )
     exporter: Exporter = nested("exporters", "onnx", help="exporter that measures the latency")
@@ -56,7 +56,8 @@ class Gated(SearchOptions):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Search, remove, distil, and return the student."""
-        from kdtool import GateCosts, gate_channels, scaled_like, settle, with_fresh_weights
+        from kdtool.surgery.gates import GateCosts, gate_channels, scaled_like, with_fresh_weights
+        from kdtool.training import recalibrate_batchnorm
 
         if run.training.precision == "fp16":
             raise UsageError("--precision fp16: it scales the loss, and so the gates' gradients; use bf16 or fp32")
@@ -70,7 +71,7 @@ class Gated(SearchOptions):
         removed, kept = self._removed(found, costs)
         # Gates shrink together, and the weights that hold them would be as small; and in a short search they move
         # faster than statistics follow.
-        searched = settle(run, scaled_like(removed, teacher))
+        searched = recalibrate_batchnorm(run, scaled_like(removed, teacher))
         ratio = self._latency_ratio(searched, teacher)
         self._tell(run, found, kept, costs, ratio)
         run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)
@@ -81,7 +82,7 @@ class Gated(SearchOptions):
         return made
 
     def _check(self, costs: GateCosts, teacher: Network) -> None:
-        from kdtool import check_budget
+        from kdtool.surgery.gates import check_budget
 
         flag, budget = self.budget
         if self.target_latency is None:
@@ -91,13 +92,13 @@ class Gated(SearchOptions):
 
     def _search(self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts) -> Network:
         """Train the network with its gates until the budget is met."""
-        told = Search(**{info.name: getattr(self, info.name) for info in SearchOptions.describe()})
+        told = GateSearchOptions(**{info.name: getattr(self, info.name) for info in GateSearchOptions.describe()})
         measure = partial(self._latency_of_gated, teacher, costs) if self.target_latency is not None else None
         return run.fit(
             "search",
             gated,
             teacher=teacher,
-            objective=told,
+            objective=GateSearchLoss(told),
             guide=GateSearch(told, costs, macs, measure),
             epochs=self.search_epochs,
             optimizer="sgd",
@@ -117,7 +118,7 @@ class Gated(SearchOptions):
 
     def _removed(self, found: Network, costs: GateCosts) -> tuple[Network, Tensor]:
         """Return a gated network without what is closed, and which gates [gates] are kept."""
-        from kdtool import remove_closed
+        from kdtool.surgery.gates import remove_closed
 
         is_open = found.module.get_parameter("gates").detach() > 0
         kept = costs.kept(is_open.to(costs.sets.device)).cpu()
@@ -134,7 +135,8 @@ class Gated(SearchOptions):
 
     def _tell(self, run: Run, found: Network, kept: Tensor, costs: GateCosts, ratio: float | None) -> None:
         """Note in the history what was found, say so where it is not the budget, and draw the pictures."""
-        from kdtool import draw_gates, draw_search, gate_map
+        from kdtool.plotting import draw_gates, draw_search
+        from kdtool.surgery.gates import gate_map
 
         flag, budget = self.budget
         whole = 1 if self.target_latency is not None else costs.total
@@ -157,9 +159,3 @@ class Gated(SearchOptions):
         ]
         draw_gates(run.entry["gates"], run.directory / "gates.svg")
         draw_search(run.entry["search"], run.directory / "search.svg")
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Gated]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdtool import Budget, Distiller, UsageError, option
+from kdtool import Budget, Objective, UsageError, option
+from kdtool.plugins import Options
 from kdtool_distillers.proximal import ahead, closing_threshold, shrink
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import GateCosts, Step
+    from kdtool import Step
+    from kdtool.surgery.gates import GateCosts
 
 # On an accelerator every look at the cost waits for the queue; on the CPU it costs next to nothing.
 STEPS_BETWEEN_LOOKS = 10
@@ -21,7 +24,7 @@ MEASUREMENTS = 6
 """Of the latency, when gates are closed until it is met."""
 
 
-class SearchOptions(Distiller):
+class GateSearchOptions(Options):
     """Say how gates are searched, and until when."""
 
     target_macs: Budget | None = option(None, help="multiply-accumulates of the student: 0.3x of the teacher's, or 90M")
@@ -79,30 +82,34 @@ class SearchOptions(Distiller):
         return "macs" if self.target_params is None else "parameters"
 
 
-class Search(SearchOptions):
+@dataclass(frozen=True)
+class GateSearchLoss(Objective):
     """Match the teacher through gates."""
+
+    options: GateSearchOptions
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch but for the penalties, of which the optimiser and the gates' step take care."""
-        if self.search_loss == "ce":
+        if self.options.search_loss == "ce":
             return step.cross_entropy()
-        kl = self.divergence(step)
+        kl, target = self.divergence(step), self.options.kl_target
         # t**2 keeps the gradient the size it had at t = 1.
-        return self.search_temperature**2 * (kl if self.kl_target is None else (kl - self.kl_target).abs())
+        return self.options.search_temperature**2 * (kl if target is None else (kl - target).abs())
 
-    def ignorance(self, step: Step) -> Tensor:
+    def uniform_loss(self, step: Step) -> Tensor:
         """Return the loss, KL or cross-entropy, of a student that finds all classes alike."""
         alike = dataclasses.replace(step, student=step.student.detach() * 0)
-        if self.search_loss == "ce":
+        if self.options.search_loss == "ce":
             return alike.cross_entropy()
         # A teacher that finds them all alike as well would leave nothing to weigh the penalties by.
-        return (self.search_temperature**2 * self.divergence(alike)).clamp_min(1e-6)
+        return (self.options.search_temperature**2 * self.divergence(alike)).clamp_min(1e-6)
 
     def divergence(self, step: Step) -> Tensor:
         """Return KL(teacher || student) at the search's temperature, in nats, meaned over the batch."""
         from kdtool_distillers.kd import divergence
 
-        return divergence(step.student / self.search_temperature, step.teacher / self.search_temperature)
+        temperature = self.options.search_temperature
+        return divergence(step.student / temperature, step.teacher / temperature)
 
 
 class GateSearch:
@@ -115,11 +122,16 @@ class GateSearch:
     """
 
     def __init__(
-        self, told: Search, costs: GateCosts, macs: GateCosts, measure: Callable[[nn.Module], float] | None = None
+        self,
+        told: GateSearchOptions,
+        costs: GateCosts,
+        macs: GateCosts,
+        measure: Callable[[nn.Module], float] | None = None,
     ) -> None:
         """Search as ``told``; ``costs`` are those that the budget counts, ``macs`` the multiply-accumulates, and
         ``measure`` returns a gated network's latency as a part of its teacher's."""
         self.told, self.costs, self.macs, self.measure = told, costs, macs, measure
+        self.objective = GateSearchLoss(told)
         self.target = None if told.target_latency is not None else told.budget[1].limit(costs.total)
         self.over = False
         self.k = self.epoch = self.steps = 0
@@ -139,7 +151,7 @@ class GateSearch:
     def _scale(self, step: Step) -> None:
         """Choose lambda_2 and eta, as far as they are not given, by the first batch."""
         penalty, rate = self.told.gate_penalty, self.told.gate_lr
-        self.first = penalty if penalty is not None else float(self.told.ignorance(step) / self.alpha.sum())
+        self.first = penalty if penalty is not None else float(self.objective.uniform_loss(step) / self.alpha.sum())
         self.rate = rate if rate is not None else self.closing / (self.first * float(self.alpha.mean()))
 
     def own(self, module: nn.Module) -> list[nn.Parameter]:
@@ -156,7 +168,7 @@ class GateSearch:
         """Move the gates by one step."""
         import torch
 
-        from kdtool import keep_last
+        from kdtool.surgery.gates import keep_last
 
         gates = self._gates(module)
         assert gates.grad is not None
@@ -164,7 +176,7 @@ class GateSearch:
         with torch.no_grad():
             if self.k == 1:
                 self._scale(step)
-            self.kl += self.told.divergence(step)
+            self.kl += self.objective.divergence(step)
             self.steps += 1
             threshold = self.penalty * self.rate * self.alpha
             z = gates - self.rate * gates.grad
@@ -180,7 +192,7 @@ class GateSearch:
         """See whether the budget is met; of the gates that closed last only as many stay closed as that takes."""
         import torch
 
-        from kdtool import close_until
+        from kdtool.surgery.gates import close_until
 
         if torch.equal(moved > 0, self.seen > 0):
             self.seen = moved
@@ -231,10 +243,10 @@ class GateSearch:
         """Close gates until the budget is met, those first that are smallest for what they save."""
         import torch
 
-        from kdtool import close_until, least
+        from kdtool.surgery.gates import close_until, minimal_gates
 
         values = self.before
-        closable = (values > 0) & ~least(values, self.costs)
+        closable = (values > 0) & ~minimal_gates(values, self.costs)
         weighted = torch.where(closable, values / self.alpha.clamp_min(1e-12), torch.inf)
         order = weighted.argsort(stable=True)[: int(closable.sum())]
         if self.target is None:
@@ -267,7 +279,7 @@ class GateSearch:
 
     def result(self, module: nn.Module) -> nn.Module:
         """Return the network with its gates folded into its weights."""
-        from kdtool import Gated
+        from kdtool.surgery.gates import Gated
 
         assert isinstance(module, Gated)
         return module.folded()
@@ -286,7 +298,7 @@ class GateSearch:
 
     @staticmethod
     def _gates(module: nn.Module) -> nn.Parameter:
-        from kdtool import Gated
+        from kdtool.surgery.gates import Gated
 
         assert isinstance(module, Gated)
         return module.gates

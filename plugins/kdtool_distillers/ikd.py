@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, Pruner, Refiner, hookimpl, nested, option
+from kdtool import Distiller, Error, LossDistiller, Pruner, Refiner, nested, option
 
 if TYPE_CHECKING:
     from kdtool import Network, Run
@@ -25,13 +25,14 @@ class IKD(Distiller):
     is given. The paper's settings are T = 20, alpha = 0.7, Adam at 1e-4, batches of 64.
     """
 
-    name: ClassVar[str] = "ikd"
     fits: ClassVar[str] = "Fits where it is open how small the model can be: it makes a row of ever smaller ones."
     makes_student: ClassVar[bool] = True
 
     iters: int = option(4, minimum=1, help="how many models M_1 ... M_K to make")
     refiner: Refiner = nested("refiners", "halve", help="what makes each structure from the one before")
-    objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used", temperature=20.0, alpha=0.7)
+    objective: LossDistiller = nested(
+        "distillers", "kd", help="distiller whose loss is used", temperature=20.0, alpha=0.7
+    )
     teachers: str = option(
         "parental", choices=("parental", "ancestral"), help="taught by the model before, or by the best of all"
     )
@@ -82,9 +83,3 @@ class IKD(Distiller):
             candidates.append((run.evaluate(fit.network)["loss"], j, fit.network))
         _, j, network = min(candidates, key=lambda candidate: candidate[:2])
         return network, f"M{j}"
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [IKD]

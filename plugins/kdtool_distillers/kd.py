@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdtool import Step
 
 
-class KD(Distiller):
+class KD(LossDistiller):
     """Match the teacher's softened class probabilities (Hinton et al., 2015).
 
     With student logits s and teacher logits t [batch, classes], p(z) = softmax(z / T) and the labels' cross-entropy
@@ -23,7 +23,6 @@ class KD(Distiller):
       log(1 - y) in the cross-entropy is read as log y.
     """
 
-    name: ClassVar[str] = "kd"
     fits: ClassVar[str] = "Fits first, for any two networks that know the same classes; --alpha 1 needs no labels."
     weight_option: ClassVar[str] = "alpha"
 
@@ -60,9 +59,3 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 def ikd_paper(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return 2 * T^2 * KL(student || teacher), summed over classes and meaned over the batch, in nats."""
     return 2 * hinton(teacher, student, temperature)
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [KD]

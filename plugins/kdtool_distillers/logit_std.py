@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdtool import Step
 
 
-class LogitStd(Distiller):
+class LogitStd(LossDistiller):
     """Match the teacher's softened probabilities after both logits are standardized (Sun et al., 2024).
 
     With Z(z) = (z - mean(z)) / std(z) over the classes of an image, std with the number of classes as divisor as in
@@ -44,9 +44,3 @@ def standardized(logits: Tensor) -> Tensor:
 
     # A variance of 1e-14 is what the authors' 1e-7 beside the deviation is; within the root its gradient is finite.
     return F.layer_norm(logits, logits.shape[1:], eps=1e-14)
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [LogitStd]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, UsageError, hookimpl, nested, option
+from kdtool import Distiller, LossDistiller, Objective, UsageError, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,41 +30,44 @@ class Mutual(Distiller):
 
     peers: int = option(2, minimum=1, help="how many students, alike but for their initial weights, learn together")
     teacher_learns: bool = option(False, help="let the teacher learn with them, from the weights that it has")
-    objective: Distiller = nested(
+    objective: LossDistiller = nested(
         "distillers", "none:1+kd:1", kd={"temperature": 1.0}, help="distiller of whose loss they learn from each other"
     )
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train all, and return the student."""
-        from kdtool import Beside, Network
+        from kdtool import Network
+        from kdtool.training import Auxiliary
         from kdtool_distillers.only_logits import need_logits
         from kdtool_distillers.peers import Peers
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
-        others = {f"peer {number}": run.anew(f"peer {number}", student) for number in range(2, self.peers + 1)}
+        others = {f"peer {number}": run.reinitialize(f"peer {number}", student) for number in range(2, self.peers + 1)}
         others |= {"teacher": teacher} if self.teacher_learns else {}
         if not others:
             raise UsageError("--peers 1: there is nobody to learn from; ask for 2 or more, or for --teacher-learns")
         for other in others.values():
             need_logits(self.name, self.objective, student, other)
-        beside = Beside(Peers([other.module for other in others.values()]))
-        fit = run.fit(self.name, student, objective=Together(objective=self.objective), beside=beside)
+        auxiliary = Auxiliary(Peers([other.module for other in others.values()]))
+        fit = run.fit(self.name, student, objective=Together(objective=self.objective), auxiliary=auxiliary)
         run.keep("student", fit.network, taught_by=", ".join(others))
-        assert isinstance(fit.beside, Peers)
-        for (name, other), module in zip(others.items(), fit.beside.members, strict=True):
+        assert isinstance(fit.auxiliary, Peers)
+        for (name, other), module in zip(others.items(), fit.auxiliary.members, strict=True):
             taught_by = ", ".join(["student", *(one for one in others if one != name)])
             run.keep(name, Network(other.architecture, module), taught_by=taught_by)
         return fit.network
 
 
-class Together(Distiller):
+@dataclass(frozen=True)
+class Together(Objective):
     """Learn from each other: the sum of everyone's loss."""
 
     name: ClassVar[str] = "mutual"
     logits: ClassVar[bool] = False
 
-    objective: Distiller = nested("distillers", "kd", help="distiller whose loss is used")
+    objective: Objective
+    """The loss of each network taught by each of the others."""
 
     def needs_labels(self) -> bool:
         """Return whether the objective does."""
@@ -73,16 +77,10 @@ class Together(Distiller):
         """Return the loss of one batch."""
         import torch
 
-        everyone = [step.student, *step.beside]
+        everyone = [step.student, *step.auxiliary]
         terms = []
         for i, own in enumerate(everyone):
             others = [other.detach() for j, other in enumerate(everyone) if j != i]
-            taught = [dataclasses.replace(step, student=own, teacher=other, beside=()) for other in others]
+            taught = [dataclasses.replace(step, student=own, teacher=other, auxiliary=()) for other in others]
             terms.append(torch.stack([self.objective.loss(one) for one in taught]).mean())
         return torch.stack(terms).sum()
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Mutual]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     from kdtool import Step
 
 
-class Alone(Distiller):
+class Alone(LossDistiller):
     """Train the student on the labels alone, as the baseline of every distillation.
 
     The loss is weight * the cross-entropy against the labels; the teacher is not asked. In a sum of losses it says how
     much the labels weigh.
     """
 
-    name: ClassVar[str] = "none"
     fits: ClassVar[str] = "Fits for comparison: what teaching gains is the difference to this."
     logits: ClassVar[bool] = False
     only_labels: ClassVar[bool] = True
@@ -29,9 +28,3 @@ class Alone(Distiller):
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         return step.now(self.weight) * step.cross_entropy()
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Alone]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from kdtool import UsageError
 
 if TYPE_CHECKING:
-    from kdtool import Distiller, Network
+    from kdtool import Network, Objective
 
 
-def need_logits(strategy: str, objective: Distiller, student: Network, teacher: Network) -> None:
+def need_logits(strategy: str, objective: Objective, student: Network, teacher: Network) -> None:
     """Check that a loss compares logits alone, and has a meaning for these networks.
 
     Raises:

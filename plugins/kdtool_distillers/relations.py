@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, option
+from kdtool import Error, LossDistiller, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Network, Step
+    from kdtool.features import Pair
 
 
-class Relation(Distiller):
+class Relation(LossDistiller):
     """Compare the images of a batch with each other, as they are before the classifier."""
 
     logits: ClassVar[bool] = False
@@ -24,13 +25,13 @@ class Relation(Distiller):
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the last maps before the classifier, or the named layers."""
-        from kdtool import last_maps
+        from kdtool.features import last_stage_pair
 
-        return last_maps(student, teacher, self.taps)
+        return last_stage_pair(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
         """Return nothing that is learnt."""
-        from kdtool import unadapted
+        from kdtool.features import unadapted
 
         return unadapted(pairs)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Network, Step
+    from kdtool.features import Pair
 
 
-class ReviewKD(Distiller):
+class ReviewKD(LossDistiller):
     """Match each of the teacher's stages with all of the student's stages from there on (Chen et al., 2021).
 
     From the last stage to the first, the student's map is fused with what was fused of the stages behind it, by
@@ -27,7 +28,6 @@ class ReviewKD(Distiller):
     classifier as one more stage, which is no layer of every network and is left out here.
     """
 
-    name: ClassVar[str] = "reviewkd"
     fits: ClassVar[str] = "Fits where the logits alone are not enough: all stages teach, at the price of slower steps."
     logits: ClassVar[bool] = False
 
@@ -39,9 +39,9 @@ class ReviewKD(Distiller):
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the ends of the stages, or the named layers."""
-        from kdtool import matched
+        from kdtool.features import match_stages
 
-        return matched(student, teacher, self.taps)
+        return match_stages(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
         """Return what fuses the student's maps."""
@@ -71,9 +71,3 @@ def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
         ours, theirs = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
         total = total + weight * F.mse_loss(ours, theirs)
     return total / weights
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [ReviewKD]

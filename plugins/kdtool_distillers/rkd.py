@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import Schedule, option
 from kdtool_distillers.relations import Relation, embedded, need_others
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ class RKD(Relation):
     ``--angle 0`` they are not computed.
     """
 
-    name: ClassVar[str] = "rkd"
     fits: ClassVar[str] = (
         "Fits features that are used for more than the classes, such as search; needs batches of many images."
     )
@@ -73,9 +72,3 @@ def angles(features: Tensor) -> Tensor:
     # Division by infinity: no direction, and no gradient, where there is no distance.
     unit = to / torch.where(length > 0, length, torch.inf)
     return unit @ unit.transpose(1, 2)
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [RKD]

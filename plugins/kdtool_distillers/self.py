@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import Distiller, Objective, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,6 @@ class Self(Distiller):
     weights are not used.
     """
 
-    name: ClassVar[str] = "self"
     fits: ClassVar[str] = "Fits where there is no teacher at all; the training costs more, the result does not."
     needs_student: ClassVar[bool] = False
 
@@ -44,33 +44,32 @@ class Self(Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the student with its exits, and return it without them."""
-        from kdtool import Beside
+        from kdtool.training import Auxiliary
         from kdtool_distillers.exits import Exits, taps_of
 
         if student is None:
-            student = run.anew("student", teacher)
+            student = run.reinitialize("student", teacher)
         taps = taps_of(student, self.exits)
-        with run.drawing("exits"):
+        with run.seeded("exits"):
             exits = Exits(taps, student.architecture.classes)
-        told = {name: getattr(self, name) for name in ("temperature", "alpha", "beta")}
-        return run.fit(self.name, student, objective=Inward(**told), beside=Beside(exits, tuple(taps))).network
+        return run.fit(self.name, student, objective=Inward(self), auxiliary=Auxiliary(exits, tuple(taps))).network
 
 
-class Inward(Distiller):
-    """Learn from one's own last stage: what the exits make stands in ``step.beside``."""
+@dataclass(frozen=True)
+class Inward(Objective):
+    """Learn from one's own last stage: ``step.auxiliary`` holds what the exits make."""
 
     logits: ClassVar[bool] = False
 
-    temperature: float | Schedule = option(3.0, above=0, help="temperature")
-    alpha: float | Schedule = option(0.1, minimum=0, maximum=1, help="weight of what the last stage teaches")
-    beta: float | Schedule = option(1e-6, minimum=0, help="weight of the features")
+    options: Self
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         import torch
 
-        alpha, beta, temperature = (step.now(one) for one in (self.alpha, self.beta, self.temperature))
-        last, features, exits = step.beside[0], step.beside[1::2], step.beside[2::2]
+        options = self.options
+        alpha, beta, temperature = (step.now(number) for number in (options.alpha, options.beta, options.temperature))
+        last, features, exits = step.auxiliary[0], step.auxiliary[1::2], step.auxiliary[2::2]
         hard = [step.cross_entropy(), *(dataclasses.replace(step, student=one).cross_entropy() for one in exits)]
         soft = torch.stack([softened(one, step.student.detach(), temperature) for one in exits]).sum()
         apart = torch.stack([(one - last.detach()).square().sum() for one in features]).sum()
@@ -85,9 +84,3 @@ def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     from torch.nn import functional as F
 
     return temperature**2 * F.cross_entropy(student / temperature, (teacher / temperature).softmax(dim=1))
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Self]

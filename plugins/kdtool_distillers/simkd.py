@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, hookimpl, option
+from kdtool import Distiller, Objective, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import Network, Pair, Run, Step
+    from kdtool import Network, Run, Step
+    from kdtool.features import Pair
 
 
 class SimKD(Distiller):
@@ -25,7 +27,6 @@ class SimKD(Distiller):
     teacher's channels divided by ``--factor``. Both networks end in pooling and one linear layer.
     """
 
-    name: ClassVar[str] = "simkd"
     fits: ClassVar[str] = (
         "Fits a student that may grow a little: projector and teacher's classifier stay in it; needs no labels."
     )
@@ -34,7 +35,7 @@ class SimKD(Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Put the classifier on the student, train the rest, and return it."""
-        from kdtool import reuse_classifier
+        from kdtool.distillation import reuse_classifier
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
@@ -43,41 +44,37 @@ class SimKD(Distiller):
         return run.fit(self.name, joined, teacher=teacher, objective=objective).network
 
 
-class LastMaps(Distiller):
+@dataclass(frozen=True)
+class LastMaps(Objective):
     """Match the teacher's maps as they are."""
 
     logits: ClassVar[bool] = False
 
-    taps: tuple[str, ...] | None = option(None, help="layers to compare")
+    taps: tuple[str, ...]
+    """The layers to compare, STUDENT=TEACHER or one name for both."""
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the named layers."""
-        from kdtool import matched
+        from kdtool.features import match_stages
 
-        return matched(student, teacher, self.taps)
+        return match_stages(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
         """Return nothing that is learnt."""
-        from kdtool import unadapted
+        from kdtool.features import unadapted
 
         return unadapted(pairs)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         ((student, teacher),) = step.maps
-        return apart(student, teacher)
+        return map_distance(student, teacher)
 
 
-def apart(student: Tensor, teacher: Tensor) -> Tensor:
+def map_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of two maps [batch, channels, height, width], at the smaller's size."""
     from torch.nn import functional as F
 
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
     ours, theirs = (one if one.shape[2:] == size else F.adaptive_avg_pool2d(one, size) for one in (student, teacher))
     return F.mse_loss(ours, theirs)
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [SimKD]

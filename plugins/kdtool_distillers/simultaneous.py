@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import LossDistiller, Schedule, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool import Network, Pair, Step
+    from kdtool import Network, Step
+    from kdtool.features import Pair
 
 
-class Simultaneous(Distiller):
+class Simultaneous(LossDistiller):
     """Match the teacher's maps at all stages while learning the classes (baseline of Kulkarni et al., 2021).
 
     With f_s and g_s the maps that student and teacher make at the end of stage s, the loss is
@@ -30,7 +31,7 @@ class Simultaneous(Distiller):
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the ends of the stages, or the named layers."""
-        from kdtool import pairs_of
+        from kdtool.features import pairs_of
 
         return pairs_of(student, teacher, self.taps)
 
@@ -41,9 +42,3 @@ class Simultaneous(Distiller):
 
         errors = [F.mse_loss(student, teacher) for student, teacher in step.maps]
         return step.cross_entropy() + step.now(self.weight) * torch.stack(errors).sum()
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Simultaneous]

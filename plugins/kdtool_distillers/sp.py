@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Schedule, hookimpl, option
+from kdtool import Schedule, option
 from kdtool_distillers.relations import Relation, need_others
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ class SP(Relation):
     norm, the loss is CE + weight / batch^2 * |G(s) - G(t)|^2, the sum of squares over all pairs of images.
     """
 
-    name: ClassVar[str] = "sp"
     fits: ClassVar[str] = (
         "Fits networks of different families, whose channels cannot be compared; needs batches of many images."
     )
@@ -43,9 +42,3 @@ def similarities(maps: Tensor) -> Tensor:
 
     rows = maps.flatten(1)
     return F.normalize(rows @ rows.t())
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [SP]

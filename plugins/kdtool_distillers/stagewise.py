@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, UsageError, hookimpl, nested, option
+from kdtool import Distiller, LossDistiller, Objective, UsageError, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool import Network, Pair, Run, Step
+    from kdtool import Network, Run, Step
+    from kdtool.features import Pair
 
 
 class Stagewise(Distiller):
@@ -36,13 +38,13 @@ class Stagewise(Distiller):
         None, help="layers at the end of each stage, STUDENT=TEACHER or one name for both; unset: they are found"
     )
 
-    objective: Distiller | None = nested(
+    objective: LossDistiller | None = nested(
         "distillers", help="distiller whose loss of logits trains the head; unset: the labels alone, as in the paper"
     )
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the stages, then the head, and return the student."""
-        from kdtool import parts_of
+        from kdtool.features import parts_of
         from kdtool_distillers.only_logits import need_logits
 
         self.check_student(named=student is not None, refined=False)
@@ -59,17 +61,19 @@ class Stagewise(Distiller):
         return run.fit("head", student, teacher=teacher, objective=self.objective, part=head).network
 
 
-class Mimic(Distiller):
+@dataclass(frozen=True)
+class Mimic(Objective):
     """Match the teacher's maps: the sum over the taps of mean((f - g)^2)."""
 
     logits: ClassVar[bool] = False
     validates: ClassVar[str] = "loss"
 
-    taps: tuple[str, ...] | None = option(None, help="layers to compare")
+    taps: tuple[str, ...]
+    """The layers to compare, STUDENT=TEACHER or one name for both."""
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the named layers."""
-        from kdtool import pairs_of
+        from kdtool.features import pairs_of
 
         return pairs_of(student, teacher, self.taps)
 
@@ -83,16 +87,10 @@ class Mimic(Distiller):
 
 def paired(student: Network, teacher: Network, taps: Sequence[str] | None) -> Sequence[Pair]:
     """Return the pairs that are named, else the ends of all stages at which the student can be cut."""
-    from kdtool import cuttable, pairs_of
+    from kdtool.features import cuttable, pairs_of
 
     pairs = pairs_of(student, teacher, taps)
     if taps is not None:
         return pairs
     left = cuttable(student, [pair.student for pair in pairs])
     return [pair for pair in pairs if pair.student in left]
-
-
-@hookimpl
-def distillers() -> list[type[Distiller]]:
-    """Bring the method."""
-    return [Stagewise]

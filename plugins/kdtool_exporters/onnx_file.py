@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Error, Exporter, gzip_bytes, hookimpl, option
+from kdtool import Error, Exporter, option
+from kdtool.utils import gzip_bytes
 from kdtool_exporters.onnx_model import frozen, write
 from kdtool_exporters.onnx_parity import check_parity, run
 
@@ -27,7 +28,6 @@ class Onnx(Exporter):
     classes are the same; where the network's own float32 is farther than that from its float64, as near as that.
     """
 
-    name: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"
 
     opset: int = option(18, minimum=18, help="version of the ONNX operators")
@@ -73,7 +73,7 @@ class Onnx(Exporter):
 
     def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
         """Return the latency of the file beside that of the teacher, exported in the same way."""
-        from kdtool import measure_latency
+        from kdtool.exporting import measure_latency
 
         with tempfile.TemporaryDirectory() as scratch:
             against = None
@@ -150,9 +150,3 @@ def _move(folder: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@hookimpl
-def exporters() -> list[type[Exporter]]:
-    """Bring the method."""
-    return [Onnx]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from kdtool import ChannelPruner, Error, Pruner, hookimpl, option
+from kdtool import ChannelPruner, Error, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import Network, Run, Scores
+    from kdtool import Network, Run
+    from kdtool.surgery import Scores
 
 
 class BnScale(ChannelPruner):
@@ -19,8 +20,6 @@ class BnScale(ChannelPruner):
     Channels that go through none stay. The paper trains the network with lambda * sum |gamma| added to its loss
     before, so that the scales of what is not needed become small: ``--sparse-epochs`` says for how long.
     """
-
-    name: ClassVar[str] = "bn-scale"
 
     sparse_epochs: int = option(0, minimum=0, help="train so many epochs with the penalty on the scales, before")
     penalty: float = option(1e-4, above=0, help="weight lambda of that penalty")
@@ -56,15 +55,9 @@ def scales_of(group: Any) -> Tensor | None:
     """Return |gamma| of each channel, averaged over the batch-norms that it goes through; None where it is in none."""
     import torch
 
-    from kdtool import over_norms
+    from kdtool.surgery import over_norms
 
     def score(path: str, layer: Any) -> Tensor:
         return layer.weight.detach().abs() if layer.affine else torch.ones(layer.num_features)
 
     return over_norms(group, score)
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [BnScale]

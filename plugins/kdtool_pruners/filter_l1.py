@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import ChannelPruner, Pruner, hookimpl
+from kdtool import ChannelPruner
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool import Network, Run, Scores
+    from kdtool import Network, Run
+    from kdtool.surgery import Scores
 
 
 class FilterL1(ChannelPruner):
@@ -20,7 +21,6 @@ class FilterL1(ChannelPruner):
     their layer's mean, are compared over the whole network, or every layer loses the same part (``scope="layer"``).
     """
 
-    name: ClassVar[str] = "filter-l1"
     relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:
@@ -30,12 +30,6 @@ class FilterL1(ChannelPruner):
 
 def filter_norms(group: Any) -> Tensor:
     """Return the L1 norm of each filter relative to its layer's mean, averaged over layers whose outputs are added."""
-    from kdtool import filters, over_filters, relative
+    from kdtool.surgery import filters, over_filters, relative
 
     return over_filters(group, lambda path, layer: relative(filters(layer).abs().sum(1)))
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [FilterL1]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import ChannelPruner, Pruner, hookimpl
+from kdtool import ChannelPruner
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool import Network, Run, Scores
+    from kdtool import Network, Run
+    from kdtool.surgery import Scores
 
 
 class GeometricMedian(ChannelPruner):
@@ -19,7 +20,6 @@ class GeometricMedian(ChannelPruner):
     filter-l1, it is divided by its layer's mean, and averaged over layers whose outputs are added.
     """
 
-    name: ClassVar[str] = "geometric-median"
     relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:
@@ -31,12 +31,6 @@ def distances(group: Any) -> Tensor:
     """Return the sum of each filter's distances to all filters of its layer, relative to the layer's mean."""
     import torch
 
-    from kdtool import filters, over_filters, relative
+    from kdtool.surgery import filters, over_filters, relative
 
     return over_filters(group, lambda path, layer: relative(torch.cdist(filters(layer), filters(layer)).sum(1)))
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [GeometricMedian]

@@ -7,9 +7,9 @@ and the Lottery Ticket Hypothesis, 2020, arXiv:1912.05671.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from kdtool import Error, MaskPruner, Pruner, UsageError, hookimpl, option
+from kdtool import Error, MaskPruner, UsageError, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +25,12 @@ class Lottery(MaskPruner):
     checkpoint keeps (``kdtool teacher --keep-init``, or ``--keep-epoch``), and are trained for ``--epochs``.
     """
 
-    name: ClassVar[str] = "lottery"
-
     steps: int = option(3, minimum=1, help="how many rounds, each of which trains from the early weights")
     teacher: bool = option(False, help="train with the unpruned model as teacher, or with the labels alone")
 
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
         """Return |w|."""
-        from kdtool import prunable
+        from kdtool.training import prunable
 
         return {name: weight.abs() for name, weight in prunable(network.module).items()}
 
@@ -44,7 +42,8 @@ class Lottery(MaskPruner):
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return the ticket, trained."""
-        from kdtool import numbered, sparsity
+        from kdtool.pruning import numbered
+        from kdtool.training import sparsity
 
         first = self._early(run, network)
         trained = network
@@ -70,9 +69,3 @@ class Lottery(MaskPruner):
         module = copy.deepcopy(network.module)
         module.load_state_dict(early.weights)
         return Network(network.architecture, module)
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [Lottery]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from kdtool import MaskPruner, Pruner, hookimpl
+from kdtool import MaskPruner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,16 +20,8 @@ class Magnitude(MaskPruner):
     least |w| become zero, and stay zero in retraining. Where the network already has zeros they count as removed.
     """
 
-    name: ClassVar[str] = "magnitude"
-
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
         """Return |w|."""
-        from kdtool import prunable
+        from kdtool.training import prunable
 
         return {name: weight.abs() for name, weight in prunable(network.module).items()}
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [Magnitude]

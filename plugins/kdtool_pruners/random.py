@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from kdtool import MaskPruner, Pruner, hookimpl
+from kdtool import MaskPruner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,19 +19,11 @@ class Random(MaskPruner):
     Every weight has the score u ~ U(0, 1), drawn with the training's seed.
     """
 
-    name: ClassVar[str] = "random"
-
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
         """Return random numbers."""
         import torch
 
-        from kdtool import prunable
+        from kdtool.training import prunable
 
         chance = torch.Generator().manual_seed(run.training.seed)
         return {name: torch.rand(weight.shape, generator=chance) for name, weight in prunable(network.module).items()}
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [Random]

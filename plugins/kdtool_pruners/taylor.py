@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from kdtool import ChannelPruner, Pruner, hookimpl, option
+from kdtool import ChannelPruner, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from kdtool import Network, Run, Scores
+    from kdtool import Network, Run
+    from kdtool.surgery import Scores
 
 
 class Taylor(ChannelPruner):
@@ -22,8 +23,6 @@ class Taylor(ChannelPruner):
     cross-entropy of one batch of the train split: what the loss would change by if the filter were zero, squared.
     Filters whose outputs are added go together, by the sum of theirs inside of the square.
     """
-
-    name: ClassVar[str] = "taylor"
 
     batches: int = option(10, minimum=1, help="batches of the train split that the loss is taken of")
 
@@ -49,7 +48,7 @@ def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     from torch import nn
     from torch.nn import functional as F
 
-    from kdtool import filters
+    from kdtool.surgery import filters
 
     module = copy.deepcopy(module).eval().requires_grad_(True)
     mixing = (nn.modules.conv._ConvNd, nn.Linear)
@@ -69,12 +68,6 @@ def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
 
 def squared(group: Any, changes: dict[str, Tensor]) -> Tensor:
     """Return the mean over batches of the squared change that a group's filters make together."""
-    from kdtool import sum_over_filters
+    from kdtool.surgery import sum_over_filters
 
     return sum_over_filters(group, lambda path, layer: changes[path]).square().mean(0)
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [Taylor]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from kdtool import Error, Pruner, hookimpl
+from kdtool import Error, Pruner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,11 +19,10 @@ class TwoFour(Pruner):
     the least |w| go. Layers whose number of inputs is no multiple of four stay as they are.
     """
 
-    name: ClassVar[str] = "2:4"
-
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""
-        from kdtool import prunable, without
+        from kdtool.pruning import apply_masks
+        from kdtool.training import prunable
 
         weights = prunable(network.module)
         masks = {name: two_of_four(weight) for name, weight in weights.items() if weight.shape[1] % 4 == 0}
@@ -37,7 +36,7 @@ class TwoFour(Pruner):
             reason = f"{', '.join(left[:3])}{', ...' if left[3:] else ''} have no multiple of four inputs"
             run.entry["reached"]["capped"] = reason
         run.keep_zeros()
-        return self.retrain(run, without(network, masks), teacher)
+        return self.retrain(run, apply_masks(network, masks), teacher)
 
 
 def two_of_four(weight: Tensor) -> Tensor:
@@ -48,9 +47,3 @@ def two_of_four(weight: Tensor) -> Tensor:
     kept = torch.zeros_like(fours, dtype=torch.bool)
     kept.scatter_(-1, fours.argsort(dim=-1, stable=True, descending=True)[..., :2], True)
     return kept.flatten(-2).movedim(-1, 1)
-
-
-@hookimpl
-def pruners() -> list[type[Pruner]]:
-    """Bring the method."""
-    return [TwoFour]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdtool import Refiner, hookimpl, option
+from kdtool import Refiner, option
 
 if TYPE_CHECKING:
     from kdtool import Network
@@ -19,12 +19,6 @@ class Depth(Refiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network with fewer blocks in its stages."""
-        from kdtool import drop_blocks
+        from kdtool.surgery import drop_blocks
 
         return drop_blocks(network, keep=self.keep, blocks=self.blocks, times=self.times, init=self.init)
-
-
-@hookimpl
-def refiners() -> list[type[Refiner]]:
-    """Bring the method."""
-    return [Depth]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdtool import Refiner, hookimpl, option
+from kdtool import Refiner, option
 
 if TYPE_CHECKING:
     from kdtool import Network
@@ -21,7 +21,7 @@ class Halve(Refiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network with ``ratio`` of every width, ``times`` times over."""
-        from kdtool import halve_widths
+        from kdtool.surgery import halve_widths
 
         return halve_widths(
             network,
@@ -31,9 +31,3 @@ class Halve(Refiner):
             init=self.init,
             scope=self.scope,
         )
-
-
-@hookimpl
-def refiners() -> list[type[Refiner]]:
-    """Bring the method."""
-    return [Halve]

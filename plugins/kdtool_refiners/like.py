@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Refiner, UsageError, hookimpl, option
+from kdtool import Refiner, UsageError, option
 
 if TYPE_CHECKING:
     from kdtool import Network
@@ -20,7 +20,7 @@ class Like(Refiner):
 
     def __post_init__(self) -> None:
         """Check that there is such an architecture."""
-        from kdtool import check_name
+        from kdtool.models import check_name
 
         super().__post_init__()
         if self.init == "inherit":
@@ -32,12 +32,6 @@ class Like(Refiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network of that architecture for the images and classes of this one."""
-        from kdtool import create_like
+        from kdtool.models import create_like
 
         return create_like(self.arch, network)
-
-
-@hookimpl
-def refiners() -> list[type[Refiner]]:
-    """Bring the method."""
-    return [Like]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdtool import Budget, Refiner, UsageError, hookimpl, option
+from kdtool import Budget, Refiner, UsageError, option
 
 if TYPE_CHECKING:
     from kdtool import Network
@@ -34,16 +34,10 @@ class WidthDepth(Refiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network within the budget, as near to it as whole blocks and channels can be."""
-        from kdtool import reach_budget
+        from kdtool.surgery import reach_budget
 
         budget, count = (self.target_macs, "macs") if self.target_macs else (self.target_params, "parameters")
         assert budget is not None
         return reach_budget(
             network, budget, count=count, depth_share=self.depth_share, round_to=self.round_to, init=self.init
         )
-
-
-@hookimpl
-def refiners() -> list[type[Refiner]]:
-    """Bring the method."""
-    return [WidthDepth]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kdtool import UsageError, nearest
+from kdtool import UsageError
+from kdtool.errors import nearest
 
 
 def unknown(source: str, network: str, known: Iterable[str]) -> UsageError:

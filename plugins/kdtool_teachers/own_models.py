@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from kdtool import Source, UsageError, hookimpl, option
+from kdtool import Source, UsageError, option
 from kdtool_teachers.catalogue import NETWORKS, Known
 from kdtool_teachers.names import unknown
 
@@ -17,8 +17,6 @@ MOST_PARAMETERS = 2**28
 
 class OwnModels(Source):
     """Build the networks of the papers that kdtool repeats."""
-
-    name: ClassVar[str] = "kdtool"
 
     width: int | None = option(
         None,
@@ -83,9 +81,3 @@ def _check_size(
             f"kdtool:{network}: would have {parameters:,} parameters for {in_channels}x{image_size}x{image_size} "
             f"pixels; give a smaller {smaller}"
         )
-
-
-@hookimpl
-def teachers() -> list[type[Source]]:
-    """Bring the source."""
-    return [OwnModels]

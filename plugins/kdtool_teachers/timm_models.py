@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from kdtool import Error, Source, hookimpl, nearest
+from kdtool import Error, Source
+from kdtool.errors import nearest
 from kdtool_teachers.names import unknown
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 class Timm(Source):
     """Build a classification network of timm, such as timm:resnet18."""
-
-    name: ClassVar[str] = "timm"
 
     def networks(self) -> list[str]:
         """Return the names of timm's networks, without the tags of their pretrained weights."""
@@ -102,9 +101,3 @@ def _classifies(network: str) -> bool:
 
     built = inspect.signature(timm.models.model_entrypoint(network.partition(".")[0])).return_annotation
     return not isinstance(built, type) or built is inspect.Signature.empty or hasattr(built, "reset_classifier")
-
-
-@hookimpl
-def teachers() -> list[type[Source]]:
-    """Bring the source."""
-    return [Timm]

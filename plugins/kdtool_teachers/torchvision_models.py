@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdtool import Error, Source, hookimpl
+from kdtool import Error, Source
 from kdtool_teachers.names import unknown
 
 if TYPE_CHECKING:
@@ -84,9 +84,3 @@ def _options(network: str, image_size: int) -> dict[str, Any]:
     if network.startswith("maxvit_"):
         return {"input_size": (image_size, image_size)}
     return {}
-
-
-@hookimpl
-def teachers() -> list[type[Source]]:
-    """Bring the source."""
-    return [Torchvision]

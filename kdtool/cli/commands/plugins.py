@@ -1,0 +1,40 @@
+"""``kdtool plugins``: what is installed, and what of it is broken."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.common import json_option
+from kdtool.cli.output import as_json, table
+from kdtool.cli.plugin_check import check
+
+COLUMNS = {"kind": "kind", "name": "name", "distribution": "distribution", "version": "version", "status": "status"}
+
+
+def plan(given: Given) -> ChainStep:
+    """Plan the step."""
+
+    def run(work: Work) -> str | None:
+        from kdtool.plugins.entry_points import installed
+
+        rows = [
+            {**asdict(plugin), "status": "broken" if reason else "ok", "reason": reason}
+            for plugin, reason in check(installed()).items()
+        ]
+        if given.params["as_json"]:
+            return as_json(rows)
+        reasons = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
+        return "\n\n".join([table(COLUMNS, rows), *(["broken:\n" + "\n".join(reasons)] if reasons else [])])
+
+    return ChainStep("plugins", run, least=0, most=0)
+
+
+command = StepCommand(
+    "plugins",
+    plan,
+    alone=True,
+    params=[json_option()],
+    help="List the installed methods: kind, name, distribution, version, and the reason where one is broken.",
+)

@@ -1,0 +1,44 @@
+"""What `kdtool prune` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdtool.commands.inputs import data_for, load
+from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.data.options import DataOptions
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.options import split
+from kdtool.plugins.registry import method_class
+from kdtool.training.options import Training
+from kdtool.training.run import timed
+
+
+def prune(
+    checkpoint: str | Path | Checkpoint,
+    method: str = "magnitude",
+    *,
+    output: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> Checkpoint:
+    """Remove what is left over in a network and retrain the rest, with the unpruned network as teacher.
+
+    Raises:
+        Error: the network cannot be pruned so, or the retraining fails.
+    """
+    parent = load(checkpoint)
+    cls = method_class("pruners", method)
+    own, about, told = split(options, cls, DataOptions, Training)
+    pruner, training = cls(**own), Training(**told)
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
+    data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
+    entry = entry_of("prune", method, parent, options, target, pruner, training, data)
+    with running(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
+        if isinstance(run, Checkpoint):
+            return run
+        with timed(entry):
+            network = pruner.prune(run, parent.network, parent.network)
+        return finish(run, network, target)

@@ -1,0 +1,81 @@
+"""What `kdtool teacher` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdtool.commands import history
+from kdtool.commands.inputs import as_pretrained
+from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.errors import UsageError
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create, parse
+from kdtool.plugins.options import split
+from kdtool.training.options import EarlyOptions, Training
+from kdtool.training.run import timed
+from kdtool.utils.files import slug
+
+
+def teacher(
+    name: str,
+    *,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> Checkpoint:
+    """Build ``SOURCE:NAME`` and, where data is given, train it on the labels.
+
+    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions` and of the source itself.
+
+    Raises:
+        Error: the network cannot be had, the weights do not fit, or the training fails.
+    """
+    source, network_name = parse(name)
+    groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions)
+    shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
+    if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
+        raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
+    target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
+    data = None
+    if groups[1].get("unlabelled") is not None:
+        raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
+    if groups[1].get("data") is not None:
+        told = DataOptions(**groups[1])
+        data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
+    elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
+        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
+        raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
+    weights_file = Path(weights) if weights is not None else None
+    network = create(
+        name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
+    )
+    if data and (pretrained or weights) and groups[1].get("mean") is None:
+        data = as_pretrained(data, name, groups[3])
+    given = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
+    entry = history.entry(
+        "teacher", [name], given, method=network.architecture.source,
+        settings={
+            "options": network.architecture.options,
+            "training": training.as_data() if data else {},
+            "data": data.spec.as_data() if data else {},
+        },
+        inputs={}, output=target,
+    )  # fmt: skip
+    entry["architecture"] = network.architecture.as_data()
+    entry["keep"] = keep.as_data()
+    entry["trained_elsewhere"] = pretrained or weights is not None
+    if data is None:
+        return finish_untrained(Checkpoint(network), target, entry)
+    with running(target, entry, data, training, None, force=force, resume=resume) as run:
+        if isinstance(run, Checkpoint):
+            return run
+        with timed(entry):
+            fit = run.fit("teacher", network, keep_epoch=keep.keep_epoch)
+        return finish(run, fit.network, target, early_weights(keep, network, fit))

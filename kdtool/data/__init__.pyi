@@ -1,0 +1,6 @@
+from .raw import (
+    RawData as RawData,
+)
+from .raw import (
+    RawSplit as RawSplit,
+)

@@ -1,0 +1,166 @@
+"""Images read from their files, by worker processes where there are many."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kdtool.data.augmentation import Crop, crop_of, crops
+from kdtool.errors import Error, UsageError
+
+# Larger images lose their border (the usual 224 of 256 pixels); of a small one every pixel is needed.
+SMALL = 64
+
+CENTRE = 0.875
+
+# Below this many images, starting workers takes longer than reading.
+FEW = 256
+
+
+def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -> Tensor:
+    """Return one image file as uint8 [channels, size, size]: the crop, or the centre square.
+
+    Raises:
+        Error: the file is damaged or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            # A JPEG decodes straight to a half, a quarter or an eighth where that is still large enough.
+            left, upper, right, lower = _box(image, size, crop)
+            image.draft(
+                None,
+                (
+                    math.ceil(image.width * size / (right - left)),
+                    math.ceil(image.height * size / (lower - upper)),
+                ),
+            )
+            converted = _converted(image, "L" if channels == 1 else "RGB")
+            pixels = np.asarray(
+                converted.resize((size, size), Image.Resampling.BILINEAR, box=_box(converted, size, crop))
+            )
+    except Image.DecompressionBombError as error:
+        raise Error(f"{path}: the image is too large to be read safely; make it smaller") from error
+    # Pillow's decoders of damaged files raise whatever their parsing ran into.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Error(f"{path}: cannot be read as an image ({reason}); remove or replace it") from error
+    if crop is not None and crop.mirrored:
+        pixels = pixels[:, ::-1]
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _box(image: Image.Image, size: int, crop: Crop | None) -> tuple[float, float, float, float]:
+    width, height = image.size
+    if crop is not None:
+        return crop.box(width, height)
+    side = min(width, height) * (1.0 if size <= SMALL else CENTRE)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
+    if image.mode.startswith("I"):
+        # 16 bits: Pillow's own conversion would cut off everything above 255.
+        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+    return image.convert(mode)
+
+
+class FileImages:
+    """The images of a split, read anew for every batch."""
+
+    def __init__(
+        self,
+        paths: tuple[Path, ...],
+        *,
+        size: int,
+        channels: int,
+        seed: int = 0,
+        flip: bool = False,
+        augment: bool = False,
+    ) -> None:
+        """Read nothing yet; without ``augment`` every view is plain.
+
+        Raises:
+            UsageError: image files have one channel or three.
+        """
+        if channels not in (1, 3):
+            raise UsageError(f"--in-channels {channels}: image files are read with 1 channel or 3")
+        self.paths, self.size, self.channels = paths, size, channels
+        self.seed, self.flip, self.augment = seed, flip, augment
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for every tensor of indices, in their order.
+
+        Raises:
+            Error: a file is damaged.
+        """
+        drawn = None
+        if view is not None and self.augment:
+            drawn = crops(len(self), self.seed, view, flip=self.flip)
+        count = sum(len(chunk) for chunk in chunks)
+        loader = DataLoader(
+            _Batches(self, drawn),
+            sampler=[chunk.tolist() for chunk in chunks],
+            batch_size=None,
+            num_workers=0 if count < FEW or len(chunks) < 2 else _workers(),
+            # The loader draws a seed for its workers, which must not move the global random numbers.
+            generator=torch.Generator(),
+        )
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise Error(f"reading images: {reason}; is there enough memory, and shared memory?") from error
+            if batch is None:
+                return
+            if isinstance(batch, str):
+                raise Error(batch)
+            yield batch
+
+
+class _Batches(Dataset[Tensor | str]):
+    """Whole batches, as a worker makes them; an error travels as its message, or the worker would add a traceback."""
+
+    def __init__(self, images: FileImages, drawn: Tensor | None) -> None:
+        self.images, self.drawn = images, drawn
+
+    def __getitem__(self, indices: list[int]) -> Tensor | str:  # type: ignore[override]
+        images = self.images
+        try:
+            return torch.stack(
+                [
+                    read_image(
+                        images.paths[index],
+                        images.size,
+                        images.channels,
+                        None if self.drawn is None else crop_of(self.drawn[index]),
+                    )
+                    for index in indices
+                ]
+            )
+        except Error as error:
+            return str(error)
+
+
+def _workers() -> int:
+    """As many processes as this one may use, but no more than four."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, usable)

@@ -1,0 +1,153 @@
+"""The images of a split, before normalisation: where they are kept, and what a view does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdtool.data.augmentation import shifted, shifts
+from kdtool.data.image_files import SMALL, FileImages
+from kdtool.data.pixels import resized, with_channels
+from kdtool.data.raw import RawData, RawSplit
+from kdtool.utils.progress import progress
+
+# A data set lives in memory when all of its resized images take no more than this.
+IN_MEMORY_BYTES = 2**30
+
+# So many files are read at once where all of them are.
+READ_AT_ONCE = 256
+
+
+class Images(Protocol):
+    """Images that come in batches; view None leaves them plain, view k is their k-th augmentation."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+
+
+class MemoryImages:
+    """Plain images in one uint8 tensor, which is made when it is first used."""
+
+    def __init__(self, source: Tensor | FileImages, *, size: int, channels: int) -> None:
+        """Keep ``source``, uint8 images [n, c, h, w] or files to be read, for later."""
+        self.source, self.size, self.channels = source, size, channels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """All images, uint8 [n, channels, size, size]."""
+        if isinstance(self.source, Tensor):
+            return resized(with_channels(self.source, self.channels), self.size)
+        chunks = torch.arange(len(self)).split(READ_AT_ONCE)
+        pixels = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
+        with progress("reading images", len(chunks)) as advance:
+            for chunk, images in zip(chunks, self.source.batches(chunks, None), strict=True):
+                pixels[chunk] = images
+                advance()
+        return pixels
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        for chunk in chunks:
+            yield self.pixels.index_select(0, chunk)
+
+
+class ShiftedImages:
+    """Images that a view crops out of their padded selves and mirrors."""
+
+    def __init__(self, plain: Images, *, seed: int, padding: int, flip: bool) -> None:
+        """Augment ``plain``; ``padding`` is in pixels."""
+        self.plain, self.seed, self.padding, self.flip = plain, seed, padding, flip
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        plain = self.plain.batches(chunks, None)
+        if view is None:
+            yield from plain
+            return
+        drawn = shifts(len(self), self.seed, view, padding=self.padding, flip=self.flip)
+        for chunk, images in zip(chunks, plain, strict=True):
+            yield shifted(images, chunk, drawn, self.padding)
+
+
+class GrownImages:
+    """Small images resized batch by batch, because all of them at that size would fill the memory."""
+
+    def __init__(self, small: Images, size: int) -> None:
+        """Resize the images of ``small``, augmented at their own size, to ``size`` pixels."""
+        self.small, self.size = small, size
+
+    def __len__(self) -> int:
+        return len(self.small)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        for images in self.small.batches(chunks, view):
+            yield resized(images, self.size)
+
+
+class JoinedImages:
+    """The images of one source, and behind them those of another."""
+
+    def __init__(self, first: Images, second: Images) -> None:
+        """Join them."""
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        border = len(self.first)
+        ours = [chunk[chunk < border] for chunk in chunks]
+        theirs = [chunk[chunk >= border] - border for chunk in chunks]
+        first = self.first.batches([one for one in ours if len(one)], view)
+        second = self.second.batches([one for one in theirs if len(one)], view)
+        for chunk, here, there in zip(chunks, ours, theirs, strict=True):
+            found = [next(images) for images, some in ((first, here), (second, there)) if len(some)]
+            pixels = found[0].new_empty(len(chunk), *found[0].shape[1:])
+            of_first = chunk < border
+            for images, mask in zip(found, [one for one in (of_first, ~of_first) if one.any()], strict=True):
+                pixels[mask] = images
+            yield pixels
+
+
+def fits_in_memory(images: int, channels: int, size: int) -> bool:
+    """Whether so many images of ``size`` pixels live in memory."""
+    return images * channels * size**2 <= IN_MEMORY_BYTES
+
+
+def images_of(
+    split: RawSplit, raw: RawData, *, size: int, channels: int, in_memory: bool, augment: bool, seed: int
+) -> Images:
+    """Return the images of a split at ``size`` pixels; without ``augment`` every view is plain."""
+    if isinstance(split.images, Tensor):
+        kept = size if in_memory else min(split.images.shape[2:])
+        small: Images = MemoryImages(split.images, size=kept, channels=channels)
+        small = _shifted(small, raw, kept, seed) if augment else small
+        return small if kept == size else GrownImages(small, size)
+    if size > SMALL:
+        return FileImages(split.images, size=size, channels=channels, seed=seed, flip=raw.flip, augment=augment)
+    files = FileImages(split.images, size=size, channels=channels)
+    plain: Images = MemoryImages(files, size=size, channels=channels) if in_memory else files
+    return _shifted(plain, raw, size, seed) if augment else plain
+
+
+def _shifted(plain: Images, raw: RawData, size: int, seed: int) -> Images:
+    # An image that is shown larger is moved farther.
+    padding = round(raw.padding * size / raw.image_size)
+    if not padding and not raw.flip:
+        return plain
+    return ShiftedImages(plain, seed=seed, padding=padding, flip=raw.flip)

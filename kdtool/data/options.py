@@ -1,0 +1,28 @@
+"""The options that say which data set is used, and how much of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdtool.plugins.options import Options, option
+
+
+class DataOptions(Options):
+    """Say which data set, and how much of it."""
+
+    data: str | None = option(None, help="data set: digits, mnist, cifar10, folder:PATH, ...")
+    data_dir: Path | None = option(None, help="where data sets live (or set KDTOOL_DATA)")
+    subset: float = option(1.0, above=0, maximum=1, help="fraction of the train split to use, per class, seeded")
+    validation: float = option(
+        0.1, above=0, below=1, help="fraction of train kept for validation, where there is no such split"
+    )
+    split_seed: int = option(0, minimum=0, help="seed of the splits, the subset and the augmentation")
+    augment: str = option("standard", choices=("none", "standard"), help="augmentation of the training images")
+    mean: tuple[float, ...] | None = option(
+        None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
+    )
+    std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
+    unlabelled: str | None = option(
+        None, help="more images to be taught on, without labels: folder:PATH, or another data set"
+    )
+    download: bool = option(False, help="download the data set where it is missing")

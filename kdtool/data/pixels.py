@@ -1,0 +1,99 @@
+"""Images in memory: channels, size, statistics, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdtool.errors import UsageError
+
+# What Pillow's conversion to grayscale uses (ITU-R 601-2), in 16-bit fixed point.
+LUMA = (19595, 38470, 7471)
+
+# No image is resized in pieces larger than this, to bound the memory on the way.
+CHUNK = 4096
+
+
+def check_channels(has: int, wanted: int) -> None:
+    """Raise `UsageError` where images cannot be turned into so many channels."""
+    if has not in (1, wanted) and (has, wanted) != (3, 1):
+        raise UsageError(f"--in-channels {wanted}: the images have {has} channels and cannot be turned into that")
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Return uint8 images [n, channels, h, w]: gray repeated, colour as its luma.
+
+    Raises:
+        UsageError: it is neither of these conversions.
+    """
+    check_channels(images.shape[1], channels)
+    has = images.shape[1]
+    if has == channels:
+        return images
+    if has == 1:
+        return images.expand(-1, channels, -1, -1).contiguous()
+    weights = torch.tensor(LUMA, dtype=torch.int32).view(1, 3, 1, 1)
+    sums = ((chunk.int() * weights).sum(1, keepdim=True) for chunk in images.split(CHUNK))
+    return torch.cat([(chunk + 2**15 >> 16).to(torch.uint8) for chunk in sums])
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Return the centre squares of uint8 images [n, c, h, w] as [n, c, size, size], by antialiased filtering."""
+    height, width = images.shape[2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[:, :, top : top + side, left : left + side]
+    if side == size:
+        return images.contiguous()
+    chunks = [F.interpolate(chunk, size=(size, size), mode="bilinear", antialias=True) for chunk in images.split(CHUNK)]
+    return torch.cat(chunks)
+
+
+def statistics(batches: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel of uint8 batches [batch, c, h, w], as of images in 0..1.
+
+    A channel of one value has a deviation of one gray level, so that it can be divided by.
+    """
+    # How often each channel has each value: exact, whatever the number of pixels.
+    counts = sum(
+        torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in batch.unbind(1)])
+        for batch in batches
+    )
+    values = torch.arange(256, dtype=torch.float64) / 255
+    share = torch.as_tensor(counts, dtype=torch.float64)
+    share = share / share.sum(1, keepdim=True)
+    mean = (share * values).sum(1, keepdim=True)
+    std = (share * (values - mean) ** 2).sum(1).sqrt().clamp_min(1 / 255)
+    return _rounded(mean.flatten()), _rounded(std)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.tolist())
+
+
+def statistics_for(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return published statistics for another number of channels, converted as the images are.
+
+    The deviation of a luma is taken as if the colours rose and fell together, which is nearly so.
+    """
+    if len(mean) == channels:
+        return mean, std
+    if len(mean) == 1:
+        return mean * channels, std * channels
+    weights = [weight / 2**16 for weight in LUMA]
+    return (
+        (round(sum(w * m for w, m in zip(weights, mean, strict=True)), 6),),
+        (round(sum(w * s for w, s in zip(weights, std, strict=True)), 6),),
+    )
+
+
+def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return (image / 255 - mean) / std in float32 for uint8 images [n, c, h, w]."""
+    centre = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
+    spread = torch.tensor(std, device=images.device).view(1, -1, 1, 1)
+    return images.float().mul_(1 / (255 * spread)).sub_(centre / spread)

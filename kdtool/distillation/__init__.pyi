@@ -1,0 +1,3 @@
+from .classifier_reuse import (
+    reuse_classifier as reuse_classifier,
+)

@@ -1,0 +1,3 @@
+from .latency import (
+    measure_latency as measure_latency,
+)

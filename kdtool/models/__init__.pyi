@@ -1,0 +1,6 @@
+from .sources import (
+    check_name as check_name,
+)
+from .sources import (
+    create_like as create_like,
+)

@@ -1,0 +1,203 @@
+"""The file that every command reads and writes: plain data, never code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.data.spec import DataSpec
+from kdtool.errors import Error
+from kdtool.models.architecture import Architecture, Network, build
+from kdtool.utils.tensor_files import safe_load, write_tensors
+
+FORMAT = "kdtool"
+
+VERSION = 1
+
+KEYS = {"format", "version", "architecture", "weights", "data", "metrics", "history"}
+
+OPTIONAL = {"early"}
+
+
+@dataclass
+class Early:
+    """The weights that a network had after so many epochs of its training; 0 are those it began with."""
+
+    epoch: int
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """A network with what it was trained on, how well it does, and how it was made.
+
+    ``metrics`` is a list of ``{split, accuracy, error, loss, images}``, ``history`` one entry for each command
+    since the teacher was built (see `kdtool.commands.history`), ``early`` earlier weights, where they were to be kept.
+    """
+
+    network: Network
+    data: DataSpec | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    path: Path | None = None
+    early: Early | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether it was pruned by masks, so that its zeros stay zero (see `Run.keep_zeros`)."""
+        return any(entry.get("masked") for entry in self.history)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself, in eval mode; maps [batch, channels, height, width] to logits."""
+        return self.network.module
+
+    @property
+    def architecture(self) -> Architecture:
+        """The plain data from which the network is rebuilt."""
+        return self.network.architecture
+
+    def metric(self, split: str, name: str) -> float | None:
+        """Return one number, such as ``metric("test", "error")``, or None where it was not taken."""
+        for entry in reversed(self.metrics):
+            if entry["split"] == split:
+                return float(entry[name])
+        return None
+
+    def compression(self, parameters: int) -> float:
+        """Return the parameters of its first teacher over ``parameters``, zeros counted."""
+        return self.history[0]["size"]["parameters"] / parameters if self.history else 1.0
+
+    def save(self, path: str | Path) -> Checkpoint:
+        """Write the checkpoint to ``path`` and return it."""
+        write(Path(path), self)
+        return self
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict on the CPU, contiguous, each tensor a storage of its own."""
+    return copied(module.state_dict())
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights on the CPU, contiguous, each tensor a storage of its own."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        plain = tensor.detach().cpu().contiguous()
+        # numpy knows no bfloat16: hash the bytes.
+        digest.update(plain.view(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        Error: the file cannot be written; what stood there before is untouched.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": checkpoint.architecture.as_data(),
+        "weights": weights_of(checkpoint.module),
+        "data": None if checkpoint.data is None else checkpoint.data.as_data(),
+        "metrics": checkpoint.metrics,
+        "history": checkpoint.history,
+    }
+    if checkpoint.early is not None:
+        content["early"] = {"epoch": checkpoint.early.epoch, "weights": copied(checkpoint.early.weights)}
+    write_tensors(path, content)
+    checkpoint.path = path
+    from kdtool.plugins.entry_points import manager
+
+    manager().hook.checkpoint_saved(path=str(path))
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is ever executed.
+
+    Raises:
+        Error: it is no checkpoint of this version, or damaged; the message says what it is and what to do.
+    """
+    path = Path(path)
+    content = safe_load(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_WAY_OUT.format(path)}")
+    version = content.get("version")
+    if version != VERSION:
+        raise Error(f"{path}: checkpoint of version {version}, this kdtool reads {VERSION}; update kdtool")
+    if set(content) - OPTIONAL != KEYS:
+        odd = sorted(str(key) for key in (set(content) - OPTIONAL) ^ KEYS)
+        raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
+    try:
+        architecture = Architecture.from_data(content["architecture"])
+        weights = _checked_weights(content["weights"])
+        data = None if content["data"] is None else DataSpec.from_data(content["data"])
+        metrics = _checked_entries(content["metrics"], "metrics", {"split"})
+        history = _checked_entries(content["history"], "history", {"command"})
+        _check_pair(architecture, data)
+        module = build(architecture, weights)
+        early = _checked_early(content["early"], weights) if "early" in content else None
+    except Error as error:
+        raise type(error)(f"{path}: {error}") from error
+    return Checkpoint(Network(architecture, module), data, metrics, history, path, early)
+
+
+_WAY_OUT = "Import it: kdtool teacher timm:NAME --weights {}"
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, dict) and content:
+        values = list(content.values())
+        if all(isinstance(value, Tensor) for value in values):
+            return "a plain state_dict"
+        return "a dict of " + ", ".join(str(key)[:30] for key in list(content)[:4])
+    return f"a {type(content).__name__}"
+
+
+def _check_pair(architecture: Architecture, data: DataSpec | None) -> None:
+    if data is None:
+        return
+    ours = (len(data.classes), data.in_channels, data.image_size)
+    theirs = (architecture.classes, *architecture.input[:2])
+    if ours != theirs:
+        raise Error(f"damaged checkpoint: data of {ours} classes, channels and pixels, a network of {theirs}")
+
+
+def _checked_weights(weights: Any) -> dict[str, Tensor]:
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        raise Error("damaged checkpoint: the weights are no tensors by name")
+    return weights
+
+
+def _checked_early(early: Any, weights: Mapping[str, Tensor]) -> Early:
+    known = isinstance(early, dict) and set(early) == {"epoch", "weights"} and isinstance(early["epoch"], int)
+    if not known or early["epoch"] < 0:
+        raise Error("damaged checkpoint: the early weights are none")
+    found = _checked_weights(early["weights"])
+    if {name: one.shape for name, one in found.items()} != {name: one.shape for name, one in weights.items()}:
+        raise Error("damaged checkpoint: the early weights are those of another network")
+    return Early(early["epoch"], found)
+
+
+def _checked_entries(entries: Any, name: str, needed: set[str]) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and needed <= set(entry) for entry in entries):
+        raise Error(f"damaged checkpoint: {name} is no list of entries")
+    return entries

@@ -1,0 +1,180 @@
+"""Structural edits as plain data: made on a freshly built base, or read from an edited network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.errors import Error
+from kdtool.models.modules import Projected, leave_out
+
+_PLAIN = (bool, int, float)
+
+
+def drop_modules(module: nn.Module, paths: Iterable[str]) -> None:
+    """Leave out modules, in place: see `leave_out`.
+
+    Raises:
+        AttributeError: there is no module of that path.
+    """
+    parents: dict[str, set[str]] = {}
+    for path in paths:
+        module.get_submodule(path)
+        parent, _, name = path.rpartition(".")
+        parents.setdefault(parent, set()).add(name)
+    # All are found before the first is renamed: the paths are those of the network before any deletion.
+    found = [(module.get_submodule(parent), names) for parent, names in parents.items()]
+    for container, names in found:
+        leave_out(container, names)
+
+
+def base_path(module: nn.Module, path: str, dropped: Iterable[str]) -> str:
+    """Return what the base network called the module at ``path`` of a network that lost ``dropped``."""
+    gone = set(dropped)
+    here, base = module, ""
+    for name in path.split(".") if path else []:
+        if isinstance(here, Projected):
+            here = here.get_submodule(name)  # the base has no projector, and its layer in this place
+            continue
+        if isinstance(here, nn.Sequential | nn.ModuleList) and name.isdecimal():
+            left = int(name)
+            number = 0
+            while f"{base}{number}" in gone or left:
+                left -= f"{base}{number}" not in gone
+                number += 1
+            base += f"{number}."
+        else:
+            base += f"{name}."
+        here = here.get_submodule(name)
+    return base.removesuffix(".")
+
+
+def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Give every parameter and buffer the shape of its tensor in ``weights``, in place; return whether any had another.
+
+    Raises:
+        Error: a tensor has another number of dimensions, or is of another kind of number.
+    """
+    renewed: dict[int, nn.Parameter] = {}
+    resized = False
+    for path, tensor in weights.items():
+        owner_path, _, name = path.rpartition(".")
+        try:
+            owner = module.get_submodule(owner_path)
+        except AttributeError:
+            continue  # load_state_dict lists the keys that have no place
+        for held in (owner._parameters, owner._buffers):
+            old = held.get(name)
+            if old is None or old.shape == tensor.shape:
+                continue
+            if old.dim() != tensor.dim() or old.is_floating_point() != tensor.is_floating_point():
+                raise Error(f"{path}: a tensor of {tuple(tensor.shape)} does not fit one of {tuple(old.shape)}")
+            resized = True
+            new = torch.empty(tensor.shape, dtype=old.dtype)
+            if isinstance(old, nn.Parameter):
+                # A parameter that stands in two places stays one parameter. It is set by its name, for recurrent
+                # layers hold their weights in a list as well.
+                setattr(owner, name, renewed.setdefault(id(old), nn.Parameter(new, old.requires_grad)))
+            else:
+                owner._buffers[name] = new
+    return resized
+
+
+def set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set plain attributes, in place.
+
+    Raises:
+        Error: there is no such module or attribute, it is not public, or the value is not of its plain type.
+    """
+    for path, values in attributes.items():
+        owner = _owner(module, path)
+        for name, value in values.items():
+            if name not in plain_attributes(owner):
+                raise Error(f"{path}: has no plain public attribute {name!r}")
+            if not _same_type(getattr(owner, name), value):
+                raise Error(f"{path}.{name}: {value!r} is not of the type of {getattr(owner, name)!r}")
+            setattr(owner, name, value)
+
+
+def set_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Replace non-persistent buffers, in place.
+
+    Raises:
+        Error: there is no such buffer, or the tensor is of another type or number of dimensions.
+    """
+    for path, tensor in buffers.items():
+        owner_path, _, name = path.rpartition(".")
+        owner = _owner(module, owner_path)
+        old = owner._buffers.get(name)
+        if old is None or name not in owner._non_persistent_buffers_set:
+            raise Error(f"{path}: there is no such non-persistent buffer")
+        if old.dtype != tensor.dtype or old.dim() != tensor.dim():
+            raise Error(f"{path}: {tuple(tensor.shape)} {tensor.dtype} does not fit {tuple(old.shape)} {old.dtype}")
+        owner._buffers[name] = tensor.clone()
+
+
+def plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """Return a module's own public attributes that are an int, float, bool or a tuple or list of those."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and _is_plain(value)
+    }
+
+
+def changed_attributes(base: nn.Module, module: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return by path the plain attributes in which ``module`` differs from ``base``."""
+    before = {path: plain_attributes(part) for path, part in base.named_modules()}
+    changed = {}
+    for path, part in module.named_modules():
+        old = before.get(path, {})
+        new = {
+            name: value
+            for name, value in plain_attributes(part).items()
+            if name in old and not (_same_type(old[name], value) and old[name] == value)
+        }
+        if new:
+            changed[path] = new
+    return changed
+
+
+def changed_buffers(base: nn.Module, module: nn.Module) -> dict[str, Tensor]:
+    """Return by path the non-persistent buffers in which ``module`` differs from ``base``."""
+    changed = {}
+    for path, part in module.named_modules():
+        for name in part._non_persistent_buffers_set:
+            new = part._buffers.get(name)
+            full = f"{path}.{name}".removeprefix(".")
+            old = _buffer(base, path, name)
+            if new is not None and old is not None and not torch.equal(old, new):
+                changed[full] = new.detach().cpu().clone()
+    return changed
+
+
+def _buffer(module: nn.Module, path: str, name: str) -> Tensor | None:
+    try:
+        return module.get_submodule(path)._buffers.get(name)
+    except AttributeError:
+        return None
+
+
+def _owner(module: nn.Module, path: str) -> nn.Module:
+    try:
+        return module.get_submodule(path)
+    except AttributeError as error:
+        raise Error(f"there is no module {path!r}") from error
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return type(value) in (tuple, list) and all(type(one) in _PLAIN for one in value)
+    return type(value) in _PLAIN
+
+
+def _same_type(old: Any, new: Any) -> bool:
+    if isinstance(old, tuple | list):
+        return type(old) is type(new) and _is_plain(new)
+    return type(old) is type(new)

@@ -1,0 +1,16 @@
+"""The options that say what a network is built for."""
+
+from __future__ import annotations
+
+from kdtool.plugins.options import Options, option
+
+
+class NetworkOptions(Options):
+    """Say what a network is built for; what is unset comes from the data, else from the network itself."""
+
+    classes: int | None = option(None, minimum=1, help="number of classes")
+    in_channels: int | None = option(None, minimum=1, help="channels of an image")
+    image_size: int | None = option(None, minimum=1, help="height and width of an image, in pixels")
+    stem: str | None = option(
+        None, choices=("default", "small"), help="small: a 3x3 stride-1 stem without pool, for small images"
+    )

@@ -1,0 +1,150 @@
+"""From what a user types (``timm:resnet18``) to a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtool.data.splits import Data
+from kdtool.errors import Error, UsageError
+from kdtool.models.architecture import Architecture, Network
+from kdtool.models.options import NetworkOptions
+from kdtool.models.source import Source
+from kdtool.models.stem import small_stem
+from kdtool.models.weights import fit_weights, read_weights
+from kdtool.plugins.entry_points import names
+from kdtool.plugins.registry import make
+from kdtool.utils.progress import say
+from kdtool.utils.seeds import derive
+
+
+def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str]:
+    """Return the source and the network's name of ``SOURCE:NAME``, or of ``SOURCE:NAME,option=value``.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such source or option.
+    """
+    source, colon, network = spec.partition(":")
+    if not colon or not network:
+        prefixes = ", ".join(f"{name}:NAME" for name in names("teachers"))
+        raise UsageError(f"{spec!r}: a network is written as {prefixes}")
+    network, *assigned = network.split(",")
+    own = dict(options or {})
+    for assignment in assigned:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"{spec!r}: {assignment!r} is no option=value")
+        own[name.replace("-", "_")] = _number(value)
+    return make("teachers", source, **own), network
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def create(
+    spec: str,
+    *,
+    options: NetworkOptions,
+    data: Data | None,
+    own: dict[str, Any] | None = None,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    seed: int = 0,
+) -> Network:
+    """Build a network for a data set, or as it was made for where there is none.
+
+    Raises:
+        Error: there is no such network, it cannot be had in that form, or the weights do not fit.
+    """
+    source, name = parse(spec, own)
+    made_for = source.defaults(name)
+    classes = len(data.spec.classes) if data else made_for["classes"]
+    if data and options.classes not in (None, classes):
+        raise UsageError(f"--classes {options.classes}: the data set {data.spec.name} has {classes}; leave it out")
+    shape = {
+        "classes": options.classes or classes,
+        "in_channels": options.in_channels or (data.spec.in_channels if data else made_for["in_channels"]),
+        "image_size": options.image_size or (data.spec.image_size if data else made_for["image_size"]),
+    }
+    stem = options.stem or "default"
+    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
+    architecture.origin()  # before a network is built that no memory holds
+    torch.manual_seed(derive(seed, "init", spec))
+    module = source.build(name, **shape, pretrained=pretrained)
+    if stem == "small":
+        module = small_stem(module)
+    if weights is not None:
+        fit_weights(module, read_weights(weights))
+    network = Network(architecture, module.eval())
+    check_forward(network)
+    return network
+
+
+def check_name(spec: str) -> None:
+    """Check that there is a network ``SOURCE:NAME``, without building it.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such source, option or network; the nearest names are told.
+    """
+    source, name = parse(spec)
+    source.defaults(name)
+
+
+def create_like(spec: str, network: Network, *, stem: str | None = None, seed: int | None = None) -> Network:
+    """Build ``SOURCE:NAME`` for the images and classes of another network.
+
+    Its stem is that network's too, or where it has none that can be made small, its own. Its weights depend on
+    ``seed``; without one they are drawn under the current random state.
+
+    Raises:
+        Error: there is no such network, or it cannot be had in that form.
+    """
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+    other = network.architecture
+    shape = NetworkOptions(
+        classes=other.classes,
+        in_channels=other.input[0],
+        image_size=other.input[1],
+        stem=stem or other.options.get("stem"),
+    )
+    try:
+        return create(spec, options=shape, data=None, seed=seed)
+    except UsageError:  # there is no such network
+        raise
+    except Error:
+        if stem is not None or shape.stem != "small":
+            raise
+    # The other network's stem was made small and this one has none that can be: take it as it is.
+    say(f"{spec}: keeps its own stem (it has none that --stem small knows)")
+    return create(spec, options=dataclasses.replace(shape, stem="default"), data=None, seed=seed)
+
+
+def check_forward(network: Network) -> None:
+    """Run one image of zeros through the network.
+
+    Raises:
+        Error: the network cannot take an image of that shape, or does not return class logits.
+    """
+    architecture = network.architecture
+    shape = "x".join(str(size) for size in architecture.input)
+    try:
+        with torch.no_grad():
+            output = network.module(torch.zeros(1, *architecture.input))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Error(
+            f"{architecture.spec}: cannot take an image of {shape} ({reason}); try another --image-size"
+        ) from error
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != (1, architecture.classes):
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise Error(f"{architecture.spec}: is no classifier of {architecture.classes} classes: its output is {found}")

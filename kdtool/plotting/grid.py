@@ -1,0 +1,50 @@
+"""Images with a caption each, in a grid, as a PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdtool.utils.files import atomic
+
+COLUMNS = 8
+
+INCHES = 1.3
+"""The width of an image in the grid."""
+
+LINE = 0.16
+"""The height of a line of text, in inches."""
+
+
+def grid(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str], title: str, path: Path) -> None:
+    """Write a picture of ``images`` [number, height, width, channels], in 0..1, with a caption above each.
+
+    Images of neither one nor three channels are shown as the mean over their channels.
+
+    Raises:
+        Error: the file cannot be written.
+    """
+    # Not pyplot, which keeps figures and looks for a screen.
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, max(len(images), 3))
+    rows = max(1, math.ceil(len(images) / columns))
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
+    head = LINE * 1.5 * (title.count("\n") + 2)
+    height = rows * (INCHES + LINE * lines) + head
+    figure = Figure(figsize=(columns * INCHES, height))
+    # matplotlib takes a pair of dollars for a formula.
+    figure.suptitle(title.replace("$", r"\$"), fontsize=9, y=1 - 0.1 / height, va="top", wrap=True)
+    figure.subplots_adjust(0.02, 0.02, 0.98, 1 - (head + LINE * lines) / height, wspace=0.1, hspace=0.2 + 0.15 * lines)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        gray = image.shape[-1] != 3
+        axes.imshow(image.mean(-1) if gray else image, cmap="gray" if gray else None, vmin=0, vmax=1)
+        axes.set_title(caption.replace("$", r"\$"), fontsize=7, pad=2)
+        axes.set_axis_off()
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)

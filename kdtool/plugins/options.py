@@ -1,0 +1,252 @@
+"""Options declared once, as the fields of a frozen dataclass.
+
+The same declaration is the command-line option, the Python argument and what the history records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, dataclass_transform
+
+from kdtool.errors import UsageError, nearest
+from kdtool.plugins.schedule import Schedule, number_or_schedule
+
+# A default of its own, so that a missing option is told in words and not by the constructor.
+REQUIRED: Any = object()
+
+
+def option(
+    default: Any = REQUIRED,
+    *,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one option of a method; without a default it has to be given.
+
+    ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones. The type is the field's:
+    int, float, bool, str, Path, a tuple of one of them, or a class with a class method ``parse``, such as `Budget`,
+    which makes a value of text or raises `UsageError`, and whose ``str`` is such text. A ``float | Schedule`` is a
+    number that may change in the course of a phase; both of its ends are within the bounds.
+    """
+    about = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "choices": choices,
+    }
+    return dataclasses.field(default=default, metadata={"kdtool": about})
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """What the command line needs to know of one option."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    required: bool = False
+    """It has no default."""
+    optional: bool = False
+    """It may be None."""
+    many: bool = False
+    """Its value is a tuple."""
+    scheduled: bool = False
+    """Its value may be a `Schedule`."""
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    kind: str | None = None
+    method: str | None = None
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hidden: bool = False
+    resolve: Callable[[OptionInfo, Any], Any] | None = None
+    """What makes the method that the option names; `kdtool.plugins.registry.nested` sets it."""
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed: ``--round-to``."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> Any:
+        """Return the value as the type that the option declares: an int as a float, a str as a Path.
+
+        Raises:
+            UsageError: the value is out of bounds or of another type.
+        """
+        if value is None and self.optional:
+            return None
+        if not self.many:
+            return self._check_one(value)
+        if not isinstance(value, tuple | list):
+            raise UsageError(f"{self.flag}: expected a list of {self.type.__name__}, got {value!r}")
+        return tuple(self._check_one(one) for one in value)
+
+    def _check_one(self, value: Any) -> Any:
+        if self.scheduled and isinstance(value, str | Schedule):
+            return self._check_scheduled(value)
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if self.type is Path and isinstance(value, str):
+            value = Path(value)
+        if _is_parsed(self.type) and isinstance(value, str | int | float) and not isinstance(value, bool):
+            try:
+                value = self.type.parse(str(value))  # type: ignore[attr-defined]
+            except UsageError as error:
+                raise UsageError(f"{self.flag}: {error}") from error
+        if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
+            raise UsageError(f"{self.flag}: expected {self.type.__name__}, got {value!r}")
+        if self.choices and value not in self.choices:
+            hint = nearest(str(value), self.choices) or f"; one of {', '.join(self.choices)}"
+            raise UsageError(f"{self.flag}: no choice {value!r}{hint}")
+        if isinstance(value, int | float) and not self._in_range(value):
+            raise UsageError(f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'})")
+        return value
+
+    def _check_scheduled(self, value: str | Schedule) -> Any:
+        try:
+            found = number_or_schedule(value) if isinstance(value, str) else value
+        except UsageError as error:
+            raise UsageError(f"{self.flag}: {error}") from error
+        if isinstance(found, Schedule):
+            for end in (found.start, found.end):
+                self._check_one(end)
+            return found
+        return self._check_one(found)
+
+    def _in_range(self, value: float) -> bool:
+        return (
+            (isinstance(value, int) or math.isfinite(value))
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    @property
+    def bounds(self) -> str:
+        """The range as text, such as ``0 < x <= 1``; empty where there is none."""
+        low = [f"{self.minimum:g} <= "] if self.minimum is not None else []
+        low += [f"{self.above:g} < "] if self.above is not None else []
+        high = [f" <= {self.maximum:g}"] if self.maximum is not None else []
+        high += [f" < {self.below:g}"] if self.below is not None else []
+        return f"{''.join(low)}x{''.join(high)}" if low or high else ""
+
+
+# No field specifiers: type checkers would not see a default that option() is given by position.
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Options:
+    """Base of everything that carries options; subclasses become frozen dataclasses by themselves."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        for info in self.describe():
+            value = getattr(self, info.name)
+            if info.resolve is not None:
+                object.__setattr__(self, info.name, info.resolve(info, value))
+                continue
+            if value is REQUIRED:
+                owner = getattr(self, "name", type(self).__name__)
+                raise UsageError(f"{owner} needs {info.flag}: {info.help}")
+            object.__setattr__(self, info.name, info.check(value))
+
+    @classmethod
+    @functools.cache
+    def describe(cls) -> tuple[OptionInfo, ...]:
+        """Return the options of this class in the order of their declaration."""
+        hints = typing.get_type_hints(cls)
+        return tuple(
+            _info(field, hints[field.name])
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the options as plain data (what the history and the run directory hold)."""
+        return {info.name: _plain(getattr(self, info.name)) for info in self.describe()}
+
+
+def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
+    if "kdtool" not in field.metadata:
+        raise TypeError(f"field {field.name}: declare it with option(...) or nested(...), or as a ClassVar")
+    about = dict(field.metadata["kdtool"])
+    optional = many = scheduled = False
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        optional = len(inner) < len(typing.get_args(hint))
+        scheduled = set(inner) == {float, Schedule}
+        inner = [float] if scheduled else inner
+        # More than one type is left as it is, and refused below.
+        hint = inner[0] if len(inner) == 1 else hint
+    if "kind" in about:
+        return OptionInfo(
+            name=field.name,
+            type=str,
+            default=about["method"],
+            help=about["help"],
+            optional=optional or about["method"] is None,
+            kind=about["kind"],
+            method=about["method"],
+            defaults=about["defaults"],
+            hidden=about["hidden"],
+            resolve=about["resolve"],
+        )
+    if typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (Ellipsis,):
+        many, hint = True, typing.get_args(hint)[0]
+    if hint not in (int, float, bool, str, Path) and not _is_parsed(hint):
+        raise TypeError(
+            f"option {field.name}: {hint!r} is none of int, float, bool, str, Path, tuple[int, ...], and has no parse()"
+        )
+    required = field.default is REQUIRED
+    default = None if required else field.default
+    return OptionInfo(
+        field.name, hint, default, required=required, optional=optional, many=many, scheduled=scheduled, **about
+    )
+
+
+def _is_parsed(kind: Any) -> bool:
+    return isinstance(kind, type) and callable(getattr(kind, "parse", None))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Options):
+        return {"name": getattr(type(value), "name", ""), **value.as_data()}
+    if isinstance(value, Path) or _is_parsed(type(value)):
+        return str(value)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def split(given: dict[str, Any], *groups: type[Options]) -> list[dict[str, Any]]:
+    """Return ``given`` sorted into the options of each group, the first that knows a name.
+
+    Raises:
+        UsageError: no group knows an option.
+    """
+    known = [[info.name for info in group.describe()] for group in groups]
+    sorted_out: list[dict[str, Any]] = [{} for _ in groups]
+    for name, value in given.items():
+        for names, options in zip(known, sorted_out, strict=True):
+            if name in names:
+                options[name] = value
+                break
+        else:
+            everything = [name for names in known for name in names]
+            raise UsageError(f"there is no option {name!r}{nearest(name, everything)}")
+    return sorted_out

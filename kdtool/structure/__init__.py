@@ -1,1 +1,0 @@
-"""Networks seen as parts: stages, widths, depth and stems."""

@@ -1,0 +1,65 @@
+"""What of a study can be drawn: accuracy against each number of its matrix, a line for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kdtool.plotting.chart import Chart, Panel, Point
+from kdtool.study.recipe import SEED
+
+MEASURES = {"val_accuracy": "validation accuracy", "accuracy": "test accuracy"}
+
+
+def charts(results: Mapping[str, Any]) -> list[Chart]:
+    """Return the charts of a study's ``results``, as `run_study` returns them.
+
+    There is one for each number of the matrix but the seed that has two values or more, and each accuracy. A line is a
+    step, with the texts of the matrix that it was run with; the other numbers are a panel each. What was run without
+    that number, such as the teacher, is a level. Over a number of layers, with a fraction of the data in each panel,
+    these are Figures 3 and 4 of Kulkarni et al. (2021).
+    """
+    rows = [*results["means"], *(row for row in results["rows"] if SEED not in row["values"])]
+    keys = {key: None for row in rows for key, value in row["values"].items() if _number(value) and key != SEED}
+    found = []
+    for key in keys:
+        for measure, called in MEASURES.items():
+            measured = [row for row in rows if _number(row.get(measure))]
+            panels = list(_panels(measured, key, measure))
+            if panels:
+                found.append(Chart(f"{called} against {key}", key, called, panels))
+    return found
+
+
+def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterable[Panel]:
+    """Yield a panel for each choice of the other numbers; none where ``key`` has one value alone."""
+    with_key = [row for row in rows if key in row["values"]]
+    if len({row["values"][key] for row in with_key}) < 2:
+        return
+    choices = {tuple(sorted(_others(row, key).items())): None for row in with_key}
+    for choice in sorted(choices):
+        lines: dict[str, list[Point]] = {}
+        for row in with_key:
+            if tuple(sorted(_others(row, key).items())) == choice:
+                low, high = row.get(f"{measure}_low"), row.get(f"{measure}_high")
+                lines.setdefault(_line(row), []).append(Point(row["values"][key], row[measure], low, high))
+        level = {
+            _line(row): row[measure]
+            for row in rows
+            if key not in row["values"] and _others(row, key).items() <= dict(choice).items()
+        }
+        title = ", ".join(f"{name} {value:g}" for name, value in choice)
+        yield Panel(title, {name: sorted(points, key=lambda one: one.x) for name, points in lines.items()}, level)
+
+
+def _others(row: Mapping[str, Any], key: str) -> dict[str, float]:
+    return {name: value for name, value in row["values"].items() if _number(value) and name not in (key, SEED)}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    texts = [value for value in row["values"].values() if isinstance(value, str)]
+    return " ".join([row["step"], *texts])
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,159 @@
+"""What a study remembers: which command made which checkpoint from what, so that nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from kdtool.errors import Error, UsageError
+from kdtool.study.recipe import Command
+from kdtool.training.run_directory import directory_of
+from kdtool.utils.files import write_text
+from kdtool.utils.progress import say
+
+FILE = "study.json"
+
+FORMAT = "kdtool-study"
+
+
+class Record:
+    """The content of ``study.json``; a command's entry holds what it was told, its status and, once done, its row."""
+
+    def __init__(self, directory: Path, content: dict[str, Any]) -> None:
+        self.directory = directory
+        self.commands: dict[str, dict[str, Any]] = content["commands"]
+        self.comparisons: dict[str, dict[str, Any]] = content["comparisons"]
+        self._hashes: dict[tuple[Path, int, int], str] = {}
+
+    def checkpoint(self, name: str) -> Path:
+        """Return where a command's checkpoint lies."""
+        return self.directory / f"{name}.pt"
+
+    def told(self, command: Command) -> dict[str, Any]:
+        """Return what a command is told: its words, without the study's place, and the hashes of the files it reads."""
+        files = {f"{name}.pt": self.checkpoint(name) for name in command.inputs.values()}
+        words = command.words(Path())
+        for word in words:
+            # An option's value may be attached: --weights=mine.pth.
+            path = Path(word.partition("=")[2] if word.startswith("--") and "=" in word else word)
+            if str(path) not in files and path.is_file():
+                files[str(path)] = path
+        return {"command": words, "inputs": {name: self.hash(path) for name, path in files.items()}}
+
+    def is_done(self, command: Command) -> bool:
+        """Return whether its checkpoint lies there as this very command made it."""
+        entry = self.commands.get(command.name, {})
+        path = self.checkpoint(command.name)
+        return (
+            entry.get("status") == "done"
+            and entry["told"] == self.told(command)
+            and path.is_file()
+            and entry["made"] == self.hash(path)
+        )
+
+    def begin(self, command: Command) -> bool:
+        """Note that a command is run now; return whether it goes on where it was cut.
+
+        What another command left in its place is removed.
+        """
+        target = self.checkpoint(command.name)
+        run = directory_of(target)
+        _wait_for(run)
+        told = self.told(command)
+        resume = run.is_dir() and self.commands.get(command.name, {}).get("told") == told
+        if not resume:
+            target.unlink(missing_ok=True)
+            shutil.rmtree(run, ignore_errors=True)
+        self.commands[command.name] = {"told": told, "status": "begun"}
+        self.save()
+        return resume
+
+    def end(self, command: Command, **about: Any) -> None:
+        """Note how a command ended: ``status``, ``seconds``, and ``row`` or ``error``."""
+        entry = self.commands[command.name] | about
+        if about["status"] == "done":
+            entry["made"] = self.hash(self.checkpoint(command.name))
+        self.commands[command.name] = entry
+        self.save()
+
+    def save(self) -> None:
+        """Write the file."""
+        content = {"format": FORMAT, "commands": self.commands, "comparisons": self.comparisons}
+        write_text(self.directory / FILE, json.dumps(content, indent=1) + "\n")
+
+    def hash(self, path: Path) -> str:
+        """Return the hash of a file's content; it is read once as long as it is not written."""
+        about = path.stat()
+        key = (path, about.st_size, about.st_mtime_ns)
+        if key not in self._hashes:
+            with open(path, "rb") as file:
+                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return self._hashes[key]
+
+
+@contextlib.contextmanager
+def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
+    """Open a study's directory for this process alone; with ``force``, forget what was done.
+
+    Raises:
+        UsageError: the directory is another's, or cannot be made.
+        Error: another process works there.
+    """
+    if directory.is_dir() and not (directory / FILE).exists() and set(directory.iterdir()) - {directory / "lock"}:
+        raise UsageError(f"{directory}: is no study of kdtool and is in the way; name another directory with -o")
+    content = read_study(directory)
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be made: {error.strerror}; name another with -o") from error
+    try:
+        with filelock.FileLock(directory / "lock", timeout=0):
+            content = read_study(directory)
+            if force:
+                content = {**content, "commands": {}, "comparisons": {}}
+            record = Record(directory, content)
+            record.save()
+            yield record
+    except filelock.Timeout as error:
+        raise Error(f"{directory}: another process works there; wait for it, or name another with -o") from error
+
+
+def read_study(directory: Path) -> dict[str, Any]:
+    """Return the content of the record in a directory; it is empty where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    file = directory / FILE
+    if not file.exists():
+        return {"commands": {}, "comparisons": {}}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = None
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    if not known or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
+        raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
+    found: dict[str, Any] = content
+    return found
+
+
+def _wait_for(run: Path) -> None:
+    """Wait for a process that still works there, as one does whose study was killed."""
+    lock = run / "lock"
+    if not lock.exists():
+        return
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return
+    except filelock.Timeout:
+        say(f"{run}: a process from before still works there; waiting for it")
+        with filelock.FileLock(lock):
+            return

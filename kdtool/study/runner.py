@@ -1,0 +1,204 @@
+"""Run a study: each command of a recipe in a process of its own, those that are done not again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kdtool.errors import Error, UsageError
+from kdtool.study.recipe import Command, Recipe, read_recipe
+from kdtool.study.record import Record, opened
+from kdtool.study.results import comparisons, described, means, row_of
+from kdtool.utils.files import write_text
+from kdtool.utils.progress import say
+
+KDTOOL = (sys.executable, "-m", "kdtool")
+
+DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+
+
+def run_study(
+    recipe: str | Path | Recipe, *, output: str | Path | None = None, jobs: int = 1, force: bool = False
+) -> dict[str, Any]:
+    """Run the commands of a recipe, ``jobs`` of them side by side, and return what came out, as plain data.
+
+    A command whose checkpoint was made by the same words from the same inputs is not run again, unless ``force`` is
+    given; one that was cut goes on. A command that fails takes with it only those that come from it.
+
+    Returns:
+        ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``step``, ``values`` of the matrix,
+        ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``, ``nonzero``, ``macs``,
+        ``compression``, ``seconds``, ``checkpoint``), ``means`` (the same over seeds, with ``seeds``, how many, and
+        the 95 % interval ``error_low`` to ``error_high``, likewise for each number), ``comparisons`` of pairs (the
+        steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``, ``l2``, ``l2_sum``,
+        ``mcnemar_p``), ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``) and ``not_run`` (names).
+        It is also kept as ``results.json`` in the directory.
+
+    Raises:
+        UsageError: the recipe is wrong, or its directory is in the way.
+        Error: another process runs the study.
+    """
+    if jobs < 1:
+        raise UsageError(f"--jobs: {jobs} is out of range: at least 1")
+    planned = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, output)
+    with opened(planned.directory, force=force) as record:
+        study = _Study(planned, record, jobs)
+        study.run()
+        rows = [row_of(command, record) for command in planned.commands if study.status[command.name] == DONE]
+        pairs, not_compared = comparisons(planned, record, {row["name"] for row in rows})
+        result = {
+            "study": planned.name,
+            "directory": str(planned.directory),
+            "rows": rows,
+            "means": means(rows),
+            "comparisons": pairs,
+            "comparison_means": means(pairs),
+            "failed": [*study.failures(), *not_compared],
+            "not_run": [command.name for command in planned.commands if study.status[command.name] == NOT_RUN],
+        }
+        write_text(planned.directory / "results.json", json.dumps(result, indent=1) + "\n")
+        return result
+
+
+@dataclass
+class _Ended:
+    """How a process ended."""
+
+    code: int
+    seconds: float
+
+
+@dataclass
+class _Study:
+    recipe: Recipe
+    record: Record
+    jobs: int
+    status: dict[str, str] = field(default_factory=dict)
+    """How each command came out, of those that have."""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    stopped: bool = False
+
+    def run(self) -> None:
+        """Run what is to be run; when this is interrupted, so are the processes."""
+        running: dict[Future[_Ended], Command] = {}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                while True:
+                    for command in self._ready([one.name for one in running.values()]):
+                        running[pool.submit(self._process, command, self.record.begin(command))] = command
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        self._end(running.pop(future), future.result())
+            except BaseException:
+                self.stopped = True
+                for process in self.processes:
+                    if process.poll() is None:
+                        process.terminate()
+                raise
+
+    def _ready(self, running: list[str]) -> list[Command]:
+        """Return the commands that can be run now, and settle those that need not or cannot be."""
+        ready = []
+        for command in self.recipe.commands:
+            if command.name in self.status or command.name in running:
+                continue
+            # Commands stand behind those they come from, so that one pass settles all.
+            inputs = {self.status.get(name) for name in command.inputs.values()}
+            if inputs & {FAILED, NOT_RUN}:
+                self.status[command.name] = NOT_RUN
+            elif inputs <= {DONE}:
+                if self.record.is_done(command):
+                    self.status[command.name] = DONE
+                else:
+                    ready.append(command)
+        return ready
+
+    def _process(self, command: Command, resume: bool) -> _Ended:
+        """Run one command to its end; its stderr goes to a log."""
+        if self.stopped:
+            return _Ended(-1, 0.0)
+        directory = self.recipe.directory
+        words = [*KDTOOL, *command.words(directory), "-o", str(self.record.checkpoint(command.name))]
+        environment = dict(os.environ)
+        if self.jobs > 1:
+            # Side by side, each with its share of the cores.
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
+        say(f"{command.name}: {'goes on' if resume else 'begins'}")
+        started = time.monotonic()
+        with open(self.log(command), "wb") as log:
+            process = subprocess.Popen(
+                [*words, *(["--resume"] if resume else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=environment,
+            )
+            self.processes.append(process)
+            if self.stopped:
+                process.terminate()
+            code = process.wait()
+        return _Ended(code, time.monotonic() - started)
+
+    def _end(self, command: Command, ended: _Ended) -> None:
+        error = (_last_line(self.log(command)) or f"ended with exit code {ended.code}") if ended.code else None
+        row: dict[str, Any] = {}
+        if error is None:
+            try:
+                row = described(self.record.checkpoint(command.name))
+            except Error as problem:
+                error = str(problem)
+        status = DONE if error is None else FAILED
+        self.status[command.name] = status
+        about = {"row": row} if error is None else {"error": error}
+        self.record.end(command, status=status, seconds=round(ended.seconds, 1), **about)
+        told = _span(ended.seconds) if error is None else f"failed: {error}"
+        say(f"[{len(self.status)}/{len(self.recipe.commands)}] {command.name}: {told}{self._left()}")
+
+    def _left(self) -> str:
+        """Return about how long the rest takes: each command as long as its step does, or as any does."""
+        took: dict[str, list[float]] = {}
+        for command in self.recipe.commands:
+            if self.status.get(command.name) == DONE:
+                took.setdefault(command.step, []).append(self.record.commands[command.name]["seconds"])
+        rest = [command for command in self.recipe.commands if command.name not in self.status]
+        if not rest or not took:
+            return ""
+        anything = fmean([seconds for one in took.values() for seconds in one])
+        seconds = sum(fmean(took.get(command.step, [anything])) for command in rest)
+        return f"; about {_span(seconds / min(self.jobs, len(rest)))} left"
+
+    def log(self, command: Command) -> Path:
+        """Return the file that holds what the command said on stderr."""
+        return self.recipe.directory / f"{command.name}.log"
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return the commands that failed, and why."""
+        return [
+            {
+                "name": command.name,
+                "error": self.record.commands[command.name]["error"],
+                "log": str(self.log(command)),
+            }
+            for command in self.recipe.commands
+            if self.status[command.name] == FAILED
+        ]
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("Error: ") if lines else ""
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,36 @@
+from . import (
+    gates as gates,
+)
+from .channels.groups import (
+    Scores as Scores,
+)
+from .channels.importance import (
+    filters as filters,
+)
+from .channels.importance import (
+    over_filters as over_filters,
+)
+from .channels.importance import (
+    over_norms as over_norms,
+)
+from .channels.importance import (
+    relative as relative,
+)
+from .channels.importance import (
+    sum_over_filters as sum_over_filters,
+)
+from .channels.remove import (
+    remove_channels as remove_channels,
+)
+from .compound import (
+    reach_budget as reach_budget,
+)
+from .depth.drop import (
+    drop_blocks as drop_blocks,
+)
+from .depth.stages import (
+    stages as stages,
+)
+from .width.halve import (
+    halve_widths as halve_widths,
+)

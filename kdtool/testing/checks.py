@@ -1,0 +1,273 @@
+"""Checks of what each kind of method promises, for anyone's plugin: ``check_distiller(MyDistiller)``.
+
+Each takes the class, which is then checked with its default options, or a method with options, and raises
+`AssertionError` with what is wrong. Nothing is downloaded, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from kdtool.data.dataset import Dataset
+from kdtool.distillation.distiller import Distiller, LossDistiller
+from kdtool.errors import Error
+from kdtool.exporting.exporter import Exporter
+from kdtool.models.source import Source
+from kdtool.plugins.method import Method
+from kdtool.pruning.pruner import Pruner
+from kdtool.surgery.refiner import Refiner
+from kdtool.testing.require import require
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kdtool.models.architecture import Network
+    from kdtool.models.checkpoint import Checkpoint
+    from kdtool.training.run import Run
+
+M = TypeVar("M", bound=Method)
+
+NETWORK = "kdtool:lenet-5"
+
+CLASSES = 10
+
+
+def check_options(method: type[M] | M, base: type[M]) -> M:
+    """Check what every method promises: its kind, its name, its help, and options that survive as plain data.
+
+    Returns the method, made with its default options where a class was given.
+    """
+    if isinstance(method, type):
+        method = method()
+    cls, name = type(method), method.name
+    require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
+    kebab = re.fullmatch(r"[a-z0-9]+([-:][a-z0-9]+)*", name)  # with a colon for patterns such as 2:4
+    require(kebab, f"its name {name!r} is not kebab-case, such as logit-mse")
+    summary = cls.summary()
+    sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
+    require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
+    for info in cls.describe():
+        require(info.help.strip(), f"{name}: {info.flag} has no help")
+    try:
+        again = cls(**json.loads(json.dumps(method.as_data())))
+    except (TypeError, Error) as error:
+        raise AssertionError(f"{name}: its options as plain data do not make it again: {error}") from error
+    require(again == method, f"{name}: its options as plain data make another: {again} for {method}")
+    return method
+
+
+def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check a distiller: its loss on small random batches, or where it is a strategy, a run of it.
+
+    A strategy runs for one epoch on a part of the digits, with ``network`` as teacher and, unless it makes its
+    own, as student.
+    """
+    from kdtool.testing.losses import check_loss
+
+    distiller = check_options(method, Distiller)
+    if isinstance(distiller, LossDistiller):
+        for learner in ("convnet", "vit"):
+            for per_class in (1, 3):
+                for epoch in (0, 9):
+                    check_loss(distiller, learner, per_class=per_class, epoch=epoch)
+        return
+    teacher = _network(network, image_size)
+    given = distiller.needs_student and not distiller.makes_student
+    student = _network(network, image_size, seed=1) if given else None
+    others = [_network(network, image_size, seed=2)] if distiller.several_teachers else []
+    with _small_run(teacher, *others) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
+        result = distiller.distill(run, teacher, student)
+    _check_network(result, distiller.name)
+
+
+def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check a refiner: its result is smaller, trains, can be rebuilt, and repeats; the network it was given stays."""
+    import torch
+
+    refiner = check_options(method, Refiner)
+    before = _network(network, image_size)
+    results = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        with _unchanged(before.module, f"{refiner.name}: the network it was given"):
+            results.append(refiner.refine(before))
+    _check_network(results[0], refiner.name)
+    old, new = (sum(tensor.numel() for tensor in one.module.parameters()) for one in (before, results[0]))
+    smaller = new < old or not refiner.must_shrink
+    require(smaller, f"{refiner.name}: of {old} parameters it made {new}, which is not smaller")
+    repeats = _equal(*(network.module.state_dict() for network in results))
+    require(repeats, f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat")
+
+
+def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check a pruner, retraining for an epoch on a part of the digits: fewer nonzeros; what it was given stays."""
+    from kdtool.models.checkpoint import Checkpoint, Early
+
+    pruner = check_options(method, Pruner)
+    before = _network(network, image_size)
+    parent = Checkpoint(before, early=Early(0, _network(network, image_size, seed=1).module.state_dict()))
+    with (
+        _small_run(before, parent=parent) as run,
+        _unchanged(before.module, f"{pruner.name}: the network it was given"),
+    ):
+        after = pruner.prune(run, before, before)
+    _check_network(after, pruner.name)
+    nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
+    require(nonzero[1] < nonzero[0], f"{pruner.name}: of {nonzero[0]} nonzero parameters it left {nonzero[1]}")
+
+
+def check_source(method: type[Source] | Source, *, network: str | None = None) -> None:
+    """Check a source of teachers with one of its networks, by default the first."""
+    import torch
+
+    source = check_options(method, Source)
+    known = source.networks()
+    require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
+    network = network or known[0]
+    require(network in known, f"{source.name}: networks() does not have {network!r}")
+    made_for = source.defaults(network)
+    missing = {"classes", "in_channels", "image_size", "mean", "std"} - set(made_for)
+    require(not missing, f"{source.name}: defaults({network!r}) lacks {', '.join(sorted(missing))}")
+    channels, size = made_for["in_channels"], made_for["image_size"]
+    for key in ("mean", "std"):
+        require(len(made_for[key]) == channels, f"{source.name}: {key} of {network} has not one number a channel")
+    module, again = (source.build(network, classes=7, in_channels=channels, image_size=size) for _ in range(2))
+    name = f"{source.name}:{network}"
+    require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
+    require(all(tensor.dtype == torch.float32 for tensor in module.parameters()), f"{name}: is not in float32")
+    require(all(tensor.device.type == "cpu" for tensor in module.state_dict().values()), f"{name}: is not on the CPU")
+    _check_outputs(module, torch.randn(2, channels, size, size), 7, name)
+    again.load_state_dict(module.state_dict())
+    try:
+        source.build("no-network-of-this-name", classes=7, in_channels=channels, image_size=size)
+    except Error:
+        return
+    raise AssertionError(f"{source.name}: build() of an unknown name must raise kdtool.Error")
+
+
+def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: Path | None = None) -> None:
+    """Check a data set that lies under ``root``; ``argument`` is what stands behind its name and a colon.
+
+    That images, labels and classes go together is checked by `kdtool.RawData` itself.
+    """
+    import torch
+
+    dataset = check_options(method, Dataset)
+    data, again, name = dataset.load(argument, root), dataset.load(argument, root), dataset.name
+    for key in ("mean", "std"):
+        numbers = getattr(data, key)
+        require(numbers is None or len(numbers) == data.channels, f"{name}: {key} has not one number a channel")
+    require(data.classes == again.classes, f"{name}: its classes are others when it is loaded again")
+    for split_name in ("train", "val", "test"):
+        split, same = getattr(data, split_name), getattr(again, split_name)
+        if split is None:
+            require(split_name != "train" and same is None, f"{name}: has no {split_name} split")
+            continue
+        repeats = torch.equal(split.labels, same.labels)
+        if isinstance(split.images, torch.Tensor):
+            repeats = repeats and torch.equal(split.images, same.images)
+        else:
+            repeats = repeats and split.images == same.images
+            require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is no file")
+        require(repeats, f"{name}: its {split_name} split is another one when it is loaded again")
+
+
+def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
+    """Check an exporter: it writes its file, measures in plain data, and leaves the network as it was."""
+    exporter = check_options(method, Exporter)
+    require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} begins with no dot")
+    found = _network(network, image_size)
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / f"network{exporter.suffix}"
+        with _unchanged(found.module, f"{exporter.name}: the network"):
+            measured = exporter.export(found, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
+        require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: wrote no {output.name}")
+        others = sorted(path.name for path in Path(scratch).iterdir() if path != output)
+        require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
+    try:
+        json.dumps(measured)
+    except TypeError as error:
+        raise AssertionError(f"{exporter.name}: what it measured is no plain data: {error}") from error
+
+
+def _network(spec: str, image_size: int, seed: int = 0) -> Network:
+    from kdtool.models.options import NetworkOptions
+    from kdtool.models.sources import create
+
+    shape = NetworkOptions(classes=CLASSES, in_channels=1, image_size=image_size)
+    return create(spec, options=shape, data=None, seed=seed)
+
+
+@contextlib.contextmanager
+def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
+    """A run of one epoch on a tenth of the digits, in a directory that goes away."""
+    from kdtool.data.options import DataOptions
+    from kdtool.data.splits import open_data
+    from kdtool.models.checkpoint import Checkpoint
+    from kdtool.training.options import Training
+    from kdtool.training.run import Run
+
+    data = open_data(DataOptions(data="digits", subset=0.1), image_size=teacher.architecture.input[1], in_channels=1)
+    training = Training(epochs=1, device="cpu", precision="fp32")
+    with tempfile.TemporaryDirectory() as scratch:
+        entry = {"command": "check", "line": ""}
+        teachers = [Checkpoint(one, data.spec) for one in (teacher, *others)]
+        yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
+
+
+@contextlib.contextmanager
+def _unchanged(module: nn.Module, name: str) -> Iterator[None]:
+    """Raise where the block changed weights, buffers, gradients or the mode of the module."""
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    flags = [tensor.requires_grad for tensor in module.parameters()]
+    yield
+    require(_equal(before, module.state_dict()), f"{name} was changed")
+    require(not any(part.training for part in module.modules()), f"{name} was left in train mode")
+    kept = flags == [tensor.requires_grad for tensor in module.parameters()]
+    require(kept and all(tensor.grad is None for tensor in module.parameters()), f"{name} was given gradients")
+
+
+def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    import torch
+
+    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def _check_network(network: Network, name: str) -> None:
+    """Check that a network classifies, trains and can be rebuilt from its plain data, to the last bit."""
+    import torch
+
+    from kdtool.models.architecture import Architecture, build
+    from kdtool.testing.losses import check_gradients
+
+    images = torch.randn(3, *network.architecture.input, generator=torch.Generator().manual_seed(0))
+    outputs = _check_outputs(network.module, images, CLASSES, name)
+    try:
+        rebuilt = build(Architecture.from_data(network.architecture.as_data()), network.module.state_dict())
+    except Error as error:
+        raise AssertionError(f"{name}: the network cannot be rebuilt from its plain data: {error}") from error
+    with torch.no_grad():
+        same = torch.equal(rebuilt(images), outputs)
+    require(same, f"{name}: the network rebuilt from its plain data gives other outputs")
+    trained = copy.deepcopy(network.module).requires_grad_(True).train()
+    trained(images).square().mean().backward()
+    check_gradients(trained, name)
+
+
+def _check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -> Tensor:
+    import torch
+
+    require(not module.training, f"{name}: the network is not in eval mode")
+    with torch.no_grad():
+        outputs: Tensor = module(images)
+    fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
+    require(fits, f"{name}: the network does not return logits [{len(images)}, {classes}]")
+    require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
+    return outputs

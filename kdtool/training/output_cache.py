@@ -1,0 +1,165 @@
+"""Arrays on disk, one row for each image, written once and read back; together they stay below a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtool.utils.files import slug
+from kdtool.utils.progress import say
+
+# Pages that were touched count as this process's memory until they are given back.
+GIVE_BACK_BYTES = 64 << 20
+
+# Linux maps more around a page than was read, up to this (a huge page): small rows cost more memory than their bytes.
+READ_AROUND_BYTES = 2 << 20
+
+# So much of the disk stays free for what else is written there, the run's own state first of all.
+LEFT_FREE_BYTES = 1 << 30
+
+# numpy knows no bfloat16; its bits are kept as whole numbers.
+DTYPES: dict[torch.dtype, type[np.generic]] = {
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.bfloat16: np.int16,
+}
+
+
+class Cache:
+    """A directory of cached arrays that takes no more than ``limit`` bytes."""
+
+    def __init__(self, directory: Path, limit: int, tell: Callable[[str], None] = say) -> None:
+        """Keep arrays in ``directory``, which need not exist yet; ``tell`` is given the line about a full disk."""
+        self.directory, self.limit, self.tell = directory, limit, tell
+        self._used: set[Path] = set()
+
+    def ready(self, name: str) -> bool:
+        """Whether the array of that name is whole."""
+        return self._path(name).exists()
+
+    def open(self, name: str) -> CachedArray:
+        """Return an array that is whole, to be read."""
+        path = self._path(name)
+        self._used.add(path)
+        return CachedArray(path, np.load(path, mmap_mode="r"), filling=False)
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> CachedArray | None:
+        """Return an array to be filled row by row, or None where there is no room for it.
+
+        What was not opened here gives way to it.
+        """
+        kind = np.dtype(DTYPES[dtype])
+        size = int(np.prod(shape)) * kind.itemsize
+        path = self._path(name)
+        partial = path.with_suffix(".part")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if not self._room(size, partial):
+                return None
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=kind, shape=shape)
+            _allocate(partial)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            self._full(error.strerror or str(error))
+            return None
+        self._used.add(path)
+        return CachedArray(path, array, filling=True)
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{slug(name)}.npy"
+
+    def _room(self, size: int, partial: Path) -> bool:
+        partial.unlink(missing_ok=True)
+        if size > self.limit:
+            return False
+        files = [path for path in self.directory.iterdir() if path.is_file()]
+        taken = sum(path.stat().st_size for path in files)
+        on_disk = taken + shutil.disk_usage(self.directory).free - LEFT_FREE_BYTES
+        limit = min(self.limit, on_disk)
+        idle = [path for path in files if path.with_suffix(".npy") not in self._used]
+        for path in sorted(idle, key=lambda path: path.stat().st_mtime):
+            if taken + size <= limit:
+                break
+            taken -= path.stat().st_size
+            path.unlink()
+        if taken + size > on_disk:
+            self._full(f"{LEFT_FREE_BYTES >> 30} GB of the disk stay free")
+        return taken + size <= limit
+
+    def _full(self, reason: str) -> None:
+        self.tell(f"{self.directory}: no room for a cache ({reason}); the networks run in every step instead")
+        self.limit = 0
+
+
+def as_read(rows: Tensor) -> Tensor:
+    """Return rows as they are read back: bfloat16 as it is, anything else as float32."""
+    return rows if rows.dtype == torch.bfloat16 else rows.float()
+
+
+def _overflown(rows: Tensor, kept: Tensor) -> bool:
+    """Whether a number of ``rows`` became infinite in ``kept``; most often nothing is, and one look is enough."""
+    infinite = kept.isinf()
+    return bool(infinite.any()) and bool((infinite & rows.cpu().isfinite()).any())
+
+
+def _allocate(path: Path) -> None:
+    """Take the disk that a file will need: a write to a page that there is no room for would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
+class CachedArray:
+    """Rows of an array on disk."""
+
+    def __init__(self, path: Path, array: np.memmap, *, filling: bool) -> None:
+        """Read ``array``, or write to it until it is whole and stands at ``path``."""
+        self.path, self.array, self.filling = path, array, filling
+        self.touched = 0
+        self.dtype = next(kind for kind, known in DTYPES.items() if array.dtype == known)
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Return the rows of ``indices`` [batch], as bfloat16 where they are kept so, else as float32."""
+        rows = torch.from_numpy(self.array[indices.numpy()])
+        self._touch(rows)
+        return as_read(rows.view(self.dtype))
+
+    def write(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Write the rows of ``indices`` [batch] and return them as they will be read.
+
+        A number that the array's type cannot hold ends the filling: nothing is cached then.
+        """
+        kept = rows.detach().cpu().to(self.dtype)
+        if not self.filling or (self.dtype == torch.float16 and _overflown(rows, kept)):
+            self.filling = False
+            return rows
+        bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept
+        self.array[indices.numpy()] = bits.numpy()
+        self._touch(kept)
+        return as_read(kept)
+
+    def close(self) -> None:
+        """Make an array that was filled readable; call it only after every row was written."""
+        partial = self.path.with_suffix(".part")
+        if self.filling:
+            self.array.flush()
+            os.replace(partial, self.path)
+        self.filling = False
+
+    def _touch(self, rows: Tensor) -> None:
+        if self.array.nbytes <= GIVE_BACK_BYTES:
+            return  # all of it is no more than what is kept of a large one
+        self.touched += max(rows.nbytes, len(rows) * READ_AROUND_BYTES)
+        mapped = getattr(self.array, "_mmap", None)
+        if self.touched > GIVE_BACK_BYTES and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            with contextlib.suppress(OSError):
+                mapped.madvise(mmap.MADV_DONTNEED)
+            self.touched = 0

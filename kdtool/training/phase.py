@@ -1,0 +1,110 @@
+"""The files of one phase of a run: its state while it runs, its result when it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdtool.errors import Error
+from kdtool.utils.files import slug, write_text
+from kdtool.utils.tensor_files import safe_load, write_tensors
+
+LOG = "metrics.jsonl"
+"""Where a run keeps the metrics of its epochs, a line of JSON for each."""
+
+# Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
+SAVING_SHARE = 0.02
+
+
+class Store(Protocol):
+    """Where a phase keeps what it needs to go on after a kill."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last saved state, or None."""
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save the state, if it is time to."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Keep the metrics of an epoch."""
+
+
+class Phase:
+    """The files of one phase: its state while it runs, its result when it is done."""
+
+    def __init__(self, directory: Path, name: str, key: str, log: Callable[[dict[str, Any]], None]) -> None:
+        """Open the phase ``name`` of the run in ``directory``.
+
+        ``key`` says whether what lies there belongs to the same phase; ``log`` is called with each epoch's metrics.
+        """
+        self.run_directory, self.name, self.key, self.log = directory, name, key, log
+        self.directory = directory / "phases" / slug(name)
+        self.saved_at = time.monotonic()
+        self.saving_took = 0.0
+
+    def load_result(self) -> dict[str, Any] | None:
+        """Return weights and metrics where the phase is finished."""
+        return self._load("result.pt")
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Finish the phase."""
+        self._write("result.pt", result)
+        (self.directory / "state.pt").unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state to go on from, and forget the epochs that were logged after it."""
+        state = self._load("state.pt")
+        _forget_epochs(self.run_directory, self.name, state["state"]["epoch"] if state else 0)
+        return state
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save the state, unless that would take more than a small share of the time."""
+        now = time.monotonic()
+        if self.saving_took > SAVING_SHARE * (now - self.saved_at):
+            return
+        self._write("state.pt", state())
+        self.saved_at = time.monotonic()
+        self.saving_took = self.saved_at - now
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.directory / name, {"key": self.key, **content})
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        path = self.directory / name
+        if not path.exists():
+            return None
+        content: dict[str, Any] = safe_load(path)
+        if content.pop("key") != self.key:
+            raise Error(
+                f"{self.run_directory}: phase {self.name!r} was begun with another teacher, student or options"
+                "; start anew with --force"
+            )
+        return content
+
+
+def read_epochs(directory: Path) -> list[dict[str, Any]]:
+    """Return what a run logged of its epochs; none where there is no log.
+
+    Raises:
+        Error: the log is damaged.
+    """
+    path, found = directory / LOG, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
+            row = json.loads(line)
+            if not isinstance(row, dict) or "phase" not in row:
+                raise Error(f"{path}: is damaged: {line[:60]!r} is no epoch of a phase")
+            found.append(row)
+    return found
+
+
+def _forget_epochs(directory: Path, phase: str, after: int) -> None:
+    if not (directory / LOG).exists():
+        return
+    kept = [row for row in read_epochs(directory) if row["phase"] != phase or row["epoch"] <= after]
+    write_text(directory / LOG, "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,0 +1,144 @@
+"""The directory of a run: whose it is, whether it is finished, and that one process works in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from kdtool.errors import Error, UsageError
+from kdtool.utils.files import check_output, write_text
+
+
+@dataclass
+class RunDirectory:
+    """A directory beside the output, with ``run.json`` that says what runs there."""
+
+    path: Path
+    told: dict[str, Any]
+    finished: bool
+
+    def finish(self) -> None:
+        """Mark the run as finished and remove what only a resumed run needs."""
+        self._write(finished=True)
+        shutil.rmtree(self.path / "phases", ignore_errors=True)
+        shutil.rmtree(self.path / "cache", ignore_errors=True)
+
+    def _write(self, *, finished: bool) -> None:
+        self.finished = finished
+        about = {**self.told, "finished": finished}
+        write_text(self.path / "run.json", json.dumps(about, indent=1, default=str) + "\n")
+
+
+def directory_of(output: Path) -> Path:
+    """Return where the command that makes ``output`` works: ``student.pt`` is made in ``student.run``."""
+    return output.with_suffix(".run")
+
+
+@contextlib.contextmanager
+def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume: bool) -> Iterator[RunDirectory]:
+    """Open the run's directory for this process alone.
+
+    ``told`` is plain data that says what is run; a run resumes only where it is the same.
+
+    Raises:
+        UsageError: the output or an earlier run is in the way, or the earlier run was another one.
+        Error: another process works there.
+    """
+    path = directory_of(output)
+    plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
+    earlier = read_run(path)
+    if earlier is not None and resume:
+        _check_same(path, earlier, plain)
+    else:
+        check_output(output, force=force)
+        if path.exists():
+            if not force:
+                raise UsageError(f"{path}: holds an earlier run; go on with --resume, or start anew with --force")
+            if earlier is None and any(path.iterdir()):
+                raise UsageError(f"{path}: is no run of kdtool and is in the way; name another output with -o")
+    try:
+        _make(path)
+        with filelock.FileLock(path / "lock", timeout=0):
+            if earlier is not None and not resume:
+                _empty(path)
+            directory = RunDirectory(path, plain, finished=bool(resume and earlier and earlier["finished"]))
+            if not (resume and earlier):
+                directory._write(finished=False)
+            try:
+                yield directory
+            except BaseException:
+                begun = (path / "phases").rglob("*")
+                if not any(found.is_file() for found in begun):  # nothing was begun: leave nothing behind
+                    shutil.rmtree(path)
+                raise
+    except filelock.Timeout as error:
+        raise Error(f"{path}: another process works there; wait for it, or name another output with -o") from error
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Error(f"{path}: cannot be made: {error.strerror}; name another output with -o") from error
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """Return what ``run.json`` says of the run in a directory, or None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        content = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}/run.json: is damaged; remove the directory {path}") from error
+    if not isinstance(content, dict) or "finished" not in content:
+        raise UsageError(f"{path}/run.json: is damaged; remove the directory {path}")
+    return content
+
+
+def _check_same(path: Path, earlier: dict[str, Any], told: dict[str, Any]) -> None:
+    before = _flat(earlier)
+    different = [
+        f"{key} was {_short(before.get(key))}, now {_short(value)}"
+        for key, value in _flat(told).items()
+        if before.get(key) != value
+    ]
+    if different:
+        raise UsageError(
+            f"{path}: --resume needs the same command: {'; '.join(different[:3])}. Start anew with --force"
+        )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _empty(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.name == "lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

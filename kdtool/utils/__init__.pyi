@@ -1,0 +1,3 @@
+from .files import (
+    gzip_bytes as gzip_bytes,
+)

@@ -1,0 +1,199 @@
+"""Files of tensors, written whole, and read without running anything that is in them."""
+
+from __future__ import annotations
+
+import mmap
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdtool.errors import Error
+from kdtool.utils.files import atomic
+
+# The pickle of a large checkpoint's names and shapes is a few megabytes; its objects take far more room than its bytes.
+PICKLE_LIMIT = 64 << 20
+
+# Tensors may share memory (tied weights), but a small file must not become a large network that way.
+SHARING_LIMIT = 16
+
+# The one thing that the safe reader makes out of a mere number and fills: bytearray(10**11).
+_BYTEARRAY = b"\nbytearray\n"
+
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+# How the reader names what the pickle wants to import: "... GLOBAL posix.system ..."
+_IMPORTS = re.compile(r"GLOBAL ([\w.]*\w)")
+
+_KINDS = {
+    b"version https://git-lfs": "a Git LFS pointer instead of the file; run git lfs pull",
+    b"\x1f\x8b": "a gzip file; unpack it first",
+    b"\xfd7zXZ": "an xz file; unpack it first",
+    b"\x89HDF": "an HDF5 file (Keras?)",
+    b"<": "a web page or other markup, so the download failed",
+    b"{": "JSON",
+    b"\x80": "a bare pickle, which could run code",
+}
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain containers, whole or not at all.
+
+    Raises:
+        Error: the directory cannot be written to, or the disk is full.
+    """
+    with atomic(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:
+            # torch's writer does not tell what the disk said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def safe_load(path: str | Path) -> Any:
+    """Return what a file that `torch.save` or safetensors wrote holds: tensors on the CPU and plain containers.
+
+    Code in the file never runs, and what the file claims to hold is checked against its size before and after reading.
+    Tensors of the present format are mapped from the file rather than read.
+
+    Raises:
+        Error: it is no such file; the message says what it is.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise Error(f"{path}: a directory; name a file in it")
+        if not path.is_file():
+            raise Error(f"{path}: not a regular file; copy it to disk first")
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except FileNotFoundError as error:
+        raise Error(f"{path}: no such file") from error
+    except OSError as error:
+        raise Error(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise Error(f"{path}: the file is empty")
+    if head.startswith(b"PK\x03\x04"):
+        _check_zip(path, size)
+        content = _load_torch(path, mapped=True)
+    elif head.startswith(_LEGACY_MAGIC):
+        content = _load_torch(path, mapped=False)
+    elif _is_safetensors(head):
+        content = _load_safetensors(path)
+    else:
+        kind = next((kind for start, kind in _KINDS.items() if head.lstrip().startswith(start)), "")
+        raise Error(f"{path}: not a file of PyTorch or safetensors{': ' * bool(kind)}{kind}")
+    _check_tensors(path, content, size)
+    return content
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether it starts with the length of a header in eight bytes, then the header, which is JSON."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise Error(f"{path}: a damaged or truncated safetensors file ({_reason(error)})") from error
+    return tensors
+
+
+def _check_zip(path: Path, size: int) -> None:
+    """Raise `Error` unless this is a zip archive as `torch.save` writes it: nothing compressed, nothing overlapping."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries, comment = archive.infolist(), archive.comment
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+        raise Error(f"{path}: truncated or damaged ({_reason(error)}); copy or download it again") from error
+    names = [entry.filename for entry in entries]
+    inside = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inside:
+        raise Error(f"{path}: a TorchScript archive, which is code; save the state_dict() of the module instead")
+    if "data.pkl" not in inside:
+        raise Error(f"{path}: a zip archive of something else ({printable(', '.join(names[:3])) or 'nothing'})")
+    # A comment would let two readers of the archive disagree about where its directory is.
+    if comment or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise Error(f"{path}: a compressed or altered archive, not as torch.save writes it; save it again")
+    if sum(entry.file_size for entry in entries) > size:
+        raise Error(f"{path}: damaged: its parts claim more bytes than the file has")
+    if any(entry.file_size > PICKLE_LIMIT for entry in entries if entry.filename.endswith(".pkl")):
+        raise Error(f"{path}: damaged: its index alone has more than {PICKLE_LIMIT >> 20} MiB")
+
+
+def _load_torch(path: Path, *, mapped: bool) -> Any:
+    try:
+        if _has_bytearray(path, zipped=mapped):
+            raise Error(f"{path}: holds a bytearray; save tensors and plain containers alone")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Error:
+        raise
+    except pickle.UnpicklingError as error:
+        found = _IMPORTS.findall(str(error))
+        if not found:
+            raise Error(f"{path}: damaged: its index cannot be read; copy or download it again") from error
+        raise Error(
+            f"{path}: a pickled object ({found[0]}), which would run code when read; "
+            "save its state_dict() instead: torch.save(module.state_dict(), FILE)"
+        ) from error
+    except Exception as error:  # a damaged index can make the reader fail in any way
+        raise Error(f"{path}: truncated or damaged ({_reason(error)}); copy or download it again") from error
+
+
+def _has_bytearray(path: Path, *, zipped: bool) -> bool:
+    if zipped:
+        return _BYTEARRAY in torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_BYTEARRAY) >= 0
+
+
+def _check_tensors(path: Path, content: Any, size: int) -> None:
+    """Raise `Error` where a tensor has more numbers than the file can hold, or is of a kind that holds none.
+
+    Containers are walked without recursion and each only once, since a pickle can nest them without end.
+    """
+    claimed = 0
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            if item.layout is not torch.strided or item.device.type != "cpu" or item.is_quantized:
+                raise Error(f"{path}: holds a sparse, quantised or empty tensor; save plain ones")
+            claimed += _claim(path, item, size)
+        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    if claimed > SHARING_LIMIT * size:
+        raise Error(f"{path}: damaged: its tensors claim {claimed:,} bytes, the file has {size:,}")
+
+
+def _claim(path: Path, tensor: Tensor, size: int) -> int:
+    claimed = tensor.numel() * tensor.element_size()
+    held = tensor.untyped_storage().nbytes()
+    if claimed > held or held > size:
+        raise Error(f"{path}: damaged: a tensor of {tuple(tensor.shape)} claims more numbers than the file holds")
+    return claimed
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first sentence of what a library said."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return printable(text.partition(". ")[0])
+
+
+def printable(text: str, limit: int = 160) -> str:
+    """Return text that came out of a file as one short line without control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])

@@ -1,0 +1,83 @@
+"""The example plugin, installed as a third party's is, and used from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import kdtool
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "kdtool-logit-mse"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the plugin, and nothing else, installed in it."""
+    directory = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(directory), str(EXAMPLE)], check=True, capture_output=True, text=True)
+    return directory
+
+
+@pytest.fixture
+def run(site: Path, tmp_path: Path) -> Run:
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "200"}
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def test_it_is_listed_with_its_distribution(run: Run) -> None:
+    rows = json.loads(run("kdtool", "plugins", "--json").stdout)
+
+    (row,) = (row for row in rows if row["name"] == "logit-mse")
+    assert (row["kind"], row["distribution"], row["version"]) == ("distillers", "kdtool-logit-mse", "0.1.0")
+    assert (row["status"], row["reason"]) == ("ok", None)
+
+
+def test_its_option_is_in_the_help_and_its_alone(run: Run) -> None:
+    told = run("kdtool", "distill", "--method", "logit-mse", "--help").stdout
+
+    assert "--weight" in told
+    assert "weight of the teacher's term" in told
+    assert "--temperature" not in told
+
+
+def test_its_option_is_checked_and_refused_elsewhere(run: Run) -> None:
+    low = run("kdtool", "distill", "x.pt", "--method", "logit-mse", "--weight", "-1", code=2)
+    elsewhere = run("kdtool", "distill", "x.pt", "--method", "kd", "--weight", "1", code=2)
+
+    assert "--weight" in low.stderr
+    assert "--weight belongs to" in elsewhere.stderr
+
+
+def test_it_distils_and_the_checkpoint_tells_how(run: Run, tmp_path: Path) -> None:
+    # One command line is one process, and so one import of torch.
+    teacher = "teacher kdtool:lenet-300-100 --data digits --epochs 1 -o t.pt"
+    distill = "distill --student kdtool:lenet-300-100 --method logit-mse --weight 0.5 --epochs 1"
+    made = run("kdtool", *teacher.split(), *distill.split()).stdout
+
+    assert made == "t-logit-mse.pt\n"
+    student = kdtool.load(tmp_path / "t-logit-mse.pt")
+    assert (student.history[-1]["method"], student.history[-1]["options"]) == ("logit-mse", {"weight": 0.5})
+    assert "--method logit-mse" in student.history[-1]["line"]
+    assert "--weight 0.5" in student.history[-1]["line"]
+    before = kdtool.load(tmp_path / "t.pt").module.state_dict()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in student.module.state_dict().items())
+
+
+def test_its_own_test_passes(run: Run) -> None:
+    assert "1 passed" in run("pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)).stdout

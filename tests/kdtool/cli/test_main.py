@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from kdtool.cli.main import COMMANDS, cli
+from kdtool.errors import Error
+from kdtool.plugins import entry_points
+
+# Fixtures of conftest.py.
+Run = Callable[..., Any]
+Fails = Callable[..., str]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(run: Run, name: str) -> None:
+    command = importlib.import_module(f"kdtool.cli.commands.{name}").command
+
+    result = run(f"{name} --help")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"Usage: kdtool {name} ")
+    assert command.name == name
+
+
+def test_help_of_a_method_shows_its_options_and_those_in_its_roles(run: Run) -> None:
+    text = run("distill --method ikd --help").stdout
+
+    assert "\nOptions of ikd:\n  --iters INTEGER" in text
+    assert "\nOptions of kd (--objective):\n  --objective-temperature, --temperature NUMBER" in text
+    assert "[default: 20; 0 < x]" in text
+    assert "\nMethods (" not in text
+
+
+def test_help_without_a_method_lists_them(run: Run) -> None:
+    text = run("distill --help").stdout
+
+    assert "\nOptions of kd (the default method):\n  --temperature NUMBER" in text
+    assert "\nMethods (kdtool distill --method NAME --help shows its options):\n  assistant " in text
+    assert "\n  ikd " in text
+
+
+def test_help_of_a_later_step_is_that_steps(run: Run) -> None:
+    assert run("distill missing.pt prune --help").stdout.startswith("Usage: kdtool prune ")
+
+
+def test_stdout_carries_the_result_alone(api: Any, run: Run) -> None:
+    result = run("prune student.pt")
+
+    assert result.stdout == "student-magnitude.pt\n"
+    assert "a library prints to stdout\n" in result.stderr
+
+
+def test_json_of_an_export_takes_the_place_of_its_path(api: Any, run: Run) -> None:
+    assert run("export student.pt --json").stdout.startswith('{\n  "onnx": "student.onnx"')
+    assert run("export -f student.pt").stdout == "student.onnx\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (Error("a.pt: not a checkpoint.\nImport it"), 1, "Error: a.pt: not a checkpoint. Import it\n"),
+        (
+            ValueError("x\ny"),
+            1,
+            "Error: unexpected ValueError: x y; run again with --debug for the traceback\n",
+        ),
+        (OSError(28, "No space left on device", "x.run"), 1, "Error: x.run: No space left on device\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "Error: prune was interrupted; the same command with --resume goes on where it was cut\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line(api: Any, run: Run, raised: BaseException, code: int, message: str) -> None:
+    def prune(*args: Any, **options: Any) -> None:
+        raise raised
+
+    api.prune = prune
+
+    result = run("prune student.pt")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", message)
+
+
+@pytest.mark.parametrize("line", ["--debug prune student.pt", "prune student.pt --debug"])
+def test_debug_shows_the_traceback(api: Any, run: Run, line: str) -> None:
+    api.prune = lambda *args, **options: 1 / 0
+
+    result = run(line)
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Traceback (most recent call last):\n")
+    assert result.stderr.endswith("Error: unexpected ZeroDivisionError: division by zero\n")
+
+
+def test_no_command_shows_the_help(run: Run) -> None:
+    result = run("")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: kdtool ")
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version").stdout.startswith("kdtool 0.")
+
+
+def test_a_plugin_adds_a_command_which_stands_alone(added: click.Group, run: Run, fails: Fails) -> None:
+    @added.command()
+    @click.argument("word")
+    @click.option("--twice", is_flag=True)
+    def greet(word: str, twice: bool) -> None:
+        """Say hello."""
+        print("hello", word, twice)
+
+    added.add_command(click.Command("wave", callback=lambda: print("waves"), short_help="Wave."))
+
+    assert run("greet you --twice").stdout == "hello you True\n"
+    assert run("wave").stdout == "waves\n"
+    assert "  greet     Say hello.\n  wave      Wave.\n" in run("--help").stdout
+    assert fails("prune student.pt greet you") == "greet stands alone, not in a chain"
+    with pytest.raises(Error, match="'prune' is a command of kdtool itself"):
+        added.add_command(click.Command("prune"))
+
+
+class Hooks:
+    """A plugin that is always on."""
+
+    @entry_points.hookspecs.hookimpl
+    def commands(self, cli: click.Group) -> None:
+        cli.add_command(click.Command("wave", callback=lambda: print("waves")))
+        raise RuntimeError("not\nready")
+
+
+def test_a_broken_plugin_is_one_warning(added: click.Group, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry_points, "always_on", lambda: [entry_points.BrokenPlugin("plugin 'x' is broken: why")])
+    manager = entry_points.manager()
+    manager.register(Hooks(), name="half")
+    try:
+        result = run("wave")
+    finally:
+        manager.unregister(name="half")
+
+    assert result.stdout == "waves\n"
+    assert result.stderr == (
+        "warning: plugin 'x' is broken: why\nwarning: plugin half is broken: commands(): RuntimeError: not ready\n"
+    )
+
+
+def imported(*words: str, **env: str) -> set[str]:
+    """Return the top-level modules that a command line imports, in a process of its own."""
+    code = (
+        "import sys, atexit; from kdtool.cli.main import main;"
+        "atexit.register(lambda: print('imported', *sys.modules, file=sys.stderr)); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env={**os.environ, **env}
+    )
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("imported "), done.stderr
+    return {name.partition(".")[0] for name in last.split()[1:]} | {name for name in last.split() if "kdtool." in name}
+
+
+HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxruntime", "sklearn", "accelerate", "numpy", "safetensors", "PIL"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plugins",
+        "distill --help",
+        "distill --method ikd --help",
+        "teacher kdtool:conv4-fc2 --help",
+        "export --help",
+        "distill --iters 4 x.pt",
+        "distill --method ikd --pruner magnitude x.pt prune --ratio 0.5 export --onnx",
+    ],
+)
+def test_what_needs_no_training_imports_no_torch(line: str) -> None:
+    assert not imported(*line.split()) & HEAVY
+
+
+def test_the_groups_help_imports_no_command_and_no_table() -> None:
+    modules = imported("--help")
+
+    assert not modules & (HEAVY | {"rich"})
+    assert not modules & {f"kdtool.cli.commands.{name}" for name in COMMANDS}
+
+
+def test_completion_imports_no_torch(tmp_path: Path) -> None:
+    modules = imported(
+        _KDTOOL_COMPLETE="bash_complete", COMP_WORDS="kdtool distill --method ikd --pruner m", COMP_CWORD="5"
+    )
+
+    assert not modules & HEAVY
+
+
+def test_help_takes_at_most_three_times_the_import_of_click() -> None:
+    def seconds(*words: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    pairs = [(seconds("-c", "import click"), seconds("-m", "kdtool", "--help")) for _ in range(7)]
+
+    assert min(ours for _, ours in pairs) <= 3 * min(clicks for clicks, _ in pairs)
+
+
+def test_a_closed_pipe_behind_is_silent() -> None:
+    command = f"{sys.executable} -m kdtool plugins --json | true"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+    assert done.stderr == ""
+
+
+def test_devnull_is_no_pipe_and_no_hang() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "kdtool", "inspect"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: inspect: no checkpoint given. Name it (kdtool inspect FILE)")
+    assert time.monotonic() - started < 30
+
+
+def test_the_real_api_makes_a_chain(here: Path) -> None:
+    pytest.importorskip("kdtool.api")
+
+    made = CliRunner().invoke(cli, ["teacher", "kdtool:lenet-300-100", "-o", "made.pt", "inspect", "--json"])
+
+    assert made.exit_code == 0, made.output
+    assert '"parameters": 266610' in made.stdout
+    broken = CliRunner().invoke(cli, ["inspect", "student.pt"])
+    assert broken.exit_code == 1
+    assert broken.stderr.startswith("Error: student.pt: ")
+    assert broken.stderr.count("\n") == 1

@@ -1,0 +1,110 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kdtool
+from kdtool.commands import compare
+from kdtool.models.checkpoint import read
+from kdtool.plotting import grid
+
+
+def changed(path, to, change):
+    """A copy of a checkpoint whose last layer's bias was changed in place."""
+    found = read(path)
+    last = [module for module in found.module.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        change(last.bias)
+    return found.save(to).path
+
+
+@pytest.fixture(scope="module")
+def three(teacher_path, tmp_path_factory):
+    """The teacher, one that says 0 nearly always, and one that says 1."""
+    folder = tmp_path_factory.mktemp("three")
+    zero = changed(teacher_path, folder / "zero.pt", lambda bias: bias[0].add_(100.0))
+    one = changed(teacher_path, folder / "one.pt", lambda bias: bias[1].add_(100.0))
+    return teacher_path, zero, one
+
+
+def test_two_by_hand(three, digits):
+    found = kdtool.compare(three[1], three[2])
+    labels = digits.test.labels
+    zeros, ones = int((labels == 0).sum()), int((labels == 1).sum())
+    assert found["a"]["accuracy"] == pytest.approx(zeros / len(labels))
+    assert (found["only_a_right"], found["only_b_right"]) == (zeros, ones)
+    assert found["classified_differently"] == found["images"] == len(labels)
+    assert found["agreement"] == 0
+    assert found["l2"] == pytest.approx(100 * 2**0.5, rel=1e-5)
+    assert found["mcnemar"]["test"] == "chi-square"
+    # It is nearly certain of each image, and right in so many.
+    assert found["a"]["calibration_error"] == pytest.approx(1 - zeros / len(labels), abs=1e-3)
+    assert found["a"]["accuracy_low"] < found["a"]["accuracy"] < found["a"]["accuracy_high"]
+    assert found["a"]["file_bytes"] == three[1].stat().st_size
+
+
+def test_more_are_compared_in_pairs(three):
+    found = kdtool.compare(*three)
+    assert [model["checkpoint"] for model in found["models"]] == [str(path) for path in three]
+    assert [(pair["a"], pair["b"]) for pair in found["pairs"]] == list(itertools.combinations(range(3), 2))
+    for pair in found["pairs"]:
+        alone = kdtool.compare(three[pair["a"]], three[pair["b"]])
+        assert {key: value for key, value in pair.items() if key not in ("a", "b")} == {
+            key: alone[key] for key in pair if key not in ("a", "b")
+        }
+    assert found["all_agree"] == 0
+
+
+def test_other_classes_inputs_and_images_are_refused(teacher_path, tmp_path):
+    for shape, says in (({"classes": 7, "image_size": 8}, "classes 10 and 7"), ({"image_size": 16}, "input")):
+        other = kdtool.teacher("kdtool:lenet-300-100", **shape, output=tmp_path / "o.pt", force=True)
+        with pytest.raises(kdtool.Error, match=says):
+            kdtool.compare(teacher_path, other)
+    odd = read(teacher_path)
+    odd.data = type(odd.data)(**{**odd.data.as_data(), "split_seed": 9})
+    with pytest.raises(kdtool.Error, match="remember different val images; name the data set for all with --data"):
+        kdtool.compare(teacher_path, odd, split="val")
+
+
+def test_the_picture_holds_the_images_as_they_are(three, tmp_path, digits, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        grid, "grid", lambda *args: drawn.update(zip(("images", "captions", "title"), args[:3], strict=True))
+    )
+    kdtool.compare(*three[1:], picture=tmp_path / "differ.png")
+    labels = digits.test.labels
+    assert len(drawn["images"]) == len(drawn["captions"]) == compare.SHOWN
+    assert drawn["captions"][0] == f"true: {labels[0]}\nA: 0\nB: 1"
+    assert drawn["title"].startswith(f"{len(labels)} of {len(labels)} test images get different classes; the first 64")
+    assert "A = zero.pt, B = one.pt" in drawn["title"]
+    # scikit-learn's digits are multiples of 1/16.
+    assert np.allclose(drawn["images"] * 255, np.round(drawn["images"] * 255), atol=1e-2)
+    assert (drawn["images"].min(), drawn["images"].max()) == (0, 1)
+
+
+def test_a_picture_is_written_even_where_nothing_differs(teacher_path, tmp_path):
+    target = tmp_path / "differ.png"
+    kdtool.compare(teacher_path, teacher_path, picture=target)
+    assert Image.open(target).size[0] > 100
+    with pytest.raises(kdtool.UsageError, match="exists already"):
+        kdtool.compare(teacher_path, teacher_path, picture=target)
+
+
+@pytest.mark.parametrize(("number", "channels"), [(1, 3), (64, 1), (9, 2)])
+def test_a_grid(tmp_path, number, channels):
+    images = np.random.default_rng(0).random((number, 8, 8, channels), dtype=np.float32)
+    grid.grid(images, ["true: $5\nA: b$"] * number, "title", tmp_path / "grid.png")
+    width, height = Image.open(tmp_path / "grid.png").size
+    assert width > 200
+    assert (height > width) == (number == 64)
+
+
+@pytest.mark.slow
+def test_latency_is_the_ratio_to_the_first(teacher_path, tmp_path):
+    small = kdtool.refine(teacher_path, times=3, output=tmp_path / "small.pt")
+    found = kdtool.compare(teacher_path, small, latency=True)
+    assert found["b"]["latency_ratio"] < 1
+    assert found["b"]["latency"]["ratio_high"] >= found["b"]["latency_ratio"]
+    assert "latency" not in found["a"]

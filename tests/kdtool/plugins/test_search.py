@@ -1,0 +1,159 @@
+"""Options chosen by validation: what is tried, in which rounds, and what it cost."""
+
+import pytest
+import torch
+
+import kdtool
+from kdtool.distillation.successive_halving import rounds
+from kdtool.models.checkpoint import read
+from kdtool.plugins.registry import method_class
+from kdtool.plugins.search import Search
+
+
+def settings(method, text, **given):
+    return Search.parse(text).settings(method_class("distillers", method), given)
+
+
+def test_values_are_tried_in_all_combinations():
+    assert settings("kd", "temperature=1,2") == {
+        "temperature=1": {"temperature": 1.0},
+        "temperature=2": {"temperature": 2.0},
+    }
+    assert list(settings("kd", "temperature=1,4,alpha=0.5,0.9")) == [
+        "temperature=1, alpha=0.5",
+        "temperature=1, alpha=0.9",
+        "temperature=4, alpha=0.5",
+        "temperature=4, alpha=0.9",
+    ]
+    text = "temperature=1,4,alpha=0.5,0.9"
+    assert str(Search.parse(text)) == text
+
+
+def test_what_was_given_holds_for_all():
+    assert settings("kd", "temperature=1,4->1", alpha=0.5) == {
+        "temperature=1": {"temperature": 1.0, "alpha": 0.5},
+        "temperature=4->1": {"temperature": "4->1", "alpha": 0.5},
+    }
+
+
+def test_options_of_methods_in_roles_and_the_methods_themselves():
+    inner = {"name": "kd", "temperature": 1.0}
+    for name in ("temperature", "objective-temperature"):
+        assert settings("ikd", f"{name}=1,2")[f"{name}=1"] == {"objective": inner}
+    given = {"objective": {"name": "dist", "beta": 1.0}}
+    assert settings("assistant", "gamma=1,2", **given)["gamma=2"] == {
+        "objective": {"name": "dist", "beta": 1.0, "gamma": 2.0}
+    }
+    assert settings("mutual", "objective=kd,dist")["objective=dist"] == {"objective": "dist"}
+    assert settings("kd:0.9+at:1000", "kd-temperature=1,2")["kd-temperature=2"] == {
+        "kd": {"name": "kd", "temperature": 2.0}
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "message"),
+    [
+        ("kd", "temperature", "is no search"),
+        ("kd", "temperature=", "is no search"),
+        ("kd", "temperature=1", "needs two or more values"),
+        ("kd", "temperature=1,1", "each once"),
+        ("kd", "temperature=1,2,temperature=3,4", "searched twice"),
+        ("kd", "temperature=1,0", "--search: --temperature: 0.0 is out of range"),
+        ("kd", "temperature=1,warm", "--search: --temperature: 'warm' is no number"),
+        ("kd", "tempreature=1,2", "did you mean temperature"),
+        ("at", "taps=a,b", "is a list"),
+        ("kd:0.9+dist", "temperature=1,2", "say which, kd-temperature or dist-temperature"),
+        ("mutual", "teacher-learns=on,maybe", "is on or off"),
+        ("kd", "temperature=" + ",".join(map(str, range(1, 400))), "too many"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(method, text, message):
+    with pytest.raises(kdtool.UsageError, match=message):
+        settings(method, text)
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "expected"),
+    [
+        (2, 20, [(2, 10)]),
+        (4, 20, [(4, 2), (2, 5)]),
+        (8, 240, [(8, 10), (4, 20), (2, 40)]),
+        (5, 30, [(5, 2), (3, 3), (2, 5)]),
+        (4, 1, [(4, 1), (2, 1)]),
+    ],
+)
+def test_the_better_half_trains_longer(count, epochs, expected):
+    assert rounds(count, epochs) == expected
+
+
+def test_the_best_by_validation_is_trained_and_the_search_is_told(teacher_path, tmp_path, capsys):
+    student = kdtool.distill(
+        teacher_path,
+        student="kdtool:lenet-300-100",
+        search="temperature=1,4,alpha=0,1",
+        epochs=4,
+        lr=3e-3,
+        output=tmp_path / "s.pt",
+    )
+    entry = read(tmp_path / "s.pt").history[-1]
+    found = entry["search"]
+    assert found["asked"] == "temperature=1,4,alpha=0,1"
+    assert [(one["epochs"], len(one["results"])) for one in found["rounds"]] == [(1, 4), (1, 2)]
+    first, last = (one["results"] for one in found["rounds"])
+    ranked = sorted(first, key=lambda one: (-one["accuracy"], one["loss"]))
+    assert {one["setting"] for one in last} == {one["setting"] for one in ranked[:2]}
+    assert found["chosen"] == max(last, key=lambda one: (one["accuracy"], -one["loss"]))["setting"]
+    temperature, alpha = (float(one.partition("=")[2]) for one in found["chosen"].split(", "))
+    assert (entry["options"]["temperature"], entry["options"]["alpha"]) == (temperature, alpha)
+    assert found["epochs"] == 6
+    told = capsys.readouterr().err
+    assert f"search: {found['chosen']}; it cost 6 epochs and " in told
+    assert "--search temperature=1,4,alpha=0,1" in entry["line"]
+    # The result is that of the chosen options without a search.
+    plain = kdtool.distill(
+        teacher_path, student="kdtool:lenet-300-100", temperature=temperature, alpha=alpha, epochs=4, lr=3e-3,
+        output=tmp_path / "plain.pt",
+    )  # fmt: skip
+    assert plain.metrics == student.metrics
+    assert not (tmp_path / "s.run" / "phases").exists()
+
+
+def test_nothing_to_choose_by(teacher_path, tmp_path):
+    with pytest.raises(kdtool.UsageError, match="with --epochs 0 there is nothing to choose by"):
+        kdtool.distill(
+            teacher_path, student="kdtool:lenet-5", search="temperature=1,2", epochs=0, output=tmp_path / "s.pt"
+        )
+    assert not (tmp_path / "s.run").exists()
+
+
+def test_a_search_that_cannot_begin_leaves_nothing(teacher_path, tmp_path):
+    with pytest.raises(kdtool.Error, match="has no stages"):
+        kdtool.distill(
+            teacher_path, "at", student="kdtool:lenet-300-100", search="weight=1,2", output=tmp_path / "s.pt"
+        )
+    assert not (tmp_path / "s.run").exists()
+
+
+def test_a_search_that_was_cut_goes_on_bit_for_bit(teacher_path, tmp_path, monkeypatch):
+    from kdtool.training.run import Run
+
+    told = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", "epochs": 4, "lr": 3e-3}
+    whole = kdtool.distill(teacher_path, output=tmp_path / "whole.pt", **told)
+    logged, log = [], Run.log
+
+    def killing(self, row):
+        logged.append(row)
+        if len(logged) == 4:  # the second epoch of the second setting
+            raise KeyboardInterrupt
+        log(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", killing)
+        with pytest.raises(KeyboardInterrupt):
+            kdtool.distill(teacher_path, output=tmp_path / "cut.pt", **told)
+    cut = kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **told)
+    assert all(torch.equal(tensor, cut.module.state_dict()[name]) for name, tensor in whole.module.state_dict().items())
+    found = [one.history[-1]["search"] for one in (whole, cut)]
+    assert {**found[0], "seconds": 0} == {**found[1], "seconds": 0}
+    with pytest.raises(kdtool.UsageError, match="search.asked was"):
+        kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **{**told, "search": "temperature=1,2"})

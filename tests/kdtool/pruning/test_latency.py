@@ -1,0 +1,62 @@
+"""The search for a part of the latency, with a stand-in for the clock; and once in earnest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import kdtool
+from kdtool.models.options import NetworkOptions
+from kdtool.models.size import measure
+from kdtool.models.sources import create
+from kdtool.pruning import latency
+from kdtool.pruning.latency import remove_latency
+from kdtool_pruners.filter_l1 import filter_norms
+
+
+@pytest.fixture
+def network():
+    shape = NetworkOptions(classes=10, in_channels=1, image_size=28)
+    return create("kdtool:lenet-5", options=shape, data=None, seed=0)
+
+
+@pytest.fixture
+def clock(network, monkeypatch):
+    """Time as the square root of the MACs' share: half of the time is a quarter of the MACs."""
+    sizes = {}
+    monkeypatch.setattr(latency, "_export", lambda exporter, found, path: sizes.update({path: found}) or path)
+
+    def measured(file, against, **_):
+        macs = [measure(sizes[path])["macs"] for path in (file, against)]
+        return {"ratio": (macs[0] / macs[1]) ** 0.5}
+
+    monkeypatch.setattr(latency, "measure_latency", measured)
+
+
+def test_it_is_looked_for_until_the_time_fits(network, clock):
+    found = remove_latency(network, ratio=0.5, importance=filter_norms, round_to=1)
+    assert found.of == "latency"
+    assert found.removed == pytest.approx(0.5, abs=0.01)
+    assert measure(found.network)["macs"] / measure(network)["macs"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_what_cannot_be_reached_is_capped(network, clock):
+    found = remove_latency(network, ratio=0.97, importance=filter_norms, round_to=4)
+    assert found.removed < 0.97
+    assert found.capped
+
+
+def test_what_has_no_channels_to_lose_is_refused(network, clock):
+    with pytest.raises(kdtool.Error, match="no channels of it can be removed"):
+        remove_latency(network, ratio=0.5, importance=filter_norms, round_to=1000)
+
+
+@pytest.mark.slow
+def test_the_time_of_a_real_network_falls(tmp_path):
+    teacher = kdtool.teacher("torchvision:resnet18", classes=10, image_size=64, output=tmp_path / "teacher.pt")
+    made = kdtool.prune(teacher, "filter-l1", ratio=0.5, of="latency", epochs=0, output=tmp_path / "fast.pt")
+    reached = made.history[-1]["reached"]
+    assert reached["of"] == "latency"
+    assert 0.3 < reached["removed"] < 0.7
+    with torch.no_grad():
+        assert made.module(torch.rand(1, 3, 64, 64)).shape == (1, 10)

@@ -1,0 +1,108 @@
+"""The masks against torch.nn.utils.prune, a second library, and numbers written out."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from kdtool.models.architecture import Architecture, Network
+from kdtool.pruning.masks import Masking, apply_masks, cubic, lowest_scores
+from kdtool.training.zeros import Zeros, prunable, sparsity
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5))
+
+
+def magnitudes(module):
+    return {name: weight.abs() for name, weight in prunable(module).items()}
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
+def test_masks_equal_global_unstructured(ratio):
+    module = network()
+    masks = lowest_scores(magnitudes(module), ratio).masks
+    other = copy.deepcopy(module)
+    layers = [(other[0], "weight"), (other[4], "weight")]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=ratio)
+    torch.testing.assert_close(masks["0.weight"].float(), other[0].weight_mask)
+    torch.testing.assert_close(masks["4.weight"].float(), other[4].weight_mask)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.9])
+def test_the_scope_of_a_layer_equals_l1_unstructured_of_each(ratio):
+    module = network()
+    masks = lowest_scores(magnitudes(module), ratio, "layer").masks
+    for path in ("0", "4"):
+        other = prune.l1_unstructured(copy.deepcopy(module.get_submodule(path)), "weight", amount=ratio)
+        torch.testing.assert_close(masks[f"{path}.weight"].float(), other.weight_mask)
+
+
+def test_biases_and_norms_are_left_alone():
+    assert set(prunable(network())) == {"0.weight", "4.weight"}
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.7])
+def test_ties_are_cut_at_the_exact_count_and_the_first_go(ratio):
+    mask = lowest_scores({"w": torch.ones(10)}, ratio).masks["w"]
+    # The highest score is the first of all equal ones, and stays.
+    assert mask.tolist() == [True, *[False] * round(10 * ratio), *[True] * (9 - round(10 * ratio))]
+
+
+def test_a_layer_keeps_its_best_weight_and_it_is_said():
+    scores = {"small.weight": torch.tensor([1.0, 3.0, 2.0]), "large.weight": torch.arange(10.0, 17.0)}
+    chosen = lowest_scores(scores, 0.5)
+    assert chosen.masks["small.weight"].tolist() == [False, True, False]
+    assert chosen.masks["large.weight"].tolist() == [False] * 3 + [True] * 4
+    assert chosen.capped == ["small.weight"]
+    assert chosen.as_data(0.5) == {
+        "of": "weights",
+        "asked": 0.5,
+        "removed": 0.5,
+        "capped": "small would be emptied: one weight stays in each",
+    }
+
+
+def test_where_all_would_go_one_of_each_layer_stays():
+    chosen = lowest_scores({"a.weight": torch.tensor([1.0, 2.0]), "b.weight": torch.tensor([4.0, 3.0])}, 0.99)
+    assert [mask.tolist() for mask in chosen.masks.values()] == [[False, True], [True, False]]
+    assert chosen.removed == 0.5
+    assert "capped" in chosen.as_data(0.99)
+
+
+def test_what_is_capped_nowhere_is_not_said_to_be():
+    assert "capped" not in Masking({"w": torch.tensor([True, False])}).as_data(0.5)
+
+
+def test_the_cubic_schedule_by_hand():
+    # 0.8 (1 - (1 - t/4)^3): 1 - 27/64, 1 - 1/8, 1 - 1/64 of 0.8.
+    assert cubic(0.0, 0.8, 4) == pytest.approx([0.4625, 0.7, 0.7875, 0.8])
+    # From 0.5 on: 0.8 - 0.3 / 8.
+    assert cubic(0.5, 0.8, 2) == pytest.approx([0.7625, 0.8])
+    assert cubic(0.3, 0.9, 1) == [0.9]
+
+
+def test_a_masked_copy_leaves_the_network_alone():
+    module = network()
+    before = copy.deepcopy(module.state_dict())
+    architecture = Architecture("test", "net", {"classes": 5, "in_channels": 1, "image_size": 4})
+    made = apply_masks(Network(architecture, module), lowest_scores(magnitudes(module), 0.5).masks)
+    assert sparsity(made.module) == pytest.approx(58 / 116)
+    assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
+
+
+def test_zeros_are_held_and_a_layer_that_began_as_zero_learns():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+        module[1].weight.zero_()
+    zeros = Zeros(module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1.0)
+    zeros(module)
+    assert module[0].weight.tolist() == [[0.0, 2.0], [3.0, 0.0]]
+    assert module[1].weight.tolist() == [[1.0, 1.0], [1.0, 1.0]]

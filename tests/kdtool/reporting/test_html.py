@@ -1,0 +1,37 @@
+import base64
+
+from kdtool.reporting.html import commands, facts, page, picture, table
+
+
+def test_a_table_has_a_column_for_what_is_plain_and_shows_intervals():
+    rows = [
+        {"error": 0.25, "error_low": 0.2, "error_high": 0.3, "nested": {"a": 1}, "macs": 90_000_000, "left": 1},
+        {"error": 0.5, "error_low": None, "error_high": None, "macs": None, "kept": True},
+    ]
+
+    text = table(rows, leave_out=["left"])
+
+    assert text.count("<th") - text.count("<thead") == 3
+    assert '<th class="number">error</th><th class="number">macs</th><th class="number">kept</th>' in text
+    assert '<td class="number">0.2500 ± 0.05</td>' in text
+    assert '<td class="number">0.5000</td>' in text
+    assert "90 M" in text
+
+
+def test_nothing_that_is_told_becomes_html():
+    odd = "<script>alert('x')</script>"
+
+    text = page(odd, [facts([(odd, odd), ("empty", None)]), table([{odd: odd}]), commands([(odd, odd)])])
+
+    assert "<script" not in text
+    assert "empty" not in text
+
+
+def test_a_picture_of_a_run_is_an_image_so_that_nothing_in_it_runs():
+    svg = b"<svg><script>alert(1)</script></svg>"
+
+    text = picture(svg, 'drop "ratio".svg')
+
+    assert "<script" not in text
+    assert base64.b64encode(svg).decode() in text
+    assert "drop &quot;ratio&quot;.svg" in text

@@ -1,0 +1,119 @@
+"""The page that `kdtool report` writes, of real checkpoints, runs and studies."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+import kdtool
+from kdtool.study.runner import run_study
+
+RECIPE = """
+[matrix]
+seed = [0, 1]
+ratio = [0.5, 0.8]
+[[step]]
+name = "teacher"
+run = "teacher kdtool:lenet-300-100 --data digits --epochs 1"
+[[step]]
+name = "pruned"
+from = "teacher"
+run = "prune --ratio {ratio} --epochs 0 --seed {seed}"
+"""
+
+
+@pytest.fixture(scope="module")
+def student(teacher_path, tmp_path_factory):
+    path = tmp_path_factory.mktemp("student") / "student.pt"
+    return kdtool.distill(teacher_path, method="ikd", iters=1, epochs=2, output=path).path
+
+
+def page_of(*sources, **options):
+    text = kdtool.report(*sources, **options).read_text(encoding="utf-8")
+    # Nothing is fetched and nothing runs: what SVG calls its namespaces are names, not addresses that are read.
+    assert not re.search(r"<script|<link|<iframe|@import|\bon[a-z]+=|(src|href)=\"(?!data:|#)", text)
+    return text
+
+
+def test_a_checkpoint_is_told_with_its_models_its_training_and_the_commands_that_made_it(student, tmp_path):
+    text = page_of(student, output=tmp_path / "r.html")
+
+    inspected = kdtool.inspect(student)
+    assert f"<td>{inspected['parameters']:,}</td>" in text
+    for score in inspected["metrics"]:
+        assert f"<td>{score['split']}</td>" in text
+        assert f'<td class="number">{score["loss"]:.4f}</td>' in text
+    assert "<td>M1</td>" in text
+    assert "2 epochs in 1 phase" in text
+    assert text.count("<svg") == 1
+    assert re.findall(r"<li><code>kdtool (\w+)", text) == ["teacher", "distill"]
+    assert str(student.parent) not in text
+
+
+def test_a_run_and_its_checkpoint_are_told_once_beside_others(teacher_path, student, tmp_path):
+    text = page_of(student, student.with_suffix(".run"), teacher_path, output=tmp_path / "r.html")
+
+    assert re.findall("<h2>(.*?)</h2>", text) == ["student.pt", "teacher.pt"]
+    assert "<td>teacher.pt</td><td>kdtool:lenet-300-100</td>" in text
+
+
+def test_a_run_that_was_cut_is_told_with_its_pictures(student, tmp_path):
+    run = shutil.copytree(student.with_suffix(".run"), tmp_path / "cut.run")
+    told = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**told, "finished": False}))
+    (run / "drop.svg").write_text("<svg/>")
+    with open(run / "metrics.jsonl", "a") as lines:
+        lines.write('{"phase": "M2 fro')
+
+    text = page_of(run, output=tmp_path / "r.html")
+
+    assert "This run has not come to its end." in text
+    assert "<td>ikd</td>" in text
+    assert "2 epochs in 1 phase" in text
+    assert '<img alt="drop.svg" src="data:image/svg+xml;base64,PHN2Zy8+">' in text
+
+
+def test_a_study_is_told_with_its_means_and_charts(tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    study = run_study(tmp_path / "r.toml")["directory"]
+    (tmp_path / "figures").mkdir()
+
+    text = page_of(study, output=tmp_path / "r.html", figures=tmp_path / "figures")
+
+    assert text.count("<svg") == 2
+    assert text.count("<td>pruned</td>") == 2 + 4
+    assert "<code>kdtool prune teacher.pt --ratio 0.8 --epochs 0 --seed 1</code>" in text
+    drawn = {path.name: path.read_text() for path in (tmp_path / "figures").iterdir()}
+    assert sorted(drawn) == ["test-accuracy-against-ratio.svg", "validation-accuracy-against-ratio.svg"]
+    for svg in drawn.values():
+        assert svg.strip() in text
+
+
+def test_what_cannot_be_told_is_refused_in_one_line(teacher_path, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "s.study").mkdir()
+    (tmp_path / "s.study" / "study.json").write_text("{}")
+    (tmp_path / "b.study").mkdir()
+    (tmp_path / "b.study" / "study.json").write_text("{}")
+    (tmp_path / "b.study" / "results.json").write_text('{"rows": 3}')
+    (tmp_path / "bare.pt").write_text("no checkpoint")
+    (tmp_path / "odd.run").mkdir()
+    (tmp_path / "odd.run" / "run.json").write_text("[]")
+    (tmp_path / "there.html").write_text("mine")
+
+    def refused(*sources, match, **options):
+        with pytest.raises(kdtool.Error, match=match):
+            kdtool.report(*sources, **{"output": tmp_path / "r.html", **options})
+
+    refused(match="name a checkpoint")
+    refused(tmp_path / "empty", match="the directory of no run and no study")
+    refused(tmp_path / "s.study", match="no results yet")
+    refused(tmp_path / "b.study", match=r"results\.json: is damaged")
+    refused(tmp_path / "odd.run", match=r"run\.json: is damaged")
+    refused(tmp_path / "bare.pt", match=r"bare\.pt: ")
+    refused(teacher_path, output=tmp_path / "there.html", match="exists already")
+    refused(teacher_path, output=tmp_path / "r.txt", match=r"ends in \.html")
+    refused(teacher_path, figures=tmp_path / "none", match="no such directory")
+    assert not (tmp_path / "r.html").exists()
+    assert (tmp_path / "there.html").read_text() == "mine"

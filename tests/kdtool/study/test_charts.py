@@ -1,0 +1,60 @@
+import pytest
+
+from kdtool.plotting.chart import Panel, Point
+from kdtool.study.charts import charts
+
+
+def row(step, accuracy, **values):
+    interval = {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1} if "seed" not in values else {}
+    return {"step": step, "values": values, "accuracy": accuracy, "val_accuracy": None, **interval}
+
+
+@pytest.fixture
+def results():
+    means = [
+        row(step, accuracy + subset + layers / 100, layers=layers, subset=subset, head=head)
+        for step, accuracy, head in (("stagewise", 0.2, "concat"), ("none", 0.1, "plain"))
+        for layers in (18, 10)
+        for subset in (0.5, 0.25)
+    ]
+    return {"means": means, "rows": [row("teacher", 0.9), row("none", 0.0, layers=10, subset=0.5, seed=0)]}
+
+
+def test_a_line_for_each_method_and_a_panel_for_each_fraction(results):
+    over_layers, over_subset = charts(results)
+
+    assert (over_layers.title, over_layers.x, over_layers.y) == (
+        "test accuracy against layers",
+        "layers",
+        "test accuracy",
+    )
+    assert [panel.title for panel in over_layers.panels] == ["subset 0.25", "subset 0.5"]
+    assert over_subset.x == "subset"
+    assert [panel.title for panel in over_subset.panels] == ["layers 10", "layers 18"]
+    quarter = over_layers.panels[0]
+    assert list(quarter.lines) == ["stagewise concat", "none plain"]
+    assert [(point.x, point.y) for point in quarter.lines["none plain"]] == [
+        (10, pytest.approx(0.45)),
+        (18, pytest.approx(0.53)),
+    ]
+    assert quarter.lines["none plain"][0].high == pytest.approx(0.55)
+
+
+def test_what_was_run_without_the_number_is_a_level(results):
+    assert [panel.level for panel in charts(results)[0].panels] == [{"teacher": 0.9}, {"teacher": 0.9}]
+
+
+def test_without_two_values_there_is_nothing_to_draw():
+    alone = {"means": [row("none", 0.5, subset=0.5)], "rows": [row("teacher", 0.9)]}
+
+    assert charts(alone) == []
+
+
+def test_a_study_without_seeds_is_drawn_from_its_rows():
+    rows = [
+        {"step": "kd", "values": {"ratio": ratio}, "accuracy": None, "val_accuracy": 1 - ratio} for ratio in (0.5, 0.75)
+    ]
+
+    (chart,) = charts({"means": [], "rows": rows})
+
+    assert chart.panels == [Panel("", {"kd": [Point(0.5, 0.5), Point(0.75, 0.25)]}, {})]

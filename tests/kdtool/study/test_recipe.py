@@ -1,0 +1,131 @@
+import pytest
+
+from kdtool.errors import UsageError
+from kdtool.study.recipe import read_recipe
+
+STUDY = """
+[matrix]
+seed = [0, 1]
+ratio = [0.5, 0.8]
+
+[[step]]
+name = "teacher"
+run = "teacher kdtool:lenet-5 --seed {seed}"
+
+[[step]]
+name = "small"
+from = "teacher"
+run = "refine --times 2"
+
+[[step]]
+name = "distilled"
+from = "teacher"
+run = "distill --student {small}"
+
+[[step]]
+name = "pruned"
+from = "distilled"
+run = "prune --ratio {ratio} --method 'a b'"
+
+[[compare]]
+of = ["teacher", "pruned"]
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_step_is_run_for_what_it_and_its_sources_use(tmp_path):
+    recipe = read_recipe(written(tmp_path, STUDY))
+    assert [command.name for command in recipe.commands] == [
+        "teacher_seed=0",
+        "teacher_seed=1",
+        "small_seed=0",
+        "small_seed=1",
+        "distilled_seed=0",
+        "distilled_seed=1",
+        "pruned_seed=0_ratio=0.5",
+        "pruned_seed=0_ratio=0.8",
+        "pruned_seed=1_ratio=0.5",
+        "pruned_seed=1_ratio=0.8",
+    ]
+    assert recipe.directory == tmp_path / "recipe.study"
+    assert recipe.comparisons == (("teacher", "pruned"),)
+
+
+def test_the_words_of_a_command(tmp_path):
+    recipe = read_recipe(written(tmp_path, STUDY), tmp_path / "out")
+    words = {command.name: command.words(recipe.directory) for command in recipe.commands}
+    out = str(tmp_path / "out")
+    assert words["teacher_seed=1"] == ["teacher", "kdtool:lenet-5", "--seed", "1"]
+    assert words["distilled_seed=1"] == [
+        "distill", f"{out}/teacher_seed=1.pt", "--student", f"{out}/small_seed=1.pt"
+    ]  # fmt: skip
+    assert words["pruned_seed=1_ratio=0.8"] == [
+        "prune", f"{out}/distilled_seed=1.pt", "--ratio", "0.8", "--method", "a b"
+    ]  # fmt: skip
+
+
+def test_the_recipe_names_its_directory(tmp_path):
+    recipe = read_recipe(written(tmp_path, '[study]\nname = "mine"\noutput = "here"' + STUDY))
+    assert (recipe.name, recipe.directory) == ("mine", tmp_path / "here")
+
+
+ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[step", "is no TOML: "),
+        ("", "has no [[step]]"),
+        ("[steps]", "the recipe: unknown key 'steps'; did you mean step?"),
+        ("step = 1", "step: is written as [[step]]"),
+        ("matrix = 1", "[matrix]: is no table"),
+        ("[study]\noutput = 1", "[study]: output is a text, not 1"),
+        ("[study]\ndirectory = 'x'", "[study]: unknown key 'directory'; "),
+        ("[matrix]\nseed = 1", "[matrix] seed: is a list of values"),
+        ("[matrix]\nseed = []", "[matrix] seed: is a list of values"),
+        ("[matrix]\nseed = [true]", "[matrix] seed: a value is a number or a text, not True"),
+        ("[matrix]\nseed = [1, '1']", "[matrix] seed: 1 makes no file name of its own"),
+        ("[matrix]\nseed = ['/']", "[matrix] seed: '/' makes no file name of its own"),
+        ("[matrix]\nseed = [1]\n" + ONE, "[matrix]: no step uses {seed}"),
+        ("[[step]]\nrun = 'x'", "[[step]] number 1: name is missing"),
+        ("[[step]]\nname = '../x'\nrun = 'x'", "step '../x': '../x' is no name"),
+        ("[[step]]\nname = 'one'", "step 'one': run is missing"),
+        ("[[step]]\nname = 'one'\nrun = ' '", "step 'one': run is empty"),
+        ("[[step]]\nname = 'one'\nrun = '\"x'", "step 'one': run: No closing quotation"),
+        ("[[step]]\nname = 'one'\nrun = 'x'\nform = 'y'", "step 'one': unknown key 'form'; did you mean from?"),
+        (ONE + ONE, "step 'one': the name is taken"),
+        ("[matrix]\none = [1]\n" + ONE, "step 'one': the name is taken"),
+        (ONE + "[[step]]\nname = 'b'\nfrom = 'ome'\nrun = 'x'", "step 'b': from: 'ome' is no step; did you mean one?"),
+        ("[[step]]\nname = 'two'\nfrom = 'one'\nrun = 'x'\n" + ONE, "step 'two': from: 'one' does not stand above it"),
+        ("[[step]]\nname = 'one'\nfrom = 'one'\nrun = 'x'", "step 'one': from: 'one' does not stand above it"),
+        (
+            "[matrix]\nratio = [1]\n[[step]]\nname = 'one'\nrun = 'x {rato}'",
+            "step 'one': run: {rato}: 'rato' is neither a key of [matrix] nor a step; did you mean ratio?",
+        ),
+        (ONE + "[[compare]]\nof = ['one']", "[[compare]] number 1: of is a list of two steps or more"),
+        (ONE + "[[compare]]\nof = ['one', 'two']", "[[compare]] number 1: of: 'two' is no step"),
+        (ONE + "[[compare]]\nof = ['one', 'one']", "[[compare]] number 1: of: 'one' stands there twice"),
+        (f"[matrix]\na = {list(range(200))}\nb = {list(range(200))}\n"
+         "[[step]]\nname = 'one'\nrun = '{a} {b}'", "[matrix]: makes 40,000 commands"),
+    ],
+)  # fmt: skip
+def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, says):
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(f"{path}: {says}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is no TOML"):
+        read_recipe(tmp_path / "binary.toml")

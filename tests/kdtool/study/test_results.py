@@ -1,0 +1,25 @@
+import pytest
+
+from kdtool.study.results import means
+
+
+def test_means_over_seeds_by_hand():
+    rows = [
+        {"name": f"pruned_seed={seed}", "step": "pruned", "values": {"seed": seed, "ratio": 0.5}, "error": error,
+         "accuracy": None}
+        for seed, error in enumerate([0.1, 0.2, 0.3])
+    ]  # fmt: skip
+    rows.append({"name": "x", "step": "pruned", "values": {"seed": 0, "ratio": 0.8}, "error": 0.4, "accuracy": 0.6})
+    first, second = means([*rows, {"name": "y", "step": "y", "values": {"ratio": 1}, "error": 1.0}])
+    assert (first["step"], first["values"], first["seeds"]) == ("pruned", {"ratio": 0.5}, 3)
+    # t(0.975, 2) = 4.3027, deviation 0.1.
+    assert first["error"] == pytest.approx(0.2)
+    assert first["error_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, rel=1e-4)
+    assert "accuracy" not in first
+    assert (second["seeds"], second["error"], second["error_low"]) == (1, 0.4, None)
+    counted = means(
+        [{"step": "s", "values": {"seed": s}, "parameters": n, "mcnemar_p": 0.1} for s, n in ((0, 4), (1, 6))]
+    )
+    assert isinstance(counted[0]["parameters"], int)
+    assert counted[0]["parameters"] == 5
+    assert "mcnemar_p" not in counted[0]

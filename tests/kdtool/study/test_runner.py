@@ -1,0 +1,300 @@
+"""Studies whose commands are a stand-in for kdtool that copies a checkpoint, and one of real commands."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+import kdtool
+from kdtool.errors import Error, UsageError
+from kdtool.study import runner
+from kdtool.study.record import opened
+
+STAND_IN = """
+import os, shutil, sys, time
+words = sys.argv[1:]
+target = words[words.index("-o") + 1]
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(" ".join(os.path.basename(word) for word in words) + "\\n")
+run = target[:-3] + ".run"
+os.makedirs(run, exist_ok=True)
+if "fail" in words and not os.path.exists(os.environ["CALLS"] + ".mended"):
+    print("a warning", file=sys.stderr)
+    sys.exit("Error: out of luck")
+if "slow" in words and "--resume" not in words:
+    time.sleep(60)
+shutil.copy(os.environ["CHECKPOINT"], target)
+with open(target, "ab") as file:  # every output is another one
+    file.write(os.urandom(4))
+"""
+RECIPE = """
+[matrix]
+seed = [0, 1]
+ratio = [0.5, 0.8]
+[[step]]
+name = "teacher"
+run = "teacher {seed}"
+[[step]]
+name = "pruned"
+from = "teacher"
+run = "prune {ratio}"
+[[step]]
+name = "again"
+from = "pruned"
+run = "prune"
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, teacher_path, monkeypatch):
+    """Run studies with the stand-in; returns a function that gives the calls since it was last asked."""
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    calls = tmp_path / "calls"
+    calls.write_text("")
+    monkeypatch.setenv("CALLS", str(calls))
+    monkeypatch.setenv("CHECKPOINT", str(teacher_path))
+    monkeypatch.setattr(runner, "KDTOOL", (sys.executable, "-S", str(script)))
+
+    def since():
+        lines = calls.read_text().splitlines()
+        calls.write_text("")
+        return lines
+
+    return since
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Write a recipe and run it."""
+
+    def run_it(text, **options):
+        path = tmp_path / "recipe.toml"
+        path.write_text(text)
+        return kdtool.run_study(path, **options)
+
+    return run_it
+
+
+def test_what_is_done_is_not_done_again(stand_in, run, tmp_path, teacher_path, capsys):
+    result = run(RECIPE)
+    calls = stand_in()
+    assert len(calls) == 10
+    assert calls[0] == "teacher 0 -o teacher_seed=0.pt"
+    assert "prune teacher_seed=1.pt 0.8 -o pruned_seed=1_ratio=0.8.pt" in calls
+    assert (result["failed"], result["not_run"]) == ([], [])
+    assert [row["name"] for row in result["rows"]][:3] == [
+        "teacher_seed=0",
+        "teacher_seed=1",
+        "pruned_seed=0_ratio=0.5",
+    ]
+    row = result["rows"][2]
+    assert row["values"] == {"seed": 0, "ratio": 0.5}
+    assert row["accuracy"] == kdtool.load(teacher_path).metric("test", "accuracy")
+    assert row["parameters"] == kdtool.inspect(teacher_path)["parameters"]
+    assert json.loads((tmp_path / "recipe.study" / "results.json").read_text()) == result
+    told = capsys.readouterr().err
+    assert re.search(r"\[10/10\] again_seed=1_ratio=0.8: \d s\n", told)
+    assert re.search(r"\[1/10\] teacher_seed=0: \d s; about \d+ s left\n", told)
+
+    assert run(RECIPE)["rows"] == result["rows"]
+    assert stand_in() == []
+
+
+def test_a_changed_recipe_redoes_what_changed_and_what_comes_from_it(stand_in, run):
+    run(RECIPE)
+    stand_in()
+    result = run(RECIPE.replace("[0.5, 0.8]", "[0.5, 0.9]").replace("seed = [0, 1]", "seed = [0]"))
+    assert [line.split(" -o ")[1] for line in stand_in()] == ["pruned_seed=0_ratio=0.9.pt", "again_seed=0_ratio=0.9.pt"]
+    assert len(result["rows"]) == 5
+
+    run(RECIPE.replace("prune {ratio}", "prune {ratio} --hard"))
+    assert len(stand_in()) == 8
+    run(RECIPE.replace("prune {ratio}", "prune {ratio} --hard"), force=True)
+    assert len(stand_in()) == 10
+
+
+def test_a_changed_file_is_made_again(stand_in, run, tmp_path):
+    recipe = RECIPE.replace("teacher {seed}", f"teacher {{seed}} --weights={tmp_path / 'w.pth'}")
+    (tmp_path / "w.pth").write_text("weights")
+    run(recipe)
+    stand_in()
+    (tmp_path / "recipe.study" / "pruned_seed=0_ratio=0.5.pt").write_bytes(b"something else")
+    (tmp_path / "recipe.study" / "again_seed=1_ratio=0.8.pt").unlink()
+    run(recipe)
+    # What comes from it is made again since it now comes from other weights.
+    assert sorted(line.split(" -o ")[1].split()[0] for line in stand_in()) == [
+        "again_seed=0_ratio=0.5.pt",
+        "again_seed=1_ratio=0.8.pt",
+        "pruned_seed=0_ratio=0.5.pt",
+    ]
+    (tmp_path / "w.pth").write_text("others")
+    run(recipe)
+    assert len(stand_in()) == 10
+
+
+def test_a_failing_command_does_not_lose_the_others(stand_in, run, tmp_path, capsys):
+    recipe = RECIPE.replace("[0.5, 0.8]", '[0.5, "fail"]')
+    result = run(recipe, jobs=3)
+    names = [f"seed={seed}_ratio=fail" for seed in (0, 1)]
+    assert [one["name"] for one in result["failed"]] == [f"pruned_{name}" for name in names]
+    assert {one["error"] for one in result["failed"]} == {"out of luck"}
+    assert "a warning" in Path(result["failed"][0]["log"]).read_text()
+    assert result["not_run"] == [f"again_{name}" for name in names]
+    assert len(result["rows"]) == 6
+    assert len(stand_in()) == 8
+    assert "failed: out of luck" in capsys.readouterr().err
+
+    (tmp_path / "calls.mended").write_text("")
+    assert run(recipe)["failed"] == []
+    # They go on in the run that was begun.
+    assert [line.split(" ")[-1] for line in stand_in()] == ["--resume", "--resume"] + [
+        f"again_{name}.pt" for name in names
+    ]
+
+
+def test_a_command_that_breaks_off_without_a_word(stand_in, run, monkeypatch):
+    monkeypatch.setattr(runner, "KDTOOL", (sys.executable, "-c", "import sys; sys.exit(3)"))
+    result = run(RECIPE)
+    assert [one["error"] for one in result["failed"]] == ["ended with exit code 3"] * 2
+    assert len(result["not_run"]) == 8
+    monkeypatch.setattr(runner, "KDTOOL", (sys.executable, "-c", ""))
+    assert "no such file" in run(RECIPE)["failed"][0]["error"].lower()
+
+
+@pytest.mark.slow
+def test_what_was_cut_goes_on_and_the_other_command_does_not(stand_in, run, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.replace("prune {ratio}", "prune {ratio} slow"))
+    code = f"from kdtool import study; runner.KDTOOL = {runner.KDTOOL!r}; runner.run_study({str(path)!r}, jobs=2)"
+    killed = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    directory = tmp_path / "recipe.study"
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(directory.glob("pruned*.run"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        killed.send_signal(signal.SIGINT)
+    assert killed.wait(30) != 0
+    assert [line.split()[0] for line in stand_in()] == ["teacher", "teacher", "prune", "prune"]
+
+    # Those that had begun with these words are resumed; the stand-in sleeps where it is not.
+    for name in ("seed=0_ratio=0.5", "seed=0_ratio=0.8", "seed=1_ratio=0.5", "seed=1_ratio=0.8"):
+        (directory / f"pruned_{name}.run").mkdir(exist_ok=True)
+    result = run(path.read_text())
+    assert len(result["rows"]) == 10
+    assert [line.endswith("--resume") for line in stand_in() if " slow " in line] == [True] * 4
+
+    assert len(run(RECIPE.replace("prune {ratio}", "prune {ratio} --other"))["rows"]) == 10
+    assert not any(line.endswith("--resume") for line in stand_in())
+
+
+def test_a_directory_of_something_else_is_left_alone(stand_in, run, tmp_path):
+    (tmp_path / "recipe.study").mkdir()
+    (tmp_path / "recipe.study" / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="is no study of kdtool and is in the way"):
+        run(RECIPE)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "study.json").write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        run(RECIPE, output=tmp_path / "other")
+    with pytest.raises(UsageError, match="cannot be made"):
+        run(RECIPE, output=tmp_path / "no" / "such")
+    assert stand_in() == []
+
+
+def test_one_process_runs_a_study(stand_in, run, tmp_path):
+    with opened(tmp_path / "recipe.study"), pytest.raises(Error, match="another process works there"):
+        run(RECIPE)
+
+
+def test_a_process_whose_study_was_killed_is_waited_for(stand_in, run, tmp_path, capsys):
+    run(RECIPE)
+    held, ended = threading.Event(), []
+
+    def still_at_work():
+        with filelock.FileLock(tmp_path / "recipe.study" / "teacher_seed=0.run" / "lock"):
+            held.set()
+            time.sleep(0.5)
+            ended.append(stand_in())
+
+    thread = threading.Thread(target=still_at_work)
+    thread.start()
+    held.wait()
+    assert run(RECIPE.replace("teacher {seed}", "teacher {seed} --other"))["failed"] == []
+    thread.join()
+    assert not any("teacher_seed=0.pt" in line for line in ended[0][10:])
+    assert "teacher_seed=0.run: a process from before still works there; waiting for it" in capsys.readouterr().err
+
+
+def test_comparisons_are_made_for_all_values_and_kept(stand_in, run, monkeypatch):
+    from kdtool.commands import compare
+
+    compared = []
+    real = compare.compare
+    monkeypatch.setattr(compare, "compare", lambda *paths: compared.append([p.stem for p in paths]) or real(*paths))
+    text = RECIPE + '[[compare]]\nof = ["teacher", "pruned", "again"]\n[[compare]]\nof = ["again", "teacher"]\n'
+    result = run(text)
+    assert compared[0] == ["teacher_seed=0", "pruned_seed=0_ratio=0.5", "again_seed=0_ratio=0.5"]
+    pairs = [(row["a"], row["b"], row["values"]) for row in result["comparisons"]]
+    assert len(pairs) == 16
+    assert pairs[1] == ("teacher", "again", {"seed": 0, "ratio": 0.5})
+    assert {row["classified_differently"] for row in result["comparisons"]} == {0}
+    assert {row["seeds"] for row in result["comparison_means"]} == {2}
+    del compared[:]
+    assert run(text)["comparisons"] == result["comparisons"]
+    assert compared == []
+
+
+@pytest.mark.slow
+def test_a_study_of_real_commands(tmp_path):
+    """The digits through the command line, with a comparison and a step that fails as it runs."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("""
+        [matrix]
+        seed = [3]
+        [[step]]
+        name = "teacher"
+        run = "teacher kdtool:lenet-300-100 --data digits --epochs 1 --seed {seed}"
+        [[step]]
+        name = "small"
+        from = "teacher"
+        run = "refine"
+        [[step]]
+        name = "distilled"
+        from = "teacher"
+        run = "distill --student {small} --epochs 1 --seed {seed}"
+        [[step]]
+        name = "exploded"
+        from = "teacher"
+        run = "distill --refiner halve --epochs 1 --lr 1e30 --optimizer sgd"
+        [[step]]
+        name = "pruned"
+        from = "exploded"
+        run = "prune"
+        [[compare]]
+        of = ["teacher", "distilled"]
+    """)
+    line = [Path(sys.executable).with_name("kdtool"), "run", recipe, "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert "Error: 1 failed, 1 not run; the same command tries them again" in done.stderr
+    result = json.loads(done.stdout)
+    assert [one["name"] for one in result["failed"]] == ["exploded_seed=3"]
+    assert "not finite" in result["failed"][0]["error"]
+    assert [row["step"] for row in result["means"]] == ["teacher", "small", "distilled"]
+    assert len(result["comparisons"]) == 1
+    assert result["comparisons"][0]["classified_differently"] > 0
+
+    again = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert json.loads(again.stdout)["rows"] == result["rows"]

@@ -1,0 +1,240 @@
+"""Removal against the original with the removed channels silenced, and against counted sizes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdtool import Error
+from kdtool.models.architecture import Network, build, capture
+from kdtool.models.layers import CONV_LINEAR
+from kdtool.models.modules import insert_select
+from kdtool.models.options import NetworkOptions
+from kdtool.models.size import measure
+from kdtool.models.sources import create
+from kdtool.surgery import drop_blocks, halve_widths
+from kdtool.surgery.channels.graph import Limits
+from kdtool.surgery.channels.remove import remove_channels
+
+
+def network(spec, size=32, **own):
+    return create(spec, options=NetworkOptions(classes=10, image_size=size), data=None, own=own)
+
+
+def first_filters(group):
+    """The importance of a filter is its number times the golden ratio, without what is before the point."""
+    return torch.arange(len(group[0].idxs)) * 0.618 % 1
+
+
+def remove(net, ratio=0.3, round_to=1, **options):
+    return remove_channels(net, ratio=ratio, importance=first_filters, round_to=round_to, **options)
+
+
+def randomise(module):
+    """Give every norm statistics and gains that tell its channels apart."""
+    generator = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            for tensor in (part.weight.data, part.running_var):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+            for tensor in (part.bias.data, part.running_mean):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
+
+
+def silenced(net):
+    """Return the original with zeros where the weights are that removal takes, read from weights that hold numbers."""
+    coded = copy.deepcopy(net)
+    for layer in coded.module.modules():
+        if isinstance(layer, CONV_LINEAR):
+            weight = layer.weight.data
+            # Their numbers as the bits of floats, from the smallest normal one on: all are distinct, and tiny.
+            numbers = torch.arange(weight.numel(), dtype=torch.int32) + 2**23
+            weight.copy_(numbers.view(torch.float32).view(weight.shape))
+    small = dict(remove(coded).network.module.named_modules())
+    module = copy.deepcopy(net.module)
+    for path, layer in coded.module.named_modules():
+        if isinstance(layer, CONV_LINEAR):
+            mask = torch.isin(layer.weight.detach(), small[path].weight.detach())
+            module.get_submodule(path).weight.data.mul_(mask)
+    return module
+
+
+SLOW = [
+    pytest.param(spec, size, marks=pytest.mark.slow)
+    for spec, size in (
+        ("torchvision:resnet50", 32),
+        ("torchvision:mobilenet_v2", 32),
+        ("torchvision:densenet121", 32),
+        ("torchvision:googlenet", 32),
+        ("torchvision:vgg11_bn", 32),
+        ("torchvision:shufflenet_v2_x0_5", 32),
+        ("timm:res2net50_26w_4s", 32),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        ("kdtool:lenet-5", 28),
+        ("torchvision:resnet18", 32),
+        ("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
+        ("torchvision:squeezenet1_1", 32),  # concatenations
+        *SLOW,
+    ],
+)
+def test_what_is_left_is_the_network_with_the_other_channels_silenced(spec, size):
+    net = network(spec, size)
+    randomise(net.module)
+    removal = remove(net)
+    expected = silenced(net)
+    images = torch.rand(2, *net.architecture.input, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(removal.network.module(images), expected(images), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(removal.network.module(images), net.module(images), rtol=1e-2)
+
+
+@pytest.mark.parametrize(("of", "key"), [("params", "parameters"), ("macs", "macs")])
+@pytest.mark.parametrize("ratio", [0.3, 0.8])
+def test_the_ratio_is_reached(of, key, ratio):
+    net = network("torchvision:resnet18")
+    removal = remove(net, ratio, of=of)
+    reached = 1 - measure(removal.network)[key] / measure(net)[key]
+    assert reached == pytest.approx(ratio, abs=0.005)
+    assert removal.removed == pytest.approx(reached, abs=1e-6)
+    assert not removal.capped
+
+
+def test_a_ratio_of_channels_counts_outputs():
+    net = network("kdtool:lenet-5", 28)
+    removal = remove(net, 0.5, of="channels", scope="layer")
+    widths = [layer.weight.shape[0] for layer in removal.network.module.modules() if isinstance(layer, CONV_LINEAR)]
+    # 6 + 16 + 120 + 84 + 10 = 236 outputs, of which the last 10 are the classes'.
+    assert sum(widths) == pytest.approx(118, abs=1)
+    assert widths[-1] == 10
+
+
+def test_every_layer_keeps_a_multiple():
+    net = network("torchvision:resnet18")
+    removal = remove(net, round_to=16)
+    widths = {layer.out_channels for layer in removal.network.module.modules() if isinstance(layer, nn.Conv2d)}
+    assert all(width % 16 == 0 for width in widths)
+    assert removal.removed == pytest.approx(0.3, abs=0.005)
+
+
+def test_with_the_scope_of_layers_each_loses_the_same_part():
+    net = network("torchvision:resnet18")
+    small = dict(remove(net, scope="layer").network.module.named_modules())
+    parts = {
+        small[path].out_channels / layer.out_channels
+        for path, layer in net.module.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
+    assert max(parts) - min(parts) < 0.03
+
+
+def test_the_least_important_channels_go():
+    net = network("kdtool:lenet-300-100", 28)
+    small = remove_channels(
+        net, ratio=0.3, importance=lambda group: torch.arange(len(group[0].idxs)) % 3 + 1.0, round_to=1, scope="layer"
+    ).network
+    first, kept = (
+        next(layer.weight for layer in one.module.modules() if isinstance(layer, nn.Linear)) for one in (net, small)
+    )
+    places = [int((first == row).all(1).nonzero()) for row in kept]
+    gone = sorted(set(range(300)) - set(places))
+    assert places == sorted(places)
+    assert all(place % 3 == 0 for place in gone)
+
+
+def test_a_ratio_that_would_empty_layers_is_capped():
+    removal = remove(network("kdtool:lenet-5", 28), 0.9, round_to=48)
+    widths = [layer.weight.shape[0] for layer in removal.network.module.modules() if isinstance(layer, CONV_LINEAR)]
+    assert widths == [6, 16, 48, 48, 10]
+    assert removal.removed == pytest.approx(1 - (156 + 2416 + 16 * 25 * 48 + 48 + 48 * 48 + 48 + 490) / 61706, abs=1e-6)
+    assert removal.capped
+    assert removal.as_data()["capped"] == "layers are at their least"
+
+
+def test_what_was_frozen_and_the_given_network_stay_as_they_are():
+    net = network("torchvision:resnet18")
+    net.module.conv1.weight.requires_grad_(False)
+    net.module.layer1.train()
+    before = {name: tensor.clone() for name, tensor in net.module.state_dict().items()}
+    small = remove(net).network.module
+    assert [name for name, one in small.named_parameters() if not one.requires_grad] == ["conv1.weight"]
+    assert not any(part.training for part in small.modules())
+    assert net.module.layer1.training
+    assert not net.module.layer2.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.module.state_dict().items())
+
+
+def test_it_can_follow_other_edits_and_itself():
+    net = network("torchvision:resnet34")
+    for _ in range(2):
+        net = remove(net, 0.2, round_to=4).network
+        net = halve_widths(net, ratio=0.75, init="inherit")
+        net = drop_blocks(net, times=1)
+    rebuilt = build(net.architecture, net.module.state_dict())
+    images = torch.rand(2, *net.architecture.input)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), net.module(images))
+
+
+def test_selections_are_followed():
+    net = network("kdtool:densenet-bc-100-12", 8)
+    path = next(path for path, _ in net.module.named_modules() if path.endswith("denselayer3.norm1"))
+    norm = net.module.get_submodule(path)
+    kept = list(range(1, norm.num_features, 2))
+    insert_select(net.module, path, kept)
+    layer = net.module.get_submodule(path.removesuffix(".norm1"))
+    layer.norm1.norm = _norm_of(norm, kept)
+    layer.conv1.weight = nn.Parameter(layer.conv1.weight.detach()[:, kept])
+    layer.conv1.in_channels = len(kept)
+    selecting = Network(capture(net.architecture, net.module), net.module)
+    removal = remove(selecting)
+    assert removal.removed == pytest.approx(0.3, abs=0.005)
+    index = removal.network.module.get_submodule(path).select.index
+    assert len(index) < len(kept)
+    assert removal.network.module.get_submodule(path).norm.num_features == len(index)
+
+
+def _norm_of(norm, kept):
+    small = nn.BatchNorm2d(len(kept))
+    for name, tensor in norm.state_dict().items():
+        if tensor.dim():
+            getattr(small, name).data.copy_(tensor[kept])
+    return small.eval()
+
+
+def test_the_inside_of_attention_stays_where_it_is_not_understood():
+    net = network("timm:test_vit", 160)
+    removal = remove(net)
+    old, new = net.module.blocks[0].attn, removal.network.module.blocks[0].attn
+    assert (new.num_heads, new.head_dim, new.scale) == (old.num_heads, old.head_dim, old.scale)
+    assert removal.removed == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0])
+def test_a_ratio_that_makes_nothing_smaller_is_refused(ratio):
+    with pytest.raises(Error, match="kdtool:lenet-5: a ratio of"):
+        remove(network("kdtool:lenet-5", 28), ratio)
+
+
+def test_unknown_sizes_and_scopes_are_refused():
+    net = network("kdtool:lenet-5", 28)
+    with pytest.raises(Error, match="params, macs, channels"):
+        remove(net, of="latency")
+    with pytest.raises(Error, match="global, layer"):
+        remove(net, scope="block")
+
+
+def test_layers_that_are_all_too_narrow_are_refused_by_name():
+    with pytest.raises(Error, match="kdtool:lenet-5: .*no group of channels that could go"):
+        remove(network("kdtool:lenet-5", 28), round_to=512)
+
+
+def test_limits_are_told_with_the_name():
+    with pytest.raises(Error, match="torchvision:resnet18: .*takes more than 0 seconds"):
+        remove(network("torchvision:resnet18"), limits=Limits(seconds=0))

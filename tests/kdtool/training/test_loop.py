@@ -1,0 +1,195 @@
+"""The loop: it learns, repeats exactly, stops where it must, and follows its schedules."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdtool.training.batches import DistillationBatches
+from kdtool.training.engine import Engine
+from kdtool.training.evaluate import evaluate
+from kdtool.training.frozen_network import LOGITS, FrozenNetwork
+from kdtool.training.loop import Loop, LossNotFiniteError, make_optimizer, make_schedule
+from kdtool.training.options import Training
+from kdtool.training.output_cache import Cache
+from kdtool.training.step import Step
+from kdtool.training.student import StudentModule
+
+
+class Memory:
+    """A store in memory."""
+
+    def __init__(self, state=None):
+        self.state, self.rows = state, []
+
+    def load(self):
+        return copy.deepcopy(self.state)
+
+    def save(self, state):
+        self.state = copy.deepcopy(state())
+
+    def log(self, row):
+        self.rows.append(row)
+
+
+def network(dropout=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(dropout), nn.ReLU(), nn.Linear(32, 10))
+
+
+def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, **changes):
+    other = {name: changes.pop(name) for name in ("constraint", "validates") if name in changes}
+    training = Training(**{"epochs": 2, "precision": "fp32", "device": "cpu", **changes})
+    engine = Engine(training, 0)
+    train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None, views=training.views)
+    val = DistillationBatches(data.val, engine)
+    return Loop(
+        StudentModule(module), name="phase", train=train, val=val, training=training, engine=engine, loss=loss,
+        store=store or Memory(), **other,
+    )  # fmt: skip
+
+
+def test_it_learns_the_digits(digits):
+    module = network()
+    metrics = loop(module, digits, epochs=6, lr=3e-3).run()
+    assert metrics["accuracy"] > 0.9
+    assert metrics["split"] == "val"
+    assert evaluate(module, digits.val)["accuracy"] == metrics["accuracy"]
+
+
+def test_the_best_epoch_is_kept(digits):
+    store = Memory()
+    module = network()
+    # A rate this high makes validation jump about, so that the last epoch is rarely the best.
+    metrics = loop(module, digits, store, epochs=6, lr=0.05, schedule="constant").run()
+    assert metrics["accuracy"] == max(row["val_accuracy"] for row in store.rows)
+    assert store.rows[metrics["best_epoch"] - 1]["val_accuracy"] == metrics["accuracy"]
+
+
+def test_a_cut_phase_goes_on_bit_for_bit(digits):
+    whole, cut = network(dropout=0.3), network(dropout=0.3)
+    loop(whole, digits, epochs=4).run()
+    store = Memory()
+    first = loop(cut, digits, store, epochs=4)
+    save = store.save
+
+    def save_twice_then_die(state):
+        save(state)
+        if len(store.rows) == 2:
+            raise KeyboardInterrupt
+
+    store.save = save_twice_then_die
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    resumed = network(dropout=0.3)
+    loop(resumed, digits, Memory(store.state), epochs=4).run()
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def frozen(module, cache=None):
+    return FrozenNetwork(
+        copy.deepcopy(module), {LOGITS: "key"}, Engine(Training(device="cpu", precision="fp32"), 0), cache
+    )
+
+
+def test_cached_and_uncached_losses_agree(digits, tmp_path):
+    teacher = network()
+    loop(teacher, digits, epochs=2, lr=3e-3).run()
+    losses = []
+    for cache in (None, Cache(tmp_path, 10**9)):
+        store = Memory()
+        match = lambda step: (step.student - step.teacher).square().mean()  # noqa: E731
+        loop(network(), digits, store, match, epochs=3, views=2, teacher=frozen(teacher, cache)).run()
+        losses.append([row["loss"] for row in store.rows])
+    assert list(tmp_path.glob("*.npy"))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_teacher_is_untouched(digits):
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    before = copy.deepcopy(module.state_dict())
+    taught_by = FrozenNetwork(module, {LOGITS: "key"}, Engine(Training(device="cpu", precision="fp32"), 0), None)
+    loop(network(), digits, loss=lambda s: (s.student - s.teacher).square().mean(), epochs=1, teacher=taught_by).run()
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_the_least_loss_can_choose(digits):
+    store = Memory()
+    metrics = loop(network(), digits, store, epochs=4, lr=0.05, schedule="constant", validates="loss").run()
+    assert metrics["loss"] == min(row["val_loss"] for row in store.rows)
+    assert "accuracy" not in metrics
+
+
+def test_a_loss_that_is_not_finite_stops(digits):
+    def explode(step):
+        return step.cross_entropy() * (float("nan") if step.epoch == 1 else 1.0)
+
+    broken = loop(network(), digits, loss=explode, epochs=3)
+    with pytest.raises(LossNotFiniteError, match=r"phase: the loss is not finite in epoch 2, step 1 of \d+"):
+        broken.run()
+    assert broken.state.best_weights
+
+
+def test_patience_stops_early(digits):
+    store = Memory()
+    loop(network(), digits, store, loss=lambda s: 0.0 * s.student.sum(), epochs=9, patience=2).run()
+    assert len(store.rows) == 3
+
+
+def test_the_constraint_holds_after_every_step(digits):
+    def zero_first_row(module):
+        with torch.no_grad():
+            module[1].weight[0].zero_()
+
+    module = network()
+    loop(module, digits, constraint=zero_first_row, epochs=1).run()
+    assert (module[1].weight[0] == 0).all()
+    assert (module[1].weight[1] != 0).any()
+
+
+def test_bf16_learns_as_well(digits):
+    accuracies = {}
+    for precision in ("fp32", "bf16"):
+        module = network()
+        accuracies[precision] = loop(module, digits, epochs=6, lr=3e-3, precision=precision).run()["accuracy"]
+        assert next(module.parameters()).dtype == torch.float32
+    assert accuracies["bf16"] == pytest.approx(accuracies["fp32"], abs=0.04)
+
+
+def rates(schedule, steps=8, **changes):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    made = make_schedule(optimizer, Training(schedule=schedule, lr=1.0, **changes), steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made.step()
+    return found
+
+
+def test_schedules_by_hand():
+    assert rates("constant") == [1.0] * 8
+    assert rates("cosine", 4) == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert rates("multi-step") == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
+    # 10 steps rise for 0.3 * 10 - 1 = 2 steps by a cosine from 1/25 to 1, and fall to a tiny rest.
+    cycle = rates("one-cycle", 10)
+    assert cycle[:3] == pytest.approx([0.04, 0.52, 1.0])
+    assert cycle[-1] == pytest.approx(0.04 / 1e4)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
+def test_optimizers(name, kind):
+    made = make_optimizer(list(network().parameters()), Training(optimizer=name, lr=0.1, weight_decay=0.01))
+    assert type(made).__name__ == kind
+    assert made.defaults["weight_decay"] == 0.01
+    assert made.defaults["fused"]
+
+
+def test_frozen_parameters_stay(digits):
+    module = network()
+    module[1].requires_grad_(False)
+    before = module[1].weight.clone()
+    loop(module, digits, epochs=1).run()
+    assert torch.equal(module[1].weight, before)

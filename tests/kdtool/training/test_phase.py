@@ -1,0 +1,26 @@
+"""The log of a run's epochs, which a kill may have cut anywhere."""
+
+import json
+
+import pytest
+
+from kdtool import Error
+from kdtool.training.phase import LOG, read_epochs
+
+ROWS = [{"phase": "a", "epoch": 1, "loss": 0.5}, {"phase": "b", "epoch": 1, "loss": 0.25}]
+
+
+def logged(directory, tail=""):
+    (directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in ROWS) + tail)
+    return directory
+
+
+def test_a_log_is_read_without_the_line_that_a_kill_cut(tmp_path):
+    assert read_epochs(tmp_path) == []
+    assert read_epochs(logged(tmp_path)) == ROWS
+    assert read_epochs(logged(tmp_path, '{"phase": "b", "epo')) == ROWS
+
+
+def test_what_is_no_epoch_is_said_in_one_line(tmp_path):
+    with pytest.raises(Error, match=r"metrics\.jsonl: is damaged: '\[1\]' is no epoch of a phase"):
+        read_epochs(logged(tmp_path, "[1]\n"))

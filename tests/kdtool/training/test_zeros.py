@@ -1,0 +1,86 @@
+"""What was pruned by masks stays pruned, whatever works on it next; and the early weights that teachers keep."""
+
+import pytest
+import torch
+
+import kdtool
+from kdtool.models.checkpoint import read
+from kdtool.training.zeros import prunable, sparsity
+
+
+@pytest.fixture(scope="module")
+def pruned(teacher_path, tmp_path_factory):
+    return kdtool.prune(teacher_path, ratio=0.8, epochs=0, output=tmp_path_factory.mktemp("pruned") / "pruned.pt")
+
+
+def zeros(checkpoint):
+    return {name: weight == 0 for name, weight in prunable(checkpoint.module).items()}
+
+
+def same(one, other):
+    return all(torch.equal(mask, zeros(other)[name]) for name, mask in zeros(one).items())
+
+
+def test_distilling_on_from_a_pruned_student_keeps_its_zeros(teacher_path, pruned, tmp_path):
+    made = kdtool.distill(teacher_path, student=pruned.path, epochs=1, output=tmp_path / "tuned.pt")
+    assert same(made, pruned)
+    assert not torch.equal(made.module.state_dict()["fc1.weight"], pruned.module.state_dict()["fc1.weight"])
+    # And so does what goes on from there.
+    again = kdtool.distill(teacher_path, student=made.path, epochs=1, output=tmp_path / "again.pt")
+    assert same(again, pruned)
+
+
+def test_what_a_refiner_makes_of_it_keeps_what_is_left_of_them(pruned, tmp_path):
+    half = kdtool.refine(pruned, "halve", init="inherit", output=tmp_path / "half.pt")
+    made = kdtool.distill(pruned, student=half.path, epochs=1, output=tmp_path / "taught.pt")
+    assert sparsity(half.module) > 0.5
+    assert same(made, half)
+
+
+def test_a_fresh_student_of_a_pruned_teacher_learns_all_of_its_weights(pruned, tmp_path):
+    made = kdtool.distill(pruned, student="kdtool:lenet-300-100", epochs=1, output=tmp_path / "fresh.pt", refiner=None)
+    assert sparsity(made.module) == 0
+
+
+def test_what_was_never_masked_is_not_held(teacher_path, tmp_path):
+    teacher = read(teacher_path)
+    with torch.no_grad():
+        teacher.module.get_parameter("fc1.weight")[:10] = 0
+    before = sparsity(teacher.module)
+    made = kdtool.distill(teacher_path, student=teacher, epochs=1, output=tmp_path / "tuned.pt")
+    assert not made.masked
+    # Some have no gradient: pixels that are always black.
+    assert sparsity(made.module) < 0.8 * before
+
+
+def test_the_first_weights_and_those_of_an_epoch_are_kept(tmp_path):
+    told = {"data": "digits", "epochs": 3, "lr": 0.003}
+    built = kdtool.teacher("kdtool:lenet-300-100", classes=10, image_size=8, in_channels=1, output=tmp_path / "0.pt")
+    first = kdtool.teacher("kdtool:lenet-300-100", keep_init=True, output=tmp_path / "first.pt", **told)
+    second = kdtool.teacher("kdtool:lenet-300-100", keep_epoch=1, output=tmp_path / "second.pt", **told)
+    assert (first.early.epoch, second.early.epoch) == (0, 1)
+    for name, tensor in built.module.state_dict().items():
+        assert torch.equal(read(first.path).early.weights[name], tensor)
+        assert torch.equal(first.module.state_dict()[name], second.module.state_dict()[name])
+        assert not torch.equal(read(second.path).early.weights[name], tensor)
+        assert not torch.equal(second.early.weights[name], second.module.state_dict()[name])
+
+
+def test_early_weights_outlast_a_resume(tmp_path):
+    told = {"data": "digits", "subset": 0.3, "epochs": 2, "keep_epoch": 1}
+    whole = kdtool.teacher("kdtool:lenet-300-100", output=tmp_path / "whole.pt", **told)
+    again = kdtool.teacher("kdtool:lenet-300-100", output=tmp_path / "whole.pt", resume=True, **told)
+    assert all(torch.equal(one, whole.early.weights[name]) for name, one in again.early.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("keep", "says"),
+    [
+        ({"keep_init": True, "keep_epoch": 1, "data": "digits"}, "two ways"),
+        ({"keep_epoch": 9, "data": "digits", "epochs": 3}, "3 epochs"),
+        ({"keep_init": True}, "--keep-init: nothing is trained without --data"),
+    ],
+)
+def test_early_weights_that_cannot_be_kept(tmp_path, keep, says):
+    with pytest.raises(kdtool.UsageError, match=says):
+        kdtool.teacher("kdtool:lenet-300-100", classes=10, output=tmp_path / "t.pt", **keep)

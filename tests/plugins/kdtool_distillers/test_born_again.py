@@ -1,0 +1,48 @@
+"""Who teaches which generation, which one is the result, and their ensemble."""
+
+import pytest
+import torch
+
+import kdtool
+from kdtool.data.splits import open_spec
+from kdtool.models.checkpoint import read
+
+
+def test_generations_and_their_ensemble(teacher_path, tmp_path):
+    result = kdtool.distill(teacher_path, "born-again", generations=3, epochs=2, lr=3e-3, output=tmp_path / "s.pt")
+    rows = {row["model"]: row for row in result.history[-1]["rows"]}
+    assert [(name, row["taught_by"]) for name, row in rows.items()] == [
+        ("generation 1", "teacher"),
+        ("generation 2", "generation 1"),
+        ("generation 3", "generation 2"),
+        ("ensemble", ""),
+    ]
+    generations = [read(tmp_path / "s.run" / f"generation-{number}.pt") for number in (1, 2, 3)]
+    assert {one.architecture.spec for one in generations} == {"kdtool:lenet-300-100"}
+    best = max(generations, key=lambda one: (one.metric("val", "accuracy"), -one.metric("val", "loss")))
+    assert all(
+        torch.equal(tensor, result.module.state_dict()[name]) for name, tensor in best.module.state_dict().items()
+    )
+    # The ensemble's error is that of the mean of the probabilities.
+    test = open_spec(result.data).test
+    wrong = 0
+    for _, images, labels in test.batches(64):
+        with torch.no_grad():
+            mean = torch.stack([one.module(images).softmax(dim=1) for one in generations]).mean(dim=0)
+        wrong += int((mean.argmax(1) != labels).sum())
+    assert rows["ensemble"]["error"] == pytest.approx(wrong / len(test))
+
+
+def test_the_default_objective_counts_labels_and_teacher_alike():
+    objective = kdtool.make("distillers", "born-again").objective
+    assert (objective.none.weight, objective.kd.alpha, objective.kd.temperature) == (1.0, 1.0, 1.0)
+
+
+def test_generations_begin_apart_and_another_structure_may_be_born(teacher_path, tmp_path):
+    kdtool.distill(
+        teacher_path, "born-again", student="kdtool:lenet-5", generations=2, epochs=0, output=tmp_path / "s.pt"
+    )
+    first, second = (read(tmp_path / "s.run" / f"generation-{number}.pt") for number in (1, 2))
+    assert first.architecture.spec == "kdtool:lenet-5"
+    name = next(name for name in first.module.state_dict() if name.endswith("weight"))
+    assert not torch.equal(first.module.state_dict()[name], second.module.state_dict()[name])

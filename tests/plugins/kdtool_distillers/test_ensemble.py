@@ -1,0 +1,101 @@
+"""Several teachers: the mean of their probabilities, their weights, their images; and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import kdtool
+from kdtool.models.checkpoint import read
+from kdtool_distillers.ensemble import by_loss
+from kdtool_distillers.mean_of import log_mean, mean_of, renormalised
+
+
+def test_its_logits_are_those_of_the_weighted_mean(numbers):
+    logits, weights = numbers(3, 4, 5), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    exponentials = np.exp(logits.numpy())
+    probabilities = exponentials / exponentials.sum(axis=2, keepdims=True)
+    expected = np.einsum("n,nbc->bc", weights.numpy(), probabilities)
+    np.testing.assert_allclose(log_mean(logits, weights).softmax(dim=1).numpy(), expected, rtol=1e-12)
+
+
+def test_two_sure_teachers_by_hand():
+    # One says the first class with 0.9, one the second with 0.9: half each.
+    logits = torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]], dtype=torch.float64).log()
+    for weights, first in (((0.5, 0.5), 0.5), ((0.75, 0.25), 0.7)):
+        found = log_mean(logits, torch.tensor(weights, dtype=torch.float64)).exp()
+        assert found.flatten().tolist() == pytest.approx([first, 1 - first])
+
+
+def test_weights_by_validation_loss():
+    # exp(-0.5) = 0.60653, exp(-1) = 0.36788: 0.62246 and 0.37754.
+    assert by_loss([0.5, 1.0]) == pytest.approx([0.622459, 0.377541], abs=1e-6)
+    assert by_loss([2000.0, 2000.0, 3000.0]) == pytest.approx([0.5, 0.5, 0.0])
+
+
+def test_images_are_given_as_each_teacher_knows_them(numbers):
+    pixels = numbers(2, 3, 4, 4).float()
+    first, second = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]), ([0.1, 0.2, 0.3], [1.0, 0.5, 0.25])
+
+    def normalised(mean, std):
+        return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+    factor, summand = renormalised(first, second)
+    changed = normalised(*first) * factor.view(-1, 1, 1) + summand.view(-1, 1, 1)
+    torch.testing.assert_close(changed, normalised(*second))
+    factor, summand = renormalised(first, first)
+    assert (factor.tolist(), summand.tolist()) == ([1.0] * 3, [0.0] * 3)
+
+
+@pytest.fixture(scope="module")
+def second_path(tmp_path_factory):
+    """A teacher of another seed, whose images are normalised in another way."""
+    path = tmp_path_factory.mktemp("second") / "second.pt"
+    kdtool.teacher("kdtool:lenet-300-100", data="digits", epochs=2, seed=1, mean=(0.5,), std=(0.25,), output=path)
+    return path
+
+
+def test_a_student_of_two_teachers(teacher_path, second_path, tmp_path):
+    student = kdtool.distill(
+        [teacher_path, second_path],
+        "ensemble",
+        student="kdtool:lenet-300-100",
+        weights="validation",
+        epochs=1,
+        output=tmp_path / "s.pt",
+    )
+    rows = {row["model"]: row for row in student.history[-1]["rows"]}
+    assert list(rows) == ["teacher 1", "teacher 2", "all teachers", "student"]
+    teachers = [read(path) for path in (teacher_path, second_path)]
+    for number, one in enumerate(teachers, start=1):
+        assert rows[f"teacher {number}"]["error"] == one.metric("test", "error")
+    losses = [one.metric("val", "loss") for one in teachers]
+    shares = [math.exp(-loss) for loss in losses]
+    found = [rows[f"teacher {number}"]["weight"] for number in (1, 2)]
+    assert found == pytest.approx([share / sum(shares) for share in shares], rel=1e-5)
+    assert [one["role"] for one in student.history[-1]["inputs"]] == ["checkpoint", "teacher 2"]
+    assert f"distill {teacher_path} {second_path} --method ensemble" in student.history[-1]["line"]
+
+
+def test_together_they_answer_with_the_mean(teacher_path, second_path):
+    networks = [read(path).network for path in (teacher_path, second_path)]
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = torch.stack([one.module(images).softmax(dim=1) for one in networks]).mean(dim=0)
+        torch.testing.assert_close(mean_of(networks).module(images).exp(), expected)
+
+
+def test_what_makes_no_sense_is_refused(teacher_path, second_path, tmp_path):
+    told = {"student": "kdtool:lenet-300-100", "epochs": 1, "output": tmp_path / "s.pt"}
+    with pytest.raises(kdtool.UsageError, match="ensemble learns from several teachers"):
+        kdtool.distill(teacher_path, "ensemble", **told)
+    with pytest.raises(kdtool.UsageError, match="one teacher, not 2; from several learns --method ensemble"):
+        kdtool.distill([teacher_path, second_path], "kd", **told)
+    other = kdtool.teacher("kdtool:lenet-5", classes=7, in_channels=1, image_size=8, output=tmp_path / "seven.pt")
+    with pytest.raises(kdtool.Error, match=r"seven.pt: has 7 classes and the first teacher 10; they must be the same"):
+        kdtool.distill([teacher_path, other.path], "ensemble", **told)
+    large = kdtool.teacher("kdtool:lenet-5", classes=10, in_channels=1, image_size=28, output=tmp_path / "large.pt")
+    with pytest.raises(kdtool.Error, match=r"large.pt: takes images of \(1, 28, 28\)"):
+        kdtool.distill([teacher_path, large.path], "ensemble", **told)
+    assert not (tmp_path / "s.pt").exists()

@@ -1,0 +1,96 @@
+"""Every registered distiller on a small CNN and a small vision transformer: in mixed precision, on one image of each
+class, killed in its second epoch and resumed."""
+
+import copy
+
+import pytest
+import torch
+
+import kdtool
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import open_data
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.plugins import entry_points
+from kdtool.training.options import Training
+from kdtool.training.run import Run
+
+SIZE = 32
+NETWORKS = {"cnn": "timm:test_resnet", "vit": "timm:test_vit"}
+# Fewer phases than by default, where there are many.
+OPTIONS = {
+    "ikd": {"iters": 2},
+    "born-again": {"generations": 2},
+    "gated": {
+        "target_macs": "0.8x",
+        "search_epochs": 2,
+        "force_target": True,
+        "round_to": 1,
+        "exporter": {"name": "onnx", "latency": False},
+    },
+}
+# What cannot be done with a network, and is refused before anything is trained.
+REFUSED = {("simkd", "vit"): "no maps that can be projected"}
+
+
+@pytest.fixture(scope="module")
+def one_of_each():
+    """One digit of each class."""
+    return open_data(DataOptions(data="digits", subset=1e-6), image_size=SIZE, in_channels=1)
+
+
+def network(kind, seed):
+    return create(
+        NETWORKS[kind], options=NetworkOptions(classes=10, in_channels=1, image_size=SIZE), data=None, seed=seed
+    )
+
+
+class Killed(BaseException):
+    pass
+
+
+def distilled(distiller, kind, data, directory, *, kill=False):
+    """Run a distiller; with ``kill`` it dies in its second epoch and is started again."""
+    directory.mkdir()
+    teachers = [Checkpoint(network(kind, seed), data.spec) for seed in range(1 + distiller.several_teachers)]
+    given = distiller.needs_student and not distiller.makes_student
+    training = Training(epochs=2, device="cpu", precision="bf16", cache="on")
+
+    def run():
+        entry = {"command": "distill", "line": ""}
+        return Run(directory, data=data, training=training, parent=None, entry=entry, teachers=teachers)
+
+    def start(one):
+        return distiller.distill(one, teachers[0].network, network(kind, 7) if given else None)
+
+    if kill:
+        doomed = run()
+        doomed.log = lambda row: exec("raise Killed", {"Killed": Killed}) if row["epoch"] == 2 else None
+        with pytest.raises(Killed):
+            start(doomed)
+    before = [copy.deepcopy(one.module.state_dict()) for one in teachers]
+    result = start(run())
+    for one, weights in zip(teachers, before, strict=True):
+        assert not any(part.training for part in one.module.modules())
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in one.module.state_dict().items())
+    return result
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", entry_points.names("distillers"))
+def test_it_trains_and_resumes(name, kind, one_of_each, tmp_path):
+    distiller = kdtool.make("distillers", name, **OPTIONS.get(name, {}))
+    if (name, kind) in REFUSED:
+        with pytest.raises(kdtool.Error, match=REFUSED[name, kind]):
+            distilled(distiller, kind, one_of_each, tmp_path / "refused")
+        assert not list((tmp_path / "refused").iterdir())
+        return
+    whole = distilled(distiller, kind, one_of_each, tmp_path / "whole").module.state_dict()
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in whole.values())
+    cut = distilled(distiller, kind, one_of_each, tmp_path / "cut", kill=True).module.state_dict()
+    assert list(whole) == list(cut)
+    assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+    if distiller.needs_student and not distiller.makes_student:
+        begun = network(kind, 7).module.state_dict()
+        assert any(name in begun and not torch.equal(tensor, begun[name]) for name, tensor in whole.items())

@@ -1,0 +1,94 @@
+"""Self-distillation against numpy; where the exits are, and that they are gone."""
+
+import numpy as np
+import pytest
+import torch
+
+import kdtool
+from kdtool.models.checkpoint import read
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool_distillers.exits import Exits, taps_of
+from kdtool_distillers.self import Inward, Self
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def by_hand(final, exits, last, features, target, alpha, beta, temperature):
+    rows = np.arange(len(target))
+    hard = sum(-log_softmax(one)[rows, target].mean() for one in (final, *exits))
+    taught = np.exp(log_softmax(final / temperature))
+    soft = sum(-(taught * log_softmax(one / temperature)).sum(axis=1).mean() * temperature**2 for one in exits)
+    apart = sum(((one - last) ** 2).sum() for one in features)
+    return (1 - alpha) * hard + alpha * soft + beta * apart
+
+
+@pytest.fixture
+def given(numbers):
+    final, exits = numbers(5, 4), [numbers(5, 4), numbers(5, 4)]
+    last, features = numbers(5, 6), [numbers(5, 6), numbers(5, 6)]
+    beside = [last, features[0], exits[0], features[1], exits[1]]
+    return final, exits, last, features, beside, torch.tensor([0, 1, 2, 3, 0])
+
+
+def test_the_loss_is_the_authors(step_of, given):
+    final, exits, last, features, beside, target = given
+    arrays = final.numpy(), [one.numpy() for one in exits], last.numpy(), [one.numpy() for one in features]
+    step = step_of(student=final, target=target, auxiliary=beside)
+    assert Inward(Self()).loss(step).item() == pytest.approx(
+        by_hand(*arrays, target.numpy(), 0.1, 1e-6, 3.0), rel=1e-12
+    )
+    told = {"alpha": 0.3, "beta": 0.01, "temperature": 2.0}
+    expected = by_hand(*arrays, target.numpy(), **told)
+    assert Inward(Self(**told)).loss(step).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_last_stage_learns_from_the_labels_alone(step_of, given):
+    final, _, last, _, beside, target = given
+    final.requires_grad_()
+    last.requires_grad_()
+    Inward(Self(beta=1.0)).loss(step_of(student=final, target=target, auxiliary=beside)).backward()
+    p = np.exp(log_softmax(final.detach().numpy()))
+    np.testing.assert_allclose(final.grad.numpy(), 0.9 * (p - np.eye(4)[target.numpy()]) / 5, rtol=1e-10)
+    assert last.grad is None
+
+
+def network(spec, size=32):
+    return create(spec, options=NetworkOptions(classes=10, in_channels=3, image_size=size), data=None)
+
+
+def test_exits_stand_behind_all_stages_but_the_last():
+    taps = taps_of(network("kdtool:resnet20"), None)
+    assert [tap.path for tap in taps] == ["layer1", "layer2", "layer3"]
+    exits = Exits(taps, classes=7)
+    maps = [torch.randn(2, *tap.shape) for tap in taps]
+    found = exits(torch.zeros(2, 3, 32, 32), maps)
+    assert [tuple(one.shape) for one in found] == [(2, 64), (2, 64), (2, 7), (2, 64), (2, 7)]
+    torch.testing.assert_close(found[0], maps[-1].mean(dim=(2, 3)))
+
+
+def test_in_a_transformer_they_stand_behind_blocks():
+    paths = [tap.path for tap in taps_of(network("timm:test_vit"), None)]
+    assert paths[0].startswith("blocks.")
+    assert len(paths) > 1
+
+
+def test_they_can_be_named():
+    assert [tap.path for tap in taps_of(network("kdtool:resnet20"), ["layer1"])] == ["layer1", "layer3"]
+    with pytest.raises(kdtool.UsageError, match="is the end of the last stage"):
+        taps_of(network("kdtool:resnet20"), ["layer3"])
+    with pytest.raises(kdtool.Error, match="has no stages.* use a method that compares logits"):
+        taps_of(network("kdtool:lenet-300-100"), None)
+
+
+def test_without_a_student_the_structure_is_trained_anew_and_loses_its_exits(tmp_path):
+    teacher = kdtool.teacher("kdtool:resnet20", data="digits", subset=0.1, epochs=1, output=tmp_path / "t.pt")
+    result = kdtool.distill(teacher, "self", epochs=1, output=tmp_path / "s.pt")
+    assert result.architecture == teacher.architecture
+    weights = teacher.module.state_dict()
+    assert list(read(tmp_path / "s.pt").module.state_dict()) == list(weights)
+    moved = [name for name, tensor in result.module.state_dict().items() if not torch.equal(tensor, weights[name])]
+    assert any(name.endswith("weight") for name in moved)

@@ -1,0 +1,84 @@
+"""The norms against sums written out, and the whole command on a small network."""
+
+import pytest
+import torch
+from torch import nn
+
+import kdtool
+from kdtool.models.architecture import Architecture, Network
+from kdtool.surgery.channels.groups import groups
+from kdtool.testing.checks import check_pruner
+from kdtool_pruners.filter_l1 import FilterL1, filter_norms
+
+
+class Added(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(1, 2, 1, bias=False)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head((self.first(x) + self.second(x)).mean((2, 3)))
+
+
+def scores(module):
+    architecture = Architecture("test", "net", {"classes": 3, "in_channels": 1, "image_size": 4})
+    return [filter_norms(group.graph) for group in groups(Network(architecture, module))]
+
+
+def test_norms_are_relative_to_the_layer_and_averaged_over_layers_that_are_added():
+    module = Added()
+    module.first.weight.data.copy_(torch.tensor([1.0, -3.0]).view(2, 1, 1, 1))
+    module.second.weight.data.copy_(torch.tensor([-6.0, 2.0]).view(2, 1, 1, 1))
+    (found,) = scores(module)
+    # 1 and 3 have the mean 2, 6 and 2 the mean 4.
+    torch.testing.assert_close(found, torch.tensor([(0.5 + 1.5) / 2, (1.5 + 0.5) / 2]))
+
+
+def test_a_filter_is_all_of_its_weights():
+    module = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False), nn.Flatten(), nn.Linear(2 * 4 * 3, 3))
+    module[0].weight.data.copy_(torch.tensor([[1.0, -1.0], [3.0, 3.0]]).view(2, 1, 1, 2))
+    (found,) = scores(module)
+    torch.testing.assert_close(found, torch.tensor([0.5, 1.5]))
+
+
+@pytest.mark.slow
+def test_filter_l1_keeps_the_promises_of_a_pruner():
+    check_pruner(FilterL1(round_to=1))
+
+
+def test_the_history_says_what_was_reached(tmp_path):
+    teacher = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "teacher.pt")
+    pruned = kdtool.prune(teacher, "filter-l1", ratio=0.5, round_to=1, epochs=0, output=tmp_path / "small.pt")
+    reached = pruned.history[-1]["reached"]
+    assert reached["asked"] == 0.5
+    assert reached["removed"] == pytest.approx(0.5, abs=0.005)
+    size = [kdtool.inspect(path)["parameters"] for path in (tmp_path / "teacher.pt", tmp_path / "small.pt")]
+    assert 1 - size[1] / size[0] == pytest.approx(reached["removed"], abs=1e-4)
+
+
+def test_many_steps_leave_each_layer_what_one_step_leaves_it(tmp_path):
+    # The means of the layers rise as their least filters go; if each step compared with the mean of what it found, the
+    # first layer, whose norms differ most, would lose nearly all of its filters.
+    teacher = kdtool.teacher("kdtool:vgg8", classes=10, image_size=32, seed=0, output=tmp_path / "teacher.pt")
+    module = teacher.network.module
+    convolutions = [path for path, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
+    spread = torch.linspace(0.2, 1.8, 64).view(-1, 1, 1, 1)
+    module.get_submodule(convolutions[0]).weight.data.mul_(spread)
+    teacher.save(tmp_path / "spread.pt")
+    left = {}
+    for steps in (1, 8):
+        made = kdtool.prune(
+            tmp_path / "spread.pt",
+            "filter-l1",
+            ratio=0.5,
+            of="macs",
+            round_to=1,
+            steps=steps,
+            epochs=0,
+            output=tmp_path / f"{steps}.pt",
+        )
+        left[steps] = [made.network.module.get_submodule(path).out_channels for path in convolutions]
+    whole = [module.get_submodule(path).out_channels for path in convolutions]
+    kept = [[now / before for now, before in zip(left[steps], whole, strict=True)] for steps in (1, 8)]
+    assert kept[1] == pytest.approx(kept[0], abs=0.06)

@@ -1,0 +1,68 @@
+"""The first-order change of the loss against gates: derivatives by factors on the filters' outputs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import kdtool
+from kdtool.models.architecture import Architecture, Network
+from kdtool.surgery.channels.groups import groups
+from kdtool_pruners.taylor import changes, squared
+
+
+class Gated(nn.Module):
+    """Two convolutions that are added, each output times a gate of its channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 3, 3)
+        self.head = nn.Linear(3, 2)
+        self.gates = torch.ones(3, requires_grad=True)
+
+    def forward(self, x):
+        both = self.first(x) + self.second(x)
+        return self.head(F.relu(both * self.gates.view(-1, 1, 1)).mean((2, 3)))
+
+
+def batches(count):
+    chance = torch.Generator().manual_seed(0)
+    return [(torch.randn(4, 1, 6, 6, generator=chance), torch.tensor([0, 1, 0, 1])) for _ in range(count)]
+
+
+def test_scores_are_the_squared_derivatives_by_gates():
+    torch.manual_seed(0)
+    module = Gated().eval()
+    wanted = torch.zeros(3)
+    for images, labels in batches(2):
+        (derivative,) = torch.autograd.grad(F.cross_entropy(module(images), labels), module.gates)
+        wanted += derivative.square() / 2
+    architecture = Architecture("test", "net", {"classes": 2, "in_channels": 1, "image_size": 6})
+    found = [group.graph for group in groups(Network(architecture, module))]
+    scores = squared(found[0], changes(module, batches(2)))
+    torch.testing.assert_close(scores, wanted)
+
+
+def test_the_network_is_left_without_gradients():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 2)).eval()
+    found = changes(module, batches(3))
+    assert {path: rows.shape for path, rows in found.items()} == {"0": (3, 2), "2": (3, 2)}
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_it_wants_data(tmp_path):
+    teacher = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "teacher.pt")
+    with pytest.raises(kdtool.UsageError, match="--data"):
+        kdtool.prune(teacher, "taylor", epochs=0, output=tmp_path / "small.pt")
+
+
+def test_several_steps_reach_the_ratio_of_the_parameters(tmp_path):
+    told = {"data": "digits", "augment": "none", "subset": 0.3}
+    teacher = kdtool.teacher("kdtool:lenet-5", epochs=1, output=tmp_path / "teacher.pt", **told)
+    made = kdtool.prune(
+        teacher, "taylor", ratio=0.6, steps=2, round_to=1, batches=2, epochs=1, output=tmp_path / "small.pt"
+    )
+    sizes = [sum(one.numel() for one in found.module.parameters()) for found in (teacher, made)]
+    assert 1 - sizes[1] / sizes[0] == pytest.approx(0.6, abs=0.005)
+    assert made.history[-1]["reached"]["removed"] == pytest.approx(0.6, abs=0.005)
+    assert made.history[-1]["reached"]["asked"] == 0.6

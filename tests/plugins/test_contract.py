@@ -1,0 +1,58 @@
+"""Every built-in method keeps what its kind promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdtool.plugins import entry_points, registry
+from kdtool.testing import checks
+
+CHECKS: dict[str, Any] = {
+    "datasets": checks.check_dataset,
+    "distillers": checks.check_distiller,
+    "exporters": checks.check_exporter,
+    "pruners": checks.check_pruner,
+    "refiners": checks.check_refiner,
+    "teachers": checks.check_source,
+}
+# The options of methods that have no defaults to be checked with.
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("distillers", "gated"): {"target_macs": "0.5x", "round_to": 2, "search_epochs": 1, "force_target": True},
+    ("refiners", "like"): {"arch": "kdtool:lenet-300-100"},
+    ("refiners", "width-depth"): {"target_macs": "0.5x"},
+}
+# What a check needs to be told: a network that the method takes, or a small one.
+TOLD: dict[tuple[str, str], dict[str, Any]] = {
+    ("distillers", "simkd"): {"network": "timm:test_resnet", "image_size": 32},
+    ("pruners", "bn-scale"): {"network": "timm:test_resnet", "image_size": 32},
+    ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
+    ("teachers", "timm"): {"network": "test_resnet"},
+    ("teachers", "torchvision"): {"network": "squeezenet1_1"},
+}
+# Their files are not at hand; tests/datasets makes small ones.
+ELSEWHERE = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}
+BUILTIN = [
+    plugin for plugin in entry_points.installed() if plugin.builtin and (plugin.kind, plugin.name) not in ELSEWHERE
+]
+
+
+@pytest.mark.parametrize("plugin", BUILTIN, ids=lambda plugin: f"{plugin.kind}-{plugin.name}")
+def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: entry_points.Plugin) -> None:
+    cls, key = registry.load(plugin), (plugin.kind, plugin.name)
+    CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **TOLD.get(key, {}))
+
+
+@pytest.mark.parametrize("name", entry_points.names("datasets"))
+def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:
+    checks.check_options(registry.method_class("datasets", name), registry.method_class("datasets", name))
+
+
+@pytest.mark.parametrize("plugin", [one for one in BUILTIN if one.kind == "distillers"], ids=lambda plugin: plugin.name)
+def test_the_help_says_when_a_distiller_fits(plugin: entry_points.Plugin) -> None:
+    fits = registry.load(plugin).fits
+    assert fits.startswith("Fits ")
+    assert fits.endswith(".")
+    # Two lines beside the names.
+    assert len(fits) <= 128
