@@ -1,4 +1,4 @@
-"""Scores of layers' channels gathered over the layers that a group of channels goes through."""
+"""Combine scores of the channels of layers into one score for each channel of a group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch_pruning.pruner import function
 
+from kdtool.surgery.channels.torch_pruning_adapter import graph_of, module_path
+
 _FILTERS = (function.prune_conv_out_channels, function.prune_linear_out_channels)
 
 _NORMS = (function.prune_batchnorm_out_channels,)
@@ -18,28 +20,31 @@ LayerScore = Callable[[str, nn.Module], Tensor]
 
 
 def over_filters(group: Any, score: LayerScore) -> Tensor:
-    """Return the mean [..., channels] of the scores of all convolutions and linear layers that make a group's channels.
+    """Return the mean [..., channels] of the scores of all convolutions and linear layers that output these channels.
 
     ``group`` is a ``torch_pruning.dependency.Group``; layers whose outputs are added are in one group.
     """
-    total, count = _gathered(group, score, _FILTERS)
-    assert count is not None  # a group begins with a layer that makes its channels
+    total, count = _sum(group, score, _FILTERS)
+    assert count is not None  # the first layer of a group always outputs its channels
     return total / count
 
 
 def sum_over_filters(group: Any, score: LayerScore) -> Tensor:
-    """Return the sum [..., channels] where `over_filters` returns the mean."""
-    return _gathered(group, score, _FILTERS)[0]
+    """Return the sum [..., channels] of the scores of which `over_filters` returns the mean."""
+    return _sum(group, score, _FILTERS)[0]
 
 
 def over_norms(group: Any, score: LayerScore) -> Tensor | None:
-    """Return the mean over the batch-norms that a group's channels go through; None where some go through none."""
-    total, count = _gathered(group, score, _NORMS)
+    """Return the mean [..., channels] of the scores of all batch-norms that a group's channels go through.
+
+    None if a channel goes through no batch-norm.
+    """
+    total, count = _sum(group, score, _NORMS)
     return total / count if count is not None and bool(count.all()) else None
 
 
 def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
-    """Return the weights of a convolution or linear layer, or a tensor of their shape, as [outputs, weights of one]."""
+    """Return the weights of a convolution or linear layer, or a tensor of their shape, as [outputs, weights each]."""
     if weight is None:
         weight = layer.weight.detach()  # type: ignore[operator, union-attr]
     assert weight is not None
@@ -49,43 +54,45 @@ def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
 
 
 def relative(scores: Tensor) -> Tensor:
-    """Return scores divided by their mean, so that those of different layers can be compared."""
+    """Return scores divided by their mean, so that the scores of different layers can be compared."""
     return scores / scores.mean().clamp_min(1e-12)
 
 
 def carried(scores: Callable[[Any], Tensor | None], means: Mapping[str, float]) -> Callable[[Any], Tensor | None]:
-    """Return scores that go on from what was left after a removal, where they are relative to the mean of their group.
+    """Return scores with a given mean in each group, for pruning in several steps.
 
-    That mean would rise with each removal, and a layer whose channels differ most would go on losing its least ones
-    until nearly none is left. ``means`` are those of the channels that were left, by the layer that a group begins
-    with: what is left keeps it.
+    Scores that are relative to the mean of their group have the mean 1 again after each removal of channels. A layer
+    whose channels differ most would then lose channels in every step, until nearly none is left. ``means`` are the mean
+    scores of the channels that the step before left, by the path of the group's first layer.
     """
 
-    def going_on(group: Any) -> Tensor | None:
-        found, mean = scores(group), means.get(begins_with(group))
-        return found if found is None or mean is None else relative(found) * mean
+    def rescaled(group: Any) -> Tensor | None:
+        group_scores, mean = scores(group), means.get(begins_with(group))
+        return group_scores if group_scores is None or mean is None else relative(group_scores) * mean
 
-    return going_on
+    return rescaled
 
 
 def begins_with(group: Any) -> str:
-    """Return the path of the layer that a group begins with."""
-    path: str = group._DG._module2name.get(group[0].dep.target.module, "")
-    return path
+    """Return the path of the first layer of a ``torch_pruning.dependency.Group``."""
+    return module_path(graph_of(group), group[0].dep.target.module)
 
 
-def _gathered(group: Any, score: LayerScore, handlers: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
-    """Return sums of scores, and over how many layers they go."""
+def _sum(group: Any, score: LayerScore, handlers: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+    """Return the sum [..., channels] of the scores over the layers of these kinds, and their number [channels].
+
+    The number is None if the group has no such layer.
+    """
     size = len(group[0].idxs)
     total, count = torch.zeros(size), None
     for item in group:
         if item.dep.handler not in handlers:
             continue
         layer = item.dep.target.module
-        found = score(group._DG._module2name.get(layer, ""), layer)[..., item.idxs]
+        layer_scores = score(module_path(graph_of(group), layer), layer)[..., item.idxs]
         if count is None:
-            total, count = torch.zeros(*found.shape[:-1], size), torch.zeros(size)
+            total, count = torch.zeros(*layer_scores.shape[:-1], size), torch.zeros(size)
         roots = torch.tensor(item.root_idxs)
-        total.index_add_(-1, roots, found)
+        total.index_add_(-1, roots, layer_scores)
         count.index_add_(0, roots, torch.ones(len(roots)))
     return total, count

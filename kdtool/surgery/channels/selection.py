@@ -1,4 +1,4 @@
-"""Which channels go, so that a network loses a given part of its size."""
+"""Choose the channels to remove so that a network loses a given fraction of its size."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from kdtool.models.layers import CONV_LINEAR, is_depthwise
 from kdtool.surgery.channels.groups import Group, Member
 
 TOLERANCE = 0.0005
-"""A choice is close enough when it misses the target by this part of the whole."""
+"""A choice is good enough if it misses the target by at most this fraction of the whole size."""
 
 _TRIES = 400
+"""How many later steps are tried in place of a step that would remove too much."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A group with its channels in the order in which they go, and how many of them may be left: ``kept`` falls from
-    all of them to the least."""
+    """A group with its channels in the order in which they are removed, in steps."""
 
     group: Group
     order: Tensor
+    """[channels] the channels of the group, the first ones to remove first."""
     kept: tuple[int, ...]
+    """By step, how many channels are left: from all channels at step 0 to the minimum."""
     scores: Tensor
-    """The importance of the channels, in this order."""
+    """[channels] the importance of the channels, in this order."""
     shares: tuple[tuple[float, ...], ...]
-    """For each member of the group which part of its layer's channels is gone after so many steps."""
+    """For each member of the group, by step, the fraction of its layer's channels that is gone."""
 
     def lost(self, step: int) -> Tensor:
         """Return the channels that are gone after so many steps, in ascending order."""
@@ -39,36 +41,38 @@ class Ranked:
 
 
 def unit_of(group: Group, module: nn.Module) -> int | None:
-    """Return of how many parts the group's channels are one channel each that can only go together; None where they
-    have to stay.
+    """Return how many consecutive blocks of channels must be removed together; None if the channels have to stay.
 
-    There are as many parts as a grouped convolution or norm has groups, for each of these has to lose as much.
+    A grouped convolution or norm has one block for each of its groups, and all of them have to lose the same channels.
+    The result is 1 if single channels can be removed.
     """
     unit = 1
     for member in group.members:
         if member.role == "other":
             return None
         part = None if _is_parameter(module, member) else module.get_submodule(member.path)
-        own = getattr(part, "num_groups", 1) if isinstance(part, nn.GroupNorm) else 1
+        split = getattr(part, "num_groups", 1) if isinstance(part, nn.GroupNorm) else 1
         if isinstance(part, nn.modules.conv._ConvNd) and not is_depthwise(part):
-            own = part.groups
-        if own > 1:
+            split = part.groups
+        if split > 1:
             every = torch.arange(member.size)
             if not torch.equal(member.channels, every) or not torch.equal(member.channels, member.roots):
                 return None
-            unit = math.lcm(unit, own)
+            unit = math.lcm(unit, split)
     return None if group.size % unit else unit
 
 
 def _is_parameter(module: nn.Module, member: Member) -> bool:
+    """Return whether a member is a parameter and not a layer."""
     owner, _, name = member.path.rpartition(".")
     return member.role == "tensor" and name in module.get_submodule(owner)._parameters
 
 
 def ranked(group: Group, scores: Tensor, unit: int, round_to: int) -> Ranked:
-    """Put a group's channels in order of their scores; those at the same place in each of ``unit`` groups go together.
+    """Return a group with its channels in ascending order of their scores.
 
-    What may be left are multiples of ``unit`` and of ``round_to``.
+    The channels at the same place of each of ``unit`` consecutive blocks are removed together, by their mean score. The
+    number of channels left is a multiple of both ``unit`` and ``round_to``.
     """
     places = scores.detach().float().view(unit, -1).mean(0)
     order = places.argsort(stable=True)
@@ -83,16 +87,19 @@ def ranked(group: Group, scores: Tensor, unit: int, round_to: int) -> Ranked:
 
 
 class Costs:
-    """What a network's layers cost, and what they cost with fewer channels: parameters, MACs or channels."""
+    """The size of a network's layers in parameters, MACs or channels, with all channels and with fewer."""
 
     def __init__(self, module: nn.Module, shape: tuple[int, int, int], of: str, whole: int) -> None:
-        """Take the costs of a network's layers; ``whole`` is that of all it has."""
+        """Compute the sizes in ``of`` of a network's layers; ``whole`` is the size of the whole network.
+
+        ``of`` is ``params``, ``macs`` for an image of ``shape`` [channels, height, width], or ``channels``.
+        """
         self.whole = whole
         self._products: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         counted = _macs(module, shape) if of == "macs" else {}
         for path, part in module.named_modules():
-            own = sum(one.numel() for one in part._parameters.values() if one is not None)
+            own = sum(weight.numel() for weight in part._parameters.values() if weight is not None)
             if isinstance(part, CONV_LINEAR):
                 weight = part.weight.numel()
                 product = {"params": weight, "macs": counted.get(path, 0), "channels": 0}[of]
@@ -102,10 +109,10 @@ class Costs:
             elif of == "params" and own:
                 self._sums[path] = own
         if of == "params":
-            self._sums.update((path, one.numel()) for path, one in module.named_parameters())
+            self._sums.update((path, weight.numel()) for path, weight in module.named_parameters())
 
     def removed(self, steps: Mapping[int, int], groups: Sequence[Ranked]) -> float:
-        """Return which part of the whole goes when each group has made so many steps."""
+        """Return the fraction of the whole size that goes when each group makes this number of steps."""
         lost: dict[tuple[str, bool], float] = defaultdict(float)
         for number, step in steps.items():
             for member, shares in zip(groups[number].group.members, groups[number].shares, strict=True):
@@ -127,20 +134,21 @@ def outputs(layer: nn.Module) -> int:
 
 
 def choose(groups: Sequence[Ranked], costs: Costs, ratio: float, scope: str) -> dict[int, int]:
-    """Return by group how many steps it makes so that ``ratio`` of the whole goes, or as much as there is.
+    """Return the number of steps of each group, by its index, such that ``ratio`` of the whole size goes.
 
-    With the scope ``global`` the least important channels of all groups go first, with ``layer`` every group loses
-    the same part of its channels.
+    If there is not so much to remove, all groups make all their steps. With the scope ``global`` the least important
+    channels of all groups go first, with ``layer`` every group loses the same fraction of its channels. Groups that
+    make no step are not in the result.
     """
-    line = sorted(
+    queue = sorted(
         ((_key(group, step, scope), number, step) for number, group in enumerate(groups) for step in _steps(group)),
-        key=lambda one: one[0],
+        key=lambda entry: entry[0],
     )
 
     def taken(count: int) -> dict[int, int]:
-        return {number: step for _, number, step in line[:count]}
+        return {number: step for _, number, step in queue[:count]}
 
-    low, high = 0, len(line)
+    low, high = 0, len(queue)
     while low < high:
         middle = (low + high + 1) // 2
         if costs.removed(taken(middle), groups) <= ratio:
@@ -149,16 +157,16 @@ def choose(groups: Sequence[Ranked], costs: Costs, ratio: float, scope: str) -> 
             high = middle - 1
     steps = taken(low)
     missing = ratio - costs.removed(steps, groups)
-    # The next step in line would be too much; a later one may fit what is missing, and where none does, too much may be
-    # nearer than too little.
-    for least in (-TOLERANCE, -1.0):
-        for _, number, step in line[low : low + _TRIES]:
+    # The next step in the queue would remove too much. First try later steps that fit what is missing; if none does,
+    # allow a step that removes too much but comes closer to the ratio.
+    for lowest in (-TOLERANCE, -1.0):
+        for _, number, step in queue[low : low + _TRIES]:
             if missing <= TOLERANCE:
                 break
             if step == steps.get(number, 0) + 1:
-                less = ratio - costs.removed({**steps, number: step}, groups)
-                if less >= least and abs(less) < missing:
-                    steps[number], missing = step, less
+                rest = ratio - costs.removed({**steps, number: step}, groups)
+                if rest >= lowest and abs(rest) < missing:
+                    steps[number], missing = step, rest
     return steps
 
 
@@ -167,6 +175,7 @@ def _steps(group: Ranked) -> range:
 
 
 def _key(group: Ranked, step: int, scope: str) -> float:
+    """Return the number by which the steps of all groups are sorted."""
     size = group.group.size
     if scope == "layer":
         return 1 - group.kept[step] / size
@@ -174,7 +183,7 @@ def _key(group: Ranked, step: int, scope: str) -> float:
 
 
 def _macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return the multiply-accumulates of each convolution and linear layer for one image."""
+    """Return the MACs of each convolution and linear layer for one image of ``shape``."""
     counted: dict[str, int] = defaultdict(int)
 
     def count(path: str, layer: nn.Module, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Prove that a network without some channels is the same as the one in which nobody listens to them."""
+"""Check that removing channels gives the same outputs as zeroing every weight that reads them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kdtool.surgery.channels.remove import Surgery
 from kdtool.surgery.channels.selection import Ranked
 
 ROUNDING = 1e-3
-"""How far two ways to the same outputs may be apart in float32, as a part of the largest."""
+"""How far two float32 computations of the same outputs may differ, as a fraction of the largest output."""
 
 
 class VerifiedSurgery(Surgery):
-    """Cuts copies of one network whose outputs are those of the network with zeros for the cut channels' weights."""
+    """Cuts copies of one network and checks that their outputs are those of the network with the channels silenced."""
 
     def __init__(self, network: Network, original: nn.Module, limits: Limits) -> None:
         super().__init__(network, original, limits)
@@ -30,34 +30,34 @@ class VerifiedSurgery(Surgery):
         self.images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
 
     def without(self, chosen: Sequence[tuple[Ranked, int]]) -> nn.Module | None:
-        """Return a copy without the chosen channels, or None where it is not the same as silencing them."""
+        """Return a copy without the chosen channels, or None if its outputs differ from those with them silenced."""
         module = super().without(chosen)
         if module is None:
             return None
         lost: dict[str, list[Tensor]] = defaultdict(list)
-        for one, step in chosen:
-            gone = one.lost(step)
-            for member in one.group.members:
+        for ranking, step in chosen:
+            gone = ranking.lost(step)
+            for member in ranking.group.members:
                 if member.role == "inputs":
                     lost[member.path].append(member.channels[torch.isin(member.roots, gone)])
-        silent = silenced(self.original, {path: torch.cat(found) for path, found in lost.items()})
+        silent = silenced(self.original, {path: torch.cat(parts) for path, parts in lost.items()})
         try:
             with torch.no_grad():
                 if agree(silent(self.images), module(self.images)):
                     return module
-            self.reason = "what else it computes of its channels (a norm over them, say) changes with their number"
+            self.reason = "something that it computes from all channels, such as a norm, changes with their number"
         except FAILURES as error:
             self.reason = first_line(error)
         return None
 
 
-def agree(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether outputs are the same but for rounding."""
-    return bool((ours - theirs).abs().max() <= ROUNDING * theirs.abs().max())
+def agree(outputs: Tensor, expected: Tensor) -> bool:
+    """Return whether outputs are the same apart from rounding."""
+    return bool((outputs - expected).abs().max() <= ROUNDING * expected.abs().max())
 
 
 def silenced(module: nn.Module, columns: Mapping[str, Iterable[int] | Tensor]) -> nn.Module:
-    """Return a copy in which the layers at these paths do not listen to these of their input channels."""
+    """Return a copy in which the weights that read these input channels of the layers at these paths are zero."""
     silent = copy.deepcopy(module)
     with torch.no_grad():
         for path, indices in columns.items():
@@ -70,17 +70,20 @@ def silenced(module: nn.Module, columns: Mapping[str, Iterable[int] | Tensor]) -
 
 
 def as_columns(layer: nn.Module, scale: Tensor) -> Tensor:
-    """Return a factor for each input channel in the shape that multiplies the columns of a layer's weight."""
+    """Return a factor for each input channel in the shape that multiplies the columns of a layer's weight.
+
+    ``scale`` is [input channels].
+    """
     weight: Tensor = layer.weight  # type: ignore[assignment]
     split = getattr(layer, "groups", 1)
-    if split > 1:  # [out, in / groups, ...]: the rows of a group read its own channels
+    if split > 1:  # [out, in / groups, ...]: the rows of each group read the channels of that group
         scale = scale.view(split, -1).repeat_interleave(weight.shape[0] // split, dim=0)
         return scale.view(*scale.shape, *[1] * (weight.dim() - 2))
     return scale.view(1, -1, *[1] * (weight.dim() - 2))
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """Return a copy whose every channel counts: no gain is zero, and no two layers are alike."""
+    """Return a copy with random weights in which every channel matters: no gain is zero, no two layers are equal."""
     drawn = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Leave out blocks of a network's stages."""
+"""Leave out blocks of a network's stages, and cut the layers that read the channels of dense blocks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.tensors import slice_tensors
 from kdtool.surgery.tracing.trace import trace
 
+_OTHER_WAY = "use a refiner that narrows layers instead"
+
 
 def drop_blocks(
     network: Network,
@@ -30,22 +32,22 @@ def drop_blocks(
 ) -> Network:
     """Return a copy of the network with fewer blocks in its stages.
 
-    ``keep`` is the number of blocks that stay in each stage, ``blocks`` that in all stages together; without them
-    each stage has half of its blocks (rounded down, at least one), ``times`` times over. The head of a stage stays, the
-    others that stay are spread evenly. With ``init="fresh"`` the weights are drawn anew under the current random
-    state, with ``"inherit"`` they are those of the blocks that stay.
+    ``keep`` is the number of blocks that stay in each stage, ``blocks`` the number that stays in all stages together.
+    Without either, the number of blocks of each stage is halved ``times`` times (rounded down, at least one). The head
+    of a stage always stays; the other blocks that stay are evenly spaced. With ``init="fresh"`` the weights are drawn
+    from the current random state, with ``"inherit"`` they are copied from the blocks that stay.
 
     Raises:
-        UsageError: ``keep`` or ``blocks`` does not fit the stages; the message says which were found.
-        Error: the network has no stages, or does not run afterwards.
+        UsageError: ``keep`` or ``blocks`` does not fit the stages; the message lists the stages of the network.
+        Error: the network has no stages, has no block to leave out, or does not run without the blocks.
     """
     architecture = network.architecture
-    found = find_stages(network)
-    counts = planned(architecture, found, keep, blocks, times)
-    dropped = [path for stage, count in zip(found, counts, strict=True) for path in left_out(stage, count)]
-    _hold_the_others(network, found, set(dropped))
+    stages = find_stages(network)
+    counts = planned(architecture, stages, keep, blocks, times)
+    dropped = [path for stage, count in zip(stages, counts, strict=True) for path in left_out(stage, count)]
+    _check_only_these_change(network, stages, set(dropped))
     module = copy.deepcopy(network.module).cpu().float().eval()
-    dense = {path for stage in found if stage.dense for path in stage.blocks} & set(dropped)
+    dense = {path for stage in stages if stage.dense for path in stage.blocks} & set(dropped)
     if dense:
         _cut_consumers(architecture, module, dense)
     originals = [base_path(module, path, architecture.dropped) for path in dropped]
@@ -56,7 +58,10 @@ def drop_blocks(
 
 
 def finished(network: Network, module: nn.Module, dropped: Sequence[str], init: str) -> Network:
-    """Return an edited module as a network, with fresh weights where ``init`` says so."""
+    """Return an edited module as a network; with ``init="fresh"`` its weights are drawn from the random state.
+
+    ``dropped`` are the paths in the base network of the blocks that this edit left out.
+    """
     refined = capture(network.architecture, module, dropped=dropped)
     if init == "fresh":
         fill(module, skeleton(refined))
@@ -64,23 +69,23 @@ def finished(network: Network, module: nn.Module, dropped: Sequence[str], init: 
 
 
 def find_stages(network: Network) -> list[Stage]:
-    """Return the network's stages.
+    """Return the network's stages, at least one.
 
     Raises:
-        Error: there are none.
+        Error: the network has none.
     """
-    found = stages_of(network)
-    if not found:
+    stages = stages_of(network)
+    if not stages:
         raise Error(
             f"{network.architecture.spec}: has no stages of residual or dense blocks that could be left out; "
-            "make it narrower instead: halve"
+            f"{_OTHER_WAY}"
         )
-    return found
+    return stages
 
 
 def planned(
     architecture: Architecture,
-    found: Sequence[Stage],
+    stages: Sequence[Stage],
     keep: Sequence[int] | None,
     blocks: int | None,
     times: int,
@@ -88,110 +93,117 @@ def planned(
     """Return how many blocks stay in each stage.
 
     Raises:
-        UsageError: more or fewer stages or blocks are asked for than there are, or nothing would change.
+        UsageError: ``keep`` or ``blocks`` does not fit the stages of the network.
+        Error: no block would be left out.
     """
-    have = [len(stage.blocks) for stage in found]
-    says = f"{architecture.spec} has stages of {have} blocks ({', '.join(stage.name for stage in found)})"
+    sizes = [len(stage.blocks) for stage in stages]
+    summary = f"{architecture.spec} has stages of {sizes} blocks ({', '.join(stage.name for stage in stages)})"
     if keep is not None and blocks is not None:
-        raise UsageError("--keep and --blocks are two ways to say the same; give one")
+        raise UsageError("--keep and --blocks both set the number of blocks; give one of them")
     if keep is not None:
-        if len(keep) != len(have):
-            raise UsageError(f"--keep {_text(keep)}: {len(keep)} stages were given, but {says}")
-        if any(not 1 <= count <= most for count, most in zip(keep, have, strict=True)):
-            raise UsageError(f"--keep {_text(keep)}: each stage keeps from 1 to all of its blocks; {says}")
+        if len(keep) != len(sizes):
+            raise UsageError(f"--keep {_text(keep)}: {len(keep)} stages were given, but {summary}")
+        if any(not 1 <= count <= size for count, size in zip(keep, sizes, strict=True)):
+            raise UsageError(f"--keep {_text(keep)}: each stage keeps from 1 to all of its blocks; {summary}")
         counts = list(keep)
     elif blocks is not None:
-        if not len(have) <= blocks <= sum(have):
-            raise UsageError(f"--blocks {blocks}: must be from {len(have)} to {sum(have)}; {says}")
-        counts = spread(found, blocks)
+        if not len(sizes) <= blocks <= sum(sizes):
+            raise UsageError(f"--blocks {blocks}: must be from {len(sizes)} to {sum(sizes)}; {summary}")
+        counts = spread(stages, blocks)
     else:
-        counts = have
+        counts = sizes
         for _ in range(times):
             counts = [max(1, count // 2) for count in counts]
-    if counts == have:
-        raise Error(f"{says}: none would be left out; make it narrower instead: halve")
+    if counts == sizes:
+        raise Error(f"{summary}: none would be left out; {_OTHER_WAY}")
     return counts
 
 
-def spread(found: Sequence[Stage], blocks: int) -> list[int]:
-    """Return how many blocks stay in each stage when ``blocks`` stay in all.
+def spread(stages: Sequence[Stage], blocks: int) -> list[int]:
+    """Return how many blocks stay in each stage when ``blocks`` stay in all stages together.
 
-    Each stage has equally many, as far as it has them; what is left goes to the stages that would otherwise lose
-    most parameters. ResNet-34, [3, 4, 6, 3], with 12, 9, 6 and 4 blocks is Table 1 of Kulkarni et al. (2021).
+    All stages keep the same number, as far as they have as many. Blocks that are left over go to the stages that would
+    otherwise lose the most parameters. For ResNet-34, [3, 4, 6, 3], with 12, 9, 6 and 4 blocks the result is Table 1 of
+    Kulkarni et al. (2021).
     """
-    counts = [1] * len(found)
+    counts = [1] * len(stages)
     while sum(counts) < blocks:
-        open_ = [i for i, stage in enumerate(found) if counts[i] < len(stage.blocks)]
-        lowest = min(counts[i] for i in open_)
-        level = [i for i in open_ if counts[i] == lowest]
+        unfilled = [i for i, stage in enumerate(stages) if counts[i] < len(stage.blocks)]
+        lowest = min(counts[i] for i in unfilled)
+        level = [i for i in unfilled if counts[i] == lowest]
         if sum(counts) + len(level) <= blocks:
             for i in level:
                 counts[i] += 1
         else:
-            counts[max(level, key=lambda i: _lost(found[i], counts[i]))] += 1
+            counts[max(level, key=lambda i: _lost_parameters(stages[i], counts[i]))] += 1
     return counts
 
 
 def left_out(stage: Stage, count: int) -> list[str]:
-    """Return the blocks of a stage that go when ``count`` stay: the head and others, evenly spaced."""
+    """Return the blocks of a stage that go when ``count`` stay: the head and other blocks, evenly spaced."""
     rest = stage.blocks[1:]
     kept = {rest[i * len(rest) // (count - 1)] for i in range(count - 1)}
     return [block for block in rest if block not in kept]
 
 
-def _hold_the_others(network: Network, found: Sequence[Stage], dropped: set[str]) -> None:
-    """Check that no more than these blocks would go.
+def _check_only_these_change(network: Network, stages: Sequence[Stage], dropped: set[str]) -> None:
+    """Check that leaving out these residual blocks changes nothing else in the network.
 
     Raises:
-        Error: the network does more between its blocks than to run them.
+        Error: the network does more with its blocks than apply them in sequence.
     """
     rows: dict[str, list[list[str]]] = {}
-    for stage in found:
+    for stage in stages:
         if not stage.dense:
-            here = rows.setdefault(stage.name, [])
+            stage_rows = rows.setdefault(stage.name, [])
             for block in stage.blocks:
-                here[-1:] = [[*here[-1], block]] if block in dropped else [*here[-1:], [block]]
+                if block in dropped:
+                    stage_rows[-1].append(block)
+                else:
+                    stage_rows.append([block])
     bad = inseparable_stages(network.module, network.architecture.input, rows)
     if bad:
         raise Error(
             f"{network.architecture.spec}: leaving out blocks of {', '.join(sorted(bad))} would change more "
-            "than these blocks; keep all of them, or halve"
+            "than these blocks; keep all of them, or use a refiner that narrows layers"
         )
 
 
-def _lost(stage: Stage, count: int) -> int:
+def _lost_parameters(stage: Stage, count: int) -> int:
+    """Return how many parameters a stage loses when ``count`` of its blocks stay."""
     gone = set(left_out(stage, count))
     return sum(size for block, size in zip(stage.blocks, stage.parameters, strict=True) if block in gone)
 
 
 def _cut_consumers(architecture: Architecture, module: nn.Module, dense: set[str]) -> None:
-    """Cut the channels of dense blocks that go from all layers that read them, in place."""
-    last = {path: _last_mixing(module.get_submodule(path)) for path in dense}
-    silenced = {f"{path}.{name}".removesuffix(".") for path, name in last.items()}
+    """Cut the channels that the dropped dense blocks add from all layers that read them, in place."""
+    last = {path: _last_convolution(module.get_submodule(path)) for path in dense}
+    without_outputs = {f"{path}.{name}".removesuffix(".") for path, name in last.items()}
 
     def choose(path: str, layer: nn.Module) -> Tensor:
-        return torch.arange(0 if path in silenced else _outputs(layer))
+        return torch.arange(0 if path in without_outputs else _outputs(layer))
 
     flow = trace(module, architecture.input, choose)
     for path in list(flow.outputs):
         if any(path == block or path.startswith(f"{block}.") for block in dense):
-            # These go as a whole.
+            # The whole block is removed later, so its own layers need no cut.
             flow.outputs.pop(path)
             flow.inputs.pop(path, None)
     flow.tensors = {
-        name: dims for name, dims in flow.tensors.items() if not any(name.startswith(f"{b}.") for b in dense)
+        name: dims for name, dims in flow.tensors.items() if not any(name.startswith(f"{block}.") for block in dense)
     }
     widths = slice_tensors(module, flow, lambda path, dim, size: torch.arange(size))
     fit_attributes(module, widths)
 
 
-def _last_mixing(block: nn.Module) -> str:
-    """Return the path of a block's last convolution, whose output the block adds to the others."""
+def _last_convolution(block: nn.Module) -> str:
+    """Return the path of a block's last convolution, whose output the block concatenates to its input."""
     paths: list[str] = [path for path, part in block.named_modules() if isinstance(part, nn.modules.conv._ConvNd)]
     return paths[-1]
 
 
 def _outputs(layer: nn.Module) -> int:
+    """Return how many output channels a layer has; 0 if it is neither a convolution nor linear."""
     return int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))
 
 

@@ -1,4 +1,4 @@
-"""Prove that leaving out blocks is the same as letting them return what they are given."""
+"""Check that leaving out blocks gives the same outputs as replacing them by the identity."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from kdtool.models.modules import left_out
 from kdtool.surgery.tracing.flow import positive
 
 Row = Sequence[str]
-"""Paths of a block that stays and of those right behind it that go."""
+"""Paths of a block that stays, and of the blocks directly behind it that go."""
 
 
 def equals_identity_blocks(module: nn.Module, shape: tuple[int, int, int], rows: Sequence[Row]) -> bool:
-    """Return whether a network without blocks computes what it does when these blocks return what they are given.
+    """Return whether a network without these blocks has the same outputs as with identities in their places.
 
-    Where it does not, the network does more between its blocks than to run them: it counts them, reads some by their
-    number, or has something of its own for each. The module stays as it is.
+    If not, the network does more than apply its blocks in sequence: it counts them, accesses some by their index, or
+    has a parameter or an operation of its own for each block. ``shape`` is that of the image, [channels, height,
+    width]. The module is not changed.
     """
-    # A copy, for some networks remember in eval mode what they made of the weights; training makes them forget it.
+    # In a copy: some networks cache in eval mode what they compute from their weights. train() clears such caches.
     module = copy.deepcopy(module).train().eval()
-    first = next(module.parameters(), torch.zeros(0))
-    image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(first)
+    reference = next(module.parameters(), torch.zeros(0))
+    image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(reference)
     with torch.no_grad(), positive(module):
         with passed_through(module, rows):
-            meant = module(image)
+            expected = module(image)
         try:
             with left_out(module, [path for row in rows for path in row[1:]]):
-                found = module(image)
+                output = module(image)
         except FAILURES:
             return False
-    close = found.shape == meant.shape and torch.allclose(
-        found, meant, rtol=0, atol=1e-4 * float(meant.abs().max()), equal_nan=True
+    close = output.shape == expected.shape and torch.allclose(
+        output, expected, rtol=0, atol=1e-4 * float(expected.abs().max()), equal_nan=True
     )
     return bool(close)
 
 
 def inseparable_stages(module: nn.Module, shape: tuple[int, int, int], stages: Mapping[str, Sequence[Row]]) -> set[str]:
-    """Return the stages whose rows fail `equals_identity_blocks`, tried together first."""
+    """Return the names of the stages whose rows fail `equals_identity_blocks`.
+
+    All rows are tested together first, because they usually pass. If they fail only together, all stages are returned.
+    """
     together = [row for rows in stages.values() for row in rows]
     if not together or equals_identity_blocks(module, shape, together):
         return set()
@@ -52,18 +56,19 @@ def inseparable_stages(module: nn.Module, shape: tuple[int, int, int], stages: M
 
 @contextlib.contextmanager
 def passed_through(module: nn.Module, rows: Iterable[Row]) -> Iterator[None]:
-    """Let all blocks of a row but the first return what they are given, for a while.
+    """Make all blocks of a row but the first return their inputs while the context lasts.
 
-    What a block returns beyond what it is given is what the one before it in the row returned there.
+    If a block returns more values than it receives, the further values are those that the first block of the row
+    returned.
     """
     patched = []
     try:
         for row in rows:
-            beyond: list[Any] = []
+            outputs: list[Any] = []
             for number, path in enumerate(row):
                 block = module.get_submodule(path)
                 patched.append((block, block.__dict__.get("forward")))
-                block.forward = _through(beyond) if number else _noted(block.forward, beyond)
+                block.forward = _identity(outputs) if number else _recorded(block.forward, outputs)
         yield
     finally:
         for block, forward in patched:
@@ -72,18 +77,22 @@ def passed_through(module: nn.Module, rows: Iterable[Row]) -> Iterator[None]:
                 block.forward = forward
 
 
-def _noted(forward: Callable[..., Any], last: list[Any]) -> Callable[..., Any]:
+def _recorded(forward: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:
+    """Return a forward that also writes the values of a tuple that it returns to ``outputs``."""
+
     def run(*args: Any, **kwargs: Any) -> Any:
         y = forward(*args, **kwargs)
-        last[:] = y if isinstance(y, tuple) else ()
+        outputs[:] = y if isinstance(y, tuple) else ()
         return y
 
     return run
 
 
-def _through(last: list[Any]) -> Callable[..., Any]:
+def _identity(outputs: list[Any]) -> Callable[..., Any]:
+    """Return a forward that returns its inputs, as many values as ``outputs`` has; missing ones come from there."""
+
     def run(*args: Any, **kwargs: Any) -> Any:
-        given = args or tuple(kwargs.values())
-        return (*given[: len(last)], *last[len(given) :]) if last else given[0]
+        inputs = args or tuple(kwargs.values())
+        return (*inputs[: len(outputs)], *outputs[len(inputs) :]) if outputs else inputs[0]
 
     return run

@@ -1,4 +1,4 @@
-"""Which gates close, so that a budget is met and no layer is left without a channel."""
+"""Choose the gates to close so that a budget is met and each layer keeps a channel."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from kdtool.errors import UsageError
 from kdtool.plugins.budget import Budget, short
 from kdtool.surgery.gates.costs import GateCosts
 
-_FITTED = 64
-"""How many of the gates that closed last are tried."""
+_REOPENED = 64
+"""For how many of the gates that closed last it is tested whether they fit when they are open."""
 
 
 def largest(values: Tensor, numbers: Tensor, size: int) -> Tensor:
-    """Return which gates have the largest of the ``values`` [gates] among those of the same number, 0 <= number < size;
-    of equal ones the first."""
+    """Return a mask [gates] of the gate with the largest value for each number; of equal values, the first gate.
+
+    ``values`` are [gates], ``numbers`` [gates] the number of each gate's set or group, 0 <= number < size.
+    """
     every = torch.arange(len(values), device=values.device)
     top = values.new_full((size,), -torch.inf).scatter_reduce_(0, numbers, values, "amax")
     at_top = torch.where(values == top[numbers], every, len(values))
@@ -24,13 +26,14 @@ def largest(values: Tensor, numbers: Tensor, size: int) -> Tensor:
 
 
 def keep_last(gates: Tensor, before: Tensor, wanted: Tensor, costs: GateCosts) -> Tensor:
-    """Return the new values of gates [gates], of which one in every set, and one of every group, stays open.
+    """Return new values of gates [gates] with at least one open gate in every set and in every group.
 
-    Where all would close, the one that is ``wanted`` most keeps its value of ``before``.
+    Where all gates would close, the gate with the largest value in ``wanted`` [gates] keeps its value of ``before``
+    [gates].
     """
     for numbers, size in costs.kinds:
         empty = gates.new_zeros(size).scatter_reduce_(0, numbers, gates, "amax") <= 0
-        # To ask whether there is one is quick on the CPU alone.
+        # Testing for an empty set is only quick on the CPU: on other devices the test waits for the device.
         if gates.device.type != "cpu" or bool(empty.any()):
             last = largest(torch.where(before > 0, wanted, -torch.inf), numbers, size)
             gates = torch.where(last & empty[numbers], before, gates)
@@ -38,16 +41,17 @@ def keep_last(gates: Tensor, before: Tensor, wanted: Tensor, costs: GateCosts) -
 
 
 def minimal_gates(values: Tensor, costs: GateCosts) -> Tensor:
-    """Return the gates that stay when all others close: the largest of every set and of every group."""
+    """Return a mask [gates] of the gates that always stay: the largest one of every set and of every group."""
     (sets, set_count), (groups, group_count) = costs.kinds
     return largest(values, sets, set_count) | largest(values, groups, group_count)
 
 
 def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) -> Tensor:
-    """Return which gates are open after those in ``order``, the first ones first, are closed until the limit is met.
+    """Return a mask [gates] of the open gates after closing gates in this order until the limit is met.
 
-    No more of them than that takes: of the last ones to close, those that would still fit stay open. All of them where
-    they do not suffice.
+    ``order`` holds indices of gates, the first ones to close first, and ``limit`` is a cost in MACs or parameters. Of
+    the gates that closed last, those that still fit are opened again. If closing all gates in ``order`` is not enough,
+    all of them are closed.
     """
     low, high = 0, len(order)
     while low < high:
@@ -56,25 +60,25 @@ def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) 
             high = middle
         else:
             low = middle + 1
-    left = without(is_open, order[:low])
-    for gate in order[max(0, low - _FITTED) : max(0, low - 1)].flip(0):
-        # What closed last may have saved more than was missing.
-        more = left.index_fill(0, gate, True)
-        if costs.of(more) <= limit:
-            left = more
-    return left
+    remaining = without(is_open, order[:low])
+    for gate in order[max(0, low - _REOPENED) : max(0, low - 1)].flip(0):
+        # The gate that closed last may have saved more than was necessary.
+        reopened = remaining.index_fill(0, gate, True)
+        if costs.of(reopened) <= limit:
+            remaining = reopened
+    return remaining
 
 
 def without(is_open: Tensor, closing: Tensor) -> Tensor:
-    """Return which gates are open once these are closed as well."""
+    """Return the mask [gates] of open gates with the gates at the indices ``closing`` closed as well."""
     return is_open.scatter(0, closing, False)
 
 
 def check_budget(costs: GateCosts, budget: Budget, flag: str, spec: str) -> None:
-    """Check that a network can be brought to a budget by its gates; ``flag`` is the option that gave it.
+    """Check that closing gates can bring a network to a budget; ``flag`` is the option that sets the budget.
 
     Raises:
-        UsageError: it costs no more than that, or more even when every set of gates is at its least.
+        UsageError: the network is within the budget already, or exceeds it even with the minimum of open gates.
     """
     word = "MACs" if costs.count == "macs" else "parameters"
     if budget.reached(costs.total, costs.total):

@@ -1,7 +1,7 @@
-"""What a network costs with some of its gates closed, and what each gate saves: exact, and quick enough for each step.
+"""The exact cost of a network with some of its gates closed, and what each gate saves; fast enough for each step.
 
-A layer's cost is the product of its inputs and its outputs that are left. A reader's input is left while its gate is
-open, a layer's output while anyone reads it.
+The cost of a layer is proportional to the product of its remaining inputs and outputs. An input of a reader remains
+while its gate is open, and an output of a layer remains while any layer reads it.
 """
 
 from __future__ import annotations
@@ -17,31 +17,39 @@ from kdtool.surgery.gates.gated import FREE, Gated
 
 
 class GateCosts(nn.Module):
-    """The cost of a gated network by the gates that are open; a module, so that it moves to a device with its tables.
+    """The cost of a gated network as a function of its open gates; a module, so that `to` moves its tables.
 
-    Sets of gates keep multiples of ``round_to`` columns: where fewer gates are open, the first of the closed ones keep
-    theirs, at zero.
+    Each set of gates keeps a multiple of ``round_to`` columns. If fewer gates are open, the first closed gates keep
+    their columns, which are zero.
     """
 
     product: Tensor
-    """[layers] what a layer costs with all of its inputs and outputs."""
+    """[layers] the cost of a layer with all of its inputs and outputs."""
     per_unit: Tensor
-    """[units] what else goes with a unit: depthwise layers, biases, norms."""
+    """[units] the further cost that goes with a unit: depthwise layers, biases, norms."""
     per_gate: Tensor
-    """[gates] what else goes with a gate's column: norms of connections."""
+    """[gates] the further cost that goes with a gate's column: norms of connections."""
     units: Tensor
+    """[gates] the unit of each gate."""
     sets: Tensor
+    """[gates] the set of each gate."""
     groups: Tensor
+    """[gates] the group of each gate."""
     set_sizes: Tensor
+    """[sets] how many gates a set has."""
     set_starts: Tensor
+    """[sets] the place of a set's first gate when the gates are sorted by set."""
 
     def __init__(self, gated: Gated, shape: tuple[int, int, int], count: str = "macs", round_to: int = 1) -> None:
-        """Take the costs of the layers, for images of ``shape``; ``count`` is ``macs`` or ``parameters``."""
+        """Compute the costs of the layers for images of ``shape`` [channels, height, width].
+
+        ``count`` is ``macs`` (of one image) or ``parameters``.
+        """
         super().__init__()
         places, module = gated.places, gated.network
         self.count, self.round_to, self.gates = count, round_to, places.count
         of_parts = macs_of_parts(module, shape) if count == "macs" else {}
-        self.total = macs(module, shape) if count == "macs" else sum(one.numel() for one in module.parameters())
+        self.total = macs(module, shape) if count == "macs" else sum(weight.numel() for weight in module.parameters())
         units = int(places.units.max()) + 1
         per_unit, per_gate = torch.zeros(units, dtype=torch.double), torch.zeros(places.count, dtype=torch.double)
         product: list[float] = []
@@ -52,18 +60,18 @@ class GateCosts(nn.Module):
             layer = module.get_submodule(path)
             weight: Tensor = layer.weight  # type: ignore[assignment]
             cost = of_parts.get(path, 0) if count == "macs" else weight.numel()
-            made = places.outputs.get(path)
-            if made is not None and is_depthwise(layer):
-                _spread(per_unit, made, cost)
+            units_made = places.outputs.get(path)
+            if units_made is not None and is_depthwise(layer):
+                _spread(per_unit, units_made, cost)
             else:
                 product.append(cost)
                 ins.append(columns[path] if path in columns else torch.tensor([FREE]))
-                outs.append(made if made is not None else torch.tensor([FREE]))
-            if made is not None and count == "parameters":
-                _spread(per_unit, made, _numel(module, path) - weight.numel())
+                outs.append(units_made if units_made is not None else torch.tensor([FREE]))
+            if units_made is not None and count == "parameters":
+                _spread(per_unit, units_made, _numel(module, path) - weight.numel())
         if count == "parameters":
-            for path, made in places.tensors.items():
-                _spread(per_unit, made, _numel(module, path))
+            for path, channel_units in places.tensors.items():
+                _spread(per_unit, channel_units, _numel(module, path))
             for reader in places.connections:
                 _spread(per_gate, reader.gates, _numel(module, reader.norm))
         sizes = torch.bincount(places.sets)
@@ -88,29 +96,29 @@ class GateCosts(nn.Module):
         return (self.sets, self.set_count), (self.groups, self.group_count)
 
     def kept(self, is_open: Tensor) -> Tensor:
-        """Return which gates' columns stay: the open ones, and so many closed ones that sets are multiples."""
+        """Return a mask [gates] of the columns that stay, those of closed gates included that fill up multiples."""
         if self.round_to == 1:
             return is_open
         order = torch.argsort(self.sets * 2 + (~is_open).long(), stable=True)
-        left = torch.zeros_like(self.set_sizes).index_add_(0, self.sets, is_open.long())
-        left = ((left + self.round_to - 1) // self.round_to * self.round_to).minimum(self.set_sizes)
+        counts = torch.zeros_like(self.set_sizes).index_add_(0, self.sets, is_open.long())
+        counts = ((counts + self.round_to - 1) // self.round_to * self.round_to).minimum(self.set_sizes)
         sets = self.sets[order]
         place = torch.arange(self.gates, device=order.device) - self.set_starts[sets]
-        return torch.zeros_like(is_open).scatter_(0, order, place < left[sets])
+        return torch.zeros_like(is_open).scatter_(0, order, place < counts[sets])
 
     def of(self, is_open: Tensor) -> float:
-        """Return the cost with these gates [gates] open and the others closed."""
+        """Return the cost, in MACs or parameters, with these gates [gates] open and the others closed."""
         return self.fixed + float(self._variable(self.kept(is_open)))
 
     def readers_of(self, kept: Tensor) -> Tensor:
-        """Return how many gates' columns read each unit [units]."""
+        """Return how many of the kept columns [gates] read each unit, [units]."""
         return torch.zeros_like(self.per_unit).index_add_(0, self.units, kept.double())
 
     def saved(self, is_open: Tensor) -> Tensor:
-        """Return what each gate alone saves [gates] while the others are as they are: an open one when it closes, a
-        closed one compared with its being open.
+        """Return what each gate saves alone [gates], in MACs or parameters, while the others stay as they are.
 
-        A unit that others still read costs what it costs; that goes with its last open gate.
+        This is the difference between the cost with the gate open and the cost with the gate closed. The cost of a unit
+        that other gates still read is not saved: it goes with the unit's last open gate.
         """
         read = self.readers_of(is_open)
         ins, outs = self.ins.shares(is_open), self.outs.shares(read > 0)
@@ -120,19 +128,26 @@ class GateCosts(nn.Module):
         return reading + self.per_gate + alone * (making + self.per_unit)[self.units]
 
     def _variable(self, kept: Tensor) -> Tensor:
-        left = self.readers_of(kept) > 0
-        products = self.product * self.ins.shares(kept) * self.outs.shares(left)
-        return products.sum() + (self.per_unit * left).sum() + (self.per_gate * kept).sum()
+        """Return the part of the cost that depends on gates, with these columns [gates] kept."""
+        read = self.readers_of(kept) > 0
+        products = self.product * self.ins.shares(kept) * self.outs.shares(read)
+        return products.sum() + (self.per_unit * read).sum() + (self.per_gate * kept).sum()
 
 
 class _Channels(nn.Module):
-    """The inputs, or the outputs, of all layers: which of them have a number, of a gate or a unit, and which have none
-    and stay."""
+    """The inputs, or the outputs, of all layers.
+
+    Some have a number, that of a gate for inputs and of a unit for outputs. The others have none and always stay.
+    """
 
     numbers: Tensor
+    """[numbered channels] the number of each channel that has one."""
     layers: Tensor
+    """[numbered channels] the index of its layer."""
     sizes: Tensor
+    """[layers] how many channels a layer has."""
     free: Tensor
+    """[layers] how many of them have no number."""
 
     def __init__(self, sides: Sequence[Tensor]) -> None:
         super().__init__()
@@ -145,26 +160,26 @@ class _Channels(nn.Module):
         free = torch.bincount(layers[~numbered], minlength=len(sides)).double()
         self.register_buffer("free", free, persistent=False)
 
-    def shares(self, left: Tensor) -> Tensor:
-        """Return which part of each layer's channels is left, [layers]."""
-        return self.free.index_add(0, self.layers, left[self.numbers].double()) / self.sizes
+    def shares(self, kept: Tensor) -> Tensor:
+        """Return the fraction [layers] of each layer's channels that stays, with a mask of the numbers that stay."""
+        return self.free.index_add(0, self.layers, kept[self.numbers].double()) / self.sizes
 
     def summed(self, costs: Tensor, size: int) -> Tensor:
-        """Return for each number, [size], what the channels of that number have of the layers' ``costs``."""
+        """Return for each number, [size], its channels' share of the layers' ``costs`` [layers]."""
         each = (costs / self.sizes)[self.layers]
         return torch.zeros(size, dtype=torch.double, device=costs.device).index_add_(0, self.numbers, each)
 
 
 def _numel(module: nn.Module, path: str) -> int:
-    """Return how many parameters a layer, or a parameter of its own, has."""
+    """Return how many numbers the parameter at this path, or the parameters of the layer at this path, have."""
     owner, _, name = path.rpartition(".")
-    own = module.get_submodule(owner)._parameters.get(name)
-    if own is not None:
-        return own.numel()
-    return sum(one.numel() for one in module.get_submodule(path).parameters(recurse=False))
+    parameter = module.get_submodule(owner)._parameters.get(name)
+    if parameter is not None:
+        return parameter.numel()
+    return sum(weight.numel() for weight in module.get_submodule(path).parameters(recurse=False))
 
 
 def _spread(table: Tensor, numbers: Tensor, cost: float) -> None:
-    """Add to the place of each number its part of a layer's cost."""
-    found = numbers[numbers != FREE]
-    table.index_add_(0, found, torch.full(found.shape, cost / len(numbers), dtype=torch.double))
+    """Add to the table, at each number, its share of a layer's cost."""
+    used = numbers[numbers != FREE]
+    table.index_add_(0, used, torch.full(used.shape, cost / len(numbers), dtype=torch.double))

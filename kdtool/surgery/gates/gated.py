@@ -1,10 +1,10 @@
-"""Gates on the channels of a network: where they can stand, and the network that runs through them.
+"""Find where gates can stand on the channels of a network, and run the network through them.
 
-A gate g multiplies channels wherever a convolution or linear layer reads them. What such a layer makes of g * x is what
-it makes of x with the columns of its weight multiplied by g, so a gate costs next to nothing in a step, and a closed
-one (g = 0) is a column of zeros: its channel can go for good (`kdtool.surgery.gates.remove`). In general the readers
-of a channel share its gate. Where layers read a concatenation through norms of their own (DenseNets), each has a gate
-of its own for every channel that it is given (`kdtool.surgery.gates.connections`).
+A gate g multiplies a channel wherever a convolution or linear layer reads it. The layer's output for g * x equals its
+output for x with the columns of its weight multiplied by g. So a gate costs very little in a training step, and a
+closed gate (g = 0) is a column of zeros, whose channel can be removed (`kdtool.surgery.gates.remove`). In general all
+readers of a channel share its gate. Where layers read a concatenation through norms of their own (DenseNets), each
+layer has its own gate for every channel that it reads (`kdtool.surgery.gates.connections`).
 """
 
 from __future__ import annotations
@@ -29,43 +29,45 @@ from kdtool.surgery.channels.verify import VerifiedSurgery, as_columns, randomis
 from kdtool.surgery.gates.connections import Readers, readers_of
 
 FREE = -1
-"""The gate of a column, or the unit of an output, that has none: it always stays."""
+"""Stands for the gate of a column, or the unit of an output, that has none and always stays."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A layer whose input column c is multiplied by gate ``gates[c]`` (`FREE`: by none); ``norm`` is the path of the
-    norm through which it alone reads, where its connections have gates of their own."""
+    """A layer that reads gated channels."""
 
     path: str
     gates: Tensor
+    """[inputs] the gate that multiplies each input column of the weight, or `FREE`."""
     norm: str = ""
+    """The path of the norm that only this layer reads, if its connections have gates of their own."""
 
 
 @dataclass(frozen=True)
 class Places:
     """Where the gates of a network stand.
 
-    A unit is a channel, or the channels of all groups of a grouped convolution that can only go together; it goes once
-    all of its gates are closed. Every gate belongs to a set, of which one gate at least stays open: the channels of a
-    group that all readers share, or the connections of one reader.
+    A unit is one channel, or the channels of all groups of a grouped convolution that must be removed together. A unit
+    is removed when all of its gates are closed. Every gate belongs to a set, in which at least one gate stays open: the
+    gates of a group that all readers share, or the connections of one reader.
     """
 
     units: Tensor
-    """[gates] the unit that a gate lets through."""
+    """[gates] the unit that a gate multiplies."""
     sets: Tensor
     """[gates] the set that a gate belongs to."""
     groups: Tensor
     """[gates] the group of channels that a gate's unit belongs to."""
     set_names: tuple[tuple[str, bool], ...]
-    """The layer that makes a set's channels, False; or the one whose connections they are, True."""
+    """For each set, a path and a flag: False with the layer that outputs the set's channels, True with the reader whose
+    connections the set holds."""
     group_names: tuple[str, ...]
-    """The layer that makes a group's channels."""
+    """For each group, the path of the layer that outputs its channels."""
     readers: tuple[Reader, ...]
     outputs: dict[str, Tensor]
-    """[outputs] by the path of a layer that makes gated channels, the unit of each output, or `FREE`."""
+    """[outputs] the unit of each output, or `FREE`, by the path of a layer that outputs gated channels."""
     tensors: dict[str, Tensor]
-    """[channels] by the path of a layer or parameter that works channel by channel, the unit of each, or `FREE`."""
+    """[channels] the unit of each channel, or `FREE`, by the path of a norm or of a parameter of its own."""
 
     @property
     def count(self) -> int:
@@ -79,27 +81,27 @@ class Places:
 
 
 def find_places(network: Network, *, limits: Limits | None = None) -> Places:
-    """Return where gates can stand in a network: wherever closing them is proven to be the same as removing channels.
+    """Return where gates can stand in a network: where closing them gives the same outputs as removing the channels.
 
     Raises:
-        Error: nowhere.
+        Error: they can stand nowhere.
     """
     spec = network.architecture.spec
     limits = limits or Limits()
     try:
         original = copy.deepcopy(network.module).cpu().float().eval()
-        found = [group for group in groups(network, limits) if _gateable(group, original)]
-        exact = VerifiedSurgery(Network(network.architecture, original), randomised(original), limits)
-        sound = [one.group for one in exact.sound([_by_chance(group, original) for group in found])]
+        candidates = [group for group in groups(network, limits) if _gateable(group, original)]
+        surgery = VerifiedSurgery(Network(network.architecture, original), randomised(original), limits)
+        sound = [ranking.group for ranking in surgery.sound([_random_order(group, original) for group in candidates])]
         if not sound:
-            raise Error(exact.reason or "its graph has no group of channels that could go")
+            raise Error(surgery.reason or "its graph has no group of channels that could be removed")
     except Error as error:
         raise Error(f"{spec}: there is no place for a gate: {error}; use another method") from error
     return _numbered(sound, original, readers_of(sound, original))
 
 
 def _gateable(group: Group, module: nn.Module) -> bool:
-    """Whether a group's channels can be silenced at plain layers that read them, and removed."""
+    """Return whether a group's channels can be silenced in the weights that read them, and removed."""
     parts = {member.path: module.get_submodule(member.path) for member in group.members if member.role == "inputs"}
     if not parts or any(isinstance(part, nn.modules.conv._ConvTransposeNd) for part in parts.values()):
         return False
@@ -110,48 +112,48 @@ def _gateable(group: Group, module: nn.Module) -> bool:
     return unit is not None and group.size > unit
 
 
-def _by_chance(group: Group, module: nn.Module) -> Ranked:
-    """Put a group's channels in an order drawn by chance, in which half of them go when it is tried."""
+def _random_order(group: Group, module: nn.Module) -> Ranked:
+    """Return a group with its channels in random order, for a test that removes half of them."""
     scores = torch.rand(group.size, generator=torch.Generator().manual_seed(0))
     return ranked(group, scores, unit_of(group, module) or 1, 1)
 
 
-def _numbered(found: Sequence[Group], module: nn.Module, readers: Readers) -> Places:
-    """Number units, gates and sets."""
-    made = _Numbers()
+def _numbered(gated: Sequence[Group], module: nn.Module, readers: Readers) -> Places:
+    """Return the places of the gates on these groups, with their units, gates, sets and groups numbered."""
+    numbers = _Numbers()
     columns: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}
-    for group in found:
+    for group in gated:
         unit = unit_of(group, module)
         assert unit is not None
         producer = next(member.path for member in group.members if member.role == "outputs")
-        first = made.group(producer, group.size // unit)
-        shared = None if id(group) in readers.own else made.gates((producer, False), first, group.size // unit)
+        first = numbers.group(producer, group.size // unit)
+        shared = None if id(group) in readers.own else numbers.gates((producer, False), first, group.size // unit)
         for member in group.members:
             place = member.roots % (group.size // unit)
             if member.role == "inputs":
                 width = inputs_of(module.get_submodule(member.path))
-                begin = made.gates((member.path, True), first, group.size) if shared is None else shared
+                begin = numbers.gates((member.path, True), first, group.size) if shared is None else shared
                 columns.setdefault(member.path, torch.full((width,), FREE))[member.channels] = begin + place
             else:
-                kept = outputs if member.role in ("outputs", "both") else tensors
-                kept.setdefault(member.path, torch.full((member.size,), FREE))[member.channels] = first + place
-    own = {readers.norms[path]: path for path in columns if path in readers.norms}
+                table = outputs if member.role in ("outputs", "both") else tensors
+                table.setdefault(member.path, torch.full((member.size,), FREE))[member.channels] = first + place
+    own_norms = {readers.norms[path] for path in columns if path in readers.norms}
     return Places(
-        torch.tensor(made.units),
-        torch.tensor(made.sets),
-        torch.tensor(made.groups),
-        tuple(made.set_names),
-        tuple(made.group_names),
+        torch.tensor(numbers.units),
+        torch.tensor(numbers.sets),
+        torch.tensor(numbers.groups),
+        tuple(numbers.set_names),
+        tuple(numbers.group_names),
         tuple(Reader(path, gates, readers.norms.get(path, "")) for path, gates in columns.items()),
         outputs,
-        {path: units for path, units in tensors.items() if path not in own},
+        {path: units for path, units in tensors.items() if path not in own_norms},
     )
 
 
 class _Numbers:
-    """Hands out numbers of units, gates, sets and groups."""
+    """Numbers units, gates, sets and groups in the order in which they are added."""
 
     def __init__(self) -> None:
         self.units: list[int] = []
@@ -162,13 +164,13 @@ class _Numbers:
         self._next = 0
 
     def group(self, name: str, units: int) -> int:
-        """Begin a group of so many units; return the number of its first."""
+        """Start a group of this many units and return the number of its first unit."""
         self.group_names.append(name)
         self._next += units
         return self._next - units
 
     def gates(self, set_name: tuple[str, bool], first: int, units: int) -> int:
-        """Add a gate for each of a group's units to a set; return the number of the first."""
+        """Add a gate for each of a group's units to a set and return the number of the first gate."""
         number = self.set_names.setdefault(set_name, len(self.set_names))
         begin = len(self.units)
         self.units += range(first, first + units)
@@ -178,13 +180,13 @@ class _Numbers:
 
 
 class Gated(nn.Module):
-    """A network that runs through gates, all open at first; its weights and its gates learn alike."""
+    """A network that runs through gates, which are all open at first; weights and gates are both trained."""
 
     columns: Tensor
-    rounded: Tensor
+    """[columns of all readers] the gate of each column; ``places.count`` for columns without a gate."""
 
     def __init__(self, module: nn.Module, places: Places) -> None:
-        """Put gates into ``module``, which this one then holds as ``network``."""
+        """Put gates on ``module``, which becomes the attribute ``network``."""
         super().__init__()
         self.network = module
         self.gates = nn.Parameter(torch.ones(places.count))
@@ -194,11 +196,11 @@ class Gated(nn.Module):
         self.widths = [len(reader.gates) for reader in places.readers]
 
     def forward(self, x: Tensor) -> Any:
-        """Return what the network makes of x, its channels multiplied by the gates."""
+        """Return the network's output for images x [batch, channels, height, width], with gated channels."""
         return functional_call(self.network, self.weights(), (x,), tie_weights=False)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of all readers, their columns multiplied by the gates."""
+        """Return the weights of all readers, with their columns multiplied by the gates, by parameter name."""
         scales = torch.cat([self.gates, self.gates.new_ones(1)]).index_select(0, self.columns).split(self.widths)
         scaled = {}
         for reader, scale in zip(self.places.readers, scales, strict=True):
@@ -207,7 +209,7 @@ class Gated(nn.Module):
         return scaled
 
     def folded(self) -> nn.Module:
-        """Return a copy of the network whose weights hold the gates; it gives the outputs of this one."""
+        """Return a copy of the network with the gates multiplied into its weights; its outputs are the same."""
         module = copy.deepcopy(self.network)
         with torch.no_grad():
             for name, weight in self.weights().items():
@@ -216,10 +218,10 @@ class Gated(nn.Module):
 
 
 def gate_channels(network: Network, *, limits: Limits | None = None) -> Network:
-    """Return a network that is `Gated`: a copy of ``network`` with gates wherever there is place for them.
+    """Return a network whose module is `Gated`: a copy of ``network`` with gates wherever they can stand.
 
     Raises:
-        Error: there is none.
+        Error: they can stand nowhere.
     """
     places = find_places(network, limits=limits)
     return Network(network.architecture, Gated(copy.deepcopy(network.module), places))

@@ -1,7 +1,7 @@
-"""Remove for good what closed gates keep from being read, and fold the open ones into the weights.
+"""Remove the channels of closed gates from a network, and multiply the open gates into its weights.
 
-Connections first: the norm of a reader that does without some of its channels is given a selection. Then channels that
-nobody reads any more go from their producers, with all that goes with them, through `kdtool.surgery.channels.remove`.
+First the connections: a selection is put before the norm of each reader that drops some of its channels. Then the
+channels that no layer reads any more are removed with their groups, by `kdtool.surgery.channels.remove`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from kdtool.utils.seeds import derive
 
 
 def remove_closed(network: Network, kept: Tensor, *, limits: Limits | None = None) -> Network:
-    """Return what a gated network is without its closed gates: smaller, with the outputs that it has.
+    """Return a gated network without its closed gates: a smaller network with the same outputs.
 
-    ``kept`` [gates] says whose columns stay (see `GateCosts.kept`); gates that are open but not kept are lost.
+    ``kept`` [gates] is a mask of the gates whose columns stay (see `GateCosts.kept`). Open gates that are not kept are
+    lost, and then the outputs differ.
 
     Raises:
-        Error: the network cannot be cut so that it is proven to be the same.
+        Error: the channels cannot be removed, or the smaller network has other outputs.
     """
     gated, architecture = network.module, network.architecture
     assert isinstance(gated, Gated)
     limits, kept = limits or Limits(), kept.cpu()
     try:
-        # Whatever the training left: other layouts round otherwise.
+        # Training may leave another memory format, in which the outputs are rounded differently.
         module = as_saved(gated.folded()).float().eval()
         selected = {}
         for reader in gated.places.connections:
@@ -46,14 +47,14 @@ def remove_closed(network: Network, kept: Tensor, *, limits: Limits | None = Non
         narrowed = Network(capture(architecture, module), module)
         small = _without_unread(narrowed, gated, kept, limits)
         check_rebuilt(small)
-        _prove(network, small)
+        _check_outputs(network, small)
     except Error as error:
         raise Error(f"{architecture.spec}: its closed channels cannot be removed: {error}") from error
     return small
 
 
 def _without_unread(network: Network, gated: Gated, kept: Tensor, limits: Limits) -> Network:
-    """Remove the channels that nobody reads."""
+    """Return the network without the channels that no layer reads."""
     places = gated.places
     read = torch.zeros(int(places.units.max()) + 1, dtype=torch.bool)
     read[places.units[kept]] = True
@@ -61,15 +62,16 @@ def _without_unread(network: Network, gated: Gated, kept: Tensor, limits: Limits
     if not any(len(channels) for channels in lost.values()):
         return network
     surgery = VerifiedSurgery(network, network.module, limits)
-    chosen = [(one, 1) for group in groups(network, limits) if (one := _closed(group, lost)) is not None]
+    rankings = [_unread_first(group, lost) for group in groups(network, limits)]
+    chosen = [(ranking, 1) for ranking in rankings if ranking is not None]
     module = surgery.without(chosen)
     if module is None:
         raise Error(surgery.reason)
     return Network(capture(network.architecture, module), module.eval())
 
 
-def _closed(group: Group, lost: dict[str, Tensor]) -> Ranked | None:
-    """Put the lost channels of a group first; None where it has none."""
+def _unread_first(group: Group, lost: dict[str, Tensor]) -> Ranked | None:
+    """Return a group with its lost channels first, to be removed in one step; None if it has none."""
     gone = torch.zeros(group.size, dtype=torch.bool)
     for member in group.members:
         if member.role in ("outputs", "both") and member.path in lost:
@@ -80,21 +82,21 @@ def _closed(group: Group, lost: dict[str, Tensor]) -> Ranked | None:
     return Ranked(group, order, (group.size, int((~gone).sum())), torch.zeros(group.size), ())
 
 
-def _prove(network: Network, small: Network) -> None:
-    """Check that a network gives the outputs of the gated one.
+def _check_outputs(network: Network, small: Network) -> None:
+    """Check that the smaller network has the outputs of the gated one.
 
     Raises:
-        Error: it does not.
+        Error: the outputs differ.
     """
     images = torch.rand(2, *network.architecture.input, generator=torch.Generator().manual_seed(0))
     device = next(network.module.parameters()).device
     with torch.no_grad():
         if not agree(small.module(images), network.module(images.to(device)).cpu()):
-            raise Error("what is left does not give the gated network's outputs")
+            raise Error("the smaller network has other outputs than the gated one")
 
 
 def with_fresh_weights(network: Network, seed: int) -> Network:
-    """Return the same structure with weights drawn anew, as the base network's designers start them."""
+    """Return the same structure with newly initialised weights, by the base network's own initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "fresh"))
         return reinitialize(network)

@@ -1,4 +1,4 @@
-"""How large weights are where a batch-norm makes that of no account."""
+"""Rescale weights before batch-norms, where their size changes the training but not the outputs."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ from kdtool.surgery.channels.verify import agree
 
 
 def scaled_like(network: Network, teacher: Network) -> Network:
-    """Return a copy whose layers before batch-norms have weights as large (root mean square) as the teacher's.
+    """Return a copy in which the weights before batch-norms have the root mean square of the teacher's weights.
 
-    Its outputs are the same, eps aside: with c w in the place of w a batch-norm is given c y in the place of y, and
-    with the statistics c mean and c^2 var it makes the same of that. But learning is not: the gradient with respect to
-    c w is 1 / c of that with respect to w, so that weights a tenth as large change a hundred times as much in
-    proportion in one step of SGD (van Laarhoven, 2017, arXiv:1706.05350). Layers of the same path are compared.
+    Layers with the same path are compared. Apart from eps, the outputs do not change: with c w instead of w, the
+    batch-norm receives c y instead of y, and with the statistics c mean and c^2 var it returns the same as before. The
+    training does change: the gradient with respect to c w is 1 / c of that with respect to w, so weights that are a
+    tenth as large change by a hundred times as much, in proportion, in one step of SGD (van Laarhoven, 2017,
+    arXiv:1706.05350). If the outputs did change, the network itself is returned.
     """
     module = copy.deepcopy(network.module)
     shape = network.architecture.input
-    layers, theirs = dict(module.named_modules()), dict(teacher.module.named_modules())
+    layers, teacher_layers = dict(module.named_modules()), dict(teacher.module.named_modules())
     factors: dict[nn.Module, float] = {}
     with torch.no_grad():
         for path, norm in _norms_behind(module, shape).items():
             weight: Any = layers[path].weight
             size = weight.square().mean().sqrt()
-            if path in theirs and size > 0:
-                factor = float(theirs[path].weight.cpu().square().mean().sqrt() / size)  # type: ignore[union-attr,operator]
+            if path in teacher_layers and size > 0:
+                target: Any = teacher_layers[path].weight
+                factor = float(target.cpu().square().mean().sqrt() / size)
                 if factor > 0:
                     factors[layers[norm]] = factor
                     _scale(layers[path], layers[norm], factor)
-    return Network(network.architecture, module) if _same(network.module, module, factors, shape) else network
+    return Network(network.architecture, module) if _same_outputs(network.module, module, factors, shape) else network
 
 
 def _scale(layer: nn.Module, norm: nn.Module, factor: float) -> None:
+    """Multiply the parameters of a layer by a factor and fit the statistics of the batch-norm behind it, in place."""
     for tensor in layer._parameters.values():
         if tensor is not None:
             tensor.mul_(factor)
@@ -49,50 +52,58 @@ def _scale(layer: nn.Module, norm: nn.Module, factor: float) -> None:
 
 
 def _norms_behind(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, str]:
-    """Return for each convolution or linear layer whose output a batch-norm is given as it is the path of that norm."""
-    made: dict[int, tuple[str, Tensor]] = {}
-    found: dict[str, str] = {}
+    """Return the path of the batch-norm directly behind a convolution or linear layer, by the path of the layer.
+
+    Only layers and norms that the network calls once are included.
+    """
+    outputs: dict[int, tuple[str, Tensor]] = {}
+    norms: dict[str, str] = {}
     calls: Counter[str] = Counter()
     hooks = []
 
-    def make(path: str) -> Any:
-        def note(layer: nn.Module, given: Any, output: Tensor) -> None:
+    def layer_hook(path: str) -> Any:
+        def record(layer: nn.Module, args: Any, output: Tensor) -> None:
             calls[path] += 1
-            made[id(output)] = path, output  # which is held, so that no other has its number
+            outputs[id(output)] = path, output  # keeps the tensor alive, so that no other tensor gets its id
 
-        return note
+        return record
 
-    def take(path: str) -> Any:
-        def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def norm_hook(path: str) -> Any:
+        def record(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
             calls[path] += 1
-            if id(given[0]) in made:
-                found[made[id(given[0])][0]] = path
+            if id(args[0]) in outputs:
+                norms[outputs[id(args[0])][0]] = path
 
-        return note
+        return record
 
     for path, part in module.named_modules():
         if isinstance(part, CONV_LINEAR):
-            hooks.append(part.register_forward_hook(make(path)))
+            hooks.append(part.register_forward_hook(layer_hook(path)))
         elif isinstance(part, _BatchNorm) and part.track_running_stats:
-            hooks.append(part.register_forward_pre_hook(take(path)))
+            hooks.append(part.register_forward_pre_hook(norm_hook(path)))
     try:
         with evaluating(module), torch.no_grad():
             module(torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)))
     finally:
         for hook in hooks:
             hook.remove()
-    return {layer: norm for layer, norm in found.items() if calls[layer] == calls[norm] == 1}
+    return {layer: norm for layer, norm in norms.items() if calls[layer] == calls[norm] == 1}
 
 
-def _same(before: nn.Module, after: nn.Module, factors: dict[nn.Module, float], shape: tuple[int, int, int]) -> bool:
-    """Whether nothing else listens to the layers that were scaled: with eps scaled as well, outputs are the same."""
+def _same_outputs(
+    before: nn.Module, after: nn.Module, factors: dict[nn.Module, float], shape: tuple[int, int, int]
+) -> bool:
+    """Return whether the outputs are the same with the eps of the norms scaled as well.
+
+    They differ if something other than the norm reads the output of a layer that was scaled.
+    """
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
-    whole = {norm: norm.eps for norm in factors}
+    own_eps = {norm: norm.eps for norm in factors}
     for norm, factor in factors.items():
-        norm.eps = whole[norm] * factor**2  # type: ignore[assignment,operator]
+        norm.eps = own_eps[norm] * factor**2  # type: ignore[assignment,operator]
     try:
         with evaluating(before), evaluating(after), torch.no_grad():
             return agree(after(images), before(images))
     finally:
-        for norm, eps in whole.items():
+        for norm, eps in own_eps.items():
             norm.eps = eps

@@ -1,4 +1,4 @@
-"""Which part of each connection, or of each layer's channels, a gated network does without: plain data for pictures."""
+"""The fraction of each connection, or of each layer's channels, that a gated network drops: plain data for pictures."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from kdtool.surgery.gates.gated import Gated
 
 
 def gate_map(gated: Gated, kept: Tensor) -> dict[str, list[dict[str, Any]]]:
-    """Return what is dropped when these gates [gates] are kept.
+    """Return which fractions of channels are dropped when the gates in a mask [gates] are kept.
 
-    ``blocks`` holds for every dense block its ``readers``, its ``producers`` and, by reader and producer, the part of
-    the connection that is ``dropped`` (None where there is none); ``layers`` for every other layer whose channels have
-    gates its name, how many ``channels`` have one, and which part of these is ``dropped``.
+    ``blocks`` holds, for every dense block, its ``readers``, its ``producers``, and a table by reader and producer of
+    the fraction of each connection that is ``dropped`` (None if there is no connection). ``layers`` holds, for every
+    other layer with gates, its name, the number of its ``channels`` with a gate, and the fraction of them that is
+    ``dropped``.
     """
     places, gone = gated.places, ~kept.cpu()
     order = {path: number for number, (path, _) in enumerate(gated.network.named_modules())}
     dropped: dict[str, dict[str, float]] = {}
     layers = []
-    for number, (name, reads) in sorted(enumerate(places.set_names), key=lambda one: order[one[1][0]]):
+    for number, (name, reads) in sorted(enumerate(places.set_names), key=lambda item: order[item[1][0]]):
         members = places.sets == number
         if not reads:
-            part = float(gone[members].double().mean())
-            layers.append({"layer": name, "channels": int(members.sum()), "dropped": round(part, 4)})
+            fraction = float(gone[members].double().mean())
+            layers.append({"layer": name, "channels": int(members.sum()), "dropped": round(fraction, 4)})
             continue
         of_groups = places.groups[members]
         dropped[name] = {
@@ -33,7 +34,7 @@ def gate_map(gated: Gated, kept: Tensor) -> dict[str, list[dict[str, Any]]]:
             for group in of_groups.unique().tolist()
         }
     blocks = []
-    for readers, producers in _blocks([(name, set(found)) for name, found in dropped.items()]):
+    for readers, producers in _blocks([(name, set(row)) for name, row in dropped.items()]):
         producers = sorted(producers, key=lambda path: order[path])
         table = [[dropped[reader].get(producer) for producer in producers] for reader in readers]
         blocks.append({"readers": readers, "producers": producers, "dropped": table})
@@ -41,7 +42,10 @@ def gate_map(gated: Gated, kept: Tensor) -> dict[str, list[dict[str, Any]]]:
 
 
 def _blocks(readers: Sequence[tuple[str, set[str]]]) -> list[tuple[list[str], list[str]]]:
-    """Return what hangs together: readers of which any two, perhaps over others, read one producer, and those."""
+    """Return the connected blocks, each as its readers and its producers.
+
+    Two readers are in the same block if they share a producer, directly or through other readers.
+    """
     blocks: list[tuple[list[str], list[str]]] = []
     for reader, producers in readers:
         touching = [block for block in blocks if producers.intersection(block[1])]

@@ -1,4 +1,4 @@
-"""The groups against Torch-Pruning's own, and against what is known of small networks."""
+"""The groups compared with those of Torch-Pruning, and with the known groups of small networks."""
 
 import time
 
@@ -21,8 +21,8 @@ def network(module, size=6, channels=3):
     return Network(Architecture("test", "net", {"classes": 2, "in_channels": channels, "image_size": size}), module)
 
 
-def named(spec, size=32, **own):
-    return create(spec, options=NetworkOptions(classes=10, image_size=size), data=None, own=own)
+def network_of(spec, size=32):
+    return create(spec, options=NetworkOptions(classes=10, image_size=size), data=None)
 
 
 class Residual(nn.Module):
@@ -41,25 +41,25 @@ class Residual(nn.Module):
 
 def test_strength_is_the_norm_of_all_that_goes_with_a_channel():
     module = Residual()
-    found = strengths(network(module))
+    importance = strengths(network(module))
     inside, back = module.inside.weight.detach().flatten(1), module.back.weight.detach().flatten(1)
     expected = (inside.square().sum(1) + back.square().sum(0) + module.norm.weight.detach().square()).sqrt()
-    torch.testing.assert_close(found["inside"], expected)
+    torch.testing.assert_close(importance["inside"], expected)
     stem, head = module.stem.weight.detach().flatten(1), module.head.weight.detach()
     around = stem.square().sum(1) + inside.square().sum(0) + back.square().sum(1) + head.square().sum(0)
-    torch.testing.assert_close(found["stem"], around.sqrt())
+    torch.testing.assert_close(importance["stem"], around.sqrt())
 
 
 def test_layers_that_are_added_have_the_same_strengths_and_the_head_has_none():
-    found = strengths(network(Residual()))
-    assert torch.equal(found["stem"], found["back"])
-    assert set(found) == {"stem", "inside", "back"}
+    importance = strengths(network(Residual()))
+    assert torch.equal(importance["stem"], importance["back"])
+    assert set(importance) == {"stem", "inside", "back"}
 
 
 @pytest.mark.parametrize("spec", ["torchvision:resnet18", "torchvision:squeezenet1_1", "kdtool:lenet-5"])
 def test_groups_are_those_of_torch_pruning(spec):
-    net = named(spec)
-    ours = {
+    net = network_of(spec)
+    gathered = {
         group.members[0].path: {
             (member.path, role, tuple(member.channels.tolist()))
             for member in group.members
@@ -70,9 +70,9 @@ def test_groups_are_those_of_torch_pruning(spec):
     }
     graph = tp.DependencyGraph().build_dependency(net.module, torch.rand(1, *net.architecture.input), verbose=False)
     paths = {module: path for path, module in net.module.named_modules()}
-    theirs = {}
+    expected = {}
     for group in graph.get_all_groups():
-        theirs[paths[group[0].dep.target.module]] = {
+        expected[paths[group[0].dep.target.module]] = {
             (
                 paths[dep.target.module],
                 "outputs" if graph.is_out_channel_pruning_fn(dep.handler) else "inputs",
@@ -81,8 +81,8 @@ def test_groups_are_those_of_torch_pruning(spec):
             for dep, indices in group
             if isinstance(dep.target.module, CONV_LINEAR)
         }
-    assert ours == {root: members for root, members in theirs.items() if root in ours}
-    assert len(theirs) - len(ours) == 1  # the classifier's
+    assert gathered == {root: members for root, members in expected.items() if root in gathered}
+    assert len(expected) - len(gathered) == 1  # the group of the classifier
 
 
 def test_channels_are_followed_through_a_selection():
@@ -124,7 +124,7 @@ def test_the_network_stays_as_it_is():
 @pytest.mark.parametrize("limits", [{"seconds": 0}, {"gigabytes": -1}])
 def test_limits_end_it(limits):
     with pytest.raises(Error, match="takes more than"):
-        groups(named("torchvision:resnet18"), Limits(**limits))
+        groups(network_of("torchvision:resnet18"), Limits(**limits))
 
 
 def test_the_time_that_others_take_does_not_count():
@@ -140,12 +140,12 @@ def test_the_time_that_others_take_does_not_count():
 
 @pytest.mark.parametrize(("spec", "image_size"), [("timm:hiera_tiny_224", 64), ("timm:sequencer2d_s", 64)])
 def test_rows_that_are_put_together_and_expansions_that_repeat_nothing_have_no_channels(spec, image_size):
-    # Where the library counts their channels, it divides by zero.
-    assert groups(named(spec, image_size))
+    # The library would divide by zero when it counts the channels there.
+    assert groups(network_of(spec, image_size))
 
 
 def test_a_network_that_does_not_run_is_refused():
-    with pytest.raises(Error, match="no dependency graph is to be had"):
+    with pytest.raises(Error, match="no dependency graph can be built"):
         groups(network(Residual(), channels=5))
     assert strengths(network(Residual(), channels=5)) == {}
 
@@ -161,7 +161,7 @@ def test_a_network_without_a_graph_has_no_strengths():
 
 
 def test_a_deep_network_is_followed_to_its_end():
-    # The library gives up after 500 steps, and a flattened map is then read as single numbers.
+    # The library stops after 500 steps and then takes each number of a flattened map for a channel.
     layers = [layer for _ in range(300) for layer in (nn.Conv2d(4, 4, 1), nn.ReLU())]
     module = nn.Sequential(nn.Conv2d(3, 4, 1), *layers, nn.Flatten(), nn.Linear(16, 2))
     last = next(group for group in groups(network(module, size=2)) if group.members[0].path == "599")

@@ -1,4 +1,4 @@
-"""Scores gathered over the layers that a group of channels goes through."""
+"""Scores of layers combined over a group of channels."""
 
 import torch
 from torch import nn
@@ -36,13 +36,13 @@ def test_layers_that_are_added_are_averaged_or_summed():
 
 def test_scores_may_have_rows():
     rows = {"first": torch.tensor([[1.0, 2.0], [0.0, 1.0]]), "second": torch.tensor([[3.0, 3.0], [1.0, 1.0]])}
-    found = sum_over_filters(graph_of(Added()), lambda path, layer: rows[path])
-    torch.testing.assert_close(found, torch.tensor([[4.0, 5.0], [1.0, 2.0]]))
+    sums = sum_over_filters(graph_of(Added()), lambda path, layer: rows[path])
+    torch.testing.assert_close(sums, torch.tensor([[4.0, 5.0], [1.0, 2.0]]))
 
 
 def test_norms_are_those_that_the_channels_go_through():
-    found = over_norms(graph_of(Added()), lambda path, layer: torch.tensor([4.0, 8.0]))
-    torch.testing.assert_close(found, torch.tensor([4.0, 8.0]))
+    means = over_norms(graph_of(Added()), lambda path, layer: torch.tensor([4.0, 8.0]))
+    torch.testing.assert_close(means, torch.tensor([4.0, 8.0]))
 
 
 def test_channels_in_no_norm_have_none():

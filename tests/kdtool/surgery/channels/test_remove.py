@@ -1,4 +1,4 @@
-"""Removal against the original with the removed channels silenced, and against counted sizes."""
+"""Networks without channels, compared with the originals with these channels silenced, and with counted sizes."""
 
 import copy
 
@@ -23,7 +23,7 @@ def network(spec, size=32, **own):
 
 
 def first_filters(group):
-    """The importance of a filter is its number times the golden ratio, without what is before the point."""
+    """Return as importance the fractional part of each filter's index times the golden ratio."""
     return torch.arange(len(group[0].idxs)) * 0.618 % 1
 
 
@@ -32,7 +32,7 @@ def remove(net, ratio=0.3, round_to=1, **options):
 
 
 def randomise(module):
-    """Give every norm statistics and gains that tell its channels apart."""
+    """Set the statistics and gains of every norm to values that differ between channels."""
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -43,14 +43,17 @@ def randomise(module):
 
 
 def silenced(net):
-    """Return the original with zeros where the weights are that removal takes, read from weights that hold numbers."""
+    """Return the original with zeros for the weights that are removed.
+
+    Which weights these are is read from the removal of channels from a copy in which each weight holds its own index.
+    """
     coded = copy.deepcopy(net)
     for layer in coded.module.modules():
         if isinstance(layer, CONV_LINEAR):
             weight = layer.weight.data
-            # Their numbers as the bits of floats, from the smallest normal one on: all are distinct, and tiny.
-            numbers = torch.arange(weight.numel(), dtype=torch.int32) + 2**23
-            weight.copy_(numbers.view(torch.float32).view(weight.shape))
+            # The indices are the bits of floats, starting at the smallest normal float: all are distinct and tiny.
+            indices = torch.arange(weight.numel(), dtype=torch.int32) + 2**23
+            weight.copy_(indices.view(torch.float32).view(weight.shape))
     small = dict(remove(coded).network.module.named_modules())
     module = copy.deepcopy(net.module)
     for path, layer in coded.module.named_modules():
@@ -110,7 +113,7 @@ def test_a_ratio_of_channels_counts_outputs():
     net = network("kdtool:lenet-5", 28)
     removal = remove(net, 0.5, of="channels", scope="layer")
     widths = [layer.weight.shape[0] for layer in removal.network.module.modules() if isinstance(layer, CONV_LINEAR)]
-    # 6 + 16 + 120 + 84 + 10 = 236 outputs, of which the last 10 are the classes'.
+    # 6 + 16 + 120 + 84 + 10 = 236 outputs, of which the last 10 are the classes.
     assert sum(widths) == pytest.approx(118, abs=1)
     assert widths[-1] == 10
 
@@ -140,7 +143,7 @@ def test_the_least_important_channels_go():
         net, ratio=0.3, importance=lambda group: torch.arange(len(group[0].idxs)) % 3 + 1.0, round_to=1, scope="layer"
     ).network
     first, kept = (
-        next(layer.weight for layer in one.module.modules() if isinstance(layer, nn.Linear)) for one in (net, small)
+        next(layer.weight for layer in each.module.modules() if isinstance(layer, nn.Linear)) for each in (net, small)
     )
     places = [int((first == row).all(1).nonzero()) for row in kept]
     gone = sorted(set(range(300)) - set(places))
@@ -154,7 +157,7 @@ def test_a_ratio_that_would_empty_layers_is_capped():
     assert widths == [6, 16, 48, 48, 10]
     assert removal.removed == pytest.approx(1 - (156 + 2416 + 16 * 25 * 48 + 48 + 48 * 48 + 48 + 490) / 61706, abs=1e-6)
     assert removal.capped
-    assert removal.as_data()["capped"] == "layers are at their least"
+    assert removal.as_data()["capped"] == "all layers have their minimum width"
 
 
 def test_what_was_frozen_and_the_given_network_stay_as_they_are():
@@ -163,7 +166,7 @@ def test_what_was_frozen_and_the_given_network_stay_as_they_are():
     net.module.layer1.train()
     before = {name: tensor.clone() for name, tensor in net.module.state_dict().items()}
     small = remove(net).network.module
-    assert [name for name, one in small.named_parameters() if not one.requires_grad] == ["conv1.weight"]
+    assert [name for name, weight in small.named_parameters() if not weight.requires_grad] == ["conv1.weight"]
     assert not any(part.training for part in small.modules())
     assert net.module.layer1.training
     assert not net.module.layer2.training
@@ -231,10 +234,10 @@ def test_unknown_sizes_and_scopes_are_refused():
 
 
 def test_layers_that_are_all_too_narrow_are_refused_by_name():
-    with pytest.raises(Error, match="kdtool:lenet-5: .*no group of channels that could go"):
+    with pytest.raises(Error, match="kdtool:lenet-5: .*no group of channels that could be removed"):
         remove(network("kdtool:lenet-5", 28), round_to=512)
 
 
-def test_limits_are_told_with_the_name():
+def test_the_error_of_a_limit_names_the_network():
     with pytest.raises(Error, match="torchvision:resnet18: .*takes more than 0 seconds"):
         remove(network("torchvision:resnet18"), limits=Limits(seconds=0))

@@ -1,4 +1,4 @@
-"""Which steps are taken: what fits is taken before what is too much."""
+"""Which steps are taken: steps that fit are taken before steps that remove too much."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from kdtool.surgery.channels.selection import choose, ranked
 
 
 class Counted:
-    """Costs that are a number for each step of a group."""
+    """Costs where each step of a group removes the same fraction."""
 
     def __init__(self, *each):
         self.each = each
@@ -18,11 +18,11 @@ class Counted:
 
 
 def groups_of(*scores):
-    return [ranked(Group(len(one), (), None), torch.tensor(one), 1, 1) for one in scores]
+    return [ranked(Group(len(row), (), None), torch.tensor(row), 1, 1) for row in scores]
 
 
 def test_a_later_small_step_is_taken_before_an_earlier_one_that_is_too_much():
-    # In order of the scores: the large steps at 1 and 2, then a larger one at 3 and small ones at 4, 5, 6.
+    # By score, the steps are: large ones at 1, 2 and 3, then small ones at 4, 5 and 6. The third is too much.
     groups = groups_of([1.0, 2.0, 3.0, 9.0], [4.0, 5.0, 6.0, 9.0])
     taken = choose(groups, Counted(0.18, 0.02), 0.40, "global")
     assert taken == {0: 2, 1: 2}

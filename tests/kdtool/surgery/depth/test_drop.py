@@ -90,33 +90,33 @@ def test_inherited_blocks_are_rebuilt_to_the_last_bit(spec, image_size, expected
         ("torchvision:efficientnet_b0", 32),
         ("timm:convnext_atto", 32),
         ("timm:regnetx_002", 32),  # its stages call their blocks by name
-        ("timm:dla34", 32),  # and so do its trees
+        ("timm:dla34", 32),  # its trees call their blocks by name
         ("timm:test_vit2", 64),
         ("timm:swin_tiny_patch4_window7_224", 64),
-        ("timm:mvitv2_tiny", 32),  # blocks that are given, and return, more than a tensor
+        ("timm:mvitv2_tiny", 32),  # its blocks receive and return more than a tensor
     ],
 )
 def test_a_block_that_goes_is_one_that_returns_what_it_is_given(spec, image_size):
     net = network(spec, image_size)
     with torch.no_grad():
         for name, tensor in net.module.named_parameters():
-            # Gains, scales and heads that begin at zero would hide what stands behind them.
+            # Gains, scales and heads that start at zero would hide differences in the layers before them.
             if (tensor.dim() == 1 and not name.endswith("bias")) or tensor.abs().max() < 1e-3:
                 tensor.uniform_(0.4, 1)
     student = drop_blocks(net, init="inherit")
     images = torch.rand(2, *net.architecture.input)
     with torch.no_grad():
-        whole, found = net.module(images), student.module(images)
+        whole, outputs = net.module(images), student.module(images)
         for path in student.architecture.dropped:
             block = net.module.get_submodule(path)
             block.forward = lambda x, *more, block=block: (x, *more) if type(block).__name__ in TUPLES else x
         expected = net.module(images)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-    assert (found - whole).abs().max() > 1e-3 * whole.abs().max()
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert (outputs - whole).abs().max() > 1e-3 * whole.abs().max()
 
 
 TUPLES = {"MultiScaleBlock"}
-"""Blocks that return as many values as they are given."""
+"""Blocks that return as many values as they receive."""
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ TUPLES = {"MultiScaleBlock"}
 )
 def test_again_and_again_until_one_block_is_left(spec, image_size, expected):
     net = network(spec, image_size)
-    found = [counts(net)]
-    while found[-1] != expected[-1]:
+    sequence = [counts(net)]
+    while sequence[-1] != expected[-1]:
         net = drop_blocks(net, init="inherit")
-        found.append(counts(net))
+        sequence.append(counts(net))
         assert rebuilt(net)
-    assert found == expected
-    with pytest.raises(Error, match=r"none would be left out.*halve"):
+    assert sequence == expected
+    with pytest.raises(Error, match=r"none would be left out; use a refiner that narrows layers instead"):
         drop_blocks(net)
 
 
@@ -153,14 +153,14 @@ def test_again_and_again_until_one_block_is_left(spec, image_size, expected):
         ("timm:test_vit2", 64),
     ],
 )
-def test_after_halved_widths_and_before(spec, image_size):
+def test_blocks_can_be_dropped_before_and_after_halving_widths(spec, image_size):
     net = halve_widths(drop_blocks(halve_widths(network(spec, image_size)), init="inherit"), init="inherit")
     assert rebuilt(net)
     assert counts(net) == counts(drop_blocks(network(spec, image_size)))
 
 
 def test_a_stage_whose_blocks_the_network_counts_stays_whole():
-    # Its first ten blocks run without the class token, which comes in at the eleventh, by its number.
+    # Its first ten blocks run without the class token, which the network adds at the eleventh block, by its index.
     net = network("timm:convit_tiny", 32)
     assert [stage.blocks for stage in stages_of(net)] == [("blocks.10", "blocks.11")]
 
@@ -190,7 +190,7 @@ def test_dropping_again_names_blocks_as_the_base_network_does():
 
 
 def narrow(net):
-    """Let every layer of the first stage but its head read every second of its channels alone."""
+    """Make every layer of the first stage, except the head, read only every second channel."""
     for path in stages_of(net)[0].blocks[1:]:
         layer = net.module.get_submodule(path)
         index = list(range(0, layer.norm1.num_features, 2))
@@ -208,12 +208,12 @@ def test_what_is_left_of_a_densenet_is_what_it_was_without_the_dropped_maps(prep
     assert rebuilt(student)
     dropped = student.architecture.dropped
     assert len(dropped) == 5
-    # A layer whose last convolution is zero adds maps of zeros, which the norms after it see as such.
+    # A layer whose last convolution is zero concatenates maps of zeros, which the norms behind it receive.
     silenced = build(net.architecture, net.module.state_dict())
     for path in dropped:
         silenced.get_submodule(path).conv2.weight.data.zero_()
     for name, layer in silenced.named_modules():
-        # Norms turn a zero into a constant; only the weights that read it make that zero again.
+        # Norms turn zeros into a constant, which the layer behind would read, unless bias and mean are zero.
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.bias.data.zero_()
             layer.running_mean.zero_()
@@ -236,13 +236,13 @@ def test_a_densenet_of_half_the_layers_has_the_known_size():
 @pytest.mark.slow
 def test_halving_the_blocks_of_resnet_152_compresses_as_counted():
     net = network("torchvision:resnet152")
-    found = [parameters(net) / parameters(drop_blocks(net, times=times)) for times in (1, 2, 3, 4)]
-    assert found == pytest.approx([2.1, 3.4, 5.1, 6.4], abs=0.05)
+    factors = [parameters(net) / parameters(drop_blocks(net, times=times)) for times in (1, 2, 3, 4)]
+    assert factors == pytest.approx([2.1, 3.4, 5.1, 6.4], abs=0.05)
 
 
 @pytest.mark.parametrize("spec", ["kdtool:conv4-fc2", "kdtool:lenet-5", "torchvision:squeezenet1_1"])
-def test_a_network_without_stages_is_told_to_be_halved(spec):
-    with pytest.raises(Error, match=r"has no stages.*halve"):
+def test_a_network_without_stages_is_refused_with_another_way(spec):
+    with pytest.raises(Error, match=r"has no stages.*; use a refiner that narrows layers instead"):
         drop_blocks(network(spec))
 
 

@@ -18,7 +18,7 @@ class Branch(nn.Module):
 
 
 class Less(nn.Module):
-    """Pool, less what is given: ``x + less(x)`` is a pool alone."""
+    """Return the pooled input minus the input, so that ``x + less(x)`` is only a pool."""
 
     def forward(self, x):
         return nn.functional.avg_pool2d(x, 3, 1, 1) - x
@@ -39,7 +39,7 @@ def test_the_output_follows_the_input_where_there_is_a_way_around():
 
 
 class Wider(nn.Module):
-    """Add to what is given, and put more channels beside it."""
+    """Add a branch to the input, and concatenate more channels to the sum."""
 
     def __init__(self, skip):
         super().__init__()

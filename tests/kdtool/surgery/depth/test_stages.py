@@ -8,7 +8,7 @@ from kdtool.models.sources import create
 from kdtool.surgery.depth.stages import stages, stages_of
 
 
-def found(spec, image_size):
+def stages_of_spec(spec, image_size):
     net = create(spec, options=NetworkOptions(classes=10, image_size=image_size), data=None)
     return stages(net.module, net.architecture.input)
 
@@ -23,30 +23,30 @@ def found(spec, image_size):
         ("timm:swin_tiny_patch4_window7_224", 224, [2, 2, 6, 2]),
         ("timm:efficientnet_b0", 32, [2, 2, 3, 3, 4]),
         ("torchvision:densenet121", 32, [6, 12, 24, 16]),
-        ("timm:poolformerv2_s12", 32, [2, 2, 6, 2]),  # blocks that pool what they are given
-        ("timm:efficientformer_l1", 224, [3, 2, 6, 3]),  # and subtract it
-        ("timm:efficientvim_m1", 64, [2, 2, 2]),  # blocks that return more than they are given
+        ("timm:poolformerv2_s12", 32, [2, 2, 6, 2]),  # blocks that pool their input
+        ("timm:efficientformer_l1", 224, [3, 2, 6, 3]),  # blocks that pool their input and subtract it
+        ("timm:efficientvim_m1", 64, [2, 2, 2]),  # blocks that return more values than they receive
         ("timm:ghostnet_100", 32, [2, 2, 3, 2, 4]),
         ("timm:dla34", 32, [2, 2, 2, 2, 2, 2]),  # blocks that are called by name
         ("timm:legacy_xception", 64, [9]),
-        ("timm:efficientvit_m0", 64, [2, 2, 2, 2, 2, 3]),  # and parts of blocks that are
+        ("timm:efficientvit_m0", 64, [2, 2, 2, 2, 2, 3]),  # parts of blocks that are called by name
         ("torchvision:squeezenet1_1", 32, []),
         ("torchvision:googlenet", 64, []),
     ],
 )
 def test_stages_of_known_networks(spec, image_size, expected):
-    assert [len(stage.blocks) for stage in found(spec, image_size)] == expected
+    assert [len(stage.blocks) for stage in stages_of_spec(spec, image_size)] == expected
 
 
 def test_a_stage_knows_its_blocks_and_their_sizes():
-    stage = found("torchvision:resnet18", 32)[1]
+    stage = stages_of_spec("torchvision:resnet18", 32)[1]
     assert (stage.name, stage.blocks) == ("layer2", ("layer2.0", "layer2.1"))
     assert stage.parameters == (230_144, 295_424)
     assert not stage.dense
 
 
 def test_the_layers_of_a_densenet_are_dense():
-    assert all(stage.dense for stage in found("kdtool:densenet-bc-100-12", 8))
+    assert all(stage.dense for stage in stages_of_spec("kdtool:densenet-bc-100-12", 8))
 
 
 class Plain(nn.Module):
@@ -125,5 +125,5 @@ def test_looking_for_stages_changes_nothing():
 
 
 def test_blocks_that_add_and_put_channels_beside_it_at_once_are_refused_by_name():
-    with pytest.raises(Error, match=r"timm:dpn48b: its blocks both add .* as features.conv2_2 does"):
+    with pytest.raises(Error, match=r"timm:dpn48b: its blocks, such as features.conv2_2, both add .* use a refiner"):
         stages_of(create("timm:dpn48b", options=NetworkOptions(classes=10, image_size=32), data=None))

@@ -15,7 +15,7 @@ class Block(nn.Module):
 
 
 class Rows(nn.Module):
-    """Two rows of blocks; ``between`` is what the network does with the second besides running it."""
+    """Two rows of blocks; ``between`` is what the network does behind each block of the second row."""
 
     def __init__(self, between=lambda i, x: x):
         super().__init__()
@@ -42,7 +42,7 @@ def test_blocks_that_are_only_run_can_go():
 @pytest.mark.parametrize(
     "between",
     [lambda i, x: x + 1, lambda i, x: x.flip(1) if i == 2 else x],
-    ids=["something for each", "one of them by its number"],
+    ids=["an operation behind each block", "an operation behind one block"],
 )
 def test_a_stage_that_the_network_counts_is_named(between):
     assert inseparable_stages(Rows(between), (3, 4, 4), {"first": FIRST, "second": SECOND}) == {"second"}

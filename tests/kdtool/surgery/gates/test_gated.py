@@ -1,4 +1,4 @@
-"""Gates: the gated network against the removed one in float64, and costs against those that are measured."""
+"""Gated networks compared with the networks after removal, in float64, and costs compared with measured sizes."""
 
 import copy
 import dataclasses
@@ -35,13 +35,13 @@ def dense():
 
 
 def closed(gated, seed=0):
-    """Close about half of the gates; the others have values whose products with float32 weights are exact."""
-    places, chance = gated.module.places, torch.Generator().manual_seed(seed)
-    draws = torch.rand(places.count, generator=chance)
+    """Close about half of the gates; the open ones are powers of two, so that products with weights are exact."""
+    places, generator = gated.module.places, torch.Generator().manual_seed(seed)
+    draws = torch.rand(places.count, generator=generator)
     left = draws < 0.5
     for numbers, names in ((places.sets, places.set_names), (places.groups, places.group_names)):
         left |= largest(-draws, numbers, len(names))
-    values = 2.0 ** torch.randint(-2, 2, left.shape, generator=chance)
+    values = 2.0 ** torch.randint(-2, 2, left.shape, generator=generator)
     copied = Network(gated.architecture, copy.deepcopy(gated.module))
     copied.module.gates.data.copy_(torch.where(left, values, 0))
     return copied, left
@@ -128,7 +128,7 @@ def test_a_channel_that_nobody_reads_any_more_is_not_made(dense):
     gated.module.gates.data[places.units == unit] = 0
     small = remove_closed(gated, gated.module.gates > 0)
     assert small.module.get_submodule("features.denseblock1.denselayer1.conv2").out_channels == 11
-    # Who reads all that is left selects nothing: the graph of the smaller network needs no gather for it.
+    # A layer that reads all remaining channels needs no selection.
     images = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(small.module(images), gated.module(images), rtol=1e-4, atol=1e-5)
@@ -159,7 +159,7 @@ def test_what_a_gate_saves_is_the_difference_of_two_costs(dense, count):
 def test_costs_by_hand():
     gated = gate_channels(network("kdtool:lenet-5", 28))
     costs = GateCosts(gated.module, (1, 28, 28))
-    # 1 -> 6 maps of 28x28, 5x5 each; 6 -> 16 of 10x10; 16 -> 120 of 1x1; 120 -> 84 -> 10.
+    # 5x5 kernels: 1 -> 6 maps of 28x28, 6 -> 16 maps of 10x10, 16 -> 120 maps of 1x1; then 120 -> 84 -> 10.
     assert costs.total == 28 * 28 * 25 * 6 + 10 * 10 * 25 * 6 * 16 + 25 * 16 * 120 + 120 * 84 + 84 * 10
     saved = costs.saved(torch.ones(costs.gates, dtype=torch.bool))
     expected = {
@@ -168,8 +168,8 @@ def test_costs_by_hand():
         "conv3": 25 * 16 + 84,
         "fc1": 120 + 10,
     }
-    found = {name: saved[costs.sets == number] for number, (name, _) in enumerate(gated.module.places.set_names)}
-    assert {name: set(values.tolist()) for name, values in found.items()} == {
+    by_set = {name: saved[costs.sets == number] for number, (name, _) in enumerate(gated.module.places.set_names)}
+    assert {name: set(values.tolist()) for name, values in by_set.items()} == {
         name: {float(value)} for name, value in expected.items()
     }
 
@@ -188,13 +188,13 @@ def test_sets_keep_multiples(dense):
 
 def test_a_norm_over_channels_has_no_gates():
     gated = gate_channels(network("timm:test_convnext", 64))
-    # Only the insides of the blocks, between the two layers of an MLP, are not normalised over.
+    # Only the channels between the two layers of an MLP are not normalised over.
     assert all("mlp.fc1" in name for name, _ in gated.module.places.set_names)
 
 
 def test_no_place_for_a_gate():
-    one = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
-    linear = Network(one.architecture, nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+    lenet = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
+    linear = Network(lenet.architecture, nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
     with pytest.raises(Error, match=r"kdtool:lenet-5: there is no place for a gate: .*; use another method"):
         gate_channels(linear)
 
@@ -204,8 +204,8 @@ def test_a_weight_in_two_places_has_no_gate():
     module = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     module.append(nn.ReLU()).append(nn.Linear(8, 10))
     module[5].weight = module[3].weight
-    one = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
-    gated = gate_channels(Network(one.architecture, module.eval()))
+    lenet = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
+    gated = gate_channels(Network(lenet.architecture, module.eval()))
     assert {reader.path for reader in gated.module.places.readers} <= {"7"}
 
 
@@ -215,8 +215,8 @@ def test_gates_learn_with_the_weights():
     gated.gates.data.uniform_(0.5, 1.5)
     images = torch.rand(2, 1, 28, 28)
     gated(images).square().mean().backward()
-    # d/dg of f(g w) times g is d/dw times w, summed up over what the gate multiplies.
-    reader = next(one for one in gated.places.readers if one.path == "conv2")
+    # g times the derivative of f(g w) by g is the sum, over the weights that g multiplies, of w times that by w.
+    reader = next(reader for reader in gated.places.readers if reader.path == "conv2")
     weight = gated.network.get_parameter("conv2.weight")
     expected = (weight.grad * weight).sum((0, 2, 3))
     torch.testing.assert_close((gated.gates.grad * gated.gates)[reader.gates], expected)

@@ -1,4 +1,4 @@
-"""Weights made as large as another network's: the same outputs, another scale."""
+"""Weights rescaled to the size of another network's weights, with the same outputs."""
 
 import copy
 
@@ -17,7 +17,7 @@ def network(spec, size=32, seed=0):
 
 
 def shrunk(net, factor):
-    """The network with smaller convolutions, as gates that shrank together leave them, and statistics that fit."""
+    """Return the network with smaller convolutions, as gates that all shrank leave them, and fitting statistics."""
     module = copy.deepcopy(net.module).double()
     with torch.no_grad():
         for part in module.modules():
@@ -41,9 +41,9 @@ def test_as_large_and_the_same(spec):
     scaled = scaled_like(small, teacher)
     moved = 0
     for path, layer in scaled.module.named_modules():
-        theirs = teacher.module.get_submodule(path)
-        if isinstance(layer, nn.Conv2d) and rms(layer.weight) != pytest.approx(0.03 * rms(theirs.weight), rel=1e-3):
-            assert rms(layer.weight) == pytest.approx(rms(theirs.weight), rel=1e-3)
+        target = teacher.module.get_submodule(path)
+        if isinstance(layer, nn.Conv2d) and rms(layer.weight) != pytest.approx(0.03 * rms(target.weight), rel=1e-3):
+            assert rms(layer.weight) == pytest.approx(rms(target.weight), rel=1e-3)
             moved += 1
     assert moved > 15
     for module in (scaled.module, small.module):
@@ -56,7 +56,7 @@ def test_as_large_and_the_same(spec):
 
 
 def test_by_hand():
-    """A layer w = 2 whose teacher's is w = 6: three times as large, so that mean 1 becomes 3, variance 4 becomes 36."""
+    """The weight is 2 and the teacher's 6, three times as large: mean 1 becomes 3, and variance 4 becomes 36."""
 
     def make(value):
         net = network("kdtool:resnet20")
