@@ -86,7 +86,9 @@ def stages_of(network: Network) -> list[Stage]:
 
 
 def _refuse_dual_paths(architecture: Architecture, observations: dict[str, Observation], base: nn.Module) -> None:
-    """Check that no blocks both add to their input and concatenate channels to it (dual path, arXiv:1707.01629).
+    """Check that no blocks both add to their input and concatenate channels to it.
+
+    Such blocks are those of Chen et al., Dual Path Networks, 2017, arXiv:1707.01629.
 
     Raises:
         Error: two or more blocks of one class do.
