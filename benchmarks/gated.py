@@ -11,7 +11,7 @@ import statistics
 import time
 
 import torch
-from loop_overhead import Nowhere
+from loop_overhead import Nowhere, Plan
 
 import kdtool
 from kdtool.data.options import DataOptions
@@ -24,7 +24,7 @@ from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
 from kdtool.training.student import StudentModule
-from kdtool_distillers.gated_search import GateSearch, Search
+from kdtool_distillers.gated_search import GateSearch, GateSearchLoss, GateSearchOptions
 from kdtool_distillers.kd import KD
 
 ROUNDS = 7
@@ -47,15 +47,13 @@ def few_batches(data, engine, teacher):
     return list(itertools.islice(feed.batches(BATCH, view=0), STEPS))
 
 
-def prepared(module, data, engine, batches, loss, guide=None):
+def prepared(module, data, engine, batches, loss, *callbacks):
     """Return a call that takes `STEPS` steps."""
     train = Kept(data.train, engine)
     train.kept = batches
     training = Training(epochs=100, optimizer="sgd", lr=1e-3, batch_size=BATCH, device="cpu", precision="fp32")
-    loop = Loop(
-        StudentModule(module), name="bench", train=train, val=DistillationBatches(data.val, engine), training=training, engine=engine,
-        loss=loss, store=Nowhere(), guide=guide,
-    )  # fmt: skip
+    val = DistillationBatches(data.val, engine)
+    loop = Loop(StudentModule(module), Plan(training, loss), train, val, engine, Nowhere(), callbacks)
     return lambda: loop._train_epoch(lambda *told: None)
 
 
@@ -68,11 +66,11 @@ def main():
         gated = kdtool.surgery.gates.gate_channels(network)
         shape = network.architecture.input
         # Gates that close all the while, so that their costs are counted anew, and a budget that is never met.
-        told = Search(target_macs="1", gate_penalty=1.0, gate_lr=1e-2, round_to=16)
+        options = GateSearchOptions(target_macs="1", gate_penalty=1.0, gate_lr=1e-2, round_to=16)
         costs = [kdtool.surgery.gates.GateCosts(gated.module, shape, "macs", 16) for _ in range(2)]
         calls = [
             prepared(network.module, data, engine, batches, KD().loss),
-            prepared(gated.module, data, engine, batches, told.loss, GateSearch(told, *costs)),
+            prepared(gated.module, data, engine, batches, GateSearchLoss(options).loss, GateSearch(options, *costs)),
         ]
         ratios = []
         for number in range(ROUNDS + 1):

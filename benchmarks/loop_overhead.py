@@ -5,8 +5,10 @@ schedules, looks at the loss and validates. Prints the median of the paired rati
 """
 
 import copy
+import dataclasses
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -25,6 +27,16 @@ from kdtool.training.student import StudentModule
 ROUNDS = 9
 # One thread: what threads wait for each other on a busy machine would drown the difference.
 torch.set_num_threads(1)
+
+
+@dataclasses.dataclass
+class Plan:
+    """The plan of a phase, without the networks that `kdtool.training.plan.FitPlan` takes."""
+
+    training: Training
+    loss: Callable[[Step], torch.Tensor] = Step.cross_entropy
+    name: str = "bench"
+    validates: str = "accuracy"
 
 
 class Nowhere:
@@ -60,10 +72,7 @@ def bare(module, engine, training, batches, held_out):
 
 def looped(module, engine, training, data):
     train, val = DistillationBatches(data.train, engine), DistillationBatches(data.val, engine)
-    loop = Loop(
-        StudentModule(module), name="bench", train=train, val=val, training=training, engine=engine, loss=Step.cross_entropy,
-        store=Nowhere(),
-    )  # fmt: skip
+    loop = Loop(StudentModule(module), Plan(training), train, val, engine, Nowhere())
     started = time.perf_counter()
     loop.run()
     return time.perf_counter() - started

@@ -26,7 +26,8 @@ from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.training import Auxiliary
 from kdtool.training.engine import Engine
-from kdtool.training.loop import Loop, make_optimizer
+from kdtool.training.loop import Loop
+from kdtool.training.optimizer import make_optimizer
 from kdtool.training.options import Training
 from kdtool.training.plan import FitPlan
 from kdtool_distillers.exits import Exits, taps_of
@@ -173,22 +174,22 @@ def self(s, images, y, extra):
     return total
 
 
-def beside(method, lesson):
+def beside(method, plan):
     """What the loop by hand learns beside the student."""
     if method == "mutual":
-        return copy.deepcopy(lesson.auxiliary.module.members[0])
+        return copy.deepcopy(plan.auxiliary.module.members[0])
     if method == "self":
-        return copy.deepcopy(lesson.auxiliary.module)
-    convolutions = [nn.Conv2d(one.student.channels, one.teacher.channels, 1) for one in lesson.pairs]
+        return copy.deepcopy(plan.auxiliary.module)
+    convolutions = [nn.Conv2d(one.student.channels, one.teacher.channels, 1) for one in plan.pairs]
     if method == "fitnets":
         return convolutions[0]
     if method == "fsp":
         return nn.ModuleList(convolutions)
-    return Fusion(lesson.pairs) if method == "reviewkd" else nn.Identity()
+    return Fusion(plan.pairs) if method == "reviewkd" else nn.Identity()
 
 
-def by_hand(method, lesson, module, teacher, training, batches, held_out):
-    loss, extra = globals()[method.replace("-", "_").replace("+", "_")], beside(method, lesson)
+def by_hand(method, plan, module, teacher, training, batches, held_out):
+    loss, extra = globals()[method.replace("-", "_").replace("+", "_")], beside(method, plan)
     optimizer = make_optimizer([*module.parameters(), *extra.parameters()], training)
     started = time.process_time()
     module.train()
@@ -206,12 +207,9 @@ def by_hand(method, lesson, module, teacher, training, batches, held_out):
     return time.process_time() - started
 
 
-def looped(lesson, module, training, data, engine):
-    train, val = lesson.feeds(data, engine, None)
-    loop = Loop(
-        lesson.pupil(module), name="bench", train=train, val=val, training=training, engine=engine,
-        loss=lesson.objective.loss, store=Nowhere(),
-    )  # fmt: skip
+def looped(plan, module, data, engine):
+    train, val = plan.batches(data, engine, None)
+    loop = Loop(plan.student_module(module), plan, train, val, engine, Nowhere())
     started = time.process_time()
     loop.run()
     return time.process_time() - started
@@ -248,12 +246,12 @@ def main():
             taps = taps_of(student, None)
             objective, others = Inward(), Auxiliary(Exits(taps, student.architecture.classes), tuple(taps))
         taught_by = None if method in ALONE else teacher
-        lesson = FitPlan("bench", student, taught_by, objective, None, training, others)
+        plan = FitPlan("bench", student, taught_by, objective, None, others, training)
         ratios, steps = [], []
         for _ in range(told.rounds):
-            ours = looped(lesson, copy.deepcopy(student.module), training, data, engine)
+            ours = looped(plan, copy.deepcopy(student.module), data, engine)
             hand = by_hand(
-                method, lesson, copy.deepcopy(student.module), teacher.module, training, batches, held_out
+                method, plan, copy.deepcopy(student.module), teacher.module, training, batches, held_out
             )  # fmt: skip
             ratios.append(ours / hand)
             steps.append(hand / len(batches))

@@ -10,7 +10,7 @@ import statistics
 import time
 
 import torch
-from loop_overhead import Nowhere
+from loop_overhead import Nowhere, Plan
 
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import open_data
@@ -21,7 +21,6 @@ from kdtool.training.batches import DistillationBatches
 from kdtool.training.engine import Engine
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
-from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
 
 SEEDS = 3
@@ -40,10 +39,7 @@ def trained(spec, data, precision, channels_last, seed):
     work = step_of(network, training.batch_size)
     engine = Engine(training, *work, channels_last=channels_last)
     train, val = DistillationBatches(data.train, engine), DistillationBatches(data.val, engine)
-    loop = Loop(
-        StudentModule(network.module), name="bench", train=train, val=val, training=training, engine=engine,
-        loss=Step.cross_entropy, store=Nowhere(),
-    )  # fmt: skip
+    loop = Loop(StudentModule(network.module), Plan(training), train, val, engine, Nowhere())
     started = time.process_time()
     accuracy = loop.run()["accuracy"]
     return time.process_time() - started, accuracy, work

@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loop_overhead import Nowhere
+from loop_overhead import Nowhere, Plan
 
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import open_data
@@ -27,10 +27,7 @@ ROUNDS = 5
 def epoch(student, teacher, data, training, engine):
     train = DistillationBatches(data.train, engine, teacher=teacher, logits=True, views=training.views)
     val = DistillationBatches(data.val, engine)
-    loop = Loop(
-        StudentModule(student.module), name="bench", train=train, val=val, training=training, engine=engine, loss=KD().loss,
-        store=Nowhere(),
-    )  # fmt: skip
+    loop = Loop(StudentModule(student.module), Plan(training, KD().loss), train, val, engine, Nowhere())
     started = time.perf_counter()
     loop.run()
     return time.perf_counter() - started

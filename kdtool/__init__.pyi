@@ -1,70 +1,28 @@
 from . import (
     data as data,
-)
-from . import (
     distillation as distillation,
-)
-from . import (
     exporting as exporting,
-)
-from . import (
     features as features,
-)
-from . import (
     models as models,
-)
-from . import (
     plotting as plotting,
-)
-from . import (
     plugins as plugins,
-)
-from . import (
     pruning as pruning,
-)
-from . import (
     surgery as surgery,
-)
-from . import (
     testing as testing,
-)
-from . import (
     training as training,
-)
-from . import (
     utils as utils,
 )
 from .api import (
     compare as compare,
-)
-from .api import (
     distill as distill,
-)
-from .api import (
     evaluate as evaluate,
-)
-from .api import (
     export as export,
-)
-from .api import (
     inspect as inspect,
-)
-from .api import (
     load as load,
-)
-from .api import (
     prune as prune,
-)
-from .api import (
     refine as refine,
-)
-from .api import (
     report as report,
-)
-from .api import (
     run_study as run_study,
-)
-from .api import (
     teacher as teacher,
 )
 from .data.dataset import (
@@ -72,14 +30,10 @@ from .data.dataset import (
 )
 from .distillation.distiller import (
     Distiller as Distiller,
-)
-from .distillation.distiller import (
     LossDistiller as LossDistiller,
 )
 from .errors import (
     Error as Error,
-)
-from .errors import (
     UsageError as UsageError,
 )
 from .exporting.exporter import (
@@ -87,8 +41,6 @@ from .exporting.exporter import (
 )
 from .models.architecture import (
     Architecture as Architecture,
-)
-from .models.architecture import (
     Network as Network,
 )
 from .models.checkpoint import (
@@ -108,8 +60,6 @@ from .plugins.options import (
 )
 from .plugins.registry import (
     make as make,
-)
-from .plugins.registry import (
     nested as nested,
 )
 from .plugins.schedule import (
@@ -117,15 +67,14 @@ from .plugins.schedule import (
 )
 from .pruning.pruner import (
     ChannelPruner as ChannelPruner,
-)
-from .pruning.pruner import (
     MaskPruner as MaskPruner,
-)
-from .pruning.pruner import (
     Pruner as Pruner,
 )
 from .surgery.refiner import (
     Refiner as Refiner,
+)
+from .training.callback import (
+    Callback as Callback,
 )
 from .training.objective import (
     Objective as Objective,

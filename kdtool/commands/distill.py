@@ -59,7 +59,7 @@ def distill(
     given = {"student": origin.path if origin else student, **options}
     entry = entry_of("distill", method, parent, given, target, distiller, training, data, inputs)
     if search is not None:
-        entry["search"] = {"asked": str(search)}
+        entry.record(search={"asked": str(search)})
     # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
     masked = origin.masked if origin else student is None and parent.masked
     with running(
@@ -70,7 +70,7 @@ def distill(
         with timed(entry):
             if settings:
                 distiller, found = choose(run, settings, parent.network, pupil)
-                entry["options"] = distiller.as_data()
-                entry["search"] |= found
+                entry.options = distiller.as_data()
+                entry.record(search={"asked": str(search), **found})
             network = distiller.distill(run, parent.network, pupil)
         return finish(run, network, target)

@@ -1,4 +1,4 @@
-"""How a checkpoint was made: one entry of plain data for each command."""
+"""The history entry of a command, and the command as it would be typed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.models.checkpoint import Checkpoint, fingerprint
+from kdtool.training.history_entry import HistoryEntry
 
 
 def entry(
@@ -21,34 +22,36 @@ def entry(
     settings: Mapping[str, Any],
     inputs: Mapping[str, Checkpoint],
     output: Path,
-) -> dict[str, Any]:
+) -> HistoryEntry:
     """Return the entry of one command.
 
-    ``given`` are the options as the user gave them (they make the command line), ``settings`` all of them with
-    their defaults, by group.
+    ``given`` are the options as the user gave them (they make the command line), ``settings`` all options with their
+    defaults in the groups ``options``, ``training`` and ``data``.
     """
-    return {
-        "command": command,
-        "line": line(command, arguments, {**given, "output": output}),
-        "method": method,
-        **{name: dict(options) for name, options in settings.items()},
-        "inputs": [described(role, checkpoint) for role, checkpoint in inputs.items()],
-        "output": str(output),
-        "versions": {name: importlib.metadata.version(name) for name in ("kdtool", "torch")},
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    return HistoryEntry(
+        command=command,
+        line=line(command, arguments, {**given, "output": output}),
+        method=method,
+        options=dict(settings["options"]),
+        training=dict(settings["training"]),
+        data=dict(settings["data"]),
+        inputs=[described(role, checkpoint) for role, checkpoint in inputs.items()],
+        output=str(output),
+        versions={name: importlib.metadata.version(name) for name in ("kdtool", "torch")},
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
 
 
 def described(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what identifies an input: its role, path, weights and, unless it is the teacher, its own history."""
-    found: dict[str, Any] = {
+    """Return the role, path and fingerprint of an input and, unless it is the main checkpoint, its own history."""
+    about: dict[str, Any] = {
         "role": role,
         "path": str(checkpoint.path) if checkpoint.path else "",
         "weights": fingerprint(checkpoint.module.state_dict()),
     }
     if role != "checkpoint":
-        found["lines"] = [made["line"] for made in checkpoint.history]
-    return found
+        about["lines"] = [made["line"] for made in checkpoint.history]
+    return about
 
 
 def line(command: str, arguments: list[str], given: Mapping[str, Any]) -> str:
@@ -65,12 +68,12 @@ def _words(name: str, value: Any) -> list[str]:
     if hasattr(value, "as_data"):
         value = {"name": value.name, **value.as_data()}
     if isinstance(value, Mapping):  # a method in a role: --refiner depth --refiner-keep 1,1,1,1
-        inner = {f"{name}_{key}": one for key, one in value.items() if key != "name" and one is not None}
-        return [flag, str(value["name"]), *(word for key, one in inner.items() for word in _words(key, one))]
+        inner = {f"{name}_{key}": option for key, option in value.items() if key != "name" and option is not None}
+        return [flag, str(value["name"]), *(word for key, option in inner.items() for word in _words(key, option))]
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]
     if isinstance(value, list | tuple):
-        return [flag, ",".join(str(one) for one in value)]
+        return [flag, ",".join(str(item) for item in value)]
     return [flag, str(value)]
 
 

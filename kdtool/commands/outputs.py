@@ -1,4 +1,4 @@
-"""What surrounds the work of every command that makes a checkpoint: its output, its history, its run."""
+"""What every command that makes a checkpoint does around its work: the output, the history entry and the run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, Early, read, write
 from kdtool.models.size import measure
 from kdtool.plugins.method import Method
-from kdtool.training.options import EarlyOptions, Training
-from kdtool.training.run import Fit, Run
+from kdtool.training.callback import KeepEpoch
+from kdtool.training.history_entry import HistoryEntry
+from kdtool.training.options import Training
+from kdtool.training.run import Run
 from kdtool.training.run_directory import directory_of, run_directory
 from kdtool.utils.files import beside, check_output, slug
 
@@ -49,27 +51,28 @@ def entry_of(
     training: Training | None = None,
     data: Data | None = None,
     inputs: dict[str, Checkpoint] | None = None,
-) -> dict[str, Any]:
-    """Return what the history tells of a command that works on ``parent``; ``given`` is what was typed."""
+) -> HistoryEntry:
+    """Return the history entry of a command that works on ``parent``; ``given`` are the options as they were typed."""
     settings = {
         "options": options.as_data(),
         "training": training.as_data() if training and data else {},
         "data": data.spec.as_data() if data else {},
     }
-    if data is not None and data.unlabelled is not None:
-        settings["unlabelled"] = {"data": data.unlabelled, "images": data.train.unlabelled}
-    more = [one for role, one in (inputs or {}).items() if role.startswith("teacher")]
-    paths = [str(one.path) if one.path else "CHECKPOINT" for one in (parent, *more)]
-    return history.entry(
+    teachers = [teacher for role, teacher in (inputs or {}).items() if role.startswith("teacher")]
+    paths = [str(teacher.path) if teacher.path else "CHECKPOINT" for teacher in (parent, *teachers)]
+    entry = history.entry(
         command, paths, {"method": method, **given}, method=method, settings=settings,
         inputs={"checkpoint": parent, **(inputs or {})}, output=target,
     )  # fmt: skip
+    if data is not None and data.unlabelled is not None:
+        entry.record(unlabelled={"data": data.unlabelled, "images": data.train.unlabelled})
+    return entry
 
 
 @contextlib.contextmanager
 def running(
     target: Path,
-    entry: dict[str, Any],
+    entry: HistoryEntry,
     data: Data | None,
     training: Training,
     parent: Checkpoint | None,
@@ -79,14 +82,17 @@ def running(
     masked: bool = False,
     teachers: Sequence[Checkpoint] = (),
 ) -> Iterator[Run | Checkpoint]:
-    """Yield the run, or the checkpoint that it made where it is resumed and was finished; ``masked`` says that what it
-    works on was pruned by masks."""
+    """Yield the run; or, where a finished run is resumed, the checkpoint that it made.
+
+    ``masked`` says that the network was pruned by masks.
+    """
     keys = ("command", "method", "options", "keep", "training", "data", "unlabelled", "search")
-    told: dict[str, Any] = {key: entry[key] for key in keys if key in entry}
-    told["inputs"] = {found["role"]: found["weights"] for found in entry["inputs"]}
-    # The same images may lie elsewhere now, on another disk say, or KDTOOL_DATA may name what was not needed before.
-    told["data"] = {key: value for key, value in told.get("data", {}).items() if key != "directory"}
-    with run_directory(target, told, force=force, resume=resume) as directory:
+    recorded = entry.as_data()
+    identity: dict[str, Any] = {key: recorded[key] for key in keys if key in recorded}
+    identity["inputs"] = {used["role"]: used["weights"] for used in entry.inputs}
+    # The same images may lie on another disk now, or KDTOOL_DATA may name the directory that the option named before.
+    identity["data"] = {key: value for key, value in entry.data.items() if key != "directory"}
+    with run_directory(target, identity, force=force, resume=resume) as directory:
         if directory.finished and target.exists():
             yield read(target)
             return
@@ -97,32 +103,28 @@ def running(
             directory.finish()
 
 
-def early_weights(keep: EarlyOptions, begun: Network, fit: Fit) -> Early | None:
-    """Return the weights that a training was told to keep beside its best.
+def early_weights(kept: KeepEpoch) -> Early:
+    """Return the early weights that a training kept.
 
     Raises:
-        UsageError: the training was over before that epoch.
+        UsageError: the training ended before that epoch.
     """
-    if keep.keep_init:
-        return Early(0, begun.module.state_dict())
-    if keep.keep_epoch is None:
-        return None
-    if not fit.early:
-        raise UsageError(f"--keep-epoch {keep.keep_epoch}: --patience ended the training before it; ask for less")
-    return Early(keep.keep_epoch, fit.early)
+    if not kept.weights:
+        raise UsageError(f"--keep-epoch {kept.epoch}: --patience ended the training before it; ask for less")
+    return Early(kept.epoch, kept.weights)
 
 
 def finish(run: Run, network: Network, target: Path, early: Early | None = None) -> Checkpoint:
-    """Write what a run made, with its metrics, and return it."""
+    """Write the network that a run made, with its metrics, and return the checkpoint."""
     checkpoint = run.checkpoint(network, run.scores(network))
     checkpoint.early = early
     write(target, checkpoint)
     return checkpoint
 
 
-def finish_untrained(checkpoint: Checkpoint, target: Path, entry: dict[str, Any]) -> Checkpoint:
-    """Write what no run made, with one more entry of its history, and return it."""
-    entry["size"] = measure(checkpoint.network)
-    checkpoint.history = [*checkpoint.history, entry]
+def finish_untrained(checkpoint: Checkpoint, target: Path, entry: HistoryEntry) -> Checkpoint:
+    """Write a checkpoint that no run made, with ``entry`` at the end of its history, and return it."""
+    entry.record(size=measure(checkpoint.network))
+    checkpoint.history = [*checkpoint.history, entry.as_data()]
     write(target, checkpoint)
     return checkpoint

@@ -15,6 +15,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, parse
 from kdtool.plugins.options import split
+from kdtool.training.callback import KeepEpoch
 from kdtool.training.options import EarlyOptions, Training
 from kdtool.training.run import timed
 from kdtool.utils.files import slug
@@ -47,8 +48,7 @@ def teacher(
     if groups[1].get("unlabelled") is not None:
         raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
     if groups[1].get("data") is not None:
-        told = DataOptions(**groups[1])
-        data = open_data(told, image_size=shape.image_size, in_channels=shape.in_channels)
+        data = open_data(DataOptions(**groups[1]), image_size=shape.image_size, in_channels=shape.in_channels)
     elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
         idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
         raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
@@ -68,14 +68,17 @@ def teacher(
         },
         inputs={}, output=target,
     )  # fmt: skip
-    entry["architecture"] = network.architecture.as_data()
-    entry["keep"] = keep.as_data()
-    entry["trained_elsewhere"] = pretrained or weights is not None
+    entry.record(
+        architecture=network.architecture.as_data(),
+        keep=keep.as_data(),
+        trained_elsewhere=pretrained or weights is not None,
+    )
     if data is None:
         return finish_untrained(Checkpoint(network), target, entry)
     with running(target, entry, data, training, None, force=force, resume=resume) as run:
         if isinstance(run, Checkpoint):
             return run
+        kept = [KeepEpoch(keep.epoch)] if keep.epoch is not None else []
         with timed(entry):
-            fit = run.fit("teacher", network, keep_epoch=keep.keep_epoch)
-        return finish(run, fit.network, target, early_weights(keep, network, fit))
+            network = run.fit("teacher", network, callbacks=kept).network
+        return finish(run, network, target, early_weights(kept[0]) if kept else None)

@@ -1,6 +1,4 @@
 from .raw import (
     RawData as RawData,
-)
-from .raw import (
     RawSplit as RawSplit,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error
-from kdtool.exporting.exporter import Exporter
+from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.latency import measure_latency
 from kdtool.models.architecture import Network
 from kdtool.plugins.registry import make
@@ -33,7 +33,7 @@ def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
     Raises:
         Error: no channels of this network can be removed.
     """
-    spec, exporter = network.architecture.spec, make("exporters", "onnx", latency=False)
+    spec, exporter = network.architecture.spec, make("exporters", exporter_of_suffix(".onnx").name, latency=False)
     with tempfile.TemporaryDirectory() as scratch:
         whole = _export(exporter, network, Path(scratch) / f"whole{exporter.suffix}")
         low, high = 0.0, 1.0

@@ -11,9 +11,9 @@ from kdtool.plugins.options import option
 from kdtool.plugins.registry import nested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from kdtool.models.architecture import Network
     from kdtool.surgery.channels.groups import Scores
@@ -40,16 +40,17 @@ class Pruner(Method):
         run: Run,
         pruned: Network,
         teacher: Network | None,
-        constraint: Callable[[nn.Module], None] | None = None,
         name: str = "retrain",
     ) -> Network:
-        """Train what is left as the options say, and return it; ``constraint`` is called with the module after every
-        step, ``name`` is that of the phase. With 0 epochs it is returned as it is."""
+        """Retrain the pruned network as the options say, in the phase ``name``, and return it.
+
+        With 0 epochs it is returned unchanged.
+        """
         if run.training.epochs == 0:
             return pruned
         taught_by = teacher if self.teacher else None
         objective = self.objective if taught_by is not None else None
-        return run.fit(name, pruned, teacher=taught_by, objective=objective, constraint=constraint).network
+        return run.fit(name, pruned, teacher=taught_by, objective=objective).network
 
 
 class MaskPruner(Pruner):
@@ -95,7 +96,7 @@ class MaskPruner(Pruner):
         }
         chosen = lowest_scores(scores, ratio, self.scope)
         masks = {name: mask & ~zeros[name] for name, mask in chosen.masks.items()}
-        run.entry["reached"] = Masking(masks, chosen.capped).as_data(self.ratio)
+        run.record(reached=Masking(masks, chosen.capped).as_data(self.ratio))
         run.keep_zeros()
         return apply_masks(onto or network, masks)
 
@@ -129,6 +130,7 @@ class ChannelPruner(Pruner):
         from kdtool.pruning.masks import cubic
 
         gone, failed = 0.0, None
+        reached: dict[str, Any] = {}
         means: Mapping[str, float] = {}
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
             try:
@@ -138,12 +140,13 @@ class ChannelPruner(Pruner):
                 continue
             network, gone, failed = removal.network, 1 - (1 - gone) * (1 - removal.removed), None
             means = removal.means if self.relative_scores else {}
-            run.entry["reached"] = {**removal.as_data(), "asked": self.ratio, "removed": round(gone, 4)}
+            reached = {**removal.as_data(), "asked": self.ratio, "removed": round(gone, 4)}
+            run.record(reached=reached)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
         if failed is not None:
             if not gone:
                 raise failed
-            run.entry["reached"]["capped"] = str(failed)
+            run.record(reached={**reached, "capped": str(failed)})
         return network
 
     def _removal(self, run: Run, network: Network, ratio: float, means: Mapping[str, float]) -> Removal:

@@ -6,17 +6,9 @@ from .channels.groups import (
 )
 from .channels.importance import (
     filters as filters,
-)
-from .channels.importance import (
     over_filters as over_filters,
-)
-from .channels.importance import (
     over_norms as over_norms,
-)
-from .channels.importance import (
     relative as relative,
-)
-from .channels.importance import (
     sum_over_filters as sum_over_filters,
 )
 from .channels.remove import (

@@ -211,13 +211,14 @@ def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = N
     from kdtool.data.options import DataOptions
     from kdtool.data.splits import open_data
     from kdtool.models.checkpoint import Checkpoint
+    from kdtool.training.history_entry import HistoryEntry
     from kdtool.training.options import Training
     from kdtool.training.run import Run
 
     data = open_data(DataOptions(data="digits", subset=0.1), image_size=teacher.architecture.input[1], in_channels=1)
     training = Training(epochs=1, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as scratch:
-        entry = {"command": "check", "line": ""}
+        entry = HistoryEntry("check", "", "", {}, {}, {}, [], "", {}, "")
         teachers = [Checkpoint(one, data.spec) for one in (teacher, *others)]
         yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
 

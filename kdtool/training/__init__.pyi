@@ -1,5 +1,5 @@
-from .callback import (
-    Guide as Guide,
+from .history_entry import (
+    HistoryEntry as HistoryEntry,
 )
 from .recalibrate import (
     recalibrate_batchnorm as recalibrate_batchnorm,
@@ -9,7 +9,5 @@ from .student import (
 )
 from .zeros import (
     prunable as prunable,
-)
-from .zeros import (
     sparsity as sparsity,
 )

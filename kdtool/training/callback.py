@@ -1,45 +1,83 @@
-"""What works beside the optimiser in a phase: it moves parameters of its own, and may end the phase early."""
+"""The contract of a callback: penalties, constraints and parameters that the optimiser does not move."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
-
-from torch import nn
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from kdtool.training.step import Step
 
 
-class Guide(Protocol):
-    """Moves some of a student's parameters in the place of the optimiser, and says when the phase is over.
+class Callback:
+    """Takes part in one phase; each method does nothing unless it is overridden.
 
-    With a guide the phase's result is what the last step left, not what validated best. What it remembers is saved with
-    the phase, so that one that was killed goes on as if it had not been.
+    What a callback does has to follow from the objective, the training options and the student's weights, since a
+    resumed phase is recognised by those. What it remembers belongs in `state`, so that a phase that is killed resumes
+    to the same bits.
     """
 
-    over: bool
-    """Whether the phase is over before its last epoch."""
+    keeps_last: ClassVar[bool] = False
+    """Whether the phase's result is what its last step left, instead of the epoch that validated best."""
+    over: bool = False
+    """Set to True to end the phase after the current step or epoch."""
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
-        """Prepare for a module on its device, and epochs of so many steps."""
+        """Prepare for a module that lies on its device, and for ``epochs`` epochs of ``steps`` steps each."""
 
-    def own(self, module: nn.Module) -> list[nn.Parameter]:
-        """Return the parameters that are not the optimiser's."""
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters that this callback moves itself; the optimiser leaves them alone."""
+        return []
 
-    def step(self, module: nn.Module, step: Step) -> None:
-        """Move them by their gradients, and clear these; called after each step of the optimiser."""
+    def penalty(self, module: nn.Module) -> Tensor | None:
+        """Return a scalar tensor that is added to the loss of the step; None for no penalty."""
+        return None
 
-    def epoch_ended(self, module: nn.Module, epoch: int) -> dict[str, Any]:
-        """Do what is done between epochs, before validation; ``epoch`` of them are over, or cut short where it is over.
+    def after_step(self, module: nn.Module, step: Step) -> None:
+        """Act after a step of the optimiser; the gradients of `parameters` are still there and have to be cleared."""
 
-        Returns what is logged of the epoch, as plain numbers.
-        """
+    def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
+        """Act after ``epoch`` epochs, before the validation, and return plain numbers for the epoch's log."""
+        return {}
 
     def result(self, module: nn.Module) -> nn.Module:
-        """Return what of the module a checkpoint can hold, where the phase has to be given up."""
+        """Return the module in a form that a checkpoint can hold, where a phase has to be given up."""
+        return module
 
     def state(self) -> dict[str, Any]:
-        """Return all that it remembers, as tensors and plain data."""
+        """Return all that the callback remembers, as tensors and plain data."""
+        return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go back to what `state` returned."""
+        """Go back to what `state` returned; of a finished phase this is called without `begin`."""
+
+
+class KeepEpoch(Callback):
+    """Keep a copy of the weights as they were after one epoch (0: before the first step)."""
+
+    def __init__(self, epoch: int) -> None:
+        """Keep the weights after ``epoch`` epochs."""
+        self.epoch = epoch
+        self.weights: dict[str, Tensor] = {}
+        """The weights by name; empty until that epoch is over."""
+
+    def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
+        """Keep the initial weights, if those were asked for."""
+        if self.epoch == 0:
+            self.weights = copy.deepcopy(module.state_dict())
+
+    def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
+        """Keep the weights, if this is the epoch."""
+        if epoch == self.epoch:
+            self.weights = copy.deepcopy(module.state_dict())
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Return the kept weights."""
+        return {"weights": self.weights}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over the kept weights."""
+        self.weights = state["weights"]

@@ -1,16 +1,14 @@
-"""Where and in which precision a network runs: accelerate, set up from the training options."""
+"""The device, the precision and the number of threads in which a phase runs; it keeps no state in the process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from kdtool.errors import UsageError
@@ -29,29 +27,29 @@ BF16_PAYS_FROM_MACS_PER_OUTPUT = 90
 # Below this, threads wait for each other longer than they compute.
 THREADS_PAY_FROM_MACS = 2_500_000_000
 
+_MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Engine:
-    """A device, a precision and the accelerator that runs a phase in them."""
+    """A device and a precision, and the steps of an optimiser in them."""
 
     def __init__(self, training: Training, macs: int, outputs: int = 0, *, channels_last: bool = True) -> None:
-        """Set up for steps of ``macs`` multiply-accumulates and ``outputs`` of layers (forward, one batch);
-        ``channels_last`` says whether all that runs here takes that (see `engine_for`).
+        """Set up for steps of ``macs`` multiply-accumulates and ``outputs`` numbers that layers put out.
+
+        Both count the forward pass of one batch. ``channels_last`` says whether every network that runs here accepts
+        that memory format (see `engine_for`).
 
         Raises:
-            UsageError: there is no such device, or it cannot do that precision.
+            UsageError: there is no such device, it cannot do that precision, or a launcher started several processes.
         """
-        device = _device(training.device)
-        self.macs = macs
-        self.precision = _precision(training.precision, device, macs, outputs)
-        mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
-        # accelerate keeps its device and precision in the process; each phase may want its own.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-        self.accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
-        if self.accelerator.num_processes > 1:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("kdtool trains in one process; start it without torchrun or a launcher")
-        self.device: torch.device = device
-        # In bf16 a must, and in fp32 mostly quicker: 1.03 to 1.69 times in benchmarks/precision.py.
+        self.device = _device(training.device)
+        self.macs = macs
+        self.precision = _precision(training.precision, self.device, macs, outputs)
+        # float16 has so few exponents that small gradients become 0, unless the loss is scaled.
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+        # A must in bf16, and mostly faster in fp32: 1.03 to 1.69 times in benchmarks/precision.py.
         self.channels_last = channels_last
 
     def place(self, module: nn.Module) -> nn.Module:
@@ -72,22 +70,42 @@ class Engine:
         finally:
             torch.set_num_threads(before)
 
-    def prepare(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """Return the optimiser as this precision needs it: fp16 scales the loss, the others take it as it is."""
-        prepared: torch.optim.Optimizer = optimizer
-        if self.accelerator.scaler is not None:
-            prepared = self.accelerator.prepare_optimizer(optimizer)
-        return prepared
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes run in the engine's precision."""
+        if self.precision not in _MIXED:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=_MIXED[self.precision])
 
     def backward(self, loss: Tensor) -> None:
-        """Compute gradients; accelerate's own backward looks for a package on the disk in every step."""
-        scaler = self.accelerator.scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()
+        """Compute the gradients of a loss, a scalar tensor; in fp16 those of the scaled loss."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Run forward passes in the engine's precision."""
-        context: AbstractContextManager[Any] = self.accelerator.autocast()
-        return context
+    def step(
+        self, optimizer: torch.optim.Optimizer, clipped: Iterable[nn.Parameter] = (), clip: float | None = None
+    ) -> None:
+        """Take a step of the optimiser and clear the gradients.
+
+        With ``clip`` the gradients of the parameters ``clipped`` are scaled down to that norm before, as one vector.
+        """
+        if clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(clipped, clip)
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        optimizer.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the scaling of the loss remembers; empty but in fp16."""
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to what `state` returned."""
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state)
 
 
 def engine_for(training: Training, batch_size: int, network: Network, *others: Network) -> Engine:
@@ -96,7 +114,7 @@ def engine_for(training: Training, batch_size: int, network: Network, *others: N
     Raises:
         UsageError: there is no such device, or it cannot do that precision.
     """
-    channels_last = all(takes_channels_last(one) for one in (network, *others))
+    channels_last = all(takes_channels_last(member) for member in (network, *others))
     return Engine(training, *step_of(network, batch_size), channels_last=channels_last)
 
 

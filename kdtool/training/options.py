@@ -51,3 +51,8 @@ class EarlyOptions(Options):
         super().__post_init__()
         if self.keep_init and self.keep_epoch is not None:
             raise UsageError("--keep-init and --keep-epoch are two ways to say which early weights to keep; give one")
+
+    @property
+    def epoch(self) -> int | None:
+        """The number of epochs after which weights are kept: 0 for the initial ones, None for no early weights."""
+        return 0 if self.keep_init else self.keep_epoch

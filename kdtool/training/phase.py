@@ -16,6 +16,8 @@ from kdtool.utils.tensor_files import safe_load, write_tensors
 LOG = "metrics.jsonl"
 """Where a run keeps the metrics of its epochs, a line of JSON for each."""
 
+FORMAT = 2
+"""What the files of a phase hold. A release that changes it does not go on with runs of the one before."""
 # Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
 SAVING_SHARE = 0.02
 
@@ -72,13 +74,18 @@ class Phase:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.directory / name, {"key": self.key, **content})
+        write_tensors(self.directory / name, {"format": FORMAT, "key": self.key, **content})
 
     def _load(self, name: str) -> dict[str, Any] | None:
         path = self.directory / name
         if not path.exists():
             return None
         content: dict[str, Any] = safe_load(path)
+        if content.pop("format", None) != FORMAT:
+            raise Error(
+                f"{self.run_directory}: phase {self.name!r} was begun by another release of kdtool"
+                "; finish it with that release, or start anew with --force"
+            )
         if content.pop("key") != self.key:
             raise Error(
                 f"{self.run_directory}: phase {self.name!r} was begun with another teacher, student or options"

@@ -1,4 +1,4 @@
-"""What one phase is about: who learns which part of itself from whom, and what each step is given."""
+"""The plan of one phase: which part of which student learns what from which teacher, and what each step is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from kdtool.data.splits import Data, Split
@@ -23,14 +22,17 @@ from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.student import Auxiliary, StudentModule
-from kdtool.utils.seeds import derive
+from kdtool.utils.seeds import derive, seeded
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kdtool.training.objective import Objective
+    from kdtool.training.step import Step
 
 
 class FitPlan:
-    """A student, perhaps a part of it, perhaps a teacher, and the distiller that compares them."""
+    """A student or a part of it, a teacher or none, and the objective that compares the two."""
 
     def __init__(
         self,
@@ -39,10 +41,16 @@ class FitPlan:
         teacher: Network | None,
         objective: Objective | None,
         part: Part | None,
+        auxiliary: Auxiliary | None,
         training: Training,
-        auxiliary: Auxiliary | None = None,
     ) -> None:
-        """Plan; without an objective the teacher is not asked."""
+        """Plan the phase ``name``.
+
+        Without an objective the student learns from the labels alone, and the teacher is not run.
+
+        Raises:
+            Error: the objective has no meaning for these two networks.
+        """
         self.name, self.student, self.part, self.training = name, student, part, training
         self.objective, self.auxiliary = objective, auxiliary
         self.teacher = teacher if objective is not None else None
@@ -50,9 +58,18 @@ class FitPlan:
             objective.check(student, teacher)
         self.logits = objective is not None and objective.logits
 
+    def loss(self, step: Step) -> Tensor:
+        """Return the loss of a batch: the objective's, else the cross-entropy against the labels."""
+        return step.cross_entropy() if self.objective is None else self.objective.loss(step)
+
+    @property
+    def validates(self) -> str:
+        """What selects the best epoch: the ``accuracy`` on the validation split, or the ``loss`` there."""
+        return "accuracy" if self.objective is None else self.objective.validates
+
     @property
     def networks(self) -> list[Network]:
-        """What runs in a step: the student, and the teacher where it is asked."""
+        """The networks that run in a step: the student, and the teacher where the objective reads it."""
         return [self.student] if self.teacher is None else [self.student, self.teacher]
 
     @cached_property
@@ -64,22 +81,22 @@ class FitPlan:
 
     @cached_property
     def key(self) -> str:
-        """What tells this phase from another one of its name."""
+        """A text that differs between phases that differ in anything that decides their result."""
         taught_by = fingerprint(self.teacher.module.state_dict()) if self.teacher is not None else ""
         weights = fingerprint(self.student.module.state_dict())
-        # Where things are cached changes nothing of what comes out.
+        # Where outputs are cached does not change the result.
         training = {**self.training.as_data(), "cache": "", "cache_limit": 0}
-        told: tuple[object, ...] = (training, self.objective, taught_by, weights, self.pairs, self.part)
+        identity: tuple[object, ...] = (training, self.objective, taught_by, weights, self.pairs, self.part)
         if self.auxiliary is not None:
-            told = (*told, fingerprint(self.auxiliary.module.state_dict()), self.auxiliary.taps)
-        return f"{derive(repr(told)):x}"
+            identity = (*identity, fingerprint(self.auxiliary.module.state_dict()), self.auxiliary.taps)
+        return f"{derive(repr(identity)):x}"
 
-    def pupil(self, module: nn.Module) -> StudentModule:
-        """Return the student's module as the loop sees it, with fresh adapters and a copy of what learns with it."""
+    def student_module(self, module: nn.Module) -> StudentModule:
+        """Return the student's module as the loop sees it, with fresh adapters and a copy of the auxiliary networks."""
         adapters: nn.Module | None = None
         if self.objective is not None:
-            torch.manual_seed(derive(self.training.seed, self.name, "adapters"))
-            adapters = self.objective.adapters(self.pairs)
+            with seeded(self.training.seed, self.name, "adapters"):
+                adapters = self.objective.adapters(self.pairs)
         part = self.part
         return StudentModule(
             module,
@@ -90,24 +107,26 @@ class FitPlan:
             auxiliary=copy.deepcopy(self.auxiliary),
         )
 
-    def feeds(self, data: Data, engine: Engine, cache: Cache | None) -> tuple[DistillationBatches, DistillationBatches]:
-        """Return the feeds of the train and the validation split."""
+    def batches(
+        self, data: Data, engine: Engine, cache: Cache | None
+    ) -> tuple[DistillationBatches, DistillationBatches]:
+        """Return the batches of the train split and of the validation split."""
         teacher = self._frozen_teacher(engine, cache)
-        begun = self._frozen_part(engine, cache)
+        frozen_part = self._frozen_part(engine, cache)
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
         train = DistillationBatches(
-            self._learnt(data), engine, teacher, self.logits, taps, begun, begin, self.training.views
+            self._train_split(data), engine, teacher, self.logits, taps, frozen_part, begin, self.training.views
         )
-        if self.objective is None or self.objective.validates == "accuracy":
-            return train, DistillationBatches(data.val, engine, student=begun, begin=begin)
-        return train, DistillationBatches(data.val, engine, teacher, self.logits, taps, begun, begin)
+        if self.validates == "accuracy":
+            return train, DistillationBatches(data.val, engine, student=frozen_part, begin=begin)
+        return train, DistillationBatches(data.val, engine, teacher, self.logits, taps, frozen_part, begin)
 
-    def _learnt(self, data: Data) -> Split:
-        """Return what is learnt from: images without a label have nothing to say where the labels alone count.
+    def _train_split(self, data: Data) -> Split:
+        """Return the train split, without the images that have no label if the loss is the labels' cross-entropy.
 
         Raises:
-            UsageError: there are some, and the loss has no meaning for them.
+            UsageError: there are images without a label, and the loss has no meaning for them.
         """
         if self.objective is None:
             return data.train.labelled()
@@ -122,13 +141,16 @@ class FitPlan:
         if self.teacher is None or not (self.logits or self.pairs):
             return None
         key = fingerprint(self.teacher.module.state_dict())
-        cut = self._teachers_cut() if self.pairs else ()
+        cut = self._segments_of_teacher() if self.pairs else ()
         paths = {segment.end.path for segment in cut if segment.end} | {pair.teacher.path for pair in self.pairs}
         keys = {path: key for path in (*paths, LOGITS)}
         return FrozenNetwork(copy.deepcopy(self.teacher.module), keys, engine, cache, cut=cut)
 
-    def _teachers_cut(self) -> list[Segment]:
-        """Cut the teacher at the ends of its stages, so that the map of one is computed from that of the one before."""
+    def _segments_of_teacher(self) -> list[Segment]:
+        """Return the teacher cut at the ends of its stages, so that each map is computed from the one before it.
+
+        Empty where an objective watches a layer that is not the end of a stage.
+        """
         assert self.teacher is not None
         taps = stage_taps(self.teacher)
         watched: list[Tap] = [pair.teacher for pair in self.pairs]
@@ -138,7 +160,7 @@ class FitPlan:
         return segments(self.teacher, left) if all(tap in left for tap in watched) else []
 
     def _frozen_part(self, engine: Engine, cache: Cache | None) -> FrozenNetwork | None:
-        """Return the student before the part that learns."""
+        """Return the frozen part of the student, in front of the part that learns; None where there is none."""
         part = self.part
         if part is None or part.segment.begin is None:
             return None

@@ -7,13 +7,13 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdtool.data.splits import Data
 from kdtool.errors import UsageError
@@ -25,19 +25,20 @@ from kdtool.models.size import measure
 from kdtool.models.weights import load_exactly
 from kdtool.plugins.entry_points import manager
 from kdtool.surgery.refiner import refined
-from kdtool.training.callback import Guide
+from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
-from kdtool.training.loop import Loop, LossNotFiniteError
+from kdtool.training.history_entry import HistoryEntry
+from kdtool.training.loop import Loop, LossNotFiniteError, portable
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.phase import LOG, Phase, read_epochs
 from kdtool.training.plan import FitPlan
 from kdtool.training.student import Auxiliary
-from kdtool.training.zeros import holding_zeros
+from kdtool.training.zeros import HoldZeros
 from kdtool.utils.files import slug
 from kdtool.utils.progress import say
-from kdtool.utils.seeds import derive
+from kdtool.utils.seeds import seeded
 
 if TYPE_CHECKING:
     from kdtool.surgery.refiner import Refiner
@@ -46,18 +47,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fit:
-    """What a phase came to: the trained network and its validation metrics."""
+    """The result of a phase: the trained network and its validation metrics."""
 
     network: Network
     metrics: dict[str, Any]
-    early: dict[str, Tensor] = field(default_factory=dict)
-    """The weights after the epoch whose weights were to be kept."""
     auxiliary: nn.Module | None = None
-    """What learnt in the same steps, as it was in the student's best epoch."""
+    """The auxiliary networks, as they were in the student's best epoch."""
 
 
 class Run:
-    """Where a strategy trains its students; every phase it names is done once, however often it is killed."""
+    """The place where a strategy trains its students.
+
+    Every phase that it names is trained once, however often the process is killed.
+    """
 
     def __init__(
         self,
@@ -66,12 +68,15 @@ class Run:
         data: Data | None,
         training: Training,
         parent: Checkpoint | None,
-        entry: dict[str, Any],
+        entry: HistoryEntry,
         teachers: Sequence[Checkpoint] = (),
         masked: bool = False,
     ) -> None:
-        """Work in ``directory``, which exists; ``entry`` becomes the last line of the history, ``teachers`` are all
-        that were given. ``masked`` says that what is worked on was pruned by masks: its zeros stay zero."""
+        """Work in ``directory``, which exists.
+
+        ``entry`` becomes the last entry of the history. ``teachers`` are all teachers that the user named. ``masked``
+        says that the network was pruned by masks: its zeros stay zero.
+        """
         self.directory, self.training, self.teachers = directory, training, teachers
         self._data = data
         self.caches = directory / "cache"
@@ -84,9 +89,20 @@ class Run:
             self.keep_zeros()
 
     def keep_zeros(self) -> None:
-        """Hold the zeros that a network's convolutions and linear layers have when a phase begins, from now on, and in
-        later commands that work on this one's checkpoint."""
-        self.masked = self.entry["masked"] = True
+        """From now on, keep the zeros that a network's convolutions and linear layers have when a phase begins.
+
+        Later commands that work on this run's checkpoint keep them too.
+        """
+        self.masked = True
+        self.record(masked=True)
+
+    def record(self, **facts: Any) -> None:
+        """Add facts as plain data to this command's entry in the history, such as ``reached`` and ``gates``.
+
+        Raises:
+            ValueError: a name is one of the entry's own fields.
+        """
+        self.entry.record(**facts)
 
     @property
     def data(self) -> Data:
@@ -99,6 +115,16 @@ class Run:
             raise UsageError("no data set is known; name one with --data")
         return self._data
 
+    def with_training(self, **changes: Any) -> Run:
+        """Return this run with other training options; its directory, results and history are the same.
+
+        Raises:
+            UsageError: there is no such option, or a value is out of bounds.
+        """
+        changed = copy.copy(self)
+        changed.training = dataclasses.replace(self.training, **changes)
+        return changed
+
     def fit(
         self,
         name: str,
@@ -107,94 +133,77 @@ class Run:
         teacher: Network | None = None,
         objective: Objective | None = None,
         part: Part | None = None,
-        constraint: Callable[[nn.Module], None] | None = None,
-        penalty: Callable[[nn.Module], Tensor] | None = None,
-        keep_epoch: int | None = None,
         auxiliary: Auxiliary | None = None,
-        guide: Guide | None = None,
-        **changes: Any,
+        callbacks: Sequence[Callback] = (),
     ) -> Fit:
-        """Train a copy of ``student`` and return it with the weights that validated best.
+        """Train a copy of ``student`` and return it with the weights of the epoch that validated best.
 
-        A phase that was finished before a kill returns from disk; one that was cut goes on from its last saved
-        epoch. ``objective`` is the distiller whose loss is used (none: cross-entropy), ``part`` what of the student
-        learns (none: all), ``constraint`` is called with the module after every step, ``penalty`` returns what of the
-        module itself is added to the loss, ``keep_epoch`` is an epoch whose weights are returned as well, a copy of
-        ``beside`` learns in the same steps, ``guide`` works beside the optimiser (what it does has to follow from
-        ``objective``), ``changes`` replace training options for this phase.
+        A phase that was finished before a kill is read from the disk; one that was cut resumes after its last saved
+        epoch. Without an ``objective`` the loss is the cross-entropy. ``part`` is the part of the student that learns
+        (None: all of it). A copy of ``auxiliary`` learns in the same steps. What ``callbacks`` do has to follow from
+        the objective, the training options and the weights (see `Callback`).
 
         Raises:
-            Error: the loss is not finite (the last good weights are kept), or the phase is not the one that was cut.
+            Error: the loss is not finite (the last good weights are kept), or the phase on the disk is another one.
         """
-        training = dataclasses.replace(self.training, **changes)
-        lesson = FitPlan(name, student, teacher, objective, part, training, auxiliary)
-        phase = Phase(self.directory, name, lesson.key, self.log)
+        plan = FitPlan(name, student, teacher, objective, part, auxiliary, self.training)
+        phase = Phase(self.directory, name, plan.key, self.log)
+        callbacks = [*callbacks, HoldZeros()] if self.masked else callbacks
         module = copy.deepcopy(student.module)
-        done = phase.load_result()
-        if done is not None:
-            load_exactly(module, done["weights"])
-            others = copy.deepcopy(auxiliary.module) if auxiliary is not None else None
-            if others is not None:
-                load_exactly(others.eval(), done["auxiliary"])
-            trained = Network(student.architecture, module.eval())
-            return Fit(trained, done["metrics"], done.get("early", {}), others)
-        engine = engine_for(training, training.batch_size, *lesson.networks)
-        train, val = lesson.feeds(self.data, engine, self.cache(training))
-        pupil = lesson.pupil(module)
-        loop = Loop(
-            pupil,
-            name=name,
-            train=train,
-            val=val,
-            training=training,
-            engine=engine,
-            loss=(lambda step: step.cross_entropy()) if objective is None else objective.loss,
-            validates="accuracy" if objective is None else objective.validates,
-            store=phase,
-            constraint=holding_zeros(module, constraint) if self.masked else constraint,
-            penalty=penalty,
-            keep_epoch=keep_epoch,
-            guide=guide,
-        )
+        finished = phase.load_result()
+        if finished is not None:
+            return _restored(finished, Network(student.architecture, module), auxiliary, callbacks)
+        engine = engine_for(self.training, self.training.batch_size, *plan.networks)
+        train, val = plan.batches(self.data, engine, self.cache(self.training))
+        student_module = plan.student_module(module)
+        loop = Loop(student_module, plan, train, val, engine, phase, callbacks)
         try:
             metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
-        early, others = loop.state.early_weights, pupil.auxiliary.module if auxiliary is not None else None
-        more = {"early": early} if early else {}
-        more |= {} if others is None else {"auxiliary": others.state_dict()}
-        phase.save_result({"weights": module.state_dict(), "metrics": metrics, **more})
+        others = student_module.auxiliary.module if auxiliary is not None else None
+        phase.save_result(
+            {
+                "weights": module.state_dict(),
+                "metrics": metrics,
+                "auxiliary": {} if others is None else others.state_dict(),
+                "callbacks": [callback.state() for callback in callbacks],
+            }
+        )
         manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
-        return Fit(Network(student.architecture, module), metrics, early, others)
+        return Fit(Network(student.architecture, module), metrics, others)
 
     def cache(self, training: Training) -> Cache | None:
-        """Return where frozen networks keep what they make of each image; what earlier phases kept there gives way."""
+        """Return the cache of the outputs of frozen networks, or None; entries of earlier phases are evicted first."""
         if training.cache == "off":
             return None
         return Cache(self.caches, int(training.cache_limit * 1e9), self._tell_once)
 
     def _tell_once(self, line: str) -> None:
-        """Say what holds for all phases alike in the first of them."""
+        """Print a line unless it was printed for an earlier phase."""
         if line not in self._told:
             say(line)
         self._told.add(line)
 
     def sub_run(self, name: str, training: Training) -> Run:
-        """Return a run inside of this one, whose results go with its phases when it is finished; what frozen networks
-        make of each image is shared."""
+        """Return a run inside this one.
+
+        Its files are removed with this run's phases when this run is finished. Both share the cache of the outputs of
+        frozen networks.
+        """
         directory = self.directory / "phases" / slug(name)
         directory.mkdir(parents=True, exist_ok=True)
-        trial = Run(
+        inner = Run(
             directory,
             data=self._data,
             training=training,
             parent=self.parent,
-            entry={**self.entry},
+            entry=dataclasses.replace(self.entry, facts=dict(self.entry.facts)),
             teachers=self.teachers,
             masked=self.masked,
         )
-        trial.caches, trial._told = self.caches, self._told
-        return trial
+        inner.caches, inner._told = self.caches, self._told
+        return inner
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
@@ -205,12 +214,9 @@ class Run:
         with self.seeded(name):
             return reinitialize(network)
 
-    @contextlib.contextmanager
-    def seeded(self, name: str) -> Iterator[None]:
-        """Draw random numbers in the block that depend on the seed and ``name`` alone, so that a resumed run agrees."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.training.seed, name))
-            yield
+    def seeded(self, name: str) -> AbstractContextManager[None]:
+        """Return a context that draws random numbers from the seed and ``name`` alone, so that a resumed run agrees."""
+        return seeded(self.training.seed, name)
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.training.evaluate.evaluate`)."""
@@ -219,9 +225,9 @@ class Run:
         return evaluate(engine.place(module), self.data.split(split), engine=engine)
 
     def scores(self, network: Network) -> list[dict[str, Any]]:
-        """Return the metrics that a result is reported with: validation and, where there is one, test.
+        """Return the metrics that are reported of a result: those of validation and, if there is one, of test.
 
-        They are taken once for the same weights, and no strategy should choose by those of the test split.
+        They are measured once for the same weights. No strategy may select by those of the test split.
         """
         if self._data is None:
             return []
@@ -232,9 +238,9 @@ class Run:
         return self._scores[key]
 
     def keep(self, name: str, network: Network, *, taught_by: str, **about: Any) -> Path:
-        """Write a model as ``NAME.pt`` in the run's directory and add its line to the result's table.
+        """Write a model as ``NAME.pt`` in the run's directory, add its row to the result's table, and return the path.
 
-        ``about`` is more plain data for the line. Returns the checkpoint's path.
+        ``about`` is more plain data for the row.
         """
         self.add_row(name, network, taught_by=taught_by, **about)
         path = self.directory / f"{slug(name)}.pt"
@@ -242,7 +248,7 @@ class Run:
         return path
 
     def add_row(self, name: str, network: Network, *, taught_by: str, **about: Any) -> None:
-        """Add the line of a model to the result's table; ``about`` is more plain data for it."""
+        """Add the row of a model to the result's table; ``about`` is more plain data for the row."""
         scores = self.scores(network)
         size = measure(network)
         reported = scores[-1]
@@ -261,7 +267,7 @@ class Run:
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
         """Return a checkpoint of a network that this run made."""
-        entry = {**self.entry, "rows": self.rows, "size": measure(network)}
+        entry = {**self.entry.as_data(), "rows": self.rows, "size": measure(network)}
         if note:
             entry["kept"] = note
         history = [*(self.parent.history if self.parent else []), entry]
@@ -274,7 +280,7 @@ class Run:
         manager().hook.epoch_ended(run=self, phase=row["phase"], epoch=row["epoch"], metrics=row)
 
     def epochs(self, phase: str) -> list[dict[str, Any]]:
-        """Return what was logged of a phase's epochs, also of those before a kill."""
+        """Return the logged metrics of a phase's epochs, with those before a kill."""
         return [row for row in read_epochs(self.directory) if row["phase"] == phase]
 
     def _rescue(self, name: str, student: Network, loop: Loop) -> str:
@@ -282,17 +288,29 @@ class Run:
             return "no epoch was finished"
         module = copy.deepcopy(student.module)
         load_exactly(module, loop.state.best_weights)
-        if loop.guide is not None:
-            module = loop.guide.result(module)
+        module = portable(loop.callbacks, module)
         path = self.directory / f"{slug(name)}-last-good.pt"
         write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"
 
 
+def _restored(
+    finished: dict[str, Any], trained: Network, auxiliary: Auxiliary | None, callbacks: Sequence[Callback]
+) -> Fit:
+    """Return the result of a phase from its file, and give the callbacks back what they remembered."""
+    load_exactly(trained.module.eval(), finished["weights"])
+    for callback, state in zip(callbacks, finished["callbacks"], strict=True):
+        callback.load(state)
+    if auxiliary is None:
+        return Fit(trained, finished["metrics"])
+    others = copy.deepcopy(auxiliary.module).eval()
+    load_exactly(others, finished["auxiliary"])
+    return Fit(trained, finished["metrics"], others)
+
+
 @contextlib.contextmanager
-def timed(entry: dict[str, Any]) -> Iterator[None]:
-    """Add the seconds that the block took to a history entry, and those that this process computed in it."""
+def timed(entry: HistoryEntry) -> Iterator[None]:
+    """Record how many seconds the block took, and how many seconds of CPU time this process used in it."""
     started, used = time.perf_counter(), time.process_time()
     yield
-    entry["seconds"] = round(time.perf_counter() - started, 1)
-    entry["cpu_seconds"] = round(time.process_time() - used, 1)
+    entry.record(seconds=round(time.perf_counter() - started, 1), cpu_seconds=round(time.process_time() - used, 1))

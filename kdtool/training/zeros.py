@@ -1,15 +1,20 @@
-"""Weights that are zero and stay so while a network is trained."""
+"""Weights that a pruner set to zero, and the callback that keeps them zero while a network is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from kdtool.training.callback import Callback
+
+if TYPE_CHECKING:
+    from kdtool.training.step import Step
+
 
 def prunable(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of all convolutions and linear layers by name; biases and norms are left alone."""
+    """Return the weights of all convolutions and linear layers by name, without biases and norms."""
     layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     return {
         f"{name}.weight" if name else "weight": layer.weight.detach()
@@ -19,40 +24,27 @@ def prunable(module: nn.Module) -> dict[str, Tensor]:
 
 
 def sparsity(module: nn.Module) -> float:
-    """Return which part of the weights that can be pruned is zero."""
+    """Return the fraction (0..1) of the `prunable` weights that is zero."""
     weights = prunable(module).values()
-    return 1 - sum(int(weight.count_nonzero()) for weight in weights) / max(1, sum(one.numel() for one in weights))
+    nonzero = sum(int(weight.count_nonzero()) for weight in weights)
+    return 1 - nonzero / max(1, sum(weight.numel() for weight in weights))
 
 
-class Zeros:
-    """Keeps weights zero that are zero now: called with a module after every step of its training.
+class HoldZeros(Callback):
+    """Keep the weights zero that are zero when the phase begins.
 
-    A layer that is zero as a whole was made so by its initialisation, and not by a mask: it may learn.
+    A layer whose weights are all zero was initialised so and not pruned: it is free to learn.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        """Remember where the zeros of a module's convolutions and linear layers are."""
+    def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
+        """Remember where the zeros of the module's convolutions and linear layers are."""
         masks = {name: weight != 0 for name, weight in prunable(module).items()}
         self.masks = {name: mask.float() for name, mask in masks.items() if mask.any() and not mask.all()}
 
-    def __call__(self, module: nn.Module) -> None:
-        """Set the weights to zero again, in place."""
+    def after_step(self, module: nn.Module, step: Step) -> None:
+        """Set these weights to zero again, in place."""
         if not self.masks:
             return
         weights: list[Tensor] = [module.get_parameter(name) for name in self.masks]
-        # Moved to the module's device once.
-        self.masks = {name: self.masks[name].to(one.device) for name, one in zip(self.masks, weights, strict=True)}
         with torch.no_grad():
             torch._foreach_mul_(weights, [*self.masks.values()])
-
-
-def holding_zeros(module: nn.Module, constraint: Callable[[nn.Module], None] | None) -> Callable[[nn.Module], None]:
-    """Return what is called after every step of a module's training: its own constraint, then what holds its zeros."""
-    zeros = Zeros(module)
-
-    def both(trained: nn.Module) -> None:
-        if constraint is not None:
-            constraint(trained)
-        zeros(trained)
-
-    return both

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from kdtool import Error, UsageError
-from kdtool.features import stage_taps
-from kdtool.features import tap as tap_of
+from kdtool.features import stage_taps, tap as tap_of
 from kdtool.surgery import stages
 
 if TYPE_CHECKING:

@@ -94,17 +94,16 @@ class Gated(GateSearchOptions, Distiller):
         """Train the network with its gates until the budget is met."""
         told = GateSearchOptions(**{info.name: getattr(self, info.name) for info in GateSearchOptions.describe()})
         measure = partial(self._latency_of_gated, teacher, costs) if self.target_latency is not None else None
-        return run.fit(
-            "search",
-            gated,
-            teacher=teacher,
-            objective=GateSearchLoss(told),
-            guide=GateSearch(told, costs, macs, measure),
+        searching = run.with_training(
             epochs=self.search_epochs,
             optimizer="sgd",
             lr=self.search_lr,
             schedule="constant",
             weight_decay=2 * self.weight_penalty,  # the gradient of lambda_1 ||w||^2 is 2 lambda_1 w
+        )
+        search = GateSearch(told, costs, macs, measure)
+        return searching.fit(
+            "search", gated, teacher=teacher, objective=GateSearchLoss(told), callbacks=[search]
         ).network
 
     def _latency_of_gated(self, teacher: Network, costs: GateCosts, module: nn.Module) -> float:
@@ -141,7 +140,7 @@ class Gated(GateSearchOptions, Distiller):
         flag, budget = self.budget
         whole = 1 if self.target_latency is not None else costs.total
         size = costs.cpu().of(kept) if self.target_latency is None else ratio or 0.0
-        run.entry["reached"] = {
+        reached = {
             "of": flag.removeprefix("--target-").replace("params", "parameters").replace("macs", "MACs"),
             "asked": 1 - budget.limit(whole) / whole,
             "removed": round(1 - size / whole, 4),
@@ -151,11 +150,10 @@ class Gated(GateSearchOptions, Distiller):
                 f"{flag} {budget} was not met in {self.search_epochs} epochs of search; allow more --search-epochs, "
             )
             missed += "raise --gate-penalty, or close the smallest gates with --force-target"
-            run.entry["reached"]["missed"] = missed
+            reached["missed"] = missed
             logging.getLogger("kdtool").warning("%s", missed)
-        run.entry["gates"] = gate_map(found.module, kept)  # type: ignore[arg-type]
-        run.entry["search"] = [
-            {key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in run.epochs("search")
-        ]
-        draw_gates(run.entry["gates"], run.directory / "gates.svg")
-        draw_search(run.entry["search"], run.directory / "search.svg")
+        gates = gate_map(found.module, kept)  # type: ignore[arg-type]
+        search = [{key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in run.epochs("search")]
+        run.record(reached=reached, gates=gates, search=search)
+        draw_gates(gates, run.directory / "gates.svg")
+        draw_search(search, run.directory / "search.svg")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Budget, Objective, UsageError, option
+from kdtool import Budget, Callback, Objective, UsageError, option
 from kdtool.plugins import Options
 from kdtool_distillers.proximal import ahead, closing_threshold, shrink
 
@@ -112,7 +112,7 @@ class GateSearchLoss(Objective):
         return divergence(step.student / temperature, step.teacher / temperature)
 
 
-class GateSearch:
+class GateSearch(Callback):
     """Moves the gates by accelerated proximal steps, until the budget is met.
 
     Gate j has the threshold lambda_2 * eta * alpha_j, alpha_j = F_j / max F with F_j what it alone saves as the others
@@ -120,6 +120,8 @@ class GateSearch:
     knows nothing (the same logits for all classes), and lambda_2 doubles with every epoch of the search's second half.
     Where eta is not given, a gate of the mean alpha that nothing holds closes in half of the search.
     """
+
+    keeps_last: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -133,7 +135,6 @@ class GateSearch:
         self.told, self.costs, self.macs, self.measure = told, costs, macs, measure
         self.objective = GateSearchLoss(told)
         self.target = None if told.target_latency is not None else told.budget[1].limit(costs.total)
-        self.over = False
         self.k = self.epoch = self.steps = 0
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
@@ -154,17 +155,17 @@ class GateSearch:
         self.first = penalty if penalty is not None else float(self.objective.uniform_loss(step) / self.alpha.sum())
         self.rate = rate if rate is not None else self.closing / (self.first * float(self.alpha.mean()))
 
-    def own(self, module: nn.Module) -> list[nn.Parameter]:
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         """Return the gates."""
         return [self._gates(module)]
 
     @property
-    def penalty(self) -> float:
+    def gate_penalty(self) -> float:
         """Lambda_2 in this epoch."""
         doubled = 0 if self.told.gate_penalty is not None else max(0, self.epoch - self.half + 1)
         return float(self.first * 2.0**doubled)
 
-    def step(self, module: nn.Module, step: Step) -> None:
+    def after_step(self, module: nn.Module, step: Step) -> None:
         """Move the gates by one step."""
         import torch
 
@@ -178,7 +179,7 @@ class GateSearch:
                 self._scale(step)
             self.kl += self.objective.divergence(step)
             self.steps += 1
-            threshold = self.penalty * self.rate * self.alpha
+            threshold = self.gate_penalty * self.rate * self.alpha
             z = gates - self.rate * gates.grad
             wanted = z - threshold  # below 0 for gates that close: the lower, the sooner they would have
             moved = keep_last(shrink(z, threshold), self.before, wanted, self.costs)
@@ -213,7 +214,7 @@ class GateSearch:
         alpha = saved / saved.max() if self.told.cost_weights else saved.new_ones(saved.shape)
         self.alpha = alpha.to(self.before.dtype)
 
-    def epoch_ended(self, module: nn.Module, epoch: int) -> dict[str, Any]:
+    def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
         """Measure the latency where it is time to; at the end, put the gates themselves in the place of the point at
         which the next gradient would have been taken."""
         import torch
@@ -234,7 +235,7 @@ class GateSearch:
             "macs": round(self.macs.of(is_open)),
             self.costs.count: round(self.costs.of(is_open)),
             "kl": self.kl.item() / max(self.steps, 1),
-            "gate_penalty": self.penalty,
+            "gate_penalty": self.gate_penalty,
         }
         self.kl, self.steps, self.epoch = self.kl.new_zeros(()), 0, epoch
         return {**told, **measured}
@@ -290,7 +291,7 @@ class GateSearch:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go back to what it remembered."""
-        device = self.before.device
+        device = self.costs.sets.device
         self.before, self.seen = state["before"].to(device), state["seen"].to(device)
         for name in REMEMBERED:
             setattr(self, name, state[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdtool import ChannelPruner, Error, option
+from kdtool import Callback, ChannelPruner, Error, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,22 +26,30 @@ class BnScale(ChannelPruner):
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a smaller, retrained copy."""
-        import torch
-
         if not scales(network.module):
             raise Error(f"bn-scale: {network.architecture.spec} has no batch-norm with scales; use filter-l1")
         if self.sparse_epochs:
-            network = run.fit(
-                "sparse",
-                network,
-                penalty=lambda module: self.penalty * torch.stack([one.abs().sum() for one in scales(module)]).sum(),
-                epochs=self.sparse_epochs,
-            ).network
+            longer = run.with_training(epochs=self.sparse_epochs)
+            network = longer.fit("sparse", network, callbacks=[ScalePenalty(self.penalty)]).network
         return super().prune(run, network, teacher)
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return the scales."""
         return scales_of
+
+
+class ScalePenalty(Callback):
+    """Add lambda * sum |gamma| over all batch-norms to the loss, equation 1 of the paper."""
+
+    def __init__(self, weight: float) -> None:
+        """Weight the sum with ``weight``, the paper's lambda."""
+        self.weight = weight
+
+    def penalty(self, module: nn.Module) -> Tensor:
+        """Return the penalty, a scalar tensor."""
+        import torch
+
+        return self.weight * torch.stack([scale.abs().sum() for scale in scales(module)]).sum()
 
 
 def scales(module: nn.Module) -> list[Tensor]:

@@ -31,10 +31,11 @@ class TwoFour(Pruner):
         total = sum(weight.numel() for weight in weights.values())
         gone = sum(int((~mask).count_nonzero()) for mask in masks.values())
         left = [name.removesuffix(".weight") for name in weights if name not in masks]
-        run.entry["reached"] = {"of": "weights", "asked": 0.5, "removed": round(gone / total, 4)}
+        reached = {"of": "weights", "asked": 0.5, "removed": round(gone / total, 4)}
         if left:
             reason = f"{', '.join(left[:3])}{', ...' if left[3:] else ''} have no multiple of four inputs"
-            run.entry["reached"]["capped"] = reason
+            reached["capped"] = reason
+        run.record(reached=reached)
         run.keep_zeros()
         return self.retrain(run, apply_masks(network, masks), teacher)
 

@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 from kdtool.models.architecture import Architecture, Network
 from kdtool.pruning.masks import Masking, apply_masks, cubic, lowest_scores
-from kdtool.training.zeros import Zeros, prunable, sparsity
+from kdtool.training.zeros import HoldZeros, prunable, sparsity
 
 
 def network():
@@ -99,10 +99,11 @@ def test_zeros_are_held_and_a_layer_that_began_as_zero_learns():
     with torch.no_grad():
         module[0].weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
         module[1].weight.zero_()
-    zeros = Zeros(module)
+    zeros = HoldZeros()
+    zeros.begin(module, steps=1, epochs=1)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(1.0)
-    zeros(module)
+    zeros.after_step(module, step=None)
     assert module[0].weight.tolist() == [[0.0, 2.0], [3.0, 0.0]]
     assert module[1].weight.tolist() == [[1.0, 1.0], [1.0, 1.0]]

@@ -1,16 +1,19 @@
 """The loop: it learns, repeats exactly, stops where it must, and follows its schedules."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from kdtool.training.batches import DistillationBatches
+from kdtool.training.callback import Callback, KeepEpoch
 from kdtool.training.engine import Engine
 from kdtool.training.evaluate import evaluate
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
-from kdtool.training.loop import Loop, LossNotFiniteError, make_optimizer, make_schedule
+from kdtool.training.loop import Loop, LossNotFiniteError
+from kdtool.training.optimizer import make_optimizer, make_schedule
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.step import Step
@@ -38,16 +41,14 @@ def network(dropout=0.0):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(dropout), nn.ReLU(), nn.Linear(32, 10))
 
 
-def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, **changes):
-    other = {name: changes.pop(name) for name in ("constraint", "validates") if name in changes}
+def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callbacks=(), **changes):
+    validates = changes.pop("validates", "accuracy")
     training = Training(**{"epochs": 2, "precision": "fp32", "device": "cpu", **changes})
     engine = Engine(training, 0)
     train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None, views=training.views)
     val = DistillationBatches(data.val, engine)
-    return Loop(
-        StudentModule(module), name="phase", train=train, val=val, training=training, engine=engine, loss=loss,
-        store=store or Memory(), **other,
-    )  # fmt: skip
+    plan = SimpleNamespace(name="phase", training=training, loss=loss, validates=validates)
+    return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
 
 
 def test_it_learns_the_digits(digits):
@@ -138,15 +139,88 @@ def test_patience_stops_early(digits):
     assert len(store.rows) == 3
 
 
-def test_the_constraint_holds_after_every_step(digits):
-    def zero_first_row(module):
-        with torch.no_grad():
-            module[1].weight[0].zero_()
+def test_a_callback_acts_after_every_step(digits):
+    class ZeroFirstRow(Callback):
+        def after_step(self, module, step):
+            with torch.no_grad():
+                module[1].weight[0].zero_()
 
     module = network()
-    loop(module, digits, constraint=zero_first_row, epochs=1).run()
+    loop(module, digits, callbacks=[ZeroFirstRow()], epochs=1).run()
     assert (module[1].weight[0] == 0).all()
     assert (module[1].weight[1] != 0).any()
+
+
+def test_penalties_are_added_to_the_loss(digits):
+    class Weighted(Callback):
+        def penalty(self, module):
+            return 10 * module[1].weight.square().sum()
+
+    sizes = []
+    for callbacks in ([], [Callback()], [Weighted()], [Weighted(), Weighted()]):
+        module = network()
+        loop(module, digits, callbacks=callbacks, epochs=1).run()
+        sizes.append(module[1].weight.norm().item())
+    assert sizes[0] == sizes[1] > sizes[2] > sizes[3]
+
+
+def test_parameters_of_a_callback_are_not_moved_by_the_optimiser(digits):
+    class Owner(Callback):
+        gradients = 0
+
+        def parameters(self, module):
+            return [module[1].bias]
+
+        def after_step(self, module, step):
+            self.gradients += module[1].bias.grad is not None
+            module[1].bias.grad = None
+
+    module, owner = network(), Owner()
+    before = module[1].bias.clone()
+    steps = loop(module, digits, callbacks=[owner], epochs=1)
+    steps.run()
+    assert torch.equal(module[1].bias, before)
+    assert owner.gradients == steps.steps
+
+
+def test_a_callback_ends_the_phase_and_its_last_step_is_the_result(digits):
+    class Stop(Callback):
+        keeps_last = True
+
+        def after_step(self, module, step):
+            self.over = step.epoch == 1
+            self.last = module[1].weight.detach().clone()
+
+        def after_epoch(self, module, epoch):
+            return {"own": epoch}
+
+    store, stop, module = Memory(), Stop(), network()
+    metrics = loop(module, digits, store, callbacks=[stop], epochs=5).run()
+    assert metrics["epochs"] == 2
+    assert [row["own"] for row in store.rows] == [1, 2]
+    assert torch.equal(module[1].weight, stop.last)
+
+
+def test_what_a_callback_remembers_is_saved_with_the_phase(digits):
+    store = Memory()
+    first = KeepEpoch(1)
+    loop(network(), digits, store, callbacks=[first], epochs=2).run()
+    again = KeepEpoch(1)
+    loop(network(), digits, Memory(store.state), callbacks=[again], epochs=2).run()
+    assert first.weights.keys() == network().state_dict().keys()
+    assert all(torch.equal(tensor, again.weights[name]) for name, tensor in first.weights.items())
+    begun = KeepEpoch(0)
+    loop(network(), digits, callbacks=[begun], epochs=1).run()
+    assert all(torch.equal(tensor, begun.weights[name]) for name, tensor in network().state_dict().items())
+
+
+def test_a_notebooks_random_numbers_stay_its_own(digits):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    module = network(dropout=0.3)
+    torch.manual_seed(5)
+    loop(module, digits, epochs=1).run()
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_bf16_learns_as_well(digits):

@@ -12,8 +12,13 @@ import torch
 
 import kdtool
 from kdtool.models.checkpoint import read
+from kdtool.training.history_entry import HistoryEntry
+from kdtool.training.options import Training
+from kdtool.training.phase import Phase
+from kdtool.training.run import Run
 from kdtool.training.run_directory import run_directory
 from kdtool.utils.files import slug
+from kdtool.utils.tensor_files import write_tensors
 
 IKD = ["--method", "ikd", "--iters", "3", "--epochs", "6", "--lr", "0.003", "--precision", "fp32", "--device", "cpu"]
 
@@ -141,3 +146,23 @@ def test_a_run_that_never_began_leaves_nothing(teacher_path, tmp_path):
     with pytest.raises(kdtool.UsageError, match="needs a student"):
         kdtool.distill(teacher_path, method="kd", output=tmp_path / "s.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_other_training_options_shares_the_rest(tmp_path, digits):
+    entry = HistoryEntry("check", "", "", {}, {}, {}, [], "", {}, "")
+    run = Run(tmp_path, data=digits, training=Training(epochs=2, device="cpu"), parent=None, entry=entry)
+    other = run.with_training(epochs=1, lr=0.5)
+    other.record(reached=1)
+    assert (run.training.epochs, other.training.epochs, other.training.lr) == (2, 1, 0.5)
+    assert (other.directory, other.rows is run.rows, run.entry.facts) == (tmp_path, True, {"reached": 1})
+    with pytest.raises(kdtool.UsageError, match="--lr"):
+        run.with_training(lr=-1.0)
+
+
+def test_a_phase_of_another_release_is_refused_in_words(tmp_path):
+    phase = Phase(tmp_path, "kd", "key", log=lambda row: None)
+    phase.directory.mkdir(parents=True)
+    write_tensors(phase.directory / "state.pt", {"key": "key", "state": {"epoch": 1}})
+    with pytest.raises(kdtool.Error, match="phase 'kd' was begun by another release of kdtool.*--force"):
+        phase.load()
+    assert (phase.directory / "state.pt").exists()

@@ -56,7 +56,7 @@ def two_gates():
     return kdtool.surgery.gates.Gated(module, places)
 
 
-def guide_of(gated, **told):
+def search_of(gated, **told):
     options = {"gate_penalty": 0.4, "gate_lr": 0.5, "round_to": 1, **({"target_macs": "4"} | told)}
     # 1 x 3 and 3 x 2 products: 9; of these the first gate saves 2 + 4 and the second 1 + 2.
     costs = kdtool.surgery.gates.GateCosts(gated, (1, 1, 1), "macs")
@@ -71,23 +71,23 @@ def step_of(student=None):
 
 def test_two_steps_of_the_gates_by_hand():
     gated = two_gates()
-    guide = guide_of(gated)
-    guide.begin(gated, steps=10, epochs=1)
-    assert guide.alpha.tolist() == [1, 0.5]
+    search = search_of(gated)
+    search.begin(gated, steps=10, epochs=1)
+    assert search.alpha.tolist() == [1, 0.5]
     # Thresholds are 0.4 * 0.5 * alpha = 0.2 and 0.1.
     gated.gates.grad = torch.tensor([0.2, -0.1])
-    guide.step(gated, step_of())
+    search.after_step(gated, step_of())
     assert gated.gates.tolist() == pytest.approx([0.7, 0.95])  # 1 - 0.5 * 0.2 - 0.2, 1 + 0.5 * 0.1 - 0.1
     assert gated.gates.grad is None
-    assert not guide.over
+    assert not search.over
     gated.gates.grad = torch.tensor([1.5, 0.0])
-    guide.step(gated, step_of())
+    search.after_step(gated, step_of())
     # x_2 = 0 and 0.85; y_3 = x_2 + (x_2 - x_1) / 4, not below 0.
-    assert guide.before.tolist() == pytest.approx([0, 0.85])
+    assert search.before.tolist() == pytest.approx([0, 0.85])
     assert gated.gates.tolist() == pytest.approx([0, 0.825])
     # 3 products are left of 4 that may be.
-    assert guide.over
-    told = guide.epoch_ended(gated, 1)
+    assert search.over
+    told = search.after_epoch(gated, 1)
     assert gated.gates.tolist() == pytest.approx([0, 0.85])
     assert (told["open"], told["macs"]) == (1, 3)
 
@@ -95,11 +95,11 @@ def test_two_steps_of_the_gates_by_hand():
 def test_a_whole_step_against_differences():
     gated, images = two_gates().double(), torch.linspace(-1, 1, 4, dtype=torch.double).view(4, 1)
     teacher = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 3.0]], dtype=torch.double)
-    guide = guide_of(gated, target_macs="1", weight_penalty=0.05)
+    search = search_of(gated, target_macs="1", weight_penalty=0.05)
     target = torch.zeros(4, dtype=torch.long)
 
     def loss():
-        return guide.objective.loss(Step(gated(images), target, images, teacher))
+        return search.objective.loss(Step(gated(images), target, images, teacher))
 
     def slope(tensor, place):
         with torch.no_grad():
@@ -113,12 +113,12 @@ def test_a_whole_step_against_differences():
     weight = gated.network[1].weight
     slopes = [slope(gated.gates, 0), slope(gated.gates, 1), slope(weight, (0, 1))]
     before = weight[0, 1].item()
-    guide.begin(gated, steps=10, epochs=1)
-    training = Training(optimizer="sgd", lr=0.1, momentum=0, weight_decay=2 * guide.told.weight_penalty)
+    search.begin(gated, steps=10, epochs=1)
+    training = Training(optimizer="sgd", lr=0.1, momentum=0, weight_decay=2 * search.told.weight_penalty)
     optimizer = make_optimizer(list(gated.network.parameters()), training)
     loss().backward()
     optimizer.step()
-    guide.step(gated, Step(gated(images), target, images, teacher))
+    search.after_step(gated, Step(gated(images), target, images, teacher))
     expected = [1 - 0.5 * slopes[0] - 0.2, 1 - 0.5 * slopes[1] - 0.1]
     assert gated.gates.tolist() == pytest.approx(expected, abs=1e-6)
     assert weight[0, 1].item() == pytest.approx(before - 0.1 * (slopes[2] + 2 * 0.05 * before), abs=1e-6)
@@ -126,20 +126,20 @@ def test_a_whole_step_against_differences():
 
 def test_the_last_gate_of_a_layer_stays():
     gated = two_gates()
-    guide = guide_of(gated, target_macs="1")
-    guide.begin(gated, steps=10, epochs=1)
+    search = search_of(gated, target_macs="1")
+    search.begin(gated, steps=10, epochs=1)
     gated.gates.grad = torch.tensor([5.0, 3.0])
-    guide.step(gated, step_of())
+    search.after_step(gated, step_of())
     # Both would close; the second is the less below 0 and stays what it was.
-    assert guide.before.tolist() == [0, 1]
+    assert search.before.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("cost_weights", "alpha"), [(True, [1, 0.5]), (False, [1, 1])])
 def test_cost_weights(cost_weights, alpha):
     gated = two_gates()
-    guide = guide_of(gated, cost_weights=cost_weights)
-    guide.begin(gated, steps=10, epochs=1)
-    assert guide.alpha.tolist() == alpha
+    search = search_of(gated, cost_weights=cost_weights)
+    search.begin(gated, steps=10, epochs=1)
+    assert search.alpha.tolist() == alpha
 
 
 def test_the_losses_by_hand():
@@ -270,7 +270,7 @@ def test_what_is_refused(teacher, tmp_path, told, message):
 def test_what_a_search_that_is_given_up_leaves_is_the_network_itself():
     gated, images = two_gates(), torch.rand(4, 1)
     gated.gates.data.copy_(torch.tensor([0.5, 0.0]))
-    left = guide_of(gated).result(gated)
+    left = search_of(gated).result(gated)
     assert set(left.state_dict()) == {"0.weight", "1.weight"}
     torch.testing.assert_close(left(images), gated(images))
 
