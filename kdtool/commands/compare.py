@@ -16,7 +16,7 @@ from torch import Tensor
 from kdtool.commands.inputs import data_for, load
 from kdtool.data.splits import Split
 from kdtool.errors import Error
-from kdtool.exporting.exporter import Exporter
+from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.latency import measure_latency
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
@@ -164,7 +164,7 @@ def _pair(a: Judged, b: Judged) -> dict[str, Any]:
 
 def _add_latency(models: list[dict[str, Any]], judged: list[Judged]) -> None:
     """Add to all models but the first the latency of each beside the first."""
-    exporter: Exporter = make("exporters", "onnx", latency=False)
+    exporter: Exporter = make("exporters", exporter_of_suffix(".onnx").name, latency=False)
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / f"{place}{exporter.suffix}" for place in range(len(judged))]
         for one, file in zip(judged, files, strict=True):

@@ -1,4 +1,4 @@
-"""The contract of an exporter."""
+"""The contract of an exporter, and the choice of one by the files that it writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdtool.errors import UsageError
+from kdtool.plugins.entry_points import BrokenPlugin, installed
 from kdtool.plugins.method import Method
+from kdtool.plugins.registry import method_class
 
 if TYPE_CHECKING:
     from kdtool.models.architecture import Network
@@ -17,7 +20,7 @@ class Exporter(Method):
 
     kind: ClassVar[str] = "exporters"
     suffix: ClassVar[str] = ""
-    """How the name of its file ends, such as ``.onnx``."""
+    """The end of the names of its files, such as ``.onnx``."""
 
     def export(
         self,
@@ -28,9 +31,29 @@ class Exporter(Method):
         teacher: Network | None = None,
         test: Any = None,
     ) -> dict[str, Any]:
-        """Write ``output`` and return what was measured, as plain data.
+        """Write ``output`` and return the measurements as plain data.
 
-        ``metadata`` goes into the file; ``teacher`` is what the latency is compared with; ``test``
-        is an iterable of (images, labels) batches of the test split.
+        ``metadata`` is stored in the file. ``teacher`` is the network with which the latency is compared. ``test`` is
+        an iterable of (images, labels) batches of the test split: images float32 [batch, channels, height, width],
+        normalised, and labels int64 [batch].
         """
         raise NotImplementedError
+
+
+def exporter_of_suffix(suffix: str) -> type[Exporter]:
+    """Return the first installed exporter that writes files with ``suffix``, such as ``.onnx``; kdtool's own first.
+
+    So the core can ask for a file that onnxruntime reads without knowing an exporter by name.
+
+    Raises:
+        UsageError: no installed exporter writes such files.
+    """
+    plugins = [plugin for plugin in installed() if plugin.kind == Exporter.kind]
+    for plugin in sorted(plugins, key=lambda plugin: not plugin.builtin):
+        try:
+            exporter: type[Exporter] = method_class(Exporter.kind, plugin.name)
+        except BrokenPlugin:
+            continue
+        if exporter.suffix == suffix:
+            return exporter
+    raise UsageError(f"no installed exporter writes {suffix} files; install one, or see what is wrong: kdtool plugins")

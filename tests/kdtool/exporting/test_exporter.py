@@ -1,0 +1,75 @@
+"""Which exporter writes a kind of file."""
+
+from typing import ClassVar
+
+import pytest
+
+from kdtool.errors import UsageError
+from kdtool.exporting import exporter
+from kdtool.exporting.exporter import Exporter, exporter_of_suffix
+from kdtool.plugins.entry_points import BrokenPlugin, Plugin
+
+
+def plugin(name, distribution):
+    return Plugin("exporters", name, "module", distribution, "1")
+
+
+class Fancy(Exporter):
+    """Write .onnx files in another way."""
+
+    suffix: ClassVar[str] = ".onnx"
+
+
+class Text(Exporter):
+    """Write .txt files."""
+
+    suffix: ClassVar[str] = ".txt"
+
+
+class Own(Fancy):
+    """Write .onnx files."""
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Return a function that replaces the installed exporters: plugins, and the class or the error of each."""
+
+    def replace(plugins):
+        def method_class(kind, name):
+            assert kind == "exporters"
+            content = {plugin.name: content for plugin, content in plugins}[name]
+            if isinstance(content, Exception):
+                raise content
+            return content
+
+        others = Plugin("pruners", "p", "module", "kdtool", "1")
+        monkeypatch.setattr(exporter, "installed", lambda: (others, *(plugin for plugin, _ in plugins)))
+        monkeypatch.setattr(exporter, "method_class", method_class)
+
+    return replace
+
+
+def test_the_installed_exporter_of_onnx_files():
+    assert exporter_of_suffix(".onnx").name == "onnx"
+
+
+def test_the_first_of_that_suffix(install):
+    install([(plugin("a", "other"), Text), (plugin("b", "other"), Fancy), (plugin("c", "other"), Own)])
+    assert exporter_of_suffix(".onnx") is Fancy
+    assert exporter_of_suffix(".txt") is Text
+
+
+def test_kdtools_own_comes_first(install):
+    install([(plugin("a", "other"), Fancy), (plugin("z", "kdtool"), Own)])
+    assert exporter_of_suffix(".onnx") is Own
+
+
+def test_a_broken_plugin_is_passed_over(install):
+    install([(plugin("a", "other"), BrokenPlugin("it fails")), (plugin("b", "other"), Fancy)])
+    assert exporter_of_suffix(".onnx") is Fancy
+
+
+def test_none_of_that_suffix_is_one_line(install):
+    install([(plugin("a", "other"), Text)])
+    with pytest.raises(UsageError, match=r"^no installed exporter writes \.onnx files; [^\n]*$"):
+        exporter_of_suffix(".onnx")
