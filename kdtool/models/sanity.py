@@ -1,4 +1,4 @@
-"""Prove that an edited network still is one: a forward, then a training step."""
+"""Check that an edited network still runs: a forward pass, then a backward pass in train mode."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from kdtool.models.hooks import evaluating
 
 
 def check(architecture: Architecture, module: nn.Module, edit: str, shape: tuple[int, int, int] | None = None) -> None:
-    """Run two images forward and one step backward; the module's weights, statistics and mode stay as they are.
+    """Check that two images go forward and one backward; the module's weights, statistics and modes do not change.
 
-    The images are of ``shape`` (channels, height, width), where it is not that of the architecture.
+    ``shape`` (channels, height, width) is that of the images, by default the architecture's. ``edit`` describes the
+    edit for the message.
 
     Raises:
         Error: the network does not run or does not return finite logits; the message names the network and ``edit``.
     """
-    failed = failure(architecture, module, shape)
-    if failed is not None:
-        raise Error(f"{architecture.spec}: {edit}: it does not run afterwards ({failed[0]}); nothing was changed")
+    reason_and_path = failure(architecture, module, shape)
+    if reason_and_path is not None:
+        reason, _ = reason_and_path
+        raise Error(f"{architecture.spec}: {edit}: it does not run afterwards ({reason}); nothing was changed")
 
 
 def failure(
     architecture: Architecture, module: nn.Module, shape: tuple[int, int, int] | None = None
 ) -> tuple[str, str] | None:
-    """Return why a network does not run, and the path of the module in which that showed; None where it does."""
+    """Return why a network does not run and the path of the module that failed, or None if it runs."""
     try:
-        reason = _try(architecture, module, shape or architecture.input)
+        reason = _run(architecture, module, shape or architecture.input)
     except FAILURES as error:
-        return first_line(error), _where(module, error)
+        return first_line(error), _failing_module(module, error)
     return (reason, "") if reason else None
 
 
-def _where(module: nn.Module, error: Exception) -> str:
-    """Return the path of the innermost of the network's own modules in whose code an error arose."""
+def _failing_module(module: nn.Module, error: Exception) -> str:
+    """Return the path of the innermost module that was running when an error arose, PyTorch's own not counted."""
     paths = {id(part): path for path, part in module.named_modules() if not type(part).__module__.startswith("torch.")}
-    found, trace = "", error.__traceback__
+    innermost, trace = "", error.__traceback__
     while trace is not None:
-        found = paths.get(id(trace.tb_frame.f_locals.get("self")), found)
+        innermost = paths.get(id(trace.tb_frame.f_locals.get("self")), innermost)
         trace = trace.tb_next
-    return found
+    return innermost
 
 
-def _try(architecture: Architecture, module: nn.Module, shape: tuple[int, int, int]) -> str | None:
+def _run(architecture: Architecture, module: nn.Module, shape: tuple[int, int, int]) -> str | None:
+    """Run the network forward, then backward in train mode; return what is wrong with its output, if anything is."""
     with torch.random.fork_rng(devices=[]), evaluating(module):
-        torch.manual_seed(0)
+        # Not torch.manual_seed, which would reseed the GPUs as well.
+        torch.default_generator.manual_seed(0)
         images = torch.rand(2, *shape)
         with torch.no_grad():
             logits = module(images)
@@ -56,10 +60,11 @@ def _try(architecture: Architecture, module: nn.Module, shape: tuple[int, int, i
             return "its output is not finite"
         statistics = {name: buffer.clone() for name, buffer in module.named_buffers()}
         module.train()
-        # A gradient that arrived is all that is asked for: none is kept.
-        hooks = [one.register_post_accumulate_grad_hook(_forget) for one in module.parameters() if one.requires_grad]
+        # Only the backward pass is checked: each gradient is freed as soon as it is complete, to save memory.
+        learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        hooks = [parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in learning]
         try:
-            # One image holds half of the memory, but batch-norm behind a global pool has no statistics of one.
+            # One image needs half the memory of two, but batch-norm behind a global pool cannot train on one.
             try:
                 _loss(module(images[:1])).backward()  # type: ignore[no-untyped-call]
             except FAILURES:
@@ -72,14 +77,14 @@ def _try(architecture: Architecture, module: nn.Module, shape: tuple[int, int, i
         return None
 
 
-def _forget(parameter: Tensor) -> None:
+def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
 def _loss(output: object) -> Tensor:
-    """Return the sum of all logits; some networks give those of auxiliary heads as well when they train."""
+    """Return the sum of all logits; in train mode some networks return those of auxiliary heads as well."""
     if isinstance(output, Tensor):
         return output.sum()
     outputs = output.values() if isinstance(output, dict) else output
-    losses = [_loss(one) for one in outputs if one is not None]  # type: ignore[attr-defined]
+    losses = [_loss(part) for part in outputs if part is not None]  # type: ignore[attr-defined]
     return torch.stack(losses).sum()

@@ -1,4 +1,4 @@
-"""From what a user types (``timm:resnet18``) to a network."""
+"""Build the network that a user names, such as ``timm:resnet18``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from kdtool.utils.seeds import derive
 
 
 def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str]:
-    """Return the source and the network's name of ``SOURCE:NAME``, or of ``SOURCE:NAME,option=value``.
+    """Return the source and the network's name in ``SOURCE:NAME`` or ``SOURCE:NAME,option=value,...``.
+
+    ``options`` are further options of the source.
 
     Raises:
-        UsageError: it is not of that form, or there is no such source or option.
+        UsageError: the text is not of that form, or there is no such source or option.
     """
     source, colon, network = spec.partition(":")
     if not colon or not network:
@@ -36,7 +38,7 @@ def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str
     for assignment in assigned:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise UsageError(f"{spec!r}: {assignment!r} is no option=value")
+            raise UsageError(f"{spec!r}: {assignment!r} is not of the form option=value")
         own[name.replace("-", "_")] = _number(value)
     return make("teachers", source, **own), network
 
@@ -60,28 +62,33 @@ def create(
     weights: Path | None = None,
     seed: int = 0,
 ) -> Network:
-    """Build a network for a data set, or as it was made for where there is none.
+    """Build a network for a data set, or without one for the classes and images that it was designed for.
+
+    ``own`` are options of the source. ``weights`` is a file of weights to load. The initialisation depends on ``seed``
+    alone, and torch's global random state does not change.
 
     Raises:
-        Error: there is no such network, it cannot be had in that form, or the weights do not fit.
+        Error: there is no such network, it cannot be built with these options, or the weights do not fit.
     """
     source, name = parse(spec, own)
-    made_for = source.defaults(name)
-    classes = len(data.spec.classes) if data else made_for["classes"]
+    defaults = source.defaults(name)
+    classes = len(data.spec.classes) if data else defaults["classes"]
     if data and options.classes not in (None, classes):
         raise UsageError(f"--classes {options.classes}: the data set {data.spec.name} has {classes}; leave it out")
     shape = {
         "classes": options.classes or classes,
-        "in_channels": options.in_channels or (data.spec.in_channels if data else made_for["in_channels"]),
-        "image_size": options.image_size or (data.spec.image_size if data else made_for["image_size"]),
+        "in_channels": options.in_channels or (data.spec.in_channels if data else defaults["in_channels"]),
+        "image_size": options.image_size or (data.spec.image_size if data else defaults["image_size"]),
     }
     stem = options.stem or "default"
     architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
-    architecture.origin()  # before a network is built that no memory holds
-    torch.manual_seed(derive(seed, "init", spec))
-    module = source.build(name, **shape, pretrained=pretrained)
-    if stem == "small":
-        module = small_stem(module)
+    architecture.origin()  # checks the bounds before a network is built that does not fit in memory
+    with torch.random.fork_rng(devices=[]):
+        # Networks are built on the CPU; torch.manual_seed would reseed the GPUs as well.
+        torch.default_generator.manual_seed(derive(seed, "init", spec))
+        module = source.build(name, **shape, pretrained=pretrained)
+        if stem == "small":
+            module = small_stem(module)
     if weights is not None:
         fit_weights(module, read_weights(weights))
     network = Network(architecture, module.eval())
@@ -93,7 +100,8 @@ def check_name(spec: str) -> None:
     """Check that there is a network ``SOURCE:NAME``, without building it.
 
     Raises:
-        UsageError: it is not of that form, or there is no such source, option or network; the nearest names are told.
+        UsageError: the text is not of that form, or there is no such source, option or network; the message lists the
+            nearest names.
     """
     source, name = parse(spec)
     source.defaults(name)
@@ -102,11 +110,11 @@ def check_name(spec: str) -> None:
 def create_like(spec: str, network: Network, *, stem: str | None = None, seed: int | None = None) -> Network:
     """Build ``SOURCE:NAME`` for the images and classes of another network.
 
-    Its stem is that network's too, or where it has none that can be made small, its own. Its weights depend on
-    ``seed``; without one they are drawn under the current random state.
+    It gets that network's stem by default, or keeps its own if that cannot be made small. Its weights depend on
+    ``seed``; without one, a seed is drawn under the current random state.
 
     Raises:
-        Error: there is no such network, or it cannot be had in that form.
+        Error: there is no such network, or it cannot be built for these images and classes.
     """
     if seed is None:
         seed = int(torch.randint(2**62, ()))
@@ -124,16 +132,16 @@ def create_like(spec: str, network: Network, *, stem: str | None = None, seed: i
     except Error:
         if stem is not None or shape.stem != "small":
             raise
-    # The other network's stem was made small and this one has none that can be: take it as it is.
+    # The other network has a small stem by default, but this network's stem cannot be made small.
     say(f"{spec}: keeps its own stem (it has none that --stem small knows)")
     return create(spec, options=dataclasses.replace(shape, stem="default"), data=None, seed=seed)
 
 
 def check_forward(network: Network) -> None:
-    """Run one image of zeros through the network.
+    """Check with one image of zeros that a network takes its input shape and returns class logits.
 
     Raises:
-        Error: the network cannot take an image of that shape, or does not return class logits.
+        Error: it does not.
     """
     architecture = network.architecture
     shape = "x".join(str(size) for size in architecture.input)
@@ -146,5 +154,5 @@ def check_forward(network: Network) -> None:
             f"{architecture.spec}: cannot take an image of {shape} ({reason}); try another --image-size"
         ) from error
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != (1, architecture.classes):
-        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise Error(f"{architecture.spec}: is no classifier of {architecture.classes} classes: its output is {found}")
+        actual = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise Error(f"{architecture.spec}: is no classifier of {architecture.classes} classes: its output is {actual}")

@@ -1,0 +1,52 @@
+"""Networks by name: their initialisation depends on the seed alone, and the global random state does not change."""
+
+import pytest
+import torch
+
+from kdtool.errors import UsageError
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create, create_like, parse
+
+
+def build(seed=0, spec="kdtool:lenet-5", **options):
+    return create(spec, options=NetworkOptions(**options), data=None, seed=seed)
+
+
+def weights(network):
+    return torch.cat([parameter.detach().flatten() for parameter in network.module.parameters()])
+
+
+@pytest.mark.parametrize("options", [{}, {"spec": "torchvision:resnet18", "stem": "small", "image_size": 32}])
+def test_the_global_random_state_does_not_change(options, monkeypatch):
+    reseeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reseeded.append)
+    before = torch.random.get_rng_state()
+    build(seed=0, **options)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert reseeded == []  # nor that of the GPUs
+
+
+def test_the_weights_depend_on_the_seed_alone():
+    first = weights(build(seed=0))
+    torch.rand(3)
+    assert torch.equal(weights(build(seed=0)), first)
+    assert not torch.equal(weights(build(seed=1)), first)
+
+
+def test_without_a_seed_the_random_state_decides():
+    model = build()
+
+    def like():
+        return weights(create_like("kdtool:lenet-5", model))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        first, second = like(), like()
+        torch.manual_seed(3)
+        assert torch.equal(like(), first)
+    assert not torch.equal(first, second)
+
+
+def test_text_that_is_no_option_is_named():
+    with pytest.raises(UsageError, match=r"'depth' is not of the form option=value$"):
+        parse("kdtool:lenet-5,depth")
