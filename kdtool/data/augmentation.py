@@ -1,4 +1,4 @@
-"""Seeded augmentation: a view is a pure function of the seed, its number and the image's index."""
+"""Seeded augmentation: a view is a pure function of the seed, the view's number and the image's index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdtool.utils.seeds import derive
 
-# Of the crops of large images: the area's share and the side ratio, as in Inception (Szegedy et al., 2015).
+# Random crops of large images: fraction of the area, and width over height, as in Inception (Szegedy et al., 2015).
 AREA = (0.08, 1.0)
 
 RATIO = (3 / 4, 4 / 3)
@@ -23,8 +23,10 @@ def _generator(seed: int, view: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Shifts:
-    """Where each image of a split is cropped out of its padded self (``top`` and ``left`` in pixels), and whether it is
-    mirrored; int64 [images] and bool [images]."""
+    """Where each image of a split is cropped after padding, and whether it is mirrored.
+
+    ``top`` and ``left`` are int64 [images], in pixels of the padded image; ``mirrored`` is bool [images].
+    """
 
     top: Tensor
     left: Tensor
@@ -32,7 +34,7 @@ class Shifts:
 
 
 def shifts(images: int, seed: int, view: int, *, padding: int, flip: bool) -> Shifts:
-    """Draw one view's shifts of all images of a split, each 0 to ``2 * padding`` pixels."""
+    """Draw the shifts of one view for all images of a split, each 0 to ``2 * padding`` pixels."""
     generator = _generator(seed, view)
     top, left = torch.randint(0, 2 * padding + 1, (2, images), generator=generator)
     mirrored = torch.rand(images, generator=generator) < 0.5
@@ -40,8 +42,10 @@ def shifts(images: int, seed: int, view: int, *, padding: int, flip: bool) -> Sh
 
 
 def shifted(images: Tensor, indices: Tensor, view: Shifts, padding: int) -> Tensor:
-    """Return a batch [batch, c, h, w] cropped out of its zero-padded self and mirrored, as the view of ``indices``
-    [batch] says."""
+    """Return a batch [batch, channels, height, width], zero-padded, cropped back to its size and mirrored.
+
+    ``indices`` [batch] are the images' places in ``view``; ``padding`` is in pixels.
+    """
     device = images.device
     batch, channels, height, width = images.shape
     if padding:
@@ -49,8 +53,8 @@ def shifted(images: Tensor, indices: Tensor, view: Shifts, padding: int) -> Tens
         rows = padded.shape[2] * torch.arange(batch * channels, device=device).view(batch, channels, 1)
         rows = rows + view.top[indices].to(device).view(batch, 1, 1) + torch.arange(height, device=device)
         starts = rows * padded.shape[3] + view.left[indices].to(device).view(batch, 1, 1)
-        # All rows of all crops are windows of one long line of pixels: one index_select copies them, with no
-        # loop over images.
+        # Flattened, every row of every crop is a window of one long vector of pixels: one index_select copies all
+        # of them without a loop over images.
         windows = padded.flatten().unfold(0, width, 1)
         images = windows.index_select(0, starts.flatten()).view(batch, channels, height, width)
     mirrored = view.mirrored[indices].to(device)
@@ -61,8 +65,11 @@ def shifted(images: Tensor, indices: Tensor, view: Shifts, padding: int) -> Tens
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image: its area as a share, its ratio of width to height, its place (0..1 from the left and from
-    the top of where it can be), and whether it is mirrored."""
+    """A part of an image, and whether it is mirrored.
+
+    ``area`` is a fraction of the image's area, ``ratio`` is width over height. ``left`` and ``top`` are in 0..1: 0 is
+    the leftmost (topmost) place where the crop fits into the image, 1 the rightmost (lowest).
+    """
 
     area: float
     ratio: float
@@ -71,16 +78,16 @@ class Crop:
     mirrored: bool
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return left, upper, right and lower in pixels of an image of that size."""
+        """Return the left, upper, right and lower edge in pixels, for an image of ``width`` by ``height`` pixels."""
         area = self.area * width * height
-        across = min(math.sqrt(area * self.ratio), width)
-        down = min(math.sqrt(area / self.ratio), height)
-        left, top = self.left * (width - across), self.top * (height - down)
-        return left, top, left + across, top + down
+        crop_width = min(math.sqrt(area * self.ratio), width)
+        crop_height = min(math.sqrt(area / self.ratio), height)
+        left, top = self.left * (width - crop_width), self.top * (height - crop_height)
+        return left, top, left + crop_width, top + crop_height
 
 
 def crops(images: int, seed: int, view: int, *, flip: bool) -> Tensor:
-    """Draw one view's random resized crops of all images of a split, float64 [images, 5]; see `crop_of`."""
+    """Draw the random resized crops of one view for all images of a split, float64 [images, 5]; see `crop_of`."""
     drawn = torch.rand(images, 5, generator=_generator(seed, view), dtype=torch.float64)
     drawn[:, 0] = AREA[0] + (AREA[1] - AREA[0]) * drawn[:, 0]
     drawn[:, 1] = (math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * drawn[:, 1]).exp()
@@ -89,6 +96,6 @@ def crops(images: int, seed: int, view: int, *, flip: bool) -> Tensor:
 
 
 def crop_of(row: Tensor) -> Crop:
-    """Return the crop of one image, a row of `crops`."""
+    """Return the crop of one image from its row of `crops`, float64 [5]."""
     area, ratio, left, top, mirrored = row.tolist()
     return Crop(area, ratio, left, top, bool(mirrored))

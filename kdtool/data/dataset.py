@@ -1,4 +1,4 @@
-"""The contract of a data set."""
+"""The contract of a data set plugin."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ class Dataset(Method):
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the data set.
 
-        ``argument`` is what stood behind the colon (``folder:PATH``); ``root`` is the value of
-        ``--data-dir`` or ``KDTOOL_DATA``.
+        ``argument`` is the text after the colon (the PATH of ``folder:PATH``), empty without a colon; ``root`` is the
+        value of ``--data-dir`` or ``KDTOOL_DATA``.
 
         Raises:
-            kdtool.Error: the files are not there or hold no images; the message says what to do.
+            kdtool.Error: the files are missing or hold no images; the message says what to do.
         """
         raise NotImplementedError
 
     def images(self, argument: str, root: Path | None) -> Tensor | tuple[Path, ...]:
-        """Return images to learn from without labels, as a `kdtool.RawSplit` has them: by default those of the train
-        split.
+        """Return images for training without labels, in the form of `RawSplit.images`; by default the train split's.
 
         Raises:
-            kdtool.Error: there are none; the message says what to do.
+            kdtool.Error: there are no images; the message says what to do.
         """
         return self.load(argument, root).train.images

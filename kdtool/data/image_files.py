@@ -1,4 +1,4 @@
-"""Images read from their files, by worker processes where there are many."""
+"""Images read from files, by worker processes if there are many."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from torch.utils.data import DataLoader, Dataset
 from kdtool.data.augmentation import Crop, crop_of, crops
 from kdtool.errors import Error, UsageError
 
-# Larger images lose their border (the usual 224 of 256 pixels); of a small one every pixel is needed.
+# Images of more than 64 pixels are cropped to their centre (the usual 224 of 256 pixels). Smaller ones are not:
+# every pixel of them counts.
 SMALL = 64
 
 CENTRE = 0.875
 
-# Below this many images, starting workers takes longer than reading.
+# For fewer images than this, starting worker processes takes longer than reading.
 FEW = 256
 
 
 def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -> Tensor:
-    """Return one image file as uint8 [channels, size, size]: the crop, or the centre square.
+    """Read one image file as uint8 [channels, size, size]: ``crop`` of it, or by default its centre square.
 
     Raises:
-        Error: the file is damaged or no image.
+        Error: the file is damaged or not an image.
     """
     try:
         with Image.open(path) as image:
-            # A JPEG decodes straight to a half, a quarter or an eighth where that is still large enough.
+            # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; draft picks the smallest that is large enough.
             left, upper, right, lower = _box(image, size, crop)
             image.draft(
                 None,
@@ -43,13 +44,13 @@ def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -
                     math.ceil(image.height * size / (lower - upper)),
                 ),
             )
-            converted = _converted(image, "L" if channels == 1 else "RGB")
+            converted = _convert(image, "L" if channels == 1 else "RGB")
             pixels = np.asarray(
                 converted.resize((size, size), Image.Resampling.BILINEAR, box=_box(converted, size, crop))
             )
     except Image.DecompressionBombError as error:
         raise Error(f"{path}: the image is too large to be read safely; make it smaller") from error
-    # Pillow's decoders of damaged files raise whatever their parsing ran into.
+    # Pillow's decoders raise any of these on a damaged file.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Error(f"{path}: cannot be read as an image ({reason}); remove or replace it") from error
@@ -69,17 +70,17 @@ def _box(image: Image.Image, size: int, crop: Crop | None) -> tuple[float, float
     return left, top, left + side, top + side
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
     if image.mode.startswith("I"):
-        # 16 bits: Pillow's own conversion would cut off everything above 255.
+        # 16 bits per pixel: Pillow's own conversion clips everything above 255.
         image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
     return image.convert(mode)
 
 
 class FileImages:
-    """The images of a split, read anew for every batch."""
+    """The images of a split, read from their files again for every batch."""
 
     def __init__(
         self,
@@ -91,10 +92,10 @@ class FileImages:
         flip: bool = False,
         augment: bool = False,
     ) -> None:
-        """Read nothing yet; without ``augment`` every view is plain.
+        """Remember which files to read; without ``augment`` every view is plain.
 
         Raises:
-            UsageError: image files have one channel or three.
+            UsageError: ``channels`` is neither 1 nor 3.
         """
         if channels not in (1, 3):
             raise UsageError(f"--in-channels {channels}: image files are read with 1 channel or 3")
@@ -105,21 +106,21 @@ class FileImages:
         return len(self.paths)
 
     def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
-        """Yield uint8 [batch, channels, size, size] for every tensor of indices, in their order.
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices [batch], in their order.
 
         Raises:
             Error: a file is damaged.
         """
-        drawn = None
+        view_crops = None
         if view is not None and self.augment:
-            drawn = crops(len(self), self.seed, view, flip=self.flip)
+            view_crops = crops(len(self), self.seed, view, flip=self.flip)
         count = sum(len(chunk) for chunk in chunks)
         loader = DataLoader(
-            _Batches(self, drawn),
+            _Batches(self, view_crops),
             sampler=[chunk.tolist() for chunk in chunks],
             batch_size=None,
             num_workers=0 if count < FEW or len(chunks) < 2 else _workers(),
-            # The loader draws a seed for its workers, which must not move the global random numbers.
+            # The loader draws a seed for its workers; its own generator keeps the global random state unchanged.
             generator=torch.Generator(),
         )
         batches = iter(loader)
@@ -137,10 +138,13 @@ class FileImages:
 
 
 class _Batches(Dataset[Tensor | str]):
-    """Whole batches, as a worker makes them; an error travels as its message, or the worker would add a traceback."""
+    """Whole batches, read by a worker.
 
-    def __init__(self, images: FileImages, drawn: Tensor | None) -> None:
-        self.images, self.drawn = images, drawn
+    An error is returned as its message: a raised one would reach the main process with the worker's traceback.
+    """
+
+    def __init__(self, images: FileImages, view_crops: Tensor | None) -> None:
+        self.images, self.view_crops = images, view_crops
 
     def __getitem__(self, indices: list[int]) -> Tensor | str:  # type: ignore[override]
         images = self.images
@@ -151,7 +155,7 @@ class _Batches(Dataset[Tensor | str]):
                         images.paths[index],
                         images.size,
                         images.channels,
-                        None if self.drawn is None else crop_of(self.drawn[index]),
+                        None if self.view_crops is None else crop_of(self.view_crops[index]),
                     )
                     for index in indices
                 ]
@@ -161,6 +165,6 @@ class _Batches(Dataset[Tensor | str]):
 
 
 def _workers() -> int:
-    """As many processes as this one may use, but no more than four."""
+    """Return the number of worker processes: one for each CPU that this process may use, at most four."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(4, usable)

@@ -1,4 +1,4 @@
-"""The images of a split, before normalisation: where they are kept, and what a view does to them."""
+"""The images of a split before normalisation: where they are stored, and how a view augments them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from kdtool.data.pixels import resized, with_channels
 from kdtool.data.raw import RawData, RawSplit
 from kdtool.utils.progress import progress
 
-# A data set lives in memory when all of its resized images take no more than this.
+# A data set is kept in memory if all of its resized images together take no more bytes than this.
 IN_MEMORY_BYTES = 2**30
 
-# So many files are read at once where all of them are.
+# How many files are read in one chunk when a whole split is loaded into memory.
 READ_AT_ONCE = 256
 
 
 class Images(Protocol):
-    """Images that come in batches; view None leaves them plain, view k is their k-th augmentation."""
+    """Images that are read in batches; view None leaves them plain, view k is their k-th augmentation."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of images."""
 
     def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
         """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
 
 
 class MemoryImages:
-    """Plain images in one uint8 tensor, which is made when it is first used."""
+    """Plain images in one uint8 tensor, which is created at its first use."""
 
     def __init__(self, source: Tensor | FileImages, *, size: int, channels: int) -> None:
-        """Keep ``source``, uint8 images [n, c, h, w] or files to be read, for later."""
+        """Remember ``source``: uint8 images [images, channels, height, width], or files to read."""
         self.source, self.size, self.channels = source, size, channels
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class MemoryImages:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """All images, uint8 [n, channels, size, size]."""
+        """All images, uint8 [images, channels, size, size]."""
         if isinstance(self.source, Tensor):
             return resized(with_channels(self.source, self.channels), self.size)
         chunks = torch.arange(len(self)).split(READ_AT_ONCE)
@@ -62,7 +62,7 @@ class MemoryImages:
 
 
 class ShiftedImages:
-    """Images that a view crops out of their padded selves and mirrors."""
+    """Images that a view pads, crops at a random place and mirrors."""
 
     def __init__(self, plain: Images, *, seed: int, padding: int, flip: bool) -> None:
         """Augment ``plain``; ``padding`` is in pixels."""
@@ -77,16 +77,16 @@ class ShiftedImages:
         if view is None:
             yield from plain
             return
-        drawn = shifts(len(self), self.seed, view, padding=self.padding, flip=self.flip)
+        view_shifts = shifts(len(self), self.seed, view, padding=self.padding, flip=self.flip)
         for chunk, images in zip(chunks, plain, strict=True):
-            yield shifted(images, chunk, drawn, self.padding)
+            yield shifted(images, chunk, view_shifts, self.padding)
 
 
 class GrownImages:
-    """Small images resized batch by batch, because all of them at that size would fill the memory."""
+    """Small images enlarged batch by batch, because all of them together would not fit in memory at that size."""
 
     def __init__(self, small: Images, size: int) -> None:
-        """Resize the images of ``small``, augmented at their own size, to ``size`` pixels."""
+        """Resize the images of ``small`` to ``size`` pixels, after they were augmented at their own size."""
         self.small, self.size = small, size
 
     def __len__(self) -> int:
@@ -99,10 +99,10 @@ class GrownImages:
 
 
 class JoinedImages:
-    """The images of one source, and behind them those of another."""
+    """The images of one source, followed by those of another."""
 
     def __init__(self, first: Images, second: Images) -> None:
-        """Join them."""
+        """Concatenate ``first`` and ``second``."""
         self.first, self.second = first, second
 
     def __len__(self) -> int:
@@ -111,21 +111,23 @@ class JoinedImages:
     def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
         """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
         border = len(self.first)
-        ours = [chunk[chunk < border] for chunk in chunks]
-        theirs = [chunk[chunk >= border] - border for chunk in chunks]
-        first = self.first.batches([one for one in ours if len(one)], view)
-        second = self.second.batches([one for one in theirs if len(one)], view)
-        for chunk, here, there in zip(chunks, ours, theirs, strict=True):
-            found = [next(images) for images, some in ((first, here), (second, there)) if len(some)]
-            pixels = found[0].new_empty(len(chunk), *found[0].shape[1:])
-            of_first = chunk < border
-            for images, mask in zip(found, [one for one in (of_first, ~of_first) if one.any()], strict=True):
+        first_chunks = [chunk[chunk < border] for chunk in chunks]
+        second_chunks = [chunk[chunk >= border] - border for chunk in chunks]
+        # A source is not asked for the chunks that hold none of its images.
+        first = self.first.batches([indices for indices in first_chunks if len(indices)], view)
+        second = self.second.batches([indices for indices in second_chunks if len(indices)], view)
+        for chunk, of_first, of_second in zip(chunks, first_chunks, second_chunks, strict=True):
+            parts = [next(batches) for batches, indices in ((first, of_first), (second, of_second)) if len(indices)]
+            pixels = parts[0].new_empty(len(chunk), *parts[0].shape[1:])
+            in_first = chunk < border
+            masks = [mask for mask in (in_first, ~in_first) if mask.any()]
+            for images, mask in zip(parts, masks, strict=True):
                 pixels[mask] = images
             yield pixels
 
 
 def fits_in_memory(images: int, channels: int, size: int) -> bool:
-    """Whether so many images of ``size`` pixels live in memory."""
+    """Return whether ``images`` images [channels, size, size] are kept in memory."""
     return images * channels * size**2 <= IN_MEMORY_BYTES
 
 
@@ -146,7 +148,7 @@ def images_of(
 
 
 def _shifted(plain: Images, raw: RawData, size: int, seed: int) -> Images:
-    # An image that is shown larger is moved farther.
+    # The padding is scaled with the image.
     padding = round(raw.padding * size / raw.image_size)
     if not padding and not raw.flip:
         return plain

@@ -1,4 +1,4 @@
-"""The options that say which data set is used, and how much of it."""
+"""Options of the data set: its name, its splits, its augmentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kdtool.plugins.options import Options, option
 
 
 class DataOptions(Options):
-    """Say which data set, and how much of it."""
+    """Choose a data set, and how much of it to use."""
 
     data: str | None = option(None, help="data set: digits, mnist, cifar10, folder:PATH, ...")
     data_dir: Path | None = option(None, help="where data sets live (or set KDTOOL_DATA)")
@@ -23,6 +23,6 @@ class DataOptions(Options):
     )
     std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
     unlabelled: str | None = option(
-        None, help="more images to be taught on, without labels: folder:PATH, or another data set"
+        None, help="more images to learn from, without labels: folder:PATH, or another data set"
     )
     download: bool = option(False, help="download the data set where it is missing")

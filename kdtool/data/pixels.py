@@ -1,4 +1,4 @@
-"""Images in memory: channels, size, statistics, normalisation."""
+"""Conversions of images in memory: channels, size, statistics, normalisation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from torch.nn import functional as F
 
 from kdtool.errors import UsageError
 
-# What Pillow's conversion to grayscale uses (ITU-R 601-2), in 16-bit fixed point.
+# The weights of Pillow's conversion to grayscale (ITU-R 601-2), in 16-bit fixed point.
 LUMA = (19595, 38470, 7471)
 
-# No image is resized in pieces larger than this, to bound the memory on the way.
+# Images are converted in chunks of at most this many, which bounds the memory of intermediate results.
 CHUNK = 4096
 
 
 def check_channels(has: int, wanted: int) -> None:
-    """Raise `UsageError` where images cannot be turned into so many channels."""
+    """Check that images of ``has`` channels can be converted to ``wanted`` channels.
+
+    Raises:
+        UsageError: they cannot; only 1 to any number, 3 to 1 and no change are possible.
+    """
     if has not in (1, wanted) and (has, wanted) != (3, 1):
-        raise UsageError(f"--in-channels {wanted}: the images have {has} channels and cannot be turned into that")
+        raise UsageError(f"--in-channels {wanted}: the images have {has} channels and cannot be converted")
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Return uint8 images [n, channels, h, w]: gray repeated, colour as its luma.
+    """Return uint8 images [images, channels, height, width]: gray is repeated, colour becomes its luma.
 
     Raises:
-        UsageError: it is neither of these conversions.
+        UsageError: the conversion is neither of these, see `check_channels`.
     """
     check_channels(images.shape[1], channels)
     has = images.shape[1]
@@ -41,7 +45,10 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Return the centre squares of uint8 images [n, c, h, w] as [n, c, size, size], by antialiased filtering."""
+    """Return the centre squares of uint8 images [images, channels, height, width], resized to ``size`` pixels.
+
+    The result is uint8 [images, channels, size, size]; the interpolation is bilinear and antialiased.
+    """
     height, width = images.shape[2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -53,11 +60,11 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 
 def statistics(batches: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of every channel of uint8 batches [batch, c, h, w], as of images in 0..1.
+    """Return mean and standard deviation of every channel of uint8 batches [batch, channels, height, width].
 
-    A channel of one value has a deviation of one gray level, so that it can be divided by.
+    Both are for images in 0..1. A constant channel gets a deviation of one gray level, so that it can be divided by.
     """
-    # How often each channel has each value: exact, whatever the number of pixels.
+    # Histograms of integers are exact, whatever the number of pixels.
     counts = sum(
         torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in batch.unbind(1)])
         for batch in batches
@@ -77,9 +84,9 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
 def statistics_for(
     mean: tuple[float, ...], std: tuple[float, ...], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return published statistics for another number of channels, converted as the images are.
+    """Return published statistics for another number of channels, converted like the images.
 
-    The deviation of a luma is taken as if the colours rose and fell together, which is nearly so.
+    The deviation of a luma assumes that the colours are fully correlated, which is nearly true of photographs.
     """
     if len(mean) == channels:
         return mean, std
@@ -93,7 +100,7 @@ def statistics_for(
 
 
 def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return (image / 255 - mean) / std in float32 for uint8 images [n, c, h, w]."""
+    """Return (image / 255 - mean) / std in float32 for uint8 images [images, channels, height, width]."""
     centre = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
     spread = torch.tensor(std, device=images.device).view(1, -1, 1, 1)
     return images.float().mul_(1 / (255 * spread)).sub_(centre / spread)

@@ -1,4 +1,4 @@
-"""What a data set's plugin returns: images as they are, labels, and what is known of them."""
+"""What a data set plugin returns: the original images, their labels and their description."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from kdtool.utils.seeds import derive
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Images, either uint8 [images, channels, height, width] or the paths of image files, and their
-    class indices, int64 [images]."""
+    """Images and their labels.
+
+    ``images`` are uint8 [images, channels, height, width] or the paths of image files; ``labels`` are class indices,
+    int64 [images].
+    """
 
     images: Tensor | tuple[Path, ...]
     labels: Tensor
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor) and (self.images.dtype != torch.uint8 or self.images.ndim != 4):
-            found = f"{self.images.dtype} {tuple(self.images.shape)}"
-            raise Error(f"images must be uint8 [images, channels, height, width], not {found}")
+            actual = f"{self.images.dtype} {tuple(self.images.shape)}"
+            raise Error(f"images must be uint8 [images, channels, height, width], not {actual}")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise Error(f"labels must be int64 [images], not {self.labels.dtype} {tuple(self.labels.shape)}")
         if len(self.images) != len(self.labels):
@@ -45,9 +48,9 @@ class RawSplit:
         return self if fraction == 1 else self.select(stratified(self.labels, fraction, seed))
 
     def hold_out(self, fraction: float, seed: int) -> tuple[RawSplit, RawSplit]:
-        """Return what is left and a seeded ``fraction`` of every class, at least one image of each.
+        """Split off a seeded ``fraction`` of every class, at least one image of each; return the rest and that part.
 
-        A class of one image stays where it is.
+        The only image of a class stays in the rest.
 
         Raises:
             Error: no class has two images.
@@ -62,13 +65,13 @@ class RawSplit:
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as its files hold it.
+    """A data set as its files store it.
 
-    ``classes`` are the names behind the labels, ``channels`` and ``image_size`` (pixels) what an image has unless a
-    user asks for another. ``mean`` and ``std``, one number a channel for images in 0..1, are the published ones; where
-    there are none they are computed from the train split. ``padding`` (pixels at ``image_size``) and ``flip`` are the
-    standard augmentation: a random crop of the padded image, and whether an image may be mirrored. ``argument`` is
-    the one by which the data set is found from elsewhere, where that is not the one that was typed.
+    ``classes`` are the names of the labels; ``channels`` and ``image_size`` (pixels) are the defaults, unless a user
+    asks for others. ``mean`` and ``std``, one number per channel for images in 0..1, are the published ones; if they
+    are None, they are computed from the train split. ``padding`` (pixels at ``image_size``) and ``flip`` define the
+    standard augmentation: a random crop of the padded image, and whether an image may be mirrored. ``argument``
+    replaces the typed argument in checkpoints, for example by an absolute path that is valid from any directory.
     """
 
     train: RawSplit
@@ -89,7 +92,7 @@ class RawData:
         if len(set(self.classes)) < len(self.classes):
             raise Error("two classes have the same name")
         if (self.mean is None) != (self.std is None):
-            raise Error("mean and std are given together, or neither")
+            raise Error("mean and std must be given together, or neither")
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if numbers is not None and len(numbers) != self.channels:
                 raise Error(f"{name} has {len(numbers)} numbers for {self.channels} channels")
@@ -111,8 +114,8 @@ class RawData:
 def stratified(labels: Tensor, fraction: float, seed: int, *, leave: int = 0) -> Tensor:
     """Return the sorted indices of a seeded ``fraction`` of every class, int64 [selected].
 
-    Of each class at least one image is selected and ``leave`` images are not. A smaller fraction selects a part of
-    what a larger one does.
+    In each class at least one image is selected, but at least ``leave`` images are not. With the same seed, a smaller
+    fraction selects a subset of what a larger one selects.
     """
     generator = torch.Generator().manual_seed(derive("stratified", seed))
     selected = []
@@ -123,5 +126,5 @@ def stratified(labels: Tensor, fraction: float, seed: int, *, leave: int = 0) ->
     return torch.cat(selected).sort().values
 
 
-# The class of an image without a label; the one that PyTorch's cross-entropy leaves out.
+# The label of an image without a label; PyTorch's cross-entropy ignores it by default.
 UNLABELLED = -100

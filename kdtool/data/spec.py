@@ -1,4 +1,4 @@
-"""What a checkpoint remembers of its data set, as plain data."""
+"""The description of a data set that a checkpoint stores, as plain data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ AUGMENT = ("none", "standard")
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set, how it is split and what the network is fed.
+    """A data set, how it is split, and how its images are prepared for the network.
 
-    ``name`` is what is typed after ``--data``, ``directory`` the absolute ``--data-dir``; ``image_size`` in pixels;
-    ``mean`` and ``std`` one number a channel, for images in 0..1.
+    ``name`` is the value of ``--data``, ``directory`` the absolute ``--data-dir``; ``image_size`` is in pixels;
+    ``mean`` and ``std`` have one number per channel, for images in 0..1.
     """
 
     name: str
@@ -37,12 +37,12 @@ class DataSpec:
         for name in ("subset", "validation"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(_number(name, value) for value in _many(self, name)))
-        object.__setattr__(self, "classes", _many(self, "classes"))
+            object.__setattr__(self, name, tuple(_number(name, value) for value in _tuple_of(self, name)))
+        object.__setattr__(self, "classes", _tuple_of(self, "classes"))
         for name in ("name", "directory", "augment"):
             value = getattr(self, name)
-            text = isinstance(value, str) and value != "" and value.isprintable()
-            _check(text or (name == "directory" and value is None), name, value)
+            is_text = isinstance(value, str) and value != "" and value.isprintable()
+            _check(is_text or (name == "directory" and value is None), name, value)
         for value in self.classes:
             _check(isinstance(value, str), "classes", value)
         for name, low, high in (("split_seed", 0, 2**63), ("image_size", 1, 2**14), ("in_channels", 1, 2**10)):
@@ -56,20 +56,20 @@ class DataSpec:
         _check(all(value > 0 for value in self.std), "std", self.std)
 
     def as_data(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the spec as a dictionary of plain values."""
         plain = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
     @classmethod
     def from_data(cls, content: Any) -> DataSpec:
-        """Return the spec of plain data that may come from anywhere.
+        """Return the spec that `as_data` described; every entry is checked, since a file may hold anything.
 
         Raises:
-            Error: an entry is missing, unknown or of another type.
+            Error: an entry is missing, unknown or of the wrong type.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(content, Mapping):
-            raise Error(f"data description: it cannot be a {type(content).__name__}")
+            raise Error(f"data description: it cannot be a {type(content).__name__}; the file is damaged")
         if set(content) != known:
             odd = ", ".join(sorted(str(name)[:40] for name in set(content) ^ known))
             raise Error(f"data description: missing or unknown entries {odd}")
@@ -86,7 +86,7 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _many(spec: DataSpec, name: str) -> tuple[Any, ...]:
+def _tuple_of(spec: DataSpec, name: str) -> tuple[Any, ...]:
     value = getattr(spec, name)
     _check(isinstance(value, list | tuple), name, value)
     return tuple(value)

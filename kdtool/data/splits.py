@@ -1,4 +1,4 @@
-"""Data sets as a network sees them: splits of normalised batches, the same whenever they are opened again."""
+"""Data sets as a network sees them: reproducible splits that yield normalised batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.plugins.registry import make
 from kdtool.utils.seeds import derive
 
-# The statistics of large images are those of so many of them, evenly spaced.
+# Mean and std of large images are computed from this many images, evenly spaced.
 SAMPLE = 1000
 
 
@@ -41,7 +41,7 @@ class Split:
 
     @property
     def augmented(self) -> bool:
-        """Whether a view changes the images."""
+        """Whether a view differs from the plain images."""
         return self.name == "train" and self.spec.augment != "none"
 
     def batches(
@@ -55,8 +55,8 @@ class Split:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield indices [batch] (on the CPU), images float32 [batch, channels, size, size] and labels [batch].
 
-        ``order`` are the indices of the images, int64 (None: all, as they lie). ``view`` None leaves the images plain;
-        ``view`` k is the k-th augmentation of every image, the same in any order and batch size.
+        ``order`` holds the indices of the images, int64 (None: all, in their stored order). ``view`` None yields plain
+        images; ``view`` k is the k-th augmentation of every image, independent of the order and the batch size.
 
         Raises:
             Error: an image file is damaged.
@@ -71,24 +71,24 @@ class Split:
 
     @property
     def unlabelled(self) -> int:
-        """How many images have no label; they stand behind those that have."""
+        """The number of images without a label; they follow those with one."""
         return len(self._images.second) if isinstance(self._images, JoinedImages) else 0
 
     def labelled(self) -> Split:
-        """Return the images that have a label."""
+        """Return the split without the images that have no label."""
         if not isinstance(self._images, JoinedImages):
             return self
         first = self._images.first
         return Split(self.name, first, self.labels[: len(first)], self.spec)
 
     def prepare(self) -> None:
-        """Read images that live in memory now, with a bar of their own, and not when the first batch is asked for."""
-        for place in {0, len(self) - 1}:  # the last may be of another source than the first
-            for _ in self.batches(1, order=torch.tensor([place])):
+        """Load images that are kept in memory now, under a progress bar of their own, instead of at the first batch."""
+        for index in {0, len(self) - 1}:  # the last image may come from another source than the first
+            for _ in self.batches(1, order=torch.tensor([index])):
                 pass
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and std of every channel of the plain images, in 0..1; of a sample where they are large."""
+        """Return mean and std of every channel of the plain images, in 0..1; of a sample if the images are large."""
         indices = torch.arange(len(self))
         size = self.spec.image_size
         if size > SMALL or not fits_in_memory(len(self), self.spec.in_channels, size):
@@ -96,20 +96,20 @@ class Split:
         return statistics(self._images.batches(indices.split(256), None))
 
     def under(self, spec: DataSpec) -> Split:
-        """Return the same images, normalised as ``spec`` says."""
+        """Return the same images, normalised by the mean and std of ``spec``."""
         return Split(self.name, self._images, self.labels, spec)
 
 
 @dataclass(frozen=True)
 class Data:
-    """An opened data set: what it is, and its splits. Test is for reports alone, never for a choice."""
+    """An opened data set: its description and its splits. The test split is for reports only, never for a choice."""
 
     spec: DataSpec
     train: Split
     val: Split
     test: Split | None
     unlabelled: str | None = None
-    """What is typed after ``--unlabelled``, with the images of the train split that have no label."""
+    """The value of ``--unlabelled``, if the train split ends in images without a label."""
 
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``val`` or ``test``.
@@ -118,14 +118,14 @@ class Data:
             UsageError: there is no such split.
         """
         splits = {"train": self.train, "val": self.val, "test": self.test}
-        found = splits.get(name)
-        if found is None:
-            there = ", ".join(name for name, split in splits.items() if split is not None)
-            raise UsageError(f"{self.spec.name}: has no {name} split; it has {there}")
-        return found
+        split = splits.get(name)
+        if split is None:
+            available = ", ".join(key for key, value in splits.items() if value is not None)
+            raise UsageError(f"{self.spec.name}: has no {name} split; it has {available}")
+        return split
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Data:
-        """Return the same images under another mean and std (one number a channel, for images in 0..1)."""
+        """Return the same images normalised by another mean and std (one number per channel, for images in 0..1)."""
         spec = dataclasses.replace(self.spec, mean=mean, std=std)
         test = None if self.test is None else self.test.under(spec)
         return Data(spec, self.train.under(spec), self.val.under(spec), test, self.unlabelled)
@@ -134,10 +134,10 @@ class Data:
 def open_data(options: DataOptions, *, image_size: int | None = None, in_channels: int | None = None) -> Data:
     """Open the data set that the options name.
 
-    ``image_size`` (pixels) and ``in_channels`` are those of the data set where they are not given.
+    ``image_size`` (pixels) and ``in_channels`` are by default those of the data set.
 
     Raises:
-        UsageError: there is no such data set, or its images cannot be had in that form.
+        UsageError: there is no such data set, or its images cannot be converted to that many channels.
         Error: its files are missing or damaged.
     """
     if options.data is None:
@@ -170,12 +170,12 @@ def open_data(options: DataOptions, *, image_size: int | None = None, in_channel
 
 
 def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: str | None = None) -> Data:
-    """Open the data set that a checkpoint remembers, with the images of another that need no labels.
+    """Open the data set that a checkpoint describes, with the images of ``unlabelled`` added to its train split.
 
-    It is looked for in ``data_dir``, else in the directory that is remembered, else in that of KDTOOL_DATA.
+    Its files are searched in ``data_dir``, else in the recorded directory if that exists, else in KDTOOL_DATA.
 
     Raises:
-        Error: its files are missing or damaged, or its classes are others now.
+        Error: its files are missing or damaged, or its classes have changed.
     """
     root = Path(data_dir) if data_dir is not None else None
     if root is None and spec.directory is not None and Path(spec.directory).is_dir():
@@ -184,27 +184,27 @@ def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: st
     raw = _load(spec.name, root)
     if raw.classes != spec.classes:
         raise Error(
-            f"{spec.name}: its classes ({_few(raw.classes)}) are not those of the checkpoint ({_few(spec.classes)})"
-            "; name the right data set with --data or --data-dir"
+            f"{spec.name}: its classes ({_shortened(raw.classes)}) are not those of the checkpoint "
+            f"({_shortened(spec.classes)}); name the right data set with --data or --data-dir"
         )
     more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
     return _open(raw, dataclasses.replace(spec, directory=_absolute(root) or spec.directory), more)
 
 
 def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | None:
-    """Return images to be learnt from without labels, and what they are called."""
+    """Return the name and the images of ``--unlabelled``."""
     if name is None:
         return None
     kind, _, argument = name.partition(":")
     dataset: Dataset = make("datasets", kind)
-    with _named(f"--unlabelled {kind}"):
+    with _naming(f"--unlabelled {kind}"):
         images = dataset.images(argument, None if root is None else root.expanduser())
         return name, RawSplit(images, torch.full((len(images),), UNLABELLED))
 
 
 def _from_environment() -> Path | None:
-    told = os.environ.get("KDTOOL_DATA")
-    return Path(told) if told else None
+    directory = os.environ.get("KDTOOL_DATA")
+    return Path(directory) if directory else None
 
 
 def _absolute(root: Path | None) -> str | None:
@@ -214,36 +214,36 @@ def _absolute(root: Path | None) -> str | None:
 def _load(spec: str, root: Path | None, *, download: bool = False) -> RawData:
     name, _, argument = spec.partition(":")
     dataset: Dataset = make("datasets", name, **({"download": True} if download else {}))
-    with _named(name):
+    with _naming(name):
         return dataset.load(argument, None if root is None else root.expanduser())
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Say which data set an error is about."""
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of the data set in front of the message of an error that the block raises."""
     try:
         yield
     except Error as error:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _shortened(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (f", ... {len(names)} in all" if len(names) > 4 else "")
 
 
 def _open(raw: RawData, spec: DataSpec, unlabelled: tuple[str, RawSplit] | None = None) -> Data:
-    """Split a data set and prepare its images as ``spec`` says; the train split ends in the unlabelled images.
+    """Split a data set and prepare its images for ``spec``; the unlabelled images follow those of the train split.
 
     Validation is split off before the subset is taken, so that every subset is validated on the same images.
     """
     train, val = raw.train, raw.val
     if val is None:
-        with _named(spec.name):
+        with _naming(spec.name):
             train, val = train.hold_out(spec.validation, derive("validation", spec.split_seed))
     train = train.take(spec.subset, derive("subset", spec.split_seed))
     parts = {"train": train, "val": val} | ({} if raw.test is None else {"test": raw.test})
     more = {} if unlabelled is None else {"unlabelled": unlabelled[1]}
-    # All splits are prepared alike, and so do not depend on the subset.
+    # All splits are prepared in the same way: what fits in memory is decided for all of them together.
     size, channels = spec.image_size, spec.in_channels
     in_memory = fits_in_memory(sum(len(part) for part in (*parts.values(), *more.values())), channels, size)
     images = {

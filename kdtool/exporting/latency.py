@@ -1,8 +1,7 @@
-"""How long a batch of images takes in onnxruntime, and how that compares with another network.
+"""Measure the latency of a network in onnxruntime, alone or compared with another network.
 
-Two networks are sampled in adjacent pairs, so that whatever else the machine does falls on both alike, by the CPU
-time of the one thread that computes, which counts no waiting. A network that takes microseconds is called many times
-for one sample.
+Two networks are sampled in adjacent pairs, so that other load on the machine affects both equally. With one thread,
+its CPU time is measured, which excludes waiting. A network that takes microseconds is called many times per sample.
 """
 
 from __future__ import annotations
@@ -21,11 +20,13 @@ from kdtool.errors import Error
 from kdtool.utils.progress import progress
 
 WARM_UPS = 10
+"""The most calls of a network before it is timed."""
 
 LEAST_PAIRS = 6
+"""The fewest pairs of samples, however little time there is."""
 
 LEAST_SAMPLE = 5e-3
-"""Seconds that a sample lasts at least."""
+"""The shortest duration of a sample, in seconds."""
 
 Times = NDArray[np.float64]
 
@@ -40,17 +41,17 @@ def measure_latency(
     seconds: float = 60.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure an ONNX model, and another one beside it, in onnxruntime on the CPU.
+    """Measure the latency of an ONNX model in onnxruntime on the CPU, by default alone.
 
-    Each is a file or its bytes, and is fed random images of its own input size. Where ``pairs`` would take more than
-    ``seconds``, fewer are measured, but not less than 6.
+    ``model`` and ``against``, the model to compare with, are files or their bytes. Each gets random images of its own
+    input size. If ``pairs`` pairs of samples take more than ``seconds``, fewer are measured, but at least 6.
 
     Returns:
-        ``student`` and ``teacher``: ``p50_ms`` and ``p90_ms``, wall milliseconds for ``batch`` images.
-        ``ratio``: the model's time over the other's, with ``ratio_low`` and ``ratio_high``, its 95 % interval (see
-        `compare`). ``noise``: how far from 1 that interval reaches for two sessions of one model; a ratio nearer to 1
-        says nothing. ``clock``: ``thread-cpu``, or ``wall`` where there is more than one thread.
-        ``threads``, ``pairs`` (as measured), ``batch``, ``onnxruntime`` (its version) and ``cpu``.
+        ``student`` and ``teacher``: ``p50_ms`` and ``p90_ms``, wall-clock milliseconds for ``batch`` images.
+        ``ratio``: the time of ``model`` over that of ``against``, with ``ratio_low`` and ``ratio_high``, its 95 %
+        interval (see `compare`). ``noise``: how far from 1 that interval reaches for two sessions of the same model; a
+        ratio nearer to 1 than this is no evidence of a difference. ``clock``: ``thread-cpu``, or ``wall`` with more
+        than one thread. ``threads``, ``pairs`` (as measured), ``batch``, ``onnxruntime`` (its version) and ``cpu``.
         Without ``against`` the teacher and the ratio are None.
 
     Raises:
@@ -61,12 +62,12 @@ def measure_latency(
     models = {"student": model, "again": model} | ({} if against is None else {"teacher": against})
     rivals = [name for name in ("teacher", "again") if name in models]
     try:
-        calls = {name: caller(open_session(one, threads), batch, seed) for name, one in models.items()}
-        each = {name: warm_up(call, seconds / 20) for name, call in calls.items()}
-        samplers = {name: Sampler(call, repeats(each[name])) for name, call in calls.items()}
-        # One call more than is timed: see Sampler.
+        calls = {name: caller(open_session(source, threads), batch, seed) for name, source in models.items()}
+        call_seconds = {name: warm_up(call, seconds / 20) for name, call in calls.items()}
+        samplers = {name: Sampler(call, repeats(call_seconds[name])) for name, call in calls.items()}
+        # A sample makes one call more than it times, see Sampler.
         round_seconds = sum(
-            each[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
+            call_seconds[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
         )
         pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
         with progress("latency", pairs * len(rivals)) as advance:
@@ -75,7 +76,7 @@ def measure_latency(
         raise Error(
             f"onnxruntime {onnxruntime.__version__} cannot run the model: {str(error).splitlines()[0]}"
         ) from error
-    # The thread's clock does not see the pool that computes beside the calling thread.
+    # The clock of the calling thread does not count the other threads that compute.
     cpu = threads == 1 and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
     column = 0 if cpu else 1
     ratio, low, high = compare(times[rivals[0]][0][:, column], times[rivals[0]][1][:, column], seed)
@@ -98,7 +99,7 @@ def measure_latency(
 
 
 def open_session(model: str | Path | bytes, threads: int = 1) -> Any:
-    """Return an onnxruntime session on the CPU with every graph optimisation and ``threads`` threads."""
+    """Return an onnxruntime session on the CPU with all graph optimisations and ``threads`` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -107,60 +108,63 @@ def open_session(model: str | Path | bytes, threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # The pools of two sessions that spin while they wait would take the cores from one another.
+    # Threads that spin while they wait would slow down the other session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return the exceptions of onnxruntime, which have no base class of their own."""
+    """Return the exception classes of onnxruntime, which have no common base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return tuple(found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
+    return tuple(value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
 
 
 def caller(session: Any, batch: int, seed: int) -> Callable[[], Any]:
-    """Return a call of the session with ``batch`` random images of its own input size.
+    """Return a function that runs the session on ``batch`` random images of its own input size.
 
     Raises:
-        Error: its input is not one batch of float32 images of a fixed size.
+        Error: the model's input is not one batch of float32 images of a fixed size.
     """
-    given = session.get_inputs()
-    sizes = given[0].shape[1:]
-    if len(given) != 1 or given[0].type != "tensor(float)" or not all(isinstance(size, int) for size in sizes):
-        shapes = ", ".join(f"{one.name} {one.type} {one.shape}" for one in given)
+    inputs = session.get_inputs()
+    sizes = inputs[0].shape[1:]
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not all(isinstance(size, int) for size in sizes):
+        shapes = ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in inputs)
         raise Error(f"the model takes {shapes}; its latency is measured with float32 images of one fixed size")
     images = np.random.default_rng(seed).standard_normal((batch, *sizes)).astype(np.float32)
-    outputs, feed = [output.name for output in session.get_outputs()], {given[0].name: images}
+    outputs, feed = [output.name for output in session.get_outputs()], {inputs[0].name: images}
     return lambda: session.run(outputs, feed)
 
 
 def warm_up(call: Callable[[], Any], seconds: float) -> float:
-    """Call 10 times, or until ``seconds`` are over but at least twice; return the least seconds of the later calls."""
-    taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < WARM_UPS and sum(taken) < seconds):
+    """Warm up and return the duration of the fastest call in seconds, the first call not counted.
+
+    There are 10 calls, or fewer (at least 2) if these take more than ``seconds``.
+    """
+    durations: list[float] = []
+    while len(durations) < 2 or (len(durations) < WARM_UPS and sum(durations) < seconds):
         started = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - started)
-    return min(taken[1:])
+        durations.append(time.perf_counter() - started)
+    return min(durations[1:])
 
 
 def repeats(seconds: float) -> int:
-    """Return how many calls of ``seconds`` make a sample."""
+    """Return the number of calls per sample, if one call takes ``seconds``."""
     return max(1, math.ceil(LEAST_SAMPLE / max(seconds, 1e-9)))
 
 
 class Sampler:
-    """Times a call, ``repeats`` of them to a sample."""
+    """Take samples of the duration of a call: one sample is the mean of ``repeats`` calls."""
 
     def __init__(self, call: Callable[[], Any], repeats: int) -> None:
         self.call = call
         self.repeats = repeats
 
     def __call__(self) -> tuple[float, float]:
-        """Return the thread's CPU nanoseconds and the wall nanoseconds per call."""
-        # Untimed: it brings the weights back into the caches that the other network of the pair has filled.
+        """Return the thread's CPU time and the wall-clock time per call, in nanoseconds."""
+        # Not timed: this call loads the weights back into the CPU's caches, which hold those of the other network.
         self.call()
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         for _ in range(self.repeats):
@@ -175,16 +179,16 @@ def paired(
     pairs: int,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Times, Times]:
-    """Take samples of both in adjacent pairs, the order alternating; ``advance`` is called after every pair.
+    """Take one sample of each sampler per pair, in alternating order; call ``advance`` after every pair.
 
     Returns:
-        For each an array [pairs, 2] of its samples; row i of both is pair i.
+        An array [pairs, 2] of samples for each sampler; row i of both arrays is pair i.
     """
-    both = (first, second)
+    samplers = (first, second)
     times: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for pair in range(pairs):
-        for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            times[which].append(both[which]())
+        for index in (0, 1) if pair % 2 == 0 else (1, 0):
+            times[index].append(samplers[index]())
         advance()
     return np.array(times[0]), np.array(times[1])
 
@@ -192,9 +196,9 @@ def paired(
 def compare(first: Times, second: Times, seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:
     """Return the median over pairs of first / second, and its 95 % interval (Efron's percentile bootstrap).
 
-    ``first`` and ``second`` are the times [pairs]; one seed always gives one interval. The median of the pairs' ratios
-    and not the ratio of the two medians, which loses what the pairing won: on a loaded machine it spread more in 19
-    of 24 settings.
+    ``first`` and ``second`` are times [pairs]; equal seeds give equal intervals. The median of the pairs' ratios is
+    used, not the ratio of the two medians, which does not benefit from the pairing: on a loaded machine it varied more
+    in 19 of 24 settings.
     """
     ratios = first / second
     rows = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
@@ -203,14 +207,14 @@ def compare(first: Times, second: Times, seed: int = 0, resamples: int = 2000) -
 
 
 def percentiles(nanoseconds: Times) -> dict[str, float]:
-    """Return ``p50_ms`` and ``p90_ms`` of the times."""
+    """Return the median ``p50_ms`` and the 90th percentile ``p90_ms`` of times in nanoseconds, in milliseconds."""
     p50, p90 = np.percentile(nanoseconds, (50, 90)) / 1e6
     return {"p50_ms": float(p50), "p90_ms": float(p90)}
 
 
 def cpu_name() -> str:
-    """Return the processor's name, as far as the system tells it."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text(encoding="utf-8", errors="replace").splitlines() if about.is_file() else []
+    """Return the processor's name, or its architecture if the system does not name it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

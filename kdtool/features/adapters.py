@@ -1,4 +1,4 @@
-"""Layers that are learnt to give a student's map the shape of its teacher's."""
+"""Trainable layers that give a student's output the shape of its teacher's."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from kdtool.features.pairs import Pair
 
 
 class Each(nn.ModuleList):
-    """One layer for each map."""
+    """One layer per output, applied to a list of outputs."""
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return the maps, each after its layer."""
-        return [layer(one) for layer, one in zip(self, maps, strict=True)]
+        """Return the outputs of all layers, in their order."""
+        return [layer(x) for layer, x in zip(self, maps, strict=True)]
 
 
 class Parts(nn.ModuleList):
-    """Some adapters, each for so many of the maps."""
+    """Several adapters, each for a consecutive part of a list of outputs."""
 
     def __init__(self, parts: Iterable[tuple[int, nn.Module]]) -> None:
-        """Take how many maps each adapter is given, and the adapter."""
+        """Combine ``parts``: for each adapter, how many outputs it takes, and the adapter."""
         counts, adapters = zip(*parts, strict=True)
         super().__init__(adapters)
         self.counts: tuple[int, ...] = counts
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return the maps, each after its adapter."""
-        found, begin = [], 0
+        """Return the outputs of all adapters, in their order."""
+        adapted, begin = [], 0
         for adapters, count in zip(self, self.counts, strict=True):
-            found += adapters(maps[begin : begin + count])
+            adapted += adapters(maps[begin : begin + count])
             begin += count
-        return found
+        return adapted
 
 
 def adapter(pair: Pair) -> nn.Module:
-    """Return a layer that gives the student's output the shape of its teacher's: none where it has it already."""
+    """Return a layer that gives the student's output the shape of the teacher's: the identity if they are alike."""
     return nn.Identity() if pair.alike else Adapter(pair)
 
 
 def unadapted(pairs: Iterable[Pair]) -> nn.Module:
-    """Return what leaves all maps as they are, for losses that compare maps of different shapes."""
+    """Return a module that does not change the outputs, for losses that compare outputs of different shapes."""
     return Each(nn.Identity() for _ in pairs)
 
 
 class Adapter(nn.Module):
-    """A 1x1 convolution to the teacher's channels, and interpolation to its resolution.
+    """A 1x1 convolution to the teacher's channels, then bilinear interpolation to the teacher's resolution.
 
-    Maps [batch, channels, height, width] of the student's shape to those of the teacher's.
+    Maps [batch, student channels, height, width] to [batch, teacher channels, teacher height, teacher width].
     """
 
     def __init__(self, pair: Pair) -> None:

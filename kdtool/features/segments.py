@@ -1,4 +1,8 @@
-"""Run a part of a network: from the output of one layer of its trunk to that of another."""
+"""Run a part of a network, from the output of one layer of its trunk to that of another.
+
+Any network can be cut without knowing its code: the layers before the cut are replaced by constants, the layer at the
+cut returns the given output, and a hook at the end of the segment stops the forward pass.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,10 @@ from kdtool.models.hooks import answering, evaluating
 
 @dataclass(frozen=True)
 class Segment:
-    """The layers behind ``begin`` (None: from the images) up to and with ``end`` (None: to the logits).
+    """The layers after ``begin`` (None: from the images) up to and including ``end`` (None: to the logits).
 
-    ``skipped`` are the paths and output shapes of the trunk's modules before ``begin``; they do not run.
+    ``skipped`` are the paths and output shapes (of one image) of the trunk's modules before ``begin``; they do not run.
+    ``image`` is the shape of an image [channels, height, width].
     """
 
     begin: Tap | None = None
@@ -29,31 +34,33 @@ class Segment:
     image: tuple[int, int, int] = (3, 32, 32)
 
     def run(self, module: nn.Module, x: Tensor, watch: Sequence[Tap] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output of the segment and those of the watched layers by path.
+        """Return the output of the segment, and those of the watched layers by path.
 
-        ``x`` are images, or what `begin` put out, [batch, ...]. The watched layers lie within the segment.
+        ``x`` is the output of ``begin``, [batch, ...], or the images [batch, channels, height, width]. The watched
+        layers must lie within the segment.
         """
         maps: dict[str, Tensor] = {}
-        given = x
+        images = x
         with contextlib.ExitStack() as stack:
             if self.begin is not None:
-                given = x.new_zeros(1).expand(len(x), *self.image)
+                # Zeros without memory of their own: nothing that depends on their values reaches the output.
+                images = x.new_zeros(1).expand(len(x), *self.image)
                 for path, shape in self.skipped:
                     stack.enter_context(answering(module.get_submodule(path), x.new_zeros(1).expand(len(x), *shape)))
                 stack.enter_context(answering(module.get_submodule(self.begin.path), x))
             for tap in watch:
-                stack.enter_context(_noted(module.get_submodule(tap.path), tap, maps))
+                stack.enter_context(_recording(module.get_submodule(tap.path), tap, maps))
             if self.end is not None:
-                stack.enter_context(_stopping(module.get_submodule(self.end.path)))
+                stack.enter_context(_stopping_at(module.get_submodule(self.end.path)))
             try:
-                output = module(given)
+                output = module(images)
             except _ReachedError as reached:
                 output = reached.output
         return output, maps
 
 
 class _ReachedError(Exception):
-    """The end of a segment; not a failure."""
+    """Stops the forward pass at the end of a segment; not a failure."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -61,11 +68,11 @@ class _ReachedError(Exception):
 
 
 @contextlib.contextmanager
-def _noted(layer: nn.Module, tap: Tap, maps: dict[str, Tensor]) -> Iterator[None]:
-    def note(_: nn.Module, __: Any, output: Tensor) -> None:
+def _recording(layer: nn.Module, tap: Tap, maps: dict[str, Tensor]) -> Iterator[None]:
+    def record(_: nn.Module, __: Any, output: Tensor) -> None:
         maps[tap.path] = output.clone() if tap.copied else output
 
-    handle = layer.register_forward_hook(note)
+    handle = layer.register_forward_hook(record)
     try:
         yield
     finally:
@@ -73,7 +80,7 @@ def _noted(layer: nn.Module, tap: Tap, maps: dict[str, Tensor]) -> Iterator[None
 
 
 @contextlib.contextmanager
-def _stopping(layer: nn.Module) -> Iterator[None]:
+def _stopping_at(layer: nn.Module) -> Iterator[None]:
     def stop(_: nn.Module, __: Any, output: Tensor) -> None:
         raise _ReachedError(output)
 
@@ -85,21 +92,21 @@ def _stopping(layer: nn.Module) -> Iterator[None]:
 
 
 def segments(network: Network, taps: Sequence[Tap]) -> list[Segment]:
-    """Return the network cut at the taps: one segment to each of them, and the head behind the last.
+    """Return the network cut at the taps: one segment that ends at each of them, and one after the last.
 
     Raises:
         UsageError: the taps are not in the order in which they run.
-        Error: what is behind a tap depends on more than its output, so that the network cannot be cut there.
+        Error: the layers after a tap read more than its output, so that the network cannot be cut there.
     """
-    named, order = [tap.path for tap in taps], list(_outputs(network, taps)[1])
-    if named != order:
+    paths, order = [tap.path for tap in taps], list(_outputs(network, taps)[1])
+    if paths != order:
         raise UsageError(
-            f"{network.architecture.spec}: cannot be cut at {', '.join(named)}: name each layer once, in the order in "
+            f"{network.architecture.spec}: cannot be cut at {', '.join(paths)}: name each layer once, in the order in "
             f"which they run ({', '.join(order)})"
         )
-    left = cuttable(network, taps)
+    possible = cuttable(network, taps)
     for tap in taps:
-        if tap not in left:
+        if tap not in possible:
             raise Error(
                 f"{network.architecture.spec}: cannot be cut at {tap.path}: later layers read more than its output; "
                 "name other layers with --taps"
@@ -109,22 +116,22 @@ def segments(network: Network, taps: Sequence[Tap]) -> list[Segment]:
 
 
 def cuttable(network: Network, taps: Sequence[Tap]) -> list[Tap]:
-    """Return those of the taps whose output alone decides the logits."""
-    left, trunk = [], units(network)
+    """Return the taps at which the network can be cut: their output alone determines the logits."""
+    possible, trunk = [], units(network)
     logits, maps = _outputs(network, taps)
     with torch.no_grad(), evaluating(network.module):
         for tap in taps:
             try:
-                again, _ = _segment(network, trunk, tap, None).run(network.module, maps[tap.path])
+                from_tap, _ = _segment(network, trunk, tap, None).run(network.module, maps[tap.path])
             except FAILURES:
                 continue
-            if again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5):
-                left.append(tap)
-    return left
+            if from_tap.shape == logits.shape and torch.allclose(from_tap, logits, rtol=1e-4, atol=1e-5):
+                possible.append(tap)
+    return possible
 
 
 def _outputs(network: Network, taps: Sequence[Tap]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the logits of some noise, and the outputs at the taps, in the order in which they run."""
+    """Return the logits of two random images and the outputs of the taps by path, in the order in which they run."""
     shape = network.architecture.input
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), evaluating(network.module):
@@ -133,14 +140,18 @@ def _outputs(network: Network, taps: Sequence[Tap]) -> tuple[Tensor, dict[str, T
 
 def _segment(network: Network, trunk: Sequence[Unit], begin: Tap | None, end: Tap | None) -> Segment:
     paths = [unit.tap.path for unit in trunk]
-    place = paths.index(begin.path) if begin is not None and begin.path in paths else 0
-    skipped = tuple((unit.tap.path, unit.tap.shape) for unit in trunk[:place])
+    count = paths.index(begin.path) if begin is not None and begin.path in paths else 0
+    skipped = tuple((unit.tap.path, unit.tap.shape) for unit in trunk[:count])
     return Segment(begin, end, skipped, network.architecture.input)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One segment of a network that was cut, with the names of the parameters that learn in each of them."""
+    """One segment of a network that was cut.
+
+    ``cut`` are all segments, ``learnt`` the names of the parameters that are trained in each, and ``index`` is the
+    place of this one.
+    """
 
     index: int
     cut: tuple[Segment, ...]
@@ -148,20 +159,20 @@ class Part:
 
     @property
     def segment(self) -> Segment:
-        """The segment itself."""
+        """The segment of this part."""
         return self.cut[self.index]
 
     @property
     def learns(self) -> tuple[str, ...]:
-        """Its own parameters."""
+        """The names of the parameters that are trained in this part."""
         return self.learnt[self.index]
 
 
 def parts_of(network: Network, taps: Sequence[Tap]) -> list[Part]:
-    """Return the network cut at the taps, each part with the parameters that nothing before it depends on.
+    """Return the network cut at the taps, each part with the parameters that no part before it depends on.
 
     Raises:
-        Error: it cannot be cut there.
+        Error: the network cannot be cut at one of the taps.
     """
     cut = segments(network, taps)
     learnt = tuple(learnt_in(network, cut))
@@ -169,26 +180,26 @@ def parts_of(network: Network, taps: Sequence[Tap]) -> list[Part]:
 
 
 def learnt_in(network: Network, cut: Sequence[Segment]) -> list[tuple[str, ...]]:
-    """Return the names of the parameters that each segment is the first to depend on."""
+    """Return for each segment the names of the parameters that it is the first to depend on."""
     shape = network.architecture.input
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     named: Mapping[str, nn.Parameter] = dict(network.module.named_parameters())
     flags = {name: parameter.requires_grad for name, parameter in named.items()}
-    left = dict(named)
-    found = []
+    remaining = dict(named)
+    learnt = []
     network.module.requires_grad_(True)
     try:
         with evaluating(network.module), torch.enable_grad():
             for segment in cut:
                 output, _ = segment.run(network.module, x)
-                gradients = torch.autograd.grad(output.sum(), list(left.values()), allow_unused=True)
-                here = tuple(name for name, one in zip(left, gradients, strict=True) if one is not None)
-                found.append(here)
-                left = {name: parameter for name, parameter in left.items() if name not in here}
+                gradients = torch.autograd.grad(output.sum(), list(remaining.values()), allow_unused=True)
+                used = tuple(name for name, grad in zip(remaining, gradients, strict=True) if grad is not None)
+                learnt.append(used)
+                remaining = {name: parameter for name, parameter in remaining.items() if name not in used}
                 x = output.detach()
-                if not left:
+                if not remaining:
                     break
     finally:
         for name, parameter in named.items():
             parameter.requires_grad_(flags[name])
-    return [*found, *[()] * (len(cut) - len(found))]
+    return [*learnt, *[()] * (len(cut) - len(learnt))]

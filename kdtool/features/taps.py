@@ -1,4 +1,7 @@
-"""Where a network can be watched: the ends of its stages, from the stem to the last map before the head."""
+"""Layers whose output can be watched: the ends of a network's stages, from the stem to the last map before the head.
+
+They are found by running the network on one image and recording the shape of every layer's output.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from kdtool.errors import Error, UsageError, nearest
 from kdtool.models.architecture import Network
 from kdtool.models.hooks import evaluating, hooked
 
-# Vision transformers put up to so many tokens (class, distillation, registers) before those of the image.
+# The most tokens (class, distillation, registers) that vision transformers put before those of the image.
 MAX_PREFIX = 5
 
 
@@ -22,9 +25,9 @@ MAX_PREFIX = 5
 class Tap:
     """A layer whose output is watched.
 
-    ``shape`` is that of its output for one image: [channels, height, width], [height, width, channels] where ``layout``
-    is ``nhwc``, [tokens, channels] where it is ``tokens``. ``copied`` says that something later in the network
-    overwrites the output in place, so that whoever watches it has to copy it.
+    ``shape`` is the shape of the output for one image: [channels, height, width] if ``layout`` is ``nchw``, [height,
+    width, channels] if it is ``nhwc``, [tokens, channels] if it is ``tokens``. ``copied`` is set if a later layer
+    overwrites the output in place, so that it must be copied when it is recorded.
     """
 
     path: str
@@ -34,29 +37,33 @@ class Tap:
 
     @property
     def channels(self) -> int:
-        """How many channels the output has."""
+        """The number of channels of the output."""
         return self.shape[0] if self.layout == "nchw" else self.shape[-1]
 
     @property
     def resolution(self) -> tuple[int, ...]:
-        """Height and width of the output, or how many tokens it has."""
+        """Height and width of the output, or its number of tokens."""
         return self.shape[1:] if self.layout == "nchw" else self.shape[:-1]
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Height and width of the output as a map."""
+        """Height and width of the output as a map, see `as_maps`."""
         if self.layout != "tokens":
             height, width = self.resolution
             return height, width
         (count,) = self.resolution
         side = math.isqrt(count)
-        # A few tokens more than a square are class tokens; otherwise there is no square, but a column.
+        # Up to MAX_PREFIX tokens more than a square number are class tokens; any other number becomes a column.
         return (side, side) if count - side * side <= MAX_PREFIX else (count, 1)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A module of the trunk, that runs once for an image: leaf layers are ``shallow``, and rows of nothing else."""
+    """A module of the trunk, which runs once per image.
+
+    ``shallow`` marks a leaf layer, or a container of leaf layers only; ``parameters`` whether it has any; ``pool`` a
+    pool without parameters, or the identity in its place.
+    """
 
     tap: Tap
     shallow: bool
@@ -65,14 +72,14 @@ class Unit:
 
 
 def stage_taps(network: Network, *, stem: bool = True) -> list[Tap]:
-    """Return the end of each stage of a network, in the order they run; ``stem`` says whether that of the stem counts.
+    """Return the end of each stage of a network, in the order in which they run; ``stem`` includes that of the stem.
 
-    The modules of the trunk are grouped: a new stage begins where the resolution changes, and where the first
-    block follows the layers of the stem. The tap of a stage is its last layer that is no pool. For a ResNet these are
+    The modules of the trunk are grouped into stages: a new stage begins where the resolution changes, and at the first
+    block after the layers of the stem. The tap of a stage is its last layer that is no pool. For a ResNet these are
     the stem's activation and the outputs of layer1 to layer4, the maps of Kulkarni et al. (2021).
 
     Raises:
-        Error: the network makes no maps and no tokens.
+        Error: no layer of the network outputs a map or tokens.
     """
     stages: list[list[Unit]] = []
     for unit in units(network):
@@ -87,16 +94,16 @@ def stage_taps(network: Network, *, stem: bool = True) -> list[Tap]:
         taps.pop()  # a classifier that is a convolution
     if not taps:
         raise Error(
-            f"{network.architecture.spec}: has no stages (none of its layers makes a map), so there is nowhere to "
-            "look; use a method that compares logits"
+            f"{network.architecture.spec}: has no stages (none of its layers outputs a map), so there are no maps to "
+            "compare; use a method that compares logits"
         )
     return taps[1:] if begins_with_stem and not stem and len(taps) > 1 else taps
 
 
 def _ends_stem(stages: Sequence[Sequence[Unit]], unit: Unit) -> bool:
-    """Whether a unit is the first block, and what stands before it at its resolution the layers of the stem."""
-    before = all(_plain(stage) for stage in stages)
-    return not unit.shallow and before and any(one.parameters for one in stages[-1])
+    """Return whether a unit is the first block, and the layers of the stem before it have its resolution."""
+    only_stem = all(_plain(stage) for stage in stages)
+    return not unit.shallow and only_stem and any(layer.parameters for layer in stages[-1])
 
 
 def _plain(stage: Sequence[Unit]) -> bool:
@@ -111,39 +118,45 @@ def tap(network: Network, path: str) -> Tap:
     """Return the layer at ``path`` as a tap.
 
     Raises:
-        UsageError: there is no such layer, or its output is no map.
+        UsageError: there is no such layer, its output is no map, or it runs more than once.
     """
     names = [name for name, _ in network.module.named_modules() if name]
     if path not in names:
         raise UsageError(f"{network.architecture.spec}: has no layer {path!r}{nearest(path, names)}")
-    found = _observe(network.module, network.architecture.input)
-    if path not in found:
-        raise UsageError(f"{network.architecture.spec}: the output of {path!r} is no map of channels, or it runs twice")
-    return found[path]
+    taps = _observe(network.module, network.architecture.input)
+    if path not in taps:
+        raise UsageError(
+            f"{network.architecture.spec}: the output of {path!r} is no map of channels, or the layer does not run "
+            "exactly once; name another layer"
+        )
+    return taps[path]
 
 
 def units(network: Network) -> list[Unit]:
-    """Return the modules of the trunk in the order they run: the network's children, and the children of rows
-    (Sequential and the like) in which the resolution changes."""
+    """Return the modules of the trunk in the order in which they run.
+
+    These are the network's children; a container (Sequential and the like) in which the resolution changes is replaced
+    by its own children.
+    """
     seen = _observe(network.module, network.architecture.input)
     order = {path: index for index, path in enumerate(seen)}
-    found: list[Unit] = []
+    trunk: list[Unit] = []
 
     def expand(path: str, module: nn.Module) -> None:
         for name, child in module.named_children():
             full = f"{path}.{name}".removeprefix(".")
-            inner = [seen[one].resolution for one, _ in _below(full, child) if one in seen]
+            inner = [seen[below].resolution for below, _ in _children(full, child) if below in seen]
             uncalled = full not in seen and isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential)
             if uncalled or (full in seen and isinstance(child, nn.Sequential) and len(set(inner)) > 1):
                 expand(full, child)
             elif full in seen:
-                found.append(_unit(seen[full], child))
+                trunk.append(_unit(seen[full], child))
 
     expand("", network.module)
-    return sorted(found, key=lambda unit: order[unit.tap.path])
+    return sorted(trunk, key=lambda unit: order[unit.tap.path])
 
 
-def _below(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _children(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{path}.{name}", child) for name, child in module.named_children()]
 
 
@@ -153,13 +166,13 @@ def _unit(tap: Tap, module: nn.Module) -> Unit:
         tap,
         shallow=all(next(child.children(), None) is None for child in module.children()),
         parameters=parameters,
-        # A pool, or what is left in its place.
+        # An identity often stands in the place of a pool.
         pool=("pool" in type(module).__name__.lower() or isinstance(module, nn.Identity)) and not parameters,
     )
 
 
 def _observe(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, Tap]:
-    """Return every layer that runs once and whose output is a map or tokens, in the order they end."""
+    """Return every layer that runs exactly once and outputs a map or tokens, by path, in the order they end."""
     outputs: dict[str, tuple[Tensor, int]] = {}
     calls: dict[str, int] = {}
 
@@ -182,7 +195,7 @@ def _observe(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, Tap]:
 
 
 def _layout(shape: tuple[int, ...]) -> str:
-    """Return how an output is laid out; the images are square, and so are the maps."""
+    """Return the layout of an output: square images give square maps, so that equal sizes are height and width."""
     if len(shape) == 2:
         return "tokens"
     return "nhwc" if shape[0] == shape[1] != shape[2] else "nchw"

@@ -1,4 +1,7 @@
-"""What a network is, as plain data, and the module rebuilt from it."""
+"""The structure of a network as plain data, and the module that is rebuilt from it.
+
+A file may hold any data, so that everything that is read from one is checked here before a module is built.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from kdtool.models.source import Source
 from kdtool.models.weights import load_exactly
 from kdtool.plugins.registry import make
 
-# What a file may ask for: without bounds a few bytes could ask for a network that fills the memory.
+# Upper bounds for files: without them a few bytes could ask for a network that fills the memory.
 _LARGEST = {"classes": 1_000_000, "in_channels": 4096, "image_size": 4096}
 
 _LARGEST_INPUT = 2**24
@@ -35,14 +38,17 @@ _STEMS = ("default", "small")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A base network by its name, and the structural edits since, as plain data.
+    """The name of a base network and the structural edits since, as plain data.
 
-    ``options`` holds ``classes``, ``in_channels``, ``image_size``, ``stem`` (``default`` or ``small``) and the
-    options of the source itself. ``dropped`` are paths of deleted modules, as the base network names them;
-    ``attributes`` maps a module's path (after the deletions and selections) to the plain attributes that differ from
-    a freshly built base, ``buffers`` maps the path of a non-persistent buffer that differs to its tensor, ``selects``
-    maps a module's path (after the deletions and projectors) to the channels selected before it, ``projectors`` maps a
-    module's path (after the deletions) to the channels of the projector behind it: of its input, middle and output.
+    - ``options``: ``classes``, ``in_channels``, ``image_size`` (pixels), ``stem`` (``default`` or ``small``) and the
+      options of the source itself.
+    - ``dropped``: paths of deleted modules, as the base network names them.
+    - ``projectors``: by the path of a module (after the deletions), the channels of the projector behind it: of its
+      input, middle and output.
+    - ``selects``: by the path of a module (after the deletions and projectors), the channels selected before it.
+    - ``attributes``: by the path of a module (after the deletions, projectors and selections), the plain attributes
+      that differ from a freshly built base.
+    - ``buffers``: by its path, the tensor of each non-persistent buffer that differs from a freshly built base.
     """
 
     source: str
@@ -56,7 +62,7 @@ class Architecture:
 
     @property
     def spec(self) -> str:
-        """The name as it is typed: ``timm:resnet18``."""
+        """The name as a user types it, such as ``timm:resnet18``."""
         return f"{self.source}:{self.name}"
 
     @property
@@ -72,26 +78,26 @@ class Architecture:
 
     @property
     def is_edited(self) -> bool:
-        """Whether edits are recorded."""
+        """Whether any structural edit is recorded."""
         return bool(self.dropped or self.attributes or self.buffers or self.selects or self.projectors)
 
     def as_data(self) -> dict[str, Any]:
-        """Return plain containers and tensors."""
+        """Return the architecture as a dictionary of plain containers and tensors."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_data(cls, data: Any) -> Architecture:
-        """Return the architecture that `as_data` gave; what a file holds is not to be trusted.
+        """Return the architecture that `as_data` described; every entry is checked, since a file may hold anything.
 
         Raises:
-            Error: a key is unknown or missing, a value is of another type or out of bounds, or there is no such
+            Error: a key is unknown or missing, a value is of the wrong type or out of bounds, or there is no such
                 source or option.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, Mapping) or not set(data) <= names:
             odd = sorted(str(key) for key in set(data) - names) if isinstance(data, Mapping) else [str(type(data))]
             raise Error(f"architecture: unknown entries {', '.join(odd)}; the file is damaged or of a newer kdtool")
-        data = {"projectors": {}, **data}  # files of before there were any
+        data = {"projectors": {}, **data}  # files of older releases have no such entry
         for name, valid in _VALID.items():
             if name not in data or not valid(data[name]):
                 raise Error(f"architecture: {name} is missing or malformed; the file is damaged")
@@ -124,50 +130,50 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_list(value: Any, kind: type) -> bool:
-    return isinstance(value, list | tuple) and all(type(one) is kind for one in value)
+    return isinstance(value, list | tuple) and all(type(item) is kind for item in value)
 
 
 def _is_index(value: Any) -> bool:
     return _is_list(value, int) and len(value) > 0 and min(value) >= 0
 
 
-def _is_named(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+def _has_text_keys(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
 _VALID: dict[str, Callable[[Any], bool]] = {
     "source": _is_text,
     "name": _is_text,
-    "options": _is_named,
+    "options": _has_text_keys,
     "dropped": lambda value: _is_list(value, str),
-    "attributes": lambda value: _is_named(value) and all(_is_named(one) for one in value.values()),
-    "buffers": lambda value: _is_named(value) and all(isinstance(one, Tensor) for one in value.values()),
-    "selects": lambda value: _is_named(value) and all(_is_index(one) for one in value.values()),
+    "attributes": lambda value: _has_text_keys(value) and all(_has_text_keys(entry) for entry in value.values()),
+    "buffers": lambda value: _has_text_keys(value) and all(isinstance(entry, Tensor) for entry in value.values()),
+    "selects": lambda value: _has_text_keys(value) and all(_is_index(entry) for entry in value.values()),
     "projectors": are_projectors,
 }
 
 
 @dataclass
 class Network:
-    """A module, in eval mode, with the plain data from which it can be rebuilt."""
+    """A module in eval mode, with the architecture from which it can be rebuilt."""
 
     architecture: Architecture
     module: nn.Module
 
     def __post_init__(self) -> None:
-        # Some layers (LeViT's attention) remember in eval mode what they made of their weights, until they train:
-        # what was remembered before an edit must not outlive it.
+        # Some layers (LeViT's attention) cache a function of their weights in eval mode and drop it in train mode:
+        # a cache from before an edit must not be used after it.
         self.module.train().eval()
 
 
 def skeleton(architecture: Architecture) -> nn.Module:
     """Return the base network with the modules of the architecture, in the shapes and with the weights of the base.
 
-    Deletions, projectors and selections are made; attributes, buffers and shapes are those of a freshly built base,
+    Deletions, projectors and selections are applied; attributes, buffers and shapes stay those of a freshly built base,
     initialised under the current random state.
 
     Raises:
-        Error: the base network cannot be had, or the deletions, projectors and selections do not fit it.
+        Error: the base network cannot be built, or the deletions, projectors and selections do not fit it.
     """
     from kdtool.models.stem import small_stem
 
@@ -190,11 +196,11 @@ def skeleton(architecture: Architecture) -> nn.Module:
 def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Rebuild a network, in eval mode, on the CPU, in float32.
 
-    With ``weights`` the random state is left as it was. Without them the network is initialised under the current
-    random state, which needs an architecture of the base's own shapes.
+    With ``weights`` the random state does not change. Without them the network is initialised under the current random
+    state; this is only possible if no layer was resized.
 
     Raises:
-        Error: the base network cannot be had, or the edits or the weights do not fit it.
+        Error: the base network cannot be built, or the edits or the weights do not fit it.
     """
     if weights is None:
         if architecture.attributes or architecture.buffers:
@@ -215,15 +221,15 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
         raise Error(f"{architecture.spec}: the weights do not fit the network: {reason[:300]}") from error
     module.eval()
     if resized or architecture.is_edited:
-        _hold(architecture, module)
+        _check_runs(architecture, module)
     return module
 
 
-def _hold(architecture: Architecture, module: nn.Module) -> None:
-    """Run one image of zeros through an edited network.
+def _check_runs(architecture: Architecture, module: nn.Module) -> None:
+    """Check that an edited network runs, with one image of zeros.
 
     Raises:
-        Error: it does not run, so the edits, or the shapes of the weights, do not fit each other.
+        Error: it does not run, so the edits and the shapes of the weights do not fit each other.
     """
     from kdtool.errors import FAILURES, first_line
 
@@ -243,11 +249,11 @@ def _hold(architecture: Architecture, module: nn.Module) -> None:
 def capture(
     architecture: Architecture, module: nn.Module, *, dropped: Iterable[str] = (), base: nn.Module | None = None
 ) -> Architecture:
-    """Return the architecture of ``module``, which was a network of ``architecture`` before it was edited.
+    """Return the architecture of ``module``, an edited copy of a network of ``architecture``.
 
-    ``dropped`` are the paths of the modules that were deleted, as that network named them (see `drop_modules`). What
-    else was changed is found by a comparison with ``base``, the `skeleton` of the new architecture, which is built
-    where it is not given.
+    ``dropped`` are the paths of the deleted modules, as the network before the edit named them (see `drop_modules`).
+    All other changes are found by comparing with ``base``, the `skeleton` of the new architecture, which by default is
+    built here.
     """
     edited = dataclasses.replace(
         architecture,

@@ -1,4 +1,4 @@
-"""The file that every command reads and writes: plain data, never code."""
+"""The checkpoint, the file that every command reads and writes: plain data, never code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONAL = {"early"}
 
 @dataclass
 class Early:
-    """The weights that a network had after so many epochs of its training; 0 are those it began with."""
+    """The weights of a network after ``epoch`` epochs of its training; epoch 0 means before it."""
 
     epoch: int
     weights: dict[str, Tensor]
@@ -35,10 +35,11 @@ class Early:
 
 @dataclass
 class Checkpoint:
-    """A network with what it was trained on, how well it does, and how it was made.
+    """A network with the description of its data, its metrics and the history of the commands that made it.
 
-    ``metrics`` is a list of ``{split, accuracy, error, loss, images}``, ``history`` one entry for each command
-    since the teacher was built (see `kdtool.commands.history`), ``early`` earlier weights, where they were to be kept.
+    ``metrics`` is a list of ``{split, accuracy, error, loss, images}``. ``history`` has one entry for each command
+    that made it, the first for the teacher (see `kdtool.commands.history`). ``early`` are weights from early in the
+    training, if they were kept.
     """
 
     network: Network
@@ -50,12 +51,12 @@ class Checkpoint:
 
     @property
     def masked(self) -> bool:
-        """Whether it was pruned by masks, so that its zeros stay zero (see `Run.keep_zeros`)."""
+        """Whether the network was pruned by masks, so that its zeros must stay zero (see `Run.keep_zeros`)."""
         return any(entry.get("masked") for entry in self.history)
 
     @property
     def module(self) -> nn.Module:
-        """The network itself, in eval mode; maps [batch, channels, height, width] to logits."""
+        """The module, in eval mode; it maps [batch, channels, height, width] to logits [batch, classes]."""
         return self.network.module
 
     @property
@@ -64,14 +65,14 @@ class Checkpoint:
         return self.network.architecture
 
     def metric(self, split: str, name: str) -> float | None:
-        """Return one number, such as ``metric("test", "error")``, or None where it was not taken."""
+        """Return one metric, such as ``metric("test", "error")``, or None if it was not measured."""
         for entry in reversed(self.metrics):
             if entry["split"] == split:
                 return float(entry[name])
         return None
 
     def compression(self, parameters: int) -> float:
-        """Return the parameters of its first teacher over ``parameters``, zeros counted."""
+        """Return the parameters of the first teacher over ``parameters``, zeros included."""
         return self.history[0]["size"]["parameters"] / parameters if self.history else 1.0
 
     def save(self, path: str | Path) -> Checkpoint:
@@ -81,12 +82,12 @@ class Checkpoint:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict on the CPU, contiguous, each tensor a storage of its own."""
+    """Return a copy of the state dict on the CPU, each tensor contiguous and in its own storage."""
     return copied(module.state_dict())
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights on the CPU, contiguous, each tensor a storage of its own."""
+    """Return a copy of weights on the CPU, each tensor contiguous and in its own storage."""
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in weights.items()
@@ -94,12 +95,12 @@ def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Return a hash of names, shapes and values."""
+    """Return a hash of the names, shapes, types and values, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in weights.items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         plain = tensor.detach().cpu().contiguous()
-        # numpy knows no bfloat16: hash the bytes.
+        # Hash the bytes, because numpy has no bfloat16.
         digest.update(plain.view(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
     return digest.hexdigest()[:16]
 
@@ -108,7 +109,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically.
 
     Raises:
-        Error: the file cannot be written; what stood there before is untouched.
+        Error: the file cannot be written; an existing file at ``path`` is unchanged.
     """
     content = {
         "format": FORMAT,
@@ -132,12 +133,12 @@ def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint; nothing in the file is ever executed.
 
     Raises:
-        Error: it is no checkpoint of this version, or damaged; the message says what it is and what to do.
+        Error: the file is not a checkpoint of this version, or is damaged; the message says what it is and what to do.
     """
     path = Path(path)
     content = safe_load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_WAY_OUT.format(path)}")
+        raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_IMPORT_HINT.format(path)}")
     version = content.get("version")
     if version != VERSION:
         raise Error(f"{path}: checkpoint of version {version}, this kdtool reads {VERSION}; update kdtool")
@@ -150,7 +151,7 @@ def read(path: str | Path) -> Checkpoint:
         data = None if content["data"] is None else DataSpec.from_data(content["data"])
         metrics = _checked_entries(content["metrics"], "metrics", {"split"})
         history = _checked_entries(content["history"], "history", {"command"})
-        _check_pair(architecture, data)
+        _check_data_fits(architecture, data)
         module = build(architecture, weights)
         early = _checked_early(content["early"], weights) if "early" in content else None
     except Error as error:
@@ -158,7 +159,7 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(Network(architecture, module), data, metrics, history, path, early)
 
 
-_WAY_OUT = "Import it: kdtool teacher timm:NAME --weights {}"
+_IMPORT_HINT = "Import it: kdtool teacher timm:NAME --weights {}"
 
 
 def _describe(content: Any) -> str:
@@ -170,34 +171,40 @@ def _describe(content: Any) -> str:
     return f"a {type(content).__name__}"
 
 
-def _check_pair(architecture: Architecture, data: DataSpec | None) -> None:
+def _check_data_fits(architecture: Architecture, data: DataSpec | None) -> None:
     if data is None:
         return
-    ours = (len(data.classes), data.in_channels, data.image_size)
-    theirs = (architecture.classes, *architecture.input[:2])
-    if ours != theirs:
-        raise Error(f"damaged checkpoint: data of {ours} classes, channels and pixels, a network of {theirs}")
+    of_data = (len(data.classes), data.in_channels, data.image_size)
+    of_network = (architecture.classes, *architecture.input[:2])
+    if of_data != of_network:
+        raise Error(
+            f"damaged checkpoint: the data set has {of_data} classes, channels and pixels, the network {of_network}"
+        )
 
 
 def _checked_weights(weights: Any) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
     ):
-        raise Error("damaged checkpoint: the weights are no tensors by name")
+        raise Error("damaged checkpoint: the weights are not a dict of tensors by name")
     return weights
 
 
 def _checked_early(early: Any, weights: Mapping[str, Tensor]) -> Early:
     known = isinstance(early, dict) and set(early) == {"epoch", "weights"} and isinstance(early["epoch"], int)
     if not known or early["epoch"] < 0:
-        raise Error("damaged checkpoint: the early weights are none")
-    found = _checked_weights(early["weights"])
-    if {name: one.shape for name, one in found.items()} != {name: one.shape for name, one in weights.items()}:
+        raise Error("damaged checkpoint: the early weights have no epoch, or are malformed")
+    early_weights = _checked_weights(early["weights"])
+    if _shapes(early_weights) != _shapes(weights):
         raise Error("damaged checkpoint: the early weights are those of another network")
-    return Early(early["epoch"], found)
+    return Early(early["epoch"], early_weights)
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _checked_entries(entries: Any, name: str, needed: set[str]) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and needed <= set(entry) for entry in entries):
-        raise Error(f"damaged checkpoint: {name} is no list of entries")
+        raise Error(f"damaged checkpoint: {name} is not a list of entries")
     return entries

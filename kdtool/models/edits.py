@@ -1,4 +1,4 @@
-"""Structural edits as plain data: made on a freshly built base, or read from an edited network."""
+"""Structural edits as plain data: applied to a freshly built base, or read from an edited network."""
 
 from __future__ import annotations
 
@@ -15,59 +15,65 @@ _PLAIN = (bool, int, float)
 
 
 def drop_modules(module: nn.Module, paths: Iterable[str]) -> None:
-    """Leave out modules, in place: see `leave_out`.
+    """Delete the modules at ``paths``, in place; see `leave_out`.
 
     Raises:
-        AttributeError: there is no module of that path.
+        AttributeError: there is no module at one of the paths.
     """
     parents: dict[str, set[str]] = {}
     for path in paths:
         module.get_submodule(path)
         parent, _, name = path.rpartition(".")
         parents.setdefault(parent, set()).add(name)
-    # All are found before the first is renamed: the paths are those of the network before any deletion.
-    found = [(module.get_submodule(parent), names) for parent, names in parents.items()]
-    for container, names in found:
+    # All containers are looked up before the first deletion renumbers children: the paths are those before it.
+    containers = [(module.get_submodule(parent), names) for parent, names in parents.items()]
+    for container, names in containers:
         leave_out(container, names)
 
 
 def base_path(module: nn.Module, path: str, dropped: Iterable[str]) -> str:
-    """Return what the base network called the module at ``path`` of a network that lost ``dropped``."""
-    gone = set(dropped)
-    here, base = module, ""
+    """Return the path in the base network of the module at ``path`` of ``module``, from which ``dropped`` were deleted.
+
+    ``dropped`` are paths of the base network.
+    """
+    deleted = set(dropped)
+    parent, base = module, ""
     for name in path.split(".") if path else []:
-        if isinstance(here, Projected):
-            here = here.get_submodule(name)  # the base has no projector, and its layer in this place
+        if isinstance(parent, Projected):
+            parent = parent.get_submodule(name)  # the base has the layer itself in the place of the Projected
             continue
-        if isinstance(here, nn.Sequential | nn.ModuleList) and name.isdecimal():
-            left = int(name)
+        if isinstance(parent, nn.Sequential | nn.ModuleList) and name.isdecimal():
+            # Children are numbered anew after a deletion: skip the deleted numbers.
+            kept_before = int(name)
             number = 0
-            while f"{base}{number}" in gone or left:
-                left -= f"{base}{number}" not in gone
+            while f"{base}{number}" in deleted or kept_before:
+                kept_before -= f"{base}{number}" not in deleted
                 number += 1
             base += f"{number}."
         else:
             base += f"{name}."
-        here = here.get_submodule(name)
+        parent = parent.get_submodule(name)
     return base.removesuffix(".")
 
 
 def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Give every parameter and buffer the shape of its tensor in ``weights``, in place; return whether any had another.
+    """Give every parameter and buffer the shape of its tensor in ``weights``, in place; return whether any changed.
+
+    A resized tensor is not initialised.
 
     Raises:
-        Error: a tensor has another number of dimensions, or is of another kind of number.
+        Error: a tensor has another number of dimensions, or holds integers instead of floats or the reverse.
     """
-    renewed: dict[int, nn.Parameter] = {}
+    replacements: dict[int, nn.Parameter] = {}
     resized = False
     for path, tensor in weights.items():
         owner_path, _, name = path.rpartition(".")
         try:
             owner = module.get_submodule(owner_path)
         except AttributeError:
-            continue  # load_state_dict lists the keys that have no place
-        for held in (owner._parameters, owner._buffers):
-            old = held.get(name)
+            continue  # load_state_dict reports such keys
+        for tensors in (owner._parameters, owner._buffers):
+            old = tensors.get(name)
             if old is None or old.shape == tensor.shape:
                 continue
             if old.dim() != tensor.dim() or old.is_floating_point() != tensor.is_floating_point():
@@ -75,9 +81,9 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
             resized = True
             new = torch.empty(tensor.shape, dtype=old.dtype)
             if isinstance(old, nn.Parameter):
-                # A parameter that stands in two places stays one parameter. It is set by its name, for recurrent
-                # layers hold their weights in a list as well.
-                setattr(owner, name, renewed.setdefault(id(old), nn.Parameter(new, old.requires_grad)))
+                # A parameter that two modules share stays shared. It is set by its name, because recurrent layers
+                # keep their weights in a list as well.
+                setattr(owner, name, replacements.setdefault(id(old), nn.Parameter(new, old.requires_grad)))
             else:
                 owner._buffers[name] = new
     return resized
@@ -87,7 +93,7 @@ def set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]
     """Set plain attributes, in place.
 
     Raises:
-        Error: there is no such module or attribute, it is not public, or the value is not of its plain type.
+        Error: there is no such module or attribute, it is not public, or the value is of another type.
     """
     for path, values in attributes.items():
         owner = _owner(module, path)
@@ -103,7 +109,7 @@ def set_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
     """Replace non-persistent buffers, in place.
 
     Raises:
-        Error: there is no such buffer, or the tensor is of another type or number of dimensions.
+        Error: there is no such buffer, or the tensor has another type or another number of dimensions.
     """
     for path, tensor in buffers.items():
         owner_path, _, name = path.rpartition(".")
@@ -117,7 +123,7 @@ def set_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """Return a module's own public attributes that are an int, float, bool or a tuple or list of those."""
+    """Return a module's own public attributes that are an int, a float, a bool, or a tuple or list of those."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -126,7 +132,7 @@ def plain_attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def changed_attributes(base: nn.Module, module: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return by path the plain attributes in which ``module`` differs from ``base``."""
+    """Return, by module path, the plain attributes in which ``module`` differs from ``base``."""
     before = {path: plain_attributes(part) for path, part in base.named_modules()}
     changed = {}
     for path, part in module.named_modules():
@@ -142,7 +148,7 @@ def changed_attributes(base: nn.Module, module: nn.Module) -> dict[str, dict[str
 
 
 def changed_buffers(base: nn.Module, module: nn.Module) -> dict[str, Tensor]:
-    """Return by path the non-persistent buffers in which ``module`` differs from ``base``."""
+    """Return, by path, the non-persistent buffers in which ``module`` differs from ``base``."""
     changed = {}
     for path, part in module.named_modules():
         for name in part._non_persistent_buffers_set:
@@ -170,7 +176,7 @@ def _owner(module: nn.Module, path: str) -> nn.Module:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
-        return type(value) in (tuple, list) and all(type(one) in _PLAIN for one in value)
+        return type(value) in (tuple, list) and all(type(item) in _PLAIN for item in value)
     return type(value) in _PLAIN
 
 

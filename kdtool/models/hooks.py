@@ -1,4 +1,4 @@
-"""Watch or replace what the layers of a network do, for as long as a block runs."""
+"""Context managers that observe the layers of a network or replace their forward while a block runs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def patched(module: nn.Module, stand_in: Callable[[str, nn.Module], Callable[..., Any] | None]) -> Iterator[None]:
-    """Put stand-ins in the place of the layers' forward, where there are any."""
-    replaced = []
+    """Replace the forward of every layer for which ``stand_in(path, layer)`` returns a function."""
+    previous = []
     for path, part in module.named_modules():
         forward = stand_in(path, part)
         if forward is not None:
-            replaced.append((part, part.__dict__.get("forward")))
+            previous.append((part, part.__dict__.get("forward")))
             part.forward = forward
     try:
         yield
     finally:
-        for part, forward in replaced:
+        for part, forward in previous:
             del part.__dict__["forward"]
             if forward is not None:
                 part.forward = forward
@@ -29,14 +29,14 @@ def patched(module: nn.Module, stand_in: Callable[[str, nn.Module], Callable[...
 
 @contextlib.contextmanager
 def answering(layer: nn.Module, output: Tensor) -> Iterator[None]:
-    """Let a layer answer ``output`` whatever it is given."""
+    """Let a layer return ``output`` for any input."""
     with replaced(layer, lambda *args, **kwargs: output):
         yield
 
 
 @contextlib.contextmanager
 def replaced(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Put another forward in the place of a layer's own."""
+    """Replace a layer's forward."""
     before = layer.__dict__.get("forward")
     layer.forward = forward
     try:
@@ -49,7 +49,7 @@ def replaced(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a network in eval mode, and every part of it back into the mode it was in."""
+    """Put a network in eval mode; afterwards put every module of it back into its previous mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -61,7 +61,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hooked(module: nn.Module, note: Callable[[str], Callable[..., None]]) -> Iterator[None]:
-    """Call ``note(path)`` as a forward hook of every module inside while the block runs."""
+    """Register ``note(path)`` as a forward hook of every submodule while the block runs."""
     handles = [part.register_forward_hook(note(path)) for path, part in module.named_modules() if path]
     try:
         yield

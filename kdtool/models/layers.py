@@ -1,24 +1,24 @@
-"""Kinds of layers, and their shapes."""
+"""Kinds of layers: those that mix channels, and those that treat each channel by itself."""
 
 from __future__ import annotations
 
 from torch import nn
 
 CONV_LINEAR = (nn.modules.conv._ConvNd, nn.Linear)
-"""Layers whose every output depends on many input channels."""
+"""Convolutions and linear layers: an output channel may depend on many input channels."""
 
 LAYERS = (*CONV_LINEAR, nn.RNNBase)
-"""Those, and recurrent ones."""
+"""The same and recurrent layers."""
 
 
 def inputs_of(layer: nn.Module) -> int:
-    """Return how many channels a convolution, linear or recurrent layer is given; 0 where it is none of these."""
+    """Return the number of input channels of a convolution, linear or recurrent layer, and 0 for any other layer."""
     names = ("in_features", "in_channels", "input_size")
     return next((int(getattr(layer, name)) for name in names if getattr(layer, name, 0)), 0)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a convolution's every output channel depends on one input channel alone."""
+    """Return whether the layer is a convolution in which every output channel reads a single input channel."""
     return (
         isinstance(layer, nn.modules.conv._ConvNd)
         and layer.groups > 1
@@ -28,7 +28,7 @@ def is_depthwise(layer: nn.Module) -> bool:
 
 
 def is_channelwise(module: nn.Module) -> bool:
-    """Whether a layer has tensors of its own, mixes nothing and holds no other layer with parameters."""
+    """Return whether a layer has tensors of its own, mixes no channels and contains no other layer with parameters."""
     own = [*module._parameters.values(), *module._buffers.values()]
     return (
         any(tensor is not None for tensor in own)

@@ -1,4 +1,4 @@
-"""How the maps of a network lie in memory."""
+"""The memory format of a network's feature maps: channels first or channels last."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from kdtool.models.hooks import evaluating
 
 
 def takes_channels_last(network: Network) -> bool:
-    """Return whether a network runs on maps whose channels come last in memory, which it does not where it calls
-    ``view`` on one; it is tried on a copy."""
+    """Return whether a network runs on images in the channels-last memory format; a copy of it is tried.
+
+    A network that calls ``view`` on a feature map does not.
+    """
     first = next(network.module.parameters(), torch.zeros(0))
     images = torch.zeros(2, *network.architecture.input, device=first.device)
     module = copy.deepcopy(network.module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -27,6 +29,6 @@ def takes_channels_last(network: Network) -> bool:
 
 
 def as_saved(module: nn.Module) -> nn.Module:
-    """Move a module to the CPU, laid out as in a checkpoint, and return it."""
+    """Move a module to the CPU, in the memory format of a checkpoint (contiguous), and return it."""
     moved: nn.Module = module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return moved

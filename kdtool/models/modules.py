@@ -1,4 +1,8 @@
-"""A projector behind a layer: maps of one network in the channels of another."""
+"""Modules that edits insert into a network, and the deletion of modules.
+
+A projector converts the maps of a layer to another number of channels, a selection keeps some channels, and a skip
+takes the place of a deleted residual branch.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +14,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# What a file may ask for, in weights: without bounds a few bytes could ask for a network that fills the memory.
+# Upper bound for files, in weights: without it a few bytes could ask for a projector that fills the memory.
 LARGEST = 2**28
 
 
 class Projector(nn.Sequential):
-    """Three convolutions, each with batch-norm and ReLU (Chen et al., 2022): [batch, channels, height, width] to
-    [batch, out, height, width], through ``middle`` channels."""
+    """Three convolutions, each with batch-norm and ReLU (Chen et al., 2022, arXiv 2203.14001).
+
+    Maps [batch, channels, height, width] to [batch, out, height, width]; between them are ``middle`` channels.
+    """
 
     def __init__(self, channels: int, middle: int, out: int) -> None:
         super().__init__(
-            *_row(nn.Conv2d(channels, middle, 1, bias=False)),
-            *_row(nn.Conv2d(middle, middle, 3, padding=1, bias=False)),
-            *_row(nn.Conv2d(middle, out, 1, bias=False)),
+            *_conv_norm_relu(nn.Conv2d(channels, middle, 1, bias=False)),
+            *_conv_norm_relu(nn.Conv2d(middle, middle, 3, padding=1, bias=False)),
+            *_conv_norm_relu(nn.Conv2d(middle, out, 1, bias=False)),
         )
 
 
-def _row(mix: nn.Conv2d) -> tuple[nn.Module, ...]:
-    return mix, nn.BatchNorm2d(mix.out_channels), nn.ReLU()
+def _conv_norm_relu(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
+    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()
 
 
 class Projected(nn.Sequential):
-    """A layer, and the projector behind it."""
+    """A layer and the projector behind it."""
 
     def __init__(self, layer: nn.Module, channels: Sequence[int]) -> None:
         super().__init__(OrderedDict(layer=layer, projector=Projector(*channels)))
 
 
 def insert_projector(module: nn.Module, path: str, channels: Sequence[int]) -> None:
-    """Put a projector behind the layer at ``path``, which becomes ``path.layer``, in place.
+    """Insert a projector behind the layer at ``path``, which becomes ``path.layer``, in place.
 
-    ``channels`` are those of its input, its middle and its output.
+    ``channels`` are those of the projector's input, middle and output.
     """
     parent_path, _, name = path.rpartition(".")
     parent = module.get_submodule(parent_path)
@@ -48,24 +54,24 @@ def insert_projector(module: nn.Module, path: str, channels: Sequence[int]) -> N
 
 
 def projectors_of(module: nn.Module) -> dict[str, list[int]]:
-    """Return the channels of every projector by the path of the layer it stands behind, outer ones first."""
+    """Return the channels of every projector by the path of the layer in front of it, outer ones first."""
     return {path: _channels(layer) for path, layer in module.named_modules() if isinstance(layer, Projected)}
 
 
 def _channels(layer: Projected) -> list[int]:
-    mixes = [one for one in layer.get_submodule("projector").children() if isinstance(one, nn.Conv2d)]
-    return [mixes[0].weight.shape[1], *(one.weight.shape[0] for one in mixes[1:])]
+    convs = [child for child in layer.get_submodule("projector").children() if isinstance(child, nn.Conv2d)]
+    return [convs[0].weight.shape[1], *(conv.weight.shape[0] for conv in convs[1:])]
 
 
 def are_projectors(value: Any) -> bool:
-    """Return whether plain data says where projectors stand, and none is too large."""
+    """Return whether plain data maps paths to the channels of projectors, none of them too large."""
     return isinstance(value, Mapping) and all(
         isinstance(path, str) and path and _is_small(channels) for path, channels in value.items()
     )
 
 
 def _is_small(channels: Any) -> bool:
-    if not isinstance(channels, list | tuple) or [type(one) for one in channels] != [int] * 3 or min(channels) < 1:
+    if not isinstance(channels, list | tuple) or [type(count) for count in channels] != [int] * 3 or min(channels) < 1:
         return False
     first, middle, out = map(int, channels)
     return middle * (first + 9 * middle + out) <= LARGEST
@@ -74,7 +80,7 @@ def _is_small(channels: Any) -> bool:
 class ChannelSelect(nn.Module):
     """Select channels: [batch, channels, ...] to [batch, len(index), ...].
 
-    The index is structure, not weight: the architecture remembers it, the state dict does not.
+    The index is structure, not a weight: the architecture stores it, the state dict does not.
     """
 
     index: Tensor
@@ -89,7 +95,7 @@ class ChannelSelect(nn.Module):
 
 
 def insert_select(module: nn.Module, path: str, index: Sequence[int]) -> None:
-    """Put a selection before the layer at ``path``, which becomes ``path.norm``, in place."""
+    """Insert a selection in front of the layer at ``path``, which becomes ``path.norm``, in place."""
     parent_path, _, name = path.rpartition(".")
     parent = module.get_submodule(parent_path)
     layer = parent.get_submodule(name)
@@ -97,7 +103,7 @@ def insert_select(module: nn.Module, path: str, index: Sequence[int]) -> None:
 
 
 def selects_of(module: nn.Module) -> dict[str, list[int]]:
-    """Return the index of every selection by the path of the layer it stands before."""
+    """Return the index of every selection by the path of the layer behind it."""
     return {
         path.removesuffix(".select"): [int(i) for i in layer.index]
         for path, layer in module.named_modules()
@@ -106,11 +112,11 @@ def selects_of(module: nn.Module) -> dict[str, list[int]]:
 
 
 ITERATED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-"""Containers whose children are run one after another, whichever there are."""
+"""Containers from which children can be deleted: whoever runs them iterates over those that there are."""
 
 
 class Skip(nn.Module):
-    """Pass on what it is given first, whatever that is: a residual block without its branch."""
+    """Return the first argument unchanged, whatever its type: a residual block without its branch."""
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Return ``x``."""
@@ -118,18 +124,18 @@ class Skip(nn.Module):
 
 
 def leave_out(parent: nn.Module, names: Iterable[str]) -> None:
-    """Delete children, in place; a parent that calls its children by name gets a `Skip` in their places.
+    """Delete children, in place; a parent that calls its children by name gets a `Skip` in the place of each.
 
-    What is left in a Sequential or ModuleList is numbered anew from 0.
+    The remaining children of a Sequential or ModuleList are numbered anew from 0.
     """
-    gone = set(names)
+    deleted = set(names)
     if not isinstance(parent, ITERATED):
-        for name in gone:
+        for name in deleted:
             parent._modules[name] = Skip()
         return
-    kept = [(name, child) for name, child in parent._modules.items() if name not in gone]
+    kept = [(name, child) for name, child in parent._modules.items() if name not in deleted]
     if isinstance(parent, nn.Sequential | nn.ModuleList):
-        # Sequentials with names of their own keep them.
+        # The children of a Sequential with names, not numbers, keep their names.
         numbered = all(name.isdecimal() for name in parent._modules)
         kept = [(str(i) if numbered else name, child) for i, (name, child) in enumerate(kept)]
     parent._modules.clear()
@@ -138,16 +144,16 @@ def leave_out(parent: nn.Module, names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def left_out(module: nn.Module, paths: Iterable[str]) -> Iterator[None]:
-    """Do without modules for a while."""
-    names: dict[str, list[str]] = {}
+    """Delete modules while the block runs; see `leave_out`."""
+    names_of: dict[str, list[str]] = {}
     for path in paths:
-        above, _, name = path.rpartition(".")
-        names.setdefault(above, []).append(name)
-    parents = [(module.get_submodule(path), gone) for path, gone in names.items()]
+        parent_path, _, name = path.rpartition(".")
+        names_of.setdefault(parent_path, []).append(name)
+    parents = [(module.get_submodule(path), names) for path, names in names_of.items()]
     before = [dict(parent._modules) for parent, _ in parents]
     try:
-        for parent, gone in parents:
-            leave_out(parent, gone)
+        for parent, names in parents:
+            leave_out(parent, names)
         yield
     finally:
         for (parent, _), children in zip(parents, before, strict=True):

@@ -1,4 +1,7 @@
-"""Build a network whose random weights nobody will look at."""
+"""Build a network without its random initialisation, for weights that are replaced or never read.
+
+Drawing those weights would only cost time.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_DRAWN = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.exponential_})
+_RANDOM_METHODS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.exponential_})
 
-# torch.nn.init's own functions, which take the tensor that they fill by its name, and fill it out of the mode's sight.
-_INIT = frozenset(
+# Functions of torch.nn.init. The mode sees the call of the function, but not the calls inside it.
+_INIT_FUNCTIONS = frozenset(
     f"{name}_"
     for name in (
         *("uniform", "normal", "trunc_normal", "xavier_uniform", "xavier_normal"),
@@ -20,51 +23,53 @@ _INIT = frozenset(
     )
 )
 
-_NUMBERS = frozenset({Tensor.__float__, Tensor.item})
+# Reads of a tensor as a Python number, which a meta tensor cannot answer.
+_SCALAR_READS = frozenset({Tensor.__float__, Tensor.item})
 
-_DERIVED = frozenset({Tensor.erfinv_})
+# A transformation of random numbers, inside trunc_normal_: of zeros it would be wasted work.
+_TRANSFORMS = frozenset({Tensor.erfinv_})
 
 
 class NoInit(TorchFunctionMode):
-    """Leave out random initialisation: tensors that would be drawn in place become zero.
+    """Skip random initialisation: tensors that would be filled with random numbers become zero.
 
-    Zero, not whatever memory held, because torch.nn.init.trunc_normal_ draws until all numbers lie within bounds.
+    Zero, not uninitialised memory, because torch.nn.init.trunc_normal_ draws until all numbers lie within bounds.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call everything but the random functions."""
-        drawn = _drawn(func, args, kwargs)
-        if drawn is not None:
+        """Call every function but the random ones."""
+        target = _random_target(func, args, kwargs)
+        if target is not None:
             with torch.no_grad():
-                return drawn.zero_()
-        if func in _DERIVED:
+                return target.zero_()
+        if func in _TRANSFORMS:
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
-def _drawn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
-    """Return the tensor that a function fills with random numbers."""
-    if func in _DRAWN:
+def _random_target(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
+    """Return the tensor that a call would fill with random numbers, or None if it would fill none."""
+    if func in _RANDOM_METHODS:
         return args[0]  # type: ignore[no-any-return]
-    if getattr(func, "__module__", "") == "torch.nn.init" and func.__name__ in _INIT:
+    if getattr(func, "__module__", "") == "torch.nn.init" and func.__name__ in _INIT_FUNCTIONS:
         return args[0] if args else kwargs["tensor"]  # type: ignore[no-any-return]
     return None
 
 
 class Outline(NoInit):
-    """Leave out the memory as well: what would hold random numbers has a shape alone (PyTorch's meta device)."""
+    """Skip the memory as well: tensors that would hold random numbers are on PyTorch's meta device, shape only."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Allocate on the meta device, and leave what is there as it is."""
+        """Allocate on the meta device, and do not fill meta tensors."""
         if func is torch.empty:
             return func(*args, **{**(kwargs or {}), "device": "meta"})
-        if func in _NUMBERS and args[0].is_meta:
+        if func in _SCALAR_READS and args[0].is_meta:
             return 1.0
-        drawn = _drawn(func, args, kwargs)
-        if drawn is not None and drawn.is_meta:
-            return drawn
+        target = _random_target(func, args, kwargs)
+        if target is not None and target.is_meta:
+            return target
         return super().__torch_function__(func, types, args, kwargs)

@@ -1,4 +1,4 @@
-"""The options that say what a network is built for."""
+"""Options of a network: its classes, its input and its stem."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kdtool.plugins.options import Options, option
 
 
 class NetworkOptions(Options):
-    """Say what a network is built for; what is unset comes from the data, else from the network itself."""
+    """Choose the classes, input and stem of a network; the defaults are those of the data, else of the network."""
 
     classes: int | None = option(None, minimum=1, help="number of classes")
     in_channels: int | None = option(None, minimum=1, help="channels of an image")

@@ -13,17 +13,17 @@ from kdtool.models.layers import CONV_LINEAR
 
 
 def reinitialize(network: Network) -> Network:
-    """Return a network of the same structure whose weights are drawn under the current random state."""
+    """Return a network of the same structure with fresh weights, drawn under the current random state."""
     module = copy.deepcopy(network.module)
     fill(module, skeleton(network.architecture))
     return Network(network.architecture, module)
 
 
 def fill(module: nn.Module, base: nn.Module) -> None:
-    """Copy into every tensor of ``module`` an evenly spaced part of the same tensor of ``base``, in place.
+    """Copy into every tensor of ``module`` evenly spaced entries of the same tensor of ``base``, in place.
 
     The weights of convolutions and linear layers are scaled by sqrt(old fan-in / new fan-in): initialisations draw
-    them with a variance of 1 / fan-in, and a narrower layer is due a larger one.
+    them with a variance of 1 / fan-in, which is larger for a narrower layer.
     """
     new, old = module.state_dict(), base.state_dict()
     with torch.no_grad():
@@ -32,10 +32,10 @@ def fill(module: nn.Module, base: nn.Module) -> None:
         scaled: set[int] = set()
         for path, layer in module.named_modules():
             if isinstance(layer, nn.RNNBase):
-                # Their weights and biases are drawn with a variance of 1 / width.
-                wide = old[f"{path}.weight_hh_l0"].shape[1]
+                # The weights and biases of recurrent layers are drawn with a variance of 1 / width.
+                old_width = old[f"{path}.weight_hh_l0"].shape[1]
                 for parameter in layer.parameters(recurse=False):
-                    parameter.mul_(math.sqrt(wide / layer.hidden_size))
+                    parameter.mul_(math.sqrt(old_width / layer.hidden_size))
             if isinstance(layer, CONV_LINEAR):
                 weight, whole = new[f"{path}.weight"], old[f"{path}.weight"]
                 if weight.data_ptr() not in scaled:
@@ -44,7 +44,7 @@ def fill(module: nn.Module, base: nn.Module) -> None:
 
 
 def part_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return evenly spaced indices of every dimension of ``tensor``, so that it has ``shape``."""
+    """Return the entries of ``tensor`` at evenly spaced indices of every dimension, a tensor of ``shape``."""
     for dim, (old, new) in enumerate(zip(tensor.shape, shape, strict=True)):
         if new != old:
             tensor = tensor.index_select(dim, torch.arange(new) * old // new)
@@ -52,7 +52,7 @@ def part_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def fan_in(layer: nn.Module, weight: Tensor) -> int:
-    """Return how many inputs each output of a convolution or linear layer sums over."""
+    """Return the number of inputs that each output of a convolution or linear layer sums over."""
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
         return max(1, weight.shape[0] // layer.groups * weight[0, 0].numel())
     return weight[0].numel()

@@ -1,4 +1,4 @@
-"""The contract of a source of networks."""
+"""The contract of a source of networks, such as torchvision or timm."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ class Source(Method):
     kind: ClassVar[str] = "teachers"
 
     def networks(self) -> list[str]:
-        """Return the names that `build` knows."""
+        """Return the names of the networks that `build` can build."""
         raise NotImplementedError
 
     def defaults(self, network: str) -> dict[str, Any]:
-        """Return what ``network`` was made for: ``classes``, ``in_channels``, ``image_size`` (pixels),
-        ``mean`` and ``std`` (tuples, one number a channel, for images in 0..1)."""
+        """Return what ``network`` was designed for.
+
+        The keys are ``classes``, ``in_channels``, ``image_size`` (pixels), ``mean`` and ``std`` (tuples of one number
+        per channel, for images in 0..1).
+        """
         raise NotImplementedError
 
     def build(
         self, network: str, *, classes: int, in_channels: int, image_size: int, pretrained: bool = False
     ) -> nn.Module:
-        """Return the network in eval mode, on the CPU, in float32; it maps [batch, in_channels,
-        image_size, image_size] to [batch, classes] logits.
+        """Return the network in eval mode, on the CPU, in float32.
+
+        It maps [batch, in_channels, image_size, image_size] to logits [batch, classes].
 
         Raises:
-            kdtool.Error: the network cannot be had in that form; the message says why.
+            kdtool.Error: the network cannot be built with these options; the message says why.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The stem of a ResNet-like network, made fit for small images."""
+"""Adapt the stem of a ResNet-like network to small images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 def small_stem(module: nn.Module) -> nn.Module:
-    """Take the downsampling out of a ResNet-like stem, in place, and return the module.
+    """Remove the downsampling from a ResNet-like stem, in place, and return the module.
 
-    The first convolution of stride 2 becomes 3x3 with stride 1 and padding 1, and the pool behind it goes, so that
-    the first stage sees all of the image instead of a quarter of each side (He et al., 2015, section 4.2).
-    A convolution that was larger than 3x3 starts anew (Kaiming); one that is 3x3 keeps its weights. What changes
-    depends on the structure alone: a freshly built network of the same name comes out the same.
+    The first convolution of stride 2 becomes 3x3 with stride 1 and padding 1, and the pool behind it is removed, so
+    that the first stage works at the full resolution instead of a quarter of it (He et al., 2015, section 4.2).
+    A convolution that was larger than 3x3 gets fresh weights (Kaiming); one of 3x3 keeps its weights. The change
+    depends on the structure alone: freshly built networks of one name are all changed in the same way.
 
     Raises:
         Error: the network has no stem of a strided convolution and a pool; nothing was changed.
     """
     leaves = [(path, leaf) for path, leaf in module.named_modules() if next(leaf.children(), None) is None]
-    # Modules are registered in the order in which a stem uses them.
+    # Stems register their modules in the order in which they run.
     first = next((index for index, (_, leaf) in enumerate(leaves) if isinstance(leaf, nn.Conv2d)), len(leaves))
     pool = _pool_behind(module, leaves, first)
     if pool is None:
@@ -36,18 +36,18 @@ def small_stem(module: nn.Module) -> nn.Module:
         )
     for path, leaf in leaves[first + 1 : pool + 1]:
         if isinstance(leaf, (*_PADS, *_POOLS)):
-            _take_out(module, path)
+            _replace_by_identity(module, path)
     conv = leaves[first][1]
     assert isinstance(conv, nn.Conv2d)
-    _shrink(conv)
+    _make_3x3(conv)
     return module
 
 
 def _pool_behind(module: nn.Module, leaves: list[tuple[str, nn.Module]], first: int) -> int | None:
-    """Return the index of the pool that ends the stem, or None where the network begins in another way.
+    """Return the index of the pool that ends the stem, or None if the network begins in another way.
 
-    Between the first convolution and the pool may stand norms, activations and padding, and in a deep stem
-    (ResNet-D) the other convolutions of the `nn.Sequential` that the first one is in.
+    Norms, activations and padding may come between the first convolution and the pool; in a deep stem (ResNet-D) also
+    the other convolutions of the first one's `nn.Sequential`.
     """
     if first == len(leaves):
         return None
@@ -61,7 +61,7 @@ def _pool_behind(module: nn.Module, leaves: list[tuple[str, nn.Module]], first: 
     for index in range(first + 1, len(leaves)):
         path, leaf = leaves[index]
         if isinstance(leaf, _POOLS):
-            # One that is further down belongs to the shortcut of a first block.
+            # A pool that is nested deeper belongs to the shortcut of the first block.
             return index if path.count(".") <= depth + 1 else None
         inside = deep is not None and path.startswith(deep)
         if not inside and not isinstance(leaf, _NORMS) and next(leaf.parameters(), None) is not None:
@@ -70,7 +70,7 @@ def _pool_behind(module: nn.Module, leaves: list[tuple[str, nn.Module]], first: 
 
 
 def _is_deep_stem(module: nn.Module) -> bool:
-    """Whether this is a plain sequence of at most three convolutions of which only the first one strides."""
+    """Return whether this is a plain sequence of at most three convolutions of which only the first is strided."""
     convs = [child for child in module.children() if isinstance(child, nn.Conv2d)]
     others = [child for child in module.children() if not isinstance(child, nn.Conv2d)]
     return (
@@ -81,13 +81,13 @@ def _is_deep_stem(module: nn.Module) -> bool:
     )
 
 
-def _take_out(module: nn.Module, path: str) -> None:
-    """Put an identity in the place of a pool or a padding."""
+def _replace_by_identity(module: nn.Module, path: str) -> None:
+    """Replace a pool or a padding by an identity."""
     parent, _, name = path.rpartition(".")
     container = module.get_submodule(parent)
     if isinstance(container, nn.Sequential) and _stride(container[0]) == 1 and len(container) == 2:
-        # A max-pool of stride 1 and the blur that strides in its stead (Zhang, 2019) go together.
-        _take_out(module, parent)
+        # A max-pool of stride 1 and the strided blur behind it (Zhang, 2019) are replaced together.
+        _replace_by_identity(module, parent)
     else:
         setattr(container, name, nn.Identity())
 
@@ -97,10 +97,10 @@ def _stride(leaf: nn.Module) -> int | None:
     return stride[0] if isinstance(stride, tuple) else stride
 
 
-def _shrink(conv: nn.Conv2d) -> None:
-    """Make a convolution 3x3 with stride 1, in place, so that a weight-standardised one stays one."""
+def _make_3x3(conv: nn.Conv2d) -> None:
+    """Make a convolution 3x3 with stride 1, in place, so that a subclass (weight-standardised) stays what it is."""
     conv.stride = (1, 1)
-    # timm's convolutions with TensorFlow's padding pad by themselves and have 0 here.
+    # timm's convolutions with TensorFlow's padding pad in their forward and have padding 0.
     if type(conv) is nn.Conv2d or conv.padding != (0, 0):
         conv.padding = (1, 1)
     if conv.kernel_size == (3, 3):

@@ -61,7 +61,7 @@ IMAGES = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "told"),
+    ("images", "labels", "message"),
     [
         (IMAGES.float(), torch.tensor([0, 1]), "must be uint8"),
         (IMAGES[0], torch.tensor([0]), "must be uint8"),
@@ -70,8 +70,8 @@ IMAGES = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
         ((), torch.tensor([], dtype=torch.int64), "no images"),
     ],
 )
-def test_wrong_splits(images, labels, told):
-    with pytest.raises(Error, match=told):
+def test_wrong_splits(images, labels, message):
+    with pytest.raises(Error, match=message):
         RawSplit(images, labels)
 
 
@@ -81,19 +81,19 @@ def raw(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"classes": ("a",)}, r"1 class \(a\); a classifier needs two"),
         ({"classes": ("a", "a")}, "two classes have the same name"),
         ({"classes": ("a", "b", "c")}, "train split has no image of class 'c'"),
         ({"test": split([1, 1, 1])}, "test split has labels 0 to 2, but there are 2 classes"),
-        ({"mean": (0.5,)}, "mean and std are given together"),
+        ({"mean": (0.5,)}, "mean and std must be given together"),
         ({"mean": (0.5,), "std": (0.5, 0.5)}, "std has 2 numbers for 1 channels"),
         ({"val": split([1, 1], channels=3)}, "val split has 3 channels, not 1"),
     ],
 )
-def test_inconsistent_data(changes, told):
-    with pytest.raises(Error, match=told):
+def test_inconsistent_data(changes, message):
+    with pytest.raises(Error, match=message):
         raw(**changes)
 
 
