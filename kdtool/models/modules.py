@@ -112,7 +112,7 @@ def selects_of(module: nn.Module) -> dict[str, list[int]]:
 
 
 ITERATED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-"""Containers from which children can be deleted: whoever runs them iterates over those that there are."""
+"""Containers whose children can be deleted: a network iterates over them and does not call them by name."""
 
 
 class Skip(nn.Module):
