@@ -1,4 +1,4 @@
-"""Batches of a split together with what frozen networks make of them."""
+"""Batches of a split, with the outputs of the frozen networks on them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step is given.
+    """The input of one step.
 
-    ``inputs`` are images [batch, channels, height, width], or what the frozen part of the student made of them;
-    ``target`` class indices [batch]; ``teacher`` logits [batch, classes], empty where they are not wanted; ``maps`` the
-    teacher's outputs at its taps. All but ``indices`` are on the engine's device.
+    ``indices`` [batch] are places in the split. ``inputs`` are images [batch, channels, height, width], or the outputs
+    of the frozen part of the student on them. ``target`` [batch] are class indices, ``teacher`` logits
+    [batch, classes], empty if no loss reads them, and ``maps`` the teacher's outputs at its taps. All but ``indices``
+    are on the engine's device.
     """
 
     indices: Tensor
@@ -32,10 +33,11 @@ class Batch:
 
 @dataclass
 class DistillationBatches:
-    """A split, the teacher that is asked about its images, and the frozen part of the student that they go through.
+    """The batches of a split: its images go through the teacher, and through the frozen part of the student.
 
-    ``begin`` is where the student's trained part begins; ``views`` is how many augmentations come again and again (0:
-    each is new, and none is cached).
+    ``logits`` says whether the teacher's logits are read, ``taps`` which of its maps. ``begin`` is the tap at which the
+    part of the student that learns begins. ``views`` is the number of augmentations of an image, which recur in turn
+    (0: every epoch has a new one, and no output is cached).
     """
 
     split: Split
@@ -51,38 +53,38 @@ class DistillationBatches:
         return len(self.split)
 
     def view(self, epoch: int) -> int | None:
-        """Return the augmentation of an epoch: a new one, or one of the few that come again."""
+        """Return the number of an epoch's augmentation, or None where the split has none."""
         if not self.split.augmented:
             return None
-        asked = self.student is not None or (self.teacher is not None and (self.logits or self.taps))
-        return epoch % self.views if asked and self.views else epoch
+        frozen = self.student is not None or (self.teacher is not None and (self.logits or self.taps))
+        return epoch % self.views if frozen and self.views else epoch
 
     def batches(self, batch_size: int, *, order: Tensor | None = None, view: int | None = None) -> Iterator[Batch]:
-        """Yield the batches of ``order`` (None: all, as they lie) under a view (None: plain)."""
+        """Yield the batches of the images ``order`` (None: all, in their own order) in a view (None: not augmented)."""
         wanted: list[Tap | str] = [*([LOGITS] if self.logits else []), *self.taps]
         keep = view is None or self.views > 0
         name, images = self.split.name, len(self.split)
-        taught = begun = None
+        teacher = begun = None
         if self.teacher is not None and wanted:
-            taught = self.teacher.look(wanted, split=name, images=images, view=view, keep=keep)
+            teacher = self.teacher.look(wanted, split=name, images=images, view=view, keep=keep)
         if self.student is not None and self.begin is not None:
             begun = self.student.look([self.begin], split=name, images=images, view=view, keep=keep)
-        looks = [look for look in (taught, begun) if look is not None]
+        looks = [look for look in (teacher, begun) if look is not None]
         blind = begun is not None and not any(look.needs_images for look in looks)
         indices = torch.arange(len(self)) if order is None else order.cpu()
         for chunk, pixels, target in self._raw(indices, batch_size, view, blind=blind):
-            seen = taught(chunk, pixels) if taught is not None else []
-            logits = seen.pop(0) if taught is not None and self.logits else torch.empty(0)
+            outputs = teacher(chunk, pixels) if teacher is not None else []
+            logits = outputs.pop(0) if teacher is not None and self.logits else torch.empty(0)
             inputs = begun(chunk, pixels)[0] if begun is not None else pixels
             assert inputs is not None
-            yield Batch(chunk, self._laid_out(inputs), target, logits, [one.float() for one in seen])
+            yield Batch(chunk, self._laid_out(inputs), target, logits, [rows.float() for rows in outputs])
         for look in looks:
             look.close()
 
     def _raw(
         self, indices: Tensor, batch_size: int, view: int | None, *, blind: bool
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Yield indices, images (None where nobody looks at them) and labels."""
+        """Yield indices, images (None if ``blind``: no network needs them) and labels."""
         device = self.engine.device
         if blind:
             for chunk in indices.split(batch_size):

@@ -1,4 +1,4 @@
-"""How well a network does on a split."""
+"""The accuracy and the loss of a network on a split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kdtool.data.splits import Split
 from kdtool.training.engine import Engine
 
-# Images at once where nothing is learnt: maps of more than this no longer fit a CPU's caches.
+# Images per batch without training: the maps of more no longer fit into a CPU's caches.
 VALIDATION_BATCH = 128
 
 
@@ -20,15 +20,15 @@ def evaluate(
     module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = VALIDATION_BATCH
 ) -> dict[str, Any]:
     """Return ``split`` (its name), ``accuracy``, ``error`` (fractions), ``loss`` (mean cross-entropy in nats)
-    and ``images``.
+    and ``images`` (their number).
 
-    Without an engine it runs on the module's device in float32.
+    Without an engine the module runs on its own device in float32.
     """
     return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name)
 
 
 def score(logits: Tensor, labels: Tensor, split: str) -> dict[str, Any]:
-    """Return what `evaluate` returns, of logits [images, classes] and labels [images]."""
+    """Return the metrics of `evaluate` from logits [images, classes] and labels [images]."""
     correct = int((logits.argmax(1) == labels).sum())
     return {
         "split": split,

@@ -1,4 +1,4 @@
-"""A frozen network: what it makes of each image is computed once, kept on disk, and read back."""
+"""A frozen network whose outputs on each image are computed once, kept on disk and read back."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOGITS = "logits"
 class FrozenNetwork:
     """A network in eval mode, without gradients, whose logits and maps are cached for each image and view.
 
-    Logits are kept as float32, maps as the bfloat16 that they come in or as float16, in the order in which they lie in
-    memory, and rounded alike whether they are computed now or read back, so that a loss cannot tell the difference.
-    What is not there yet is computed from the last tap that is, or the images.
+    Logits are stored as float32, maps as bfloat16 if they are computed so, else as float16, in their order in memory.
+    Outputs that are computed now are rounded like those that are read back, so that a loss cannot tell the difference.
+    A missing output is computed from the last cached tap before it, else from the images.
     """
 
     def __init__(
@@ -32,9 +32,12 @@ class FrozenNetwork:
         *,
         cut: Sequence[Segment] = (),
     ) -> None:
-        """Freeze ``module``; ``keys`` are fingerprints of the weights that decide the output at a tap (by its path),
-        and the logits. ``cut`` are its segments, where it can be run from one tap to the next; without a cache it runs
-        in every step."""
+        """Freeze ``module``.
+
+        ``keys`` are the fingerprints, by the path of a tap and for `LOGITS`, of the weights that decide that output.
+        ``cut`` are the segments of the network, if it can be run from one tap to the next. Without a cache it runs in
+        every step.
+        """
         self.module = engine.place(module).eval().requires_grad_(False)
         self.keys, self.engine, self.cache = keys, engine, cache
         self.cut = list(cut) or [Segment()]
@@ -42,21 +45,24 @@ class FrozenNetwork:
     def look(
         self, wanted: Sequence[Tap | str], *, split: str, images: int, view: int | None, keep: bool = True
     ) -> CachedView:
-        """Return what the network makes of a view (None: plain) of the ``images`` of a split, to be asked by batch.
+        """Return the network's outputs on one view (None: not augmented) of a split of ``images`` images, by batch.
 
-        ``wanted`` are taps, and `LOGITS`; ``keep`` False leaves the disk alone (a view that never comes again).
+        ``wanted`` are taps and `LOGITS`. With ``keep=False`` nothing is written, for a view that does not recur.
         """
         name = f"{split}-{images}-{'plain' if view is None else view}"
         return CachedView(self, wanted, name, images, keep and self.cache is not None)
 
     def after(self, tap: Tap) -> Segment | None:
-        """Return the segment that begins at a tap, where the network can be cut there."""
+        """Return the segment that begins at a tap, or None if the network cannot be cut there."""
         return next((segment for segment in self.cut if segment.begin == tap), None)
 
     def run(
         self, begin: Tap | None, end: Tap | None, x: Tensor, watch: Sequence[Tap]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output at ``end`` (None: the logits) from images or the output at ``begin``, and the watched."""
+        """Return the output at ``end`` (None: the logits) and those at the taps ``watch``, by their paths.
+
+        ``x`` is the output at ``begin`` (None: images).
+        """
         first = self.cut[0] if begin is None else self.after(begin)
         assert first is not None
         segment = Segment(begin, end, first.skipped, first.image)
@@ -65,70 +71,74 @@ class FrozenNetwork:
 
 
 class CachedView:
-    """One view of a split as a frozen network sees it: read where it is whole, else computed and written."""
+    """The outputs of a frozen network on one view of a split: read if they are complete, else computed and written."""
 
     def __init__(
         self, frozen: FrozenNetwork, wanted: Sequence[Tap | str], view: str, images: int, caching: bool
     ) -> None:
-        """Open what there is."""
+        """Open the complete arrays."""
         self.frozen, self.wanted, self.view, self.images, self.caching = frozen, list(wanted), view, images, caching
         self.arrays: dict[Tap | str, CachedArray | None] = {}
-        self.missing = [one for one in self.wanted if not self._open(one)]
+        self.missing = [output for output in self.wanted if not self._open(output)]
         self.start = self._start() if self.missing else None
         self.began = False
 
     @property
     def needs_images(self) -> bool:
-        """Whether something has to be computed from the images themselves."""
+        """Whether an output has to be computed from the images themselves."""
         return bool(self.missing) and self.start is None
 
     def __call__(self, indices: Tensor, images: Tensor | None) -> list[Tensor]:
-        """Return what is wanted of a batch, [batch, ...], on the engine's device: bfloat16 where a layer put that out,
-        else float32."""
+        """Return the wanted outputs [batch, ...] of a batch on the engine's device.
+
+        They are bfloat16 where a layer computes in it, else float32.
+        """
         device = self.frozen.engine.device
-        found = {
-            one: self._as_map(one, array.read(indices))
-            for one, array in self.arrays.items()
+        outputs = {
+            output: self._as_map(output, array.read(indices))
+            for output, array in self.arrays.items()
             if array and not array.filling
         }
         if self.missing:
-            found |= self._compute(indices, images if self.start is None else found[self.start].to(device))
-        return [found[one].to(device) for one in self.wanted]
+            outputs |= self._compute(indices, images if self.start is None else outputs[self.start].to(device))
+        return [outputs[output].to(device) for output in self.wanted]
 
     def close(self) -> None:
-        """Make what was filled readable; call it only after every image was seen."""
+        """Make the filled arrays readable; call this only after every image was seen."""
         for array in self.arrays.values():
             if array is not None:
                 array.close()
 
-    def _name(self, one: Tap | str) -> str:
-        path, engine = one.path if isinstance(one, Tap) else one, self.frozen.engine
-        form = engine.precision + "-nhwc" * self._turned(one)
+    def _name(self, output: Tap | str) -> str:
+        path, engine = output.path if isinstance(output, Tap) else output, self.frozen.engine
+        form = engine.precision + "-nhwc" * self._turned(output)
         return f"{self.frozen.keys[path]}-{self.view}-{form}-{path}"
 
-    def _turned(self, one: Tap | str) -> bool:
-        """Whether channels come last on the disk, as they do in memory; anything else would be moved in every step."""
-        return self.frozen.engine.channels_last and isinstance(one, Tap) and one.layout == "nchw"
+    def _turned(self, output: Tap | str) -> bool:
+        """Return whether channels come last on disk, as they do in memory; else every step would have to move them."""
+        return self.frozen.engine.channels_last and isinstance(output, Tap) and output.layout == "nchw"
 
-    def _as_map(self, one: Tap | str, rows: Tensor) -> Tensor:
-        return rows.permute(0, 3, 1, 2) if self._turned(one) else rows
+    def _as_map(self, output: Tap | str, rows: Tensor) -> Tensor:
+        return rows.permute(0, 3, 1, 2) if self._turned(output) else rows
 
-    def _as_kept(self, one: Tap | str, rows: Tensor) -> Tensor:
-        return rows.permute(0, 2, 3, 1) if self._turned(one) else rows
+    def _as_kept(self, output: Tap | str, rows: Tensor) -> Tensor:
+        return rows.permute(0, 2, 3, 1) if self._turned(output) else rows
 
-    def _open(self, one: Tap | str) -> bool:
+    def _open(self, output: Tap | str) -> bool:
         cache = self.frozen.cache
-        if not self.caching or cache is None or not cache.ready(self._name(one)):
+        if not self.caching or cache is None or not cache.ready(self._name(output)):
             return False
-        self.arrays[one] = cache.open(self._name(one))
+        self.arrays[output] = cache.open(self._name(output))
         return True
 
     def _start(self) -> Tap | None:
-        """Open the last tap before all that is missing that is whole."""
+        """Return the last tap with a complete array in front of all missing outputs, and open its array."""
         ends = [segment.end for segment in self.frozen.cut if segment.end is not None]
-        first = min(ends.index(one) if isinstance(one, Tap) and one in ends else len(ends) for one in self.missing)
-        if any(isinstance(one, Tap) and one not in ends for one in self.missing):
-            first = 0  # a tap at which the network cannot be cut, somewhere
+        first = min(
+            ends.index(output) if isinstance(output, Tap) and output in ends else len(ends) for output in self.missing
+        )
+        if any(isinstance(output, Tap) and output not in ends for output in self.missing):
+            first = 0  # the network cannot be cut at that tap: it may lie anywhere
         for tap in reversed(ends[:first]):
             if tap in self.arrays or self._open(tap):
                 return tap
@@ -136,29 +146,29 @@ class CachedView:
 
     def _compute(self, indices: Tensor, x: Tensor | None) -> dict[Tap | str, Tensor]:
         assert x is not None
-        taps = [one for one in self.missing if isinstance(one, Tap)]
+        taps = [output for output in self.missing if isinstance(output, Tap)]
         ends = [segment.end for segment in self.frozen.cut if segment.end is not None]
         cuttable = LOGITS not in self.missing and all(tap in ends for tap in taps)
         end = max(taps, key=ends.index) if cuttable else None
-        output, maps = self.frozen.run(self.start, end, x, taps)
-        found: dict[Tap | str, Tensor] = {tap: as_read(maps[tap.path]) for tap in taps}
+        logits, maps = self.frozen.run(self.start, end, x, taps)
+        outputs: dict[Tap | str, Tensor] = {tap: as_read(maps[tap.path]) for tap in taps}
         if LOGITS in self.missing:
-            found[LOGITS] = output.float()
+            outputs[LOGITS] = logits.float()
         if not self.began:
-            self._begin(found)
-        for one, rows in found.items():
-            array = self.arrays.get(one)
+            self._begin(outputs)
+        for output, rows in outputs.items():
+            array = self.arrays.get(output)
             if array is not None:
-                found[one] = self._as_map(one, array.write(indices, self._as_kept(one, rows)))
-        return found
+                outputs[output] = self._as_map(output, array.write(indices, self._as_kept(output, rows)))
+        return outputs
 
-    def _begin(self, found: dict[Tap | str, Tensor]) -> None:
-        """Make room for what is computed."""
+    def _begin(self, outputs: dict[Tap | str, Tensor]) -> None:
+        """Create the arrays of the outputs that are computed."""
         self.began = True
         cache = self.frozen.cache
         if not self.caching or cache is None:
             return
-        for one, rows in found.items():
+        for output, rows in outputs.items():
             half = torch.bfloat16 if rows.dtype == torch.bfloat16 else torch.float16
-            shape = (self.images, *self._as_kept(one, rows).shape[1:])
-            self.arrays[one] = cache.create(self._name(one), shape, torch.float32 if one == LOGITS else half)
+            shape = (self.images, *self._as_kept(output, rows).shape[1:])
+            self.arrays[output] = cache.create(self._name(output), shape, torch.float32 if output == LOGITS else half)

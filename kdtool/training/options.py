@@ -1,4 +1,4 @@
-"""What a training and a data set are told by options; no torch here, so that help and completion are quick."""
+"""The options of a training. Nothing here imports torch, so that help and completion are fast."""
 
 from __future__ import annotations
 
@@ -7,47 +7,56 @@ from kdtool.plugins.options import Options, option
 
 
 class Training(Options):
-    """Say how a network is trained."""
+    """Options of a training."""
 
     epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
-    lr: float = option(1e-3, above=0, help="learning rate at its highest")
+    lr: float = option(1e-3, above=0, help="highest learning rate")
     batch_size: int = option(64, minimum=1, help="images per step")
     optimizer: str = option("adam", choices=("adam", "adamw", "sgd"), help="optimiser")
     schedule: str = option(
         "cosine",
         choices=("constant", "cosine", "multi-step", "one-cycle"),
-        help="how the learning rate goes over the steps of a phase",
+        help="course of the learning rate over the steps of a phase",
     )
     milestones: tuple[float, ...] = option(
-        (0.5, 0.75), above=0, below=1, help="where multi-step divides the rate by 10, as fractions"
+        (0.5, 0.75),
+        above=0,
+        below=1,
+        help="points at which multi-step divides the rate by 10, as fractions of the phase",
     )
     momentum: float = option(0.9, minimum=0, below=1, help="Nesterov momentum of sgd")
     weight_decay: float = option(0.0, minimum=0, help="weight decay (decoupled in adamw)")
     clip: float | None = option(None, above=0, help="largest norm of the gradient; unset: no clipping")
     label_smoothing: float = option(0.0, minimum=0, below=1, help="label smoothing of the cross-entropy")
-    patience: int | None = option(None, minimum=1, help="stop after so many epochs without a better validation")
+    patience: int | None = option(None, minimum=1, help="stop after this many epochs without a better validation")
     views: int = option(
-        8, minimum=0, help="seeded augmentations per image that a teacher sees once; 0: a new one each epoch"
+        8,
+        minimum=0,
+        help="seeded augmentations of an image, which recur in turn; 0: a new one in each epoch, without cache",
     )
     cache: str = option(
-        "on", choices=("on", "off"), help="keep what frozen networks make of each image in the run's directory"
+        "on", choices=("on", "off"), help="keep the outputs of frozen networks on each image in the run's directory"
     )
-    cache_limit: float = option(8.0, minimum=0, help="disk that this may take, in GB; past it they run in every step")
+    cache_limit: float = option(
+        8.0, minimum=0, help="disk that this may take, in GB; beyond it, frozen networks run in every step"
+    )
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
     precision: str = option(
-        "auto", choices=("auto", "fp32", "bf16", "fp16"), help="auto: bf16 where the hardware has it and it pays"
+        "auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="auto: bf16 where the hardware supports it and it is faster",
     )
 
 
 class EarlyOptions(Options):
-    """Say which early weights a teacher's checkpoint keeps beside those it is left with."""
+    """Options that keep early weights of a teacher in its checkpoint, beside the final ones."""
 
-    keep_init: bool = option(False, help="keep the weights before the training too, as prune --method lottery needs")
+    keep_init: bool = option(False, help="keep the initial weights too, which prune --method lottery needs")
     keep_epoch: int | None = option(None, minimum=1, help="keep the weights after this epoch instead")
 
     def __post_init__(self) -> None:
-        """Check that the two go together."""
+        """Check that only one of the two was given."""
         super().__post_init__()
         if self.keep_init and self.keep_epoch is not None:
             raise UsageError("--keep-init and --keep-epoch are two ways to say which early weights to keep; give one")

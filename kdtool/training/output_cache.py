@@ -1,4 +1,4 @@
-"""Arrays on disk, one row for each image, written once and read back; together they stay below a limit."""
+"""A cache of arrays on disk with one row for each image; all arrays together stay below a limit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch import Tensor
 from kdtool.utils.files import slug
 from kdtool.utils.progress import say
 
-# Pages that were touched count as this process's memory until they are given back.
+# Pages of a mapped file count as memory of this process until they are given back.
 GIVE_BACK_BYTES = 64 << 20
 
-# Linux maps more around a page than was read, up to this (a huge page): small rows cost more memory than their bytes.
+# Linux maps up to this much (a huge page) around a page that is read: small rows cost more memory than their bytes.
 READ_AROUND_BYTES = 2 << 20
 
-# So much of the disk stays free for what else is written there, the run's own state first of all.
+# This much of the disk stays free for other files, above all for the state of the run.
 LEFT_FREE_BYTES = 1 << 30
 
-# numpy knows no bfloat16; its bits are kept as whole numbers.
+# numpy has no bfloat16: its bits are stored as integers.
 DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.float32: np.float32,
     torch.float16: np.float16,
@@ -37,24 +37,24 @@ class Cache:
     """A directory of cached arrays that takes no more than ``limit`` bytes."""
 
     def __init__(self, directory: Path, limit: int, tell: Callable[[str], None] = say) -> None:
-        """Keep arrays in ``directory``, which need not exist yet; ``tell`` is given the line about a full disk."""
+        """Keep arrays in ``directory``, which need not exist yet; ``tell`` gets the message of a full disk."""
         self.directory, self.limit, self.tell = directory, limit, tell
         self._used: set[Path] = set()
 
     def ready(self, name: str) -> bool:
-        """Whether the array of that name is whole."""
+        """Return whether the array of that name is complete."""
         return self._path(name).exists()
 
     def open(self, name: str) -> CachedArray:
-        """Return an array that is whole, to be read."""
+        """Return a complete array for reading."""
         path = self._path(name)
         self._used.add(path)
         return CachedArray(path, np.load(path, mmap_mode="r"), filling=False)
 
     def create(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> CachedArray | None:
-        """Return an array to be filled row by row, or None where there is no room for it.
+        """Return an array to fill row by row, or None if there is no room for it.
 
-        What was not opened here gives way to it.
+        Arrays that were not opened by this cache are removed to make room, the oldest first.
         """
         kind = np.dtype(DTYPES[dtype])
         size = int(np.prod(shape)) * kind.itemsize
@@ -100,18 +100,19 @@ class Cache:
 
 
 def as_read(rows: Tensor) -> Tensor:
-    """Return rows as they are read back: bfloat16 as it is, anything else as float32."""
+    """Return rows in the type in which they are read back: bfloat16 unchanged, all others as float32."""
     return rows if rows.dtype == torch.bfloat16 else rows.float()
 
 
 def _overflown(rows: Tensor, kept: Tensor) -> bool:
-    """Whether a number of ``rows`` became infinite in ``kept``; most often nothing is, and one look is enough."""
+    """Return whether a finite number of ``rows`` became infinite in ``kept``."""
+    # Mostly nothing is infinite, and the first check is enough.
     infinite = kept.isinf()
     return bool(infinite.any()) and bool((infinite & rows.cpu().isfinite()).any())
 
 
 def _allocate(path: Path) -> None:
-    """Take the disk that a file will need: a write to a page that there is no room for would kill the process."""
+    """Allocate a file's disk space now: writing to a mapped page without space would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
@@ -121,21 +122,21 @@ class CachedArray:
     """Rows of an array on disk."""
 
     def __init__(self, path: Path, array: np.memmap, *, filling: bool) -> None:
-        """Read ``array``, or write to it until it is whole and stands at ``path``."""
+        """Read ``array``, or fill it until `close` moves it to ``path``."""
         self.path, self.array, self.filling = path, array, filling
         self.touched = 0
-        self.dtype = next(kind for kind, known in DTYPES.items() if array.dtype == known)
+        self.dtype = next(torch_type for torch_type, numpy_type in DTYPES.items() if array.dtype == numpy_type)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return the rows of ``indices`` [batch], as bfloat16 where they are kept so, else as float32."""
+        """Return the rows ``indices`` [batch], as bfloat16 if they are stored so, else as float32."""
         rows = torch.from_numpy(self.array[indices.numpy()])
         self._touch(rows)
         return as_read(rows.view(self.dtype))
 
     def write(self, indices: Tensor, rows: Tensor) -> Tensor:
-        """Write the rows of ``indices`` [batch] and return them as they will be read.
+        """Write the rows ``indices`` [batch] and return them as `read` will return them.
 
-        A number that the array's type cannot hold ends the filling: nothing is cached then.
+        If a number is too large for the array's type, filling ends and nothing is cached.
         """
         kept = rows.detach().cpu().to(self.dtype)
         if not self.filling or (self.dtype == torch.float16 and _overflown(rows, kept)):
@@ -147,7 +148,7 @@ class CachedArray:
         return as_read(kept)
 
     def close(self) -> None:
-        """Make an array that was filled readable; call it only after every row was written."""
+        """Make a filled array readable; call this only after every row was written."""
         partial = self.path.with_suffix(".part")
         if self.filling:
             self.array.flush()
@@ -156,7 +157,7 @@ class CachedArray:
 
     def _touch(self, rows: Tensor) -> None:
         if self.array.nbytes <= GIVE_BACK_BYTES:
-            return  # all of it is no more than what is kept of a large one
+            return  # the whole array takes no more memory than may stay mapped of a large one
         self.touched += max(rows.nbytes, len(rows) * READ_AROUND_BYTES)
         mapped = getattr(self.array, "_mmap", None)
         if self.touched > GIVE_BACK_BYTES and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):

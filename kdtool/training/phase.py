@@ -14,25 +14,26 @@ from kdtool.utils.files import slug, write_text
 from kdtool.utils.tensor_files import safe_load, write_tensors
 
 LOG = "metrics.jsonl"
-"""Where a run keeps the metrics of its epochs, a line of JSON for each."""
+"""The file of a run with the metrics of its epochs, one line of JSON for each."""
 
 FORMAT = 2
-"""What the files of a phase hold. A release that changes it does not go on with runs of the one before."""
-# Saving may cost this share of the time since the last save; an epoch shorter than that is cheap to repeat.
+"""The number of the format of a phase's files. A release that changes it refuses the runs of earlier ones."""
+
+# Saving may take this share of the time since the last save. What is lost in a kill is cheap to repeat.
 SAVING_SHARE = 0.02
 
 
 class Store(Protocol):
-    """Where a phase keeps what it needs to go on after a kill."""
+    """The place where a phase keeps its state, so that it can resume after a kill."""
 
     def load(self) -> dict[str, Any] | None:
         """Return the last saved state, or None."""
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state, if it is time to."""
+        """Save the state, if enough time has passed."""
 
     def log(self, row: dict[str, Any]) -> None:
-        """Keep the metrics of an epoch."""
+        """Log the metrics of an epoch."""
 
 
 class Phase:
@@ -41,7 +42,8 @@ class Phase:
     def __init__(self, directory: Path, name: str, key: str, log: Callable[[dict[str, Any]], None]) -> None:
         """Open the phase ``name`` of the run in ``directory``.
 
-        ``key`` says whether what lies there belongs to the same phase; ``log`` is called with each epoch's metrics.
+        ``key`` is the identity of the phase: files with another key belong to another one. ``log`` is called with the
+        metrics of each epoch.
         """
         self.run_directory, self.name, self.key, self.log = directory, name, key, log
         self.directory = directory / "phases" / slug(name)
@@ -49,22 +51,22 @@ class Phase:
         self.saving_took = 0.0
 
     def load_result(self) -> dict[str, Any] | None:
-        """Return weights and metrics where the phase is finished."""
+        """Return the result of the phase, or None if it is not finished."""
         return self._load("result.pt")
 
     def save_result(self, result: dict[str, Any]) -> None:
-        """Finish the phase."""
+        """Write the result and remove the state: the phase is finished."""
         self._write("result.pt", result)
         (self.directory / "state.pt").unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state to go on from, and forget the epochs that were logged after it."""
+        """Return the saved state, and remove the epochs from the log that came after it."""
         state = self._load("state.pt")
         _forget_epochs(self.run_directory, self.name, state["state"]["epoch"] if state else 0)
         return state
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state, unless that would take more than a small share of the time."""
+        """Save the state, unless saving takes more than a small share of the time."""
         now = time.monotonic()
         if self.saving_took > SAVING_SHARE * (now - self.saved_at):
             return
@@ -84,30 +86,30 @@ class Phase:
         if content.pop("format", None) != FORMAT:
             raise Error(
                 f"{self.run_directory}: phase {self.name!r} was begun by another release of kdtool"
-                "; finish it with that release, or start anew with --force"
+                "; finish it with that release, or start again with --force"
             )
         if content.pop("key") != self.key:
             raise Error(
                 f"{self.run_directory}: phase {self.name!r} was begun with another teacher, student or options"
-                "; start anew with --force"
+                "; start again with --force"
             )
         return content
 
 
 def read_epochs(directory: Path) -> list[dict[str, Any]]:
-    """Return what a run logged of its epochs; none where there is no log.
+    """Return the logged metrics of a run's epochs; an empty list if there is no log.
 
     Raises:
         Error: the log is damaged.
     """
-    path, found = directory / LOG, []
+    path, rows = directory / LOG, []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
             row = json.loads(line)
             if not isinstance(row, dict) or "phase" not in row:
-                raise Error(f"{path}: is damaged: {line[:60]!r} is no epoch of a phase")
-            found.append(row)
-    return found
+                raise Error(f"{path}: is damaged: {line[:60]!r} is not the metrics of an epoch")
+            rows.append(row)
+    return rows
 
 
 def _forget_epochs(directory: Path, phase: str, after: int) -> None:

@@ -1,4 +1,4 @@
-"""Statistics of batch-norm taken anew, for a network whose weights changed faster than these could follow."""
+"""Recompute the statistics of batch-norms, for a network whose weights changed faster than they could follow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_BATCHES = 100
 def recalibrate_batchnorm(run: Run, network: Network) -> Network:
     """Return a copy whose batch-norms have the statistics of the run's train split, without augmentation.
 
-    They are means over the batches of an order that the seed gives, at most 100. All else stays as it is.
+    The statistics are means over at most 100 batches, in an order that depends on the seed. Nothing else changes.
     """
     training = run.training
     engine = engine_for(training, training.batch_size, network)

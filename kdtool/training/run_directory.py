@@ -1,4 +1,4 @@
-"""The directory of a run: whose it is, whether it is finished, and that one process works in it."""
+"""The directory of a run: which command it belongs to, whether it is finished, and the lock of its process."""
 
 from __future__ import annotations
 
@@ -18,41 +18,42 @@ from kdtool.utils.files import check_output, write_text
 
 @dataclass
 class RunDirectory:
-    """A directory beside the output, with ``run.json`` that says what runs there."""
+    """A directory beside the output. Its ``run.json`` says which command runs there."""
 
     path: Path
-    told: dict[str, Any]
+    identity: dict[str, Any]
+    """The command and its settings as plain data."""
     finished: bool
 
     def finish(self) -> None:
-        """Mark the run as finished and remove what only a resumed run needs."""
+        """Mark the run as finished and remove the files that only a resumed run needs."""
         self._write(finished=True)
         shutil.rmtree(self.path / "phases", ignore_errors=True)
         shutil.rmtree(self.path / "cache", ignore_errors=True)
 
     def _write(self, *, finished: bool) -> None:
         self.finished = finished
-        about = {**self.told, "finished": finished}
+        about = {**self.identity, "finished": finished}
         write_text(self.path / "run.json", json.dumps(about, indent=1, default=str) + "\n")
 
 
 def directory_of(output: Path) -> Path:
-    """Return where the command that makes ``output`` works: ``student.pt`` is made in ``student.run``."""
+    """Return the directory of the command that makes ``output``: ``student.run`` for ``student.pt``."""
     return output.with_suffix(".run")
 
 
 @contextlib.contextmanager
-def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume: bool) -> Iterator[RunDirectory]:
+def run_directory(output: Path, identity: Mapping[str, Any], *, force: bool, resume: bool) -> Iterator[RunDirectory]:
     """Open the run's directory for this process alone.
 
-    ``told`` is plain data that says what is run; a run resumes only where it is the same.
+    ``identity`` is the command with its settings, as plain data; a run is resumed only by the same command.
 
     Raises:
-        UsageError: the output or an earlier run is in the way, or the earlier run was another one.
+        UsageError: the output or an earlier run exists, or the earlier run was another command.
         Error: another process works there.
     """
     path = directory_of(output)
-    plain: dict[str, Any] = json.loads(json.dumps(told, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
     earlier = read_run(path)
     if earlier is not None and resume:
         _check_same(path, earlier, plain)
@@ -60,9 +61,11 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
         check_output(output, force=force)
         if path.exists():
             if not force:
-                raise UsageError(f"{path}: holds an earlier run; go on with --resume, or start anew with --force")
+                raise UsageError(
+                    f"{path}: holds an earlier run; continue it with --resume, or start again with --force"
+                )
             if earlier is None and any(path.iterdir()):
-                raise UsageError(f"{path}: is no run of kdtool and is in the way; name another output with -o")
+                raise UsageError(f"{path}: exists and is not a run of kdtool; name another output with -o")
     try:
         _make(path)
         with filelock.FileLock(path / "lock", timeout=0):
@@ -74,26 +77,28 @@ def run_directory(output: Path, told: Mapping[str, Any], *, force: bool, resume:
             try:
                 yield directory
             except BaseException:
-                begun = (path / "phases").rglob("*")
-                if not any(found.is_file() for found in begun):  # nothing was begun: leave nothing behind
+                written = (path / "phases").rglob("*")
+                if not any(entry.is_file() for entry in written):  # no phase was begun: leave nothing behind
                     shutil.rmtree(path)
                 raise
     except filelock.Timeout as error:
-        raise Error(f"{path}: another process works there; wait for it, or name another output with -o") from error
+        raise Error(
+            f"{path}: another process works there; wait until it ends, or name another output with -o"
+        ) from error
 
 
 def _make(path: Path) -> None:
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise Error(f"{path}: cannot be made: {error.strerror}; name another output with -o") from error
+        raise Error(f"{path}: cannot be created: {error.strerror}; name another output with -o") from error
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
-    """Return what ``run.json`` says of the run in a directory, or None where there is none.
+    """Return the content of ``run.json`` in a directory, or None if there is no such file.
 
     Raises:
-        UsageError: it is damaged.
+        UsageError: the file is damaged.
     """
     try:
         content = json.loads((path / "run.json").read_text(encoding="utf-8"))
@@ -106,16 +111,16 @@ def read_run(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _check_same(path: Path, earlier: dict[str, Any], told: dict[str, Any]) -> None:
+def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
     before = _flat(earlier)
     different = [
         f"{key} was {_short(before.get(key))}, now {_short(value)}"
-        for key, value in _flat(told).items()
+        for key, value in _flat(identity).items()
         if before.get(key) != value
     ]
     if different:
         raise UsageError(
-            f"{path}: --resume needs the same command: {'; '.join(different[:3])}. Start anew with --force"
+            f"{path}: --resume needs the same command: {'; '.join(different[:3])}; start again with --force"
         )
 
 

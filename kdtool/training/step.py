@@ -1,4 +1,4 @@
-"""One batch as a loss sees it."""
+"""The batch that a loss is given."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from kdtool.plugins.schedule import Schedule
 class Step:
     """One batch as a loss sees it.
 
-    ``student`` and ``teacher`` are logits [batch, classes] in float32 (the teacher's without gradient),
-    ``target`` the class indices [batch], ``images`` [batch, channels, height, width]; ``epoch`` counts from 0.
-    ``maps`` are pairs of outputs of watched layers, the student's (adapted to the teacher's shape) and the teacher's,
-    and ``owners`` whose they are (see `kdtool.features.Pair`); ``auxiliary`` is what other students or exits make that
-    learn in the same steps (see `kdtool.training.Auxiliary`). ``unlabelled`` says that images may have no label: they
-    are of class `UNLABELLED`.
+    ``student`` and ``teacher`` are logits [batch, classes] in float32, the teacher's without gradient. ``target`` are
+    class indices [batch], ``images`` [batch, channels, height, width]. ``epoch`` counts from 0. ``maps`` are pairs of
+    outputs of watched layers: the student's, adapted to the teacher's shape, and the teacher's; ``owners`` are the
+    owners of these pairs (see `kdtool.features.Pair`). ``auxiliary`` are the outputs of the auxiliary networks (see
+    `kdtool.training.Auxiliary`). ``unlabelled`` says that some images may have no label: their class is `UNLABELLED`.
     """
 
     student: Tensor
@@ -37,8 +36,10 @@ class Step:
     unlabelled: bool = False
 
     def cross_entropy(self) -> Tensor:
-        """Return the cross-entropy against the labels, smoothed as the training options say, meaned over the images
-        that have one; 0 where none has."""
+        """Return the cross-entropy against the labels in nats, a scalar, with the training's label smoothing.
+
+        It is the mean over the images that have a label, and 0 where none has one.
+        """
         if not self.unlabelled:
             return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(
@@ -51,13 +52,13 @@ class Step:
         return total / (self.target != UNLABELLED).sum().clamp(min=1)
 
     def now(self, number: float | Schedule) -> float:
-        """Return an option's number in this epoch."""
+        """Return the value of an option in this epoch."""
         return number.at(self.epoch, self.epochs) if isinstance(number, Schedule) else number
 
 
 @dataclass
 class Counted(Step):
-    """A batch whose cross-entropy is left open: ``counter``, a scalar, stands in its place."""
+    """A batch whose cross-entropy is replaced by ``counter``, a scalar tensor, to find its weight in a loss."""
 
     counter: Tensor | None = None
 

@@ -1,4 +1,4 @@
-"""The student as the loop sees it: the part that learns, the layers that are watched, and what is learnt beside it."""
+"""The student as the loop sees it: the part that learns, the watched layers, adapters and auxiliary networks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from kdtool.training.engine import Engine
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """What learns in the same steps as a student: other students, or exits from its middle.
+    """A module that is trained in the same steps as a student: other students, or exits from its middle.
 
-    ``module`` is given the images and the student's maps [batch, channels, height, width] at the ``taps``, and returns
-    a list of tensors, which a loss finds in ``step.auxiliary``.
+    ``module`` maps the images and the list of the student's maps [batch, channels, height, width] at the ``taps`` to a
+    list of tensors, which a loss reads in ``step.auxiliary``.
     """
 
     module: nn.Module
@@ -30,9 +30,9 @@ class Auxiliary:
 
 
 class StudentModule:
-    """A network of which all, or the parameters that are named, learn.
+    """A network that learns as a whole, or in the parameters that are named.
 
-    What does not learn is frozen: no gradient, and layers that keep statistics stay in eval mode.
+    The other parameters are frozen: they get no gradient, their layers stay in eval mode and keep their statistics.
     """
 
     def __init__(
@@ -45,9 +45,11 @@ class StudentModule:
         adapters: nn.Module | None = None,
         auxiliary: Auxiliary | None = None,
     ) -> None:
-        """Prepare the part of ``module`` that ``segment`` says (None: all of it); ``learns`` are names of parameters
-        (None: all), ``adapters`` maps the list of the student's maps at the ``pairs`` to what the loss is given,
-        ``beside`` learns with a whole student."""
+        """Prepare the part ``segment`` of ``module`` (None: all of it).
+
+        ``learns`` are the names of the parameters that learn (None: all). ``adapters`` maps the list of the student's
+        maps at the ``pairs`` to the list that the loss is given. ``auxiliary`` is trained with a whole student.
+        """
         self.module, self.segment, self.pairs = module, segment, list(pairs)
         self.adapters = Each() if adapters is None else adapters
         self.learns = None if learns is None else set(learns)
@@ -61,7 +63,7 @@ class StudentModule:
         engine.place(self.auxiliary.module)
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what learns."""
+        """Return the parameters that learn: the student's, the adapters' and the auxiliary networks'."""
         own = [
             parameter
             for name, parameter in self.module.named_parameters()
@@ -70,13 +72,13 @@ class StudentModule:
         return [*own, *self.adapters.parameters(), *self.auxiliary.module.parameters()]
 
     def learners(self) -> Iterator[nn.Module]:
-        """Yield the student and what learns with it, without the adapters."""
+        """Yield the student and the auxiliary networks, which are kept, without the adapters, which are not."""
         yield self.module
         yield self.auxiliary.module
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Take the gradient from what does not learn while the block runs."""
+        """Switch off the gradients of the frozen parameters while the block runs."""
         flags = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(flags[name] and (self.learns is None or name in self.learns))
@@ -87,7 +89,7 @@ class StudentModule:
                 parameter.requires_grad_(flags[name])
 
     def train(self) -> None:
-        """Put what learns in train mode."""
+        """Put everything that learns in train mode."""
         self.adapters.train()
         self.auxiliary.module.train()
         self.module.train()
@@ -105,7 +107,7 @@ class StudentModule:
         self.module.eval()
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Return the output, the adapted outputs of the watched layers, and what `Auxiliary` makes."""
+        """Return the output, the adapted outputs of the watched layers, and the outputs of the auxiliary networks."""
         if self.alone:
             return self.module(inputs), [], []
         watched = [*(pair.student for pair in self.pairs), *self.auxiliary.taps]
@@ -120,9 +122,9 @@ class StudentModule:
         return output
 
     def compare(self, maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return the pairs of maps that a loss compares, in float32."""
-        both = zip(self.pairs, maps, teacher, strict=True)
-        return [(student.float(), pair.of_teacher(taught)) for pair, student, taught in both]
+        """Return the pairs (student, teacher) of maps that a loss compares, in float32."""
+        triples = zip(self.pairs, maps, teacher, strict=True)
+        return [(student.float(), pair.of_teacher(teacher_map)) for pair, student, teacher_map in triples]
 
     def state(self) -> dict[str, Any]:
         """Return all weights."""

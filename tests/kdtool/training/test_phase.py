@@ -22,5 +22,5 @@ def test_a_log_is_read_without_the_line_that_a_kill_cut(tmp_path):
 
 
 def test_what_is_no_epoch_is_said_in_one_line(tmp_path):
-    with pytest.raises(Error, match=r"metrics\.jsonl: is damaged: '\[1\]' is no epoch of a phase"):
+    with pytest.raises(Error, match=r"metrics\.jsonl: is damaged: '\[1\]' is not the metrics of an epoch"):
         read_epochs(logged(tmp_path, "[1]\n"))

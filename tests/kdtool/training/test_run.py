@@ -115,7 +115,7 @@ def test_force_leaves_a_strange_directory_alone(tmp_path):
     strange.mkdir()
     (strange / "precious").write_text("data")
     with (
-        pytest.raises(kdtool.UsageError, match="no run of kdtool"),
+        pytest.raises(kdtool.UsageError, match="is not a run of kdtool"),
         run_directory(tmp_path / "x.pt", {}, force=True, resume=False),
     ):
         pass
