@@ -1,24 +1,49 @@
 PYTHON ?= python3
-BIN := .venv/bin
+# Each version of Python has an environment of its own: python3's is .venv, that of PYTHON=python3.12 is .venv-3.12.
+ifneq ($(PYTHON),python3)
+SHOW_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+WANTED := $(shell $(PYTHON) $(SHOW_VERSION))
+$(if $(WANTED),,$(error PYTHON=$(PYTHON) does not run; install it, or name another))
+VERSION := $(if $(filter $(shell python3 $(SHOW_VERSION)),$(WANTED)),,-$(WANTED))
+endif
+VENV := .venv$(VERSION)
+BIN := $(VENV)/bin
 # Marks a finished installation; a changed pyproject.toml installs again.
-INSTALLED := .venv/.installed
+INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-all lint docs bench coverage clean
+LOWEST := tests/constraints/lowest
+LOWEST_VENV := .venv-lowest$(VERSION)
+LOWEST_INSTALLED := $(LOWEST_VENV)/.installed
+# Every Python that pyproject.toml names.
+PYTHONS := python3.11 python3.12 python3.13 python3.14
+INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test test-all test-lowest matrix lint docs bench coverage clean
 
 help:
-	@echo "make demo      a teacher made small on real digits, in a few minutes"
-	@echo "make test      the quick tests"
-	@echo "make test-all  the slow ones too"
-	@echo "make lint      style, types, imports between packages, the wheel, the generated parts of the docs"
-	@echo "make docs      write the generated parts of the docs anew"
-	@echo "make bench     the benchmarks, each of which prints ratios"
-	@echo "make coverage  every edit on 167 networks, in about an hour; goes on where it was stopped (ARGS=--help)"
-	@echo "make clean     remove what these commands made"
-	@echo "PYTHON=python3.12 make ... picks the interpreter of a new .venv"
+	@echo "make demo         a teacher made small on real digits, in a few minutes"
+	@echo "make test         the quick tests"
+	@echo "make test-all     the slow ones too"
+	@echo "make test-lowest  the quick tests with the lowest versions of all dependencies, in .venv-lowest"
+	@echo "make matrix       the quick tests with each of $(PYTHONS) that is installed"
+	@echo "make lint         style, types, imports between packages, the wheel, the generated parts of the docs"
+	@echo "make docs         the documentation, in build/site; a warning is an error"
+	@echo "make bench        the benchmarks, each of which prints ratios"
+	@echo "make coverage     every edit on 167 networks, in about an hour; goes on where it was stopped (ARGS=--help)"
+	@echo "make clean        remove what these commands made"
+	@echo "make test PYTHON=python3.12 takes another interpreter, with its own environment: .venv-3.12"
 
 $(INSTALLED): pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(LOWEST).txt: pyproject.toml $(LOWEST).py
+	$(PYTHON) $(LOWEST).py > $@
+
+$(LOWEST_INSTALLED): $(LOWEST).txt
+	$(PYTHON) -m venv --clear $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python $(INSTALL) --constraint $(LOWEST).txt --editable '.[test]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -29,6 +54,19 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-lowest: $(LOWEST_INSTALLED)
+	$(LOWEST_VENV)/bin/python -m pytest -m "not slow"
+
+matrix:
+	@for python in $(PYTHONS); do \
+		if $$python -c '' 2> /dev/null; then \
+			echo "== $$python"; \
+			$(MAKE) test PYTHON=$$python || exit 1; \
+		else \
+			echo "== $$python: not installed, left out"; \
+		fi; \
+	done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -41,7 +79,7 @@ lint: $(INSTALLED)
 	$(BIN)/cog --check README.md CONTRIBUTING.md
 
 docs: $(INSTALLED)
-	$(BIN)/cog -r README.md CONTRIBUTING.md
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(INSTALLED)
 	@for script in benchmarks/*.py; do \
@@ -53,5 +91,5 @@ coverage: $(INSTALLED)
 	$(BIN)/python -m benchmarks.coverage $(ARGS)
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -102,6 +104,33 @@ def test_the_wheel_installs_and_works_beside_its_dependencies(wheel: Path, tmp_p
     listed = json.loads(run(tmp_path / "venv" / "bin" / "kdtool", "plugins", "--json", cwd=tmp_path))
     builtin = {(row["kind"], row["name"]) for row in listed if row["distribution"] == "kdtool"}
     assert {("distillers", "ikd"), ("teachers", "timm"), ("exporters", "onnx")} <= builtin
+
+
+def test_the_classifiers_name_the_pythons_that_are_required(pyproject: dict[str, Any]) -> None:
+    lowest, first_unknown = map(int, re.findall(r"3\.(\d+)", pyproject["project"]["requires-python"]))
+    named = [name for name in pyproject["project"]["classifiers"] if "Python :: 3." in name]
+    tested = re.search(r"^PYTHONS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    versions = [f"3.{minor}" for minor in range(lowest, first_unknown)]
+    assert named == [f"Programming Language :: Python :: {version}" for version in versions]
+    assert tested is not None
+    assert tested[1].split() == [f"python{version}" for version in versions]
+
+
+def test_the_lowest_versions_are_those_of_pyproject() -> None:
+    directory = ROOT / "tests" / "constraints"
+
+    printed = run(sys.executable, directory / "lowest.py", cwd=ROOT)
+    assert printed == (directory / "lowest.txt").read_text(encoding="utf-8"), "make tests/constraints/lowest.txt"
+
+
+@pytest.mark.parametrize(("requirement", "line"), [("a>=1", "a==1"), ("a-b[c]>=1.2.3,<2", "a-b==1.2.3")])
+def test_constraints_hold_a_requirement_at_its_lower_bound(requirement: str, line: str) -> None:
+    constraints = runpy.run_path(str(ROOT / "tests" / "constraints" / "lowest.py"))["constraints"]
+
+    assert constraints([requirement]) == [line]
+    with pytest.raises(ValueError, match="'b<2' has no lower bound; write NAME>=VERSION"):
+        constraints([requirement, "b<2"])
 
 
 def test_the_versions_agree(pyproject: dict[str, Any]) -> None:
