@@ -105,7 +105,7 @@ def test_weights_go_from_one_to_another_that_was_changed_likewise():
     ],
 )
 def test_networks_without_such_a_stem_are_named_and_left_alone(name):
-    with torch.device("meta"):
+    with torch.device("cpu" if "regnetx" in name else "meta"):  # timm before 1.0.30 computes a RegNet's widths there
         module = build(name)
     text = repr(module)
     with pytest.raises(Error, match=f"^{type(module).__name__}: has no ResNet-like stem") as raised:

@@ -1,5 +1,7 @@
 import pytest
+import timm
 import torch
+from packaging.version import Version
 from torch import nn
 
 from kdtool import Error
@@ -35,6 +37,8 @@ def stages_of_spec(spec, image_size):
     ],
 )
 def test_stages_of_known_networks(spec, image_size, expected):
+    if spec.startswith("timm:") and not timm.is_model(spec.removeprefix("timm:")):
+        pytest.skip(f"timm {timm.__version__} has no such network yet")
     assert [len(stage.blocks) for stage in stages_of_spec(spec, image_size)] == expected
 
 
@@ -124,6 +128,7 @@ def test_looking_for_stages_changes_nothing():
     assert not any("forward" in vars(part) for part in module.modules())
 
 
+@pytest.mark.skipif(Version(timm.__version__) < Version("1.0.31"), reason="no stages are found in it")
 def test_blocks_that_add_and_put_channels_beside_it_at_once_are_refused_by_name():
     with pytest.raises(Error, match=r"timm:dpn48b: its blocks, such as features.conv2_2, both add .* use a refiner"):
         stages_of(create("timm:dpn48b", options=NetworkOptions(classes=10, image_size=32), data=None))
