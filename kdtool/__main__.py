@@ -1,4 +1,4 @@
-"""``python -m kdtool`` is ``kdtool``."""
+"""Run the command line with ``python -m kdtool``."""
 
 from kdtool.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The whole main job on real data that needs no download: teach, distil four times, prune, export, measure."""
+"""A complete run on real data without a download: train, distil four times, prune, export and measure."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ PRUNER: dict[str, Any] = {"method": "magnitude", "ratio": 0.5, "epochs": 15, "lr
 
 
 def run(output: Path, *, force: bool = False) -> list[dict[str, Any]]:
-    """Do the main job in the directory ``output`` and return the table's rows, also kept as ``table.json``.
+    """Run the demo in the directory ``output`` and return the rows of its table, also written to ``table.json``.
 
-    What is done there already is not done again, unless ``force`` is given. Test errors are taken on the test split,
-    once for each model; the latency ratio is the model's time over the teacher's, in onnxruntime.
+    Steps that are already done there are not repeated, unless ``force`` is true. ``test_error`` is the error on the
+    test split, measured once for each model. ``latency_ratio`` is the model's time divided by the teacher's, both
+    measured in onnxruntime.
     """
     output.mkdir(parents=True, exist_ok=True)
-    where: dict[str, Any] = {"force": force, "resume": not force}
+    run_options: dict[str, Any] = {"force": force, "resume": not force}
     say("1/4  train a teacher on the digits")
-    first = teacher(**TEACHER, output=output / "teacher.pt", **where)
-    say("2/4  halve and distil it four times")
-    student = distill(first, **STUDENTS, output=output / "student.pt", **where)
+    teacher_checkpoint = teacher(**TEACHER, output=output / "teacher.pt", **run_options)
+    say("2/4  halve the network and distil, four times")
+    student = distill(teacher_checkpoint, **STUDENTS, output=output / "student.pt", **run_options)
     say("3/4  prune the last student")
-    pruned = prune(student, **PRUNER, output=output / "student-pruned.pt", **where)
-    say("4/4  export all of them and measure")
+    pruned = prune(student, **PRUNER, output=output / "student-pruned.pt", **run_options)
+    say("4/4  export all models and measure them")
     rows = [_row(f"M{i}", output / "student.run" / f"M{i}.pt", output) for i in range(STUDENTS["iters"] + 1)]
     assert pruned.path is not None
     rows.append(_row(f"{rows[-1]['model']} pruned", pruned.path, output))
@@ -50,13 +51,13 @@ def run(output: Path, *, force: bool = False) -> list[dict[str, Any]]:
 def _row(model: str, path: Path, output: Path) -> dict[str, Any]:
     checkpoint = load(path)
     entry = checkpoint.history[-1]
-    taught = {row["model"]: row["taught_by"] for row in entry["rows"]}
+    teachers = {row["model"]: row["taught_by"] for row in entry["rows"]}
     target = output / f"{model.replace(' ', '-')}.onnx"
-    measure_it = model != "M0"  # the teacher against itself says nothing
-    measured = export(checkpoint, output=target, force=True, against=output / "teacher.pt", latency=measure_it)
+    with_latency = model != "M0"  # M0 is the teacher: comparing it with itself is pointless
+    measured = export(checkpoint, output=target, force=True, against=output / "teacher.pt", latency=with_latency)
     return {
         "model": model,
-        "taught_by": taught.get(model, f"M{STUDENTS['iters']}"),
+        "taught_by": teachers.get(model, f"M{STUDENTS['iters']}"),
         "test_error": checkpoint.metric("test", "error"),
         "parameters": measured["parameters"],
         "nonzero": measured["nonzero"],
@@ -64,5 +65,5 @@ def _row(model: str, path: Path, output: Path) -> dict[str, Any]:
         "macs": measured["macs"],
         "file_bytes": measured["file_bytes"],
         "gzip_bytes": measured["gzip_bytes"],
-        "latency_ratio": measured["latency"]["ratio"] if measure_it else None,
+        "latency_ratio": measured["latency"]["ratio"] if with_latency else None,
     }

@@ -1,4 +1,4 @@
-"""The steps of a command line: checked together before the first one runs, then run in order."""
+"""Check all steps of a command line before the first one runs, then run them in order."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from kdtool.errors import Error, UsageError, nearest
 
 @dataclass(frozen=True)
 class Work:
-    """What a step works on, known when all steps are planned."""
+    """The inputs and outputs of one step, known when all steps are planned."""
 
     checkpoints: tuple[Path, ...]
     outputs: tuple[Path, ...]
-    """What it writes: a file, or none, or one for each of the checkpoints."""
+    """The files that it writes: one, none, or one for each checkpoint."""
     force: bool
     resume: bool
     last: bool
-    """Whether no step follows, so that the result goes to stdout."""
+    """Whether no step follows, so that the step prints its result on stdout."""
 
     @property
     def output(self) -> Path | None:
-        """The file that it writes, the first where there are several."""
+        """The file that it writes, the first if there are several, or None."""
         return self.outputs[0] if self.outputs else None
 
     @property
     def result(self) -> str | None:
-        """What a producing step prints: the path of its file, when it is the last."""
+        """The paths of the written files, one per line, for stdout; None if another step follows."""
         return "\n".join(map(str, self.outputs)) if self.last else None
 
 
@@ -43,43 +43,43 @@ class Work:
 class ChainStep:
     """One command with its options checked, ready to run.
 
-    ``run`` returns what goes to stdout; all else that is printed goes to stderr.
+    The text that ``run`` returns is printed on stdout; everything else that is printed while it runs goes to stderr.
     """
 
     name: str
     run: Callable[[Work], str | None]
     checkpoints: tuple[Path, ...] = ()
-    """Those given as arguments."""
-    least: int = 1
-    most: int | None = 1
-    """How many checkpoints it takes; None is any number."""
+    """The checkpoints among the arguments."""
+    min_checkpoints: int = 1
+    max_checkpoints: int | None = 1
+    """The largest number of checkpoints that it takes; None means any number."""
     each: bool = False
-    """It takes more of them where no step stands beside it, and does the same to each."""
+    """It can take more checkpoints than that if no step follows, and handles each of them separately."""
     output: Callable[[Path], Path] | None = None
-    """The file that it writes, by the checkpoint it works on (of no meaning to a first step that works on none)."""
+    """Return the file that it writes for a checkpoint; a step without a checkpoint ignores the argument."""
     suffix: str = ".pt"
-    hands_on: bool = False
-    """The next step takes its output, and not the checkpoint that it took itself."""
+    makes_checkpoint: bool = False
+    """Its output is a checkpoint, which the next step takes; after any other step, the next one takes its input."""
     force: bool = False
     resume: bool = False
     resumable: bool = False
-    """It has a run that goes on where it was cut; another step is done again."""
+    """An interrupted run can be continued; other steps are repeated."""
     directories: bool = False
-    """It takes the directories of runs and studies too."""
+    """It also takes the directories of runs and studies."""
     files: tuple[Path, ...] = ()
-    """More files that it reads."""
+    """Other files that it reads."""
     slow_check: Callable[[], None] | None = None
-    """A check that may import a library, for a step that others come before."""
+    """A check that may import a library; it is made in advance only if the step is not the first."""
 
 
 class InterruptedStep(Error):
-    """Ctrl-C while a step ran."""
+    """The user interrupted a step with Ctrl-C."""
 
     exit_code = 130
 
 
 class PartlyDone(Error):
-    """A step that failed in part: what it has goes to stdout all the same."""
+    """A step failed in part; ``text`` is its result so far, which is still printed on stdout."""
 
     def __init__(self, message: str, text: str) -> None:
         super().__init__(message)
@@ -87,10 +87,10 @@ class PartlyDone(Error):
 
 
 def run_chain(steps: Sequence[ChainStep], *, debug: bool = False) -> None:
-    """Plan all steps, then run them; ``debug`` shows the warnings that libraries have for developers.
+    """Plan all steps, then run them; ``debug`` shows the warnings of libraries.
 
     Raises:
-        Error: something is wrong with a step; none has run where that can be seen beforehand.
+        Error: a step is wrong or fails; if the plan shows it, no step has run.
     """
     works = plan(steps)
     for step, work in zip(steps, works, strict=True):
@@ -104,7 +104,7 @@ def run_chain(steps: Sequence[ChainStep], *, debug: bool = False) -> None:
             raise
         if text is not None:
             click.echo(text)
-        if step.hands_on and not work.last:
+        if step.makes_checkpoint and not work.last:
             click.echo(f"{step.name}: {work.output}", err=True)
 
 
@@ -112,15 +112,15 @@ def _run(step: ChainStep, work: Work) -> str | None:
     try:
         return step.run(work)
     except KeyboardInterrupt as interrupt:
-        way_out = "; the same command with --resume goes on where it was cut" if step.resumable else ""
-        raise InterruptedStep(f"{step.name} was interrupted{way_out}") from interrupt
+        hint = "; run the same command with --resume to continue" if step.resumable else ""
+        raise InterruptedStep(f"{step.name} was interrupted{hint}") from interrupt
 
 
 def plan(steps: Sequence[ChainStep]) -> list[Work]:
-    """Return what every step works on and writes; nothing is written yet.
+    """Return the inputs and outputs of every step; nothing is written yet.
 
     Raises:
-        Error: a checkpoint is missing, an output is in the way, or a step stands where it cannot.
+        Error: a checkpoint is missing, an output exists already, or a step cannot stand at its place.
     """
     _check_order(steps)
     resume = any(step.resume for step in steps)
@@ -128,68 +128,76 @@ def plan(steps: Sequence[ChainStep]) -> list[Work]:
     works: list[Work] = []
     for step in steps:
         first, last = not works, len(works) == len(steps) - 1
-        given = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
+        checkpoints = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
         for path in (*step.checkpoints, *step.files):
-            _check_given(step, path)
-        # In a chain that is resumed, what cannot be cut is made again.
+            _check_input(step, path)
+        # In a chain that is resumed, steps that cannot be continued are repeated.
         force = step.force or (resume and not step.resumable and len(steps) > 1)
-        outputs = _outputs(step, given)
+        outputs = _outputs(step, checkpoints)
         for output in outputs:
-            if output in [one for work in works for one in work.outputs]:
-                raise UsageError(f"{output}: two steps would write it; name another with -o")
+            if output in [earlier for work in works for earlier in work.outputs]:
+                raise UsageError(f"{output}: two steps would write this file; choose another name with -o")
             check_target(output, step.suffix, force=force, resume=resume and step.resumable)
         if len(outputs) > 1 and not last:
-            raise UsageError(f"{step.name} makes {len(outputs)} checkpoints of these, and no step can follow")
-        works.append(Work(given, outputs, force, resume, last))
-        previous = outputs[0] if step.hands_on else given[-1] if given else None
-    # Only now, since these may take seconds; the first step's own come at once when it runs.
+            raise UsageError(
+                f"{step.name} writes {len(outputs)} checkpoints, so no step can follow; run the next command on each"
+            )
+        works.append(Work(checkpoints, outputs, force, resume, last))
+        previous = outputs[0] if step.makes_checkpoint else checkpoints[-1] if checkpoints else None
+    # Last, since these may take seconds; the first step makes the same checks when it runs.
     for step in steps[1:]:
         if step.slow_check is not None:
             step.slow_check()
     return works
 
 
-def _outputs(step: ChainStep, given: Sequence[Path]) -> tuple[Path, ...]:
+def _outputs(step: ChainStep, checkpoints: Sequence[Path]) -> tuple[Path, ...]:
     """Return the files that a step writes."""
     if step.output is None:
         return ()
-    if not step.each or len(given) < 2:
-        return (step.output(given[0] if given else Path()),)
-    outputs = tuple(map(step.output, given))
+    if not step.each or len(checkpoints) < 2:
+        return (step.output(checkpoints[0] if checkpoints else Path()),)
+    outputs = tuple(map(step.output, checkpoints))
     if len({*outputs}) < len(outputs):
-        raise UsageError(f"{step.name}: of {len(given)} checkpoints two would become one file; leave out -o")
+        raise UsageError(
+            f"{step.name}: two of the {len(checkpoints)} outputs would have the same name; "
+            "leave out -o, or rename a checkpoint"
+        )
     return outputs
 
 
 def _check_order(steps: Sequence[ChainStep]) -> None:
     for before, step in itertools.pairwise(steps):
-        given = len(step.checkpoints) + 1
-        if step.most == 0:
-            raise UsageError(f"{step.name} begins a chain: it takes no checkpoint from {before.name}")
-        if step.most is not None and given > step.most:
+        count = len(step.checkpoints) + 1
+        if step.max_checkpoints == 0:
+            raise UsageError(f"{step.name} can only be the first step: it takes no checkpoint from {before.name}")
+        if step.max_checkpoints is not None and count > step.max_checkpoints:
             others = " ".join(map(str, step.checkpoints))
-            raise UsageError(f"{step.name} takes the checkpoint that {before.name} makes; leave out {others}")
-        if given < step.least:
-            raise UsageError(f"{step.name} takes {_count(step.least)}: that of {before.name}, and one that you name")
+            raise UsageError(f"{step.name} takes the checkpoint of {before.name}; leave out {others}")
+        if count < step.min_checkpoints:
+            raise UsageError(
+                f"{step.name} takes {_count(step.min_checkpoints)}: the one of {before.name} and one that you name"
+            )
 
 
 def _inputs(steps: Sequence[ChainStep]) -> tuple[Path, ...]:
-    """Return the checkpoints of the first step, from its arguments or from a pipe."""
+    """Return the checkpoints of the first step, from its arguments or from stdin."""
     step = steps[0]
-    given = step.checkpoints
-    if len(given) < step.least:
+    checkpoints = step.checkpoints
+    if len(checkpoints) < step.min_checkpoints:
         following = steps[1].name if len(steps) > 1 else ""
-        given = (*given, *piped_paths(_no_checkpoint(step, following)))
-    if step.most is not None and len(given) > step.most and not step.each:
-        raise UsageError(f"{step.name} takes {_count(step.most)}, not {len(given)}: {', '.join(map(str, given))}")
-    if len(given) < step.least:
+        checkpoints = (*checkpoints, *piped_paths(_no_checkpoint(step, following)))
+    if step.max_checkpoints is not None and len(checkpoints) > step.max_checkpoints and not step.each:
+        names = ", ".join(map(str, checkpoints))
+        raise UsageError(f"{step.name} takes {_count(step.max_checkpoints)}, not {len(checkpoints)}: {names}")
+    if len(checkpoints) < step.min_checkpoints:
         raise UsageError(_no_checkpoint(step, ""))
-    for path in given:
-        _check_given(step, path)
-    return given
+    for path in checkpoints:
+        _check_input(step, path)
+    return checkpoints
 
 
-def _check_given(step: ChainStep, path: Path) -> None:
+def _check_input(step: ChainStep, path: Path) -> None:
     if not (step.directories and path.is_dir()):
         check_file(path)
 
@@ -199,42 +207,47 @@ def _count(number: int) -> str:
 
 
 def _no_checkpoint(step: ChainStep, following: str) -> str:
-    some = "no checkpoint" if step.least == 1 else f"{_count(step.least)}, not {len(step.checkpoints)}"
-    # The words may have been cut where the user meant a file.
-    hint = f"; the file {following} is written ./{following}" if Path(following).is_file() else ""
+    least = step.min_checkpoints
+    missing = "no checkpoint" if least == 1 else f"{_count(least)}, not {len(step.checkpoints)}"
+    # The user may have meant a file with the name of a command.
+    hint = f"; for the file {following} write ./{following}" if Path(following).is_file() else ""
     return (
-        f"{step.name}: {some} given. Name it (kdtool {step.name} FILE), put the step that makes it before this one "
+        f"{step.name}: {missing} given. Name it (kdtool {step.name} FILE), put the step that makes it in front "
         f"(kdtool distill FILE {step.name}), or pipe it in (kdtool distill FILE | kdtool {step.name}){hint}"
     )
 
 
 def check_file(path: Path) -> None:
-    """Raise `UsageError` where a file that a step reads is missing; names near to it are told."""
+    """Check that a file that a step reads exists.
+
+    Raises:
+        UsageError: it is missing or a directory; the message has similar names.
+    """
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file in it")
     if not path.exists():
-        near = [found.name for found in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
-        if path.name == str(path):  # a word that should have begun the next step
+        similar = [file.name for file in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        if path.name == str(path):  # perhaps a misspelt command
             context = click.get_current_context(silent=True)
             root = context.find_root() if context else None
-            near += root.command.list_commands(root) if root and isinstance(root.command, click.Group) else []
-        raise UsageError(f"{path}: there is no such file{nearest(path.name, near, count=1)}")
+            similar += root.command.list_commands(root) if root and isinstance(root.command, click.Group) else []
+        raise UsageError(f"{path}: there is no such file{nearest(path.name, similar, count=1)}")
 
 
 def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:
-    """Check that a step can write its file, and that no earlier run of it is in the way.
+    """Check that a step can write its file, and that no run of it exists already.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the file cannot be written, has another suffix, or exists already, or an earlier run exists.
     """
     from kdtool.training.run_directory import directory_of
     from kdtool.utils.files import check_output
 
     if output.suffix != suffix:
-        raise UsageError(f"-o {output}: the name of this file ends in {suffix}")
+        raise UsageError(f"-o {output}: the name of this file must end in {suffix}")
     earlier = directory_of(output)
     if resume and earlier.exists():
         return
     check_output(output, force=force)
     if suffix == ".pt" and earlier.exists() and not force:
-        raise UsageError(f"{earlier}: holds an earlier run; go on with --resume, or start anew with --force")
+        raise UsageError(f"{earlier}: holds an earlier run; continue it with --resume, or start again with --force")

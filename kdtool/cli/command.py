@@ -1,4 +1,4 @@
-"""A built-in command: its own options, those of its method, and the step that it plans."""
+"""A command with the options of its method, which plans one step of a chain."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, StepContext, StepWords, cut, set_debug, step_names, takes
-from kdtool.cli.method_options import MethodOption, Place, Section, explicit, method_options, named, owners
+from kdtool.cli.grammar import (
+    DEBUG_HELP,
+    ChainCommand,
+    StepContext,
+    StepWords,
+    cut,
+    option_arity,
+    set_debug,
+    step_names,
+)
+from kdtool.cli.method_options import MethodOption, Place, Section, api_options, method_options, owners, role_methods
 from kdtool.data.options import DataOptions
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.plugins.entry_points import SINGULAR, Plugin, installed, names
@@ -22,19 +31,20 @@ if TYPE_CHECKING:
     from kdtool.cli.chain import ChainStep
     from kdtool.plugins.method import Method
 
-# Each pass finds the options of the methods that the one before has found.
+# Each pass adds the options of the methods that the pass before has found.
 PASSES = 6
 
 
 @dataclass(frozen=True)
-class Given:
-    """What was typed for one command, parsed and checked."""
+class ParsedCommand:
+    """The words of one command, parsed and checked."""
 
     params: dict[str, Any]
     """The command's own options and arguments."""
     options: dict[str, Any]
-    """The options of the method and of the settings that were given, as the API takes them."""
+    """The options of the method and the settings on the command line, as `kdtool.api` takes them; no defaults."""
     method: str = ""
+    """The name of the method; empty for a command that uses none."""
     method_class: type[Method] | None = None
 
 
@@ -44,7 +54,7 @@ class StepCommand(ChainCommand):
     def __init__(
         self,
         name: str,
-        plan: Callable[[Given], ChainStep],
+        plan: Callable[[ParsedCommand], ChainStep],
         *,
         params: Sequence[click.Parameter] = (),
         kind: str | None = None,
@@ -52,46 +62,47 @@ class StepCommand(ChainCommand):
         flags: bool = False,
         alone: bool = False,
         groups: Sequence[Section] = (),
-        **about: Any,
+        **settings: Any,
     ) -> None:
-        """Make a command that uses methods of ``kind``, which go by ``--method`` and, with ``flags``, by their names.
+        """Create a command that uses methods of ``kind``.
 
-        ``groups`` are settings that it takes beside the method's options.
+        A method is selected with ``--method NAME`` and, if ``flags`` is true, with ``--NAME`` too. ``groups`` are
+        settings that the command takes in addition to the method's options.
         """
         self.plan, self.kind, self.default_method, self.groups, self.flags = plan, kind, default, groups, flags
         self.alone = alone
         own = [_method_option(kind, default), *params] if kind and default else [*params]
         debug = click.Option(["--debug"], is_flag=True, expose_value=False, callback=set_debug, help=DEBUG_HELP)
-        super().__init__(name, params=[*own, debug], **about)
+        super().__init__(name, params=[*own, debug], **settings)
 
     def method_named(self, segment: StepWords) -> str | None:
-        """Return the method that a step's words name, the last where there are several."""
-        found = None
+        """Return the method that a step's words name, the last if there are several."""
+        method = None
         for flag, value in segment.values.items():
             if flag == "--method":
-                found = value
+                method = value
             elif self.flags and self.kind and flag[2:] in names(self.kind):
-                found = flag[2:]
-        return found
+                method = flag[2:]
+        return method
 
     def segment(self, ctx: click.Context, words: Sequence[str]) -> StepWords:
-        """Find the method and those in its roles, add their options for this parse, and cut the step's words."""
+        """Find the step's method and the methods in its roles, add their options to ``ctx``, and return its words."""
         assert isinstance(ctx, StepContext)
-        own = takes(super().get_params(ctx))
+        own = option_arity(super().get_params(ctx))
         if self.flags and self.kind:
-            ctx.flag_options = [_method_flag(one) for one in names(self.kind) if f"--{one}" not in own]
-        own |= takes(ctx.flag_options)
+            ctx.flag_options = [_method_flag(name) for name in names(self.kind) if f"--{name}" not in own]
+        own |= option_arity(ctx.flag_options)
         steps = step_names(ctx)
         chosen: dict[Place, str] = {}
         segment = StepWords([], [])
         for _ in range(PASSES):
-            segment = cut(words, {**takes(ctx.method_options), **own}, steps)
-            given = self.method_named(segment)
-            method = given or self.default_method
-            roles = named(ctx.method_options, segment.values)
+            segment = cut(words, {**option_arity(ctx.method_options), **own}, steps)
+            typed = self.method_named(segment)
+            method = typed or self.default_method
+            roles = role_methods(ctx.method_options, segment.values)
             if (method, roles) == (ctx.method, chosen) and ctx.method_options:
                 break
-            ctx.method, ctx.method_given, chosen = method, given is not None, roles
+            ctx.method, ctx.method_given, chosen = method, typed is not None, roles
             try:
                 ctx.method_options = method_options(self.sections(ctx), chosen, own)
             except Error:
@@ -101,7 +112,7 @@ class StepCommand(ChainCommand):
         return segment
 
     def sections(self, ctx: StepContext) -> list[Section]:
-        """Return the options that the method and the settings bring."""
+        """Return the sections with the options of the method and of the settings."""
         ctx.method_class = method_class(self.kind, ctx.method) if self.kind and ctx.method else None
         if ctx.method_class is None:
             return [*self.groups]
@@ -110,47 +121,47 @@ class StepCommand(ChainCommand):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the command's parameters and those of the method in use."""
-        found = super().get_params(ctx)
-        return [*found, *ctx.flag_options, *ctx.method_options] if isinstance(ctx, StepContext) else found
+        own = super().get_params(ctx)
+        return [*own, *ctx.flag_options, *ctx.method_options] if isinstance(ctx, StepContext) else own
 
     def invoke(self, ctx: click.Context) -> ChainStep:
-        """Check what was given and plan the step; nothing runs yet."""
+        """Check the options and plan the step; nothing runs yet."""
         assert isinstance(ctx, StepContext)
         own = {param.name: ctx.params.get(param.name) for param in self.params if param.name}
-        options = explicit(ctx.method_options, ctx.params)
+        options = api_options(ctx.method_options, ctx.params)
         groups = [section.options for section in self.groups]
         classes = [ctx.method_class, *groups] if ctx.method_class else groups
-        for cls, given in zip(classes, split(options, *classes), strict=True):
-            # The declaration's own checks: options that are required, methods in roles, numbers that go together.
-            cls(**given)
+        for cls, values in zip(classes, split(options, *classes), strict=True):
+            # Make the checks of the class: required options, methods in roles, values that depend on each other.
+            cls(**values)
         for name in ("data", "unlabelled"):
             if DataOptions in classes and name in options:
                 method_class("datasets", options[name].partition(":")[0])
-        return self.plan(Given(own, options, ctx.method or "", ctx.method_class))
+        return self.plan(ParsedCommand(own, options, ctx.method or "", ctx.method_class))
 
     def explain(self, ctx: click.Context, flag: str) -> str:
-        """Say whose option it is, else which ones have a name near to it."""
+        """Return an error message that says which methods have the option, or which options have a similar name."""
         assert isinstance(ctx, StepContext)
         name = flag.removeprefix("--no-").removeprefix("--").replace("-", "_")
         shared = [option.flags[0] for option in ctx.method_options if option.info.name == name]
         if shared:
-            return f"{flag}: say which, {' or '.join(shared)}"
-        if self.kind and (found := owners(self.kind, name)):
-            return f"{flag} belongs to {self.speak(found)}, and this is {self.speak([ctx.method or ''])}"
+            return f"{flag} is ambiguous; write {' or '.join(shared)}"
+        if self.kind and (methods := owners(self.kind, name)):
+            return f"{flag} is an option of {self.as_typed(methods)}, not of {self.as_typed([ctx.method or ''])}"
         for option in ctx.method_options:
             role = option.flags[0]
             inner = name.removeprefix(role[2:].replace("-", "_") + "_")
-            found = owners(option.info.kind, inner) if option.info.kind else []
-            if found := [one for one in found if method_class(option.info.kind or "", one).fills_role()]:
-                return f"{flag} belongs to {role} {' or '.join(found)}"
-        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)), count=1)}"
+            methods = owners(option.info.kind, inner) if option.info.kind else []
+            if methods := [method for method in methods if method_class(option.info.kind or "", method).fills_role()]:
+                return f"{flag} is an option of {role} {' or '.join(methods)}"
+        return f"{self.name} has no option {flag}{nearest(flag, option_arity(self.get_params(ctx)), count=1)}"
 
-    def speak(self, methods: Sequence[str]) -> str:
-        """Return how methods are named on the command line."""
+    def as_typed(self, methods: Sequence[str]) -> str:
+        """Return methods as they are typed on the command line."""
         return f"--method {' or '.join(methods)}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command's options, those of the method in use, and what other methods there are."""
+        """Write the options of the command and of its method, and the list of methods if none was named."""
         assert isinstance(ctx, StepContext)
         records: dict[str, list[tuple[str, str]]] = {"Options": []}
         for param in self.get_params(ctx):
@@ -158,7 +169,7 @@ class StepCommand(ChainCommand):
             if record is not None and isinstance(param, click.Option):
                 title = param.section.title if isinstance(param, MethodOption) else "Options"
                 records.setdefault(title, []).append(record)
-        for title in sorted(records, key=_order(ctx.method_options)):
+        for title in sorted(records, key=_section_order(ctx.method_options)):
             with formatter.section(title):
                 formatter.write_dl(records[title])
         if self.kind and not ctx.method_given:
@@ -176,11 +187,11 @@ class MethodName(click.ParamType):  # type: ignore[type-arg]
     name = "name"
 
     def __init__(self, kind: str) -> None:
-        """Take the kind."""
+        """Complete the names of methods of ``kind``."""
         self.kind = kind
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the names from the installed packages' metadata."""
+        """Return the matching names, from the metadata of installed packages."""
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(name) for name in names(self.kind) if name.startswith(incomplete)]
@@ -192,15 +203,15 @@ def _method_option(kind: str, default: str) -> click.Option:
 
 
 def _method_flag(method: str) -> click.Option:
-    help = f"the same as --method {method}"
+    help = f"same as --method {method}"
     return click.Option([f"--{method}", f"flag_{method.replace('-', '_')}"], is_flag=True, help=help)
 
 
-def _order(options: Sequence[MethodOption]) -> Callable[[str], tuple[int, int]]:
-    """Return the key that sorts headings: the options of a role's method stand behind those that have the role."""
+def _section_order(options: Sequence[MethodOption]) -> Callable[[str], tuple[int, int]]:
+    """Return a sort key for headings: the options of a role's method come after those of the method with the role."""
     outer = [option.section.title for option in options if len(option.place) == 1]
-    at = {option.place[0]: outer.index(option.section.title) for option in options if len(option.place) == 1}
-    keys = {option.section.title: (at[option.place[0]], len(option.place)) for option in options}
+    position = {option.place[0]: outer.index(option.section.title) for option in options if len(option.place) == 1}
+    keys = {option.section.title: (position[option.place[0]], len(option.place)) for option in options}
     return lambda title: keys.get(title, (-1, 0))
 
 
@@ -209,7 +220,7 @@ def _plugins(kind: str) -> list[Plugin]:
 
 
 def _summary(plugin: Plugin) -> str:
-    """Return a method's help text, and when it fits; one that came with another package is not imported for it."""
+    """Return a method's help text and when it is suitable; methods of other packages are not imported for that."""
     if not plugin.builtin:
         return f"(from {plugin.distribution} {plugin.version})"
     try:

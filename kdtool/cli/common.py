@@ -24,7 +24,7 @@ WHICH_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download"))
 
 
 def checkpoint(metavar: str = "CHECKPOINT") -> click.Argument:
-    """Return the argument for one checkpoint; without it the step before or a pipe gives one."""
+    """Return the argument for one checkpoint; if it is missing, the previous step or a pipe provides the checkpoint."""
     return click.Argument(["checkpoint"], required=False, type=click.Path(path_type=Path), metavar=f"[{metavar}]")
 
 
@@ -35,28 +35,32 @@ def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
 
 
 def _step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a word that is one more checkpoint, or the name of the next step."""
+    """Return completions of a word that is another checkpoint or the name of the next step."""
     steps = [name for name in step_names(ctx) if incomplete and name.startswith(incomplete)]
     return [CompletionItem(name) for name in steps] or [CompletionItem(incomplete, type="file")]
 
 
-def find_network(spec: str) -> None:
-    """Raise `Error` where the source of ``SOURCE:NAME`` knows no such network; this may import its library."""
+def check_network(spec: str) -> None:
+    """Check that the source of ``SOURCE:NAME`` has a network of that name; this may import the source's library.
+
+    Raises:
+        Error: it has none.
+    """
     from kdtool.models.sources import check_name
 
     check_name(spec)
 
 
-def output(named: str) -> list[click.Parameter]:
-    """Return the options of a command that writes a file; ``named`` says how it goes by default."""
+def output_options(default: str) -> list[click.Parameter]:
+    """Return the options of a command that writes a file; ``default`` describes the file's default name."""
     path = click.Path(path_type=Path)
     return [
-        click.Option(["-o", "--output"], type=path, help=f"where to write  [default: {named}]", metavar="FILE"),
-        click.Option(["-f", "--force"], is_flag=True, help="overwrite what is there"),
-        click.Option(["--resume"], is_flag=True, help="go on where a killed run was cut; holds for a whole chain"),
+        click.Option(["-o", "--output"], type=path, help=f"output file  [default: {default}]", metavar="FILE"),
+        click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files and runs"),
+        click.Option(["--resume"], is_flag=True, help="continue an interrupted run; applies to the whole chain"),
     ]
 
 
 def json_option() -> click.Option:
-    """Return the option of a command that reports."""
+    """Return the option ``--json`` of a command that prints results."""
     return click.Option(["--json", "as_json"], is_flag=True, help="print JSON on stdout")

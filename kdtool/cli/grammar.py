@@ -1,4 +1,4 @@
-"""The grammar of a chain: options and files in any order, and a command's name begins the next step."""
+"""The grammar of a chain: options and files come in any order, and the name of a command begins the next step."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepWords:
-    """The words of one step, and those of the steps behind it."""
+    """The words of one step, and the words of the steps after it."""
 
     words: list[str]
     rest: list[str]
     values: dict[str, str] = field(default_factory=dict)
-    """The last word given to each option, in the order in which they were given; a flag has an empty one."""
+    """The last value of each option, in the order of the command line; the value of a flag is empty."""
     loose: list[str] = field(default_factory=list)
-    """Words that are neither options nor, as far as is known, their values."""
+    """Words that are neither options nor values of known options."""
     doubtful: list[str] = field(default_factory=list)
-    """Words behind an unknown option, which may be its value."""
+    """Words after an unknown option, which may be its value."""
 
 
-def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -> StepWords:
-    """Cut a step's words from those of the next step, which begins with a word that names a command.
+def cut(words: Sequence[str], arity: Mapping[str, int], steps: Container[str]) -> StepWords:
+    """Separate the words of a step from those of the next step, which begins with the name of a command.
 
-    ``takes`` says how many words follow each known option, so that a value that reads like a command (``-o prune``)
-    stays a value. Behind ``--`` no word begins a step, nor does ``./prune``.
+    ``arity`` is the number of words that follow each known option, so that a value with the name of a command
+    (``-o prune``) stays a value. No word after ``--`` begins a step, nor does ``./prune``.
     """
     segment = StepWords([], [])
     at = 0
@@ -43,7 +43,7 @@ def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -
             segment.loose += words[at + 1 :]
             at = len(words)
         elif word.startswith("-") and len(word) > 1:
-            at += 1 + _option(word, words[at + 1 :], takes, steps, segment)
+            at += 1 + _option(word, words[at + 1 :], arity, steps, segment)
         elif word in steps:
             break
         else:
@@ -54,26 +54,26 @@ def cut(words: Sequence[str], takes: Mapping[str, int], steps: Container[str]) -
 
 
 def _option(
-    word: str, following: Sequence[str], takes: Mapping[str, int], steps: Container[str], segment: StepWords
+    word: str, following: Sequence[str], arity: Mapping[str, int], steps: Container[str], segment: StepWords
 ) -> int:
-    """Note one option and return how many of the words behind it are its values."""
+    """Record one option in ``segment`` and return how many of the following words are its values."""
     name, equals, attached = word.partition("=")
     if not word.startswith("--"):
-        # A cluster of short options: -fo NAME, -foNAME.
+        # Short options may be joined: -fo NAME, -foNAME.
         name, equals = word[:2], ""
-        for place, letter in enumerate(word[1:], start=1):
-            name, attached = f"-{letter}", word[place + 1 :]
-            if takes.get(name) != 0:
+        for index, letter in enumerate(word[1:], start=1):
+            name, attached = f"-{letter}", word[index + 1 :]
+            if arity.get(name) != 0:
                 break
             segment.values[name] = ""
-    if name not in takes:
+    if name not in arity:
         value = following[0] if following and not equals else None
         if value is None or value.startswith("-") or value in steps:
             return 0
         segment.doubtful.append(value)
         return 1
     segment.values.pop(name, None)
-    count = takes[name]
+    count = arity[name]
     if equals or attached or not count:
         segment.values[name] = attached
         return 0
@@ -82,8 +82,8 @@ def _option(
     return min(count, len(following))
 
 
-def takes(params: Iterable[click.Parameter]) -> dict[str, int]:
-    """Return how many words follow each option."""
+def option_arity(params: Iterable[click.Parameter]) -> dict[str, int]:
+    """Return for each option's name how many words follow it."""
     return {
         name: 0 if param.is_flag or param.count else param.nargs
         for param in params
@@ -93,7 +93,7 @@ def takes(params: Iterable[click.Parameter]) -> dict[str, int]:
 
 
 class StepContext(click.Context):
-    """The context of one step; click shares ``meta`` with its parent, so what one step chose is kept here."""
+    """The context of one step; it stores the step's method and options, since click shares ``meta`` among all steps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -105,20 +105,20 @@ class StepContext(click.Context):
 
 
 class ChainCommand(click.Command):
-    """A command that leaves the words of the next step alone and takes options before and after its files."""
+    """A command that does not parse the words of the next step, and takes options before and after its files."""
 
     context_class = StepContext
     alone = False
-    """It is no step of a chain: it neither takes a checkpoint nor hands one on."""
+    """Whether the command cannot be a step of a chain."""
 
     def segment(self, ctx: click.Context, words: Sequence[str]) -> StepWords:
         """Return this step's part of ``words``."""
-        return cut(words, takes(self.get_params(ctx)), step_names(ctx))
+        return cut(words, option_arity(self.get_params(ctx)), step_names(ctx))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse this step's words and leave the rest in ``ctx.args``, where click looks for the next step."""
         segment = self.segment(ctx, args)
-        # click would have all options of a chain's step stand before its files.
+        # In a chain, click accepts options only before the files unless this is set.
         ctx.allow_interspersed_args = True
         try:
             left_over = super().parse_args(ctx, list(segment.words))
@@ -135,24 +135,24 @@ class ChainCommand(click.Command):
             raise UsageError(f"{self.name}: unexpected argument {left_over[0]!r}{hint}")
         earlier: list[ChainCommand] = ctx.find_root().meta.setdefault("kdtool.steps", [])
         if self.alone and (earlier or ctx.args):
-            raise UsageError(f"{self.name} stands alone, not in a chain")
+            raise UsageError(f"{self.name} cannot be part of a chain; run it alone")
         earlier.append(self)
 
     def explain(self, ctx: click.Context, flag: str) -> str:
-        """Return what to say of an option that this command does not have."""
-        return f"{self.name} has no option {flag}{nearest(flag, takes(self.get_params(ctx)), count=1)}"
+        """Return the error message for an option that this command does not have."""
+        return f"{self.name} has no option {flag}{nearest(flag, option_arity(self.get_params(ctx)), count=1)}"
 
 
 def step_names(ctx: click.Context) -> list[str]:
-    """Return the words that begin a step."""
+    """Return the names of the commands, which begin a step."""
     parent = ctx.parent
     return parent.command.list_commands(parent) if parent and isinstance(parent.command, click.Group) else []
 
 
-DEBUG_HELP = "show the traceback of an error"
+DEBUG_HELP = "show tracebacks, and the warnings of libraries"
 
 
 def set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Note ``--debug``, wherever it was given."""
+    """Store ``--debug`` in the object of the root context, at any place of the command line."""
     if value:
         ctx.find_root().ensure_object(dict)["debug"] = True

@@ -1,4 +1,4 @@
-"""The ``kdtool`` command: its subcommands, imported when they are used, and what becomes of an error."""
+"""The command ``kdtool``: it imports its subcommands when they are used, and turns errors into one line."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from typing import Any
 
 import click
 
+from kdtool.cli.always_on import load_always_on
 from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, set_debug
 from kdtool.errors import Error, UsageError, nearest
 
 COMMANDS = {
-    "teacher": "Build a network by its name and, with --data, train it.",
-    "refine": "Make a smaller structure of a network.",
-    "distill": "Teach a student.",
-    "prune": "Remove what is left over in a network, retrain the rest.",
-    "export": "Write a network in another format and measure it.",
+    "teacher": "Build a network by name; train it with --data.",
+    "refine": "Make a network smaller, without training.",
+    "distill": "Train a student with a teacher.",
+    "prune": "Prune a network and retrain it.",
+    "export": "Convert a network, for example to ONNX, and measure it.",
     "evaluate": "Measure accuracy and loss of checkpoints.",
-    "inspect": "Show what a checkpoint is and how it was made.",
-    "compare": "Show how alike checkpoints are.",
-    "report": "Write a page about checkpoints, runs and studies.",
-    "run": "Run a study: the steps of a recipe.",
+    "inspect": "Show structure, size, scores and history of a checkpoint.",
+    "compare": "Compare checkpoints: predictions, sizes, latency.",
+    "report": "Write an HTML report on checkpoints, runs and studies.",
+    "run": "Run a study from a recipe file.",
     "plugins": "List the installed methods.",
-    "demo": "Do the main job on real digits.",
+    "demo": "Show the whole workflow on a small data set.",
 }
-"""The commands in the order of the work, each in the module of its name; told here so that --help imports none."""
+"""Name and short help of each command, in the order of use; listed here so that --help imports no command."""
 
 HELP = """
 Make a trained vision network small.
 
-Every command reads a checkpoint and writes a checkpoint. Commands stand in a chain, where a command's name begins the
-next step, or in a pipe; a file called like a command is written ./prune.
+Most commands read a checkpoint and write one. Several commands can be written in one line (a chain) or in a pipe: the
+next command uses the checkpoint of the one before. If a file has the name of a command, write ./NAME.
 """
 
 EXAMPLES = """
@@ -47,18 +48,18 @@ Examples:
 
 
 class AddedCommand(ChainCommand):
-    """A command that a plugin adds; it runs as it likes, so it stands alone."""
+    """A command that a plugin adds; it runs at once, so it cannot be part of a chain."""
 
     alone = True
 
 
 class Commands(click.Group):
-    """The group: commands are imported when they are used, plugins may add some."""
+    """The group of all commands; kdtool's own are imported when they are used, and plugins may add others."""
 
     command_class = AddedCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return kdtool's own commands in the order of the work, then those of plugins."""
+        """Return the names of kdtool's own commands in the order of use, then those of plugins."""
         return [*COMMANDS, *sorted(self.commands)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -70,35 +71,35 @@ class Commands(click.Group):
         return command
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a plugin's command, made to fit a chain's grammar.
+        """Add a plugin's command, converted to `AddedCommand` unless it is a `ChainCommand` or a group.
 
         Raises:
-            UsageError: kdtool has a command of that name itself.
+            UsageError: kdtool itself has a command of that name.
         """
         name = name or cmd.name or ""
         if name in COMMANDS:
-            raise UsageError(f"{name!r} is a command of kdtool itself; the plugin must rename its own")
+            raise UsageError(f"{name!r} is a command of kdtool itself; the plugin must choose another name")
         if not isinstance(cmd, ChainCommand | click.Group):
-            about = {key: getattr(cmd, key) for key in ("callback", "params", "help", "epilog", "short_help", "hidden")}
-            cmd = AddedCommand(name, **about)
+            names = ("callback", "params", "help", "epilog", "short_help", "hidden")
+            cmd = AddedCommand(name, **{name: getattr(cmd, name) for name in names})
         super().add_command(cmd, name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of the first word.
+        """Return the command that the first word names.
 
         Raises:
-            UsageError: there is none of that name; the nearest ones are told.
+            UsageError: there is no such command; the message lists similar names.
         """
         if not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             names = self.list_commands(ctx)
-            hint = nearest(args[0], names) or f"; there are {', '.join(names)}"
-            raise UsageError(f"no command is called {args[0]!r}{hint}")
+            hint = nearest(args[0], names) or f"; the commands are {', '.join(names)}"
+            raise UsageError(f"there is no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
+        """Write the list of commands without importing any."""
         added = {name: self.commands[name] for name in sorted(self.commands) if not self.commands[name].hidden}
         with formatter.section("Commands"):
             formatter.write_dl(
@@ -113,10 +114,10 @@ class Commands(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line; an error becomes one line on stderr and an exit code."""
+        """Run the command line; print an error as one line on stderr and exit with its code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        # On a shared machine threads that spin while they wait take the cores from those that work; torch reads this
+        # On a shared machine, threads that wait in a busy loop slow down those that work. torch reads this variable
         # when it is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         state: dict[str, bool] = {}
@@ -127,24 +128,26 @@ class Commands(click.Group):
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            code = tell(error.format_message(), error.exit_code, state)
+            code = print_error(error.format_message(), error.exit_code, state)
         except Error as error:
-            code = tell(str(error), error.exit_code, state)
+            code = print_error(str(error), error.exit_code, state)
         except click.Abort as abort:
-            # click takes the end of a file for an interruption too.
-            ended = isinstance(abort.__cause__, EOFError)
-            code = tell_unexpected(abort.__cause__, state) if ended else tell("interrupted", 130, state)
-        except Exception as error:  # what nobody foresaw is told in one line as well
-            if isinstance(error, OSError) and error.filename and error.strerror:
-                # A full disk or a directory that went away.
-                code = tell(f"{error.filename}: {error.strerror}", 1, state)
+            # click raises Abort for the end of a file too.
+            if isinstance(abort.__cause__, EOFError):
+                code = print_unexpected_error(abort.__cause__, state)
             else:
-                code = tell_unexpected(error, state)
+                code = print_error("interrupted", 130, state)
+        except Exception as error:  # unexpected errors are printed as one line too
+            if isinstance(error, OSError) and error.filename and error.strerror:
+                # For example a full disk or a directory that was deleted.
+                code = print_error(f"{error.filename}: {error.strerror}", 1, state)
+            else:
+                code = print_unexpected_error(error, state)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def tell(message: str, code: int, state: dict[str, bool]) -> int:
-    """Say one line on stderr, behind the traceback where it was asked for, and return the exit code."""
+def print_error(message: str, code: int, state: dict[str, bool]) -> int:
+    """Print an error as one line on stderr, after the traceback if ``--debug`` is set, and return the exit code."""
     if state.get("debug"):
         import traceback
 
@@ -153,28 +156,10 @@ def tell(message: str, code: int, state: dict[str, bool]) -> int:
     return code
 
 
-def tell_unexpected(error: BaseException | None, state: dict[str, bool]) -> int:
-    """Say what nobody foresaw, and how to see more of it."""
-    way_out = "" if state.get("debug") else "; run again with --debug for the traceback"
-    return tell(f"unexpected {type(error).__name__}: {error}{way_out}", 1, state)
-
-
-def load_always_on(cli: click.Group) -> None:
-    """Load the plugins that are always on and let them add commands; a broken one gets a line on stderr."""
-    from kdtool.plugins.entry_points import always_on, manager
-
-    def warn(text: str) -> None:
-        # Not while the user types and the shell asks for completions.
-        if "_KDTOOL_COMPLETE" not in os.environ:
-            click.echo(f"warning: {' '.join(text.split())}", err=True)
-
-    for broken in always_on():
-        warn(str(broken))
-    for hook in manager().hook.commands.get_hookimpls():
-        try:
-            hook.function(*[cli for _ in hook.argnames])
-        except Exception as error:  # a plugin may fail in any way
-            warn(f"plugin {hook.plugin_name} is broken: commands(): {type(error).__name__}: {error}")
+def print_unexpected_error(error: BaseException | None, state: dict[str, bool]) -> int:
+    """Print an unexpected error and how to see its traceback, and return the exit code."""
+    hint = "" if state.get("debug") else "; run again with --debug for the traceback"
+    return print_error(f"unexpected {type(error).__name__}: {error}{hint}", 1, state)
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -186,7 +171,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 def _run(results: list[Any]) -> None:
-    """Run the steps that the commands planned; a plugin's own command has run, and planned none."""
+    """Run the planned steps; a plugin's command returns no step and has already run."""
     from kdtool.cli.chain import ChainStep, run_chain
 
     steps = [result for result in results if isinstance(result, ChainStep)]

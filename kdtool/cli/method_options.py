@@ -1,4 +1,4 @@
-"""A method's options, and those of the methods it names in turn, as options of the command line."""
+"""Turn the options of a method, and of the methods in its roles, into options of the command line."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
     from kdtool.plugins.options import OptionInfo, Options
 
-# Methods that name methods that name methods; deeper ones keep their defaults.
+# How deep roles may nest on the command line; the methods in deeper roles keep their defaults.
 DEPTH = 4
 
 Place = tuple[str, ...]
+"""The path of an option: the names of the roles that lead to it, then its own name."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Options that stand together in the help: those of a method, or of a group of settings."""
+    """Options with a common heading in the help: those of a method or of a group of settings."""
 
     title: str
     options: type[Options]
     place: Place = ()
-    """The names of the roles that lead here: ``("refiner",)`` for the options of ikd's refiner."""
+    """The names of the roles that lead to this section: ``("refiner",)`` for the options of ikd's refiner."""
     only: tuple[str, ...] = ()
+    """The names of the options that are offered; empty for all."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults that the role declares for its own method."""
+    """Defaults that the role sets for the options of its method."""
 
     def infos(self) -> list[OptionInfo]:
         """Return the options that are offered."""
@@ -42,16 +44,16 @@ class Section:
 
 
 class Value(click.ParamType):  # type: ignore[type-arg]
-    """The value of one declared option, checked as the declaration says."""
+    """The value of one declared option, checked by its declaration."""
 
     def __init__(self, info: OptionInfo) -> None:
-        """Take the type and the bounds of ``info``."""
+        """Use the type and the bounds of ``info``."""
         self.info = info
         names = {int: "integer", float: "number", str: "text", Path: "path", bool: "bool"}
         self.name = names.get(info.type) or info.type.__name__.lower()
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return the kind of value as the help shows it."""
+        """Return the placeholder of the value in the help text."""
         if self.info.kind:
             return "NAME"
         if self.info.choices and not self.info.many:
@@ -61,43 +63,43 @@ class Value(click.ParamType):  # type: ignore[type-arg]
         return f"{self.name.upper()},..." if self.info.many else self.name.upper()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value as the declared type."""
+        """Return the value converted to the declared type."""
         if isinstance(value, str):
-            value = tuple(map(self._one, value.split(","))) if self.info.many else self._one(value)
+            value = tuple(map(self._parse, value.split(","))) if self.info.many else self._parse(value)
         try:
-            # A role's method is looked up with its options, when all of them are known.
+            # The method of a role is looked up later, when all options are known.
             return value if self.info.kind else self.info.check(value)
         except UsageError as error:
             raise click.BadParameter(str(error).removeprefix(f"{self.info.flag}: "), ctx, param) from error
 
-    def _one(self, text: str) -> Any:
+    def _parse(self, text: str) -> Any:
         if self.info.type not in (int, float):
             return text
         try:
             return self.info.type(text)
         except ValueError:
-            # The declaration's own check says what is expected.
+            # The check of the declaration reports the error.
             return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return choices, methods of the role's kind, data sets or files."""
+        """Return the matching choices, methods of the role's kind, data sets or files."""
         from click.shell_completion import CompletionItem
 
         if self.info.type is Path:
             return [CompletionItem(incomplete, type="file")]
-        offered: Iterable[str] = self.info.choices
+        candidates: Iterable[str] = self.info.choices
         if self.info.kind:
-            offered = names(self.info.kind)
+            candidates = names(self.info.kind)
         elif self.info.name in ("data", "unlabelled"):
-            offered = names("datasets")
-        return [CompletionItem(name) for name in offered if name.startswith(incomplete)]
+            candidates = names("datasets")
+        return [CompletionItem(name) for name in candidates if name.startswith(incomplete)]
 
 
 class MethodOption(click.Option):
-    """One declared option; its value is None where it was not given, so that the default lives in one place."""
+    """One declared option; its value is None if it was not typed, so that defaults are set in one place only."""
 
     def __init__(self, info: OptionInfo, section: Section, flags: Sequence[str]) -> None:
-        """Make the option; ``flags`` are its names, the full one first."""
+        """Create the option; ``flags`` are its names, the full one first."""
         self.info, self.section = info, section
         self.place: Place = (*section.place, info.name)
         self.flags = tuple(flags)
@@ -109,54 +111,56 @@ class MethodOption(click.Option):
             type=click.BOOL if boolean else Value(info),
             is_flag=boolean,
             hidden=info.hidden,
-            help=info.help + _extra(info, section.defaults.get(info.name, info.default)),
+            help=info.help + _default_and_bounds(info, section.defaults.get(info.name, info.default)),
         )
 
 
-def _extra(info: OptionInfo, default: Any) -> str:
-    """Return default and bounds, as they stand behind an option's help."""
-    told = []
+def _default_and_bounds(info: OptionInfo, default: Any) -> str:
+    """Return the default and the bounds of an option as a suffix of its help text."""
+    notes = []
     if info.required:
-        told.append("required")
+        notes.append("required")
     elif default is not None:
-        told.append(f"default: {_shown(default)}")
+        notes.append(f"default: {_format_default(default)}")
     if info.bounds:
-        told.append(info.bounds)
-    return f"  [{'; '.join(told)}]" if told else ""
+        notes.append(info.bounds)
+    return f"  [{'; '.join(notes)}]" if notes else ""
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple | list):
-        return ",".join(map(_shown, value))
+        return ",".join(map(_format_default, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def method_options(
     sections: Sequence[Section], chosen: Mapping[Place, str], taken: Collection[str]
 ) -> list[MethodOption]:
-    """Return the options of all sections and of the methods in their roles, the outer ones first.
+    """Return the options of all sections and of the methods in their roles, outer options first.
 
-    Every option of a role's method goes by its full name (``--refiner-keep``), and by its own (``--keep``) where no
-    outer option and no other role has that one. ``chosen`` holds the roles' methods that were named, ``taken`` the
-    names that the command itself uses.
+    Every option of a role's method has a full name (``--refiner-keep``). It also has a short name (``--keep``) if no
+    outer option and no other role uses that name. ``chosen`` maps roles to the methods that the user named, ``taken``
+    holds the names of the command's own options.
 
     Raises:
-        UsageError: there is no such method, its plugin is broken, or it uses a name of the command's own.
+        UsageError: a method is unknown, its plugin is broken, or it uses a name of the command's own options.
     """
-    found = list(_walk(sections, chosen))
-    full = {_flag(*section.place, info.name): section for section, info in reversed(found)}
+    declared = list(_walk(sections, chosen))
+    full = {_flag(*section.place, info.name): section for section, info in reversed(declared)}
     for flag, section in full.items():
         if flag in taken:
-            raise UsageError(f"{section.title}: {flag} is an option of the command itself; the plugin must rename it")
+            raise UsageError(
+                f"{section.title}: {flag} is an option of the command itself; the plugin must choose another name"
+            )
     plain: dict[str, list[Place]] = {}
-    for section, info in found:
+    for section, info in declared:
         places = plain.setdefault(_flag(info.name), [])
         if not places or len(places[0]) == len(section.place):
             places.append(section.place)
     options = []
-    for section, info in found:
+    for section, info in declared:
         flags, short = [_flag(*section.place, info.name)], _flag(info.name)
         if section.place and short not in full and short not in taken and plain[short] == [section.place]:
             flags.append(short)
@@ -165,7 +169,7 @@ def method_options(
 
 
 def _walk(sections: Sequence[Section], chosen: Mapping[Place, str]) -> Iterable[tuple[Section, OptionInfo]]:
-    """Yield every option, those of a method before those of the methods in its roles."""
+    """Yield every option with its section; a method's options come before those of the methods in its roles."""
     seen: set[Place] = set()
     level = list(sections)
     for _ in range(DEPTH):
@@ -173,7 +177,7 @@ def _walk(sections: Sequence[Section], chosen: Mapping[Place, str]) -> Iterable[
         for section in level:
             for info in section.infos():
                 place = (*section.place, info.name)
-                # A method's own option stands before that of the same name in a group of settings.
+                # A method's option hides an option of the same name in a group of settings.
                 if place in seen:
                     continue
                 seen.add(place)
@@ -181,9 +185,9 @@ def _walk(sections: Sequence[Section], chosen: Mapping[Place, str]) -> Iterable[
                 name = chosen.get(place, info.method)
                 if info.kind and name:
                     title = f"Options of {name} ({_flag(*place)})"
-                    given = section.defaults.get(info.name)
-                    own = given if isinstance(given, Mapping) else {}
-                    defaults = {**info.defaults, **own} if name == info.method else {}
+                    override = section.defaults.get(info.name)
+                    overrides = override if isinstance(override, Mapping) else {}
+                    defaults = {**info.defaults, **overrides} if name == info.method else {}
                     inner.append(Section(title, method_class(info.kind, name), place, defaults=defaults))
         level = inner
 
@@ -192,8 +196,8 @@ def _flag(*names: str) -> str:
     return "--" + "-".join(names).replace("_", "-")
 
 
-def named(options: Iterable[MethodOption], values: Mapping[str, str]) -> dict[Place, str]:
-    """Return the methods that were named for roles; ``values`` holds options as typed, the last one last."""
+def role_methods(options: Iterable[MethodOption], values: Mapping[str, str]) -> dict[Place, str]:
+    """Return the typed method of each role; ``values`` maps flags to values in the order of the command line."""
     return {
         option.place: value
         for flag, value in values.items()
@@ -202,33 +206,35 @@ def named(options: Iterable[MethodOption], values: Mapping[str, str]) -> dict[Pl
     }
 
 
-def explicit(options: Sequence[MethodOption], params: Mapping[str, Any], place: Place = ()) -> dict[str, Any]:
-    """Return the options that were given, as the API takes them: a role is a name, or a mapping with its options."""
-    given: dict[str, Any] = {}
+def api_options(options: Sequence[MethodOption], params: Mapping[str, Any], place: Place = ()) -> dict[str, Any]:
+    """Return the options that were typed, as the API takes them: a role is a name, or a mapping with its options."""
+    values: dict[str, Any] = {}
     for option in options:
         if option.place[:-1] != place:
             continue
         value = params.get(option.name or "")
         if option.info.kind:
-            inner = explicit(options, params, option.place)
+            inner = api_options(options, params, option.place)
             value = {"name": value or option.info.method, **inner} if inner else value
         if value is not None:
-            given[option.info.name] = value
-    return given
+            values[option.info.name] = value
+    return values
 
 
 def owners(kind: str, name: str) -> list[str]:
-    """Return the methods of a kind that have an option ``name``; those of others are imported only where no built-in
-    method has it, and broken plugins have none."""
+    """Return the methods of a kind that have an option ``name``.
+
+    Methods of other packages are imported only if no built-in method has the option. Broken plugins are skipped.
+    """
     plugins = [plugin for plugin in installed() if plugin.kind == kind]
     for builtin in (True, False):
-        found = [plugin.name for plugin in plugins if plugin.builtin is builtin and _has(plugin, name)]
-        if found:
-            return found
+        methods = [plugin.name for plugin in plugins if plugin.builtin is builtin and _has_option(plugin, name)]
+        if methods:
+            return methods
     return []
 
 
-def _has(plugin: Plugin, name: str) -> bool:
+def _has_option(plugin: Plugin, name: str) -> bool:
     try:
         return any(info.name == name for info in load(plugin).describe())
     except UsageError:

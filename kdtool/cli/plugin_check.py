@@ -1,4 +1,4 @@
-"""Whether plugins work, found out where a bad one hurts nobody."""
+"""Check whether plugins can be imported, in processes of their own, so that a broken one does no harm."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from kdtool.plugins.entry_points import Plugin
 from kdtool.plugins.registry import load
 
 LIMIT = 20.0
-"""Seconds that a plugin may take to import."""
+"""Seconds that the import of a plugin may take."""
 
-# The verdict goes out on a descriptor of its own, since a plugin may print.
+# The result is written to a separate descriptor, since a plugin may print to stdout.
 CODE = """
 import json, os, sys
-verdict = os.fdopen(os.dup(1), "w")
+result = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-about = json.loads(sys.stdin.read())
-sys.path[:] = about["path"]
+request = json.loads(sys.stdin.read())
+sys.path[:] = request["path"]
 from kdtool.plugins.entry_points import BrokenPlugin, Plugin
 from kdtool.plugins.registry import load
 try:
-    load(Plugin(**about["plugin"]))
+    load(Plugin(**request["plugin"]))
     reason = None
 except BrokenPlugin as error:
     reason = str(error)
-verdict.write(json.dumps({"reason": reason}))
-verdict.flush()
+result.write(json.dumps({"reason": reason}))
+result.flush()
 os._exit(0)
 """
 
 
 def check(plugins: Sequence[Plugin]) -> dict[Plugin, str | None]:
-    """Return for each plugin why it is broken, or None.
+    """Return for each plugin the reason why it is broken, or None.
 
-    A built-in one, which imports no library, is loaded here, as is one that is always on and thus loaded already. Any
-    other is loaded in a process of its own: it may be slow, crash, or leave.
+    Built-in plugins import no library and plugins that are always on are loaded already, so both are loaded in this
+    process. Every other plugin is loaded in a process of its own, since it may be slow, crash or exit.
     """
-    here = [plugin for plugin in plugins if plugin.builtin or plugin.kind == "always on"]
-    away = [plugin for plugin in plugins if plugin not in here]
-    reasons = {plugin: _load(plugin) for plugin in here}
+    local = [plugin for plugin in plugins if plugin.builtin or plugin.kind == "always on"]
+    isolated = [plugin for plugin in plugins if plugin not in local]
+    reasons = {plugin: _load(plugin) for plugin in local}
     with ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool:
-        reasons |= dict(zip(away, pool.map(_load_away, away), strict=True))
+        reasons |= dict(zip(isolated, pool.map(_load_in_subprocess, isolated), strict=True))
     return {plugin: reasons[plugin] or _clash(plugin, plugins) for plugin in plugins}
 
 
 def _clash(plugin: Plugin, plugins: Sequence[Plugin]) -> str | None:
-    """Return who else has a method's name; neither can be used then."""
+    """Return an error if another plugin has the same kind and name, since neither can be used then; else None."""
     if plugin.kind == "always on":
         return None
-    others = [one for one in plugins if (one.kind, one.name) == (plugin.kind, plugin.name) and one != plugin]
-    return f"{others[0].distribution} has one of that name too: uninstall one of them" if others else None
+    others = [other for other in plugins if (other.kind, other.name) == (plugin.kind, plugin.name) and other != plugin]
+    return f"{others[0].distribution} has a method of the same name: uninstall one of the two" if others else None
 
 
 def _load(plugin: Plugin) -> str | None:
@@ -68,8 +68,8 @@ def _load(plugin: Plugin) -> str | None:
     return None
 
 
-def _load_away(plugin: Plugin) -> str | None:
-    about = {"path": sys.path, "plugin": {name: getattr(plugin, name) for name in plugin.__dataclass_fields__}}
+def _load_in_subprocess(plugin: Plugin) -> str | None:
+    request = {"path": sys.path, "plugin": {name: getattr(plugin, name) for name in plugin.__dataclass_fields__}}
     process = subprocess.Popen(
         [sys.executable, "-c", CODE],
         stdin=subprocess.PIPE,
@@ -80,11 +80,11 @@ def _load_away(plugin: Plugin) -> str | None:
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(json.dumps(about), timeout=LIMIT)
+        out, err = process.communicate(json.dumps(request), timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        return f"takes longer than {LIMIT:g} s to import"
+        return f"its import takes longer than {LIMIT:g} s"
     finally:
-        # Also what it may have started, which would hold its pipes open.
+        # Kill its child processes as well, which would keep its pipes open.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -92,7 +92,7 @@ def _load_away(plugin: Plugin) -> str | None:
         reason: str | None = json.loads(out)["reason"]
         return reason
     last = (err.strip().splitlines() or [""])[-1]
-    return f"importing it ended the process ({_ending(process.returncode)}){': ' if last else ''}{last}"
+    return f"its import ended the process ({_ending(process.returncode)}){': ' if last else ''}{last}"
 
 
 def _ending(code: int) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoint paths from a pipe."""
+"""Read checkpoint paths from a pipe."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import click
 
 from kdtool.errors import Error, UsageError
 
-PATIENCE = 0.5
-"""Seconds before it is said that the pipe is waited for."""
+NOTICE_AFTER = 0.5
+"""Seconds of waiting for the pipe after which the user is told so."""
 
 
-def piped_paths(otherwise: str) -> tuple[Path, ...]:
-    """Read paths from stdin, one a line, until it closes.
+def piped_paths(error_message: str) -> tuple[Path, ...]:
+    """Return the paths on stdin, one per line; read until stdin is closed.
 
     Raises:
-        UsageError: stdin is a terminal, closed or ``/dev/null``; the message is ``otherwise``.
-        Error: the pipe closed and nothing had come.
+        UsageError: stdin is a terminal, closed or ``/dev/null``; the message is ``error_message``.
+        Error: the pipe was closed without a path, or its content is not text.
     """
     if not _is_pipe():
-        raise UsageError(otherwise)
-    waiting = threading.Timer(PATIENCE, click.echo, ["waiting for a path on stdin"], {"err": True})
-    waiting.daemon = True
-    waiting.start()
+        raise UsageError(error_message)
+    notice = threading.Timer(NOTICE_AFTER, click.echo, ["waiting for a path on stdin"], {"err": True})
+    notice.daemon = True
+    notice.start()
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise Error("stdin: is no text; pipe the path of a checkpoint, not the file itself") from error
+        raise Error("stdin: is not text; pipe the path of a checkpoint, not the file itself") from error
     finally:
-        waiting.cancel()
+        notice.cancel()
     paths = tuple(Path(line.strip()) for line in text.splitlines() if line.strip())
     if not paths:
-        raise Error("the pipe closed without a path: the command before it failed, or printed none")
+        raise Error("the pipe was closed without a path: the command before it failed or printed none")
     return paths
 
 
 def _is_pipe() -> bool:
-    """Whether stdin is a pipe, a socket or a file; a terminal or ``/dev/null`` gives no path."""
+    """Return whether stdin is a pipe, a socket or a file, not a terminal or ``/dev/null``."""
     if sys.stdin is None or sys.stdin.closed:
         return False
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):
-        # No file of the system's: a stream in memory.
+        # Not a file of the operating system but a stream in memory.
         return True
     return not stat.S_ISCHR(mode) and not stat.S_ISDIR(mode)

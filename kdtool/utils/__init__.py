@@ -1,4 +1,7 @@
-"""TODO."""
+"""Helpers that know nothing of networks: files, tensor files, seeds, progress, statistics and number formats.
+
+Every other package may import them; they import `kdtool.errors` alone.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Atomic writes, and names and checks of output files."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kdtool.errors import Error, UsageError
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; when the block ends well, sync it and rename it.
+    """Yield a temporary path beside ``path``; if the block succeeds, sync the file and rename it to ``path``.
 
     Raises:
-        Error: the directory cannot be written to, or the disk is full.
+        Error: the file cannot be written, for example because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -33,7 +33,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _sync_directory(directory: Path) -> None:
-    # The rename itself is only durable once the directory is.
+    # The rename survives a crash only after the directory is synced too.
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,32 +48,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def gzip_bytes(path: Path) -> int:
-    """Return the size that gzip makes of a file at its usual level."""
-    squeeze, size = zlib.compressobj(6, wbits=31), 0
+    """Return the size of a file in bytes after gzip compression at level 6, the default of gzip."""
+    compressor, size = zlib.compressobj(6, wbits=31), 0
     with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            size += len(squeeze.compress(part))
-    return size + len(squeeze.flush())
+        while chunk := file.read(1 << 20):
+            size += len(compressor.compress(chunk))
+    return size + len(compressor.flush())
 
 
 def slug(name: str) -> str:
-    """Return ``name`` as a file name: ``M2 from M1`` becomes ``M2-from-M1``."""
+    """Return ``name`` in a form that is safe as a file name: ``M2 from M1`` becomes ``M2-from-M1``."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
 
 
 def beside(source: Path, ending: str) -> Path:
-    """Return the name of an output beside its input: ``teacher.pt`` and ``-ikd.pt`` make ``teacher-ikd.pt``."""
+    """Return a path in the directory of ``source``: ``teacher.pt`` with ``-ikd.pt`` gives ``teacher-ikd.pt``."""
     return source.with_name(source.stem + ending)
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise `UsageError` where ``path`` cannot become an output: it exists, or its directory cannot be used."""
+    """Check that ``path`` can be written.
+
+    Raises:
+        UsageError: it exists and ``force`` is false, it is a directory, or its directory is missing or read-only.
+    """
     if path.exists() and not force:
-        raise UsageError(f"{path}: exists already; name another with -o, or overwrite it with --force")
+        raise UsageError(f"{path}: exists already; choose another name with -o, or overwrite it with --force")
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file with -o")
     parent = path.parent
     if not parent.is_dir():
-        raise UsageError(f"{path}: there is no directory {parent}; make it first")
+        raise UsageError(f"{path}: there is no directory {parent}; create it first")
     if not os.access(parent, os.W_OK):
-        raise UsageError(f"{path}: the directory {parent} cannot be written to; name another with -o")
+        raise UsageError(f"{path}: the directory {parent} is not writable; choose another with -o")

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them, by the name they go by."""
+"""Numbers formatted for tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def shown_value(key: str, value: Any) -> str:
-    """Return a number as a person reads it, by the name it goes by."""
+    """Return a value as text for a table; ``key`` is its name and selects the unit and the number of digits."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Progress on stderr for a person at a terminal; silent elsewhere."""
+"""Progress bars and messages on stderr."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Move the bar by ``steps`` and say where things stand."""
+    """Move the progress bar by ``steps`` and show ``note`` beside it."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None:
-        """Advance."""
+        """Move the bar."""
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Advance]:
-    """Show a bar with the time left while the block runs, where stderr is a terminal."""
+def progress(title: str, total: int) -> Iterator[Advance]:
+    """Show a progress bar with the remaining time while the block runs; show nothing if stderr is not a terminal.
+
+    ``title`` is the text before the bar, ``total`` the number of steps.
+    """
     if not sys.stderr.isatty():
         yield lambda steps=1, note="": None
         return
@@ -35,7 +38,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bars:
-        task = bars.add_task(what, total=total, note="")
+        task = bars.add_task(title, total=total, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
             if note:
@@ -47,5 +50,5 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal one line, on stderr."""
+    """Print one line on stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Files of tensors, written whole, and read without running anything that is in them."""
+"""Write tensor files atomically, and read them without running code that they contain."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from torch import Tensor
 from kdtool.errors import Error
 from kdtool.utils.files import atomic
 
-# The pickle of a large checkpoint's names and shapes is a few megabytes; its objects take far more room than its bytes.
+# The pickle with a large checkpoint's names and shapes has a few megabytes. The limit bounds the memory that reading it
+# takes, since the objects are far larger than their bytes in the pickle.
 PICKLE_LIMIT = 64 << 20
 
-# Tensors may share memory (tied weights), but a small file must not become a large network that way.
+# Tensors may share memory (tied weights), but a small file must not claim a huge network in this way.
 SHARING_LIMIT = 16
 
-# The one thing that the safe reader makes out of a mere number and fills: bytearray(10**11).
+# The only object for which the safe reader allocates memory by a mere number in the pickle: bytearray(10**11).
 _BYTEARRAY = b"\nbytearray\n"
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-# How the reader names what the pickle wants to import: "... GLOBAL posix.system ..."
+# How the reader's error names what the pickle would import: "... GLOBAL posix.system ..."
 _IMPORTS = re.compile(r"GLOBAL ([\w.]*\w)")
 
 _KINDS = {
@@ -41,30 +42,30 @@ _KINDS = {
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain containers, whole or not at all.
+    """Write tensors and plain containers to a file atomically.
 
     Raises:
-        Error: the directory cannot be written to, or the disk is full.
+        Error: the file cannot be written, for example because the disk is full.
     """
     with atomic(path) as temporary:
         try:
             with open(temporary, "wb") as file:
                 torch.save(content, file)
         except RuntimeError as error:
-            # torch's writer does not tell what the disk said.
+            # torch's writer hides the operating system's error.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
 def safe_load(path: str | Path) -> Any:
-    """Return what a file that `torch.save` or safetensors wrote holds: tensors on the CPU and plain containers.
+    """Return the content of a file written by `torch.save` or safetensors: tensors on the CPU and plain containers.
 
-    Code in the file never runs, and what the file claims to hold is checked against its size before and after reading.
-    Tensors of the present format are mapped from the file rather than read.
+    Code in the file never runs. The sizes that the file claims are checked against its own size before and after it is
+    read. Files in torch's zip format are memory-mapped.
 
     Raises:
-        Error: it is no such file; the message says what it is.
+        Error: the file is missing, damaged or of another format; the message says which format.
     """
     path = Path(path)
     try:
@@ -96,7 +97,7 @@ def safe_load(path: str | Path) -> Any:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether it starts with the length of a header in eight bytes, then the header, which is JSON."""
+    """Return whether the file starts with the length of a header in eight bytes and then the header, which is JSON."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
 
 
@@ -112,43 +113,43 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """Raise `Error` unless this is a zip archive as `torch.save` writes it: nothing compressed, nothing overlapping."""
+    """Check that this is a zip archive as `torch.save` writes it: entries are neither compressed nor overlapping."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries, comment = archive.infolist(), archive.comment
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         raise Error(f"{path}: truncated or damaged ({_reason(error)}); copy or download it again") from error
     names = [entry.filename for entry in entries]
-    inside = {name.partition("/")[2] for name in names}
-    if "constants.pkl" in inside:
+    members = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in members:
         raise Error(f"{path}: a TorchScript archive, which is code; save the state_dict() of the module instead")
-    if "data.pkl" not in inside:
-        raise Error(f"{path}: a zip archive of something else ({printable(', '.join(names[:3])) or 'nothing'})")
-    # A comment would let two readers of the archive disagree about where its directory is.
+    if "data.pkl" not in members:
+        raise Error(f"{path}: a zip archive with other content ({printable(', '.join(names[:3])) or 'nothing'})")
+    # With a comment, two readers of the archive may find different directories in it.
     if comment or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise Error(f"{path}: a compressed or altered archive, not as torch.save writes it; save it again")
+        raise Error(f"{path}: the archive is compressed or altered, not as torch.save writes it; save it again")
     if sum(entry.file_size for entry in entries) > size:
-        raise Error(f"{path}: damaged: its parts claim more bytes than the file has")
+        raise Error(f"{path}: damaged: its entries claim more bytes than the file has")
     if any(entry.file_size > PICKLE_LIMIT for entry in entries if entry.filename.endswith(".pkl")):
-        raise Error(f"{path}: damaged: its index alone has more than {PICKLE_LIMIT >> 20} MiB")
+        raise Error(f"{path}: damaged: its index is larger than {PICKLE_LIMIT >> 20} MiB")
 
 
 def _load_torch(path: Path, *, mapped: bool) -> Any:
     try:
         if _has_bytearray(path, zipped=mapped):
-            raise Error(f"{path}: holds a bytearray; save tensors and plain containers alone")
+            raise Error(f"{path}: contains a bytearray; save only tensors and plain containers")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Error:
         raise
     except pickle.UnpicklingError as error:
-        found = _IMPORTS.findall(str(error))
-        if not found:
+        imports = _IMPORTS.findall(str(error))
+        if not imports:
             raise Error(f"{path}: damaged: its index cannot be read; copy or download it again") from error
         raise Error(
-            f"{path}: a pickled object ({found[0]}), which would run code when read; "
+            f"{path}: a pickled object ({imports[0]}), which would run code when read; "
             "save its state_dict() instead: torch.save(module.state_dict(), FILE)"
         ) from error
-    except Exception as error:  # a damaged index can make the reader fail in any way
+    except Exception as error:  # a damaged index can raise any exception in the reader
         raise Error(f"{path}: truncated or damaged ({_reason(error)}); copy or download it again") from error
 
 
@@ -160,40 +161,40 @@ def _has_bytearray(path: Path, *, zipped: bool) -> bool:
 
 
 def _check_tensors(path: Path, content: Any, size: int) -> None:
-    """Raise `Error` where a tensor has more numbers than the file can hold, or is of a kind that holds none.
+    """Check that no tensor has more elements than the file can hold, and that all are dense CPU tensors.
 
-    Containers are walked without recursion and each only once, since a pickle can nest them without end.
+    Containers are visited without recursion and each only once, since a pickle can nest them without limit.
     """
     claimed = 0
     seen: set[int] = set()
-    waiting = [content]
-    while waiting:
-        item = waiting.pop()
+    pending = [content]
+    while pending:
+        item = pending.pop()
         if isinstance(item, Tensor):
             if item.layout is not torch.strided or item.device.type != "cpu" or item.is_quantized:
-                raise Error(f"{path}: holds a sparse, quantised or empty tensor; save plain ones")
-            claimed += _claim(path, item, size)
+                raise Error(f"{path}: contains a sparse, quantised or empty tensor; save dense CPU tensors")
+            claimed += _claimed_bytes(path, item, size)
         elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
             seen.add(id(item))
-            waiting.extend(item.values() if isinstance(item, dict) else item)
+            pending.extend(item.values() if isinstance(item, dict) else item)
     if claimed > SHARING_LIMIT * size:
         raise Error(f"{path}: damaged: its tensors claim {claimed:,} bytes, the file has {size:,}")
 
 
-def _claim(path: Path, tensor: Tensor, size: int) -> int:
+def _claimed_bytes(path: Path, tensor: Tensor, size: int) -> int:
     claimed = tensor.numel() * tensor.element_size()
-    held = tensor.untyped_storage().nbytes()
-    if claimed > held or held > size:
-        raise Error(f"{path}: damaged: a tensor of {tuple(tensor.shape)} claims more numbers than the file holds")
+    stored = tensor.untyped_storage().nbytes()
+    if claimed > stored or stored > size:
+        raise Error(f"{path}: damaged: a tensor of shape {tuple(tensor.shape)} claims more elements than the file has")
     return claimed
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first sentence of what a library said."""
+    """Return the first sentence of a library's error."""
     text = " ".join(str(error).split()) or type(error).__name__
     return printable(text.partition(". ")[0])
 
 
 def printable(text: str, limit: int = 160) -> str:
-    """Return text that came out of a file as one short line without control characters."""
+    """Return text from a file as one line of at most ``limit`` characters, without control characters."""
     return "".join(char if char.isprintable() else "?" for char in text[:limit])

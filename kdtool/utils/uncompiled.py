@@ -1,4 +1,7 @@
-"""Functions that torch's compiler leaves alone, called without importing it: that is a second of every command."""
+"""Call functions of torch that are wrapped by ``torch._disable_dynamo`` without importing torch's compiler.
+
+The wrapper imports the compiler at the first call, which takes about a second in every command that trains.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,17 @@ from torch.utils import flop_counter
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 _MARK = "__dynamo_disable"
-"""Where torch's wrapper keeps what it calls instead, once it has imported the compiler and asked it for that."""
+"""The attribute where torch's wrapper stores the function that it calls, after it has imported the compiler."""
 
 
 @contextlib.contextmanager
 def uncompiled(*wrapped: Callable[..., Any]) -> Iterator[None]:
-    """Let functions that are wrapped by ``torch._disable_dynamo`` be called as they are while the block runs.
+    """Call the functions behind wrappers of ``torch._disable_dynamo`` directly while the block runs.
 
-    Where the compiler is imported already there is nothing to spare, and nothing is changed.
+    Nothing is changed if the compiler is already imported, since no time can be saved then.
     """
-    inner = [function for one in wrapped if (function := getattr(one, "__wrapped__", None)) is not None]
-    marked = [] if "torch._dynamo" in sys.modules else [one for one in inner if not hasattr(one, _MARK)]
+    inner = [function for wrapper in wrapped if (function := getattr(wrapper, "__wrapped__", None)) is not None]
+    marked = [] if "torch._dynamo" in sys.modules else [function for function in inner if not hasattr(function, _MARK)]
     for function in marked:
         setattr(function, _MARK, function)
     try:
@@ -36,12 +39,12 @@ def uncompiled(*wrapped: Callable[..., Any]) -> Iterator[None]:
 
 
 def optimizing() -> contextlib._GeneratorContextManager[None]:
-    """Return the context, or the decorator, for an optimiser's methods."""
+    """Return `uncompiled` for the methods of optimisers; it is a context manager and a decorator."""
     return uncompiled(Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict)
 
 
 def with_plain_step(kind: type[AnyOptimizer]) -> type[AnyOptimizer]:
-    """Return an optimiser whose step does not import the compiler to break graphs that nobody makes here."""
+    """Return an optimiser class whose ``step`` does not import the compiler."""
     step = getattr(kind.step, "__wrapped__", None)
     if step is None:
         return kind
@@ -54,6 +57,6 @@ def with_plain_step(kind: type[AnyOptimizer]) -> type[AnyOptimizer]:
 
 
 def counting() -> contextlib.AbstractContextManager[None]:
-    """Return the context for counting operations."""
+    """Return `uncompiled` for torch's counter of operations (``torch.utils.flop_counter``)."""
     mode = getattr(flop_counter, "_FlopCounterMode", None)
     return uncompiled(*([mode.__torch_dispatch__] if mode else []))

@@ -1,4 +1,4 @@
-"""The commands from Python: what they return, remember and refuse."""
+"""The Python API: what its functions return, store in checkpoints, and refuse."""
 
 import pytest
 import torch
@@ -21,20 +21,20 @@ def test_training_options_without_data_are_refused(tmp_path):
 
 
 def test_a_teacher_is_trained_and_measured_on_both_splits(teacher_path):
-    found = read(teacher_path)
-    assert [entry["split"] for entry in found.metrics] == ["val", "test"]
-    assert found.metric("test", "accuracy") > 0.5
-    assert found.data.classes == tuple("0123456789")
+    teacher = read(teacher_path)
+    assert [entry["split"] for entry in teacher.metrics] == ["val", "test"]
+    assert teacher.metric("test", "accuracy") > 0.5
+    assert teacher.data.classes == tuple("0123456789")
 
 
 def test_inspect_has_the_promised_keys(teacher_path):
-    found = kdtool.inspect(teacher_path)
+    facts = kdtool.inspect(teacher_path)
     keys = {"parameters", "nonzero", "macs", "classes", "input", "architecture", "data", "metrics", "history"}
-    assert keys <= set(found)
-    assert found["parameters"] == 64 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
-    assert found["macs"] == 64 * 300 + 300 * 100 + 100 * 10
-    assert found["input"] == [1, 8, 8]
-    assert found["history"][0]["line"].startswith("kdtool teacher kdtool:lenet-300-100 --data digits --epochs 3 -o ")
+    assert keys <= set(facts)
+    assert facts["parameters"] == 64 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
+    assert facts["macs"] == 64 * 300 + 300 * 100 + 100 * 10
+    assert facts["input"] == [1, 8, 8]
+    assert facts["history"][0]["line"].startswith("kdtool teacher kdtool:lenet-300-100 --data digits --epochs 3 -o ")
 
 
 def test_history_grows_and_its_lines_can_be_run(teacher_path, tmp_path):
@@ -70,7 +70,7 @@ def test_refine_then_distil_from_a_file(teacher_path, tmp_path):
     small = kdtool.refine(teacher_path, method="halve", init="inherit", output=tmp_path / "small.pt")
     assert small.history[-1]["line"].startswith(f"kdtool refine {teacher_path} --method halve --init inherit")
     student = kdtool.distill(teacher_path, student=tmp_path / "small.pt", epochs=1, output=tmp_path / "s.pt")
-    roles = {given["role"]: given for given in student.history[-1]["inputs"]}
+    roles = {source["role"]: source for source in student.history[-1]["inputs"]}
     assert roles["student"]["path"] == str(tmp_path / "small.pt")
     assert kdtool.inspect(student)["parameters"] == kdtool.inspect(small)["parameters"]
 
@@ -87,10 +87,10 @@ def test_a_student_of_other_classes_or_input_is_refused(teacher_path, tmp_path):
 def test_evaluate_looks_at_the_split_that_is_named(teacher_path):
     (test,) = kdtool.evaluate(teacher_path)
     (val,) = kdtool.evaluate([teacher_path], split="val")
-    found = read(teacher_path)
+    teacher = read(teacher_path)
     assert test["split"] == "test"
-    assert test["accuracy"] == pytest.approx(found.metric("test", "accuracy"))
-    assert val["accuracy"] == pytest.approx(found.metric("val", "accuracy"))
+    assert test["accuracy"] == pytest.approx(teacher.metric("test", "accuracy"))
+    assert val["accuracy"] == pytest.approx(teacher.metric("val", "accuracy"))
     assert test["images"] + val["images"] < 1797
 
 
@@ -98,16 +98,15 @@ def test_compare_by_hand(teacher_path, tmp_path):
     same = kdtool.compare(teacher_path, teacher_path)
     assert (same["classified_differently"], same["agreement"], same["l2"]) == (0, 1.0, 0.0)
     shifted = read(teacher_path)
-    list(shifted.module.modules())[-1]
     with torch.no_grad():
         last = [module for module in shifted.module.modules() if isinstance(module, torch.nn.Linear)][-1]
         last.bias += torch.tensor([3.0, 4.0] + [0.0] * 8)
     shifted.save(tmp_path / "shifted.pt")
-    found = kdtool.compare(teacher_path, tmp_path / "shifted.pt")
-    assert found["l2"] == pytest.approx(5.0, rel=1e-5)
-    assert found["l2_sum"] == pytest.approx(5.0 * found["images"], rel=1e-5)
-    assert found["classified_differently"] > 0
-    assert found["agreement"] == 1 - found["classified_differently"] / found["images"]
+    result = kdtool.compare(teacher_path, tmp_path / "shifted.pt")
+    assert result["l2"] == pytest.approx(5.0, rel=1e-5)
+    assert result["l2_sum"] == pytest.approx(5.0 * result["images"], rel=1e-5)
+    assert result["classified_differently"] > 0
+    assert result["agreement"] == 1 - result["classified_differently"] / result["images"]
 
 
 @pytest.mark.parametrize(

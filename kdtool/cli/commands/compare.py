@@ -1,4 +1,4 @@
-"""``kdtool compare``: how alike checkpoints are."""
+"""``kdtool compare``: compare the predictions, sizes and latency of checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.commands.evaluate import device_option, split_option
 from kdtool.cli.common import WHICH_DATA, checkpoints, json_option
 from kdtool.cli.output import as_json, facts, shown_value, table
@@ -36,43 +36,43 @@ COLUMNS = {
 }
 
 PAIRWISE = {
-    "classified_differently": "images that get different classes",
+    "classified_differently": "images classified differently",
     "l2": "L2 distance of the outputs, mean over images",
-    "p": "McNemar's test of the errors, p",
+    "p": "p-value of McNemar's test of the errors",
 }
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    told: dict[str, Any] = {key: given.params[key] for key in ("split", "device") if given.params[key] is not None}
-    picture: Path | None = given.params["output"]
-    if given.params["latency"]:
-        told["latency"] = True
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    options: dict[str, Any] = {key: parsed.params[key] for key in ("split", "device") if parsed.params[key] is not None}
+    picture: Path | None = parsed.params["output"]
+    if parsed.params["latency"]:
+        options["latency"] = True
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        drawn: dict[str, Any] = {"picture": work.output, "force": work.force} if work.output else {}
+        picture_options: dict[str, Any] = {"picture": work.output, "force": work.force} if work.output else {}
         a, b, *more = work.checkpoints
-        result = api.compare(a, b, *more, **told, **drawn, **given.options)
+        result = api.compare(a, b, *more, **options, **picture_options, **parsed.options)
         if work.output:
-            click.echo(f"the images are in {work.output}", err=True)
-        return as_json(result) if given.params["as_json"] else described(result)
+            click.echo(f"picture: {work.output}", err=True)
+        return as_json(result) if parsed.params["as_json"] else as_text(result)
 
     return ChainStep(
         "compare",
         run,
-        checkpoints=tuple(given.params["checkpoints"]),
-        least=2,
-        most=None,
+        checkpoints=tuple(parsed.params["checkpoints"]),
+        min_checkpoints=2,
+        max_checkpoints=None,
         output=(lambda _: picture) if picture else None,
         suffix=".png",
-        force=given.params["force"],
+        force=parsed.params["force"],
     )
 
 
-def described(result: dict[str, Any]) -> str:
-    """Return a comparison, for a person."""
+def as_text(result: dict[str, Any]) -> str:
+    """Return a comparison as text."""
     models = result.get("models") or [result[key] for key in ("a", "b") if isinstance(result.get(key), dict)]
     parts = [table(COLUMNS, _lettered(models))] if models else []
     single = {key: value for key, value in result.items() if not isinstance(value, dict | list)}
@@ -85,24 +85,24 @@ def described(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _letter(place: int) -> str:
-    return chr(ord("A") + place) if place < 26 else str(place + 1)
+def _letter(index: int) -> str:
+    return chr(ord("A") + index) if index < 26 else str(index + 1)
 
 
 def _lettered(models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    for place, model in enumerate(models):
+    for index, model in enumerate(models):
         interval = f"{model['accuracy_low']:.4f} to {model['accuracy_high']:.4f}" if "accuracy_low" in model else None
-        rows.append({**model, "letter": _letter(place) if len(models) > 2 else None, "interval": interval})
+        rows.append({**model, "letter": _letter(index) if len(models) > 2 else None, "interval": interval})
     return rows
 
 
 def _matrix(key: str, pairs: Sequence[dict[str, Any]], count: int) -> str:
-    letters = [_letter(place) for place in range(count)]
+    letters = [_letter(index) for index in range(count)]
     rows: list[dict[str, Any]] = [{"letter": letter} for letter in letters]
     for pair in pairs:
-        shown = shown_value(key, pair["mcnemar"]["p"] if key == "p" else pair[key])
-        rows[pair["a"]][letters[pair["b"]]] = rows[pair["b"]][letters[pair["a"]]] = shown
+        cell = shown_value(key, pair["mcnemar"]["p"] if key == "p" else pair[key])
+        rows[pair["a"]][letters[pair["b"]]] = rows[pair["b"]][letters[pair["a"]]] = cell
     return table({"letter": "", **{letter: letter for letter in letters}}, rows)
 
 
@@ -115,18 +115,20 @@ command = StepCommand(
         split_option(),
         device_option(),
         click.Option(
-            ["--latency"], is_flag=True, help="measure each beside the first in onnxruntime; takes seconds for each"
+            ["--latency"],
+            is_flag=True,
+            help="measure the latency relative to the first checkpoint in onnxruntime; takes seconds each",
         ),
         click.Option(
             ["-o", "--output"],
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="a picture of the images that get different classes, .png",
+            help="write a picture (.png) of images that are classified differently",
         ),
-        click.Option(["-f", "--force"], is_flag=True, help="overwrite the picture that is there"),
+        click.Option(["-f", "--force"], is_flag=True, help="overwrite an existing picture"),
     ],
     groups=[WHICH_DATA],
-    help="Show how alike checkpoints are: accuracy, calibration, images that get different classes, distance of the "
-    "outputs, McNemar's test of the errors. Three or more are compared in pairs.",
+    help="Compare checkpoints: accuracy, calibration error, images classified differently, distance of the outputs, "
+    "and McNemar's test of the errors. Three or more checkpoints are compared in pairs.",
     epilog=EXAMPLES,
 )

@@ -1,4 +1,4 @@
-"""``kdtool demo``: the main job on data that needs no download."""
+"""``kdtool demo``: the whole workflow on data that needs no download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.errors import UsageError
@@ -26,19 +26,19 @@ COLUMNS = {
 }
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    where: Path = given.params["output"]
-    if where.exists() and not where.is_dir():
-        raise UsageError(f"{where}: is a file; name a directory with -o")
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    directory: Path = parsed.params["output"]
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: is a file; name a directory with -o")
 
     def run(work: Work) -> str | None:
         from kdtool import demo
 
-        rows = demo.run(where, force=given.params["force"])
-        return as_json(rows) if given.params["as_json"] else table(COLUMNS, rows)
+        rows = demo.run(directory, force=parsed.params["force"])
+        return as_json(rows) if parsed.params["as_json"] else table(COLUMNS, rows)
 
-    return ChainStep("demo", run, least=0, most=0)
+    return ChainStep("demo", run, min_checkpoints=0, max_checkpoints=0)
 
 
 command = StepCommand(
@@ -51,10 +51,11 @@ command = StepCommand(
             type=click.Path(path_type=Path),
             default=Path("kdtool-demo"),
             metavar="DIR",
-            help="where to work  [default: kdtool-demo]",
+            help="working directory  [default: kdtool-demo]",
         ),
-        click.Option(["-f", "--force"], is_flag=True, help="do again what is done there already"),
+        click.Option(["-f", "--force"], is_flag=True, help="repeat steps that are already done"),
         json_option(),
     ],
-    help="Do the main job on real digits: train a teacher, distil it four times, prune, export and measure.",
+    help="Show the whole workflow on the digits data set (no download): train a teacher, distil it four times, prune, "
+    "export and measure.",
 )

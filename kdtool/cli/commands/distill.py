@@ -1,4 +1,4 @@
-"""``kdtool distill``: a student taught by a teacher."""
+"""``kdtool distill``: train a student with a teacher."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.cli.chain import ChainStep, Work, check_file
-from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoints, find_network, output
+from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.cli.common import DATA, TRAINING, check_network, checkpoints, output_options
 from kdtool.cli.method_options import Section
-from kdtool.cli.output import tell_result
+from kdtool.cli.output import print_result
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.options import SearchOptions, StudentOptions
 from kdtool.models.options import NetworkOptions
@@ -30,47 +30,47 @@ Examples:
 """
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    student, method, paths = given.options.get("student"), given.method_class, given.params["checkpoints"]
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    student, method, paths = parsed.options.get("student"), parsed.method_class, parsed.params["checkpoints"]
     assert method is not None
     assert issubclass(method, Distiller)
-    # A strategy may have a refiner of its own, which does not make the student.
+    # A strategy may have its own option ``refiner``, which then does not define the student.
     own = method.describe()
-    refined = "refiner" in given.options and "refiner" not in [info.name for info in own]
+    refined = "refiner" in parsed.options and "refiner" not in [info.name for info in own]
     method.check_student(named=student is not None, refined=refined)
     if len(paths) > 1:
         for path in paths:
             check_file(path)
         method.check_teachers(len(paths))
-    if (search := given.options.get("search")) is not None:
-        search.settings(method, {info.name: given.options[info.name] for info in own if info.name in given.options})
-    # A student is a file unless it is written as SOURCE:NAME.
-    file = student is not None and (":" not in student or Path(student).exists())
-    if student is not None and not file:
+    if (search := parsed.options.get("search")) is not None:
+        search.settings(method, {info.name: parsed.options[info.name] for info in own if info.name in parsed.options})
+    # A student with a colon is SOURCE:NAME, unless a file of that name exists; without a colon it is a file.
+    is_file = student is not None and (":" not in student or Path(student).exists())
+    if student is not None and not is_file:
         method_class("teachers", student.partition(":")[0])
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        told: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
+        run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         teachers = work.checkpoints if len(work.checkpoints) > 1 else work.checkpoints[0]
-        tell_result(api.distill(teachers, given.method, **told, **given.options))
+        print_result(api.distill(teachers, parsed.method, **run_options, **parsed.options))
         return work.result
 
     return ChainStep(
         "distill",
         run,
         checkpoints=paths,
-        least=2 if method.several_teachers else 1,
-        most=None if method.several_teachers else 1,
-        output=lambda source: given.params["output"] or beside(source, f"-{slug(given.method)}.pt"),
-        hands_on=True,
-        force=given.params["force"],
-        resume=given.params["resume"],
+        min_checkpoints=2 if method.several_teachers else 1,
+        max_checkpoints=None if method.several_teachers else 1,
+        output=lambda source: parsed.params["output"] or beside(source, f"-{slug(parsed.method)}.pt"),
+        makes_checkpoint=True,
+        force=parsed.params["force"],
+        resume=parsed.params["resume"],
         resumable=True,
-        files=(Path(student),) if student is not None and file else (),
-        slow_check=partial(find_network, student) if student is not None and not file else None,
+        files=(Path(student),) if student is not None and is_file else (),
+        slow_check=partial(check_network, student) if student is not None and not is_file else None,
     )
 
 
@@ -79,7 +79,7 @@ command = StepCommand(
     plan,
     kind="distillers",
     default="kd",
-    params=[checkpoints("[TEACHER]..."), *output("TEACHER-METHOD.pt")],
+    params=[checkpoints("[TEACHER]..."), *output_options("TEACHER-METHOD.pt")],
     groups=[
         Section("Student", StudentOptions),
         Section("Student", NetworkOptions, only=("stem",)),
@@ -87,6 +87,6 @@ command = StepCommand(
         TRAINING,
         Section("Training", SearchOptions),
     ],
-    help="Teach a student. Its data is the teacher's, unless --data says otherwise.",
+    help="Train a student with a teacher, on the data of the teacher unless --data is given.",
     epilog=EXAMPLES,
 )

@@ -1,4 +1,4 @@
-"""``kdtool export``: another format, with what it costs to run."""
+"""``kdtool export``: convert a network to another format and measure its size and latency."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import checkpoint, json_option, output
+from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.cli.common import checkpoint, json_option, output_options
 from kdtool.cli.output import as_json, facts, shown_value, zeros_note
 from kdtool.exporting.exporter import Exporter
 from kdtool.utils.files import beside
@@ -23,19 +23,19 @@ Examples:
 """
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    path, against, data_dir = (given.params[name] for name in ("checkpoint", "against", "data_dir"))
-    suffix = given.method_class.suffix if given.method_class and issubclass(given.method_class, Exporter) else ""
-    beyond = {name: value for name, value in (("against", against), ("data_dir", data_dir)) if value is not None}
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    path, against, data_dir = (parsed.params[name] for name in ("checkpoint", "against", "data_dir"))
+    suffix = parsed.method_class.suffix if parsed.method_class and issubclass(parsed.method_class, Exporter) else ""
+    extra = {name: value for name, value in (("against", against), ("data_dir", data_dir)) if value is not None}
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
         costs = api.export(
-            work.checkpoints[0], given.method, output=work.output, force=work.force, **beyond, **given.options
+            work.checkpoints[0], parsed.method, output=work.output, force=work.force, **extra, **parsed.options
         )
-        if given.params["as_json"]:
+        if parsed.params["as_json"]:
             return as_json(costs)
         click.echo(facts(list(_flat(costs))), err=True)
         if zeros_note(costs):
@@ -46,10 +46,10 @@ def plan(given: Given) -> ChainStep:
         "export",
         run,
         checkpoints=(path,) if path else (),
-        output=lambda source: given.params["output"] or beside(source, suffix),
+        output=lambda source: parsed.params["output"] or beside(source, suffix),
         suffix=suffix,
-        force=given.params["force"],
-        resume=given.params["resume"],
+        force=parsed.params["force"],
+        resume=parsed.params["resume"],
         files=(against,) if against else (),
     )
 
@@ -72,7 +72,7 @@ command = StepCommand(
     flags=True,
     params=[
         checkpoint(),
-        *output("CHECKPOINT with the format's ending"),
+        *output_options("CHECKPOINT with the suffix of the format"),
         json_option(),
         click.Option(
             ["--against"],
@@ -84,9 +84,9 @@ command = StepCommand(
             ["--data-dir"],
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="where data sets live, for the file's accuracy (or set KDTOOL_DATA)",
+            help="directory of data sets, to measure the file's accuracy (or set KDTOOL_DATA)",
         ),
     ],
-    help="Write a network in another format, check it and measure it.",
+    help="Convert a network to another format, check the outputs, and measure size and latency.",
     epilog=EXAMPLES,
 )

@@ -1,4 +1,4 @@
-"""``kdtool inspect``: what a checkpoint is and how it was made."""
+"""``kdtool inspect``: show what a checkpoint contains and how it was made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import checkpoints, json_option
 from kdtool.cli.output import SCORES, as_json, facts, shown_value, table
 
@@ -21,26 +21,26 @@ Examples:
 
 STAGES = {"name": "stage", "blocks": "blocks", "parameters": "parameters", "output": "output", "dense": "dense"}
 
-NO_STAGES = "no stages of residual or dense blocks that could be left out; to make it smaller, make it narrower: halve"
+NO_STAGES = "no stages with residual or dense blocks that can be dropped; to make it smaller, use refine --method halve"
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        wanted = {"stages": True} if given.params["stages"] else {}
-        found = [api.inspect(path, **wanted) for path in work.checkpoints]
-        if given.params["as_json"]:
-            return as_json(found[0] if len(found) == 1 else found)
-        return "\n\n".join(map(described, found))
+        options = {"stages": True} if parsed.params["stages"] else {}
+        results = [api.inspect(path, **options) for path in work.checkpoints]
+        if parsed.params["as_json"]:
+            return as_json(results[0] if len(results) == 1 else results)
+        return "\n\n".join(map(as_text, results))
 
-    return ChainStep("inspect", run, checkpoints=tuple(given.params["checkpoints"]), most=None)
+    return ChainStep("inspect", run, checkpoints=tuple(parsed.params["checkpoints"]), max_checkpoints=None)
 
 
-def described(about: dict[str, Any]) -> str:
-    """Return what a checkpoint is, for a person."""
+def as_text(about: dict[str, Any]) -> str:
+    """Return the description of a checkpoint as text."""
     rows = [("checkpoint", about.get("path") or "in memory"), ("network", about.get("source", ""))]
     rows.append(("input", "x".join(map(str, about["input"]))))
     sizes = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes", "gzip_bytes")
@@ -60,7 +60,7 @@ def described(about: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _stages(found: list[dict[str, Any]]) -> str:
+def _stages(stages: list[dict[str, Any]]) -> str:
     rows = [
         {
             **stage,
@@ -69,7 +69,7 @@ def _stages(found: list[dict[str, Any]]) -> str:
             "output": "x".join(map(str, stage["output"] or ())),
             "dense": stage["dense"] or None,
         }
-        for stage in found
+        for stage in stages
     ]
     return table(STAGES, rows) if rows else NO_STAGES
 
@@ -79,11 +79,9 @@ command = StepCommand(
     plan,
     params=[
         checkpoints(),
-        click.Option(
-            ["--stages"], is_flag=True, help="show the stages whose blocks refine --method depth can leave out"
-        ),
+        click.Option(["--stages"], is_flag=True, help="show the stages whose blocks refine --method depth can drop"),
         json_option(),
     ],
-    help="Show what a checkpoint is: structure, size, data, scores and the commands that made it.",
+    help="Show a checkpoint: structure, size, data, scores and the commands that made it.",
     epilog=EXAMPLES,
 )

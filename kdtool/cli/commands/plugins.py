@@ -1,11 +1,11 @@
-"""``kdtool plugins``: what is installed, and what of it is broken."""
+"""``kdtool plugins``: list the installed methods and check that they can be imported."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.cli.plugin_check import check
@@ -13,8 +13,8 @@ from kdtool.cli.plugin_check import check
 COLUMNS = {"kind": "kind", "name": "name", "distribution": "distribution", "version": "version", "status": "status"}
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
 
     def run(work: Work) -> str | None:
         from kdtool.plugins.entry_points import installed
@@ -23,12 +23,12 @@ def plan(given: Given) -> ChainStep:
             {**asdict(plugin), "status": "broken" if reason else "ok", "reason": reason}
             for plugin, reason in check(installed()).items()
         ]
-        if given.params["as_json"]:
+        if parsed.params["as_json"]:
             return as_json(rows)
         reasons = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
         return "\n\n".join([table(COLUMNS, rows), *(["broken:\n" + "\n".join(reasons)] if reasons else [])])
 
-    return ChainStep("plugins", run, least=0, most=0)
+    return ChainStep("plugins", run, min_checkpoints=0, max_checkpoints=0)
 
 
 command = StepCommand(
@@ -36,5 +36,5 @@ command = StepCommand(
     plan,
     alone=True,
     params=[json_option()],
-    help="List the installed methods: kind, name, distribution, version, and the reason where one is broken.",
+    help="List the installed methods: kind, name, distribution, version, and the reason if one is broken.",
 )

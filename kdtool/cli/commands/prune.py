@@ -1,4 +1,4 @@
-"""``kdtool prune``: what is left over in a network removed, and the rest retrained; or in several, one by one."""
+"""``kdtool prune``: prune one network or several and retrain each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoints, output
-from kdtool.cli.output import MODELS, table, tell_notes
+from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.cli.common import DATA, TRAINING, checkpoints, output_options
+from kdtool.cli.output import MODELS, print_notes, table
 from kdtool.utils.files import beside, slug
 
 EXAMPLES = """
@@ -25,19 +25,19 @@ Examples:
 COLUMNS = {**MODELS, "file_bytes": "file bytes", "gzip_bytes": "gzip bytes"}
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
         rows = []
         for path, target in zip(work.checkpoints, work.outputs, strict=True):
-            told: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
-            made = api.prune(path, given.method, **told, **given.options)
-            if made.history:
-                tell_notes(made.history[-1], f"{target.name}: " if len(work.outputs) > 1 else "")
-                rows += [_row(api.load(path)), _row(made, gzip=True)]
+            run_options: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
+            pruned = api.prune(path, parsed.method, **run_options, **parsed.options)
+            if pruned.history:
+                print_notes(pruned.history[-1], f"{target.name}: " if len(work.outputs) > 1 else "")
+                rows += [_row(api.load(path)), _row(pruned, gzip=True)]
         if rows:
             click.echo(table(COLUMNS, rows), err=True)
         return work.result
@@ -45,12 +45,12 @@ def plan(given: Given) -> ChainStep:
     return ChainStep(
         "prune",
         run,
-        checkpoints=tuple(given.params["checkpoints"]),
+        checkpoints=tuple(parsed.params["checkpoints"]),
         each=True,
-        output=lambda source: given.params["output"] or beside(source, f"-{slug(given.method)}.pt"),
-        hands_on=True,
-        force=given.params["force"],
-        resume=given.params["resume"],
+        output=lambda source: parsed.params["output"] or beside(source, f"-{slug(parsed.method)}.pt"),
+        makes_checkpoint=True,
+        force=parsed.params["force"],
+        resume=parsed.params["resume"],
         resumable=True,
     )
 
@@ -67,7 +67,7 @@ def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
         **size,
         "compression": checkpoint.compression(size["parameters"]),
         "file_bytes": path.stat().st_size,
-        # Of what went in nobody asks it, and it takes seconds of a large file.
+        # Not for the input: it takes seconds for a large file and is not needed.
         "gzip_bytes": gzip_bytes(path) if gzip else None,
     }
 
@@ -77,8 +77,8 @@ command = StepCommand(
     plan,
     kind="pruners",
     default="magnitude",
-    params=[checkpoints(), *output("CHECKPOINT-METHOD.pt")],
+    params=[checkpoints(), *output_options("CHECKPOINT-METHOD.pt")],
     groups=[DATA, TRAINING],
-    help="Remove what is left over in a trained network and retrain the rest; of several checkpoints, in each.",
+    help="Prune a trained network and retrain it. Several checkpoints are pruned one after another.",
     epilog=EXAMPLES,
 )

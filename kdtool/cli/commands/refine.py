@@ -1,12 +1,12 @@
-"""``kdtool refine``: a smaller structure."""
+"""``kdtool refine``: make the structure of a network smaller."""
 
 from __future__ import annotations
 
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import checkpoint, output
+from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.cli.common import checkpoint, output_options
 from kdtool.utils.files import beside
 
 EXAMPLES = """
@@ -20,25 +20,25 @@ Examples:
 """
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    seed = {"seed": given.params["seed"]} if given.params["seed"] is not None else {}
-    path = given.params["checkpoint"]
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    seed = {"seed": parsed.params["seed"]} if parsed.params["seed"] is not None else {}
+    path = parsed.params["checkpoint"]
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        api.refine(work.checkpoints[0], given.method, output=work.output, force=work.force, **seed, **given.options)
+        api.refine(work.checkpoints[0], parsed.method, output=work.output, force=work.force, **seed, **parsed.options)
         return work.result
 
     return ChainStep(
         "refine",
         run,
         checkpoints=(path,) if path else (),
-        output=lambda source: given.params["output"] or beside(source, f"-{given.method}.pt"),
-        hands_on=True,
-        force=given.params["force"],
-        resume=given.params["resume"],
+        output=lambda source: parsed.params["output"] or beside(source, f"-{parsed.method}.pt"),
+        makes_checkpoint=True,
+        force=parsed.params["force"],
+        resume=parsed.params["resume"],
     )
 
 
@@ -49,11 +49,11 @@ command = StepCommand(
     default="halve",
     params=[
         checkpoint(),
-        *output("CHECKPOINT-METHOD.pt"),
+        *output_options("CHECKPOINT-METHOD.pt"),
         click.Option(
-            ["--seed"], type=click.IntRange(min=0), metavar="INTEGER", help="seed of fresh weights  [default: 0]"
+            ["--seed"], type=click.IntRange(min=0), metavar="INTEGER", help="seed of new weights  [default: 0]"
         ),
     ],
-    help="Make a smaller structure of a network; it is not trained yet.",
+    help="Make the structure of a network smaller, without training it.",
     epilog=EXAMPLES,
 )

@@ -1,4 +1,4 @@
-"""``kdtool report``: a page about checkpoints, runs and studies."""
+"""``kdtool report``: write an HTML report on checkpoints, runs and studies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import checkpoints
 from kdtool.utils.files import beside
 
@@ -20,26 +20,26 @@ Examples:
 """
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    target, figures = given.params["output"], given.params["figures"]
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    target, figures = parsed.params["output"], parsed.params["figures"]
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        about = {} if figures is None else {"figures": figures}
-        path = api.report(*work.checkpoints, output=work.output, force=work.force, **about)
+        options = {} if figures is None else {"figures": figures}
+        path = api.report(*work.checkpoints, output=work.output, force=work.force, **options)
         return str(path) if work.last else None
 
     return ChainStep(
         "report",
         run,
-        checkpoints=tuple(given.params["checkpoints"]),
-        most=None,
+        checkpoints=tuple(parsed.params["checkpoints"]),
+        max_checkpoints=None,
         directories=True,
         output=lambda source: target or beside(source, "-report.html"),
         suffix=".html",
-        force=given.params["force"],
+        force=parsed.params["force"],
     )
 
 
@@ -52,17 +52,17 @@ command = StepCommand(
             ["-o", "--output"],
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="where to write  [default: CHECKPOINT-report.html]",
+            help="output file  [default: CHECKPOINT-report.html]",
         ),
         click.Option(
             ["--figures"],
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="write the charts of studies there too, as SVG",
+            help="also write the charts of studies to this directory, as SVG",
         ),
-        click.Option(["-f", "--force"], is_flag=True, help="overwrite what is there"),
+        click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files"),
     ],
-    help="Write a page about checkpoints, runs and studies: how they were made, their sizes and scores, how the "
-    "training went, accuracy against each number of a study.",
+    help="Write an HTML report on checkpoints, runs and studies: the commands that made them, sizes, scores, training "
+    "curves, and charts of the accuracy over each value of a study.",
     epilog=EXAMPLES,
 )

@@ -1,4 +1,4 @@
-"""``kdtool run``: a study, told by a recipe."""
+"""``kdtool run``: run a study from a recipe file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from kdtool.cli.chain import ChainStep, InterruptedStep, PartlyDone, Work, check_file
-from kdtool.cli.command import Given, StepCommand
+from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.errors import Error, UsageError
@@ -57,39 +57,39 @@ ROWS = {
 }
 
 COUNTS = ("parameters", "nonzero", "macs")
-"""The numbers whose means are shown as whole numbers."""
+"""The columns whose means are rounded to integers."""
 
 SPREAD = ("accuracy", "val_accuracy", "classified_differently", "l2")
-"""The means that are shown with their interval."""
+"""The columns whose means are shown with their confidence interval."""
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step: a recipe that cannot be run is refused here."""
-    path: Path | None = given.params["recipe"]
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step; all commands of the recipe are checked here."""
+    path: Path | None = parsed.params["recipe"]
     if path is None:
         raise UsageError("run: no recipe given; name it (kdtool run recipe.toml)")
-    recipe = read_recipe(path, given.params["output"])
+    recipe = read_recipe(path, parsed.params["output"])
     check_commands(recipe)
 
     def run(work: Work) -> str | None:
-        if given.params["dry_run"]:
+        if parsed.params["dry_run"]:
             return "\n".join(lines(recipe))
         from kdtool import api
 
-        # As Ctrl-C does, so that the processes end with this one.
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        # Handle SIGTERM like Ctrl-C, so that the child processes end with this one.
+        previous_handler = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            result = api.run_study(recipe, jobs=given.params["jobs"], force=given.params["force"])
+            result = api.run_study(recipe, jobs=parsed.params["jobs"], force=parsed.params["force"])
         except KeyboardInterrupt as interrupt:
-            raise InterruptedStep("run was interrupted; the same command goes on where it was cut") from interrupt
+            raise InterruptedStep("run was interrupted; run the same command to continue") from interrupt
         finally:
-            signal.signal(signal.SIGTERM, before)
-        text = as_json(result) if given.params["as_json"] else described(result)
+            signal.signal(signal.SIGTERM, previous_handler)
+        text = as_json(result) if parsed.params["as_json"] else as_text(result)
         if result["failed"] or result["not_run"]:
             raise PartlyDone(failure(result), text)
         return text
 
-    return ChainStep("run", run, least=0, most=0)
+    return ChainStep("run", run, min_checkpoints=0, max_checkpoints=0)
 
 
 def _interrupt(*_: Any) -> NoReturn:
@@ -100,58 +100,58 @@ def check_commands(recipe: Recipe) -> None:
     """Parse every command of a recipe, as the command line does.
 
     Raises:
-        UsageError: one is no command that makes a checkpoint, or its options are wrong; its step is named.
+        UsageError: a command makes no checkpoint or its options are wrong; the message names the step.
     """
-    made = {recipe.directory / f"{command.name}.pt" for command in recipe.commands}
+    outputs = {recipe.directory / f"{command.name}.pt" for command in recipe.commands}
     for command in recipe.commands:
         try:
-            _check(command.words(recipe.directory), made)
+            _check(command.words(recipe.directory), outputs)
         except click.ClickException as error:
             raise in_step(recipe, command, Error(error.format_message())) from error
         except Error as error:
             raise in_step(recipe, command, error) from error
 
 
-def _check(words: Sequence[str], made: Collection[Path]) -> None:
+def _check(words: Sequence[str], outputs: Collection[Path]) -> None:
     from kdtool.cli.main import cli
 
-    above = click.Context(cli, info_name="kdtool")
-    name, command, rest = cli.resolve_command(above, list(words))
+    root = click.Context(cli, info_name="kdtool")
+    name, command, rest = cli.resolve_command(root, list(words))
     if not isinstance(command, StepCommand) or command.alone:
-        raise UsageError(f"{name} makes no checkpoint, so it is no step")
+        raise UsageError(f"{name} makes no checkpoint, so it cannot be a step")
     if "--help" in rest:
-        raise UsageError("--help makes no checkpoint")
-    with command.make_context(name, rest, parent=above, allow_extra_args=True) as context:
+        raise UsageError("--help makes no checkpoint, so it cannot be a step")
+    with command.make_context(name, rest, parent=root, allow_extra_args=True) as context:
         step: ChainStep = command.invoke(context)
         following = context.args
         for option in ("output", "force", "resume"):
             if context.params.get(option):
-                raise UsageError(f"--{option} is the study's; leave it out")
+                raise UsageError(f"the study sets --{option} itself; leave it out")
     if following:
-        raise UsageError(f"{following[0]} begins another command; give it a [[step]] of its own")
-    if not step.hands_on:
-        raise UsageError(f"{name} makes no checkpoint, so it is no step")
-    if len(step.checkpoints) < step.least:
-        raise UsageError(f'{name} works on a checkpoint; name the step that makes it, such as from = "teacher"')
+        raise UsageError(f"{following[0]} begins another command; write it as a [[step]] of its own")
+    if not step.makes_checkpoint:
+        raise UsageError(f"{name} makes no checkpoint, so it cannot be a step")
+    if len(step.checkpoints) < step.min_checkpoints:
+        raise UsageError(f'{name} needs a checkpoint; name the step that makes it, for example from = "teacher"')
     if step.each and len(step.checkpoints) > 1:
-        raise UsageError(f"{name} works on one checkpoint in a step, not on {len(step.checkpoints)}")
+        raise UsageError(f"{name} takes one checkpoint in a step, not {len(step.checkpoints)}")
     for path in (*step.checkpoints, *step.files):
-        if path not in made:
+        if path not in outputs:
             check_file(path)
     if step.slow_check is not None:
         step.slow_check()
 
 
 def lines(recipe: Recipe) -> list[str]:
-    """Return the commands as they would be typed."""
+    """Return the commands as they are typed in a shell."""
     return [
         shlex.join(["kdtool", *command.words(recipe.directory), "-o", str(recipe.directory / f"{command.name}.pt")])
         for command in recipe.commands
     ]
 
 
-def described(result: dict[str, Any]) -> str:
-    """Return a study's results, for a person."""
+def as_text(result: dict[str, Any]) -> str:
+    """Return a study's results as text."""
     titles = {"rows": "", "means": "means over seeds, with 95 % intervals", "comparisons": "pairs"}
     titles["comparison_means"] = "pairs, means over seeds, with 95 % intervals"
     parts = []
@@ -165,7 +165,7 @@ def described(result: dict[str, Any]) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     values = dict.fromkeys(key for row in rows for key in row["values"])
     columns = {"step": "step", "a": "a", "b": "b", **{f"value {key}": key for key in values}, "seeds": "seeds"}
-    # As text: a ratio of the matrix is no ratio that was measured.
+    # As text, since a ratio in the matrix is a setting and must not be formatted as a measured ratio.
     flat = [{**row, **{f"value {key}": str(value) for key, value in row["values"].items()}} for row in rows]
     for row in flat:
         row |= {key: round(row[key]) for key in COUNTS if row.get(key) is not None}
@@ -178,14 +178,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def failure(result: dict[str, Any]) -> str:
-    """Return in one line what failed."""
-    failed = [f"{one['name']}: {one['error']}" for one in result["failed"]]
+    """Print each step that failed or did not run on stderr, and return a summary in one line."""
+    failed = [f"{step['name']}: {step['error']}" for step in result["failed"]]
     for line in failed:
         click.echo(f"failed: {line}", err=True)
     for name in result["not_run"]:
         click.echo(f"not run: {name}", err=True)
     rest = f", {len(result['not_run'])} not run" if result["not_run"] else ""
-    return f"{len(failed)} failed{rest}; the same command tries them again"
+    return f"{len(failed)} failed{rest}; run the same command to try them again"
 
 
 command = StepCommand(
@@ -198,20 +198,20 @@ command = StepCommand(
             ["-o", "--output"],
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="where to work  [default: RECIPE.study beside it, unless it says otherwise]",
+            help="directory of the results  [default: the recipe's own setting, else RECIPE.study]",
         ),
         click.Option(
             ["--jobs"],
             type=click.IntRange(min=1),
             default=1,
             metavar="INTEGER",
-            help="commands side by side  [default: 1; >= 1]",
+            help="number of commands that run at the same time  [default: 1]",
         ),
-        click.Option(["-f", "--force"], is_flag=True, help="do again what is done already"),
-        click.Option(["--dry-run"], is_flag=True, help="check the recipe, print its commands, run none"),
+        click.Option(["-f", "--force"], is_flag=True, help="repeat steps that are already done"),
+        click.Option(["--dry-run"], is_flag=True, help="check the recipe and print its commands, but run none"),
         json_option(),
     ],
-    help="Run a study: the steps of a recipe for every combination of its matrix. What is done is not done again, what "
-    "was cut goes on, and a step that fails takes only those with it that come from it.",
+    help="Run a study: the steps of a recipe for every combination of the values in its matrix. Finished steps are not "
+    "repeated and interrupted ones continue. If a step fails, only the steps that depend on it are not run.",
     epilog=EXAMPLES,
 )

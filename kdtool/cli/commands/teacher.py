@@ -1,4 +1,4 @@
-"""``kdtool teacher``: a network by its name, built or trained."""
+"""``kdtool teacher``: build a network by name, and train it if data is given."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdtool.cli.chain import ChainStep, Work
-from kdtool.cli.command import Given, StepCommand
-from kdtool.cli.common import LABELLED_DATA, TRAINING, find_network, output
+from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.cli.common import LABELLED_DATA, TRAINING, check_network, output_options
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
-from kdtool.cli.output import tell_result
+from kdtool.cli.output import print_result
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
@@ -35,74 +35,74 @@ Examples:
 
 
 class NetworkName(click.ParamType):  # type: ignore[type-arg]
-    """``SOURCE:NAME``; only the source is completed, since a list of networks takes seconds to import."""
+    """``SOURCE:NAME``; only the source is completed, since importing the list of networks takes seconds."""
 
     name = "network"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the sources."""
+        """Return the matching sources, each with a colon."""
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(f"{name}:") for name in names("teachers") if f"{name}:".startswith(incomplete)]
 
 
 class TeacherCommand(StepCommand):
-    """The command whose method is the part of the network's name before the colon."""
+    """The command ``teacher``; its method is the part of the network's name before the colon."""
 
     def method_named(self, segment: StepWords) -> str | None:
-        """Return the source of the first word that has one."""
+        """Return the source in the first word that has a colon."""
         sources = names("teachers")
         words = [word for word in segment.loose if ":" in word]
-        # Behind an option that only its source knows, the name looks like the option's value.
+        # After an option that only the source has, the network's name looks like the value of the option.
         words += [word for word in segment.doubtful if word.partition(":")[0] in sources]
         return words[0].partition(":")[0] if words else None
 
-    def speak(self, methods: Sequence[str]) -> str:
-        """Return how sources are named on the command line."""
-        return " or ".join(f"{method}:NAME" for method in methods if method) or "no network's name"
+    def as_typed(self, methods: Sequence[str]) -> str:
+        """Return sources as they are typed on the command line."""
+        return " or ".join(f"{method}:NAME" for method in methods if method) or "a command without a network"
 
     def methods_title(self) -> str:
         """Return the heading of the list of sources."""
         return "Sources (kdtool teacher SOURCE:NAME --help shows its options)"
 
 
-def plan(given: Given) -> ChainStep:
-    """Plan the step."""
-    name = given.params["network"]
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    name = parsed.params["network"]
     if name is None:
-        raise UsageError(f"teacher: no network given; name one as {_sources()}")
+        raise UsageError(f"teacher: no network given; write one as {_sources()}")
     if not name.partition(":")[2]:
         raise UsageError(f"{name}: a network is written as {_sources()}")
-    weights: Path | None = given.params["weights"]
-    pretrained: bool = given.params["pretrained"]
+    weights: Path | None = parsed.params["weights"]
+    pretrained: bool = parsed.params["pretrained"]
     if weights is not None and pretrained:
-        raise UsageError("--weights and --pretrained are two ways to say which weights to start from; give one")
-    start: dict[str, Any] = {
+        raise UsageError("--weights and --pretrained both set the initial weights; give only one")
+    initial: dict[str, Any] = {
         **({"weights": weights} if weights else {}),
         **({"pretrained": True} if pretrained else {}),
     }
-    # As kdtool.api names it, so that the file is checked before anything is imported.
+    # The same default as in kdtool.api; it is needed here to check the file before anything is imported.
     default = Path(slug(name.partition(":")[2].split(",")[0]) + ".pt")
 
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        told: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
-        tell_result(api.teacher(name, **start, **told, **given.options))
+        run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
+        print_result(api.teacher(name, **initial, **run_options, **parsed.options))
         return work.result
 
     return ChainStep(
         "teacher",
         run,
-        least=0,
-        most=0,
-        output=lambda _: given.params["output"] or default,
-        hands_on=True,
-        force=given.params["force"],
-        resume=given.params["resume"],
-        resumable="data" in given.options,
+        min_checkpoints=0,
+        max_checkpoints=0,
+        output=lambda _: parsed.params["output"] or default,
+        makes_checkpoint=True,
+        force=parsed.params["force"],
+        resume=parsed.params["resume"],
+        resumable="data" in parsed.options,
         files=(weights,) if weights else (),
-        slow_check=partial(find_network, name),
+        slow_check=partial(check_network, name),
     )
 
 
@@ -116,16 +116,16 @@ command = TeacherCommand(
     kind="teachers",
     params=[
         click.Argument(["network"], type=NetworkName(), required=False, metavar="SOURCE:NAME"),
-        *output("NAME.pt"),
-        click.Option(["--pretrained"], is_flag=True, help="start from the weights that the source publishes"),
+        *output_options("NAME.pt"),
+        click.Option(["--pretrained"], is_flag=True, help="use the pretrained weights of the source"),
         click.Option(
             ["--weights"],
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="start from a state_dict: .pth, .pt or .safetensors",
+            help="load the weights from a state_dict: .pth, .pt or .safetensors",
         ),
     ],
     groups=[Section("Network", NetworkOptions), LABELLED_DATA, TRAINING, Section("Early weights", EarlyOptions)],
-    help="Build a network by its name and, with --data, train it: the teacher.",
+    help="Build a network by name; with --data, train it. The result can be the teacher of kdtool distill.",
     epilog=EXAMPLES,
 )

@@ -14,7 +14,7 @@ from kdtool.cli.main import cli
 
 
 class FakeApi(types.ModuleType):
-    """The API's names; each notes its call, and a producing one makes its file."""
+    """A fake `kdtool.api`: each function records its call, and those that make a checkpoint write a file."""
 
     def __init__(self) -> None:
         super().__init__("kdtool.api")
@@ -65,7 +65,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with two files that look like checkpoints."""
+    """Return an empty working directory with two files that have the names of checkpoints."""
     monkeypatch.chdir(tmp_path)
     for name in ("teacher.pt", "student.pt"):
         (tmp_path / name).write_text("a checkpoint")
@@ -77,7 +77,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(here: Path) -> Run:
-    """Run a command line, words in one string, through the main group."""
+    """Return a function that runs a command line, given as one string, through the main group."""
 
     def invoke(line: str, stdin: str | None = None) -> Result:
         return CliRunner().invoke(cli, line.split(), input=stdin)
@@ -87,7 +87,7 @@ def run(here: Path) -> Run:
 
 @pytest.fixture
 def fails(run: Run, here: Path) -> Callable[..., str]:
-    """Run a command line that fails in one line and writes nothing; return the line."""
+    """Return a function that runs a failing command, checks that it writes no file, and returns its line on stderr."""
 
     def invoke(line: str, code: int = 2, stdin: str | None = None) -> str:
         before = sorted(here.iterdir())
@@ -104,7 +104,7 @@ def fails(run: Run, here: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def added() -> Any:
-    """Forget the commands that a test adds to the group."""
+    """Return the main group; remove the commands that the test adds."""
     before = dict(cli.commands)
     yield cli
     cli.commands.clear()

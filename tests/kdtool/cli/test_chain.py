@@ -49,7 +49,7 @@ def test_several_checkpoints_come_through_a_pipe_too(api: Any, run: Run) -> None
 
 
 def test_several_checkpoints_need_no_name_and_no_step_behind_them(fails: Fails, here: Path) -> None:
-    assert "two would become one file" in fails("prune teacher.pt student.pt -o one.pt")
+    assert "two of the 2 outputs would have the same name" in fails("prune teacher.pt student.pt -o one.pt")
     assert "no step can follow" in fails("prune teacher.pt student.pt evaluate")
     assert "leave out student.pt" in fails("refine teacher.pt prune student.pt")
     (here / "student-magnitude.pt").write_text("mine")
@@ -116,31 +116,40 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
         ("distill --method ikd teacher.pt prune --ratio 1.5", "Invalid value for '--ratio'"),
         ("distill --method ikd teacher.pt prune --objective xyz", "no distiller is called 'xyz'"),
         ("distill --method ikd teacher.pt prunes", "prunes: there is no such file; did you mean prune?"),
-        ("distill --method ikd teacher.pt prune student.pt", "prune takes the checkpoint that distill makes; leave"),
-        ("prune student.pt teacher timm:resnet18", "teacher begins a chain: it takes no checkpoint from prune"),
-        ("prune student.pt plugins", "plugins stands alone, not in a chain"),
-        ("plugins prune student.pt", "plugins stands alone, not in a chain"),
-        ("prune student.pt compare", "compare takes 2 checkpoints: that of prune, and one that you name"),
+        (
+            "distill --method ikd teacher.pt prune student.pt",
+            "prune takes the checkpoint of distill; leave out student.pt",
+        ),
+        (
+            "prune student.pt teacher timm:resnet18",
+            "teacher can only be the first step: it takes no checkpoint from prune",
+        ),
+        ("prune student.pt plugins", "plugins cannot be part of a chain; run it alone"),
+        ("plugins prune student.pt", "plugins cannot be part of a chain; run it alone"),
+        ("prune student.pt compare", "compare takes 2 checkpoints: the one of prune and one that you name"),
         ("prune student.pt compare missing.pt", "missing.pt: there is no such file"),
-        ("prune student.pt -o a.pt prune -o a.pt", "a.pt: two steps would write it"),
+        ("prune student.pt -o a.pt prune -o a.pt", "a.pt: two steps would write this file"),
         ("prune student.pt prune -o teacher.pt", "teacher.pt: exists already"),
-        ("prune student.pt export -o x.pt", "-o x.pt: the name of this file ends in .onnx"),
+        ("prune student.pt export -o x.pt", "-o x.pt: the name of this file must end in .onnx"),
         ("prune student.pt -o nowhere/x.pt", "nowhere/x.pt: there is no directory nowhere"),
         ("prune studen.pt", "studen.pt: there is no such file; did you mean student.pt?"),
         ("prune .", ".: is a directory; name a file in it"),
-        ("prune", "the pipe closed without a path"),
-        ("compare teacher.pt", "the pipe closed without a path"),
-        ("teacher", "teacher: no network given; name one as kdtool:NAME or timm:NAME or torchvision:NAME"),
+        ("prune", "the pipe was closed without a path"),
+        ("compare teacher.pt", "the pipe was closed without a path"),
+        ("teacher", "teacher: no network given; write one as kdtool:NAME or timm:NAME or torchvision:NAME"),
         ("teacher resnet18", "resnet18: a network is written as kdtool:NAME or "),
         ("teacher timm:resnet18 --weights none.pth", "none.pth: there is no such file"),
-        ("teacher timm:resnet18 --weights student.pt --pretrained", "--weights and --pretrained are two ways"),
+        (
+            "teacher timm:resnet18 --weights student.pt --pretrained",
+            "--weights and --pretrained both set the initial weights",
+        ),
         ("distill teacher.pt", "--method kd needs a student: --student SOURCE:NAME"),
         ("distill teacher.pt --student none.pt", "none.pt: there is no such file"),
         ("distill teacher.pt --student tim:resnet18", "no teacher source is called 'tim'; did you mean timm?"),
         ("distill teacher.pt --student timm:x --refiner halve", "--student and --refiner are two ways"),
         ("prune student.pt --data mnits", "no data set is called 'mnits'; did you mean mnist"),
-        ("distil teacher.pt", "no command is called 'distil'; did you mean distill?"),
-        ("xyz", "no command is called 'xyz'; there are teacher, refine, "),
+        ("distil teacher.pt", "there is no command 'distil'; did you mean distill?"),
+        ("xyz", "there is no command 'xyz'; the commands are teacher, refine, "),
     ],
 )
 def test_nothing_runs_where_any_step_is_wrong(api: Any, fails: Fails, line: str, message: str) -> None:
@@ -155,7 +164,7 @@ def test_an_earlier_run_is_in_the_way_before_the_first_step_runs(api: Any, fails
 
     message = fails("prune student.pt prune")
 
-    assert message.startswith("student-magnitude-magnitude.run: holds an earlier run; go on with --resume")
+    assert message.startswith("student-magnitude-magnitude.run: holds an earlier run; continue it with --resume")
     assert api.calls == []
 
 
@@ -176,8 +185,8 @@ def test_a_missing_checkpoint_may_be_a_file_that_was_taken_for_a_command(
     monkeypatch.setattr("kdtool.cli.stdin._is_pipe", lambda: False)
     (here / "prune").write_text("a checkpoint")
 
-    assert fails("evaluate prune").endswith("; the file prune is written ./prune")
+    assert fails("evaluate prune").endswith("; for the file prune write ./prune")
     assert fails("evaluate").startswith(
-        "evaluate: no checkpoint given. Name it (kdtool evaluate FILE), put the step that makes it before this one "
+        "evaluate: no checkpoint given. Name it (kdtool evaluate FILE), put the step that makes it in front "
         "(kdtool distill FILE evaluate), or pipe it in (kdtool distill FILE | kdtool evaluate)"
     )

@@ -7,7 +7,7 @@ from kdtool.cli.main import cli
 
 
 def completed(line: str) -> list[str]:
-    """Return what the last word of a line may become."""
+    """Return the completions of the last word of a line."""
     *words, incomplete = line.split(" ")
     shell = ShellComplete(cli, {}, "kdtool", "_KDTOOL_COMPLETE")
     return [

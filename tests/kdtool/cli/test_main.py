@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 from kdtool.cli.main import COMMANDS, cli
 from kdtool.errors import Error
-from kdtool.plugins import entry_points
 
 # Fixtures of conftest.py.
 Run = Callable[..., Any]
@@ -80,7 +79,7 @@ def test_json_of_an_export_takes_the_place_of_its_path(api: Any, run: Run) -> No
         (
             KeyboardInterrupt(),
             130,
-            "Error: prune was interrupted; the same command with --resume goes on where it was cut\n",
+            "Error: prune was interrupted; run the same command with --resume to continue\n",
         ),
     ],
 )
@@ -130,46 +129,22 @@ def test_a_plugin_adds_a_command_which_stands_alone(added: click.Group, run: Run
     assert run("greet you --twice").stdout == "hello you True\n"
     assert run("wave").stdout == "waves\n"
     assert "  greet     Say hello.\n  wave      Wave.\n" in run("--help").stdout
-    assert fails("prune student.pt greet you") == "greet stands alone, not in a chain"
+    assert fails("prune student.pt greet you") == "greet cannot be part of a chain; run it alone"
     with pytest.raises(Error, match="'prune' is a command of kdtool itself"):
         added.add_command(click.Command("prune"))
 
 
-class Hooks:
-    """A plugin that is always on."""
-
-    @entry_points.hookspecs.hookimpl
-    def commands(self, cli: click.Group) -> None:
-        cli.add_command(click.Command("wave", callback=lambda: print("waves")))
-        raise RuntimeError("not\nready")
-
-
-def test_a_broken_plugin_is_one_warning(added: click.Group, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry_points, "always_on", lambda: [entry_points.BrokenPlugin("plugin 'x' is broken: why")])
-    manager = entry_points.manager()
-    manager.register(Hooks(), name="half")
-    try:
-        result = run("wave")
-    finally:
-        manager.unregister(name="half")
-
-    assert result.stdout == "waves\n"
-    assert result.stderr == (
-        "warning: plugin 'x' is broken: why\nwarning: plugin half is broken: commands(): RuntimeError: not ready\n"
-    )
-
-
 def imported(*words: str, **env: str) -> set[str]:
-    """Return the top-level modules that a command line imports, in a process of its own."""
+    """Return the modules that a command line imports: top-level names, and full names within kdtool."""
     code = (
         "import sys, atexit; from kdtool.cli.main import main;"
         "atexit.register(lambda: print('imported', *sys.modules, file=sys.stderr)); main()"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env={**os.environ, **env}
     )
-    *_, last = done.stderr.splitlines()
-    assert last.startswith("imported "), done.stderr
+    *_, last = process.stderr.splitlines()
+    assert last.startswith("imported "), process.stderr
     return {name.partition(".")[0] for name in last.split()[1:]} | {name for name in last.split() if "kdtool." in name}
 
 
@@ -207,7 +182,7 @@ def test_completion_imports_no_torch(tmp_path: Path) -> None:
     assert not modules & HEAVY
 
 
-def test_help_takes_at_most_three_times_the_import_of_click() -> None:
+def test_help_takes_at_most_two_and_a_half_times_the_import_of_click() -> None:
     def seconds(*words: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
@@ -216,35 +191,35 @@ def test_help_takes_at_most_three_times_the_import_of_click() -> None:
 
     pairs = [(seconds("-c", "import click"), seconds("-m", "kdtool", "--help")) for _ in range(7)]
 
-    assert min(ours for _, ours in pairs) <= 3 * min(clicks for clicks, _ in pairs)
+    assert min(help_time for _, help_time in pairs) <= 2.5 * min(click_time for click_time, _ in pairs)
 
 
 def test_a_closed_pipe_behind_is_silent() -> None:
     command = f"{sys.executable} -m kdtool plugins --json | true"
 
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
 
-    assert done.stderr == ""
+    assert process.stderr == ""
 
 
 def test_devnull_is_no_pipe_and_no_hang() -> None:
     started = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "kdtool", "inspect"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
 
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: inspect: no checkpoint given. Name it (kdtool inspect FILE)")
+    assert process.returncode == 2
+    assert process.stderr.startswith("Error: inspect: no checkpoint given. Name it (kdtool inspect FILE)")
     assert time.monotonic() - started < 30
 
 
 def test_the_real_api_makes_a_chain(here: Path) -> None:
     pytest.importorskip("kdtool.api")
 
-    made = CliRunner().invoke(cli, ["teacher", "kdtool:lenet-300-100", "-o", "made.pt", "inspect", "--json"])
+    result = CliRunner().invoke(cli, ["teacher", "kdtool:lenet-300-100", "-o", "made.pt", "inspect", "--json"])
 
-    assert made.exit_code == 0, made.output
-    assert '"parameters": 266610' in made.stdout
+    assert result.exit_code == 0, result.output
+    assert '"parameters": 266610' in result.stdout
     broken = CliRunner().invoke(cli, ["inspect", "student.pt"])
     assert broken.exit_code == 1
     assert broken.stderr.startswith("Error: student.pt: ")

@@ -16,7 +16,7 @@ Run = Callable[..., Any]
 Fails = Callable[..., str]
 
 
-def given(api: Any, run: Run, line: str) -> dict[str, Any]:
+def api_options(api: Any, run: Run, line: str) -> dict[str, Any]:
     """Run one command and return the options that the API was called with."""
     result = run(line)
     assert result.exit_code == 0, result.output
@@ -26,8 +26,8 @@ def given(api: Any, run: Run, line: str) -> dict[str, Any]:
 
 
 def test_only_what_was_typed_is_passed(api: Any, run: Run) -> None:
-    assert given(api, run, "prune student.pt") == {}
-    assert given(api, run, "prune -f student.pt --ratio 0.5 --epochs 3 --data digits") == {
+    assert api_options(api, run, "prune student.pt") == {}
+    assert api_options(api, run, "prune -f student.pt --ratio 0.5 --epochs 3 --data digits") == {
         "ratio": 0.5,
         "epochs": 3,
         "data": "digits",
@@ -36,21 +36,21 @@ def test_only_what_was_typed_is_passed(api: Any, run: Run) -> None:
 
 
 def test_a_switch_has_a_negative(api: Any, run: Run) -> None:
-    assert given(api, run, "prune student.pt --no-teacher") == {"teacher": False}
-    assert given(api, run, "prune student.pt -f --teacher --no-download") == {"teacher": True, "download": False}
+    assert api_options(api, run, "prune student.pt --no-teacher") == {"teacher": False}
+    assert api_options(api, run, "prune student.pt -f --teacher --no-download") == {"teacher": True, "download": False}
 
 
 def test_a_list_is_written_with_commas(api: Any, run: Run) -> None:
-    options = given(api, run, "refine teacher.pt --method depth --keep 1,1,2,2")
+    options = api_options(api, run, "refine teacher.pt --method depth --keep 1,1,2,2")
 
     assert options == {"keep": (1, 1, 2, 2)}
 
 
 def test_a_budget_is_read_where_it_is_typed(api: Any, run: Run, fails: Fails) -> None:
-    assert given(api, run, "refine teacher.pt --method width-depth --target-macs 0.25x") == {
+    assert api_options(api, run, "refine teacher.pt --method width-depth --target-macs 0.25x") == {
         "target_macs": Budget(0.25, relative=True)
     }
-    assert given(api, run, "distill teacher.pt --refiner width-depth --target-params 250k") == {
+    assert api_options(api, run, "distill teacher.pt --refiner width-depth --target-params 250k") == {
         "refiner": {"name": "width-depth", "target_params": Budget(250_000)}
     }
     assert "--target-macs BUDGET " in run("refine --method width-depth --help").stdout
@@ -63,7 +63,7 @@ def test_a_budget_is_read_where_it_is_typed(api: Any, run: Run, fails: Fails) ->
 
 
 def test_a_role_takes_a_method_and_brings_its_options(api: Any, run: Run) -> None:
-    options = given(
+    options = api_options(
         api,
         run,
         "distill --iters 2 --method ikd --keep 1,1,1,1 --refiner depth --temperature 5 teacher.pt"
@@ -79,23 +79,23 @@ def test_a_role_takes_a_method_and_brings_its_options(api: Any, run: Run) -> Non
 
 
 def test_a_role_without_options_is_a_name(api: Any, run: Run) -> None:
-    assert given(api, run, "distill --method ikd teacher.pt --pruner magnitude") == {"pruner": "magnitude"}
-    assert given(api, run, "distill teacher.pt --refiner halve") == {"refiner": "halve"}
+    assert api_options(api, run, "distill --method ikd teacher.pt --pruner magnitude") == {"pruner": "magnitude"}
+    assert api_options(api, run, "distill teacher.pt --refiner halve") == {"refiner": "halve"}
 
 
 def test_a_full_name_always_works_and_a_short_one_where_it_is_free(api: Any, run: Run, fails: Fails) -> None:
-    both = "distill --method ikd teacher.pt --pruner magnitude"
+    line = "distill --method ikd teacher.pt --pruner magnitude"
 
-    options = given(api, run, f"{both} --pruner-ratio 0.5 --refiner-ratio 0.25")
+    options = api_options(api, run, f"{line} --pruner-ratio 0.5 --refiner-ratio 0.25")
 
     assert options["pruner"] == {"name": "magnitude", "ratio": 0.5}
     assert options["refiner"] == {"name": "halve", "ratio": 0.25}
-    assert fails(f"{both} -f --ratio 0.5") == "--ratio: say which, --refiner-ratio or --pruner-ratio"
+    assert fails(f"{line} -f --ratio 0.5") == "--ratio is ambiguous; write --refiner-ratio or --pruner-ratio"
 
 
 def test_a_source_has_options_and_stands_before_the_colon(api: Any, run: Run, fails: Fails) -> None:
-    assert given(api, run, "teacher --width 19 kdtool:conv4-fc2 --classes 10") == {"width": 19, "classes": 10}
-    assert fails("teacher timm:resnet18 --width 19") == "--width belongs to kdtool:NAME, and this is timm:NAME"
+    assert api_options(api, run, "teacher --width 19 kdtool:conv4-fc2 --classes 10") == {"width": 19, "classes": 10}
+    assert fails("teacher timm:resnet18 --width 19") == "--width is an option of kdtool:NAME, not of timm:NAME"
 
 
 def test_a_command_keeps_its_own_names() -> None:
@@ -109,11 +109,11 @@ def test_a_command_keeps_its_own_names() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("distill --iters 4 teacher.pt", "--iters belongs to --method ikd, and this is --method kd"),
-        ("distill teacher.pt --refiner halve --keep 1,1", "--keep belongs to --refiner depth"),
+        ("distill --iters 4 teacher.pt", "--iters is an option of --method ikd, not of --method kd"),
+        ("distill teacher.pt --refiner halve --keep 1,1", "--keep is an option of --refiner depth"),
         (
             "distill --method ikd --pruner-ratio 0.5 teacher.pt",
-            "--pruner-ratio belongs to --pruner bn-scale or filter-l1 or",
+            "--pruner-ratio is an option of --pruner bn-scale or filter-l1 or",
         ),
         ("distill --method ikdd teacher.pt", "no distiller is called 'ikdd'; did you mean ikd, simkd, kd?"),
         ("distill --method ikd --refiner half teacher.pt", "no refiner is called 'half'; did you mean halve?"),

@@ -35,9 +35,9 @@ def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, mo
 
     assert reasons["good"] is None
     assert "ZeroDivisionError: division by zero" in str(reasons["raises"])
-    assert reasons["leaves"] == "importing it ended the process (exit code 3)"
-    assert reasons["crashes"] == "importing it ended the process (signal SIGSEGV)"
-    assert reasons["slow"] == "takes longer than 3 s to import"
+    assert reasons["leaves"] == "its import ended the process (exit code 3)"
+    assert reasons["crashes"] == "its import ended the process (signal SIGSEGV)"
+    assert reasons["slow"] == "its import takes longer than 3 s"
 
 
 def test_two_of_one_name_are_both_told() -> None:
@@ -46,5 +46,5 @@ def test_two_of_one_name_are_both_told() -> None:
 
     reasons = plugin_check.check([builtin, twin])
 
-    assert reasons[builtin] == "kdtool-twin has one of that name too: uninstall one of them"
-    assert reasons[twin] == "kdtool has one of that name too: uninstall one of them"
+    assert reasons[builtin] == "kdtool-twin has a method of the same name: uninstall one of the two"
+    assert reasons[twin] == "kdtool has a method of the same name: uninstall one of the two"

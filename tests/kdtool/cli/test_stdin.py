@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kdtool.cli import stdin as paths
+from kdtool.cli import stdin
 from kdtool.errors import Error, UsageError
 
 # Fixtures of conftest.py.
@@ -37,15 +37,15 @@ def test_a_pipe_is_left_alone_where_a_checkpoint_is_named(api: Any, run: Run) ->
 
 
 @pytest.mark.parametrize(
-    ("stdin", "code", "message"),
+    ("text", "code", "message"),
     [
-        ("", 1, "the pipe closed without a path: the command before it failed"),
-        ("\n \n", 1, "the pipe closed without a path"),
+        ("", 1, "the pipe was closed without a path: the command before it failed"),
+        ("\n \n", 1, "the pipe was closed without a path"),
         ("gone.pt\n", 2, "gone.pt: there is no such file"),
     ],
 )
-def test_what_came_through_is_checked(api: Any, fails: Fails, stdin: str, code: int, message: str) -> None:
-    assert fails("prune", code, stdin).startswith(message)
+def test_what_came_through_is_checked(api: Any, fails: Fails, text: str, code: int, message: str) -> None:
+    assert fails("prune", code, text).startswith(message)
 
 
 def test_two_are_too_many_for_what_takes_one(api: Any, fails: Fails) -> None:
@@ -55,34 +55,34 @@ def test_two_are_too_many_for_what_takes_one(api: Any, fails: Fails) -> None:
 
 def test_what_is_no_pipe_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull) as devnull:
-        for stdin in (devnull, None):
-            monkeypatch.setattr("sys.stdin", stdin)
+        for stream in (devnull, None):
+            monkeypatch.setattr("sys.stdin", stream)
             with pytest.raises(UsageError, match="say where"):
-                paths.piped_paths("say where")
+                stdin.piped_paths("say where")
 
 
 def test_a_file_is_read_as_a_pipe_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "paths").write_text("a.pt\n")
-    with open(tmp_path / "paths") as stdin:
-        monkeypatch.setattr("sys.stdin", stdin)
-        assert paths.piped_paths("") == (Path("a.pt"),)
+    with open(tmp_path / "paths") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert stdin.piped_paths("") == (Path("a.pt"),)
 
 
 def test_bytes_of_a_file_are_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"PK\x03\x04\xff\xfe"), encoding="utf-8"))
 
     with pytest.raises(Error, match="pipe the path of a checkpoint, not the file itself"):
-        paths.piped_paths("")
+        stdin.piped_paths("")
 
 
 def test_it_is_said_when_a_pipe_takes_its_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(paths, "PATIENCE", 0.01)
+    monkeypatch.setattr(stdin, "NOTICE_AFTER", 0.01)
     reading, writing = os.pipe()
     threading.Timer(0.2, lambda: (os.write(writing, b"a.pt\n"), os.close(writing))).start()
-    with open(reading) as stdin:
-        monkeypatch.setattr("sys.stdin", stdin)
-        assert paths.piped_paths("") == (Path("a.pt"),)
+    with open(reading) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        assert stdin.piped_paths("") == (Path("a.pt"),)
 
     assert capsys.readouterr().err == "waiting for a path on stdin\n"

@@ -288,7 +288,7 @@ def test_a_study_of_real_commands(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 1, done.stderr
-    assert "Error: 1 failed, 1 not run; the same command tries them again" in done.stderr
+    assert "Error: 1 failed, 1 not run; run the same command to try them again" in done.stderr
     result = json.loads(done.stdout)
     assert [one["name"] for one in result["failed"]] == ["exploded_seed=3"]
     assert "not finite" in result["failed"][0]["error"]

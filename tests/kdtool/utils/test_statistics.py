@@ -7,23 +7,23 @@ from kdtool.utils.statistics import calibration_error, mcnemar, mean_interval, w
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 20), (1, 20), (17, 20), (20, 20), (9841, 10_000)])
 def test_wilson_is_scipys(successes, trials):
-    theirs = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert wilson(successes, trials) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    expected = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (3, 3), (7, 17), (12, 12)])
 def test_few_discordant_pairs_are_tested_exactly(first, second):
-    found = mcnemar(first, second)
+    result = mcnemar(first, second)
     expected = scipy.stats.binomtest(first, first + second).pvalue if first + second else 1.0
-    assert found["p"] == pytest.approx(expected)
-    assert (found["test"], found["statistic"]) == ("exact", None)
+    assert result["p"] == pytest.approx(expected)
+    assert (result["test"], result["statistic"]) == ("exact", None)
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 20), (30, 30), (59, 121), (0, 400)])
 def test_many_discordant_pairs_are_tested_by_chi_square(first, second):
-    found = mcnemar(first, second)
-    assert found["test"] == "chi-square"
-    assert found["p"] == pytest.approx(scipy.stats.chi2.sf(found["statistic"], 1))
+    result = mcnemar(first, second)
+    assert result["test"] == "chi-square"
+    assert result["p"] == pytest.approx(scipy.stats.chi2.sf(result["statistic"], 1))
 
 
 def test_the_example_of_textbooks():
@@ -42,7 +42,7 @@ def test_the_mean_of_seeds_by_hand():
 
 
 def test_calibration_by_hand():
-    # Four images at 0.9, of which two are right, and one at 0.5, which is: (4 * 0.4 + 1 * 0.5) / 5.
+    # Four images at 0.9, of which two are correct, and one correct at 0.5: (4 * 0.4 + 1 * 0.5) / 5.
     confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.5])
     correct = np.array([True, True, False, False, True])
     assert calibration_error(confidence, correct) == pytest.approx((4 * 0.4 + 0.5) / 5)
@@ -50,5 +50,5 @@ def test_calibration_by_hand():
 
 
 def test_a_confidence_on_a_border_is_in_the_lower_bin():
-    # With two bins, 0.5 and 0.4 are together: |(1 - 0.5) + (0 - 0.4)| / 2; apart they would make 0.45.
+    # With two bins, 0.5 and 0.4 share one: |(1 - 0.5) + (0 - 0.4)| / 2. In different bins the result would be 0.45.
     assert calibration_error(np.array([0.5, 0.4]), np.array([True, False]), bins=2) == pytest.approx(0.05)

@@ -111,7 +111,7 @@ def test_files_that_are_none(tmp_path):
 def test_another_zip_archive(file):
     with open(file, "wb") as handle:
         np.savez(handle, a=np.zeros(3))
-    assert "zip archive of something else (a.npy)" in refusal(file)
+    assert "zip archive with other content (a.npy)" in refusal(file)
 
 
 def test_a_zip_bomb(file):
@@ -125,7 +125,7 @@ def test_a_zip_bomb(file):
 def test_parts_that_overlap(state, file):
     torch.save(state, file)
     content = file.read_bytes()
-    # Let every entry of the directory claim the size of the whole file.
+    # Let every entry of the archive's directory claim the size of the whole file.
     at = content.index(b"PK\x01\x02")
     while at >= 0:
         content = content[: at + 20] + struct.pack("<II", len(content), len(content)) + content[at + 28 :]
@@ -135,7 +135,7 @@ def test_parts_that_overlap(state, file):
 
 
 def claim(state, file, old, new):
-    """Save, then replace a number of the index by another of the same length."""
+    """Save, then replace a number in the index by another of the same length."""
     torch.save(state, file)
     with zipfile.ZipFile(file) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -156,12 +156,12 @@ def test_tensors_that_claim_more_numbers_than_the_file_holds(file):
 
 def test_tensors_that_repeat_one_number(file):
     torch.save({"weight": torch.zeros(1).expand(10**12)}, file)
-    assert "claims more numbers than the file holds" in refusal(file)
+    assert "claims more elements than the file has" in refusal(file)
 
 
 def test_many_tensors_over_the_same_numbers(file):
-    one = torch.zeros(100_000)
-    torch.save([one[:] for _ in range(100)], file)
+    shared = torch.zeros(100_000)
+    torch.save([shared[:] for _ in range(100)], file)
     assert "its tensors claim 40,000,000 bytes" in refusal(file)
 
 

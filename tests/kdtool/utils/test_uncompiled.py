@@ -1,4 +1,4 @@
-"""torch's compiler stays out of a training, and what stands in for its wrappers changes no bit."""
+"""Training does not import torch's compiler, and replacing its wrappers changes no bit of the result."""
 
 import subprocess
 import sys
@@ -18,17 +18,17 @@ print("torch._dynamo" in sys.modules)
 
 def test_a_command_that_trains_does_not_import_the_compiler(teacher_path, tmp_path):
     words = [sys.executable, "-c", CODE, str(teacher_path), str(tmp_path / "pruned.pt")]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+    process = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize(("kind", "told"), [(torch.optim.Adam, {}), (torch.optim.SGD, {"momentum": 0.9})])
-def test_a_plain_step_is_the_same_step(kind, told):
+@pytest.mark.parametrize(("kind", "options"), [(torch.optim.Adam, {}), (torch.optim.SGD, {"momentum": 0.9})])
+def test_a_plain_step_is_the_same_step(kind, options):
     torch.manual_seed(0)
     first, second = nn.Linear(3, 2), nn.Linear(3, 2)
     second.load_state_dict(first.state_dict())
-    for module, made in ((first, kind), (second, with_plain_step(kind))):
-        optimizer = made(module.parameters(), lr=0.1, fused=True, **told)
+    for module, optimizer_class in ((first, kind), (second, with_plain_step(kind))):
+        optimizer = optimizer_class(module.parameters(), lr=0.1, fused=True, **options)
         for step in range(3):
             module(torch.full((1, 3), step + 1.0)).square().sum().backward()
             optimizer.step()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdtool.cli.commands.compare import described
+from kdtool.cli.commands.compare import as_text
 
 # Fixtures of conftest.py.
 Run = Callable[..., Any]
@@ -26,13 +26,13 @@ def test_more_than_two_and_a_picture(api: Any, run: Run) -> None:
 
 
 def test_a_picture_is_a_png_and_overwrites_nothing(fails: Fails, here: Path) -> None:
-    assert fails("compare teacher.pt student.pt -o differ.jpg").endswith("the name of this file ends in .png")
+    assert fails("compare teacher.pt student.pt -o differ.jpg").endswith("the name of this file must end in .png")
     (here / "differ.png").write_text("mine")
     assert "exists already" in fails("compare teacher.pt student.pt -o differ.png")
 
 
 def test_two_are_told_below_each_other() -> None:
-    text = described({"a": {"checkpoint": "a.pt", **MODEL}, "b": {"checkpoint": "b.pt", **MODEL}, **PAIR})
+    text = as_text({"a": {"checkpoint": "a.pt", **MODEL}, "b": {"checkpoint": "b.pt", **MODEL}, **PAIR})
 
     assert "0.8500 to 0.9500" in text
     assert text.splitlines()[-4:] == [
@@ -47,9 +47,9 @@ def test_three_make_a_matrix() -> None:
     models = [{"checkpoint": name, **MODEL} for name in ("a.pt", "b.pt", "c.pt")]
     pairs = [{"a": i, "b": j, "classified_differently": 10 * i + j, **PAIR} for i, j in ((0, 1), (0, 2), (1, 2))]
 
-    lines = described({"images": 20, "models": models, "pairs": pairs}).splitlines()
+    lines = as_text({"images": 20, "models": models, "pairs": pairs}).splitlines()
 
-    start = lines.index("images that get different classes:")
+    start = lines.index("images classified differently:")
     assert [line.split() for line in lines[start + 3 : start + 6]] == [
         ["A", "1", "2"],
         ["B", "1", "12"],

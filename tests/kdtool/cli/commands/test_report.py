@@ -27,7 +27,7 @@ def test_it_stands_beside_its_first_source(api: Any, run: Run, here: Path) -> No
 def test_what_is_in_the_way_or_missing(fails: Fails, here: Path) -> None:
     (here / "teacher-report.html").write_text("mine")
     assert "teacher-report.html: exists already" in fails("report teacher.pt")
-    assert "ends in .html" in fails("report teacher.pt -o page.pdf")
+    assert "must end in .html" in fails("report teacher.pt -o page.pdf")
     assert "did you mean teacher.pt" in fails("report teachr.pt -o page.html")
     assert "a.run: there is no such file" in fails("report a.run -o page.html")
     (here / "page.html").mkdir()

@@ -33,19 +33,19 @@ def write(here: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("prunes --ratio 0.5", "no command is called 'prunes'; did you mean prune"),
+        ("prunes --ratio 0.5", "there is no command 'prunes'; did you mean prune"),
         ("prune --rati 0.5", "prune has no option --rati; did you mean --ratio?"),
         ("prune --ratio 1.5", "Invalid value for '--ratio': 1.5 is out of range"),
         ("prune --method magnitud", "no pruner is called 'magnitud'"),
-        ("prune --epochs 1 -o x.pt", "--output is the study's; leave it out"),
-        ("prune --force", "--force is the study's; leave it out"),
-        ("prune evaluate", "evaluate begins another command; give it a [[step]] of its own"),
-        ("prune student.pt", "prune works on one checkpoint in a step, not on 2"),
-        ("evaluate", "evaluate makes no checkpoint, so it is no step"),
-        ("export --onnx", "export makes no checkpoint, so it is no step"),
-        ("demo", "demo makes no checkpoint, so it is no step"),
-        ("run r.toml", "run makes no checkpoint, so it is no step"),
-        ("prune --help", "--help makes no checkpoint"),
+        ("prune --epochs 1 -o x.pt", "the study sets --output itself; leave it out"),
+        ("prune --force", "the study sets --force itself; leave it out"),
+        ("prune evaluate", "evaluate begins another command; write it as a [[step]] of its own"),
+        ("prune student.pt", "prune takes one checkpoint in a step, not 2"),
+        ("evaluate", "evaluate makes no checkpoint, so it cannot be a step"),
+        ("export --onnx", "export makes no checkpoint, so it cannot be a step"),
+        ("demo", "demo makes no checkpoint, so it cannot be a step"),
+        ("run r.toml", "run makes no checkpoint, so it cannot be a step"),
+        ("prune --help", "--help makes no checkpoint, so it cannot be a step"),
         ("distill --student none.pt", "none.pt: there is no such file"),
         ("distill", "--method kd needs a student"),
         ("distill --student kdtool:lenet-6", "kdtool knows no network 'lenet-6'; did you mean lenet-5"),
@@ -65,12 +65,12 @@ def test_a_command_that_cannot_be_run_is_refused_before_any_is(
 
 def test_a_step_needs_what_it_works_on(fails: Fails, here: Path) -> None:
     (here / "r.toml").write_text('[[step]]\nname = "one"\nrun = "prune --ratio 0.5"\n')
-    assert "step 'one': prune works on a checkpoint; name the step that makes it" in fails("run r.toml")
+    assert "step 'one': prune needs a checkpoint; name the step that makes it" in fails("run r.toml")
     (here / "r.toml").write_text('[[step]]\nname = "one"\nrun = "teacher kdtool:lenet-6"\n')
     assert "lenet-5" in fails("run r.toml")
     assert fails("run").startswith("run: no recipe given")
     assert fails("run none.toml").startswith("none.toml: cannot be read")
-    assert "stands alone" in fails("run r.toml prune")
+    assert "cannot be part of a chain" in fails("run r.toml prune")
 
 
 def test_a_dry_run_prints_the_commands(run: Run, here: Path) -> None:
@@ -90,14 +90,14 @@ def test_a_dry_run_prints_the_commands(run: Run, here: Path) -> None:
 
 def test_results_are_a_table_or_json(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here, "prune --ratio 0.5")
-    given: dict[str, Any] = {}
+    calls: dict[str, Any] = {}
     mean = {"step": "teacher", "values": {}, "seeds": 2, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
     result = {**RESULT, "means": [mean]}
-    monkeypatch.setattr(api, "run_study", lambda recipe, **options: given.update(options) or result, raising=False)
+    monkeypatch.setattr(api, "run_study", lambda recipe, **options: calls.update(options) or result, raising=False)
 
     text = run("run r.toml --jobs 2").stdout
 
-    assert given == {"jobs": 2, "force": False}
+    assert calls == {"jobs": 2, "force": False}
     assert text.splitlines()[0].split() == ["step", "seed", "accuracy", "seconds"]
     assert "0.5 ± 0.1" in text
     assert json.loads(run("run r.toml --json").stdout) == result
@@ -108,12 +108,12 @@ def test_failures_are_told_beside_the_results(api: Any, run: Run, here: Path, mo
     result = {**RESULT, "failed": [{"name": "x", "error": "no luck", "log": "x.log"}], "not_run": ["y"]}
     monkeypatch.setattr(api, "run_study", lambda recipe, **options: result, raising=False)
 
-    found = run("run r.toml --json")
+    process = run("run r.toml --json")
 
-    assert found.exit_code == 1
-    assert json.loads(found.stdout) == result
-    assert found.stderr.splitlines() == [
+    assert process.exit_code == 1
+    assert json.loads(process.stdout) == result
+    assert process.stderr.splitlines() == [
         "failed: x: no luck",
         "not run: y",
-        "Error: 1 failed, 1 not run; the same command tries them again",
+        "Error: 1 failed, 1 not run; run the same command to try them again",
     ]
