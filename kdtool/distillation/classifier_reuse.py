@@ -15,7 +15,7 @@ from kdtool.models import sanity
 from kdtool.models.architecture import Network, capture
 from kdtool.models.hooks import evaluating
 from kdtool.models.modules import insert_projector
-from kdtool.utils.seeds import derive
+from kdtool.utils.seeds import seeded
 
 
 def reuse_classifier(student: Network, teacher: Network, *, factor: int, seed: int) -> tuple[Network, Pair]:
@@ -31,8 +31,7 @@ def reuse_classifier(student: Network, teacher: Network, *, factor: int, seed: i
     head, given = _classifier(student, ours), _classifier(teacher, theirs)
     middle = max(theirs.channels // factor, 1)
     module = copy.deepcopy(student.module)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "projector"))
+    with seeded(seed, "projector"):
         insert_projector(module, ours.path, (ours.channels, middle, theirs.channels))
     _take_over(module, head, teacher.module.get_submodule(given))
     module.eval()

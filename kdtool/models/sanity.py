@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdtool.errors import FAILURES, Error, first_line
 from kdtool.models.architecture import Architecture
 from kdtool.models.hooks import evaluating
+from kdtool.utils.seeds import forked, set_seed
 
 
 def check(architecture: Architecture, module: nn.Module, edit: str, shape: tuple[int, int, int] | None = None) -> None:
@@ -48,9 +49,8 @@ def _failing_module(module: nn.Module, error: Exception) -> str:
 
 def _run(architecture: Architecture, module: nn.Module, shape: tuple[int, int, int]) -> str | None:
     """Run the network forward, then backward in train mode; return what is wrong with its output, if anything is."""
-    with torch.random.fork_rng(devices=[]), evaluating(module):
-        # Not torch.manual_seed, which would reseed the GPUs as well.
-        torch.default_generator.manual_seed(0)
+    with forked(), evaluating(module):
+        set_seed(0)
         images = torch.rand(2, *shape)
         with torch.no_grad():
             logits = module(images)

@@ -18,7 +18,7 @@ from kdtool.models.weights import fit_weights, read_weights
 from kdtool.plugins.entry_points import names
 from kdtool.plugins.registry import make
 from kdtool.utils.progress import say
-from kdtool.utils.seeds import derive
+from kdtool.utils.seeds import seeded
 
 
 def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str]:
@@ -83,9 +83,7 @@ def create(
     stem = options.stem or "default"
     architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
     architecture.origin()  # checks the bounds before a network is built that does not fit in memory
-    with torch.random.fork_rng(devices=[]):
-        # Networks are built on the CPU; torch.manual_seed would reseed the GPUs as well.
-        torch.default_generator.manual_seed(derive(seed, "init", spec))
+    with seeded(seed, "init", spec):
         module = source.build(name, **shape, pretrained=pretrained)
         if stem == "small":
             module = small_stem(module)

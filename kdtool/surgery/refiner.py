@@ -1,4 +1,4 @@
-"""The contract of a refiner, and the call that holds a refiner to it."""
+"""The contract of a refiner, and the function that runs a refiner and checks its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kdtool.errors import Error
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import option
-from kdtool.utils.seeds import derive
+from kdtool.utils.seeds import seeded
 
 if TYPE_CHECKING:
     from kdtool.models.architecture import Network
@@ -18,7 +18,7 @@ class Refiner(Method):
 
     kind: ClassVar[str] = "refiners"
     must_shrink: ClassVar[bool] = True
-    """Whether a result that is no smaller is an error; not so where the user names the result."""
+    """Whether a result that is not smaller is an error. False for refiners whose user names the result."""
 
     init: str = option(
         "fresh",
@@ -27,30 +27,27 @@ class Refiner(Method):
     )
 
     def refine(self, network: Network) -> Network:
-        """Return a smaller network; the given one is left as it is.
+        """Return a smaller network; the given network is not changed.
 
         Raises:
-            kdtool.Error: this network cannot be made smaller this way; nothing was changed.
+            kdtool.Error: this network cannot be made smaller in this way.
         """
         raise NotImplementedError
 
 
 def refined(refiner: Refiner, network: Network, *seed: object) -> Network:
-    """Return the refiner's network, whose fresh weights depend on ``seed`` alone.
+    """Return the refiner's network; its fresh weights depend only on ``seed``.
 
     Raises:
-        Error: the network cannot be made smaller this way.
+        Error: the network cannot be made smaller in this way.
     """
-    import torch
-
     from kdtool.models.size import measure
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive("refine", *seed))
+    with seeded("refine", *seed):
         smaller = refiner.refine(network)
     if refiner.must_shrink and measure(smaller)["parameters"] >= measure(network)["parameters"]:
         raise Error(
-            f"{network.architecture.spec}: {refiner.name} makes it no smaller (every width is at its least"
+            f"{network.architecture.spec}: {refiner.name} makes it no smaller (every width is at its minimum"
             ", or there is nothing left to drop); use another refiner or fewer iterations"
         )
     return smaller

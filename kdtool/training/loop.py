@@ -26,7 +26,7 @@ from kdtool.training.plan import FitPlan
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
 from kdtool.utils.progress import Advance, progress
-from kdtool.utils.seeds import derive, forked
+from kdtool.utils.seeds import derive, forked, set_seed
 from kdtool.utils.uncompiled import optimizing
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
@@ -159,7 +159,7 @@ class Loop:
 
     def _train_epoch(self, advance: Advance) -> float:
         training, engine, epoch = self.training, self.engine, self.state.epoch
-        torch.manual_seed(derive(training.seed, self.plan.name, epoch))
+        set_seed(derive(training.seed, self.plan.name, epoch), engine.device)
         order = torch.randperm(len(self.train))
         batches = self.train.batches(training.batch_size, order=order, view=self.train.view(epoch))
         looks = 1 if engine.device.type == "cpu" else STEPS_BETWEEN_LOOKS

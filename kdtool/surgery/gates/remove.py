@@ -20,7 +20,7 @@ from kdtool.surgery.channels.selection import Ranked
 from kdtool.surgery.channels.verify import VerifiedSurgery, agree
 from kdtool.surgery.gates.connections import select_connections
 from kdtool.surgery.gates.gated import FREE, Gated
-from kdtool.utils.seeds import derive
+from kdtool.utils.seeds import seeded
 
 
 def remove_closed(network: Network, kept: Tensor, *, limits: Limits | None = None) -> Network:
@@ -97,6 +97,5 @@ def _check_outputs(network: Network, small: Network) -> None:
 
 def with_fresh_weights(network: Network, seed: int) -> Network:
     """Return the same structure with newly initialised weights, by the base network's own initialisation."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "fresh"))
+    with seeded(seed, "fresh"):
         return reinitialize(network)
