@@ -43,12 +43,12 @@ class HistoryEntry:
         Raises:
             ValueError: a name is one of the entry's own fields.
         """
-        taken = {own.name for own in fields(self)} & facts.keys()
+        taken = {field.name for field in fields(self)} & facts.keys()
         if taken:
             raise ValueError(f"the history entry has a field {sorted(taken)[0]!r} of its own; use another name")
         self.facts |= facts
 
     def as_data(self) -> dict[str, Any]:
         """Return the entry as plain data: its fields, and beside them what was recorded."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "facts"}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "facts"}
         return copy.deepcopy({**own, **self.facts})

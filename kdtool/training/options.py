@@ -59,7 +59,7 @@ class EarlyOptions(Options):
         """Check that only one of the two was given."""
         super().__post_init__()
         if self.keep_init and self.keep_epoch is not None:
-            raise UsageError("--keep-init and --keep-epoch are two ways to say which early weights to keep; give one")
+            raise UsageError("--keep-init and --keep-epoch exclude each other; give one of them")
 
     @property
     def epoch(self) -> int | None:
