@@ -1,4 +1,4 @@
-"""How alike networks are: what they get wrong, on which images they differ, how far apart their outputs lie."""
+"""Compare networks: their accuracies, the images on which they disagree, and the distance between their outputs."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from kdtool.training.options import Training
 from kdtool.utils.files import check_output
 from kdtool.utils.statistics import calibration_error, mcnemar, wilson
 
-SHOWN = 64
-"""So many images a picture holds at most."""
+MAX_IMAGES = 64
+"""The largest number of images in a picture."""
 
 
 @dataclass
-class Judged:
-    """A network's outputs on the images that all of them are compared on."""
+class _Evaluated:
+    """A checkpoint with its network's outputs on the images of the comparison."""
 
     checkpoint: Checkpoint
     name: str
     logits: Tensor
-    """[images, classes], float32."""
+    """``[images, classes]``, float32."""
     labels: Tensor
-    """[images]."""
+    """``[images]``, int64: the true classes."""
     split: Split
 
     @property
     def classes(self) -> Tensor:
-        """The class that each image gets, [images]."""
+        """The predicted class of each image, ``[images]``."""
         return self.logits.argmax(1)
 
     @property
-    def right(self) -> Tensor:
-        """Whether it is the right one, [images]."""
+    def correct(self) -> Tensor:
+        """Whether the predicted class is the true one, ``[images]``."""
         return self.classes == self.labels
 
 
@@ -65,145 +65,151 @@ def compare(
     force: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return how alike networks are on a split of the first one's data.
+    """Return how networks differ on one split of a data set, by default that of the first checkpoint.
 
-    ``latency`` measures each against the first in onnxruntime, which exports them and takes seconds for each;
-    ``picture`` is a PNG file to be written, of the images that get different classes (the first 64). ``options`` are
-    those of `DataOptions`, where they differ from what the checkpoints remember.
+    ``latency`` also measures the latency of each network against the first. This exports the networks to onnxruntime
+    and takes seconds for each. ``picture`` is a PNG file to write; it shows the first 64 images that the networks
+    classify differently. ``options`` are options of `DataOptions`; they replace what the checkpoints remember.
 
     Returns:
-        For two: ``a`` and ``b``, each with ``checkpoint`` (path), ``accuracy`` with its 95 % interval ``accuracy_low``
-        and ``accuracy_high`` (Wilson), ``calibration_error`` (15 bins), ``parameters``, ``nonzero``, ``macs``,
-        ``file_bytes`` and, where it was asked for, ``latency`` (see `measure_latency`) with the ``latency_ratio`` to
-        the first. Beside them stand ``split``, ``images`` and what is said of the pair: ``classified_differently``
-        counts the images that get different classes, ``agreement`` is the fraction of the others, ``l2`` the mean
-        over images of the L2 distance between the logits, ``l2_sum`` its sum; ``only_a_right`` and ``only_b_right``
-        count images, and ``mcnemar`` tests whether they are equally many (see `kdtool.utils.statistics.mcnemar`).
-        For more: ``split``, ``images``, ``models`` (a list of what ``a`` is above), ``pairs`` (what is said of each
-        pair, with the places of the two in ``models`` as ``a`` and ``b``) and ``all_agree``, the images that get one
-        class from all.
+        For two checkpoints: ``a`` and ``b``, each with ``checkpoint`` (path), ``accuracy`` with the ends of its 95 %
+        interval ``accuracy_low`` and ``accuracy_high`` (Wilson), ``calibration_error`` (15 bins), ``parameters``,
+        ``nonzero``, ``macs``, ``file_bytes`` and, with ``latency``, ``latency`` (see `measure_latency`) and the
+        ``latency_ratio`` to the first; ``split``; ``images``; and the numbers of the pair. These are
+        ``classified_differently`` (the number of images with different predicted classes), ``agreement`` (the
+        fraction of images with the same one), ``l2`` (the L2 distance between the logits, mean over images),
+        ``l2_sum`` (its sum), ``only_a_right`` and ``only_b_right`` (numbers of images), and ``mcnemar``, a test of
+        whether the last two differ (see `kdtool.utils.statistics.mcnemar`).
+        For three or more: ``split``, ``images``, ``models`` (a list with the content of ``a`` above), ``pairs`` (the
+        numbers of each pair; ``a`` and ``b`` are the indices of the two in ``models``) and ``all_agree``, the number
+        of images to which all networks give the same class.
 
     Raises:
-        Error: they have different classes or inputs, there is no data, or they were not tested on the same images.
+        Error: the networks have different classes or inputs, there is no data, or the checkpoints remember different
+            images.
     """
     if picture is not None:
         check_output(Path(picture), force=force)
-    judged = _judge([load(one) for one in (a, b, *more)], split, device, options)
-    models = [_described(one) for one in judged]
+    evaluated = _evaluate([load(checkpoint) for checkpoint in (a, b, *more)], split, device, options)
+    models = [_numbers(network) for network in evaluated]
     if latency:
-        _add_latency(models, judged)
+        _add_latency(models, evaluated)
     if picture is not None:
-        _draw(judged, Path(picture), split)
-    images = len(judged[0].labels)
+        _draw(evaluated, Path(picture), split)
+    images = len(evaluated[0].labels)
     if not more:
-        return {"split": split, "a": models[0], "b": models[1], "images": images, **_pair(*judged)}
-    pairs = [{"a": i, "b": j, **_pair(judged[i], judged[j])} for i, j in itertools.combinations(range(len(judged)), 2)]
-    alike = images - len(_differing(judged))
-    return {"split": split, "images": images, "models": models, "pairs": pairs, "all_agree": alike}
+        return {"split": split, "a": models[0], "b": models[1], "images": images, **_pair(*evaluated)}
+    indices = itertools.combinations(range(len(evaluated)), 2)
+    pairs = [{"a": i, "b": j, **_pair(evaluated[i], evaluated[j])} for i, j in indices]
+    all_agree = images - len(_disagreements(evaluated))
+    return {"split": split, "images": images, "models": models, "pairs": pairs, "all_agree": all_agree}
 
 
-def _judge(found: list[Checkpoint], split: str, device: str, options: dict[str, Any]) -> list[Judged]:
-    first = found[0]
-    for other in found[1:]:
-        _check_alike(first, other)
-    judged: list[Judged] = []
-    for one in found:
-        engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, one.network)
-        images = data_for(one if one.data else first, options).split(split)
-        logits, labels = outputs(engine.place(copy.deepcopy(one.module)), images, engine=engine)
-        if judged and not torch.equal(labels, judged[0].labels):
-            names = " and ".join(_name(it) for it in (first, one))
-            raise Error(f"{names} remember different {split} images; name the data set for all with --data")
-        judged.append(Judged(one, _name(one), logits, labels, images))
-    return judged
+def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: dict[str, Any]) -> list[_Evaluated]:
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        _check_comparable(first, other)
+    evaluated: list[_Evaluated] = []
+    for checkpoint in checkpoints:
+        engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
+        images = data_for(checkpoint if checkpoint.data else first, options).split(split)
+        logits, labels = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
+        if evaluated and not torch.equal(labels, evaluated[0].labels):
+            raise Error(
+                f"{_name(first)} and {_name(checkpoint)} remember different {split} images; "
+                "name the data set for all with --data"
+            )
+        evaluated.append(_Evaluated(checkpoint, _name(checkpoint), logits, labels, images))
+    return evaluated
 
 
-def _check_alike(first: Checkpoint, other: Checkpoint) -> None:
+def _check_comparable(first: Checkpoint, other: Checkpoint) -> None:
     names = f"{_name(first)} and {_name(other)}"
-    for what in ("classes", "input"):
-        ours, theirs = getattr(first.architecture, what), getattr(other.architecture, what)
-        if ours != theirs:
-            raise Error(f"{names} cannot be compared: {what} {ours} and {theirs}")
+    for attribute in ("classes", "input"):
+        value, other_value = getattr(first.architecture, attribute), getattr(other.architecture, attribute)
+        if value != other_value:
+            raise Error(f"{names} cannot be compared: {attribute} {value} and {other_value}")
     if first.data and other.data and first.data.classes != other.data.classes:
-        raise Error(f"{names} cannot be compared: their classes have other names")
+        raise Error(f"{names} cannot be compared: the names of their classes differ")
 
 
-def _name(found: Checkpoint) -> str:
-    return str(found.path) if found.path else found.architecture.spec
+def _name(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec
 
 
-def _described(one: Judged) -> dict[str, Any]:
-    right, images = int(one.right.sum()), len(one.labels)
-    low, high = wilson(right, images)
-    confidence = one.logits.double().softmax(1).amax(1)
-    path = one.checkpoint.path
+def _numbers(network: _Evaluated) -> dict[str, Any]:
+    correct, images = int(network.correct.sum()), len(network.labels)
+    low, high = wilson(correct, images)
+    confidence = network.logits.double().softmax(1).amax(1)
+    path = network.checkpoint.path
     return {
-        "checkpoint": one.name,
-        "accuracy": right / images,
+        "checkpoint": network.name,
+        "accuracy": correct / images,
         "accuracy_low": low,
         "accuracy_high": high,
-        "calibration_error": calibration_error(confidence.numpy(), one.right.numpy()),
-        **measure(one.checkpoint.network),
+        "calibration_error": calibration_error(confidence.numpy(), network.correct.numpy()),
+        **measure(network.checkpoint.network),
         "file_bytes": path.stat().st_size if path and path.is_file() else None,
     }
 
 
-def _pair(a: Judged, b: Judged) -> dict[str, Any]:
+def _pair(a: _Evaluated, b: _Evaluated) -> dict[str, Any]:
     distance = (a.logits - b.logits).double().norm(dim=1)
     different = int((a.classes != b.classes).sum())
-    only = {"only_a_right": int((a.right & ~b.right).sum()), "only_b_right": int((b.right & ~a.right).sum())}
+    only_a, only_b = int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
     return {
         "classified_differently": different,
         "agreement": 1 - different / len(distance),
         "l2": float(distance.mean()),
         "l2_sum": float(distance.sum()),
-        **only,
-        "mcnemar": mcnemar(only["only_a_right"], only["only_b_right"]),
+        "only_a_right": only_a,
+        "only_b_right": only_b,
+        "mcnemar": mcnemar(only_a, only_b),
     }
 
 
-def _add_latency(models: list[dict[str, Any]], judged: list[Judged]) -> None:
-    """Add to all models but the first the latency of each beside the first."""
+def _add_latency(models: list[dict[str, Any]], evaluated: list[_Evaluated]) -> None:
+    """Add to every model but the first its latency, measured against the first."""
     exporter: Exporter = make("exporters", exporter_of_suffix(".onnx").name, latency=False)
     with tempfile.TemporaryDirectory() as scratch:
-        files = [Path(scratch) / f"{place}{exporter.suffix}" for place in range(len(judged))]
-        for one, file in zip(judged, files, strict=True):
-            exporter.export(one.checkpoint.network, file, metadata={})
+        files = [Path(scratch) / f"{index}{exporter.suffix}" for index in range(len(evaluated))]
+        for network, file in zip(evaluated, files, strict=True):
+            exporter.export(network.checkpoint.network, file, metadata={})
         for model, file in zip(models[1:], files[1:], strict=True):
             model["latency"] = measure_latency(file, files[0])
             model["latency_ratio"] = model["latency"]["ratio"]
 
 
-def _differing(judged: list[Judged]) -> list[int]:
-    """Return the places of the images that do not get one class from all networks."""
-    classes = torch.stack([one.classes for one in judged])
-    return [int(place) for place in (classes != classes[0]).any(0).nonzero().flatten()]
+def _disagreements(evaluated: list[_Evaluated]) -> list[int]:
+    """Return the indices of the images to which not all networks give the same class."""
+    classes = torch.stack([network.classes for network in evaluated])
+    return [int(index) for index in (classes != classes[0]).any(0).nonzero().flatten()]
 
 
-def _draw(judged: list[Judged], path: Path, split: str) -> None:
+def _draw(evaluated: list[_Evaluated], path: Path, split: str) -> None:
     from kdtool.plotting.grid import grid
 
-    places = _differing(judged)
-    first = judged[0]
+    indices = _disagreements(evaluated)
+    first = evaluated[0]
     architecture = first.checkpoint.architecture
     data = first.checkpoint.data
     classes = data.classes if data else tuple(map(str, range(architecture.classes)))
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     captions = []
-    for place in places[:SHOWN]:
-        given = [classes[int(one.classes[place])] for one in judged]
-        said = "\n".join(f"{letters[i % 26]}: {_short(name)}" for i, name in enumerate(given))
-        captions.append(f"true: {_short(classes[int(first.labels[place])])}\n{said}")
-    which = ", ".join(f"{letters[i % 26]} = {Path(one.name).name}" for i, one in enumerate(judged))
-    shown = f"; the first {SHOWN}" if len(places) > SHOWN else ""
-    title = f"{len(places):,} of {len(first.labels):,} {split} images get different classes{shown}\n{which}"
-    grid(_images(first.split, places[:SHOWN]), captions, title, path)
+    for index in indices[:MAX_IMAGES]:
+        predicted = [classes[int(network.classes[index])] for network in evaluated]
+        lines = "\n".join(f"{letters[i % 26]}: {_short(name)}" for i, name in enumerate(predicted))
+        captions.append(f"true: {_short(classes[int(first.labels[index])])}\n{lines}")
+    legend = ", ".join(f"{letters[i % 26]} = {Path(network.name).name}" for i, network in enumerate(evaluated))
+    shown = f"; the first {MAX_IMAGES}" if len(indices) > MAX_IMAGES else ""
+    title = f"{len(indices):,} of {len(first.labels):,} {split} images get different classes{shown}\n{legend}"
+    grid(_images(first.split, indices[:MAX_IMAGES]), captions, title, path)
 
 
-def _images(split: Split, places: list[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return images [number, height, width, channels] in 0..1, as they were before they were normalised."""
+def _images(split: Split, indices: list[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return images ``[number, height, width, channels]`` with values from 0 to 1, with the normalisation undone."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (split.spec.mean, split.spec.std))
-    batches = [images for _, images, _ in split.batches(SHOWN, order=torch.tensor(places, dtype=torch.int64))]
+    batches = [images for _, images, _ in split.batches(MAX_IMAGES, order=torch.tensor(indices, dtype=torch.int64))]
     if not batches:
         return np.zeros((0, 1, 1, 1), np.float32)
     plain: np.ndarray[Any, np.dtype[np.float32]] = (torch.cat(batches) * std + mean).clamp(0, 1).numpy()

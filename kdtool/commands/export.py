@@ -1,4 +1,4 @@
-"""Hand a checkpoint over in another format, with what it costs to run beside its teacher."""
+"""Write a checkpoint in another format, and measure its cost against that of its teacher."""
 
 from __future__ import annotations
 
@@ -30,89 +30,91 @@ def export(
     data_dir: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write a network in another format and return what was measured, as plain data.
+    """Write a network in another format and return the measurements, as plain data.
 
-    The latency is compared with ``against``, by default the checkpoint's first teacher: its file where that still
-    lies there unchanged, else the same network rebuilt without its weights. Where the data set is at hand, the
-    accuracy of the written file on the test split is measured too.
+    The latency is compared with ``against``. The default is the checkpoint's first teacher: its file if that is
+    unchanged, else the same network rebuilt without its weights. If the data set is available, the accuracy of the
+    written file on the test split is measured too.
 
     Raises:
+        UsageError: the output's suffix is not that of the format, or the output exists already.
         Error: the network cannot be written, or the file does not give the network's outputs; nothing is written.
     """
-    found = load(checkpoint)
+    checkpoint = load(checkpoint)
     exporter = make("exporters", method, **options)
-    named_after = found.path or Path(f"{slug(found.architecture.name)}.pt")
-    target = Path(output) if output is not None else beside(named_after, exporter.suffix)
+    default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
+    target = Path(output) if output is not None else beside(default, exporter.suffix)
     if target.suffix != exporter.suffix:
         raise UsageError(f"-o {target}: the name of a {method} file ends in {exporter.suffix}")
     check_output(target, force=force)
-    teacher, described = _teacher(found, against)
+    teacher, teacher_name = _teacher(checkpoint, against)
     result: dict[str, Any] = exporter.export(
-        found.network,
+        checkpoint.network,
         target,
-        metadata=_metadata(found),
+        metadata=_metadata(checkpoint),
         teacher=teacher,
-        test=_test_batches(found, Path(data_dir) if data_dir else None),
+        test=_test_batches(checkpoint, Path(data_dir) if data_dir else None),
     )
-    size = measure(found.network)
+    size = measure(checkpoint.network)
     return {
-        "checkpoint": str(found.path) if found.path else found.architecture.spec,
-        "against": described,
+        "checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec,
+        "against": teacher_name,
         **size,
-        "compression": found.compression(size["parameters"]),
+        "compression": checkpoint.compression(size["parameters"]),
         **result,
     }
 
 
-def _metadata(found: Checkpoint) -> dict[str, str]:
-    """What a user of the file needs to feed it, and how it was made, without paths of this machine."""
-    about = {
-        "kdtool.source": found.architecture.spec,
-        "kdtool.input": json.dumps(found.architecture.input),
-        "kdtool.history": json.dumps([public_line(entry["line"]) for entry in found.history]),
+def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what a user of the file needs to prepare its inputs, and its history without paths of this machine."""
+    metadata = {
+        "kdtool.source": checkpoint.architecture.spec,
+        "kdtool.input": json.dumps(checkpoint.architecture.input),
+        "kdtool.history": json.dumps([public_line(entry["line"]) for entry in checkpoint.history]),
     }
-    if found.data is not None:
-        about |= {
-            "kdtool.classes": json.dumps(list(found.data.classes)),
-            "kdtool.mean": json.dumps(list(found.data.mean)),
-            "kdtool.std": json.dumps(list(found.data.std)),
+    if checkpoint.data is not None:
+        metadata |= {
+            "kdtool.classes": json.dumps(list(checkpoint.data.classes)),
+            "kdtool.mean": json.dumps(list(checkpoint.data.mean)),
+            "kdtool.std": json.dumps(list(checkpoint.data.std)),
         }
-    return about
+    return metadata
 
 
-def _teacher(found: Checkpoint, against: str | Path | Checkpoint | None) -> tuple[Network | None, str | None]:
-    """Return the network to compare with, and how to speak of it."""
+def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) -> tuple[Network | None, str | None]:
+    """Return the network to compare with, and its name for the reader; both are None if there is no teacher."""
     if against is not None:
         other = load(against)
         return other.network, str(other.path) if other.path else other.architecture.spec
-    if len(found.history) < 2:
+    if len(checkpoint.history) < 2:
         return None, None
-    first, second = found.history[:2]
-    given = next(entry for entry in second["inputs"] if entry["role"] == "checkpoint")
-    recorded = Path(given["path"])
-    places = [recorded] if found.path is None else [recorded, found.path.parent / recorded.name]
-    for place in places:
-        if place.is_file():
+    first, second = checkpoint.history[:2]
+    used = next(entry for entry in second["inputs"] if entry["role"] == "checkpoint")
+    recorded = Path(used["path"])
+    # The checkpoints may have been moved together.
+    paths = [recorded] if checkpoint.path is None else [recorded, checkpoint.path.parent / recorded.name]
+    for path in paths:
+        if path.is_file():
             try:
-                candidate = read(place)
+                candidate = read(path)
             except Error:
                 continue
-            if fingerprint(candidate.module.state_dict()) == given["weights"]:
-                return candidate.network, str(place)
+            if fingerprint(candidate.module.state_dict()) == used["weights"]:
+                return candidate.network, str(path)
     if "architecture" not in first:
         return None, None
     architecture = Architecture.from_data(first["architecture"])
     return Network(architecture, build(architecture)), f"{architecture.spec}, rebuilt without its weights"
 
 
-def _test_batches(found: Checkpoint, data_dir: Path | None) -> Iterator[tuple[Tensor, Tensor]] | None:
-    """Return the test split's batches, or None where the data set is not at hand."""
-    if found.data is None:
+def _test_batches(checkpoint: Checkpoint, data_dir: Path | None) -> Iterator[tuple[Tensor, Tensor]] | None:
+    """Return the batches of the test split, or None if there is no data set or no test split."""
+    if checkpoint.data is None:
         return None
     try:
-        test = data_for(found, {"data_dir": data_dir} if data_dir else {}).test
+        test = data_for(checkpoint, {"data_dir": data_dir} if data_dir else {}).test
     except Error as error:
-        say(f"the file's accuracy is not measured: {error}")
+        say(f"the accuracy of the file is not measured: {error}")
         return None
     if test is None:
         return None

@@ -1,4 +1,4 @@
-"""What a command works on: a checkpoint, its data set, a student."""
+"""Open what a command reads: checkpoints, data sets, teachers and students."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kdtool.models.checkpoint import Checkpoint, read
 from kdtool.models.sources import create_like, parse
 from kdtool.surgery.refiner import Refiner, refined
 
-# What a checkpoint does not remember of its data.
-NOT_REMEMBERED = ("data", "data_dir", "download", "unlabelled")
+# Options that a checkpoint does not store: they name the data set itself or where its files are.
+NOT_STORED = ("data", "data_dir", "download", "unlabelled")
 
 
 def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
-    """Return a checkpoint, read from its file unless it is one already.
+    """Return a checkpoint: the given one, or the one that is read from a file.
 
     Raises:
-        Error: the file is missing, damaged or no checkpoint.
+        Error: the file is missing, is damaged or is no checkpoint.
     """
     return checkpoint if isinstance(checkpoint, Checkpoint) else read(checkpoint)
 
@@ -32,55 +32,67 @@ def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
 def load_teachers(
     teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint], method: type[Distiller]
 ) -> list[Checkpoint]:
-    """Return the teachers that a method learns from, the first one first.
+    """Return the teachers that a method learns from, in the given order.
 
     Raises:
-        UsageError: the method takes one and these are several, or the other way round.
-        Error: they do not know the same classes, or take other images.
+        UsageError: the method takes one teacher and several are given, or it needs several and one is given.
+        Error: the teachers have different classes, or take images of different shapes.
     """
-    given = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
-    method.check_teachers(len(given))
-    teachers = [load(one) for one in given]
+    checkpoints = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
+    method.check_teachers(len(checkpoints))
+    teachers = [load(checkpoint) for checkpoint in checkpoints]
     first, *others = teachers
-    for number, one in enumerate(others, start=2):
-        name = str(one.path or f"teacher {number}")
-        _check_pair(first.network, one.network, name, "the first teacher")
-        if one.data and first.data and one.data.classes != first.data.classes:
-            raise Error(f"{name}: its classes are others than the first teacher's; teachers must know the same classes")
+    for number, other in enumerate(others, start=2):
+        name = str(other.path or f"teacher {number}")
+        _check_pair(first.network, other.network, name, "the first teacher")
+        if other.data and first.data and other.data.classes != first.data.classes:
+            raise Error(
+                f"{name}: its classes differ from those of the first teacher; teachers must have the same classes"
+            )
     return teachers
 
 
-def data_for(parent: Checkpoint, about: dict[str, Any]) -> Data:
-    """Open the data set a checkpoint remembers, changed as the options say, or the one that is named."""
+def data_for(parent: Checkpoint, options: dict[str, Any]) -> Data:
+    """Open a data set: the one that the options name, else the one that the checkpoint remembers.
+
+    ``options`` are options of `DataOptions`; they replace those that the checkpoint remembers.
+
+    Raises:
+        UsageError: the checkpoint remembers no data set and the options name none, or an option is wrong.
+        Error: the data set has another number of classes than the network, or cannot be opened.
+    """
     architecture = parent.architecture
-    if about.get("data") is None:
+    if options.get("data") is None:
         if parent.data is None:
             raise UsageError(f"{parent.path or 'this checkpoint'} remembers no data set; name one with --data")
-        changes = {name: value for name, value in about.items() if name not in NOT_REMEMBERED}
-        DataOptions(**about)  # checks the values
+        changes = {name: value for name, value in options.items() if name not in NOT_STORED}
+        DataOptions(**options)  # checks the values
         spec = dataclasses.replace(parent.data, **changes)
-        return open_spec(spec, data_dir=about.get("data_dir"), unlabelled=about.get("unlabelled"))
-    data = open_data(DataOptions(**about), image_size=architecture.input[1], in_channels=architecture.input[0])
+        return open_spec(spec, data_dir=options.get("data_dir"), unlabelled=options.get("unlabelled"))
+    data = open_data(DataOptions(**options), image_size=architecture.input[1], in_channels=architecture.input[0])
     if len(data.spec.classes) != architecture.classes:
         raise Error(
-            f"the network has {architecture.classes} classes and the data set {data.spec.name} "
+            f"the network has {architecture.classes} classes and the data set {data.spec.name} has "
             f"{len(data.spec.classes)}; they must be the same"
         )
-    if about.get("mean") is not None:
+    if options.get("mean") is not None:
         return data
-    if parent.data is not None:  # its weights expect images normalised as they were
+    if parent.data is not None:  # the weights expect the normalisation of their training
         return data.normalised(parent.data.mean, parent.data.std)
     if parent.history and parent.history[0].get("trained_elsewhere"):
-        own = {name: architecture.options[name] for name in architecture.origin().as_data()}
-        return as_pretrained(data, architecture.spec, own)
+        source_options = {name: architecture.options[name] for name in architecture.origin().as_data()}
+        return as_pretrained(data, architecture.spec, source_options)
     return data
 
 
-def as_pretrained(data: Data, name: str, own: dict[str, Any]) -> Data:
-    """Normalise images as they were when the weights were trained."""
-    source, network = parse(name, own)
-    made_for = source.defaults(network)
-    mean, std = tuple(made_for["mean"]), tuple(made_for["std"])
+def as_pretrained(data: Data, name: str, source_options: dict[str, Any]) -> Data:
+    """Return the data with the normalisation that the pretrained weights of ``name`` expect.
+
+    Data with another number of channels are returned unchanged, since that normalisation does not fit them.
+    """
+    source, network = parse(name, source_options)
+    defaults = source.defaults(network)
+    mean, std = tuple(defaults["mean"]), tuple(defaults["std"])
     if len(mean) != data.spec.in_channels:
         return data
     return data.normalised(mean, std)
@@ -94,7 +106,13 @@ def student_for(
     data: Data,
     seed: int,
 ) -> tuple[Network | None, Checkpoint | None]:
-    """Return the student, and its checkpoint where it came from one."""
+    """Return the student, and its checkpoint if it was read from one; both may be None.
+
+    The student is made by the ``refiner``, read from a checkpoint or built by name (``SOURCE:NAME``), in this order.
+
+    Raises:
+        Error: the student cannot be made, or its classes or inputs differ from those of its teacher.
+    """
     if refiner is not None:
         return refined(refiner, parent.network, seed), None
     if student is None:
@@ -106,9 +124,13 @@ def student_for(
     return create_like(student, parent.network, stem=stem, seed=seed), None
 
 
-def _check_pair(teacher: Network, other: Network, name: str, whose: str) -> None:
-    ours, theirs = other.architecture, teacher.architecture
-    if ours.classes != theirs.classes:
-        raise Error(f"{name}: has {ours.classes} classes and {whose} {theirs.classes}; they must be the same")
-    if ours.input != theirs.input:
-        raise Error(f"{name}: takes images of {ours.input} and {whose} of {theirs.input}; they must be the same")
+def _check_pair(teacher: Network, other: Network, name: str, teacher_name: str) -> None:
+    expected, actual = teacher.architecture, other.architecture
+    if actual.classes != expected.classes:
+        raise Error(
+            f"{name}: has {actual.classes} classes and {teacher_name} {expected.classes}; they must be the same"
+        )
+    if actual.input != expected.input:
+        raise Error(
+            f"{name}: takes images of {actual.input} and {teacher_name} of {expected.input}; they must be the same"
+        )

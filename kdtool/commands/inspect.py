@@ -1,4 +1,4 @@
-"""Look at checkpoints: what they are, how well they do."""
+"""Describe checkpoints, and measure their accuracy."""
 
 from __future__ import annotations
 
@@ -17,81 +17,87 @@ from kdtool.models.size import measure
 from kdtool.surgery.depth.observe import output_shapes
 from kdtool.surgery.depth.stages import stages_of
 from kdtool.training.engine import engine_for
-from kdtool.training.evaluate import VALIDATION_BATCH
-from kdtool.training.evaluate import evaluate as evaluate_module
+from kdtool.training.evaluate import VALIDATION_BATCH, evaluate as evaluate_module
 from kdtool.training.options import Training
 from kdtool.utils.files import gzip_bytes
 
-Given = str | Path | Checkpoint
+PathOrCheckpoint = str | Path | Checkpoint
 
 
-def inspect(checkpoint: Given, *, stages: bool = False) -> dict[str, Any]:
-    """Return what a checkpoint is, as plain data.
+def inspect(checkpoint: PathOrCheckpoint, *, stages: bool = False) -> dict[str, Any]:
+    """Return the description of a checkpoint, as plain data.
 
-    The keys are ``path``, ``source``, ``parameters``, ``nonzero``, ``macs`` (multiply-accumulates of one image),
-    ``compression`` (parameters of the first teacher over its own), ``file_bytes``, ``classes``, ``input`` (channels,
-    height, width), ``architecture``, ``data``, ``metrics`` and ``history`` (each entry's ``line`` is its command).
-    With ``stages`` there is a list of that name as well, empty where the network has none: each stage's ``name``,
-    ``blocks`` (paths, that of the head first), ``parameters`` (of each block), whether it is ``dense``, and
-    ``output``, the shape of what it returns for one image (None where that is not known).
+    The keys are ``path``, ``source``, ``parameters``, ``nonzero``, ``macs`` (multiply-accumulate operations for one
+    image), ``compression`` (parameters of the first teacher divided by its own), ``file_bytes``, ``classes``, ``input``
+    (channels, height, width), ``architecture``, ``data``, ``metrics`` and ``history`` (each entry's ``line`` is its
+    command). A network with masks has ``gzip_bytes`` too, and a checkpoint with early weights ``early_epoch``.
+    ``stages=True`` adds the list ``stages``, which is empty if the network has none. Each stage has a ``name``,
+    ``blocks`` (their paths in order), ``parameters`` (of each block), ``dense`` (whether its blocks are densely
+    connected) and ``output``, the shape of its output for one image (None if that is not known).
 
     Raises:
-        Error: ``checkpoint`` cannot be read, or its stages cannot be found.
+        Error: ``checkpoint`` cannot be read, or its stages cannot be determined.
     """
-    found = load(checkpoint)
-    size = measure(found.network)
+    checkpoint = load(checkpoint)
+    size = measure(checkpoint.network)
     return {
-        "path": str(found.path) if found.path else None,
-        "source": found.architecture.spec,
+        "path": str(checkpoint.path) if checkpoint.path else None,
+        "source": checkpoint.architecture.spec,
         **size,
-        "compression": found.compression(size["parameters"]),
-        "file_bytes": found.path.stat().st_size if found.path else None,
-        **({"gzip_bytes": gzip_bytes(found.path)} if found.path and found.masked else {}),
-        **({"early_epoch": found.early.epoch} if found.early else {}),
-        "classes": found.architecture.classes,
-        "input": list(found.architecture.input),
-        "architecture": plain(found.architecture.as_data()),
-        "data": found.data.as_data() if found.data else None,
-        "metrics": found.metrics,
-        "history": plain(found.history),
-        **({"stages": _stages(found.network)} if stages else {}),
+        "compression": checkpoint.compression(size["parameters"]),
+        "file_bytes": checkpoint.path.stat().st_size if checkpoint.path else None,
+        **({"gzip_bytes": gzip_bytes(checkpoint.path)} if checkpoint.path and checkpoint.masked else {}),
+        **({"early_epoch": checkpoint.early.epoch} if checkpoint.early else {}),
+        "classes": checkpoint.architecture.classes,
+        "input": list(checkpoint.architecture.input),
+        "architecture": plain(checkpoint.architecture.as_data()),
+        "data": checkpoint.data.as_data() if checkpoint.data else None,
+        "metrics": checkpoint.metrics,
+        "history": plain(checkpoint.history),
+        **({"stages": _stages(checkpoint.network)} if stages else {}),
     }
 
 
 def _stages(network: Network) -> list[dict[str, Any]]:
-    found = stages_of(network)
-    ends = {stage.name: stage.name if stage.dense else stage.blocks[-1] for stage in found}
+    stages = stages_of(network)
+    ends = {stage.name: stage.name if stage.dense else stage.blocks[-1] for stage in stages}
     outputs = output_shapes(network.module, network.architecture.input, ends.values())
-    return [{**plain(dataclasses.asdict(stage)), "output": outputs.get(ends[stage.name])} for stage in found]
+    return [{**plain(dataclasses.asdict(stage)), "output": outputs.get(ends[stage.name])} for stage in stages]
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it; a tensor becomes its shape."""
+    """Return ``value`` as data that JSON can hold; a tensor becomes its shape and type."""
     if isinstance(value, torch.Tensor):
         return {"shape": list(value.shape), "dtype": str(value.dtype)}
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return value
 
 
 def evaluate(
-    checkpoints: Given | Sequence[Given], *, split: str = "test", device: str = "auto", **options: Any
+    checkpoints: PathOrCheckpoint | Sequence[PathOrCheckpoint],
+    *,
+    split: str = "test",
+    device: str = "auto",
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    """Return for each checkpoint its ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss``, ``images``.
+    """Return the accuracy of each checkpoint on a split, as plain data.
 
-    ``options`` are those of `DataOptions`, where they differ from what the checkpoint remembers.
+    A row has ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss`` and ``images``. ``options`` are
+    options of `DataOptions`; they replace what the checkpoint remembers.
 
     Raises:
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
-    given = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
+    several = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
     rows = []
-    for one in given:
-        found = load(one)
-        engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, found.network)
-        data = data_for(found, options)
-        metrics = evaluate_module(engine.place(copy.deepcopy(found.module)), data.split(split), engine=engine)
-        rows.append({"checkpoint": str(found.path) if found.path else found.architecture.spec, **metrics})
+    for checkpoint in map(load, several):
+        engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
+        data = data_for(checkpoint, options)
+        metrics = evaluate_module(engine.place(copy.deepcopy(checkpoint.module)), data.split(split), engine=engine)
+        rows.append(
+            {"checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec, **metrics}
+        )
     return rows

@@ -1,4 +1,4 @@
-"""What `kdtool refine` does."""
+"""Make a smaller structure of a checkpoint's network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ def refine(
     force: bool = False,
     **options: Any,
 ) -> Checkpoint:
-    """Make a smaller structure of a checkpoint's network, with fresh or inherited weights.
+    """Make a smaller structure of a checkpoint's network, with fresh or inherited weights, and write a checkpoint.
+
+    ``seed`` sets the fresh weights; ``options`` are those of the method.
 
     Raises:
-        Error: this network cannot be made smaller this way; nothing is written.
+        UsageError: there is no such method or option, or the output exists already.
+        Error: this network cannot be made smaller in this way; nothing is written.
     """
     parent = load(checkpoint)
     refiner = make("refiners", method, **options)

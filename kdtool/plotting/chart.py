@@ -1,4 +1,4 @@
-"""Panels of points, as plain data."""
+"""The plain data of a chart: panels of lines and levels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Point:
-    """A measured number ``y`` with its interval, where it has one."""
+    """A measured number ``y`` at ``x``, with the ends of its interval if it has one."""
 
     x: float
     y: float
@@ -18,7 +18,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines by their names, and what does not depend on x by its name."""
+    """The lines of a panel by name, and its levels by name: numbers that do not depend on x."""
 
     title: str
     lines: Mapping[str, Sequence[Point]]
@@ -27,7 +27,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels beside each other that share their axes."""
+    """Panels side by side that share their axes; ``x`` and ``y`` are the labels of the axes."""
 
     title: str
     x: str

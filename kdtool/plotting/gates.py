@@ -1,4 +1,4 @@
-"""Pictures of a gated search: what each connection or layer lost (the paper's Figure 8), and how the search went."""
+"""Pictures of a gated search: drop ratios of connections and layers (the paper's Figure 8), and the search itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES = 0.16
-"""The side of a square, and the height of a bar."""
+"""The side of a square and the height of a bar, in inches."""
 
-COLOURS = "viridis"
+COLOR_MAP = "viridis"
 
 
-def draw_gates(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Write an SVG of what a `kdtool.gate_map` tells: for every dense block a square per connection, coloured by the
-    part of it that was dropped, and for other layers a bar each."""
-    blocks, layers = found["blocks"], found["layers"]
+def draw_gates(gate_map: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Write an SVG of a gate map (see `kdtool.surgery.gates.gate_map`).
+
+    Every dense block is a panel with one square per connection, whose color is the ratio of its channels that were
+    dropped. Every other layer is a bar of that ratio.
+    """
+    blocks, layers = gate_map["blocks"], gate_map["layers"]
     widths = [max(3.0, INCHES * len(block["producers"]) + 1.6) for block in blocks] + [4.0] * bool(layers)
     rows = max([len(block["readers"]) for block in blocks] + [len(layers)])
     figure = _figure(sum(widths) + 1.0, INCHES * rows + 1.4)
@@ -32,7 +35,7 @@ def draw_gates(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     if blocks:
         from matplotlib.cm import ScalarMappable
 
-        bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=list(panels), fraction=0.02, pad=0.01)
+        bar = figure.colorbar(ScalarMappable(cmap=COLOR_MAP), ax=list(panels), fraction=0.02, pad=0.01)
         bar.set_label("drop ratio", fontsize=7)
         bar.ax.tick_params(labelsize=6)
     if layers:
@@ -43,8 +46,8 @@ def draw_gates(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
 def _squares(axes: Axes, block: Mapping[str, Any], title: str) -> None:
     import numpy as np
 
-    table = [[np.nan if one is None else one for one in row] for row in block["dropped"]]
-    axes.imshow(np.array(table, dtype=float), cmap=COLOURS, vmin=0, vmax=1, interpolation="nearest")
+    table = [[np.nan if ratio is None else ratio for ratio in row] for row in block["dropped"]]
+    axes.imshow(np.array(table, dtype=float), cmap=COLOR_MAP, vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title, fontsize=8)
     axes.set_xlabel("channels of", fontsize=7)
     axes.set_ylabel("read by", fontsize=7)
@@ -53,9 +56,9 @@ def _squares(axes: Axes, block: Mapping[str, Any], title: str) -> None:
 
 
 def _bars(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
-    places = range(len(layers))
-    axes.barh(places, [layer["dropped"] for layer in layers], height=0.8)
-    axes.set_yticks(places, [f"{layer['layer']} ({layer['channels']})" for layer in layers], fontsize=4)
+    positions = range(len(layers))
+    axes.barh(positions, [layer["dropped"] for layer in layers], height=0.8)
+    axes.set_yticks(positions, [f"{layer['layer']} ({layer['channels']})" for layer in layers], fontsize=4)
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_title("other layers", fontsize=8)
@@ -69,7 +72,7 @@ def _short(paths: Sequence[str]) -> list[str]:
 
 
 def draw_search(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write an SVG of the open gates, the MACs and the KL by the search's epochs."""
+    """Write an SVG of the open gates, the MACs and the KL divergence over the epochs of a search."""
     figure = _figure(7.5, 2.4)
     epochs = [row["epoch"] for row in rows]
     for axes, (key, title, scale) in zip(
@@ -86,14 +89,14 @@ def draw_search(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Not pyplot, which keeps figures and looks for a screen.
+    # pyplot would keep the figures in memory and look for a screen.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _write(figure: Figure, path: Path) -> None:
-    """Write the figure, the same bytes for the same numbers."""
+    """Write the figure; the same numbers give the same bytes."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):

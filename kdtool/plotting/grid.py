@@ -1,4 +1,4 @@
-"""Images with a caption each, in a grid, as a PNG."""
+"""A grid of images with captions, as a PNG."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from kdtool.utils.files import atomic
 COLUMNS = 8
 
 INCHES = 1.3
-"""The width of an image in the grid."""
+"""The width of an image, in inches."""
 
-LINE = 0.16
+LINE_HEIGHT = 0.16
 """The height of a line of text, in inches."""
 
 
 def grid(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str], title: str, path: Path) -> None:
-    """Write a picture of ``images`` [number, height, width, channels], in 0..1, with a caption above each.
+    """Write a PNG of ``images`` ``[number, height, width, channels]``, values from 0 to 1, with a caption above each.
 
-    Images of neither one nor three channels are shown as the mean over their channels.
+    Images that do not have three channels are shown in gray, as the mean over their channels.
 
     Raises:
         Error: the file cannot be written.
     """
-    # Not pyplot, which keeps figures and looks for a screen.
+    # pyplot would keep the figures in memory and look for a screen.
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, max(len(images), 3))
     rows = max(1, math.ceil(len(images) / columns))
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
-    head = LINE * 1.5 * (title.count("\n") + 2)
-    height = rows * (INCHES + LINE * lines) + head
+    title_height = LINE_HEIGHT * 1.5 * (title.count("\n") + 2)
+    height = rows * (INCHES + LINE_HEIGHT * lines) + title_height
     figure = Figure(figsize=(columns * INCHES, height))
-    # matplotlib takes a pair of dollars for a formula.
+    # matplotlib treats text between two dollar signs as a formula.
     figure.suptitle(title.replace("$", r"\$"), fontsize=9, y=1 - 0.1 / height, va="top", wrap=True)
-    figure.subplots_adjust(0.02, 0.02, 0.98, 1 - (head + LINE * lines) / height, wspace=0.1, hspace=0.2 + 0.15 * lines)
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        axes = figure.add_subplot(rows, columns, place + 1)
+    top = 1 - (title_height + LINE_HEIGHT * lines) / height
+    figure.subplots_adjust(0.02, 0.02, 0.98, top, wspace=0.1, hspace=0.2 + 0.15 * lines)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        axes = figure.add_subplot(rows, columns, index + 1)
         gray = image.shape[-1] != 3
         axes.imshow(image.mean(-1) if gray else image, cmap="gray" if gray else None, vmin=0, vmax=1)
         axes.set_title(caption.replace("$", r"\$"), fontsize=7, pad=2)

@@ -1,4 +1,4 @@
-"""Charts as SVG: the curves of a training, and what a study came to."""
+"""Charts as SVG: the curves of a training, and the charts of a study."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from kdtool.plotting.chart import Chart, Panel
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
-"""Apart from each other for all kinds of colour vision (Okabe and Ito, 2008)."""
+"""Colors that people with any kind of color vision can tell apart (Okabe and Ito, 2008)."""
 
 MARKERS = "osD^vPX*"
 
 WIDTH, HEIGHT = 3.6, 2.7
-"""Inches of a panel."""
+"""The size of a panel, in inches."""
 
 COLUMNS = 3
-"""So many panels stand beside each other."""
+"""The largest number of panels in a row."""
 
-MOST_TICKS = 12
-"""So many phases, or values that were run, have their own tick."""
+MAX_TICKS = 12
+"""Up to this number, every phase or every value of x has its own tick."""
 
-APART_BY = 20
-"""From this ratio on, the greatest and the least of some numbers are drawn on a logarithmic axis."""
+LOG_RATIO = 20
+"""Losses are drawn on a logarithmic axis if the largest exceeds the smallest by more than this factor."""
 
 NO_CURVES = ("phase", "epoch", "seconds", "lr")
-"""What of a logged epoch is no curve of its own."""
+"""The keys of a logged epoch that are not drawn as curves."""
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text
@@ -48,11 +48,11 @@ STYLE = {
 }
 
 
-def curves(epochs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the curves of a run as SVG, its phases one behind the other.
+def draw_curves(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the curves of a run as SVG, with its phases one after the other.
 
-    ``epochs`` are the lines of metrics.jsonl: ``phase``, ``epoch``, ``loss``, ``val_loss`` and whatever else the loop
-    or a method notes; each number is drawn, the two losses together.
+    ``epochs`` are the lines of metrics.jsonl: ``phase``, ``epoch``, ``loss``, ``val_loss`` and all other numbers that
+    the loop or a method logs. Each number has a panel of its own, except that the two losses share one.
     """
     known = {key: None for row in epochs for key, value in row.items() if isinstance(value, int | float)}
     losses: list[str] = [key for key in ("loss", "val_loss") if key in known]
@@ -64,7 +64,7 @@ def curves(epochs: Sequence[Mapping[str, Any]]) -> str:
             for key, color in zip(group, COLORS, strict=False):
                 for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
                     line = [(at + 1, epochs[at][key]) for at in range(start, end) if epochs[at].get(key) is not None]
-                    # A line of one epoch would not be seen.
+                    # A line of one epoch would be invisible.
                     marker = "o" if len(line) == 1 else None
                     name = key.replace("_", " ") if start == 0 else None
                     axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
@@ -72,64 +72,67 @@ def curves(epochs: Sequence[Mapping[str, Any]]) -> str:
             axes.set_title("loss" if group is losses else group[0].replace("_", " "))
             if len(group) > 1:
                 axes.legend(fontsize=7)
-            if group is losses and _far_apart([row[key] for row in epochs for key in group if key in row]):
+            if group is losses and _needs_log_axis([row[key] for row in epochs for key in group if key in row]):
                 axes.set_yscale("log")
         return as_svg(figure)
 
 
-def _far_apart(values: Sequence[float]) -> bool:
-    """Whether numbers, such as the losses of different phases, are of different sizes."""
-    return min(values) > 0 and max(values) > APART_BY * min(values)
+def _needs_log_axis(values: Sequence[float]) -> bool:
+    """Return whether numbers, such as the losses of different phases, differ too much for a linear axis."""
+    return min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
 
-def drawn(chart: Chart) -> str:
-    """Return a chart of a study as SVG: lines with the intervals of their points, levels dashed."""
+def draw_chart(chart: Chart) -> str:
+    """Return a chart of a study as SVG: lines with an error bar at each point, and dashed levels."""
     names = list(dict.fromkeys(name for panel in chart.panels for name in [*panel.lines, *panel.level]))
     with _figure(len(chart.panels), share=True) as figure:
         handles: dict[str, Any] = {}
-        for place, (axes, panel) in enumerate(zip(figure.axes, chart.panels, strict=True)):
+        for index, (axes, panel) in enumerate(zip(figure.axes, chart.panels, strict=True)):
             handles |= _panel(axes, panel, names)
-            axes.set_title(_plain(panel.title))
-            axes.set_xlabel(_plain(chart.x))
-            if place % COLUMNS == 0:
+            axes.set_title(_no_formula(panel.title))
+            axes.set_xlabel(_no_formula(chart.x))
+            if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
         columns = min(len(names), 3 * min(len(chart.panels), COLUMNS))
-        figure.legend(handles.values(), map(_plain, handles), loc="outside lower center", ncols=columns)
+        figure.legend(handles.values(), map(_no_formula, handles), loc="outside lower center", ncols=columns)
         return as_svg(figure)
 
 
 def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
-    """Draw a panel and return what its legend shows, by the names of the lines."""
-    found: dict[str, Any] = {}
+    """Draw a panel, and return the handles of its lines and levels for the legend, by name."""
+    handles: dict[str, Any] = {}
     for name, points in panel.lines.items():
-        place = names.index(name)
-        spread = None
+        index = names.index(name)
+        errors = None
         if all(point.low is not None and point.high is not None for point in points):
-            spread = [[p.y - (p.low or 0) for p in points], [(p.high or 0) - p.y for p in points]]
-        found[name] = axes.errorbar(
+            errors = [
+                [point.y - (point.low or 0) for point in points],
+                [(point.high or 0) - point.y for point in points],
+            ]
+        handles[name] = axes.errorbar(
             [point.x for point in points],
             [point.y for point in points],
-            yerr=spread,
-            color=COLORS[place % len(COLORS)],
-            marker=MARKERS[place % len(MARKERS)],
+            yerr=errors,
+            color=COLORS[index % len(COLORS)],
+            marker=MARKERS[index % len(MARKERS)],
             elinewidth=0.8,
             capsize=2,
         )
     for name, value in panel.level.items():
-        found[name] = axes.axhline(value, color=COLORS[names.index(name) % len(COLORS)], linestyle="--", linewidth=1)
-    # The values that were run, where there are few.
+        handles[name] = axes.axhline(value, color=COLORS[names.index(name) % len(COLORS)], linestyle="--", linewidth=1)
+    # If there are few values of x, each has a tick.
     ticks = sorted({point.x for points in panel.lines.values() for point in points})
-    if len(ticks) <= MOST_TICKS:
+    if len(ticks) <= MAX_TICKS:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    return found
+    return handles
 
 
 def _phases(axes: Any, names: Sequence[str], starts: Sequence[int]) -> None:
-    """Tell phases apart, and name them where there are few."""
+    """Draw a line between the phases, and write their names if there are few."""
     for start in starts[1:]:
         axes.axvline(start + 0.5, color="#999999", linewidth=0.6, linestyle=":")
-    if 1 < len(starts) <= MOST_TICKS:
-        axes.set_xticks([start + 1 for start in starts], map(_plain, names), rotation=40, ha="right")
+    if 1 < len(starts) <= MAX_TICKS:
+        axes.set_xticks([start + 1 for start in starts], map(_no_formula, names), rotation=40, ha="right")
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
@@ -137,8 +140,8 @@ def _phases(axes: Any, names: Sequence[str], starts: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _figure(panels: int, *, share: bool = False) -> Iterator[Any]:
-    """Yield a figure of so many axes; the style holds while the block runs."""
-    # Not pyplot, which keeps figures and looks for a screen.
+    """Yield a figure with axes for ``panels`` panels; the style applies within the ``with`` block."""
+    # pyplot would keep the figures in memory and look for a screen.
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -153,13 +156,13 @@ def _figure(panels: int, *, share: bool = False) -> Iterator[Any]:
 
 
 def as_svg(figure: Any) -> str:
-    """Return a figure as the text of an ``svg`` element, the same for the same figure while the style holds."""
+    """Return a figure as the text of an ``svg`` element; with `STYLE` the same figure gives the same text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     whole = text.getvalue()
     return whole[whole.index("<svg") :].strip()
 
 
-def _plain(text: str) -> str:
-    # matplotlib takes a pair of dollars for a formula.
+def _no_formula(text: str) -> str:
+    # matplotlib treats text between two dollar signs as a formula.
     return text.replace("$", r"\$")

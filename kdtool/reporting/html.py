@@ -1,4 +1,4 @@
-"""Pieces of a HTML page that needs nothing but itself: no network, no scripts."""
+"""The elements of an HTML page that is complete in one file: no network, no scripts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ li { margin-bottom: .4rem }
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """Return a whole page; the parts are HTML."""
+    """Return a complete page; ``parts`` are HTML, ``title`` is plain text."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
     return (
@@ -36,7 +36,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def heading(text: str, level: int = 2) -> str:
-    """Return a heading."""
+    """Return a heading of a level from 1 to 6."""
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
@@ -46,46 +46,47 @@ def paragraph(text: str) -> str:
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> str:
-    """Return names and values below each other; what is None or empty is left out."""
+    """Return a table with a row for each name and value; values that are None or empty are left out."""
     shown = [(name, shown_value(name, value)) for name, value in rows]
     lines = [f"<tr><th>{escape(_title(name))}</th><td>{escape(text)}</td></tr>" for name, text in shown if text]
     return f"<table><tbody>{''.join(lines)}</tbody></table>"
 
 
 def table(rows: Sequence[Mapping[str, Any]], leave_out: Iterable[str] = ()) -> str:
-    """Return rows as a table with a column for each key that holds a text or a number somewhere.
+    """Return a table with a column for each key that has a text or a number in some row.
 
-    A number with an interval, ``error`` with ``error_low`` and ``error_high``, is shown with half of its width.
+    A number with an interval, such as ``error`` with ``error_low`` and ``error_high``, is shown as ``number ± half the
+    width``.
     """
-    keys = dict.fromkeys(key for row in rows for key, value in row.items() if _plain(value))
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if _is_plain(value))
     ends = {f"{key}_{end}" for key in keys for end in ("low", "high")}
     shown = [key for key in keys if key not in ends and key not in leave_out]
-    kinds = {key: _kind(rows, key) for key in shown}
-    head = "".join(f"<th{kinds[key]}>{escape(_title(key))}</th>" for key in shown)
+    classes = {key: _number_class(rows, key) for key in shown}
+    head = "".join(f"<th{classes[key]}>{escape(_title(key))}</th>" for key in shown)
     body = "".join(
-        f"<tr>{''.join(f'<td{kinds[key]}>{escape(_shown(row, key))}</td>' for key in shown)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td{classes[key]}>{escape(_cell_text(row, key))}</td>' for key in shown)}</tr>" for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def commands(lines: Iterable[tuple[str, str]]) -> str:
-    """Return commands, each with a remark, one below the other."""
+    """Return a numbered list of commands, each with its remark (which may be empty)."""
     items = (f"<li><code>{escape(line)}</code>{_remark(remark)}</li>" for line, remark in lines)
     return f"<ol>{''.join(items)}</ol>"
 
 
 def folded(title: str, content: str) -> str:
-    """Return HTML that shows when a reader asks for it."""
+    """Return HTML that is hidden until the reader opens it; ``content`` is HTML."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
 def figure(svg: str, caption: str) -> str:
-    """Return a figure of our own drawing; ``svg`` becomes a part of the page."""
+    """Return a figure that kdtool drew; ``svg`` becomes a part of the page."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def picture(svg: bytes, caption: str) -> str:
-    """Return a picture of anyone's drawing, as an image: what might be in it besides does not run there."""
+    """Return a picture from any origin, embedded as an image, so that a script in the SVG does not run."""
     data = base64.b64encode(svg).decode()
     image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
@@ -99,18 +100,18 @@ def _remark(text: str) -> str:
     return f"<br><small>{escape(text)}</small>" if text else ""
 
 
-def _plain(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _kind(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+def _number_class(rows: Sequence[Mapping[str, Any]], key: str) -> str:
     numbers = all(isinstance(row.get(key), int | float | None) for row in rows)
     return ' class="number"' if numbers else ""
 
 
-def _shown(row: Mapping[str, Any], key: str) -> str:
+def _cell_text(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
-    if not _plain(value):
+    if not _is_plain(value):
         return ""
     text = shown_value(key, value)
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")

@@ -1,4 +1,4 @@
-"""What a report is about, read from disk: checkpoints with the runs that made them, and studies."""
+"""Read what a report describes from the disk: checkpoints with the runs that made them, and studies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError
-from kdtool.study.record import FILE as STUDY_FILE
-from kdtool.study.record import read_study
+from kdtool.study.record import FILE as STUDY_FILE, read_study
 from kdtool.training.phase import read_epochs
 from kdtool.training.run_directory import directory_of, read_run
 
@@ -20,59 +19,65 @@ TABLES = ("rows", "means", "comparisons", "comparison_means", "failed")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A checkpoint, as `kdtool.inspect` tells of it (None where its run has not come to its end), and what the run
-    left: what it was told, the logged epochs, its pictures by name."""
+class CheckpointSource:
+    """A checkpoint and the run that made it; one of the two may be missing."""
 
     name: str
     about: Mapping[str, Any] | None = None
-    told: Mapping[str, Any] | None = None
+    """The result of `kdtool.inspect`; None if the run is not finished."""
+    run: Mapping[str, Any] | None = None
+    """The content of ``run.json``; None if there is no run."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    """The lines of ``metrics.jsonl``."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    """The content of each ``*.svg`` file of the run, by name."""
 
 
 @dataclass(frozen=True)
-class Studied:
-    """A study: its results, see `run_study`, and its commands by the names of what they made."""
+class StudySource:
+    """The results of a study and its commands."""
 
     name: str
     results: Mapping[str, Any]
+    """What `run_study` returned."""
     commands: Mapping[str, str]
+    """Each command as one line, by its name."""
 
 
-def read_sources(paths: Iterable[Path]) -> list[Trained | Studied]:
-    """Return what lies at the paths, each once: a run and its checkpoint are one.
+def read_sources(paths: Iterable[Path]) -> list[CheckpointSource | StudySource]:
+    """Return the sources at the paths. A run and its checkpoint are one source, which is returned once.
 
     Raises:
         UsageError: a path is neither a checkpoint nor the directory of a run or a study.
-        Error: what lies there is damaged.
+        Error: a file is damaged.
     """
-    found: dict[Path, Trained | Studied] = {}
+    sources: dict[Path, CheckpointSource | StudySource] = {}
     for path in paths:
         study = (path / STUDY_FILE).is_file()
         key = path if study else path.with_suffix(".pt") if path.is_dir() else path
-        if key.resolve() not in found:
-            found[key.resolve()] = _study(path) if study else _trained(path, key)
-    return list(found.values())
+        if key.resolve() not in sources:
+            sources[key.resolve()] = _study(path) if study else _checkpoint(path, key)
+    return list(sources.values())
 
 
-def _trained(path: Path, checkpoint: Path) -> Trained:
+def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
     directory = path if path.is_dir() else directory_of(path)
-    told = read_run(directory)
-    if told is None and path.is_dir():
-        raise UsageError(f"{path}: is the directory of no run and no study; name a checkpoint, a .run or a .study")
+    run = read_run(directory)
+    if run is None and path.is_dir():
+        raise UsageError(f"{path}: is not the directory of a run or a study; name a checkpoint, a .run or a .study")
     about = None
-    if path.is_file() or (checkpoint.is_file() and told is not None and told["finished"]):
+    if path.is_file() or (checkpoint.is_file() and run is not None and run["finished"]):
         from kdtool.commands.inspect import inspect
 
         about = inspect(checkpoint)
-    if told is None:
-        return Trained(path.name, about)
+    if run is None:
+        return CheckpointSource(path.name, about)
     pictures = {picture.name: picture.read_bytes() for picture in sorted(directory.glob("*.svg"))}
-    return Trained((checkpoint if about else path).name, about, told, read_epochs(directory), pictures)
+    name = (checkpoint if about else path).name
+    return CheckpointSource(name, about, run, read_epochs(directory), pictures)
 
 
-def _study(directory: Path) -> Studied:
+def _study(directory: Path) -> StudySource:
     path = directory / "results.json"
     if not path.exists():
         raise UsageError(f"{directory}: this study has no results yet; kdtool run writes them when it ends")
@@ -81,10 +86,10 @@ def _study(directory: Path) -> Studied:
     except (json.JSONDecodeError, UnicodeDecodeError):
         results = None
     if not isinstance(results, dict) or not all(_rows(results.get(table)) for table in TABLES):
-        raise Error(f"{path}: is damaged; kdtool run writes it anew")
+        raise Error(f"{path}: is damaged; run kdtool run again, which writes it anew")
     commands = read_study(directory)["commands"]
     lines = {name: shlex.join(["kdtool", *entry["told"]["command"]]) for name, entry in commands.items()}
-    return Studied(directory.name, results, lines)
+    return StudySource(directory.name, results, lines)
 
 
 def _rows(table: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What of a study can be drawn: accuracy against each number of its matrix, a line for each method."""
+"""The charts of a study: accuracy against each number of its matrix, with a line for each method."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ MEASURES = {"val_accuracy": "validation accuracy", "accuracy": "test accuracy"}
 def charts(results: Mapping[str, Any]) -> list[Chart]:
     """Return the charts of a study's ``results``, as `run_study` returns them.
 
-    There is one for each number of the matrix but the seed that has two values or more, and each accuracy. A line is a
-    step, with the texts of the matrix that it was run with; the other numbers are a panel each. What was run without
-    that number, such as the teacher, is a level. Over a number of layers, with a fraction of the data in each panel,
-    these are Figures 3 and 4 of Kulkarni et al. (2021).
+    Every number of the matrix with at least two values, except the seed, gives a chart of the test accuracy and one of
+    the validation accuracy. A line is a step together with its texts of the matrix. Each combination of the other
+    numbers is a panel. A step that does not depend on the number, such as the teacher, is a horizontal level. With the
+    number of layers on the x axis and a panel for each fraction of the data, these are Figures 3 and 4 of Kulkarni et
+    al. (2021).
     """
     rows = [*results["means"], *(row for row in results["rows"] if SEED not in row["values"])]
     keys = {key: None for row in rows for key, value in row["values"].items() if _number(value) and key != SEED}
-    found = []
+    result = []
     for key in keys:
-        for measure, called in MEASURES.items():
+        for measure, label in MEASURES.items():
             measured = [row for row in rows if _number(row.get(measure))]
             panels = list(_panels(measured, key, measure))
             if panels:
-                found.append(Chart(f"{called} against {key}", key, called, panels))
-    return found
+                result.append(Chart(f"{label} against {key}", key, label, panels))
+    return result
 
 
 def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterable[Panel]:
-    """Yield a panel for each choice of the other numbers; none where ``key`` has one value alone."""
+    """Yield a panel for each combination of the other numbers; none if ``key`` has only one value."""
     with_key = [row for row in rows if key in row["values"]]
     if len({row["values"][key] for row in with_key}) < 2:
         return
@@ -49,7 +50,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterab
             if key not in row["values"] and _others(row, key).items() <= dict(choice).items()
         }
         title = ", ".join(f"{name} {value:g}" for name, value in choice)
-        yield Panel(title, {name: sorted(points, key=lambda one: one.x) for name, points in lines.items()}, level)
+        yield Panel(title, {name: sorted(points, key=lambda point: point.x) for name, points in lines.items()}, level)
 
 
 def _others(row: Mapping[str, Any], key: str) -> dict[str, float]:

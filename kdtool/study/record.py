@@ -1,4 +1,4 @@
-"""What a study remembers: which command made which checkpoint from what, so that nothing is done twice."""
+"""What a study remembers: the inputs and the checkpoint of each command, so that no command is run twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ FORMAT = "kdtool-study"
 
 
 class Record:
-    """The content of ``study.json``; a command's entry holds what it was told, its status and, once done, its row."""
+    """The content of ``study.json``, which is written after every change.
+
+    The entry of a command has ``told`` (what identifies it, see `identity`), its ``status``, and once it is done the
+    hash of its checkpoint (``made``) and its ``row``.
+    """
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
         self.directory = directory
@@ -33,11 +37,14 @@ class Record:
         self._hashes: dict[tuple[Path, int, int], str] = {}
 
     def checkpoint(self, name: str) -> Path:
-        """Return where a command's checkpoint lies."""
+        """Return the path of a command's checkpoint."""
         return self.directory / f"{name}.pt"
 
-    def told(self, command: Command) -> dict[str, Any]:
-        """Return what a command is told: its words, without the study's place, and the hashes of the files it reads."""
+    def identity(self, command: Command) -> dict[str, Any]:
+        """Return what a checkpoint depends on: the command's words and the hashes of the files that it reads.
+
+        The words do not contain the study's directory, so that a study can be moved.
+        """
         files = {f"{name}.pt": self.checkpoint(name) for name in command.inputs.values()}
         words = command.words(Path())
         for word in words:
@@ -48,35 +55,35 @@ class Record:
         return {"command": words, "inputs": {name: self.hash(path) for name, path in files.items()}}
 
     def is_done(self, command: Command) -> bool:
-        """Return whether its checkpoint lies there as this very command made it."""
+        """Return whether the command's checkpoint exists, unchanged and made with the same identity."""
         entry = self.commands.get(command.name, {})
         path = self.checkpoint(command.name)
         return (
             entry.get("status") == "done"
-            and entry["told"] == self.told(command)
+            and entry["told"] == self.identity(command)
             and path.is_file()
             and entry["made"] == self.hash(path)
         )
 
     def begin(self, command: Command) -> bool:
-        """Note that a command is run now; return whether it goes on where it was cut.
+        """Record that a command begins; return whether it resumes an interrupted run.
 
-        What another command left in its place is removed.
+        Files that a command with another identity left at its path are removed.
         """
         target = self.checkpoint(command.name)
         run = directory_of(target)
         _wait_for(run)
-        told = self.told(command)
-        resume = run.is_dir() and self.commands.get(command.name, {}).get("told") == told
+        identity = self.identity(command)
+        resume = run.is_dir() and self.commands.get(command.name, {}).get("told") == identity
         if not resume:
             target.unlink(missing_ok=True)
             shutil.rmtree(run, ignore_errors=True)
-        self.commands[command.name] = {"told": told, "status": "begun"}
+        self.commands[command.name] = {"told": identity, "status": "begun"}
         self.save()
         return resume
 
     def end(self, command: Command, **about: Any) -> None:
-        """Note how a command ended: ``status``, ``seconds``, and ``row`` or ``error``."""
+        """Record how a command ended: ``status``, ``seconds``, and ``row`` or ``error``."""
         entry = self.commands[command.name] | about
         if about["status"] == "done":
             entry["made"] = self.hash(self.checkpoint(command.name))
@@ -89,9 +96,9 @@ class Record:
         write_text(self.directory / FILE, json.dumps(content, indent=1) + "\n")
 
     def hash(self, path: Path) -> str:
-        """Return the hash of a file's content; it is read once as long as it is not written."""
-        about = path.stat()
-        key = (path, about.st_size, about.st_mtime_ns)
+        """Return the hash of a file's content. A file is read again only if its size or time of change differs."""
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._hashes:
             with open(path, "rb") as file:
                 self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -100,19 +107,19 @@ class Record:
 
 @contextlib.contextmanager
 def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
-    """Open a study's directory for this process alone; with ``force``, forget what was done.
+    """Open the record of a study's directory, and lock it for this process; ``force`` discards the old record.
 
     Raises:
-        UsageError: the directory is another's, or cannot be made.
-        Error: another process works there.
+        UsageError: the directory holds something else, or cannot be created.
+        Error: another process runs this study.
     """
     if directory.is_dir() and not (directory / FILE).exists() and set(directory.iterdir()) - {directory / "lock"}:
-        raise UsageError(f"{directory}: is no study of kdtool and is in the way; name another directory with -o")
+        raise UsageError(f"{directory}: exists and is not a study of kdtool; name another directory with -o")
     content = read_study(directory)
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{directory}: cannot be made: {error.strerror}; name another with -o") from error
+        raise UsageError(f"{directory}: cannot be created: {error.strerror}; name another with -o") from error
     try:
         with filelock.FileLock(directory / "lock", timeout=0):
             content = read_study(directory)
@@ -122,14 +129,16 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
             record.save()
             yield record
     except filelock.Timeout as error:
-        raise Error(f"{directory}: another process works there; wait for it, or name another with -o") from error
+        raise Error(
+            f"{directory}: another process runs this study; wait for it, or name another directory with -o"
+        ) from error
 
 
 def read_study(directory: Path) -> dict[str, Any]:
-    """Return the content of the record in a directory; it is empty where there is none.
+    """Return the content of the record in a directory; it is empty if there is no record.
 
     Raises:
-        UsageError: it is damaged.
+        UsageError: the record is damaged.
     """
     file = directory / FILE
     if not file.exists():
@@ -138,15 +147,15 @@ def read_study(directory: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         content = None
-    known = isinstance(content, dict) and content.get("format") == FORMAT
-    if not known or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
+    is_record = isinstance(content, dict) and content.get("format") == FORMAT
+    if not is_record or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
         raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
-    found: dict[str, Any] = content
-    return found
+    record: dict[str, Any] = content
+    return record
 
 
 def _wait_for(run: Path) -> None:
-    """Wait for a process that still works there, as one does whose study was killed."""
+    """Wait for a process that still works in a run; its study may have been killed before it."""
     lock = run / "lock"
     if not lock.exists():
         return
@@ -154,6 +163,6 @@ def _wait_for(run: Path) -> None:
         with filelock.FileLock(lock, timeout=0):
             return
     except filelock.Timeout:
-        say(f"{run}: a process from before still works there; waiting for it")
+        say(f"{run}: a process of an earlier study still works there; waiting for it")
         with filelock.FileLock(lock):
             return

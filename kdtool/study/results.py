@@ -1,4 +1,4 @@
-"""What a study came to: a row for each checkpoint, pairs compared, and means over seeds."""
+"""The results of a study: a row for each checkpoint, comparisons of pairs, and means over seeds."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from kdtool.study.record import Record
 from kdtool.utils.progress import progress, say
 from kdtool.utils.statistics import mean_interval
 
-WHO = ("step", "a", "b")
-"""What says whose a row is, beside the values of the matrix."""
+STEP_KEYS = ("step", "a", "b")
+"""The keys that name the steps of a row."""
 
 
-def described(checkpoint: Path) -> dict[str, Any]:
-    """Return the numbers of a checkpoint that stand in a study's table.
+def numbers_of(path: Path) -> dict[str, Any]:
+    """Return the numbers of a checkpoint for the table of a study.
 
     Raises:
-        Error: it cannot be read.
+        Error: the checkpoint cannot be read.
     """
     from kdtool.models.checkpoint import read
 
-    found = read(checkpoint)
-    size = found.history[-1]["size"]
+    checkpoint = read(path)
+    size = checkpoint.history[-1]["size"]
     return {
-        "accuracy": found.metric("test", "accuracy"),
-        "error": found.metric("test", "error"),
-        "val_accuracy": found.metric("val", "accuracy"),
+        "accuracy": checkpoint.metric("test", "accuracy"),
+        "error": checkpoint.metric("test", "error"),
+        "val_accuracy": checkpoint.metric("val", "accuracy"),
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
-        "compression": found.compression(size["parameters"]),
+        "compression": checkpoint.compression(size["parameters"]),
     }
 
 
 def row_of(command: Command, record: Record) -> dict[str, Any]:
-    """Return the row of a command that is done."""
+    """Return the row of a finished command."""
     entry = record.commands[command.name]
-    about = {"name": command.name, "step": command.step, "values": command.values}
-    return {**about, **entry["row"], "seconds": entry["seconds"], "checkpoint": str(record.checkpoint(command.name))}
+    names = {"name": command.name, "step": command.step, "values": command.values}
+    return {**names, **entry["row"], "seconds": entry["seconds"], "checkpoint": str(record.checkpoint(command.name))}
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows that differ in nothing but their seed as one, each number as its mean over seeds.
+    """Return a row of means for each group of rows that differ only in their seed.
 
-    ``seeds`` says how many there are. Beside the number ``error`` stand ``error_low`` and ``error_high``, its 95 %
-    interval by Student's t; None where there is one seed alone.
+    ``seeds`` is the number of rows in the group. Each number, such as ``error``, is the mean over seeds; ``error_low``
+    and ``error_high`` are the ends of its 95 % interval by Student's t, None if there is only one seed.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if SEED in row["values"]:
-            groups.setdefault(repr(_who(row)), []).append(row)
+            groups.setdefault(repr(_key_without_seed(row)), []).append(row)
     return [_mean(group) for group in groups.values()]
 
 
-def _who(row: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in row["values"].items() if key != SEED}
-    return {**{key: row[key] for key in WHO if key in row}, "values": rest}
+def _key_without_seed(row: dict[str, Any]) -> dict[str, Any]:
+    values = {key: value for key, value in row["values"].items() if key != SEED}
+    return {**{key: row[key] for key in STEP_KEYS if key in row}, "values": values}
 
 
 def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    made = {**_who(group[0]), "seeds": len(group)}
+    means = {**_key_without_seed(group[0]), "seeds": len(group)}
     for key in group[0]:
-        # The mean of probabilities of a test is no such probability.
+        # The mean of p-values is not a p-value.
         if key == "mcnemar_p":
             continue
         numbers = [row[key] for row in group if isinstance(row[key], int | float)]
@@ -73,17 +73,17 @@ def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
             _, low, high = mean_interval(numbers) or (None, None, None)
             mean = fmean(numbers)
             count = mean.is_integer() and all(isinstance(number, int) for number in numbers)
-            made |= {key: int(mean) if count else mean, f"{key}_low": low, f"{key}_high": high}
-    return made
+            means |= {key: int(mean) if count else mean, f"{key}_low": low, f"{key}_high": high}
+    return means
 
 
 def comparisons(recipe: Recipe, record: Record, done: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Compare the checkpoints that a recipe pairs, of those that are ``done``, for all values of the matrix.
+    """Compare the checkpoints of the commands in ``done`` as the recipe asks, for all values of the matrix.
 
-    What was compared before and has not changed is not compared again.
+    Pairs that were compared before and have not changed are not compared again.
 
     Returns:
-        A row for each pair, and what could not be compared.
+        The rows of the pairs, and the rows of the comparisons that failed.
     """
     groups = [
         [command for command in group if command.name in done]
@@ -96,29 +96,31 @@ def comparisons(recipe: Recipe, record: Record, done: set[str]) -> tuple[list[di
         for group in groups:
             pairs = list(itertools.combinations(group, 2))
             try:
-                if any(_key(*pair) not in rows and _known(record, *pair) is None for pair in pairs):
+                if any(_key(*pair) not in rows and _recorded(record, *pair) is None for pair in pairs):
                     _compare(record, group)
             except Error as error:
                 name = " ".join(command.name for command in group)
                 failed[name] = {"name": f"compare {name}", "error": str(error), "log": None}
                 say(f"compare {name}: {error}")
             for a, b in pairs:
-                known = _known(record, a, b)
-                if known is not None:
-                    rows[_key(a, b)] = {"a": a.step, "b": b.step, "values": {**a.values, **b.values}, **known}
+                numbers = _recorded(record, a, b)
+                if numbers is not None:
+                    rows[_key(a, b)] = {"a": a.step, "b": b.step, "values": {**a.values, **b.values}, **numbers}
             advance()
     return list(rows.values()), list(failed.values())
 
 
 def _groups(recipe: Recipe, steps: Sequence[str]) -> list[list[Command]]:
-    """Return the commands of the steps that belong together: for each choice of values, one of each step."""
-    of = [[command for command in recipe.commands if command.step == step] for step in steps]
-    used = {key for commands in of for command in commands for key in command.values}
+    """Return a group for each combination of the matrix's values: one command of each step."""
+    by_step = [[command for command in recipe.commands if command.step == step] for step in steps]
+    used = {key for commands in by_step for command in commands for key in command.values}
     keys = [key for key in recipe.matrix if key in used]
     groups = []
     for chosen in itertools.product(*(recipe.matrix[key] for key in keys)):
         values = dict(zip(keys, chosen, strict=True))
-        groups.append([command for commands in of for command in commands if command.values.items() <= values.items()])
+        groups.append(
+            [command for commands in by_step for command in commands if command.values.items() <= values.items()]
+        )
     return groups
 
 
@@ -126,23 +128,23 @@ def _compare(record: Record, group: Sequence[Command]) -> None:
     from kdtool.commands.compare import compare
 
     first, second, *more = (record.checkpoint(command.name) for command in group)
-    found = compare(first, second, *more)
-    pairs = found.get("pairs") or [found]
+    result = compare(first, second, *more)
+    pairs = result.get("pairs") or [result]
     for (a, b), pair in zip(itertools.combinations(group, 2), pairs, strict=True):
         numbers = {key: pair[key] for key in ("classified_differently", "agreement", "l2", "l2_sum")}
-        record.comparisons[_key(a, b)] = {"made": _made(record, a, b), **numbers, "mcnemar_p": pair["mcnemar"]["p"]}
+        record.comparisons[_key(a, b)] = {"made": _hashes(record, a, b), **numbers, "mcnemar_p": pair["mcnemar"]["p"]}
     record.save()
 
 
-def _known(record: Record, a: Command, b: Command) -> dict[str, Any] | None:
-    """Return what an earlier comparison of the two checkpoints gave."""
+def _recorded(record: Record, a: Command, b: Command) -> dict[str, Any] | None:
+    """Return the numbers of an earlier comparison of the same two checkpoints, or None."""
     entry = record.comparisons.get(_key(a, b))
-    if entry is None or entry["made"] != _made(record, a, b):
+    if entry is None or entry["made"] != _hashes(record, a, b):
         return None
     return {key: value for key, value in entry.items() if key != "made"}
 
 
-def _made(record: Record, a: Command, b: Command) -> list[str]:
+def _hashes(record: Record, a: Command, b: Command) -> list[str]:
     return [record.commands[command.name]["made"] for command in (a, b)]
 
 

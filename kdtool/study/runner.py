@@ -1,4 +1,4 @@
-"""Run a study: each command of a recipe in a process of its own, those that are done not again."""
+"""Run a study: each command of a recipe in a process of its own, unless its checkpoint is up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import Command, Recipe, read_recipe
 from kdtool.study.record import Record, opened
-from kdtool.study.results import comparisons, described, means, row_of
+from kdtool.study.results import comparisons, means, numbers_of, row_of
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
 
@@ -28,22 +28,23 @@ DONE, FAILED, NOT_RUN = "done", "failed", "not run"
 def run_study(
     recipe: str | Path | Recipe, *, output: str | Path | None = None, jobs: int = 1, force: bool = False
 ) -> dict[str, Any]:
-    """Run the commands of a recipe, ``jobs`` of them side by side, and return what came out, as plain data.
+    """Run the commands of a recipe, ``jobs`` of them in parallel, and return the results, as plain data.
 
-    A command whose checkpoint was made by the same words from the same inputs is not run again, unless ``force`` is
-    given; one that was cut goes on. A command that fails takes with it only those that come from it.
+    A command is not run again if its checkpoint was made by the same words from the same inputs, unless ``force`` is
+    given. An interrupted command is resumed. If a command fails, only the commands that use its checkpoint are left
+    out.
 
     Returns:
         ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``step``, ``values`` of the matrix,
         ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``, ``nonzero``, ``macs``,
-        ``compression``, ``seconds``, ``checkpoint``), ``means`` (the same over seeds, with ``seeds``, how many, and
-        the 95 % interval ``error_low`` to ``error_high``, likewise for each number), ``comparisons`` of pairs (the
-        steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``, ``l2``, ``l2_sum``,
-        ``mcnemar_p``), ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``) and ``not_run`` (names).
-        It is also kept as ``results.json`` in the directory.
+        ``compression``, ``seconds``, ``checkpoint``), ``means`` over seeds (the same numbers, ``seeds``, the number of
+        seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
+        ``comparisons`` of pairs (the steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``,
+        ``l2``, ``l2_sum``, ``mcnemar_p``), ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``) and
+        ``not_run`` (names). The same data are written to ``results.json`` in the directory.
 
     Raises:
-        UsageError: the recipe is wrong, or its directory is in the way.
+        UsageError: the recipe is wrong, or its directory holds something else.
         Error: another process runs the study.
     """
     if jobs < 1:
@@ -69,8 +70,8 @@ def run_study(
 
 
 @dataclass
-class _Ended:
-    """How a process ended."""
+class _Exit:
+    """The exit code of a process and how long it ran."""
 
     code: int
     seconds: float
@@ -78,21 +79,23 @@ class _Ended:
 
 @dataclass
 class _Study:
+    """The state of a study while its commands run."""
+
     recipe: Recipe
     record: Record
     jobs: int
     status: dict[str, str] = field(default_factory=dict)
-    """How each command came out, of those that have."""
+    """The outcome of each command that is settled: done, failed or not run."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     stopped: bool = False
 
     def run(self) -> None:
-        """Run what is to be run; when this is interrupted, so are the processes."""
-        running: dict[Future[_Ended], Command] = {}
+        """Run all commands that need to be run; an interruption ends their processes too."""
+        running: dict[Future[_Exit], Command] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 while True:
-                    for command in self._ready([one.name for one in running.values()]):
+                    for command in self._ready([command.name for command in running.values()]):
                         running[pool.submit(self._process, command, self.record.begin(command))] = command
                     if not running:
                         return
@@ -106,12 +109,12 @@ class _Study:
                 raise
 
     def _ready(self, running: list[str]) -> list[Command]:
-        """Return the commands that can be run now, and settle those that need not or cannot be."""
+        """Return the commands that can begin now, and set the status of those that need not or cannot run."""
         ready = []
         for command in self.recipe.commands:
             if command.name in self.status or command.name in running:
                 continue
-            # Commands stand behind those they come from, so that one pass settles all.
+            # A command comes after those whose checkpoints it reads, so one pass is enough.
             inputs = {self.status.get(name) for name in command.inputs.values()}
             if inputs & {FAILED, NOT_RUN}:
                 self.status[command.name] = NOT_RUN
@@ -122,17 +125,17 @@ class _Study:
                     ready.append(command)
         return ready
 
-    def _process(self, command: Command, resume: bool) -> _Ended:
-        """Run one command to its end; its stderr goes to a log."""
+    def _process(self, command: Command, resume: bool) -> _Exit:
+        """Run one command to its end; its stderr is written to its log."""
         if self.stopped:
-            return _Ended(-1, 0.0)
+            return _Exit(-1, 0.0)
         directory = self.recipe.directory
         words = [*KDTOOL, *command.words(directory), "-o", str(self.record.checkpoint(command.name))]
         environment = dict(os.environ)
         if self.jobs > 1:
-            # Side by side, each with its share of the cores.
+            # Parallel processes share the cores evenly.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
-        say(f"{command.name}: {'goes on' if resume else 'begins'}")
+        say(f"{command.name}: {'resumes' if resume else 'begins'}")
         started = time.monotonic()
         with open(self.log(command), "wb") as log:
             process = subprocess.Popen(
@@ -146,42 +149,43 @@ class _Study:
             if self.stopped:
                 process.terminate()
             code = process.wait()
-        return _Ended(code, time.monotonic() - started)
+        return _Exit(code, time.monotonic() - started)
 
-    def _end(self, command: Command, ended: _Ended) -> None:
+    def _end(self, command: Command, ended: _Exit) -> None:
+        """Record the outcome of a command, and report it with the progress of the study."""
         error = (_last_line(self.log(command)) or f"ended with exit code {ended.code}") if ended.code else None
         row: dict[str, Any] = {}
         if error is None:
             try:
-                row = described(self.record.checkpoint(command.name))
+                row = numbers_of(self.record.checkpoint(command.name))
             except Error as problem:
                 error = str(problem)
         status = DONE if error is None else FAILED
         self.status[command.name] = status
-        about = {"row": row} if error is None else {"error": error}
-        self.record.end(command, status=status, seconds=round(ended.seconds, 1), **about)
-        told = _span(ended.seconds) if error is None else f"failed: {error}"
-        say(f"[{len(self.status)}/{len(self.recipe.commands)}] {command.name}: {told}{self._left()}")
+        result = {"row": row} if error is None else {"error": error}
+        self.record.end(command, status=status, seconds=round(ended.seconds, 1), **result)
+        outcome = _duration(ended.seconds) if error is None else f"failed: {error}"
+        say(f"[{len(self.status)}/{len(self.recipe.commands)}] {command.name}: {outcome}{self._time_left()}")
 
-    def _left(self) -> str:
-        """Return about how long the rest takes: each command as long as its step does, or as any does."""
-        took: dict[str, list[float]] = {}
+    def _time_left(self) -> str:
+        """Return an estimate of the remaining time, from the mean time of each step (of all steps if it has none)."""
+        times: dict[str, list[float]] = {}
         for command in self.recipe.commands:
             if self.status.get(command.name) == DONE:
-                took.setdefault(command.step, []).append(self.record.commands[command.name]["seconds"])
+                times.setdefault(command.step, []).append(self.record.commands[command.name]["seconds"])
         rest = [command for command in self.recipe.commands if command.name not in self.status]
-        if not rest or not took:
+        if not rest or not times:
             return ""
-        anything = fmean([seconds for one in took.values() for seconds in one])
-        seconds = sum(fmean(took.get(command.step, [anything])) for command in rest)
-        return f"; about {_span(seconds / min(self.jobs, len(rest)))} left"
+        overall = fmean([seconds for step_times in times.values() for seconds in step_times])
+        seconds = sum(fmean(times.get(command.step, [overall])) for command in rest)
+        return f"; about {_duration(seconds / min(self.jobs, len(rest)))} left"
 
     def log(self, command: Command) -> Path:
-        """Return the file that holds what the command said on stderr."""
+        """Return the path of the file with the command's stderr."""
         return self.recipe.directory / f"{command.name}.log"
 
     def failures(self) -> list[dict[str, Any]]:
-        """Return the commands that failed, and why."""
+        """Return a row for each failed command: its name, the error and the path of its log."""
         return [
             {
                 "name": command.name,
@@ -198,7 +202,7 @@ def _last_line(log: Path) -> str:
     return lines[-1].removeprefix("Error: ") if lines else ""
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

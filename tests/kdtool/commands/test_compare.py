@@ -12,17 +12,17 @@ from kdtool.plotting import grid
 
 
 def changed(path, to, change):
-    """A copy of a checkpoint whose last layer's bias was changed in place."""
-    found = read(path)
-    last = [module for module in found.module.modules() if isinstance(module, torch.nn.Linear)][-1]
+    """Write a copy of a checkpoint with another bias of the last layer, and return its path."""
+    checkpoint = read(path)
+    last = [module for module in checkpoint.module.modules() if isinstance(module, torch.nn.Linear)][-1]
     with torch.no_grad():
         change(last.bias)
-    return found.save(to).path
+    return checkpoint.save(to).path
 
 
 @pytest.fixture(scope="module")
 def three(teacher_path, tmp_path_factory):
-    """The teacher, one that says 0 nearly always, and one that says 1."""
+    """The teacher, a network that nearly always predicts 0, and a network that nearly always predicts 1."""
     folder = tmp_path_factory.mktemp("three")
     zero = changed(teacher_path, folder / "zero.pt", lambda bias: bias[0].add_(100.0))
     one = changed(teacher_path, folder / "one.pt", lambda bias: bias[1].add_(100.0))
@@ -39,7 +39,7 @@ def test_two_by_hand(three, digits):
     assert found["agreement"] == 0
     assert found["l2"] == pytest.approx(100 * 2**0.5, rel=1e-5)
     assert found["mcnemar"]["test"] == "chi-square"
-    # It is nearly certain of each image, and right in so many.
+    # Its confidence is nearly 1 for every image; it is correct for the zeros alone.
     assert found["a"]["calibration_error"] == pytest.approx(1 - zeros / len(labels), abs=1e-3)
     assert found["a"]["accuracy_low"] < found["a"]["accuracy"] < found["a"]["accuracy_high"]
     assert found["a"]["file_bytes"] == three[1].stat().st_size
@@ -75,7 +75,7 @@ def test_the_picture_holds_the_images_as_they_are(three, tmp_path, digits, monke
     )
     kdtool.compare(*three[1:], picture=tmp_path / "differ.png")
     labels = digits.test.labels
-    assert len(drawn["images"]) == len(drawn["captions"]) == compare.SHOWN
+    assert len(drawn["images"]) == len(drawn["captions"]) == compare.MAX_IMAGES
     assert drawn["captions"][0] == f"true: {labels[0]}\nA: 0\nB: 1"
     assert drawn["title"].startswith(f"{len(labels)} of {len(labels)} test images get different classes; the first 64")
     assert "A = zero.pt, B = one.pt" in drawn["title"]

@@ -62,7 +62,7 @@ def test_the_table_and_the_json_of_several_checkpoints(resnet, lenet):
     assert "no stages" in shown.stdout
     assert "halve" in shown.stdout
     found = json.loads(CliRunner().invoke(cli, ["inspect", "--stages", "--json", str(resnet), str(lenet)]).stdout)
-    assert [len(one["stages"]) for one in found] == [4, 0]
+    assert [len(checkpoint["stages"]) for checkpoint in found] == [4, 0]
 
 
 def test_without_the_option_there_is_no_word_of_stages(lenet):

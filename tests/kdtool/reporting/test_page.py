@@ -31,7 +31,7 @@ def student(teacher_path, tmp_path_factory):
 
 def page_of(*sources, **options):
     text = kdtool.report(*sources, **options).read_text(encoding="utf-8")
-    # Nothing is fetched and nothing runs: what SVG calls its namespaces are names, not addresses that are read.
+    # Nothing is fetched and nothing runs. The namespaces of SVG look like addresses, but are only names.
     assert not re.search(r"<script|<link|<iframe|@import|\bon[a-z]+=|(src|href)=\"(?!data:|#)", text)
     return text
 
@@ -60,15 +60,15 @@ def test_a_run_and_its_checkpoint_are_told_once_beside_others(teacher_path, stud
 
 def test_a_run_that_was_cut_is_told_with_its_pictures(student, tmp_path):
     run = shutil.copytree(student.with_suffix(".run"), tmp_path / "cut.run")
-    told = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**told, "finished": False}))
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**about, "finished": False}))
     (run / "drop.svg").write_text("<svg/>")
     with open(run / "metrics.jsonl", "a") as lines:
         lines.write('{"phase": "M2 fro')
 
     text = page_of(run, output=tmp_path / "r.html")
 
-    assert "This run has not come to its end." in text
+    assert "This run is not finished." in text
     assert "<td>ikd</td>" in text
     assert "2 epochs in 1 phase" in text
     assert '<img alt="drop.svg" src="data:image/svg+xml;base64,PHN2Zy8+">' in text
@@ -107,13 +107,13 @@ def test_what_cannot_be_told_is_refused_in_one_line(teacher_path, tmp_path):
             kdtool.report(*sources, **{"output": tmp_path / "r.html", **options})
 
     refused(match="name a checkpoint")
-    refused(tmp_path / "empty", match="the directory of no run and no study")
+    refused(tmp_path / "empty", match="is not the directory of a run or a study")
     refused(tmp_path / "s.study", match="no results yet")
     refused(tmp_path / "b.study", match=r"results\.json: is damaged")
     refused(tmp_path / "odd.run", match=r"run\.json: is damaged")
     refused(tmp_path / "bare.pt", match=r"bare\.pt: ")
     refused(teacher_path, output=tmp_path / "there.html", match="exists already")
-    refused(teacher_path, output=tmp_path / "r.txt", match=r"ends in \.html")
+    refused(teacher_path, output=tmp_path / "r.txt", match=r"must end in \.html")
     refused(teacher_path, figures=tmp_path / "none", match="no such directory")
     assert not (tmp_path / "r.html").exists()
     assert (tmp_path / "there.html").read_text() == "mine"

@@ -80,21 +80,21 @@ ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[[step", "is no TOML: "),
+        ("[[step", "is not valid TOML: "),
         ("", "has no [[step]]"),
         ("[steps]", "the recipe: unknown key 'steps'; did you mean step?"),
-        ("step = 1", "step: is written as [[step]]"),
-        ("matrix = 1", "[matrix]: is no table"),
-        ("[study]\noutput = 1", "[study]: output is a text, not 1"),
+        ("step = 1", "step: must be written as [[step]]"),
+        ("matrix = 1", "[matrix]: must be a table"),
+        ("[study]\noutput = 1", "[study]: output must be a text, not 1"),
         ("[study]\ndirectory = 'x'", "[study]: unknown key 'directory'; "),
-        ("[matrix]\nseed = 1", "[matrix] seed: is a list of values"),
-        ("[matrix]\nseed = []", "[matrix] seed: is a list of values"),
-        ("[matrix]\nseed = [true]", "[matrix] seed: a value is a number or a text, not True"),
-        ("[matrix]\nseed = [1, '1']", "[matrix] seed: 1 makes no file name of its own"),
-        ("[matrix]\nseed = ['/']", "[matrix] seed: '/' makes no file name of its own"),
+        ("[matrix]\nseed = 1", "[matrix] seed: must be a list of values"),
+        ("[matrix]\nseed = []", "[matrix] seed: must be a list of values"),
+        ("[matrix]\nseed = [true]", "[matrix] seed: a value must be a number or a text, not True"),
+        ("[matrix]\nseed = [1, '1']", "[matrix] seed: 1 does not give a file name of its own"),
+        ("[matrix]\nseed = ['/']", "[matrix] seed: '/' does not give a file name of its own"),
         ("[matrix]\nseed = [1]\n" + ONE, "[matrix]: no step uses {seed}"),
         ("[[step]]\nrun = 'x'", "[[step]] number 1: name is missing"),
-        ("[[step]]\nname = '../x'\nrun = 'x'", "step '../x': '../x' is no name"),
+        ("[[step]]\nname = '../x'\nrun = 'x'", "step '../x': '../x' is not a valid name"),
         ("[[step]]\nname = 'one'", "step 'one': run is missing"),
         ("[[step]]\nname = 'one'\nrun = ' '", "step 'one': run is empty"),
         ("[[step]]\nname = 'one'\nrun = '\"x'", "step 'one': run: No closing quotation"),
@@ -102,15 +102,15 @@ ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
         (ONE + ONE, "step 'one': the name is taken"),
         ("[matrix]\none = [1]\n" + ONE, "step 'one': the name is taken"),
         (ONE + "[[step]]\nname = 'b'\nfrom = 'ome'\nrun = 'x'", "step 'b': from: 'ome' is no step; did you mean one?"),
-        ("[[step]]\nname = 'two'\nfrom = 'one'\nrun = 'x'\n" + ONE, "step 'two': from: 'one' does not stand above it"),
-        ("[[step]]\nname = 'one'\nfrom = 'one'\nrun = 'x'", "step 'one': from: 'one' does not stand above it"),
+        ("[[step]]\nname = 'two'\nfrom = 'one'\nrun = 'x'\n" + ONE, "step 'two': from: 'one' is not above this step"),
+        ("[[step]]\nname = 'one'\nfrom = 'one'\nrun = 'x'", "step 'one': from: 'one' is not above this step"),
         (
             "[matrix]\nratio = [1]\n[[step]]\nname = 'one'\nrun = 'x {rato}'",
             "step 'one': run: {rato}: 'rato' is neither a key of [matrix] nor a step; did you mean ratio?",
         ),
-        (ONE + "[[compare]]\nof = ['one']", "[[compare]] number 1: of is a list of two steps or more"),
+        (ONE + "[[compare]]\nof = ['one']", "[[compare]] number 1: of must be a list of at least two steps"),
         (ONE + "[[compare]]\nof = ['one', 'two']", "[[compare]] number 1: of: 'two' is no step"),
-        (ONE + "[[compare]]\nof = ['one', 'one']", "[[compare]] number 1: of: 'one' stands there twice"),
+        (ONE + "[[compare]]\nof = ['one', 'one']", "[[compare]] number 1: of: 'one' is listed twice"),
         (f"[matrix]\na = {list(range(200))}\nb = {list(range(200))}\n"
          "[[step]]\nname = 'one'\nrun = '{a} {b}'", "[matrix]: makes 40,000 commands"),
     ],
@@ -127,5 +127,5 @@ def test_a_recipe_that_cannot_be_read(tmp_path):
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_recipe(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="is no TOML"):
+    with pytest.raises(UsageError, match="is not valid TOML"):
         read_recipe(tmp_path / "binary.toml")
