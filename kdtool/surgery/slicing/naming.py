@@ -1,4 +1,4 @@
-"""Which plain attributes of a module are widths, by their names."""
+"""Recognise by their names which plain attributes of a module hold widths."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ NO_WIDTH = re.compile(
     r"|^[khwnst]$|^ws$|^bs$|dims?_spatial|prefix|ends$",
     re.IGNORECASE,
 )
-"""Names that hold no width, though they may look like one."""
+"""Names of attributes that are no widths, even if ``WIDTH`` matches."""
 
 WIDTH = re.compile(
     r"dim|chan|chs|feat|embed|planes|width|hidden|^d_inner$|normalized_shape|^d$|^dh$|^inc$|split|_c$|^head_size$",
     re.IGNORECASE,
 )
+"""Names of attributes that may be widths."""
 
 
 def is_width(name: str, value: int) -> bool:
-    """Return whether an attribute of that name and value is a width, by its name."""
+    """Return whether an attribute is a width: by its name, and because it is larger than 1."""
     return value > 1 and bool(WIDTH.search(name)) and not NO_WIDTH.search(name)

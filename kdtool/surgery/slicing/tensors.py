@@ -1,4 +1,4 @@
-"""Cut every tensor and every width attribute of a network to the channels it keeps, in place."""
+"""Cut the tensors of a network to the channels it keeps, in place."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from kdtool.surgery.tracing.flow import Cuts, Flow
 from kdtool.surgery.tracing.recurrent import cut_recurrent, is_plain, outputs_of
 
 Widths = dict[int, set[int]]
-"""What became of dimensions: old size to the new ones."""
+"""The new sizes of dimensions, by their old size."""
 
 _HEAD_WIDTHS = ("head_dim", "dim_head_qk", "dim_head_v")
 
 Keep = Callable[[str, int, int], Tensor]
-"""Returns the kept indices of a tensor's dimension: of (path, dimension, size)."""
+"""Returns the kept indices of a dimension, from the tensor's path, the dimension and its size."""
 
 
 def copy_to_cut(module: nn.Module) -> nn.Module:
-    """Return a copy in float32 on the CPU, in eval mode, which shares the weights that a cut replaces as a whole."""
+    """Return a copy in float32 on the CPU, in eval mode.
+
+    It shares the weights of convolutions and linear layers, because a cut replaces these instead of changing them.
+    """
     shared: dict[int, Any] = {}
     for part in module.modules():
         if isinstance(part, CONV_LINEAR):
@@ -38,22 +41,23 @@ def copy_to_cut(module: nn.Module) -> nn.Module:
 
 
 def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths]:
-    """Cut the tensors of ``module`` in place; return what became of the sizes, by the path of the module they are in.
+    """Cut the tensors of ``module`` in place; return the new sizes, by the path of the module that has the tensors.
 
-    ``keep`` says what becomes of a dimension that the flow does not know.
+    ``keep`` decides about dimensions that the flow does not know.
 
     Raises:
-        Error: the channels a grouped convolution keeps are not the same number in each group.
+        Error: a grouped convolution would keep different numbers of channels in its groups, or a recurrent layer is of
+            a kind that cannot be cut.
     """
     widths: dict[str, Widths] = {}
-    loose = []
-    done: set[int] = set()
+    unknown = []
+    cut_already: set[int] = set()
     for path, part in module.named_modules():
-        here = widths.setdefault(path, {})
+        own_widths = widths.setdefault(path, {})
         if isinstance(part, CONV_LINEAR):
-            _slice_mixing(path, part, flow, keep, here)
+            _slice_conv_linear(path, part, flow, keep, own_widths)
         elif isinstance(part, nn.RNNBase):
-            _slice_recurrent(path, part, flow, keep, here)
+            _slice_recurrent(path, part, flow, keep, own_widths)
         elif isinstance(part, ChannelSelect):
             _slice_select(part, flow.inputs.get(path))
         else:
@@ -62,21 +66,21 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
                 if tensor is None or not tensor.dim() or not tensor.is_floating_point():
                     continue
                 if full in flow.tensors:
-                    if id(tensor) not in done:
+                    if id(tensor) not in cut_already:
                         flow.cuts[full] = tuple(tensor.shape), flow.tensors[full]
-                        _cut(part, name, flow.tensors[full], here)
-                        done.add(id(part._parameters.get(name)))
+                        _cut(part, name, flow.tensors[full], own_widths)
+                        cut_already.add(id(part._parameters.get(name)))
                 else:
-                    loose.append((path, part, name))
+                    unknown.append((path, part, name))
     for path, part in module.named_modules():
-        _add_head(path, part, widths)
-    for path, part, name in loose:
-        _slice_loose(path, part, name, widths, keep, flow.cuts)
+        _add_head_width(path, part, widths)
+    for path, part, name in unknown:
+        _slice_by_size(path, part, name, widths, keep, flow.cuts)
     return widths
 
 
-def _add_head(path: str, part: nn.Module, widths: dict[str, Widths]) -> None:
-    """Add the widths of an attention's heads, which embeddings of positions have."""
+def _add_head_width(path: str, part: nn.Module, widths: dict[str, Widths]) -> None:
+    """Add the width of an attention's heads to its widths: embeddings of positions may be as wide as a head."""
     heads = heads_of(part)
     places = near(path, widths) if heads is not None else []
     if heads is None or not places:
@@ -88,7 +92,8 @@ def _add_head(path: str, part: nn.Module, widths: dict[str, Widths]) -> None:
                 widths[path].setdefault(width, set()).update(sizes)
 
 
-def _slice_mixing(path: str, layer: nn.Module, flow: Flow, keep: Keep, here: Widths) -> None:
+def _slice_conv_linear(path: str, layer: nn.Module, flow: Flow, keep: Keep, own_widths: Widths) -> None:
+    """Cut a convolution or linear layer, and add its sizes to ``own_widths``."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     groups = layer.groups if isinstance(layer, nn.modules.conv._ConvNd) else 1
@@ -117,28 +122,29 @@ def _slice_mixing(path: str, layer: nn.Module, flow: Flow, keep: Keep, here: Wid
     if isinstance(bias, Tensor):
         layer.bias = nn.Parameter(bias.detach()[kept_out].clone(), bias.requires_grad)
     for name, tensor in list(layer._parameters.items()):
-        # Weight-standardised convolutions have gains [out, 1, 1, 1].
+        # Convolutions with weight standardisation have gains [out, 1, 1, 1].
         if name not in ("weight", "bias") and tensor is not None and tensor.dim() and tensor.shape[0] == n_out:
             layer._parameters[name] = nn.Parameter(tensor.detach()[kept_out].clone(), tensor.requires_grad)
-    here.setdefault(n_in, set()).add(len(kept_in))
-    here.setdefault(n_out, set()).add(len(kept_out))
+    own_widths.setdefault(n_in, set()).add(len(kept_in))
+    own_widths.setdefault(n_out, set()).add(len(kept_out))
     if isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = len(kept_in), len(kept_out)
     elif isinstance(layer, nn.modules.conv._ConvNd):
         layer.in_channels, layer.out_channels, layer.groups = len(kept_in), len(kept_out), groups
 
 
-def _slice_recurrent(path: str, layer: nn.RNNBase, flow: Flow, keep: Keep, here: Widths) -> None:
+def _slice_recurrent(path: str, layer: nn.RNNBase, flow: Flow, keep: Keep, own_widths: Widths) -> None:
+    """Cut a recurrent layer, and add its sizes to ``own_widths``."""
     if not is_plain(layer):
-        raise Error(f"{path}: a recurrent layer with a projection, or whose images are not the first dimension")
+        raise Error(f"{path}: recurrent layers that have a projection or are not batch-first cannot be cut")
     kept, state = flow.inputs.get(path), flow.outputs.get(path)
     if kept is None:
         kept = keep(f"{path}.weight_ih_l0", 1, layer.input_size)
     if state is None:
         state = keep(f"{path}.weight_hh_l0", 1, layer.hidden_size)
-    every = outputs_of(layer, torch.arange(layer.hidden_size))
-    for old, new in ((layer.input_size, kept), (layer.hidden_size, state), (len(every), outputs_of(layer, state))):
-        here.setdefault(old, set()).add(len(new))
+    outputs = outputs_of(layer, torch.arange(layer.hidden_size))
+    for old, new in ((layer.input_size, kept), (layer.hidden_size, state), (len(outputs), outputs_of(layer, state))):
+        own_widths.setdefault(old, set()).add(len(new))
     cut_recurrent(layer, kept, state)
 
 
@@ -152,10 +158,13 @@ def _cut_groups(
     groups: int,
     transposed: bool,
 ) -> tuple[Tensor, int]:
-    """Cut a grouped convolution's weight [out, in / groups, ...]; return it and how many groups are left."""
+    """Return the cut weight [out, in / groups, ...] of a grouped convolution, and how many groups are left.
+
+    The weight of a ``transposed`` convolution is [in, out / groups, ...].
+    """
     ins = _by_group(kept_in, n_in // groups, groups)
     outs = _by_group(kept_out, n_out // groups, groups)
-    sizes = {(len(one), len(other)) for one, other in zip(ins, outs, strict=True)} - {(0, 0)}
+    sizes = {(len(kept_ins), len(kept_outs)) for kept_ins, kept_outs in zip(ins, outs, strict=True)} - {(0, 0)}
     if len(sizes) != 1 or 0 in next(iter(sizes)):
         raise Error(f"{path}: its {groups} groups would not keep equally many channels each")
     pairs = [(i, o) if transposed else (o, i) for i, o in zip(ins, outs, strict=True)]
@@ -168,44 +177,46 @@ def _cut_groups(
 
 
 def _by_group(kept: Tensor, size: int, groups: int) -> list[Tensor]:
+    """Return for each group of ``size`` channels which of its channels are kept, counted inside of the group."""
     return [kept[kept // size == g] % size for g in range(groups)]
 
 
 def _slice_select(layer: ChannelSelect, kept: Tensor | None) -> None:
-    """Point a selection to the places that its channels have among the kept ones."""
+    """Renumber a selection's channels to their places among the kept ones; drop those that are lost."""
     if kept is None:
         return
-    place = {int(channel): i for i, channel in enumerate(kept)}
-    left = [place[int(channel)] for channel in layer.index if int(channel) in place]
+    places = {int(channel): i for i, channel in enumerate(kept)}
+    left = [places[int(channel)] for channel in layer.index if int(channel) in places]
     layer.index = torch.tensor(left, dtype=torch.long)
 
 
-def _cut(part: nn.Module, name: str, dims: dict[int, Tensor], here: Widths) -> None:
-    held: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
-    tensor = held[name]
+def _cut(part: nn.Module, name: str, dims: dict[int, Tensor], own_widths: Widths) -> None:
+    """Cut a tensor of a module to the kept indices by dimension, and add its sizes to ``own_widths``."""
+    tensors: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
+    tensor = tensors[name]
     cut = tensor.detach()
     for dim, kept in dims.items():
-        here.setdefault(tensor.shape[dim], set()).add(len(kept))
+        own_widths.setdefault(tensor.shape[dim], set()).add(len(kept))
         if len(kept) < tensor.shape[dim]:
             cut = cut.index_select(dim, kept)
     if cut.shape != tensor.shape:
         is_parameter = isinstance(tensor, nn.Parameter)
-        held[name] = nn.Parameter(cut, tensor.requires_grad) if is_parameter else cut
+        tensors[name] = nn.Parameter(cut, tensor.requires_grad) if is_parameter else cut
     if isinstance(part, nn.GroupNorm) and name == "weight":
         part.num_groups = math.gcd(part.num_groups, cut.shape[0])
 
 
-def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths], keep: Keep, cuts: Cuts) -> None:
-    """Cut a tensor that no layer of its own applies (an embedding, a scale, a bias of attention) by its sizes."""
-    held: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
-    tensor = held[name]
+def _slice_by_size(path: str, part: nn.Module, name: str, widths: dict[str, Widths], keep: Keep, cuts: Cuts) -> None:
+    """Cut a tensor that the flow does not know (an embedding, a scale, a bias of attention) by its sizes."""
+    tensors: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
+    tensor = tensors[name]
     sides = [size for size in tensor.shape if size > 1]
     if name in part._buffers and len(set(sides)) < len(sides):
-        return  # a mask or a table of positions against positions
+        return  # a mask, or a table of positions by positions
     full = f"{path}.{name}".removeprefix(".")
     dims: dict[int, Tensor] = {}
     places = near(path, widths)
-    # Of an embedding [1, positions, channels] the positions may happen to be a multiple of the channels.
+    # In an embedding [1, positions, channels], the number of positions may happen to be a multiple of a width.
     exact = tensor.dim() > 2 and any(resized(size, places, (1,)) for size in sides)
     for dim, size in enumerate(tensor.shape):
         kept = keep(full, dim, size)
@@ -216,15 +227,15 @@ def _slice_loose(path: str, part: nn.Module, name: str, widths: dict[str, Widths
             new = _part_of_width(part, size, places)
         if new is not None and new < size:
             if tensor.dim() == 3 and tensor.shape[0] == 1:
-                dims.clear()  # [1, positions, channels]: as many positions as some layer has channels
+                dims.clear()  # [1, positions, channels]: the positions only happened to be as many as some width
             dims[dim] = kept if len(kept) == new else torch.arange(new) * size // new
     cuts[full] = tuple(tensor.shape), dims
     _cut(part, name, dims, {})
 
 
 def near(path: str, widths: dict[str, Widths]) -> list[Widths]:
-    """Return the sizes in a module's subtree, then those in its parent's, and so on up to the root."""
-    found = []
+    """Return the widths in a module's subtree, then those in its parent's, and so on up to the root."""
+    places = []
     while True:
         prefix = f"{path}." if path else ""
         merged: Widths = {}
@@ -233,14 +244,14 @@ def near(path: str, widths: dict[str, Widths]) -> list[Widths]:
                 for old, new in sizes.items():
                     merged.setdefault(old, set()).update(new)
         if merged:
-            found.append(merged)
+            places.append(merged)
         if not path:
-            return found
+            return places
         path = path.rpartition(".")[0]
 
 
 def resized(size: int, places: list[Widths], multiples: tuple[int, ...] = (1, 2, 3, 4)) -> int | None:
-    """Return what becomes of a size that is a width or a multiple of one, from the nearest place that knows it."""
+    """Return the new size of a dimension that is a multiple of a width, from the nearest place that has that width."""
     for widths in places[:3]:
         for times in multiples:
             if size % times == 0 and size // times in widths:
@@ -249,9 +260,9 @@ def resized(size: int, places: list[Widths], multiples: tuple[int, ...] = (1, 2,
 
 
 def _part_of_width(part: nn.Module, size: int, places: list[Widths]) -> int | None:
-    """Return the new size of an even part of a width that a module names, where no tensor is as wide as this.
+    """Return the new size of a dimension that is an even part of a width attribute, but not itself a tensor's width.
 
-    Such as the frequencies of rotary embeddings, or one of the states that a layer makes several of at once.
+    Examples are the frequencies of rotary embeddings, and one of several states that a layer computes at once.
     """
     for name, width in vars(part).items():
         if type(width) is not int or not is_width(name, width) or width % size or width // size not in (1, 2, 4):
@@ -265,7 +276,7 @@ def _part_of_width(part: nn.Module, size: int, places: list[Widths]) -> int | No
 
 
 def heads_of(part: nn.Module) -> int | None:
-    """Return the number of attention heads that a module names."""
+    """Return the number of attention heads from a module's attributes, or None if it has no such attribute."""
     for name in ("num_heads", "heads", "n_heads", "num_attention_heads"):
         value = vars(part).get(name)
         if type(value) is int:

@@ -1,8 +1,9 @@
-"""Attention in the flow: products that sum over channels, and what is made of them, let lost channels pass one by one.
+"""Attention in the flow: stand-ins for matrix products and softmax, which keep lost channels apart from the others.
 
-A product of two things that lost the same channels is that of the channels that are left. One in which a channel is
-lost on one side alone would mix what stays with what goes. The weights of attention are taken to be uniform: which
-image attends to what is no matter of channels, and the scale before them changes with the width of a head.
+A matrix product sums over channels. If both of its sides lose the same channels, it is replaced by the product over the
+channels that stay. If a channel is lost on one side only, the product mixes lost and kept channels: a conflict. The
+weights of attention are replaced by uniform ones. Which position attends to which does not matter for the channels, and
+the scale in front of the softmax changes with the width of a head.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ _NORMALIZE = frozenset({F.normalize})
 
 
 class Contractions(TorchFunctionMode):
-    """Stand-ins for matrix products and softmax. ``conflict`` is called where two sides lose different channels;
-    ``paired`` is false when the network was cut and nothing is lost any more; ``seen`` is told of every product: its
-    mean over what stays and how many channels it sums over. A linear layer of ``module`` whose weights are used without
-    calling it is called all the same."""
+    """Replace matrix products and softmax by versions that keep lost channels apart.
+
+    ``conflict`` is called at a product whose two sides lose different channels. ``seen`` is called at every product,
+    with its mean over what stays and the number of channels that it sums over. ``paired`` is False for a network that
+    was cut: its batch does not hold two images that differ. A linear layer of ``module`` is also called where the
+    network uses its weight without calling it.
+    """
 
     def __init__(
         self, module: nn.Module, conflict: Callable[[], None], seen: Callable[[float, int], None], *, paired: bool
@@ -43,14 +47,14 @@ class Contractions(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call everything else as it is."""
+        """Call the stand-in for a function that has one, and any other function as it is."""
         kwargs = kwargs or {}
         if func is F.linear:
             x, weight, bias = (*args, *(kwargs.get(name) for name in ("input", "weight", "bias")[len(args) :]))
             if id(weight) in self.linear:
                 y = self.linear[id(weight)].forward(x)
                 return y if bias is None else y + bias
-        if func in _PRODUCTS and len(args) == 2 and all(one.dim() > 2 for one in args):
+        if func in _PRODUCTS and len(args) == 2 and all(factor.dim() > 2 for factor in args):
             return self.product(*args)
         if func in _SOFTMAX and args[0].dim() > 2:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
@@ -71,24 +75,28 @@ class Contractions(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the matrix product of what stays of both."""
+        """Return the matrix product over the channels that stay on both sides."""
         if not self.paired or a.shape[0] % 2 or a.shape[0] != b.shape[0]:
             y = a @ b
             if not self.paired:
                 self.seen(float(y.double().mean()), a.shape[-1])
             return y
         lost_a, lost_b = difference(a), difference(b)
-        left, right = (~lost_a).float(), (~lost_b).float()
-        y = (a.chunk(2)[0] * left) @ (b.chunk(2)[0] * right)
-        stay, go = left @ right, lost_a.float() @ lost_b.float()
-        lost = stay == 0
-        if bool(((stay + go < a.shape[-1]) & ~lost).any()):
+        kept_a, kept_b = (~lost_a).float(), (~lost_b).float()
+        y = (a.chunk(2)[0] * kept_a) @ (b.chunk(2)[0] * kept_b)
+        # For each entry of the product, how many of its terms are kept on both sides, and how many lost on both.
+        kept_terms, lost_terms = kept_a @ kept_b, lost_a.float() @ lost_b.float()
+        lost = kept_terms == 0
+        if bool(((kept_terms + lost_terms < a.shape[-1]) & ~lost).any()):
             self.conflict()
         self.seen(float(y[~lost].double().mean()), a.shape[-1])
         return _pair(y, lost)
 
     def weights(self, x: Tensor) -> Tensor | None:
-        """Return uniform weights over the last dimension, or None where what is lost of it are not rows and columns."""
+        """Return uniform weights over the last dimension, or None unless the lost entries are whole rows and columns.
+
+        None as well if all entries are lost.
+        """
         if not self.paired or x.shape[0] % 2:
             return torch.full_like(x, 1 / x.shape[-1])
         lost = difference(x)
@@ -100,11 +108,11 @@ class Contractions(TorchFunctionMode):
 
 
 def alike(mean: float, count: int, other: float, other_count: int) -> bool:
-    """Whether two products have the same mean, or one that a scale by the root of their widths explains."""
+    """Return whether two products have the same mean, apart from a scale by the square root of their widths."""
     scales = (1.0, math.sqrt(count / max(1, other_count)))
     return any(math.isclose(other, mean * scale, rel_tol=1e-3, abs_tol=1e-6) for scale in scales)
 
 
 def _pair(y: Tensor, lost: Tensor) -> Tensor:
-    """Return the pair that is ``y`` where nothing is lost and differs where something is."""
+    """Return a batch of two that is ``y`` in both halves, but differs between them where ``lost`` is true."""
     return torch.cat([torch.where(lost, 0.6, y), torch.where(lost, 1.2, y)])

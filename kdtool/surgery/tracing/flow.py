@@ -1,4 +1,4 @@
-"""What is known of the channels that layers keep, and how a network is made to show it."""
+"""What a trace knows about the channels of a network, and the preparation of the network for it."""
 
 from __future__ import annotations
 
@@ -14,68 +14,75 @@ from kdtool.models.layers import LAYERS
 from kdtool.surgery.tracing.differences import noise, restricted
 
 Cuts = dict[str, tuple[tuple[int, ...], dict[int, Tensor]]]
-"""The shape that a tensor had, by its path, and what stays of its dimensions."""
+"""By the path of a tensor: its shape before the cut, and the kept indices by dimension."""
 
 Choose = Callable[[str, nn.Module], Tensor]
-"""Returns the output channels that a mixing layer keeps."""
+"""Returns the output channels that the layer at a path keeps. The layer is a convolution or linear layer, a recurrent
+layer, or a `torch.nn.MultiheadAttention`; of the last two it is the channels of their inner width."""
 
 
 @dataclass
 class Flow:
-    """The channels that layers keep, by path; a layer that is not in here was not seen, or not understood."""
+    """The channels that layers keep, by path. A layer that is missing was not called, or was not understood."""
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """For parameters and buffers of layers that work channel by channel: kept indices by dimension."""
     single: set[str] = field(default_factory=set)
-    """Mixing layers that are given one row of channels for each image, such as a class token."""
+    """Convolutions and linear layers that receive a single row of channels for each image, such as a class token."""
     answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
-    """What each layer was given and answered, by its path and the number of the call."""
+    """The calls of the layers, by the layer's path and the number of the call."""
     calls: Counter[str] = field(default_factory=Counter)
     conflicts: set[str] = field(default_factory=set)
-    """Layers that run more than once and would have to keep different channels, or behind which channels are summed up
-    of which others do not stay."""
+    """Where the channels do not fit together: layers that run more than once and would have to keep other channels each
+    time, and products whose two sides lose different channels."""
     unknown: set[str] = field(default_factory=set)
-    """Layers whose input channels were mixed on the way, so that nothing is known of them."""
+    """Layers whose inputs mix lost and kept channels, so that it is unknown which of them to keep."""
     products: list[tuple[float, int]] = field(default_factory=list)
-    """Of each matrix product of the network's own code, the mean and how many channels it sums over."""
+    """For each matrix product in the network's own code: its mean, and the number of channels that it sums over."""
     cuts: Cuts = field(default_factory=dict)
-    """What was cut of the tensors of other layers."""
+    """How the tensors outside of convolutions, linear and recurrent layers were cut."""
     last: str = ""
+    """The path of the layer that was called last."""
 
     def count(self, path: str) -> int:
-        """Return how many times a layer was called before, and count one more."""
+        """Return how many times a layer was called before, and count this call."""
         self.calls[path] += 1
         self.last = path
         return self.calls[path] - 1
 
     def behind(self) -> None:
-        """Note a conflict behind the layer that was called last."""
-        self.conflicts.add(f"what follows {self.last}")
+        """Record a conflict in the layers after the one that was called last."""
+        self.conflicts.add(f"the layers after {self.last}")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One call of a layer: the shape of its output [2b, ...], the channels' dimension and those that it keeps there,
-    the input channels it keeps (None where they are not known), and each input channel's mean. ``rows`` are what stays
-    of other dimensions, where channels stand in them (a layer that mixes tokens)."""
+    """One call of a layer: what it received, and what it returned."""
 
     shape: tuple[int, ...]
+    """The shape of the output [2b, ...]."""
     dim: int
+    """The dimension of the channels."""
     outputs: Tensor
+    """The output channels that the layer keeps."""
     inputs: Tensor | None
+    """The input channels that the layer keeps; None if unknown."""
     means: Tensor
+    """The mean of each input channel."""
     rows: dict[int, Tensor] = field(default_factory=dict)
+    """The kept indices of other dimensions, in which a layer that mixes tokens has channels."""
     paired: bool = True
-    """Whether it was a batch of the two images, not something that all images share."""
+    """Whether the input was a batch of the two images, and not something that all images share."""
 
 
 @contextlib.contextmanager
 def positive(module: nn.Module, cuts: Cuts | None = None) -> Iterator[None]:
-    """Set all tensors outside of the mixing layers such that a difference passes (zeroed gains let none through).
+    """Set all tensors outside of convolutions, linear and recurrent layers so that differences pass; restore them.
 
-    Parameters become noise, the same for each path; those of a network that was cut, the kept part of it.
+    A gain of zero, for example, would stop every difference. Parameters become `noise`, which depends on their paths.
+    ``cuts`` says which part of that noise the parameters of a cut network get.
     """
     saved: list[tuple[Tensor, Tensor]] = []
     for path, part in module.named_modules():

@@ -1,4 +1,4 @@
-"""The smallest images in which a network shows what its channels do."""
+"""The smallest images that show where the channels of a network go; small ones save time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from torch import nn
 from kdtool.errors import FAILURES
 
 SIDE = 64
-"""The maps of a network with strides of 32 in all still have more than one position."""
+"""Height and width in pixels. The maps of a network that divides both by 32 still have more than one position."""
 
 SAME_AT_ANY_SIZE = nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm
 
 
 def least_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the shape (channels, height, width) of the images with which to follow a network's channels.
+    """Return the shape [channels, height, width] of the images with which to follow a network's channels.
 
-    Of a network of convolutions and batch-norms, with linear layers behind the pool alone, images of 64 pixels show
-    the same as larger ones. Any other network, and one that does not run on them, is given images of its own shape.
+    ``shape`` is that of the network's own images. Images of 64 x 64 pixels are enough for a network of convolutions and
+    batch-norms whose linear layers are all behind the global pool. Any other network, and one that does not run on such
+    images, needs images of its own shape.
     """
     small = (shape[0], SIDE, SIDE)
     if min(shape[1:]) <= SIDE:
         return shape
     behind_pool = True
 
-    def note(layer: nn.Module, given: tuple[Any, ...]) -> None:
+    def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
         nonlocal behind_pool
-        behind_pool &= given[0].dim() == 2
+        behind_pool &= args[0].dim() == 2
 
     hooks = []
     try:

@@ -1,10 +1,10 @@
-"""Which channels every layer would lose when the layers before it lose some of theirs: found by running the network.
+"""Find which channels every layer loses when the layers before it lose some of theirs, by running the network.
 
-No graph is traced. One forward pass carries a pair of images in one batch, which differ nowhere but in the channels
-that are to be removed: every convolution and linear layer answers the same random numbers for both, plus a
-difference in the output channels that it is to lose. Whatever lies between (activations, pools, additions,
-concatenations, shuffles, flattening, reshaping) moves the difference along by itself, so each layer's input shows
-which of its channels come from removed ones. The stem's input shows no difference at all and is kept.
+No graph is traced. One forward pass runs a batch of two equal images. Every convolution and linear layer returns the
+same random numbers for both, plus a difference in the output channels that it is to lose. The operations between the
+layers (activations, pools, additions, concatenations, shuffles, flattening, reshaping) carry the difference along, so
+each layer's input shows which of its channels come from lost ones. The input of the stem shows no difference, so the
+stem keeps all its input channels.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from kdtool.surgery.tracing.recurrent import is_plain, outputs_of
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int], choose: Choose) -> Flow:
-    """Return the channels that the layers of ``module`` keep when each mixing layer keeps those that ``choose`` says.
+    """Return which channels the layers of ``module`` keep when they keep the output channels that ``choose`` returns.
 
-    The module is in eval mode and comes back as it was. ``shape`` is channels, height, width of an image.
+    The module has to be in eval mode; it is left as it was. ``shape`` is [channels, height, width] of an image.
 
     Raises:
-        RuntimeError: or whatever else the network's own forward raises.
+        RuntimeError: or any other exception that the network's own forward raises.
     """
     flow = Flow()
     image = noise("", 0, (1, *shape))
-    products = Contractions(module, flow.behind, lambda *one: flow.products.append(one), paired=True)
+    products = Contractions(module, flow.behind, lambda *product: flow.products.append(product), paired=True)
     with torch.no_grad(), positive(module), products, patched(module, _Probe(flow, choose).stand_in):
         module(torch.cat([image, image]))
     return flow
 
 
 class _Probe:
-    """Stand-ins for the layers' forward that note what comes in."""
+    """Stand-ins for the forward of layers, which record in a flow what each layer receives and returns."""
 
     def __init__(self, flow: Flow, choose: Choose) -> None:
         self.flow = flow
@@ -50,7 +50,7 @@ class _Probe:
 
     def stand_in(self, path: str, layer: nn.Module) -> Callable[..., Any] | None:
         if isinstance(layer, CONV_LINEAR):
-            return self.mixing(path, layer)
+            return self.conv_linear(path, layer)
         if isinstance(layer, nn.RNNBase):
             return self.recurrent(path, layer) if is_plain(layer) else None
         if isinstance(layer, nn.MultiheadAttention):
@@ -70,7 +70,7 @@ class _Probe:
 
         return run
 
-    def mixing(self, path: str, layer: nn.Module) -> Callable[..., Any]:
+    def conv_linear(self, path: str, layer: nn.Module) -> Callable[..., Any]:
         forward = layer.forward
         dim = -1 if isinstance(layer, nn.Linear) else 1
 
@@ -87,24 +87,24 @@ class _Probe:
             elif paired:
                 self.flow.unknown.add(path)
             chosen = self._outputs(path, layer, kept)
-            whole = kept_rows(rows, dim) if kept is not None else {}
-            means = signature(restricted(x, whole), dim)
-            self.flow.answers[path, call] = Answer(shape, dim, chosen, kept, means, whole, paired)
+            rows_kept = kept_rows(rows, dim) if kept is not None else {}
+            means = signature(restricted(x, rows_kept), dim)
+            self.flow.answers[path, call] = Answer(shape, dim, chosen, kept, means, rows_kept, paired)
             lost = torch.ones(shape[dim], dtype=torch.bool)
             lost[chosen] = False
             y = noise(path, call, (shape[0] // 2 if paired else shape[0], *shape[1:]))
-            where = lost.view([-1 if i == dim % len(shape) else 1 for i in range(len(shape))])
+            differs = lost.view([-1 if i == dim % len(shape) else 1 for i in range(len(shape))])
             if not paired:
-                # Not a batch of images but a table of positions, say: there are no two to differ.
-                return torch.where(where, torch.nan, y)
+                # Not a batch of images, but a table of positions, for example: NaN marks the lost channels instead.
+                return torch.where(differs, torch.nan, y)
             full = rows.all(-1)
             if kept is not None and full.any() and full.dim() == len(shape) - 1:
-                # Rows (tokens, positions) that differ as a whole go on doing so: a layer that mixes tokens sees the
-                # channels as rows.
-                rest = full.unsqueeze(-1).movedim(-1, dim)
-                if all(a in (b, 1) for a, b in zip(rest.shape[1:], shape[1:], strict=True)):
-                    where = where | rest
-            return torch.cat([y, y + where * noise(path, call, y.shape, 1)])
+                # Rows (tokens, positions) that differ in all channels have to differ in the output as well: a layer
+                # that mixes tokens sees the channels as rows.
+                lost_rows = full.unsqueeze(-1).movedim(-1, dim)
+                if all(a in (b, 1) for a, b in zip(lost_rows.shape[1:], shape[1:], strict=True)):
+                    differs = differs | lost_rows
+            return torch.cat([y, y + differs * noise(path, call, y.shape, 1)])
 
         return run
 
@@ -130,11 +130,11 @@ class _Probe:
         return run
 
     def attention(self, path: str, layer: nn.MultiheadAttention) -> Callable[..., Any]:
-        """Like a mixing layer, whose heads keep the same channels of queries, keys, values and what is read of them."""
-        mixing = self.mixing(f"{path}.out_proj", layer.out_proj)
+        """Return a stand-in like that of a linear layer; queries, keys, values and outputs keep the same channels."""
+        project = self.conv_linear(f"{path}.out_proj", layer.out_proj)
 
         def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            y = mixing(x)
+            y = project(x)
             kept = self.flow.inputs.get(f"{path}.out_proj")
             if kept is not None:
                 width = layer.embed_dim
@@ -155,23 +155,24 @@ class _Probe:
             if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dim() < 2 or x.shape[0] % 2:
                 return y
             call = self.flow.count(path)
-            places: dict[int, Tensor] = {}
-            stays = functools.cache(lambda place: keeps(difference(x, place)))
+            kept_by_dim: dict[int, Tensor] = {}
+            kept_along = functools.cache(lambda dim: keeps(difference(x, dim)))
             for name, tensor in [*layer._parameters.items(), *layer._buffers.items()]:
                 if tensor is not None and tensor.dim():
-                    places.update(self._note_tensor(f"{path}.{name}", tensor, x, stays))
-            if y.shape != x.shape or not places:
+                    kept_by_dim.update(self._note_tensor(f"{path}.{name}", tensor, x, kept_along))
+            if y.shape != x.shape or not kept_by_dim:
                 return y
-            dim, kept = next(iter(places.items()))
+            dim, kept = next(iter(kept_by_dim.items()))
             self.flow.answers[path, call] = Answer(tuple(y.shape), dim, kept, kept, signature(x, dim))
-            # Norms mix channels by their statistics: let through what differs channel by channel alone.
+            # A norm's statistics mix all channels, so its own output would differ everywhere: pass each difference on
+            # in its own channel only.
             clean = noise(path, call, (y.shape[0] // 2, *y.shape[1:]))
             return torch.cat([clean, clean + difference(x) * noise(path, call, clean.shape, 1)])
 
         return run
 
     def _outputs(self, path: str, layer: nn.Module, kept: Tensor | None) -> Tensor:
-        """Return the output channels that a layer keeps; a depthwise one keeps those of its kept inputs."""
+        """Record and return the output channels a layer keeps; a depthwise one keeps those of its kept inputs."""
         if is_depthwise(layer) and kept is not None:
             assert isinstance(layer, nn.modules.conv._ConvNd)
             times = layer.out_channels // layer.in_channels
@@ -181,29 +182,33 @@ class _Probe:
         self._note(self.flow.outputs, path, chosen)
         return chosen
 
-    def _note(self, where: dict[str, Tensor], path: str, kept: Tensor) -> None:
-        if path in where and not torch.equal(where[path], kept):
+    def _note(self, record: dict[str, Tensor], path: str, kept: Tensor) -> None:
+        """Record the channels that a layer keeps; it is a conflict if an earlier call recorded others."""
+        if path in record and not torch.equal(record[path], kept):
             self.flow.conflicts.add(path)
-        where[path] = kept
+        record[path] = kept
 
     def _note_tensor(
-        self, name: str, tensor: Tensor, x: Tensor, stays: Callable[[int], Tensor | None]
+        self, name: str, tensor: Tensor, x: Tensor, kept_along: Callable[[int], Tensor | None]
     ) -> dict[int, Tensor]:
-        """Note which indices of a tensor go; return by dimension of ``x`` which channels stay, as ``stays`` says."""
+        """Record which indices of a tensor stay; return the kept channels by dimension of the layer's input ``x``.
+
+        ``kept_along`` returns the channels that stay along a dimension of ``x``, or None if that is unknown.
+        """
         dims = self.flow.tensors.get(name, {})
-        places = {}
+        kept_by_dim = {}
         for dim, size in enumerate(tensor.shape):
             if size == 1:
                 continue
-            # Aligned from the right as in broadcasting, or a norm's, along dimension 1.
-            at = x.dim() - tensor.dim() + dim
-            found = {place: stays(place) for place in (at, 1) if 0 < place < x.dim() and x.shape[place] == size}
-            known = [(place, kept) for place, kept in found.items() if kept is not None]
+            # Tensors are aligned with the input from the right, as in broadcasting; those of norms with dimension 1.
+            aligned = x.dim() - tensor.dim() + dim
+            candidates = {at: kept_along(at) for at in (aligned, 1) if 0 < at < x.dim() and x.shape[at] == size}
+            known = [(at, kept) for at, kept in candidates.items() if kept is not None]
             if known:
-                place, kept = next((pair for pair in known if len(pair[1]) < size), known[0])
+                at, kept = next((pair for pair in known if len(pair[1]) < size), known[0])
                 if dim in dims and not torch.equal(dims[dim], kept):
                     self.flow.conflicts.add(name)
-                dims[dim] = places[place] = kept
+                dims[dim] = kept_by_dim[at] = kept
         if dims:
             self.flow.tensors[name] = dims
-        return places
+        return kept_by_dim

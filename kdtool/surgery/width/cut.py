@@ -1,4 +1,4 @@
-"""One cut through all widths of a network: what stays, followed through the layers, and the proof that it fits."""
+"""Cut all widths of a network at once: choose what stays, follow it through the layers, and check the result."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from kdtool.surgery.tracing.trace import trace
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of a network's dimensions: ``ratio`` of each but the ``fixed``.
-
-    Sizes are rounded up to multiples of ``round_to``, and to equally many channels in each of ``parts`` parts. Where
-    ``inside`` is given, only the outputs of these layers are cut, and what reads them. ``strengths`` are the
-    importances of layers' output channels, of which the strongest stay; of other layers, evenly spaced ones. With
-    ``follow`` false the sizes alone decide, and nothing is known of which channels a layer is given.
-    """
+    """What stays of a network's dimensions: the fraction ``ratio`` of each, except of the ``fixed`` ones."""
 
     ratio: float
     round_to: int = 1
+    """Sizes are rounded up to multiples of this."""
     parts: int = 1
+    """Each dimension that divides into so many equal parts keeps the same channels in each of them."""
     fixed: Fixed = field(default_factory=set)
     inside: frozenset[str] | None = None
+    """The only layers whose outputs are cut, together with what reads them; None for all layers."""
     strengths: dict[str, Tensor] = field(default_factory=dict)
+    """The importances of layers' output channels: the strongest stay. Other layers keep evenly spaced channels."""
     follow: bool = True
+    """Whether the channels are followed through the network. If not, dimensions are cut by their sizes alone, and a
+    layer may receive other channels than before."""
     widest: bool = False
-    """Whether attributes mean the widest of several sizes, as they do where something is as wide as ever."""
+    """Whether an attribute gets the largest of several new sizes, as it must where some layers keep their widths."""
     told: bool = False
-    """Whether dimensions are split as attributes say."""
+    """Whether dimensions are split into the parts that attributes list."""
     widest_in: frozenset[type[nn.Module]] = frozenset()
-    """Classes of modules whose attributes alone do."""
+    """Classes of modules for which ``widest`` holds even if it is false for the others."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cut does not work, and in which module (a path) it did not run; None where that was not the matter."""
+    """Why a cut does not work, and the path of the module that failed; None if the cause was not a failing run."""
 
     reason: str
     where: str | None = None
 
 
 def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failure:
-    """Return a narrower copy of a network's module, or why there is none.
+    """Return a narrower copy of a network's module, or the reason why there is none.
 
-    With ``aligned`` every layer must have been seen to get the channels it was cut for.
+    With ``aligned``, the copy is refused unless every layer is shown to receive the channels that it was cut for.
     """
     architecture = network.architecture
     module = copy_to_cut(network.module)
@@ -66,32 +66,34 @@ def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failur
         flow = _cut(module, architecture.input, cut)
     except Error as error:
         return Failure(str(error))
-    failed = sanity.failure(architecture, module)
-    if failed is not None:
-        return Failure(f"it does not run afterwards ({failed[0]}); nothing was changed", failed[1])
+    reason_and_path = sanity.failure(architecture, module)
+    if reason_and_path is not None:
+        reason, path = reason_and_path
+        return Failure(f"it does not run afterwards ({reason}); nothing was changed", path)
     if aligned:
         try:
-            where = [*sorted(flow.conflicts | flow.unknown), *misaligned(module, architecture.input, flow)]
+            wrong = [*sorted(flow.conflicts | flow.unknown), *misaligned(module, architecture.input, flow)]
         except FAILURES as error:
             return Failure(f"its channels cannot be followed ({first_line(error)})")
-        if where:
-            return Failure(f"its channels cannot be followed through {where[0]}")
+        if wrong:
+            return Failure(f"its channels cannot be followed through {wrong[0]}")
     return module
 
 
 def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
-    owners = dict(module.named_modules())
+    """Cut a module in place, and return the flow that it was cut by."""
+    modules = dict(module.named_modules())
     special = {**uneven(module, cut.ratio, cut.round_to), **(told(module, cut.ratio) if cut.told else {})}
 
     def keep(path: str, dim: int, size: int) -> Tensor:
-        if cut.inside is not None or size == 1 or (path, dim) in cut.fixed or size == _heads_around(owners, path):
+        if cut.inside is not None or size == 1 or (path, dim) in cut.fixed or size == _heads_around(modules, path):
             return torch.arange(size)
         return _kept(path, size)
 
     def _kept(path: str, size: int) -> Tensor:
-        inside = [special.get((owner, size)) for owner in _owners(path)]
-        found = next((kept for kept in inside if kept is not None), None)
-        return even_indices(size, cut.ratio, cut.round_to, cut.parts) if found is None else found
+        patterns = [special.get((owner, size)) for owner in _owners(path)]
+        nearest = next((pattern for pattern in patterns if pattern is not None), None)
+        return even_indices(size, cut.ratio, cut.round_to, cut.parts) if nearest is None else nearest
 
     def choose(path: str, layer: nn.Module) -> Tensor:
         name, dim, size = outputs_of(path, layer)
@@ -107,22 +109,22 @@ def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
     try:
         flow = trace(module, shape, choose)
     except FAILURES:
-        flow = Flow()  # the sizes alone decide, and the trial says whether they were enough
-        flow.conflicts.add("its forward")
+        flow = Flow()  # cut by the sizes alone; the sanity check shows whether that was enough
+        flow.conflicts.add("its forward pass")
     for path in flow.single:
-        # One row that shows no difference may be a class token, which no layer before it made.
-        if len(flow.inputs[path]) == inputs_of(owners[path]) and (f"{path}.weight", 1) not in cut.fixed:
+        # A single row without a difference may be a class token, which no layer before it computes.
+        if len(flow.inputs[path]) == inputs_of(modules[path]) and (f"{path}.weight", 1) not in cut.fixed:
             del flow.inputs[path]
     if not cut.follow:
-        flow = _sizes_alone(flow, owners)
+        flow = _sizes_alone(flow, modules)
     widths = slice_tensors(module, flow, keep)
-    # What is narrowed inside of a block may be as wide as what is not.
+    # A width inside of a block may be equal to a width outside of it, which stays.
     fit_attributes(module, widths, widest=cut.widest or cut.inside is not None, widest_in=cut.widest_in)
     return flow
 
 
 def outputs_of(path: str, layer: nn.Module) -> tuple[str, int, int]:
-    """Return the tensor, the dimension and the number of a layer's output channels (a recurrent one's state)."""
+    """Return the tensor, the dimension and the number of a layer's output channels (the state of a recurrent layer)."""
     if isinstance(layer, nn.MultiheadAttention):
         return f"{path}.in_proj_weight", 1, layer.embed_dim
     if isinstance(layer, nn.RNNBase):
@@ -133,19 +135,19 @@ def outputs_of(path: str, layer: nn.Module) -> tuple[str, int, int]:
     return f"{path}.weight", 0, weight.shape[0]
 
 
-def _sizes_alone(flow: Flow, owners: dict[str, nn.Module]) -> Flow:
-    """Return what a flow says of inputs that no layer made, such as the stem's."""
-    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == inputs_of(owners[path])}
+def _sizes_alone(flow: Flow, modules: dict[str, nn.Module]) -> Flow:
+    """Return only the inputs of a flow that lose nothing, such as the stem's, which no layer computes."""
+    whole = {path: kept for path, kept in flow.inputs.items() if len(kept) == inputs_of(modules[path])}
     return Flow(inputs=whole)
 
 
 def _owners(path: str) -> list[str]:
-    """Return the paths of the modules that a tensor is in, from the nearest to the whole network's, which is empty."""
+    """Return the paths of the modules around a tensor, from the nearest to the whole network, whose path is empty."""
     names = path.split(".")[:-1]
     return [".".join(names[:count]) for count in range(len(names), -1, -1)]
 
 
-def _heads_around(owners: dict[str, nn.Module], path: str) -> int | None:
-    """Return the number of heads of the attention that a tensor is in."""
-    found = (heads_of(owners[owner]) for owner in _owners(path))
-    return next((heads for heads in found if heads is not None), None)
+def _heads_around(modules: dict[str, nn.Module], path: str) -> int | None:
+    """Return the number of heads of the nearest attention around a tensor, or None if there is none."""
+    counts = (heads_of(modules[owner]) for owner in _owners(path))
+    return next((heads for heads in counts if heads is not None), None)

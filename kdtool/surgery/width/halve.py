@@ -1,4 +1,4 @@
-"""Make all layers of a network narrower by slicing."""
+"""Make all layers of a network narrower by slicing, at the exact ratio or near it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from kdtool.surgery.slicing.kept_indices import whole_ratios
 from kdtool.surgery.slicing.tensors import heads_of
 from kdtool.surgery.width.cut import Cut, Failure, narrowed, outputs_of
 
-# What structures demand of a width: halves or quarters that are split apart.
+# Some structures split a width into halves or quarters.
 _PARTS = (2, 4)
 
-_MOST_RATIOS = 3
+# How many coarser ratios are tried.
+_MAX_RATIOS = 3
 
-# How many kinds of layers may be left as wide as they are before a network is given up.
-_MOST_PINNED = 4
+# How many kinds of layers may keep their widths before the network is refused.
+_MAX_PINNED = 4
 
 
 def halve_widths(
@@ -37,29 +38,29 @@ def halve_widths(
 ) -> Network:
     """Return a copy of the network in which every feature dimension of every layer has ``ratio`` of its size.
 
-    Of each dimension the evenly spaced indices are kept, with 0.5 every second one; what an image's channels and the
-    classes demand stays. Sizes are rounded up, to multiples of ``round_to``, never below 1; where the exact ones do
-    not fit together (odd widths that are split in two), up to the next that do. ``times`` is that with
-    ``ratio ** times``. With ``scope="inner"`` only the widths inside of residual blocks change. With ``init="fresh"``
-    the weights are drawn anew under the current random state, as the network's designers start them; with
-    ``"inherit"`` they are the kept part of the old ones, of the strongest channels where it is known which layers'
-    channels go together.
+    Evenly spaced indices of each dimension are kept, with a ratio of 0.5 every second one. The channels of the images
+    and the classes stay. Sizes are rounded up to multiples of ``round_to``, never below 1; where the exact sizes do not
+    fit together (an odd width that is split in two, for example), up to the next sizes that do. ``times`` applies the
+    ratio several times: it becomes ``ratio ** times``. With ``scope="inner"``, only the widths inside of residual
+    blocks change. With ``init="fresh"``, the weights are drawn from the current random state, with the network's own
+    initialisation. With ``"inherit"``, they are the kept part of the old weights: that of the strongest channels where
+    Torch-Pruning's graph shows which channels of which layers go together.
 
     Raises:
-        Error: the network does not run afterwards: it has a structure that slicing does not know. Or most of its
-            widths would fall below 1. Or it cannot be proven that each inherited weight is given the channel that it
-            was given before.
+        Error: an option is invalid; the network has a structure that slicing does not know, so that it does not run
+            afterwards; most of its widths would fall below 1; or, with ``init="inherit"``, it cannot be shown that
+            each weight reads the same channel as before.
     """
     architecture = network.architecture
     if not 0 < ratio < 1:
         raise Error(f"{architecture.spec}: a ratio of {ratio:g} does not make it smaller; give one between 0 and 1")
     if scope not in ("all", "inner"):
-        raise Error(f"{architecture.spec}: there is no scope {scope!r}; it is all or inner")
+        raise Error(f"{architecture.spec}: unknown scope {scope!r}; choose all or inner")
     fresh = init == "fresh"
     text = f"widths x {ratio:g}" + f", {times} times" * (times > 1)
-    _refuse_nothing_left(network, ratio**times, text)
+    _check_widths_left(network, ratio**times, text)
     if not fresh:
-        _refuse_rotary(network)
+        _check_no_rotary(network)
     base = outline(architecture)
     inside = None
     if scope == "inner":
@@ -75,30 +76,35 @@ def halve_widths(
 
 
 def least_ratio(network: Network) -> float:
-    """Return the ratio below which most widths would fall below 1.
+    """Return the ratio below which most widths of the network would fall below 1.
 
-    A few narrow layers, such as those that squeeze, may well come down to one channel.
+    A few narrow layers, such as those of squeeze-and-excitation, may be reduced to one channel.
     """
     return 1 / (sorted(sizes)[len(sizes) // 2] if (sizes := _widths(network)) else 1)
 
 
 def _widths(network: Network) -> list[int]:
+    """Return the numbers of output channels of all layers that have more than one."""
     layers = [(path, layer) for path, layer in network.module.named_modules() if isinstance(layer, LAYERS)]
     return [size for path, layer in layers if (size := outputs_of(path, layer)[2]) > 1]
 
 
-def _refuse_nothing_left(network: Network, ratio: float, text: str) -> None:
+def _check_widths_left(network: Network, ratio: float, text: str) -> None:
+    """Raise an `Error` if most widths would fall below 1."""
     if ratio < least_ratio(network) * (1 - 1e-9):
         sizes = _widths(network)
         below = sum(size * ratio < 1 for size in sizes)
         raise Error(
             f"{network.architecture.spec}: {text}: {below} of its {len(sizes)} layers would fall below a width of 1"
-            "; ask for less"
+            "; choose a larger ratio or apply it fewer times"
         )
 
 
-def _refuse_rotary(network: Network) -> None:
-    # Rotary embeddings turn pairs of channels; slicing would separate them, and the network would run all the same.
+def _check_no_rotary(network: Network) -> None:
+    """Raise an `Error` if the network has rotary position embeddings.
+
+    They rotate pairs of channels. Slicing would separate the pairs, and no other check would notice it.
+    """
     if any("Rotary" in type(module).__name__ for module in network.module.modules()):
         raise Error(
             f"{network.architecture.spec}: its rotary position embeddings pair channels that slicing would separate"
@@ -107,98 +113,103 @@ def _refuse_rotary(network: Network) -> None:
 
 
 def _first_that_works(network: Network, cut: Cut, *, fresh: bool, text: str) -> nn.Module:
-    """Return a narrower module, by the exact sizes or else by the nearest that fit together.
+    """Return a narrower module: with the exact sizes, or with the nearest that fit together.
 
     Raises:
-        Error: why the exact ones do not.
+        Error: no cut works; the message gives the reason for the exact sizes.
     """
-    first = None
+    first_failure = None
     if not fresh:
-        found = narrowed(network, dataclasses.replace(cut, strengths=_strengths(network)), aligned=True)
-        if not isinstance(found, Failure):
-            return found
-    tried = cut
+        result = narrowed(network, dataclasses.replace(cut, strengths=_strengths(network)), aligned=True)
+        if not isinstance(result, Failure):
+            return result
+    base_cut = cut
     for _ in range(2):
-        for one in _cuts(network.module, tried, fresh=fresh):
-            found = narrowed(network, one, aligned=not fresh)
-            if not isinstance(found, Failure):
-                return found
-            first = first or found
-        if first is None or first.where is None:
+        for variant in _variants(network.module, base_cut, fresh=fresh):
+            result = narrowed(network, variant, aligned=not fresh)
+            if not isinstance(result, Failure):
+                return result
+            first_failure = first_failure or result
+        if first_failure is None or first_failure.where is None:
             break
-        # In the module where it fails, and its like, attributes may mean the widest of several sizes.
-        tried = dataclasses.replace(cut, widest_in=frozenset({type(network.module.get_submodule(first.where))}))
-    assert first is not None
-    pinned = _pinned(network, cut, first, fresh=fresh)
+        # In modules of the class that fails, attributes may have to get the largest of several new sizes.
+        failing_class = type(network.module.get_submodule(first_failure.where))
+        base_cut = dataclasses.replace(cut, widest_in=frozenset({failing_class}))
+    assert first_failure is not None
+    pinned = _with_pinned_layers(network, cut, first_failure, fresh=fresh)
     if pinned is not None:
         return pinned
     way_out = "" if fresh else "; start from fresh weights instead of inherited ones"
-    raise Error(f"{network.architecture.spec}: {text}: {first.reason}{way_out}")
+    raise Error(f"{network.architecture.spec}: {text}: {first_failure.reason}{way_out}")
 
 
 def _strengths(network: Network) -> dict[str, Tensor]:
-    """Return the importances of the output channels of layers, but not of those inside of an attention.
+    """Return the importances of the output channels of layers, by path, without the layers inside of an attention.
 
-    Heads have to keep equally many channels each. A layer of an attention is not inside of it where its channels are
-    as important as those of a layer elsewhere: then they are added.
+    The strongest channels might lie in few heads, but each head has to keep the same number. A layer of an attention
+    counts as outside if its importances equal those of a layer elsewhere: then their outputs are added.
     """
-    # Not at the top: the library behind it takes a while to import.
+    # Imported here because Torch-Pruning takes long to import.
     from kdtool.surgery.channels.groups import strengths
 
-    found = strengths(network)
-    attends = {path for path in found if heads_of(network.module.get_submodule(path.rpartition(".")[0])) is not None}
-    outside = [found[path] for path in found.keys() - attends]
+    by_path = strengths(network)
+    attends = {path for path in by_path if heads_of(network.module.get_submodule(path.rpartition(".")[0])) is not None}
+    outside = [by_path[path] for path in by_path.keys() - attends]
     return {
-        path: one
-        for path, one in found.items()
-        if path not in attends or any(torch.equal(one, other) for other in outside)
+        path: strength
+        for path, strength in by_path.items()
+        if path not in attends or any(torch.equal(strength, other) for other in outside)
     }
 
 
-def _cuts(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
-    """Yield the cut, then ones that read attributes otherwise, then ones that round more coarsely.
+def _variants(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
+    """Yield the cut, then variants that interpret attributes in other ways, then variants that round more coarsely.
 
-    By sizes alone as well, which is enough for fresh weights.
+    Fresh weights need not receive the same channels as before, so for them each variant is also tried by sizes alone.
     """
-    ratios = [cut.ratio, *whole_ratios(module, cut.ratio, cut.round_to)[:_MOST_RATIOS]]
-    coarser = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
-    coarser[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, told=True)]
-    for one in coarser + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
-        yield one
+    ratios = [cut.ratio, *whole_ratios(module, cut.ratio, cut.round_to)[:_MAX_RATIOS]]
+    variants = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
+    variants[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, told=True)]
+    for variant in variants + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
+        yield variant
         if fresh and cut.inside is None:
-            yield dataclasses.replace(one, follow=False)
+            yield dataclasses.replace(variant, follow=False)
 
 
-def _pinned(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> nn.Module | None:
-    """Return a narrower module in which some kinds of layers keep all outputs or inputs: those that are no channels.
+def _with_pinned_layers(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> nn.Module | None:
+    """Return a narrower module in which some kinds of layers keep all outputs or inputs, or None if none works.
 
-    Where a cut fails in a module, the layers in it are tried one after the other, each with its like in other modules
-    of the same class; one that moves the failure elsewhere is left whole.
+    The outputs or inputs of such layers are not channels but, for example, one number for each position. The layers of
+    the module where the cut fails are tried one after the other, each together with the same layer of all modules of
+    that class. If the failure then moves elsewhere, these layers stay whole and the search goes on there.
     """
-    for _ in range(_MOST_PINNED):
+    for _ in range(_MAX_PINNED):
         if failure.where is None:
             return None
-        kinds = _kinds(network.module, failure.where)
+        kinds = _layer_kinds(network.module, failure.where)
         for dim, kind in [(dim, kind) for dim in (0, 1) for kind in kinds]:
             fixed: Fixed = cut.fixed | {(f"{path}.weight", dim) for path in kind}
-            tried = dataclasses.replace(cut, fixed=fixed)
-            found = narrowed(network, tried, aligned=not fresh)
-            if not isinstance(found, Failure):
-                return found
-            if found.where != failure.where:
-                cut, failure = tried, found
+            pinned_cut = dataclasses.replace(cut, fixed=fixed)
+            result = narrowed(network, pinned_cut, aligned=not fresh)
+            if not isinstance(result, Failure):
+                return result
+            if result.where != failure.where:
+                cut, failure = pinned_cut, result
                 break
         else:
             return None
     return None
 
 
-def _kinds(module: nn.Module, where: str) -> list[list[str]]:
-    """Return the layers directly in the module at ``where``, each with those that stand so in modules of its class."""
+def _layer_kinds(module: nn.Module, where: str) -> list[list[str]]:
+    """Return for each layer directly in the module at ``where`` its path in every module of the same class.
+
+    If that module contains no layers directly, the nearest one around it that does takes its place.
+    """
     owner = module.get_submodule(where)
     while where and (isinstance(owner, LAYERS) or not any(isinstance(child, LAYERS) for child in owner.children())):
         where = where.rpartition(".")[0]
         owner = module.get_submodule(where)
     names = [name for name, child in owner.named_children() if isinstance(child, LAYERS)]
-    like = [path for path, part in module.named_modules() if type(part) is type(owner)]
-    return [[f"{path}.{name}".removeprefix(".") for path in like] for name in names]
+    owners = [path for path, part in module.named_modules() if type(part) is type(owner)]
+    return [[f"{path}.{name}".removeprefix(".") for path in owners] for name in names]

@@ -30,11 +30,11 @@ QUARTER = Budget(0.25, relative=True)
 
 @pytest.fixture(scope="module")
 def quarter(resnet):
-    """A quarter of the MACs, with inherited weights, and what was said."""
+    """A network with a quarter of the MACs and inherited weights, and the messages that were printed."""
     with pytest.MonkeyPatch.context() as patched:
-        said = []
-        patched.setattr(compound, "say", said.append)
-        return reach_budget(resnet, QUARTER, init="inherit"), said
+        messages = []
+        patched.setattr(compound, "say", messages.append)
+        return reach_budget(resnet, QUARTER, init="inherit"), messages
 
 
 def blocks(net):
@@ -55,21 +55,21 @@ def test_a_budget_is_met_from_below_within_two_percent(resnet, quarter):
 
 
 def test_depth_and_width_each_bring_half_of_the_reduction(resnet, quarter):
-    # Of 3, 4, 6, 3 blocks of nearly equal cost, sqrt(1/4) is left by 8.
+    # There are 3, 4, 6, 3 blocks of nearly equal cost; sqrt(1/4) of 16 is 8.
     assert blocks(quarter[0]) == [2, 2, 2, 2]
-    # The rest is by width, whose square the cost goes with: 64 * sqrt(1/2) = 45.3.
+    # The width brings the rest; the cost is proportional to its square: 64 * sqrt(1/2) = 45.3.
     assert first_width(quarter[0]) == pytest.approx(45, abs=1.5)
 
 
 def test_what_it_made_is_said(quarter):
-    (said,) = quarter[1]
-    assert said.startswith("torchvision:resnet34: blocks 2,2,2,2, widths x 0.")
-    assert said.endswith("M of 74.8M MACs (0.248x)")
+    (message,) = quarter[1]
+    assert message.startswith("torchvision:resnet34: blocks 2,2,2,2, widths x 0.")
+    assert message.endswith("M of 74.8M MACs (0.248x)")
 
 
 def test_inherited_weights_are_part_of_the_old_ones(resnet, quarter):
     new, old = quarter[0].module.conv1.weight, resnet.module.conv1.weight
-    assert all(any(torch.equal(one, other) for other in old) for one in new)
+    assert all(any(torch.equal(kernel, old_kernel) for old_kernel in old) for kernel in new)
 
 
 def test_the_result_is_rebuilt_from_plain_data(quarter):
@@ -81,16 +81,16 @@ def test_the_result_is_rebuilt_from_plain_data(quarter):
 
 
 def test_parameters_are_counted_where_they_are_asked_for(lenet):
-    # 784a + ab + 10b weights and a + b + 10 biases: 82 and 28 would be 66,984 of the 266,610.
+    # 784a + ab + 10b weights and a + b + 10 biases: 82 and 28 would be 66,984 parameters, above a quarter of 266,610.
     small = reach_budget(lenet, QUARTER, count="parameters")
     assert linear_widths(small) == [81, 27, 10]
 
 
 def test_a_network_without_stages_is_made_narrower_alone(lenet, capsys):
     reach_budget(lenet, QUARTER)
-    said = capsys.readouterr().err
-    assert said.startswith("kdtool:lenet-300-100: has no stages of residual or dense blocks")
-    assert "; by width alone then\nkdtool:lenet-300-100: all blocks, widths x 0.2" in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("kdtool:lenet-300-100: has no stages of residual or dense blocks")
+    assert "; only its widths change\nkdtool:lenet-300-100: all blocks, widths x 0.2" in printed
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_the_share_of_depth_goes_from_none_to_all(resnet):
     half = Budget(0.5, relative=True)
     wide = reach_budget(resnet, half, depth_share=1)
     assert first_width(wide) == 64
-    # The most blocks that are within the budget: one more is above it.
+    # It has as many blocks as the budget allows: one more is above it.
     limit = half.limit(measure(resnet)["macs"])
     assert measure(wide)["macs"] <= limit < measure(drop_blocks(resnet, blocks=sum(blocks(wide)) + 1))["macs"]
     deep = reach_budget(resnet, half, depth_share=0)
@@ -111,14 +111,14 @@ def test_dense_blocks_bring_their_share_too():
     dense = network("kdtool:densenet-bc-100-12", 8)
     small = reach_budget(dense, QUARTER, depth_share=0.9)
     whole = measure(dense)["macs"]
-    # One of its 12 channels a layer is 8 % of the width.
+    # Each layer adds 12 channels, so a step of one channel is 8 % of the width.
     assert 0.9 * 0.25 * whole <= measure(small)["macs"] <= 0.25 * whole
     assert sum(blocks(small)) < 24
 
 
 def test_widths_round_to_a_multiple_and_stay_within_the_budget(lenet):
     small = reach_budget(lenet, QUARTER, round_to=16)
-    # 64 and 32 would be 52,544 MACs and 80 and 32 65,600 of 266,200.
+    # Of 266,200 MACs, 64 and 32 would leave 52,544, and 80 and 32 leave 65,600.
     assert linear_widths(small) == [80, 32, 10]
 
 

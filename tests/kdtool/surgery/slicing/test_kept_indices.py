@@ -1,4 +1,4 @@
-"""Which indices of a dimension stay."""
+"""Which indices of dimensions with groups or splits stay."""
 
 from torch import nn
 
@@ -25,7 +25,7 @@ def test_what_is_split_off_as_gates_stays():
 
 
 def test_groups_go_as_a_whole_where_rounding_asks_for_it():
-    grouped = nn.Sequential(nn.Conv2d(104, 104, 3, groups=13))  # groups of 8, of which a half are 52 channels
+    grouped = nn.Sequential(nn.Conv2d(104, 104, 3, groups=13))  # 13 groups of 8; half of the channels are 52
     kept = uneven(grouped, 0.5, round_to=8)["", 104]
     assert [len(kept[kept // 8 == group]) for group in range(13)] == [8, 8, 0] + 5 * [8, 0]
     assert len(uneven(grouped, 0.5, round_to=60)["", 104]) == 104  # no number of whole groups is 60
@@ -33,7 +33,7 @@ def test_groups_go_as_a_whole_where_rounding_asks_for_it():
 
 
 def test_ratios_that_rounding_leaves_alone_come_first():
-    # Halves of each other, as they are split: 58 * 64 / 116 is 32, 116 gives 64, 232 gives 128.
+    # Each width is half of the next: at a ratio of 64 / 116 they become 32, 64 and 128.
     halves = nn.Sequential(*(nn.Conv2d(3, size, 1) for size in (58, 116, 232)))
     assert whole_ratios(halves, 0.5, round_to=8)[0] == 64 / 116
     assert whole_ratios(halves, 0.5) == []

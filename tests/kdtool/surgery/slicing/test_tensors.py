@@ -1,4 +1,4 @@
-"""What becomes of tensors that no layer of its own applies."""
+"""How tensors are cut that the flow does not know, and which dimensions stay."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from kdtool.surgery.tracing.flow import Flow
 
 
 class States(nn.Module):
-    """Makes three states of a width at once; one of them is scaled."""
+    """Computes three states of the same width at once, and scales one of them."""
 
     def __init__(self):
         super().__init__()
@@ -24,7 +24,7 @@ class States(nn.Module):
 
 
 class Rotation(nn.Module):
-    """Holds a frequency for every fourth channel of a width, which is that of a head."""
+    """Holds one frequency for every four channels of a head, and the width of a head as an attribute."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Rotation(nn.Module):
 
 
 class Attention(nn.Module):
-    """Holds an embedding as wide as a head, which it names otherwise than most."""
+    """Holds an embedding as wide as a head, and names the width of a head in an unusual way."""
 
     def __init__(self):
         super().__init__()
@@ -81,5 +81,5 @@ def test_constants_of_the_images_channels_stay():
 def test_unusual_networks_are_halved(spec, image_size):
     net = create(spec, options=NetworkOptions(classes=10, image_size=image_size), data=None)
     small = halve_widths(net)
-    before, after = (sum(one.numel() for one in each.module.parameters()) for each in (net, small))
+    before, after = (sum(tensor.numel() for tensor in network.module.parameters()) for network in (net, small))
     assert before / after > 3

@@ -1,4 +1,4 @@
-"""What small images show must be what large ones show."""
+"""Small images must show the same as large ones."""
 
 import pytest
 import torch
@@ -15,21 +15,21 @@ def network(spec, size):
 
 
 @pytest.mark.parametrize(
-    ("spec", "size", "seen"),
+    ("spec", "size", "probe_size"),
     [
         ("torchvision:resnet18", 224, 64),
         ("timm:mobilenetv3_small_100", 160, 64),
         ("torchvision:resnet18", 48, 48),
-        # Its positions are embedded, its norms are over the channels of each position, its classifier reads the map.
+        # Embeds its positions; normalises over the channels of each position; its classifier reads the whole map.
         ("timm:vit_tiny_patch16_224", 224, 224),
         ("timm:convnext_atto", 128, 128),
         ("kdtool:lenet-300-100", 72, 72),
     ],
 )
-def test_small_images_for_networks_of_convolutions_alone(spec, size, seen):
+def test_small_images_for_networks_of_convolutions_alone(spec, size, probe_size):
     net = network(spec, size)
     channels = net.architecture.input[0]
-    assert least_shape(net.module, net.architecture.input) == (channels, seen, seen)
+    assert least_shape(net.module, net.architecture.input) == (channels, probe_size, probe_size)
     assert not any(part._forward_pre_hooks for part in net.module.modules())
 
 
@@ -46,6 +46,6 @@ def test_the_same_channels_go(spec, monkeypatch):
     monkeypatch.setattr(remove, "least_shape", lambda module, shape: shape)
     large = removed()
     assert (small.removed, small.reason) == (large.removed, large.reason)
-    ours, theirs = small.network.module.state_dict(), large.network.module.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    small_weights, large_weights = small.network.module.state_dict(), large.network.module.state_dict()
+    assert small_weights.keys() == large_weights.keys()
+    assert all(torch.equal(small_weights[name], large_weights[name]) for name in small_weights)

@@ -27,7 +27,7 @@ def parameters(net):
 
 
 def randomise(module):
-    """Give every norm statistics and gains that tell its channels apart."""
+    """Give every batch-norm random statistics and gains, so that no two channels are alike."""
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -38,7 +38,7 @@ def randomise(module):
 
 
 def kept_weights(net, **options):
-    """Return by layer which of its weights halving keeps, read from weights that hold their own number."""
+    """Return by layer a mask of the weights that halving keeps, found by setting each weight to its own index."""
     strengths = halve._strengths(net)
     coded = copy.deepcopy(net)
     for layer in coded.module.modules():
@@ -160,11 +160,11 @@ def test_what_images_and_classes_demand_stays():
 
 
 def test_a_flattened_feature_map_keeps_whole_channels(monkeypatch):
-    monkeypatch.setattr(halve, "_strengths", lambda _: {})  # every second one
+    monkeypatch.setattr(halve, "_strengths", lambda _: {})  # without strengths, every second channel is kept
     net = network("kdtool:conv4-fc2", 32, width=8)
     original, kept_part = (
-        next(layer.weight for layer in one.module.modules() if isinstance(layer, nn.Linear))
-        for one in (net, halve_widths(net, init="inherit"))
+        next(layer.weight for layer in model.module.modules() if isinstance(layer, nn.Linear))
+        for model in (net, halve_widths(net, init="inherit"))
     )
     block = original.shape[1] // 16
     kept = torch.cat([torch.arange(start, start + block) for start in range(0, original.shape[1], 2 * block)])
@@ -220,8 +220,8 @@ def test_size_counts_fewer_multiplications():
 @pytest.mark.slow
 def test_vgg_19_compresses_as_the_paper_of_iterative_distillation_counts():
     net = network("torchvision:vgg19", 32)
-    found = [parameters(net) / parameters(halve_widths(net, times=times)) for times in (1, 2, 3, 4)]
-    assert [round(one) for one in found] == [4, 16, 64, 254]
+    compressions = [parameters(net) / parameters(halve_widths(net, times=times)) for times in (1, 2, 3, 4)]
+    assert [round(compression) for compression in compressions] == [4, 16, 64, 254]
 
 
 def test_rotary_embeddings_are_not_inherited():
@@ -234,7 +234,7 @@ def test_rotary_embeddings_are_not_inherited():
 def test_several_times_is_the_ratio_to_that_power_of_the_original():
     net = network("torchvision:resnet18", 32)
     once = halve_widths(net, ratio=0.75, times=3).module
-    assert once.conv1.out_channels == 27  # 64 * 0.421875, not 48, 36, 27 by chance: 512 gives 216
+    assert once.conv1.out_channels == 27  # 64 * 0.75**3
     assert once.fc.in_features == 216
     assert halve_widths(net, times=2).module.fc.in_features == 128
 
@@ -245,7 +245,7 @@ def test_sizes_that_do_not_fit_together_are_rounded_up_until_they_do():
     rebuilt = build(small.architecture, small.module.state_dict())
     images = torch.rand(2, *net.architecture.input)
     assert torch.equal(rebuilt(images), small.module(images))
-    # Halves of 48, 96 and 192 channels: 24 * 1 / 16 is 1.5, so 2 of 24 stay, and 4, 8 and 16.
+    # Halves of 48, 96 and 192 channels: 24 / 16 is 1.5, so 2 of 24 stay, and 4 of 48 and 8 of 96.
     assert small.module.stage4[0].branch2[0].out_channels == 8
 
 

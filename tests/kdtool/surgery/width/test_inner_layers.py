@@ -1,4 +1,4 @@
-"""What is inside of blocks, and what they add up."""
+"""With a scope of inner, widths inside of blocks change, and the widths that blocks add stay."""
 
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create

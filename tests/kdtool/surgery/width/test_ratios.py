@@ -1,6 +1,6 @@
-"""Widths at other ratios, rounded, inside of blocks alone: what comes out is smaller, runs, and is rebuilt.
+"""Widths at other ratios, rounded, and only inside of blocks.
 
-Or it is refused: which of these are is written down here.
+The result is smaller, runs, and can be rebuilt, or the network is refused. The tables say which are refused.
 """
 
 import pytest
@@ -36,7 +36,7 @@ def slow(*values):
 @pytest.mark.parametrize(
     ("spec", "image_size", "refused"),
     [
-        ("kdtool:resnet20", 32, {"by 16, inherited"}),  # its shortcuts put zeros around 32 channels of 64
+        ("kdtool:resnet20", 32, {"by 16, inherited"}),  # its shortcuts pad 32 channels with zeros to 64
         ("timm:test_vit", 32, set()),
         slow("torchvision:resnet18", 32, set()),
         slow("torchvision:densenet121", 32, set()),
@@ -50,12 +50,12 @@ def slow(*values):
         slow("timm:cait_xxs24_224", 32, {"by 16, inherited", "odd, inherited"}),
         slow("timm:convnext_atto", 32, set()),
         slow("timm:edgenext_x_small", 64, {"by 8", "by 16, inherited", "odd, inherited"}),
-        slow("timm:eva02_tiny_patch14_224", 28, {"odd"} | INHERITED),  # rotary embeddings turn pairs of channels
+        slow("timm:eva02_tiny_patch14_224", 28, {"odd"} | INHERITED),  # rotary embeddings rotate pairs of channels
         slow("timm:ghostnet_100", 32, {"odd, inherited"} | INNER),
         slow("timm:levit_128s", 64, set()),
         slow("timm:mixer_s32_224", 64, set()),
         slow("timm:mobilevit_xxs", 64, set()),
-        slow("timm:mobilevitv2_075", 64, {"by 8", "by 16, inherited"} | INNER),  # splits a width and one channel more
+        slow("timm:mobilevitv2_075", 64, {"by 8", "by 16, inherited"} | INNER),  # splits off a single channel
         slow("timm:poolformer_s12", 64, set()),
         slow("timm:repvgg_a0", 32, INNER),
         slow("timm:res2net50_14w_8s", 32, {"by 16, inherited", "inner by 8, inherited"}),
@@ -67,12 +67,12 @@ def slow(*values):
 )
 def test_other_ratios(spec, image_size, refused, tmp_path):
     network = create(spec, options=NetworkOptions(classes=10, image_size=image_size), data=None)
-    found = set()
+    actually_refused = set()
     for name, options in OPTIONS.items():
         try:
             small = halve_widths(network, **options)
         except Error:
-            found.add(name)
+            actually_refused.add(name)
             continue
         assert parameters(small) < parameters(network), name
         assert not unrounded(network, small, options.get("round_to", 1)), name
@@ -81,7 +81,7 @@ def test_other_ratios(spec, image_size, refused, tmp_path):
         Checkpoint(small).save(tmp_path / "small.pt")
         assert torch.equal(outputs(read(tmp_path / "small.pt").network), expected), name
         assert not torch.equal(expected[0], expected[1]), name
-    assert found == refused
+    assert actually_refused == refused
 
 
 def parameters(network):
@@ -95,7 +95,7 @@ def outputs(network):
 
 
 def unrounded(network, small, round_to):
-    """Return the layers that were narrowed to no multiple of ``round_to``."""
+    """Return the layers that were narrowed to a width that is not a multiple of ``round_to``."""
     before = {path: layer.weight.shape[0] for path, layer in network.module.named_modules() if is_layer(layer)}
     after = {path: layer.weight.shape[0] for path, layer in small.module.named_modules() if is_layer(layer)}
     return [path for path, width in after.items() if width % round_to and width != before[path]]
