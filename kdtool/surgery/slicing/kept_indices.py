@@ -66,7 +66,7 @@ def uneven(module: nn.Module, ratio: float, round_to: int = 1) -> dict[tuple[str
     return patterns
 
 
-def told(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
+def attribute_splits(module: nn.Module, ratio: float) -> dict[tuple[str, int], Tensor]:
     """Return by (path, size) the kept indices of dimensions that a module splits according to its attributes.
 
     If an attribute lists the sizes of the parts, the parts as large as some tensor of the module lose channels, and the

@@ -14,7 +14,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.layers import inputs_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.fixed_dims import Fixed
-from kdtool.surgery.slicing.kept_indices import even_indices, told, uneven
+from kdtool.surgery.slicing.kept_indices import attribute_splits, even_indices, uneven
 from kdtool.surgery.slicing.tensors import copy_to_cut, heads_of, slice_tensors
 from kdtool.surgery.tracing.alignment import misaligned
 from kdtool.surgery.tracing.flow import Flow
@@ -41,7 +41,7 @@ class Cut:
     layer may receive other channels than before."""
     widest: bool = False
     """Whether an attribute gets the largest of several new sizes, as it must where some layers keep their widths."""
-    told: bool = False
+    by_attributes: bool = False
     """Whether dimensions are split into the parts that attributes list."""
     widest_in: frozenset[type[nn.Module]] = frozenset()
     """Classes of modules for which ``widest`` holds even if it is false for the others."""
@@ -83,7 +83,10 @@ def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failur
 def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:
     """Cut a module in place, and return the flow that it was cut by."""
     modules = dict(module.named_modules())
-    special = {**uneven(module, cut.ratio, cut.round_to), **(told(module, cut.ratio) if cut.told else {})}
+    special = {
+        **uneven(module, cut.ratio, cut.round_to),
+        **(attribute_splits(module, cut.ratio) if cut.by_attributes else {}),
+    }
 
     def keep(path: str, dim: int, size: int) -> Tensor:
         if cut.inside is not None or size == 1 or (path, dim) in cut.fixed or size == _heads_around(modules, path):

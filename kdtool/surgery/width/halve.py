@@ -169,7 +169,7 @@ def _variants(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
     """
     ratios = [cut.ratio, *whole_ratios(module, cut.ratio, cut.round_to)[:_MAX_RATIOS]]
     variants = [dataclasses.replace(cut, ratio=ratio) for ratio in ratios]
-    variants[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, told=True)]
+    variants[1:1] = [dataclasses.replace(cut, widest=True), dataclasses.replace(cut, by_attributes=True)]
     for variant in variants + [dataclasses.replace(cut, parts=parts) for parts in _PARTS]:
         yield variant
         if fresh and cut.inside is None:
