@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from kdtool.surgery.slicing.kept_indices import told, uneven, whole_ratios
+from kdtool.surgery.slicing.kept_indices import attribute_splits, uneven, whole_ratios
 
 
 class Gated(nn.Module):
@@ -20,7 +20,7 @@ class Gated(nn.Module):
 
 
 def test_what_is_split_off_as_gates_stays():
-    kept = told(Gated(), 0.5)["", 19]
+    kept = attribute_splits(Gated(), 0.5)["", 19]
     assert kept.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18]
 
 
