@@ -24,7 +24,8 @@ from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
 from kdtool.training.student import StudentModule
-from kdtool_distillers.gated_search import GateSearch, GateSearchLoss, GateSearchOptions
+from kdtool_distillers.gated_options import GateSearchOptions
+from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
 from kdtool_distillers.kd import KD
 
 ROUNDS = 7

@@ -32,10 +32,10 @@ from kdtool.training.options import Training
 from kdtool.training.plan import FitPlan
 from kdtool_distillers.exits import Exits, taps_of
 from kdtool_distillers.fusion import Fusion
-from kdtool_distillers.mutual import Mutual, Together
+from kdtool_distillers.mutual import Mutual, MutualLoss
 from kdtool_distillers.peers import Peers
-from kdtool_distillers.self import Inward
-from kdtool_distillers.simkd import LastMaps
+from kdtool_distillers.self import Self, SelfLoss
+from kdtool_distillers.simkd import MapLoss
 
 METHODS = (
     "kd", "dkd", "dist", "logit-std", "fitnets", "at", "reviewkd", "simkd", "rkd", "sp", "cc", "fsp", "kd+at",
@@ -239,12 +239,15 @@ def main():
         objective = make("distillers", method) if method not in ("simkd", *ALONE) else None
         if method == "simkd":
             student, pair = reuse_classifier(small, teacher, factor=2, seed=0)
-            objective = LastMaps(taps=(f"{pair.student.path}={pair.teacher.path}",))
+            objective = MapLoss(taps=(f"{pair.student.path}={pair.teacher.path}",))
         if method == "mutual":
-            objective, others = Together(objective=Mutual().objective), Auxiliary(Peers([copy.deepcopy(small.module)]))
+            objective, others = (
+                MutualLoss(objective=Mutual().objective),
+                Auxiliary(Peers([copy.deepcopy(small.module)])),
+            )
         if method == "self":
             taps = taps_of(student, None)
-            objective, others = Inward(), Auxiliary(Exits(taps, student.architecture.classes), tuple(taps))
+            objective, others = SelfLoss(Self()), Auxiliary(Exits(taps, student.architecture.classes), tuple(taps))
         taught_by = None if method in ALONE else teacher
         plan = FitPlan("bench", student, taught_by, objective, None, others, training)
         ratios, steps = [], []

@@ -1,4 +1,4 @@
-"""A student that ends in its teacher's classifier, which is given the student's last maps through a projector."""
+"""Put a teacher's classifier on a student, with a projector between the student's last maps and the classifier."""
 
 from __future__ import annotations
 
@@ -19,31 +19,36 @@ from kdtool.utils.seeds import seeded
 
 
 def reuse_classifier(student: Network, teacher: Network, *, factor: int, seed: int) -> tuple[Network, Pair]:
-    """Return the student with a fresh projector behind its last stage and the teacher's classifier, and the pair of the
-    projected map and the teacher's.
+    """Return the student with a projector and the teacher's classifier, and the pair of maps to compare.
 
-    The projector's middle has the teacher's channels divided by ``factor``; its weights depend on ``seed``.
+    The fresh projector follows the student's last stage. Its middle has the teacher's channels divided by ``factor``;
+    its weights depend on ``seed``. The pair is the output of the projector and the teacher's last map.
 
     Raises:
-        Error: behind the last stage of either network is more than pooling and one linear layer.
+        Error: after its last stage, one of the networks has more than pooling and one linear layer.
     """
-    ours, theirs = _last(student), _last(teacher)
-    head, given = _classifier(student, ours), _classifier(teacher, theirs)
-    middle = max(theirs.channels // factor, 1)
+    student_tap, teacher_tap = _last_map(student), _last_map(teacher)
+    student_head, teacher_head = _classifier(student, student_tap), _classifier(teacher, teacher_tap)
+    middle = max(teacher_tap.channels // factor, 1)
     module = copy.deepcopy(student.module)
     with seeded(seed, "projector"):
-        insert_projector(module, ours.path, (ours.channels, middle, theirs.channels))
-    _take_over(module, head, teacher.module.get_submodule(given))
+        insert_projector(module, student_tap.path, (student_tap.channels, middle, teacher_tap.channels))
+    _copy_classifier(teacher.module.get_submodule(teacher_head), module, student_head)
     module.eval()
     architecture = capture(student.architecture, module)
     sanity.check(architecture, module, "with a projector and its teacher's classifier")
-    made = Network(architecture, module)
-    end = tap(made, ours.path)
-    _prove(made, end, teacher, theirs)
-    return made, Pair(end, theirs, as_map=True)
+    joined = Network(architecture, module)
+    projected = tap(joined, student_tap.path)
+    _check_head(joined, projected, teacher, teacher_tap)
+    return joined, Pair(projected, teacher_tap, as_map=True)
 
 
-def _last(network: Network) -> Tap:
+def _last_map(network: Network) -> Tap:
+    """Return the tap of a network's last stage.
+
+    Raises:
+        Error: its output is not of the layout [channels, height, width].
+    """
     last = stage_taps(network)[-1]
     if last.layout != "nchw":
         raise _refused(network, f"{last.path} makes {last.layout}, no maps that can be projected")
@@ -51,11 +56,15 @@ def _last(network: Network) -> Tap:
 
 
 def _classifier(network: Network, last: Tap) -> str:
-    """Return the path of the one layer with parameters behind a network's last map."""
+    """Return the path of the only layer with parameters after a network's last map.
+
+    Raises:
+        Error: there is none, there are several, or it is not linear.
+    """
     learnt = learnt_in(network, segments(network, [last]))[-1]
     owners = sorted({name.rpartition(".")[0] for name in learnt})
     if len(owners) != 1 or not isinstance(network.module.get_submodule(owners[0]), nn.Linear):
-        raise _refused(network, f"behind {last.path} come {', '.join(owners) or 'no weights'}, not one linear layer")
+        raise _refused(network, f"after {last.path} come {', '.join(owners) or 'no weights'}, not one linear layer")
     return owners[0]
 
 
@@ -63,33 +72,38 @@ def _refused(network: Network, reason: str) -> Error:
     return Error(f"{network.architecture.spec}: a classifier cannot be reused here: {reason}; use another method")
 
 
-def _take_over(module: nn.Module, path: str, given: nn.Module) -> None:
-    """Give the linear layer at ``path`` the weights of the teacher's, in place."""
-    layer = module.get_submodule(path)
-    assert isinstance(layer, nn.Linear)
-    assert isinstance(given, nn.Linear)
-    if (layer.bias is None) != (given.bias is None):
-        raise Error(f"{path}: one of the two classifiers has a bias and the other has none; use another method")
-    layer.weight = nn.Parameter(given.weight.detach().clone())
-    if given.bias is not None:
-        layer.bias = nn.Parameter(given.bias.detach().clone())
-    layer.in_features = given.in_features
-
-
-def _prove(made: Network, end: Tap, teacher: Network, theirs: Tap) -> None:
-    """Check that the new head makes of the teacher's map what the teacher makes of it.
+def _copy_classifier(classifier: nn.Module, module: nn.Module, path: str) -> None:
+    """Copy the weights of the teacher's classifier to the linear layer at ``path`` of ``module``, in place.
 
     Raises:
-        Error: it does not: there is more between the maps and the classifier than pooling.
+        Error: only one of the two has a bias.
+    """
+    layer = module.get_submodule(path)
+    assert isinstance(layer, nn.Linear)
+    assert isinstance(classifier, nn.Linear)
+    if (layer.bias is None) != (classifier.bias is None):
+        raise Error(f"{path}: one of the two classifiers has a bias and the other has none; use another method")
+    layer.weight = nn.Parameter(classifier.weight.detach().clone())
+    if classifier.bias is not None:
+        layer.bias = nn.Parameter(classifier.bias.detach().clone())
+    layer.in_features = classifier.in_features
+
+
+def _check_head(joined: Network, projected: Tap, teacher: Network, teacher_tap: Tap) -> None:
+    """Check that the head gives the teacher's logits if it is fed the teacher's last map.
+
+    Raises:
+        Error: it does not, because more than pooling stands between the maps and the classifier.
     """
     shape = teacher.architecture.input
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), evaluating(teacher.module), evaluating(made.module):
-        logits, maps = Segment(image=shape).run(teacher.module, images, [theirs])
+    with torch.no_grad(), evaluating(teacher.module), evaluating(joined.module):
+        expected, maps = Segment(image=shape).run(teacher.module, images, [teacher_tap])
         try:
-            again, _ = Segment(end, None, (), made.architecture.input).run(made.module, maps[theirs.path])
-            same = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5)
+            head = Segment(projected, None, (), joined.architecture.input)
+            logits, _ = head.run(joined.module, maps[teacher_tap.path])
+            same = logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
         except FAILURES:
             same = False
     if not same:
-        raise _refused(made, f"what follows {end.path} makes other logits of its teacher's maps than the teacher")
+        raise _refused(joined, f"what follows {projected.path} makes other logits from the teacher's maps than it does")

@@ -1,4 +1,4 @@
-"""The contract of a distiller."""
+"""The contract of a distiller: how a teacher teaches a student, in one training or in several."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 
 class Distiller(Method):
-    """Teach a student, by a strategy of one or more trainings.
+    """Teach a student in one or more trainings.
 
-    Override `distill`. A method that is one training with a loss of its own is a `LossDistiller`.
+    Override `distill`. A method that is one training with its own loss is a `LossDistiller`.
     """
 
     kind: ClassVar[str] = "distillers"
     makes_student: ClassVar[bool] = False
-    """Whether `distill` makes the student itself, so that none has to or can be given."""
+    """Whether `distill` makes the student itself, so that the user cannot give one."""
     needs_student: ClassVar[bool] = True
-    """Whether a student has to be given; where not, `distill` makes one of its own if there is none."""
+    """Whether the user must give a student; if not, `distill` makes one when none is given."""
     several_teachers: ClassVar[bool] = False
-    """Whether it learns from two or more teachers, which `distill` finds in ``run.teachers``."""
+    """Whether it needs two or more teachers; `distill` finds them in ``run.teachers``."""
     fits: ClassVar[str] = ""
-    """One sentence for the help: when the method is the right one."""
+    """One sentence for the help: when to use the method."""
 
     @classmethod
     def check_student(cls, *, named: bool, refined: bool) -> None:
-        """Check that it is told who the student is, once, unless it makes its students itself.
+        """Check that there is exactly one source of the student, or none if the method makes its students itself.
 
-        ``named`` says whether a student was given, ``refined`` whether a refiner was.
+        ``named`` tells whether a student is given, ``refined`` whether a refiner is given.
 
         Raises:
-            UsageError: there is none, or one too many.
+            UsageError: no student is given, or one too many.
         """
         if cls.makes_student:
             if named:
                 raise UsageError(f"--student: {cls.name} makes its students itself; choose how with --refiner")
         elif named and refined:
-            raise UsageError("--student and --refiner are two ways to say who the student is; give one")
+            raise UsageError("--student and --refiner both give a student; give only one of them")
         elif not named and not refined and cls.needs_student:
             raise UsageError(
                 f"--method {cls.name} needs a student: --student SOURCE:NAME, --student FILE or --refiner NAME"
@@ -54,37 +54,37 @@ class Distiller(Method):
 
     @classmethod
     def check_teachers(cls, count: int) -> None:
-        """Check that there are as many teachers as it learns from.
+        """Check that the number of teachers suits the method: one, or two and more if it needs several.
 
         Raises:
-            UsageError: there are not.
+            UsageError: it does not.
         """
         if cls.several_teachers and count < 2:
-            raise UsageError(f"--method {cls.name} learns from several teachers; name two checkpoints or more")
+            raise UsageError(f"--method {cls.name} learns from several teachers; give two or more checkpoints")
         if not cls.several_teachers and count > 1:
-            raise UsageError(f"--method {cls.name} learns from one teacher, not {count}{_who_takes_several()}")
+            raise UsageError(f"--method {cls.name} learns from one teacher, not {count}{_hint_for_several()}")
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
-        """Train the student and return it."""
+        """Train the student and return it; ``student`` is None if the method makes it itself."""
         raise NotImplementedError
 
     @classmethod
     def fills_role(cls) -> bool:
-        """Return whether the method can be an option of another one: it has to have a loss."""
+        """Return whether the method can be an option of another method, which needs a loss."""
         return issubclass(cls, LossDistiller)
 
     @classmethod
     def combine(cls, text: str, find: Callable[[str], type[Self]]) -> type[Self]:
-        """Return the sum of losses that a text such as ``kd:0.9+at:1000`` describes.
+        """Return the class of the sum of losses that a text such as ``kd:0.9+at:1000`` describes.
 
         Raises:
-            UsageError: a part of it is no loss, stands there twice, or its weight is no number.
+            UsageError: a term is no loss, occurs twice, or has no valid weight.
         """
         return sum_class(text, LossDistiller, find)
 
     @classmethod
     def from_old_form(cls) -> type[Self]:
-        """Return the class, as a `LossDistiller` where it has a loss, which was a part of `Distiller` before 0.2."""
+        """Return the class; one with a loss as a `LossDistiller`, since `Distiller` had the loss before 0.2."""
         if not hasattr(cls, "loss") or issubclass(cls, LossDistiller):
             return cls
         body = {"__doc__": cls.__doc__, "__module__": cls.__module__, "name": cls.name}
@@ -92,13 +92,13 @@ class Distiller(Method):
 
 
 class LossDistiller(Objective, Distiller):
-    """Teach a student by one training with a loss.
+    """Teach a student in one training with a loss.
 
-    Override `loss`, and `watch` for a loss of feature maps.
+    Override `loss`, and also `watch` if the loss compares feature maps.
     """
 
     weight_option: ClassVar[str] = "weight"
-    """The option that weights the teacher's term, which ``NAME:NUMBER`` in a sum of losses sets."""
+    """The option that holds the weight of the teacher's term; ``NAME:NUMBER`` in a sum of losses sets it."""
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the student with this loss and return it."""
@@ -107,7 +107,8 @@ class LossDistiller(Objective, Distiller):
         return run.fit(self.name, student, teacher=teacher, objective=self).network
 
 
-def _who_takes_several() -> str:
+def _hint_for_several() -> str:
+    """Return the end of a message that names the built-in methods for several teachers; empty if there are none."""
     plugins = [plugin for plugin in installed() if plugin.kind == Distiller.kind and plugin.builtin]
-    found = [plugin.name for plugin in plugins if load(plugin).several_teachers]
-    return f"; from several learns --method {' or '.join(found)}" if found else ""
+    names = [plugin.name for plugin in plugins if load(plugin).several_teachers]
+    return f"; for several teachers use --method {' or '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""The options that say who the student is and which settings are searched."""
+"""The options of a distillation that belong to no method: the student, and the search for settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdtool.surgery.refiner import Refiner
 
 
 class SearchOptions(Options):
-    """Say which of the method's options are chosen by validation."""
+    """Options of the choice between settings of the method by validation."""
 
     search: Search | None = option(
         None, help="values to choose from in short trainings, by validation: temperature=1,2,4,8"
@@ -17,7 +17,7 @@ class SearchOptions(Options):
 
 
 class StudentOptions(Options):
-    """Say who the student is, for methods that do not make their own."""
+    """Options that give the student, for methods that do not make it themselves."""
 
     student: str | None = option(None, help="student: SOURCE:NAME, or a checkpoint to go on from")
     refiner: Refiner | None = nested("refiners", help="make the student from the teacher with this refiner")

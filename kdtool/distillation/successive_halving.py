@@ -18,44 +18,47 @@ if TYPE_CHECKING:
 
 
 def rounds(settings: int, epochs: int) -> list[tuple[int, int]]:
-    """Return how many settings are left in each round, and for how many epochs each of them trains.
+    """Return for each round how many settings are tried, and for how many epochs each of them is trained.
 
-    Each round keeps the better half and trains it twice as long; all rounds cost the same, and together about one
-    training of ``epochs``.
+    Each round keeps the better half of the settings and trains it twice as long. All rounds cost the same, and together
+    about one training of ``epochs``.
     """
     count = max(math.ceil(math.log2(settings)), 1)
-    left = [math.ceil(settings / 2**number) for number in range(count)]
-    return [(one, max(round(epochs / (count * one)), 1)) for one in left]
+    remaining = [math.ceil(settings / 2**number) for number in range(count)]
+    return [(tried, max(round(epochs / (count * tried)), 1)) for tried in remaining]
 
 
 def choose(
     run: Run, settings: Mapping[str, Distiller], teacher: Network, student: Network | None
 ) -> tuple[Distiller, dict[str, Any]]:
-    """Return the setting that validates best, and what was found and what it cost, as plain data.
+    """Return the setting that validates best, and a report of the rounds and their cost as plain data.
 
-    Every training begins anew, with the same seed and the schedule of the learning rate over its own epochs.
+    ``settings`` are distillers by the text of their options. Every training starts from scratch, with the same seed and
+    with the learning rate's schedule over its own epochs. The report holds ``chosen``, ``rounds``, ``epochs`` (of all
+    trainings) and ``seconds``.
 
     Raises:
-        UsageError: nothing is trained, so that there is nothing to choose by.
+        UsageError: there are no epochs, so that no setting is trained.
     """
     if run.training.epochs < 1:
-        raise UsageError("--search: with --epochs 0 there is nothing to choose by")
+        raise UsageError("--search: with --epochs 0 there is nothing to choose by; give --epochs of 1 or more")
     started = time.perf_counter()
-    left, found, spent = list(settings), [], 0
+    names, reports, spent = list(settings), [], 0
     for number, (count, epochs) in enumerate(rounds(len(settings), run.training.epochs), start=1):
-        left, results = left[:count], []
-        for name in left:
+        names, results = names[:count], []
+        for name in names:
             trial = run.sub_run(f"search {number} {name}", dataclasses.replace(run.training, epochs=epochs))
             score = trial.evaluate(settings[name].distill(trial, teacher, student))
             results.append({"setting": name, "accuracy": score["accuracy"], "loss": score["loss"]})
         results.sort(key=lambda result: (-result["accuracy"], result["loss"]))
         shown = ", ".join(f"{result['setting']} {result['accuracy']:.4f}" for result in results)
         say(f"search, round {number}, validation accuracy after {_epochs(epochs)}: {shown}")
-        found.append({"epochs": epochs, "results": results})
-        left, spent = [result["setting"] for result in results], spent + count * epochs
+        reports.append({"epochs": epochs, "results": results})
+        names, spent = [result["setting"] for result in results], spent + count * epochs
     seconds = round(time.perf_counter() - started, 1)
-    say(f"search: {left[0]}; it cost {_epochs(spent)} and {seconds} s, a training has {_epochs(run.training.epochs)}")
-    return settings[left[0]], {"chosen": left[0], "rounds": found, "epochs": spent, "seconds": seconds}
+    best = names[0]
+    say(f"search: {best}; it cost {_epochs(spent)} and {seconds} s; the training has {_epochs(run.training.epochs)}")
+    return settings[best], {"chosen": best, "rounds": reports, "epochs": spent, "seconds": seconds}
 
 
 def _epochs(count: int) -> str:

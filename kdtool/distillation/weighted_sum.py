@@ -28,23 +28,24 @@ PLUS = re.compile(r"\+(?=[A-Za-z])")
 class WeightedSum(Objective, Options):
     """Sum the losses of several objectives.
 
-    The number behind a loss is the weight of its teacher's term: the option of that meaning where the distiller has
-    one (kd: alpha; at, fitnets, ...: weight), else a factor. The labels' cross-entropy counts once, with the weight of
-    ``none`` where it stands in the sum, else with the largest that one of the losses gives it.
+    The number after the name of a loss is the weight of its teacher's term. If the distiller has an option with that
+    meaning (its ``weight_option``), the number sets the option, else it is a factor. The labels' cross-entropy counts
+    once: with the weight of the losses that are ``only_labels`` if the sum has any, else with the largest weight that
+    one of the losses gives it.
     """
 
     factors: ClassVar[dict[str, float | Schedule]] = {}
-    """By the field of each loss, what its teacher's term is multiplied by."""
+    """The factor of each teacher's term, by the field of the loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for info in self.describe():
             if getattr(self, info.name).name != info.method:
-                raise UsageError(f"{self.name}: its losses are those of its name; write another sum")
+                raise UsageError(f"{self.name}: the losses of a sum are those of its name; write another sum")
 
     @property
     def terms(self) -> dict[str, Objective]:
-        """The distillers whose losses are summed, by their fields."""
+        """The objectives whose losses are summed, by field."""
         return {name: getattr(self, name) for name in self.factors}
 
     def check(self, student: Network, teacher: Network) -> None:
@@ -53,7 +54,7 @@ class WeightedSum(Objective, Options):
             term.check(student, teacher)
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the layers that any of the losses compares."""
+        """Return the pairs of layers that any of the losses compares, each with the field of its loss as owner."""
         return [
             dataclasses.replace(pair, owner=name)
             for name, term in self.terms.items()
@@ -61,36 +62,38 @@ class WeightedSum(Objective, Options):
         ]
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return the adapters of all losses."""
+        """Return one module with the adapters of all losses."""
         from kdtool.features.adapters import Parts
 
         parts = {name: [pair for pair in pairs if pair.owner == name] for name in self.terms}
         return Parts((len(part), self.terms[name].adapters(part)) for name, part in parts.items())
 
     def needs_labels(self) -> bool:
-        """Return whether one of the losses does that compare something beside the labels."""
+        """Return whether a loss needs labels; those that are ``only_labels`` count only if all are."""
         return self.only_labels or any(term.needs_labels() for term in self.terms.values() if not term.only_labels)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         import torch
 
-        total, alone, shares = step.student.new_zeros(()), step.student.new_zeros(()), [step.student.new_zeros(())]
+        zero = step.student.new_zeros(())
+        total, labels_weight, weights = zero, zero, [zero]
         for name, term in self.terms.items():
-            maps = [both for both, owner in zip(step.maps, step.owners, strict=True) if owner == name]
-            loss, share = apart(term, dataclasses.replace(step, maps=maps, owners=()))
+            maps = [pair for pair, owner in zip(step.maps, step.owners, strict=True) if owner == name]
+            loss, weight = without_labels(term, dataclasses.replace(step, maps=maps, owners=()))
             factor = step.now(self.factors[name])
             total = total + factor * loss
             if term.only_labels:
-                alone = alone + factor * share
+                labels_weight = labels_weight + factor * weight
             else:
-                shares.append(share)
-        weighs = any(term.only_labels for term in self.terms.values())
-        return total + (alone if weighs else torch.stack(shares).max()) * step.cross_entropy()
+                weights.append(weight)
+        if not any(term.only_labels for term in self.terms.values()):
+            labels_weight = torch.stack(weights).max()
+        return total + labels_weight * step.cross_entropy()
 
 
-def apart(term: Objective, step: Step) -> tuple[Tensor, Tensor]:
-    """Return the loss of a batch without the labels' cross-entropy, and how much that weighs in it, both scalars."""
+def without_labels(term: Objective, step: Step) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch without the labels' cross-entropy, and the weight of the latter, both scalars."""
     import torch
 
     from kdtool.training.step import Counted
@@ -98,20 +101,20 @@ def apart(term: Objective, step: Step) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         counter = step.student.new_zeros((), requires_grad=True)
         loss = term.loss(Counted(**vars(step), counter=counter))
-        share = None
+        weight = None
         if loss.requires_grad:
-            # The loss is linear in the cross-entropy, in whose place stands a 0 here.
-            (share,) = torch.autograd.grad(loss, counter, retain_graph=True, allow_unused=True)
-    return loss, counter.detach() if share is None else share
+            # The loss is linear in the cross-entropy, which the counter of 0 replaces: its gradient is the weight.
+            (weight,) = torch.autograd.grad(loss, counter, retain_graph=True, allow_unused=True)
+    return loss, counter.detach() if weight is None else weight
 
 
 def sum_class(text: str, base: type[Any], find: Callable[[str], type[Any]]) -> type[Any]:
-    """Return the class of a sum that is written as ``kd:0.9+at:1000``; its options are its terms.
+    """Return the class of a sum of losses that is written as ``kd:0.9+at:1000``; its options are its terms.
 
-    ``base`` is the class of all that can be a term, and of the sum itself; ``find`` returns the class of a name.
+    ``base`` is the base class of all terms and of the sum itself; ``find`` returns the class of a name.
 
     Raises:
-        UsageError: a part of it is no loss, stands there twice, or its weight is no number.
+        UsageError: a term is no loss, occurs twice, or has no valid weight.
     """
     fields: dict[str, Any] = {}
     factors: dict[str, float | Schedule] = {}
@@ -122,16 +125,16 @@ def sum_class(text: str, base: type[Any], find: Callable[[str], type[Any]]) -> t
             cls = find(name)
             number = _weight(weight) if colon else None
         except UsageError as error:
-            raise UsageError(f"{text}: {part or 'nothing'} is no part of a sum: {error}") from error
+            raise UsageError(f"{text}: {part or 'an empty term'} is no term of a sum: {error}") from error
         if not issubclass(cls, base):
             raise UsageError(f"{text}: {name} is a strategy and has no loss; sums are made of losses")
         field = name.replace("-", "_")
         if field in fields:
-            raise UsageError(f"{text}: {name} stands there twice; give it one weight")
-        own = cls.weight_option in {info.name for info in cls.describe()}
-        given = {cls.weight_option: number} if own and number is not None else {}
-        fields[field] = nested(cls.kind, name, help="a loss of the sum", hidden=True, **given)
-        factors[field] = 1.0 if own or number is None else number
+            raise UsageError(f"{text}: {name} occurs twice; write it once, with one weight")
+        has_weight = cls.weight_option in {info.name for info in cls.describe()}
+        defaults = {cls.weight_option: number} if has_weight and number is not None else {}
+        fields[field] = nested(cls.kind, name, help="a loss of the sum", hidden=True, **defaults)
+        factors[field] = 1.0 if has_weight or number is None else number
         classes.append(cls)
     body = {
         "__doc__": f"Sum the losses {text}.",
@@ -147,9 +150,9 @@ def sum_class(text: str, base: type[Any], find: Callable[[str], type[Any]]) -> t
 
 
 def _weight(text: str) -> float | Schedule:
-    """Return a weight: a number that is not negative, or a schedule of two."""
+    """Return a weight as a number from 0 on, or as a schedule between two such numbers."""
     number = number_or_schedule(text)
-    for one in (number,) if isinstance(number, float) else (number.start, number.end):
-        if not 0 <= one < math.inf:
-            raise UsageError(f"{text} is no weight; give a number from 0 on")
+    for end in (number,) if isinstance(number, float) else (number.start, number.end):
+        if not 0 <= end < math.inf:
+            raise UsageError(f"{text} is no weight; give a finite number of 0 or more")
     return number

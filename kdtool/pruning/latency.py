@@ -1,4 +1,7 @@
-"""Channels removed until a part of the time that onnxruntime takes is gone, which no count of operations tells."""
+"""Remove channels until a given fraction of the latency in onnxruntime is gone.
+
+The latency of a network cannot be computed from its MACs, so that candidates are exported and measured.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,19 @@ from kdtool.plugins.registry import make
 from kdtool.surgery.channels.remove import Removal, remove_channels
 
 TRIES = 7
-"""A measurement costs a removal, an export and seconds of running both files."""
+"""How many candidates are measured at most; each costs a removal, an export and `SECONDS` of running both files."""
 
 SECONDS = 10.0
 
-NEAR = 0.01
-"""So near to the part that was asked for, no further try is made; two sessions of one file differ by as much."""
+TOLERANCE = 0.01
+"""The search ends this close to the requested fraction; two sessions of the same file differ by as much."""
 
 
 def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
-    """Return a copy of the network without its least important channels, so that about ``ratio`` of its time is gone.
+    """Return a copy of the network without its least important channels, with about ``ratio`` of its latency removed.
 
-    The time is that of one image in onnxruntime, on one thread of this machine's CPU, measured beside the network
-    itself. By halving intervals it is looked for which part of the MACs has to go; ``how`` is what `remove_channels` is
-    told else.
+    The latency is that of one image in onnxruntime on one thread of this CPU, measured in turn with the whole network.
+    Bisect the fraction of MACs to remove; ``how`` are further arguments of `remove_channels`.
 
     Raises:
         Error: no channels of this network can be removed.
@@ -39,23 +41,23 @@ def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
         low, high = 0.0, 1.0
         best: Removal | None = None
         for _ in range(TRIES):
-            # MACs and time go together, so that the first guess is the part itself.
-            part = ratio if (low, high) == (0.0, 1.0) else (low + high) / 2
+            # The latency falls roughly with the MACs, so the first guess is the requested fraction itself.
+            fraction = ratio if (low, high) == (0.0, 1.0) else (low + high) / 2
             try:
-                found = remove_channels(network, ratio=part, of="macs", **how)
+                removal = remove_channels(network, ratio=fraction, of="macs", **how)
             except Error:
-                low = part  # too little for any layer to lose a step of its width
+                low = fraction  # too little for any layer to lose ``round_to`` channels
                 continue
-            file = _export(exporter, found.network, Path(scratch) / f"part{exporter.suffix}")
-            gone = 1 - measure_latency(file, whole, seconds=SECONDS)["ratio"]
-            timed = dataclasses.replace(found, of="latency", asked=ratio, removed=gone)
-            if best is None or abs(gone - ratio) < abs(best.removed - ratio):
+            file = _export(exporter, removal.network, Path(scratch) / f"part{exporter.suffix}")
+            removed = 1 - measure_latency(file, whole, seconds=SECONDS)["ratio"]
+            timed = dataclasses.replace(removal, of="latency", asked=ratio, removed=removed)
+            if best is None or abs(removed - ratio) < abs(best.removed - ratio):
                 best = timed
-            if abs(gone - ratio) <= NEAR or (found.capped and gone < ratio):
+            if abs(removed - ratio) <= TOLERANCE or (removal.capped and removed < ratio):
                 break
-            low, high = (part, high) if gone < ratio else (low, part)
+            low, high = (fraction, high) if removed < ratio else (low, fraction)
     if best is None:
-        raise Error(f"{spec}: no channels of it can be removed to save {ratio:.0%} of its time")
+        raise Error(f"{spec}: no channels can be removed to save {ratio:.0%} of its latency; use --of params or macs")
     return best
 
 

@@ -1,4 +1,4 @@
-"""What pruners share: their options, masks that hold or channels that go, in one step or in several."""
+"""The contract of a pruner, and the two kinds that share their options and steps: by masks and by channels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.distillation.distiller import LossDistiller
 from kdtool.errors import Error
+from kdtool.plugins.defaults import RETRAINING_LOSS
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import option
 from kdtool.plugins.registry import nested
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
     from kdtool.surgery.channels.remove import Removal
     from kdtool.training.run import Run
 
-STEPS = "remove it in so many steps, much at first and little at last, each with its retraining"
+STEPS = "number of steps, each with its own retraining; the first ones remove most"
 
 
 class Pruner(Method):
-    """Remove what is left over in a trained network, and retrain the rest."""
+    """Remove weights that a trained network does not need, and retrain the rest."""
 
     kind: ClassVar[str] = "pruners"
 
-    teacher: bool = option(True, help="retrain with the unpruned model as teacher, or with the labels alone")
-    objective: LossDistiller = nested("distillers", "kd", help="loss of the retraining with a teacher")
+    teacher: bool = option(True, help="retrain with the unpruned model as teacher; off: with only the labels")
+    objective: LossDistiller = nested("distillers", RETRAINING_LOSS, help="loss of the retraining with a teacher")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
-        """Return the pruned network; the given one is left as it is."""
+        """Return the pruned network; ``network`` itself is not changed."""
         raise NotImplementedError
 
     def retrain(
@@ -42,9 +43,9 @@ class Pruner(Method):
         teacher: Network | None,
         name: str = "retrain",
     ) -> Network:
-        """Retrain the pruned network as the options say, in the phase ``name``, and return it.
+        """Retrain the pruned network in the phase ``name`` and return it.
 
-        With 0 epochs it is returned unchanged.
+        The teacher is used only if the option ``teacher`` is set. With 0 epochs the network is returned unchanged.
         """
         if run.training.epochs == 0:
             return pruned
@@ -54,23 +55,27 @@ class Pruner(Method):
 
 
 class MaskPruner(Pruner):
-    """Set the weights with the least scores to zero, where they stay; the network keeps its shape.
+    """Set the weights with the lowest scores to zero and keep them there; the network keeps its shape.
 
-    Override `scores`. Weights of convolutions and linear layers can go; those that are zero already count as gone.
+    Override `scores`. Only weights of convolutions and linear layers are removed; those that are already zero count as
+    removed.
     """
 
     ratio: float = option(0.8, above=0, below=1, help="fraction of the weights to remove")
     scope: str = option(
-        "global", choices=("global", "layer"), help="what weights are compared with: all, or those of their layer"
+        "global", choices=("global", "layer"), help="compare each weight with all others, or with those of its layer"
     )
     steps: int = option(1, minimum=1, help=STEPS)
 
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
-        """Return the score of every weight that may go, by the weight's name and in its shape; the least go first."""
+        """Return the scores of all weights that may be removed, by the name of the weight tensor and in its shape.
+
+        The lowest scores are removed first.
+        """
         raise NotImplementedError
 
     def sparsities(self, begin: float) -> list[float]:
-        """Return which part of the weights is gone after each step, where the part ``begin`` is zero already."""
+        """Return the fraction of zero weights after each step; ``begin`` is the fraction before the first one."""
         from kdtool.pruning.masks import cubic
 
         return cubic(min(begin, self.ratio), self.ratio, self.steps)
@@ -85,11 +90,14 @@ class MaskPruner(Pruner):
         return network
 
     def mask(self, run: Run, network: Network, ratio: float, onto: Network | None = None) -> Network:
-        """Return a copy of ``onto`` (None: the network itself) without the weights of the network that score least."""
+        """Return a copy of ``onto`` in which a fraction ``ratio`` of the weights is zero: those with the lowest scores.
+
+        The scores are those of ``network``; by default ``onto`` is ``network`` itself.
+        """
         from kdtool.pruning.masks import Masking, apply_masks, lowest_scores
         from kdtool.training.zeros import prunable
 
-        # Below all that a score can be.
+        # Below every possible score, so that weights that are already zero are removed first.
         zeros = {name: weight == 0 for name, weight in prunable(network.module).items()}
         scores = {
             name: score.masked_fill(zeros[name], -float("inf")) for name, score in self.scores(run, network).items()
@@ -102,68 +110,81 @@ class MaskPruner(Pruner):
 
 
 class ChannelPruner(Pruner):
-    """Remove the channels with the least importance for good; the network and its files become smaller.
+    """Remove the channels with the lowest importance from the network, which becomes smaller, as do its files.
 
-    Override `importance`. What goes together by the network's structure goes together.
+    Override `importance`. Channels that depend on each other by the structure of the network are removed together.
     """
 
     relative_scores: ClassVar[bool] = False
-    """Whether `importance` is relative to the mean of its group, so that in several steps it has to be carried on."""
+    """Whether `importance` is relative to the mean of its group.
+
+    If it is, each step continues with the means of the channels that the step before left, so that scores of different
+    steps can be compared.
+    """
 
     ratio: float = option(0.3, above=0, below=1, help="fraction of the size to remove")
-    of: str = option("params", choices=("params", "macs", "channels", "latency"), help="the size that the ratio is of")
+    of: str = option("params", choices=("params", "macs", "channels", "latency"), help="size that the ratio refers to")
     scope: str = option(
-        "global", choices=("global", "layer"), help="what channels are compared with: all, or those of their layer"
+        "global", choices=("global", "layer"), help="compare each channel with all others, or with those of its layer"
     )
-    round_to: int = option(
-        16, minimum=1, help="layers keep multiples of this many channels; 16 is what onnxruntime likes"
-    )
+    round_to: int = option(16, minimum=1, help="layers keep multiples of this many channels; 16 suits onnxruntime")
     steps: int = option(1, minimum=1, help=STEPS)
 
     def importance(self, run: Run, network: Network) -> Scores:
-        """Return what gives each channel of a ``torch_pruning.dependency.Group`` its score: a tensor [channels], or
-        None where they have to stay."""
+        """Return a function from a ``torch_pruning.dependency.Group`` to the scores of its channels.
+
+        The function returns a tensor [channels], or None if the channels of the group must stay. The lowest scores are
+        removed first.
+        """
         raise NotImplementedError
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
-        """Return a smaller, retrained copy."""
+        """Return a smaller, retrained copy.
+
+        Raises:
+            Error: no step can remove any channel.
+        """
         from kdtool.pruning.masks import cubic
 
-        gone, failed = 0.0, None
+        removed, failed = 0.0, None
         reached: dict[str, Any] = {}
         means: Mapping[str, float] = {}
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
             try:
-                removal = self._removal(run, network, (target - gone) / (1 - gone), means)
+                removal = self._removal(run, network, (target - removed) / (1 - removed), means)
             except Error as error:
-                failed = error  # a step may ask for less than any layer can give, and the next one asks for more
+                failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
                 continue
-            network, gone, failed = removal.network, 1 - (1 - gone) * (1 - removal.removed), None
+            network, removed, failed = removal.network, 1 - (1 - removed) * (1 - removal.removed), None
             means = removal.means if self.relative_scores else {}
-            reached = {**removal.as_data(), "asked": self.ratio, "removed": round(gone, 4)}
+            reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
             run.record(reached=reached)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
         if failed is not None:
-            if not gone:
+            if not removed:
                 raise failed
             run.record(reached={**reached, "capped": str(failed)})
         return network
 
     def _removal(self, run: Run, network: Network, ratio: float, means: Mapping[str, float]) -> Removal:
+        """Return the network without the fraction ``ratio`` of its size.
+
+        ``means`` are the mean scores of the groups after the step before, by the path of a group's first layer.
+        """
         from kdtool.pruning.latency import remove_latency
         from kdtool.surgery.channels.importance import carried
         from kdtool.surgery.channels.remove import remove_channels
 
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "importance": carried(self.importance(run, network), means),
             "scope": self.scope,
             "round_to": self.round_to,
         }
         if self.of == "latency":
-            return remove_latency(network, ratio=ratio, **how)
-        return remove_channels(network, ratio=ratio, of=self.of, **how)
+            return remove_latency(network, ratio=ratio, **options)
+        return remove_channels(network, ratio=ratio, of=self.of, **options)
 
 
 def numbered(name: str, step: int, steps: int) -> str:
-    """Return the name of one of several phases; the only one has no number."""
+    """Return the name of phase ``step`` of ``steps``; a single phase has no number."""
     return name if steps == 1 else f"{name} {step} of {steps}"

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Assistant(Distiller):
-    """Bridge a large gap by assistants of sizes in between, each of which teaches the next (Mirzadeh et al., 2020).
+    """Bridge a large gap by assistants of intermediate sizes, each of which teaches the next (Mirzadeh et al., 2020).
 
-    With A_0 the teacher, assistant A_i has the structure that the refiner makes of A_(i-1)'s, fresh weights, and is
-    trained on the objective with A_(i-1) as teacher; the last one teaches the student in the same way. Without a
-    student it is what the refiner makes of the last assistant.
+    With A_0 the teacher, assistant A_i has the structure that the refiner makes from A_(i-1), and fresh weights. It is
+    trained on the objective with A_(i-1) as teacher. The last assistant teaches the student in the same way. If no
+    student is given, its structure is what the refiner makes from the last assistant.
     """
 
     fits: ClassVar[str] = (
@@ -23,8 +23,8 @@ class Assistant(Distiller):
     )
     needs_student: ClassVar[bool] = False
 
-    assistants: int = option(1, minimum=1, help="how many assistants stand between teacher and student")
-    refiner: Refiner = nested("refiners", "halve", help="what makes each assistant from the network before")
+    assistants: int = option(1, minimum=1, help="number of assistants between teacher and student")
+    refiner: Refiner = nested("refiners", "halve", help="refiner that makes each assistant from the network before it")
     objective: LossDistiller = nested("distillers", "kd", help="distiller whose loss is used")
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
@@ -33,7 +33,7 @@ class Assistant(Distiller):
         for number in range(1, self.assistants + (student is None) + 1):
             structures.append(run.refine(f"assistant {number}", self.refiner, structures[-1]))
         learners = structures[1:] if student is None else [*structures[1:], student]
-        sizes = [sum(weight.numel() for weight in one.module.parameters()) for one in learners]
+        sizes = [sum(weight.numel() for weight in learner.module.parameters()) for learner in learners]
         if len(sizes) > 1 and sizes[-1] >= sizes[-2]:
             raise Error(
                 f"the last assistant would have {sizes[-2]:,} and the student {sizes[-1]:,} parameters: there is no "

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 class AT(LossDistiller):
-    """Look where the teacher looks: match the energy of the maps at each position (Zagoruyko and Komodakis, 2016).
+    """Match the teacher's attention: the energy of the maps at each position (Zagoruyko and Komodakis, 2016).
 
     With a(F) = q / |q|_2 and q = mean over channels of F^2, flattened, the loss is
-    CE + weight * sum over stages of mean((a(f_s) - a(g_s))^2), the mean over batch and positions.
+    CE + weight * sum over stages of mean((a(f_s) - a(g_s))^2), the mean over batch and positions. f_s and g_s are the
+    maps of student and teacher at the end of stage s.
 
-    The paper prints the norm of the difference; the squares and the weight are those of the authors' code. Where
-    resolutions differ, the larger q is averaged to the size of the smaller. Channels may differ.
+    The paper prints the norm of the difference; the squares and the weight are those of the authors' code. If the
+    resolutions differ, the larger q is averaged to the size of the smaller. The numbers of channels may differ.
     """
 
     fits: ClassVar[str] = (
-        "Fits two networks with maps of the same resolutions, best of one family; nothing is learnt beside the student."
+        "Fits two networks with maps of the same resolutions, ideally of one family; it learns no adapters."
     )
     logits: ClassVar[bool] = False
 
@@ -35,13 +36,13 @@ class AT(LossDistiller):
     )
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the ends of the stages, or the named layers."""
+        """Return pairs of the ends of the stages, or of the layers that ``taps`` names."""
         from kdtool.features import match_stages
 
         return match_stages(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return nothing that is learnt."""
+        """Return adapters without parameters: the maps are compared as they are."""
         from kdtool.features import unadapted
 
         return unadapted(pairs)
@@ -50,12 +51,15 @@ class AT(LossDistiller):
         """Return the loss of one batch."""
         import torch
 
-        terms = [attention_loss(*both) for both in step.maps]
+        terms = [attention_loss(student, teacher) for student, teacher in step.maps]
         return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference of the attention of two maps [batch, channels, height, width]."""
+    """Return the mean squared difference of the attention of two maps [batch, channels, height, width], a scalar.
+
+    Both are compared at the smaller of the two resolutions; the numbers of channels may differ.
+    """
     from torch.nn import functional as F
 
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
@@ -63,7 +67,10 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def attention(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the energy of a map [batch, channels, height, width] at ``size`` positions, as rows of norm 1."""
+    """Return the energy of maps [batch, channels, height, width], averaged to ``size``, as rows of norm 1.
+
+    The result is [batch, positions].
+    """
     from torch.nn import functional as F
 
     energy = maps.square().mean(dim=1)

@@ -11,33 +11,33 @@ if TYPE_CHECKING:
 
 
 class BornAgain(Distiller):
-    """Train the same structure anew with its former self as teacher, generation after generation (Furlanello et al.,
-    2018).
+    """Train the same structure several times from fresh weights, each time taught by the generation before (Furlanello
+    et al., 2018).
 
-    With B_0 the teacher, generation B_k has fresh weights, those of another seed than the generation before, and is
-    trained on the objective with B_(k-1) as teacher. All have the student's structure, or where none is given the
-    teacher's. The default objective, none:1+kd:1 at T = 1, makes the labels and the teacher count alike.
+    With B_0 the teacher, generation B_k has fresh weights, each generation from another seed, and is trained on the
+    objective with B_(k-1) as teacher. All have the structure of the student, or of the teacher if no student is given.
+    The default objective, none:1+kd:1 at T = 1, gives the labels and the teacher the same weight.
 
-    The result is the generation that validates best. The mean of the probabilities of all generations is reported as
-    the ensemble; the generations are kept in the run, and can teach together (--method ensemble).
+    The result is the generation with the best validation accuracy. The mean of the probabilities of all generations is
+    reported as the ensemble. The run keeps the generations, so that they can teach together (--method ensemble).
     """
 
-    fits: ClassVar[str] = "Fits where the model should not get smaller but better."
+    fits: ClassVar[str] = "Fits if the model should become better, not smaller."
     needs_student: ClassVar[bool] = False
 
-    generations: int = option(3, minimum=1, help="how many generations there are behind the teacher")
+    generations: int = option(3, minimum=1, help="number of generations after the teacher")
     objective: LossDistiller = nested(
         "distillers", "none:1+kd:1", kd={"temperature": 1.0}, help="distiller whose loss is used"
     )
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
-        """Train the generations, and return the best by validation."""
+        """Train the generations and return the one that validates best."""
         from kdtool_distillers.mean_of import mean_of
 
         last, generations, validated = teacher, [], []
         for number in range(1, self.generations + 1):
             name = f"generation {number}"
-            # A student that was named begins with the weights that it has.
+            # A student that the user named starts from its own weights.
             structure = student if student is not None and number == 1 else run.reinitialize(name, student or teacher)
             fit = run.fit(name, structure, teacher=last, objective=self.objective)
             last = fit.network

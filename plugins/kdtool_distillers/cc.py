@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class CC(Relation):
-    """Correlate the images of a batch as the teacher does (Peng et al., 2019).
+    """Match the correlations between the images of a batch to the teacher's (Peng et al., 2019).
 
-    With e_i the features before the classifier, divided by their norm, and the Gaussian kernel
-    exp(-gamma |e_i - e_j|^2) = exp(-2 gamma) * sum over p of (2 gamma)^p / p! * (e_i . e_j)^p up to p = order as k_ij,
-    the loss is CE + weight * mean_ij (k_ij(s) - k_ij(t))^2.
+    With e_i the features of image i before the classifier, divided by their norm, k_ij is the Taylor series of the
+    Gaussian kernel up to p = order:
+    exp(-gamma |e_i - e_j|^2) = exp(-2 gamma) * sum over p of (2 gamma)^p / p! * (e_i . e_j)^p.
+    The loss is CE + weight * mean_ij (k_ij(s) - k_ij(t))^2.
 
-    gamma and the order are the paper's. It has kd beside this term, and its weight goes with that; the one here is
-    usual for the term alone on features of norm 1.
+    gamma and the order are the paper's. The paper adds this term to kd and chooses its weight for that sum; the weight
+    here is the usual one for the term alone on features of norm 1.
     """
 
     fits: ClassVar[str] = "Fits in a sum with kd (kd+cc), as in the paper; needs batches of many images."
@@ -38,14 +39,17 @@ class CC(Relation):
 
         need_others(self.name, step)
         terms = []
-        for both in step.maps:
-            ours, theirs = (correlations(embedded(maps), self.gamma, self.order) for maps in both)
-            terms.append(F.mse_loss(ours, theirs))
+        for pair in step.maps:
+            student, teacher = (correlations(embedded(maps), self.gamma, self.order) for maps in pair)
+            terms.append(F.mse_loss(student, teacher))
         return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def correlations(features: Tensor, gamma: float, order: int) -> Tensor:
-    """Return the kernel's Taylor series [batch, batch] of features [batch, channels], divided by their norm."""
+    """Return the Taylor series of the Gaussian kernel [batch, batch] between the images of a batch.
+
+    ``features`` are [batch, channels]; each row is divided by its norm first.
+    """
     import torch
     from torch.nn import functional as F
 

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 class DIST(LossDistiller):
     """Correlate with the teacher's probabilities, in each image and in each class (Huang et al., 2022).
 
-    With p(z) = softmax(z / T) [batch, classes] and rho Pearson's correlation, the loss is
+    With p(z) = softmax(z / T) [batch, classes], s and t the logits of student and teacher, and rho Pearson's
+    correlation, the loss is
 
     CE + beta * T^2 * mean over images of (1 - rho(p(s), p(t))) + gamma * T^2 * mean over classes of the same.
 
-    Correlation leaves open how sure the student is, which it cannot take over from a much larger teacher. The defaults
-    are the authors' for CIFAR-100; on ImageNet they have T = 1.
+    Correlation does not prescribe how confident the student is; a small student cannot reach the confidence of a much
+    larger teacher. The defaults are the authors' for CIFAR-100; on ImageNet they use T = 1.
     """
 
-    fits: ClassVar[str] = "Fits a teacher that is much stronger than the student, too sure to be matched exactly."
+    fits: ClassVar[str] = (
+        "Fits a teacher that is much stronger than the student and too confident to be matched exactly."
+    )
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs (ImageNet: 1)")
     beta: float | Schedule = option(2.0, minimum=0, help="weight of the correlation over the classes of each image")
@@ -36,17 +39,17 @@ class DIST(LossDistiller):
 
 
 def uncorrelated(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return T^2 (1 - rho) of the softened probabilities, meaned over images, and meaned over classes.
+    """Return T^2 (1 - rho) of the softened probabilities, once as the mean over images, once as the mean over classes.
 
-    Both are logits [batch, classes]. What does not vary has a correlation of 0.
+    ``student`` and ``teacher`` are logits [batch, classes]. A constant row or column has a correlation of 0.
     """
-    ours, theirs = (logits.div(temperature).softmax(dim=1) for logits in (student, teacher))
-    return tuple(temperature**2 * (1 - pearson(ours, theirs, dim)).mean() for dim in (1, 0))  # type: ignore[return-value]
+    student, teacher = (logits.div(temperature).softmax(dim=1) for logits in (student, teacher))
+    return tuple(temperature**2 * (1 - pearson(student, teacher, dim)).mean() for dim in (1, 0))  # type: ignore[return-value]
 
 
 def pearson(first: Tensor, second: Tensor, dim: int) -> Tensor:
-    """Return Pearson's correlation of two matrices along ``dim``."""
+    """Return Pearson's correlation of two matrices of the same shape along ``dim``, a vector."""
     from torch.nn import functional as F
 
-    ours, theirs = (one - one.mean(dim=dim, keepdim=True) for one in (first, second))
-    return F.cosine_similarity(ours, theirs, dim=dim)
+    first, second = (matrix - matrix.mean(dim=dim, keepdim=True) for matrix in (first, second))
+    return F.cosine_similarity(first, second, dim=dim)

@@ -13,60 +13,67 @@ if TYPE_CHECKING:
 
 
 class DKD(LossDistiller):
-    """Match apart how sure the teacher is of the right class, and how it ranks the others (Zhao et al., 2022).
+    """Match the teacher's probability of the right class and its ranking of the others separately (Zhao et al., 2022).
 
     With p(z) = softmax(z / T) over all classes, b(z) = (p_y, 1 - p_y) for the right class y, and q(z) the softmax of
-    z / T over the classes but y, the loss is a mean over the batch, in nats:
+    z / T over all classes except y, the loss is a mean over the batch, in nats:
 
-    CE + w * T^2 * (alpha * KL(b(t) || b(s)) + beta * KL(q(t) || q(s))), w = min(epoch / warmup, 1), the first epoch
-    being 1.
+    CE + w * T^2 * (alpha * KL(b(t) || b(s)) + beta * KL(q(t) || q(s))), where w = min(epoch / warmup, 1) and epochs
+    count from 1.
 
-    The defaults are the authors' for ResNet-32x4 and 8x4 on CIFAR-100, of 240 epochs; a larger beta fits a surer
-    teacher (there 2 to 8; on ImageNet T = 1, beta = 0.5 and a warm-up of 1).
+    The defaults are the authors' for ResNet-32x4 and 8x4 on CIFAR-100, with 240 epochs. A more confident teacher needs
+    a larger beta (2 to 8 there; on ImageNet T = 1, beta = 0.5 and a warm-up of 1).
     """
 
-    fits: ClassVar[str] = "Fits a teacher that is nearly always sure, and many classes; needs the labels of all images."
+    fits: ClassVar[str] = (
+        "Fits a teacher that is nearly always confident, and many classes; needs the labels of all images."
+    )
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
-    alpha: float | Schedule = option(1.0, minimum=0, help="weight of the right class against all others")
-    beta: float | Schedule = option(8.0, minimum=0, help="weight of the other classes among each other")
-    warmup: int = option(20, minimum=0, help="epochs in which the teacher's terms grow to their weights")
+    alpha: float | Schedule = option(1.0, minimum=0, help="weight of the term for the right class against all others")
+    beta: float | Schedule = option(8.0, minimum=0, help="weight of the term for the other classes among each other")
+    warmup: int = option(20, minimum=0, help="epochs in which the weights of the teacher's terms grow linearly")
 
     def needs_labels(self) -> bool:
-        """Say that the right class has to be known."""
+        """Return True: the loss needs the right class of every image."""
         return True
 
     def check(self, student: Network, teacher: Network) -> None:
-        """Refuse fewer than three classes."""
+        """Check that there are at least three classes.
+
+        Raises:
+            Error: there are fewer; the ranking of the other classes has no meaning.
+        """
         if student.architecture.classes < 3:
             raise Error(
-                f"dkd compares the classes that are not the right one, and of {student.architecture.classes} there is "
-                "at most one; use --method kd"
+                f"dkd compares the wrong classes with each other, and of {student.architecture.classes} classes at "
+                "most one is wrong; use --method kd"
             )
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         right, others = decoupled(step.student, step.teacher, step.target, step.now(self.temperature))
-        grown = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        return step.cross_entropy() + grown * (step.now(self.alpha) * right + step.now(self.beta) * others)
+        warmed_up = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        return step.cross_entropy() + warmed_up * (step.now(self.alpha) * right + step.now(self.beta) * others)
 
 
 def decoupled(student: Tensor, teacher: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return T^2 KL(b(teacher) || b(student)) and T^2 KL(q(teacher) || q(student)), meaned over the batch, in nats.
+    """Return T^2 KL(b(teacher) || b(student)) and T^2 KL(q(teacher) || q(student)), means over the batch, in nats.
 
-    ``student`` and ``teacher`` are logits [batch, classes], ``target`` the right classes [batch].
+    ``student`` and ``teacher`` are logits [batch, classes], ``target`` holds the right classes [batch].
     """
     from kdtool_distillers.kd import divergence
 
-    ours, theirs = split(student / temperature, target), split(teacher / temperature, target)
-    right, others = (divergence(*both) for both in zip(ours, theirs, strict=True))
+    student_right, student_others = split(student / temperature, target)
+    teacher_right, teacher_others = split(teacher / temperature, target)
+    right, others = divergence(student_right, teacher_right), divergence(student_others, teacher_others)
     return temperature**2 * right, temperature**2 * others
 
 
 def split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of the right class against all others [batch, 2], and those of the others [batch, classes - 1].
 
-    All others together have the log-sum-exp of their logits as logit.
+    The logit of all others together is the log-sum-exp of their logits.
     """
     import torch
 

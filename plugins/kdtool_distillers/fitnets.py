@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 class FitNets(LossDistiller):
-    """Match the teacher's map in the middle of the network, a hint on the way (Romero et al., 2014).
+    """Match the teacher's map in the middle of the network, the hint (Romero et al., 2014).
 
-    With f and g the maps of student and teacher at the end of the middle stage, r a 1x1 convolution that is learnt
-    with the student and thrown away (none where the shapes agree), the loss is CE + weight * mean((r(f) - g)^2).
+    With f and g the maps of student and teacher at the end of the middle stage, and r a 1x1 convolution, the loss is
+    CE + weight * mean((r(f) - g)^2). The convolution is trained with the student and then dropped; there is none if the
+    maps have the same shape.
 
-    The paper trains up to the hint first and then all with kd; here both go on at once, with the weight of 100 that
-    Tian et al. (arXiv:1910.10699) compare with.
+    The paper first trains the student up to the hint, and then all of it with kd; here both terms are trained at once,
+    with the weight of 100 that Tian et al. (arXiv:1910.10699) use in their comparison.
     """
 
-    fits: ClassVar[str] = "Fits a deep student that is slow to learn; the widths may differ."
+    fits: ClassVar[str] = "Fits a deep student that learns slowly; the widths may differ."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(100.0, minimum=0, help="weight of the squared error")
@@ -33,7 +34,7 @@ class FitNets(LossDistiller):
     )
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the ends of the middle stages, or the named layers."""
+        """Return the pair of the ends of the middle stages, or pairs of the layers that ``taps`` names."""
         from kdtool.features import match_stages
 
         pairs = match_stages(student, teacher, self.taps)
@@ -44,5 +45,5 @@ class FitNets(LossDistiller):
         import torch
         from torch.nn import functional as F
 
-        terms = [F.mse_loss(*both) for both in step.maps]
+        terms = [F.mse_loss(student, teacher) for student, teacher in step.maps]
         return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()

@@ -1,4 +1,4 @@
-"""Attention-based fusion of a student's maps from the last stage to the first, as ReviewKD compares them."""
+"""ReviewKD's attention-based fusion (ABF) of a student's maps, from the last stage to the first."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from kdtool.features import Pair
 
-# The most channels that maps are fused in (the authors').
-WIDEST = 512
+# The authors' limit on the channels in which maps are fused.
+MAX_WIDTH = 512
 
 
 class Fusion(nn.Module):
-    """Fuse each map with those behind it: lists of the student's maps to lists of maps of the teacher's shapes."""
+    """Fuse each of the student's maps with those of all later stages, and give it the shape of the teacher's map."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         super().__init__()
-        width = min(WIDEST, pairs[-1].student.channels)
+        width = min(MAX_WIDTH, pairs[-1].student.channels)
         last = len(pairs) - 1
         self.blocks = nn.ModuleList(
             Fuse(pair.student.channels, width, pair.teacher.channels, pair.teacher.grid, fuses=number < last)
@@ -29,17 +29,17 @@ class Fusion(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return the fused maps, in the order of the stages."""
-        behind: Tensor | None = None
-        found = []
+        """Return the fused maps, in the order of the stages; ``maps`` are [batch, channels, height, width]."""
+        later: Tensor | None = None
+        outputs = []
         for block, own in zip(reversed(self.blocks), reversed(maps), strict=True):
-            output, behind = block(own, behind)
-            found.append(output)
-        return found[::-1]
+            output, later = block(own, later)
+            outputs.append(output)
+        return outputs[::-1]
 
 
 class Fuse(nn.Module):
-    """Fuse one map [batch, channels, height, width] with what was fused behind it (ABF)."""
+    """Fuse one map [batch, channels, height, width] with the fused maps of the later stages (ABF)."""
 
     def __init__(self, channels: int, width: int, out: int, grid: tuple[int, int], *, fuses: bool) -> None:
         super().__init__()
@@ -51,13 +51,14 @@ class Fuse(nn.Module):
         self.widen = nn.Sequential(widen, nn.BatchNorm2d(out))
         self.attend = nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid()) if fuses else None
 
-    def forward(self, own: Tensor, behind: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the map as the teacher's [batch, out, *grid], and what the stage before is fused with."""
+    def forward(self, own: Tensor, later: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the fused map in the teacher's shape [batch, out, *grid], and in the width that the stage before
+        fuses."""
         fused: Tensor = self.narrow(own)
-        if self.attend is not None and behind is not None:
-            behind = F.interpolate(behind, size=fused.shape[2:], mode="nearest")
-            weights: Tensor = self.attend(torch.cat([fused, behind], dim=1))
-            fused = weights[:, :1] * fused + weights[:, 1:] * behind
+        if self.attend is not None and later is not None:
+            later = F.interpolate(later, size=fused.shape[2:], mode="nearest")
+            weights: Tensor = self.attend(torch.cat([fused, later], dim=1))
+            fused = weights[:, :1] * fused + weights[:, 1:] * later
         if tuple(fused.shape[2:]) != self.grid:
             fused = F.interpolate(fused, size=self.grid, mode="nearest")
         return self.widen(fused), fused

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, Exporter, LossDistiller, UsageError, nested, option
-from kdtool_distillers.gated_search import GateSearch, GateSearchLoss, GateSearchOptions
+from kdtool_distillers.gated_options import GateSearchOptions
+from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,29 +20,30 @@ if TYPE_CHECKING:
 
 
 class Gated(GateSearchOptions, Distiller):
-    """Search in the teacher for the student that learns it best within a budget, then distil (Gu and Tresp, 2020).
+    """Search the teacher for the student that learns from it best within a budget, then distil (Gu and Tresp, 2020).
 
-    Every channel is multiplied by a gate g_j >= 0 wherever it is read; in a DenseNet each connection, what one layer
-    reads of another's channels, has gates of its own. Starting from the teacher with all gates at 1, weights w and
+    Every channel is multiplied by a gate g_j >= 0 wherever it is read. In a DenseNet each connection (the channels of
+    one layer that another layer reads) has its own gates. Starting from the teacher with all gates at 1, weights w and
     gates are trained on
 
         KL_tau(teacher || gated) + lambda_1 ||w||^2 + lambda_2 sum_j alpha_j |g_j|,   alpha_j = F_j / max F,
 
-    where F_j are the MACs that gate j alone saves, counted anew as other gates close (what the budget counts, where
-    that is parameters). Weights move by SGD, gates by accelerated proximal steps: with eta the rate of the gates,
+    where F_j are the MACs that gate j alone saves, recomputed when other gates close (or the parameters, if the budget
+    counts parameters). Weights are trained by SGD, gates by accelerated proximal steps: with eta the learning rate of
+    the gates,
 
         x_k = max(y_k - eta dKL/dg(y_k) - lambda_2 eta alpha, 0),   y_k = max(x_(k-1) + mu (x_(k-1) - x_(k-2)), 0),
 
-    mu = (k - 2) / (k + 1). The search is over as soon as the budget is met. Then closed channels are removed for good,
-    open gates are folded into the weights they multiply, weights before batch-norms are made as large as the teacher's
-    (which changes no output), and the student is distilled with the objective.
+    mu = (k - 2) / (k + 1). The search ends as soon as the budget is met. Then the closed channels are removed, the open
+    gates are folded into the weights they multiply, the weights before batch-norms are scaled to the size of the
+    teacher's (which changes no output), and the student is distilled with the objective.
     """
 
-    fits: ClassVar[str] = "Fits a budget of MACs, parameters or time: it finds which channels the teacher needs."
+    fits: ClassVar[str] = "Fits a budget of MACs, parameters or latency: it finds which channels the teacher needs."
     makes_student: ClassVar[bool] = True
 
     init: str = option(
-        "inherit", choices=("inherit", "fresh"), help="distil from the weights that were searched, or from fresh ones"
+        "inherit", choices=("inherit", "fresh"), help="weights to distil from: those of the search, or fresh ones"
     )
     objective: LossDistiller = nested(
         "distillers", "kd", help="distiller whose loss is used after the search", temperature=4.0, alpha=0.9
@@ -50,38 +52,45 @@ class Gated(GateSearchOptions, Distiller):
 
     @classmethod
     def check_student(cls, *, named: bool, refined: bool) -> None:
-        """Check that no student is given: it is searched."""
+        """Check that no student is given, since the search makes it.
+
+        Raises:
+            UsageError: a student or a refiner is given.
+        """
         if named or refined:
-            raise UsageError(f"--{'student' if named else 'refiner'}: gated searches its student in the teacher")
+            raise UsageError(
+                f"--{'student' if named else 'refiner'}: gated searches its student in the teacher; leave it out"
+            )
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
-        """Search, remove, distil, and return the student."""
+        """Search the gates, remove what is closed, distil the student and return it."""
         from kdtool.surgery.gates import GateCosts, gate_channels, scaled_like, with_fresh_weights
         from kdtool.training import recalibrate_batchnorm
 
         if run.training.precision == "fp16":
-            raise UsageError("--precision fp16: it scales the loss, and so the gates' gradients; use bf16 or fp32")
+            raise UsageError("--precision fp16: it scales the loss and so the gradients of the gates; use bf16 or fp32")
         gated = gate_channels(teacher)
         costs, macs = (
             GateCosts(gated.module, teacher.architecture.input, count, self.round_to)  # type: ignore[arg-type]
             for count in (self.count, "macs")
         )
-        self._check(costs, teacher)
-        found = self._search(run, teacher, gated, costs, macs)
-        removed, kept = self._removed(found, costs)
-        # Gates shrink together, and the weights that hold them would be as small; and in a short search they move
-        # faster than statistics follow.
+        self._check_budget(costs, teacher)
+        with_gates = self._search(run, teacher, gated, costs, macs)
+        removed, kept = self._removed(with_gates, costs)
+        # Gates shrink together, so the weights they are folded into would be too small; and in a short search gates
+        # move faster than the statistics of batch-norms can follow.
         searched = recalibrate_batchnorm(run, scaled_like(removed, teacher))
         ratio = self._latency_ratio(searched, teacher)
-        self._tell(run, found, kept, costs, ratio)
+        self._record(run, with_gates, kept, costs, ratio)
         run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)
         run.keep("searched", searched, taught_by="teacher", latency_ratio=ratio)
         start = searched if self.init == "inherit" else with_fresh_weights(searched, run.training.seed)
-        made = run.fit("distil", start, teacher=teacher, objective=self.objective).network
-        run.keep("student", made, taught_by="teacher", latency_ratio=ratio)
-        return made
+        distilled = run.fit("distil", start, teacher=teacher, objective=self.objective).network
+        run.keep("student", distilled, taught_by="teacher", latency_ratio=ratio)
+        return distilled
 
-    def _check(self, costs: GateCosts, teacher: Network) -> None:
+    def _check_budget(self, costs: GateCosts, teacher: Network) -> None:
+        """Check before the search that the budget can be met and, if it is a latency, measured."""
         from kdtool.surgery.gates import check_budget
 
         flag, budget = self.budget
@@ -91,23 +100,23 @@ class Gated(GateSearchOptions, Distiller):
             raise UsageError(f"{flag}: needs an exporter that measures it; leave out --no-latency")
 
     def _search(self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts) -> Network:
-        """Train the network with its gates until the budget is met."""
-        told = GateSearchOptions(**{info.name: getattr(self, info.name) for info in GateSearchOptions.describe()})
+        """Train the network with its gates until the budget is met, and return it with its gates."""
+        options = GateSearchOptions(**{info.name: getattr(self, info.name) for info in GateSearchOptions.describe()})
         measure = partial(self._latency_of_gated, teacher, costs) if self.target_latency is not None else None
-        searching = run.with_training(
+        search_run = run.with_training(
             epochs=self.search_epochs,
             optimizer="sgd",
             lr=self.search_lr,
             schedule="constant",
             weight_decay=2 * self.weight_penalty,  # the gradient of lambda_1 ||w||^2 is 2 lambda_1 w
         )
-        search = GateSearch(told, costs, macs, measure)
-        return searching.fit(
-            "search", gated, teacher=teacher, objective=GateSearchLoss(told), callbacks=[search]
+        search = GateSearch(options, costs, macs, measure)
+        return search_run.fit(
+            "search", gated, teacher=teacher, objective=GateSearchLoss(options), callbacks=[search]
         ).network
 
     def _latency_of_gated(self, teacher: Network, costs: GateCosts, module: nn.Module) -> float:
-        """Return how long a network takes without the gates that are closed, as a part of its teacher's time."""
+        """Return the latency of a gated network without its closed gates, as a fraction of the teacher's."""
         from kdtool import Network
 
         small, _ = self._removed(Network(teacher.architecture, module), costs)
@@ -115,16 +124,16 @@ class Gated(GateSearchOptions, Distiller):
         assert ratio is not None
         return ratio
 
-    def _removed(self, found: Network, costs: GateCosts) -> tuple[Network, Tensor]:
-        """Return a gated network without what is closed, and which gates [gates] are kept."""
+    def _removed(self, gated: Network, costs: GateCosts) -> tuple[Network, Tensor]:
+        """Return a gated network without its closed channels, and a mask [gates] of the gates that are kept."""
         from kdtool.surgery.gates import remove_closed
 
-        is_open = found.module.get_parameter("gates").detach() > 0
+        is_open = gated.module.get_parameter("gates").detach() > 0
         kept = costs.kept(is_open.to(costs.sets.device)).cpu()
-        return remove_closed(found, kept), kept
+        return remove_closed(gated, kept), kept
 
     def _latency_ratio(self, network: Network, teacher: Network) -> float | None:
-        """Return how long a network takes as a part of its teacher's time; None where it is not to be measured."""
+        """Return the latency of a network as a fraction of the teacher's, or None if the exporter measures none."""
         if not getattr(self.exporter, "latency", True):
             return None
         with tempfile.TemporaryDirectory() as scratch:
@@ -132,27 +141,27 @@ class Gated(GateSearchOptions, Distiller):
             latency = self.exporter.export(network, file, metadata={}, teacher=teacher).get("latency")
         return None if latency is None else float(latency["ratio"])
 
-    def _tell(self, run: Run, found: Network, kept: Tensor, costs: GateCosts, ratio: float | None) -> None:
-        """Note in the history what was found, say so where it is not the budget, and draw the pictures."""
+    def _record(self, run: Run, gated: Network, kept: Tensor, costs: GateCosts, ratio: float | None) -> None:
+        """Record in the history what the search reached, warn if it missed the budget, and draw its charts."""
         from kdtool.plotting import draw_gates, draw_search
         from kdtool.surgery.gates import gate_map
 
         flag, budget = self.budget
-        whole = 1 if self.target_latency is not None else costs.total
+        total = 1 if self.target_latency is not None else costs.total
         size = costs.cpu().of(kept) if self.target_latency is None else ratio or 0.0
         reached = {
             "of": flag.removeprefix("--target-").replace("params", "parameters").replace("macs", "MACs"),
-            "asked": 1 - budget.limit(whole) / whole,
-            "removed": round(1 - size / whole, 4),
+            "asked": 1 - budget.limit(total) / total,
+            "removed": round(1 - size / total, 4),
         }
-        if not budget.reached(size, whole):
+        if not budget.reached(size, total):
             missed = (
                 f"{flag} {budget} was not met in {self.search_epochs} epochs of search; allow more --search-epochs, "
+                "raise --gate-penalty, or close the smallest gates with --force-target"
             )
-            missed += "raise --gate-penalty, or close the smallest gates with --force-target"
             reached["missed"] = missed
             logging.getLogger("kdtool").warning("%s", missed)
-        gates = gate_map(found.module, kept)  # type: ignore[arg-type]
+        gates = gate_map(gated.module, kept)  # type: ignore[arg-type]
         search = [{key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in run.epochs("search")]
         run.record(reached=reached, gates=gates, search=search)
         draw_gates(gates, run.directory / "gates.svg")

@@ -1,4 +1,4 @@
-"""The search of gated student search: what a step does to the gates, and when it is over."""
+"""The search of gated student search: its loss, the steps of the gates and the stopping rule."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Budget, Callback, Objective, UsageError, option
-from kdtool.plugins import Options
+from kdtool import Callback, Objective
 from kdtool_distillers.proximal import ahead, closing_threshold, shrink
 
 if TYPE_CHECKING:
@@ -16,80 +15,24 @@ if TYPE_CHECKING:
 
     from kdtool import Step
     from kdtool.surgery.gates import GateCosts
+    from kdtool_distillers.gated_options import GateSearchOptions
 
-# On an accelerator every look at the cost waits for the queue; on the CPU it costs next to nothing.
-STEPS_BETWEEN_LOOKS = 10
-REMEMBERED = ("k", "epoch", "over", "first", "rate")
+STEPS_BETWEEN_CHECKS = 10
+"""On an accelerator, where reading the cost waits for all queued work; on the CPU every step is checked."""
+SAVED = ("k", "epoch", "over", "first", "rate")
+"""The numbers that a resumed search continues with."""
 MEASUREMENTS = 6
-"""Of the latency, when gates are closed until it is met."""
-
-
-class GateSearchOptions(Options):
-    """Say how gates are searched, and until when."""
-
-    target_macs: Budget | None = option(None, help="multiply-accumulates of the student: 0.3x of the teacher's, or 90M")
-    target_params: Budget | None = option(None, help="parameters of the student: 0.3x of the teacher's, or 0.8M")
-    target_latency: Budget | None = option(None, help="time in onnxruntime, as a part of the teacher's: 0.5x")
-    search_epochs: int = option(10, minimum=1, help="epochs in which the budget has to be met")
-    force_target: bool = option(False, help="close the gates that are smallest for what they save, if it was not met")
-    round_to: int = option(
-        16, minimum=1, help="layers keep multiples of this many channels; 16 is what onnxruntime likes"
-    )
-    search_loss: str = option("kl", choices=("kl", "ce"), help="search what matches the teacher, or the labels (NP)")
-    search_temperature: float = option(4.0, above=0, help="temperature of the search's KL")
-    kl_target: float | None = option(
-        None, minimum=0, help="search where the KL is this many nats, |KL - kl_0|, not where it is least"
-    )
-    cost_weights: bool = option(True, help="penalise each gate by what it saves, or all alike (alpha = 1)")
-    gate_penalty: float | None = option(
-        None, above=0, help="lambda_2; unset: small at first, doubled with every epoch of the search's second half"
-    )
-    gate_lr: float | None = option(
-        None,
-        above=0,
-        help="learning rate of the gates; unset: those that nothing holds close in half of the search",
-    )
-    weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, on the squared weights")
-    search_lr: float = option(0.01, above=0, help="learning rate of the weights in the search, by sgd")
-    latency_every: int = option(2, minimum=1, help="epochs of the search between two measurements of the latency")
-
-    def __post_init__(self) -> None:
-        """Check that there is one budget."""
-        super().__post_init__()
-        told = [flag for flag, budget in self._targets() if budget is not None]
-        if len(told) > 1:
-            raise UsageError(f"{told[0]} and {told[1]} are two budgets; give one")
-        if not told:
-            raise UsageError("--method gated needs a budget: --target-macs 0.3x, --target-params or --target-latency")
-        if self.target_latency is not None and not self.target_latency.relative:
-            raise UsageError(f"--target-latency {self.target_latency}: give a part of the teacher's, such as 0.5x")
-
-    def _targets(self) -> list[tuple[str, Budget | None]]:
-        return [
-            ("--target-macs", self.target_macs),
-            ("--target-params", self.target_params),
-            ("--target-latency", self.target_latency),
-        ]
-
-    @property
-    def budget(self) -> tuple[str, Budget]:
-        """The option that was given, and its budget."""
-        return next((flag, budget) for flag, budget in self._targets() if budget is not None)
-
-    @property
-    def count(self) -> str:
-        """What gates are weighed by: what the budget counts, or the MACs where it is time."""
-        return "macs" if self.target_params is None else "parameters"
+"""How often the latency is measured at most while gates are closed until it is met."""
 
 
 @dataclass(frozen=True)
 class GateSearchLoss(Objective):
-    """Match the teacher through gates."""
+    """Match the teacher with the gated network: the loss of the search without its penalties."""
 
     options: GateSearchOptions
 
     def loss(self, step: Step) -> Tensor:
-        """Return the loss of one batch but for the penalties, of which the optimiser and the gates' step take care."""
+        """Return the loss of one batch; the optimiser and the steps of the gates apply the penalties."""
         if self.options.search_loss == "ce":
             return step.cross_entropy()
         kl, target = self.divergence(step), self.options.kl_target
@@ -97,15 +40,15 @@ class GateSearchLoss(Objective):
         return self.options.search_temperature**2 * (kl if target is None else (kl - target).abs())
 
     def uniform_loss(self, step: Step) -> Tensor:
-        """Return the loss, KL or cross-entropy, of a student that finds all classes alike."""
-        alike = dataclasses.replace(step, student=step.student.detach() * 0)
+        """Return the loss, KL or cross-entropy, of a student that gives all classes the same probability."""
+        uniform = dataclasses.replace(step, student=step.student.detach() * 0)
         if self.options.search_loss == "ce":
-            return alike.cross_entropy()
-        # A teacher that finds them all alike as well would leave nothing to weigh the penalties by.
-        return (self.options.search_temperature**2 * self.divergence(alike)).clamp_min(1e-6)
+            return uniform.cross_entropy()
+        # With a uniform teacher the KL is 0, and the penalties, which are scaled by it, would vanish.
+        return (self.options.search_temperature**2 * self.divergence(uniform)).clamp_min(1e-6)
 
     def divergence(self, step: Step) -> Tensor:
-        """Return KL(teacher || student) at the search's temperature, in nats, meaned over the batch."""
+        """Return KL(teacher || student) at the temperature of the search, a mean over the batch, in nats."""
         from kdtool_distillers.kd import divergence
 
         temperature = self.options.search_temperature
@@ -113,45 +56,48 @@ class GateSearchLoss(Objective):
 
 
 class GateSearch(Callback):
-    """Moves the gates by accelerated proximal steps, until the budget is met.
+    """Move the gates by accelerated proximal steps until the budget is met.
 
-    Gate j has the threshold lambda_2 * eta * alpha_j, alpha_j = F_j / max F with F_j what it alone saves as the others
-    are now. Where lambda_2 is not given, all penalties together weigh as much at first as the loss of a student that
-    knows nothing (the same logits for all classes), and lambda_2 doubles with every epoch of the search's second half.
-    Where eta is not given, a gate of the mean alpha that nothing holds closes in half of the search.
+    Gate j has the threshold lambda_2 * eta * alpha_j, where alpha_j = F_j / max F and F_j is what gate j alone saves
+    while the others stay as they are. If lambda_2 is not given, the sum of all penalties starts at the loss of a
+    student that gives all classes the same logits, and lambda_2 doubles in every epoch of the second half of the
+    search. If eta is not given, a gate of the mean alpha that gets no gradient closes in half of the search.
     """
 
     keeps_last: ClassVar[bool] = True
 
     def __init__(
         self,
-        told: GateSearchOptions,
+        options: GateSearchOptions,
         costs: GateCosts,
         macs: GateCosts,
         measure: Callable[[nn.Module], float] | None = None,
     ) -> None:
-        """Search as ``told``; ``costs`` are those that the budget counts, ``macs`` the multiply-accumulates, and
-        ``measure`` returns a gated network's latency as a part of its teacher's."""
-        self.told, self.costs, self.macs, self.measure = told, costs, macs, measure
-        self.objective = GateSearchLoss(told)
-        self.target = None if told.target_latency is not None else told.budget[1].limit(costs.total)
+        """Prepare a search with these options.
+
+        ``costs`` are what the budget counts, ``macs`` the multiply-accumulates, and ``measure`` returns the latency of
+        a gated network as a fraction of its teacher's.
+        """
+        self.options, self.costs, self.macs, self.measure = options, costs, macs, measure
+        self.objective = GateSearchLoss(options)
+        self.target = None if options.target_latency is not None else options.budget[1].limit(costs.total)
         self.k = self.epoch = self.steps = 0
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
-        """Take the gates as they are."""
+        """Start from the gates as they are."""
         gates = self._gates(module)
         self.costs.to(gates.device)
         self.macs.to(gates.device)
         self.epochs, self.half = epochs, (epochs + 1) // 2
-        self.looks = 1 if gates.device.type == "cpu" else STEPS_BETWEEN_LOOKS
-        self.before = self.seen = gates.detach().clone()
+        self.check_every = 1 if gates.device.type == "cpu" else STEPS_BETWEEN_CHECKS
+        self.before = self.checked = gates.detach().clone()
         self.kl = gates.new_zeros(())
-        self._weigh()
+        self._update_alpha()
         self.closing = closing_threshold(steps * self.half)
 
-    def _scale(self, step: Step) -> None:
-        """Choose lambda_2 and eta, as far as they are not given, by the first batch."""
-        penalty, rate = self.told.gate_penalty, self.told.gate_lr
+    def _choose_rates(self, step: Step) -> None:
+        """Choose lambda_2 and eta from the first batch, unless the options give them."""
+        penalty, rate = self.options.gate_penalty, self.options.gate_lr
         self.first = penalty if penalty is not None else float(self.objective.uniform_loss(step) / self.alpha.sum())
         self.rate = rate if rate is not None else self.closing / (self.first * float(self.alpha.mean()))
 
@@ -162,11 +108,11 @@ class GateSearch(Callback):
     @property
     def gate_penalty(self) -> float:
         """Lambda_2 in this epoch."""
-        doubled = 0 if self.told.gate_penalty is not None else max(0, self.epoch - self.half + 1)
+        doubled = 0 if self.options.gate_penalty is not None else max(0, self.epoch - self.half + 1)
         return float(self.first * 2.0**doubled)
 
     def after_step(self, module: nn.Module, step: Step) -> None:
-        """Move the gates by one step."""
+        """Move the gates by one proximal step, and check the budget."""
         import torch
 
         from kdtool.surgery.gates import keep_last
@@ -176,61 +122,67 @@ class GateSearch(Callback):
         self.k += 1
         with torch.no_grad():
             if self.k == 1:
-                self._scale(step)
+                self._choose_rates(step)
             self.kl += self.objective.divergence(step)
             self.steps += 1
             threshold = self.gate_penalty * self.rate * self.alpha
             z = gates - self.rate * gates.grad
-            wanted = z - threshold  # below 0 for gates that close: the lower, the sooner they would have
-            moved = keep_last(shrink(z, threshold), self.before, wanted, self.costs)
+            unclamped = z - threshold  # below 0 for gates that close: the lower, the less they are needed
+            moved = keep_last(shrink(z, threshold), self.before, unclamped, self.costs)
             gates.grad = None
-            if self.k % self.looks == 0:
-                moved = self._look(moved, wanted)
+            if self.k % self.check_every == 0:
+                moved = self._check_budget(moved, unclamped)
             gates.copy_(ahead(moved, self.before, self.k))
             self.before = moved
 
-    def _look(self, moved: Tensor, wanted: Tensor) -> Tensor:
-        """See whether the budget is met; of the gates that closed last only as many stay closed as that takes."""
+    def _check_budget(self, moved: Tensor, unclamped: Tensor) -> Tensor:
+        """Return the gates after a step, and note whether they meet the budget.
+
+        If they do, only as many of the gates that closed since the last check stay closed as the budget needs.
+        """
         import torch
 
         from kdtool.surgery.gates import close_until
 
-        if torch.equal(moved > 0, self.seen > 0):
-            self.seen = moved
+        if torch.equal(moved > 0, self.checked > 0):
+            self.checked = moved
             return moved
         if self.target is not None and self.costs.of(moved > 0) <= self.target:
-            closed = ((moved <= 0) & (self.seen > 0)).nonzero().flatten()
-            order = closed[wanted[closed].argsort(stable=True)]
-            left = close_until(self.costs, (moved > 0) | (self.seen > 0), order, self.target)
-            moved = torch.where(left & (moved <= 0), self.seen, moved)
+            closed = ((moved <= 0) & (self.checked > 0)).nonzero().flatten()
+            order = closed[unclamped[closed].argsort(stable=True)]
+            is_open = close_until(self.costs, (moved > 0) | (self.checked > 0), order, self.target)
+            moved = torch.where(is_open & (moved <= 0), self.checked, moved)
             self.over = True
-        self.seen = moved
-        self._weigh()
+        self.checked = moved
+        self._update_alpha()
         return moved
 
-    def _weigh(self) -> None:
-        """Weigh the gates by what each of them saves now."""
-        saved = self.costs.saved(self.seen > 0)
-        alpha = saved / saved.max() if self.told.cost_weights else saved.new_ones(saved.shape)
+    def _update_alpha(self) -> None:
+        """Set alpha [gates] to what each gate saves now, relative to the largest of them."""
+        saved = self.costs.saved(self.checked > 0)
+        alpha = saved / saved.max() if self.options.cost_weights else saved.new_ones(saved.shape)
         self.alpha = alpha.to(self.before.dtype)
 
     def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
-        """Measure the latency where it is time to; at the end, put the gates themselves in the place of the point at
-        which the next gradient would have been taken."""
+        """Return what the epoch's log records; measure the latency if it is due.
+
+        At the end of the search the parameter holds the gates x_k in place of the point y_(k+1) of the next gradient.
+        """
         import torch
 
         gates = self._gates(module)
         measured: dict[str, Any] = {}
-        if self.told.target_latency is not None and (epoch % self.told.latency_every == 0 or epoch == self.epochs):
-            measured["latency_ratio"] = self._ratio(module, self.before)
-            self.over = measured["latency_ratio"] <= self.told.target_latency.amount
-        if epoch == self.epochs and not self.over and self.told.force_target:
+        target = self.options.target_latency
+        if target is not None and (epoch % self.options.latency_every == 0 or epoch == self.epochs):
+            measured["latency_ratio"] = self._latency_ratio(module, self.before)
+            self.over = measured["latency_ratio"] <= target.amount
+        if epoch == self.epochs and not self.over and self.options.force_target:
             self.before = self._forced(module)
         if self.over or epoch == self.epochs:
             with torch.no_grad():
                 gates.copy_(self.before)
         is_open = self.before > 0
-        told = {
+        row = {
             "open": int(is_open.sum()),
             "macs": round(self.macs.of(is_open)),
             self.costs.count: round(self.costs.of(is_open)),
@@ -238,10 +190,10 @@ class GateSearch(Callback):
             "gate_penalty": self.gate_penalty,
         }
         self.kl, self.steps, self.epoch = self.kl.new_zeros(()), 0, epoch
-        return {**told, **measured}
+        return {**row, **measured}
 
     def _forced(self, module: nn.Module) -> Tensor:
-        """Close gates until the budget is met, those first that are smallest for what they save."""
+        """Return the gates with as many closed as the budget needs, first those with the smallest g_j / alpha_j."""
         import torch
 
         from kdtool.surgery.gates import close_until, minimal_gates
@@ -255,19 +207,20 @@ class GateSearch(Callback):
         return torch.where(close_until(self.costs, values > 0, order, self.target), values, 0)
 
     def _forced_by_latency(self, module: nn.Module, values: Tensor, order: Tensor) -> Tensor:
-        """Bisect how many gates have to close, by a few measurements."""
-        assert self.told.target_latency is not None
+        """Return the gates with as many closed, in this order, as the latency needs; bisect their number."""
+        assert self.options.target_latency is not None
         low, high = 0, len(order)
         for _ in range(MEASUREMENTS):
             middle = (low + high) // 2
-            if self._ratio(module, values.index_fill(0, order[:middle], 0)) <= self.told.target_latency.amount:
+            closed = values.index_fill(0, order[:middle], 0)
+            if self._latency_ratio(module, closed) <= self.options.target_latency.amount:
                 high = middle
             else:
                 low = middle
         return values.index_fill(0, order[:high], 0)
 
-    def _ratio(self, module: nn.Module, values: Tensor) -> float:
-        """Return the latency of the network with these gates."""
+    def _latency_ratio(self, module: nn.Module, values: Tensor) -> float:
+        """Return the latency of the network with these gates, as a fraction of the teacher's."""
         import copy
 
         import torch
@@ -286,16 +239,16 @@ class GateSearch(Callback):
         return module.folded()
 
     def state(self) -> dict[str, Any]:
-        """Return what it remembers."""
-        return {"before": self.before, "seen": self.seen, **{name: getattr(self, name) for name in REMEMBERED}}
+        """Return what a resumed search continues with, as plain data and tensors."""
+        return {"before": self.before, "seen": self.checked, **{name: getattr(self, name) for name in SAVED}}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go back to what it remembered."""
+        """Continue with the state of an earlier search."""
         device = self.costs.sets.device
-        self.before, self.seen = state["before"].to(device), state["seen"].to(device)
-        for name in REMEMBERED:
+        self.before, self.checked = state["before"].to(device), state["seen"].to(device)
+        for name in SAVED:
             setattr(self, name, state[name])
-        self._weigh()
+        self._update_alpha()
 
     @staticmethod
     def _gates(module: nn.Module) -> nn.Parameter:

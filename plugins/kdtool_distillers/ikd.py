@@ -11,38 +11,40 @@ if TYPE_CHECKING:
 
 
 class IKD(Distiller):
-    """Halve and distil again and again, each model taught by one before it (Yalburgi et al., 2020).
+    """Halve and distil repeatedly, each model taught by an earlier one (Yalburgi et al., 2020).
 
-    With M_0 the teacher of structure s_0 and rho the refiner, M_i has the structure rho^i(s_0), fresh weights, and
+    With M_0 the teacher of structure s_0 and rho the refiner, M_i has the structure rho^i(s_0) and fresh weights, and
     is trained on the objective with a teacher M_j, j < i:
 
     - ``parental``: j = i - 1.
-    - ``ancestral`` (Algorithm 1): one candidate, from the same initial weights, for every j in 0 .. i-1; the one with
-      the least validation loss is M_i.
+    - ``ancestral`` (Algorithm 1): one candidate for every j in 0 .. i-1, all from the same initial weights; M_i is the
+      one with the smallest validation loss.
 
-    With a tolerance (Algorithm 2) it stops at the first M_i whose validation accuracy is more than the tolerance
-    below that of the best model kept (a gain never stops it), and returns the last one kept, pruned where a pruner
-    is given. The paper's settings are T = 20, alpha = 0.7, Adam at 1e-4, batches of 64.
+    With a tolerance (Algorithm 2), training stops at the first M_i whose validation accuracy is more than the tolerance
+    below that of the best model kept (a gain never stops it), and the last model kept is the result. If a pruner is
+    given, the result is pruned. The paper's settings are T = 20, alpha = 0.7, Adam at 1e-4, batches of 64.
     """
 
-    fits: ClassVar[str] = "Fits where it is open how small the model can be: it makes a row of ever smaller ones."
+    fits: ClassVar[str] = "Fits if it is unknown how small the model can be: it makes a series of ever smaller models."
     makes_student: ClassVar[bool] = True
 
-    iters: int = option(4, minimum=1, help="how many models M_1 ... M_K to make")
-    refiner: Refiner = nested("refiners", "halve", help="what makes each structure from the one before")
+    iters: int = option(4, minimum=1, help="number of models M_1 ... M_K to make")
+    refiner: Refiner = nested("refiners", "halve", help="refiner that makes each structure from the one before")
     objective: LossDistiller = nested(
         "distillers", "kd", help="distiller whose loss is used", temperature=20.0, alpha=0.7
     )
     teachers: str = option(
-        "parental", choices=("parental", "ancestral"), help="taught by the model before, or by the best of all"
+        "parental",
+        choices=("parental", "ancestral"),
+        help="teacher of each model: the one before, or the best of all before",
     )
     tolerance: float | None = option(
-        None, minimum=0, maximum=1, help="largest fall of validation accuracy, as a fraction, before it stops"
+        None, minimum=0, maximum=1, help="largest drop of the validation accuracy, as a fraction; unset: never stop"
     )
-    pruner: Pruner | None = nested("pruners", help="pruner of the model that is returned")
+    pruner: Pruner | None = nested("pruners", help="pruner for the resulting model; unset: none")
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
-        """Train M_1 ... M_K and return the last acceptable one."""
+        """Train M_1 ... M_K and return the last one that is kept, pruned if a pruner is given."""
         structures = self._structures(run, teacher)
         models = [teacher]
         run.keep("M0", teacher, taught_by="labels", kept=True)
@@ -64,7 +66,7 @@ class IKD(Distiller):
         return pruned
 
     def _structures(self, run: Run, teacher: Network) -> list[Network]:
-        """Make all structures first, so that one that cannot be made is known before any training."""
+        """Make all structures, before any training, so that one that cannot be made is reported at once."""
         structures = [teacher]
         for i in range(1, self.iters + 1):
             try:
@@ -74,7 +76,7 @@ class IKD(Distiller):
         return structures[1:]
 
     def _next(self, run: Run, models: list[Network], structure: Network) -> tuple[Network, str]:
-        """Train one structure by each of its teachers; return the best by validation loss, and its teacher."""
+        """Train the structure once with each candidate teacher; return the best by validation loss, and its teacher."""
         i = len(models)
         first = i - 1 if self.teachers == "parental" else 0
         candidates = []

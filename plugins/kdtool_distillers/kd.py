@@ -1,4 +1,4 @@
-"""Knowledge distillation (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531), and the form of it in IKD's paper."""
+"""Knowledge distillation (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531), and its form in the IKD paper."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ class KD(LossDistiller):
     CE, the loss is a mean over the batch, in nats:
 
     - ``hinton``: (1 - alpha) * CE + alpha * T^2 * KL(p(t) || p(s))
-    - ``ikd``: (1 - alpha) * CE + alpha * 2 * T^2 * KL(p(s) || p(t)), as printed in Yalburgi et al., Eq. 1, whose
+    - ``ikd``: (1 - alpha) * CE + alpha * 2 * T^2 * KL(p(s) || p(t)), as printed in Yalburgi et al., Eq. 1, where
       log(1 - y) in the cross-entropy is read as log y.
     """
 
-    fits: ClassVar[str] = "Fits first, for any two networks that know the same classes; --alpha 1 needs no labels."
+    fits: ClassVar[str] = "Fits any two networks with the same classes; try it first. --alpha 1 needs no labels."
     weight_option: ClassVar[str] = "alpha"
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
     alpha: float | Schedule = option(
-        0.9, minimum=0, maximum=1, help="weight of the teacher's term; the labels have the rest"
+        0.9, minimum=0, maximum=1, help="weight of the teacher's term; the labels' weight is 1 - alpha"
     )
-    equation: str = option("hinton", choices=("hinton", "ikd"), help="the field's form of the loss, or the IKD paper's")
+    equation: str = option(
+        "hinton", choices=("hinton", "ikd"), help="form of the loss: Hinton's, or that of the IKD paper"
+    )
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
@@ -40,15 +42,15 @@ class KD(LossDistiller):
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 * KL(teacher || student), summed over classes and meaned over the batch, in nats.
+    """Return T^2 * KL(teacher || student), summed over classes, a mean over the batch, in nats.
 
-    Both are logits [batch, classes]. T^2 keeps the soft term's gradient the size it had at T = 1.
+    ``student`` and ``teacher`` are logits [batch, classes]. T^2 keeps the gradient as large as it is at T = 1.
     """
     return temperature**2 * divergence(student / temperature, teacher / temperature)
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return KL(teacher || student) of logits [batch, classes], summed over classes, meaned over the batch, in nats."""
+    """Return KL(teacher || student) of logits [batch, classes], summed over classes, a mean over the batch, in nats."""
     from torch.nn import functional as F
 
     return F.kl_div(
@@ -57,5 +59,5 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def ikd_paper(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return 2 * T^2 * KL(student || teacher), summed over classes and meaned over the batch, in nats."""
+    """Return 2 * T^2 * KL(student || teacher), summed over classes, a mean over the batch, in nats."""
     return 2 * hinton(teacher, student, temperature)

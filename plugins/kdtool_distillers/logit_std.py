@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 class LogitStd(LossDistiller):
     """Match the teacher's softened probabilities after both logits are standardized (Sun et al., 2024).
 
-    With Z(z) = (z - mean(z)) / std(z) over the classes of an image, std with the number of classes as divisor as in
-    the paper's Algorithm 1, and p(z) = softmax(Z(z) / T), the loss is a mean over the batch, in nats:
+    With Z(z) = (z - mean(z)) / std(z) over the classes of an image, and p(z) = softmax(Z(z) / T), the loss is a mean
+    over the batch, in nats:
 
-    labels * CE + weight * T^2 * KL(p(t) || p(s)). The authors' published code divides by one less than the number of
-    classes in std, which is T * sqrt((classes - 1) / classes) here.
+    labels * CE + weight * T^2 * KL(p(t) || p(s)).
+
+    std divides by the number of classes, as in the paper's Algorithm 1. The authors' published code divides by the
+    number of classes minus 1, which corresponds to T * sqrt((classes - 1) / classes) here.
     """
 
     fits: ClassVar[str] = (
-        "Fits a student too small for logits as large as its teacher's, of which only the order matters."
+        "Fits a student that is too small to match the size of its teacher's logits, only their order."
     )
 
     temperature: float | Schedule = option(2.0, above=0, help="temperature T that softens both standardized outputs")
@@ -39,8 +41,8 @@ class LogitStd(LossDistiller):
 
 
 def standardized(logits: Tensor) -> Tensor:
-    """Return logits [batch, classes] with mean 0 and standard deviation 1 in each row; equal ones become 0."""
+    """Return logits [batch, classes] with mean 0 and standard deviation 1 in each row; a constant row becomes 0."""
     from torch.nn import functional as F
 
-    # A variance of 1e-14 is what the authors' 1e-7 beside the deviation is; within the root its gradient is finite.
+    # The authors add 1e-7 to the deviation. 1e-14 inside the root does the same and keeps the gradient finite.
     return F.layer_norm(logits, logits.shape[1:], eps=1e-14)

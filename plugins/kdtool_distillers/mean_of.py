@@ -1,4 +1,4 @@
-"""Networks that answer together: the mean of their probabilities."""
+"""An ensemble as one network: the mean of the probabilities of several networks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Normalisation = tuple[Sequence[float], Sequence[float]]
 
 
 class Mean(nn.Module):
-    """Networks with weights that sum to 1: images to the logarithm of the weighted mean of their probabilities.
+    """The logarithm of the weighted mean of the probabilities of several networks.
 
-    Each may expect images normalised in another way than those that are given: ``change`` are the factor and the
-    summand of each channel [networks, 2, channels].
+    ``weights`` [networks] sum to 1. Each network may expect another normalisation of the images than that of the
+    input: ``change`` [networks, 2, channels] holds the factor and the summand of each channel that convert it.
     """
 
     weights: Tensor
@@ -32,42 +32,46 @@ class Mean(nn.Module):
         self.register_buffer("change", change)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return log p [batch, classes], the logits of p itself."""
-        found = []
+        """Return log p [batch, classes], which are logits of p, for images [batch, channels, height, width]."""
+        logits = []
         for member, (factor, summand) in zip(self.members, self.change, strict=True):
-            seen = images * factor.view(-1, 1, 1) + summand.view(-1, 1, 1)
-            found.append(member(seen).float())
-        return log_mean(torch.stack(found), self.weights)
+            converted = images * factor.view(-1, 1, 1) + summand.view(-1, 1, 1)
+            logits.append(member(converted).float())
+        return log_mean(torch.stack(logits), self.weights)
 
 
 def log_mean(logits: Tensor, weights: Tensor) -> Tensor:
-    """Return log sum over i of w_i softmax(z_i) of logits [networks, batch, classes] and weights [networks]."""
+    """Return log sum over i of w_i softmax(z_i), [batch, classes].
+
+    ``logits`` z are [networks, batch, classes], ``weights`` w [networks].
+    """
     return (logits.log_softmax(dim=2) + weights.log().view(-1, 1, 1)).logsumexp(dim=0)
 
 
 def mean_of(
     networks: Sequence[Network], weights: Sequence[float] | None = None, changes: Sequence[Tensor] | None = None
 ) -> Network:
-    """Return a network, to ask and not to keep, that answers with the weighted mean of all (unset: the plain mean).
+    """Return a network whose probabilities are the weighted mean of those of all; by default the plain mean.
 
-    ``changes`` are what makes the images that it is given those that each network expects (see `renormalised`).
+    It can be evaluated, but not saved: it carries the architecture of the first network. ``changes`` [2, channels] of
+    each network convert the images to the normalisation that it expects (see `renormalised`).
     """
     from kdtool import Network
 
     count, first = len(networks), networks[0]
-    plain = torch.tensor([[1.0], [0.0]]).expand(2, first.architecture.input[0])
+    unchanged = torch.tensor([[1.0], [0.0]]).expand(2, first.architecture.input[0])
     module = Mean(
-        [one.module for one in networks],
+        [network.module for network in networks],
         torch.tensor(weights if weights is not None else [1 / count] * count),
-        torch.stack([plain] * count if changes is None else list(changes)),
+        torch.stack([unchanged] * count if changes is None else list(changes)),
     )
     return Network(first.architecture, module)
 
 
-def renormalised(given: Normalisation, wanted: Normalisation) -> Tensor:
-    """Return the factor and the summand of each channel [2, channels] that turn images of one normalisation into those
-    of another."""
-    (mean, std), (other_mean, other_std) = (
-        tuple(torch.tensor(one, dtype=torch.float64) for one in both) for both in (given, wanted)
+def renormalised(source: Normalisation, target: Normalisation) -> Tensor:
+    """Return the factor and the summand of each channel [2, channels] that convert images between normalisations."""
+    (source_mean, source_std), (target_mean, target_std) = (
+        tuple(torch.tensor(numbers, dtype=torch.float64) for numbers in normalisation)
+        for normalisation in (source, target)
     )
-    return torch.stack([std / other_std, (mean - other_mean) / other_std]).float()
+    return torch.stack([source_std / target_std, (source_mean - target_mean) / target_std]).float()

@@ -1,4 +1,4 @@
-"""No teacher: what a student comes to by itself, for comparison."""
+"""Training without a teacher, the baseline that distillation is compared with."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class Alone(LossDistiller):
     """Train the student on the labels alone, as the baseline of every distillation.
 
-    The loss is weight * the cross-entropy against the labels; the teacher is not asked. In a sum of losses it says how
-    much the labels weigh.
+    The loss is weight * the cross-entropy against the labels; the teacher is not run. In a sum of losses it sets the
+    weight of the labels.
     """
 
-    fits: ClassVar[str] = "Fits for comparison: what teaching gains is the difference to this."
+    fits: ClassVar[str] = "Fits as a baseline: the gain of a distillation is the difference to this."
     logits: ClassVar[bool] = False
     only_labels: ClassVar[bool] = True
 

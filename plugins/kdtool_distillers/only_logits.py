@@ -1,4 +1,4 @@
-"""What the strategies ask of an objective that have logits to learn from and no layers."""
+"""The check of strategies whose objective sees logits and no feature maps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 
 
 def need_logits(strategy: str, objective: Objective, student: Network, teacher: Network) -> None:
-    """Check that a loss compares logits alone, and has a meaning for these networks.
+    """Check that an objective compares only logits and has a meaning for these networks.
+
+    ``strategy`` is the name of the method in the message.
 
     Raises:
-        UsageError: it looks at layers.
-        kdtool.Error: it has no meaning.
+        UsageError: it compares feature maps.
+        kdtool.Error: it has no meaning for these networks.
     """
     objective.check(student, teacher)
     if objective.watch(student, teacher):
         raise UsageError(
-            f"--objective {objective.name}: looks at layers, and {strategy} has none to compare; use a loss of logits, "
-            "such as kd"
+            f"--objective {objective.name}: compares layers, and {strategy} can compare only logits; use a loss of "
+            "logits, such as kd"
         )

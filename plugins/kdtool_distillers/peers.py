@@ -1,4 +1,4 @@
-"""Networks that learn beside a student, each from the same images."""
+"""Networks that are trained together with a student, on the same images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class Peers(nn.Module):
-    """Networks side by side: images to a list of their logits."""
+    """Several networks that run on the same images."""
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        """Return the logits [batch, classes] of each."""
+        """Return the logits [batch, classes] of each network; ``maps`` are not used."""
         return [member(images) for member in self.members]

@@ -19,18 +19,18 @@ def momentum(k: int) -> float:
 
 
 def ahead(gates: Tensor, before: Tensor, k: int) -> Tensor:
-    """Return y_(k+1) = max(x_k + mu_(k+1) * (x_k - x_(k-1)), 0) of the gates x_k and those before them.
+    """Return y_(k+1) = max(x_k + mu_(k+1) * (x_k - x_(k-1)), 0), with x_k = ``gates`` and x_(k-1) = ``before``.
 
-    That is where the next gradient is taken: x_(k+1) = shrink(y_(k+1) - rate * gradient, threshold), with y_1 = x_0 and
+    The next gradient is taken at this point: x_(k+1) = shrink(y_(k+1) - rate * gradient, threshold), with y_1 = x_0 and
     k counted from 1.
     """
     return (gates + momentum(k + 1) * (gates - before)).clamp_min(0)
 
 
 def closing_threshold(steps: int) -> float:
-    """Return the threshold with which a gate of 1 that nothing holds open closes after so many steps.
+    """Return the threshold at which a gate of 1 without a gradient closes after ``steps`` steps.
 
-    Without a gradient the step's length approaches -threshold * k / 4 (put v_k = -a * k into v_k = mu_k * v_(k-1) -
-    threshold), so that the gate has gone down by threshold * k**2 / 8.
+    Without a gradient the k-th step approaches -threshold * k / 4 (insert v_k = -a * k into v_k = mu_k * v_(k-1) -
+    threshold), so that after k steps the gate has decreased by threshold * k**2 / 8.
     """
     return 8 / max(steps, 1) ** 2

@@ -1,4 +1,4 @@
-"""What the methods share that compare images of a batch with each other."""
+"""The base of the methods that compare the images of a batch with each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Relation(LossDistiller):
-    """Compare the images of a batch with each other, as they are before the classifier."""
+    """Compare the images of a batch with each other, by their features before the classifier."""
 
     logits: ClassVar[bool] = False
 
@@ -24,30 +24,30 @@ class Relation(LossDistiller):
     )
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the last maps before the classifier, or the named layers."""
+        """Return the pair of the last maps before the classifier, or pairs of the layers that ``taps`` names."""
         from kdtool.features import last_stage_pair
 
         return last_stage_pair(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return nothing that is learnt."""
+        """Return adapters without parameters: the maps are compared as they are."""
         from kdtool.features import unadapted
 
         return unadapted(pairs)
 
 
 def need_others(name: str, step: Step) -> None:
-    """Check that there is an image to compare with.
+    """Check that a batch has at least two images to compare.
 
     Raises:
-        Error: the batch is of one image.
+        Error: it has one image.
     """
     if len(step.student) < 2:
         raise Error(
-            f"{name} compares the images of a batch with each other, and there is one; use a larger --batch-size"
+            f"{name} compares the images of a batch with each other, and this one has 1; use a larger --batch-size"
         )
 
 
 def embedded(maps: Tensor) -> Tensor:
-    """Return maps [batch, channels, height, width] meaned over positions, as a classifier sees them."""
+    """Return the mean over positions of maps [batch, channels, height, width], which a classifier reads."""
     return maps.mean(dim=(2, 3))

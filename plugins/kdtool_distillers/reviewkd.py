@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 
 class ReviewKD(LossDistiller):
-    """Match each of the teacher's stages with all of the student's stages from there on (Chen et al., 2021).
+    """Match each stage of the teacher with the same and all later stages of the student (Chen et al., 2021).
 
-    From the last stage to the first, the student's map is fused with what was fused of the stages behind it, by
-    weights that attention learns for each position (ABF), and compared with the teacher's map g_s:
+    From the last stage to the first, the student's map is fused with the fused map of the later stages, with weights
+    that attention learns for each position (ABF), and compared with the teacher's map g_s:
 
-    CE + w * weight * sum over stages of HCL(fused_s, g_s), w = min(epoch / warmup, 1), the first epoch being 1, with
-    HCL(f, g) the weighted mean of mean((f - g)^2) on the maps themselves (weight 1) and averaged to 4x4, 2x2 and 1x1
-    positions (weights 1/2, 1/4, 1/8), as far as those are fewer.
+    CE + w * weight * sum over stages of HCL(fused_s, g_s), where w = min(epoch / warmup, 1) and epochs count from 1.
+    HCL(f, g) is the weighted mean of mean((f - g)^2) on the maps themselves (weight 1) and on the maps averaged to 4x4,
+    2x2 and 1x1 positions (weights 1/2, 1/4, 1/8), if those are smaller than the maps.
 
-    The authors have weights from 0.6 to 8 for CIFAR-100 and 1 for ImageNet; they add the pooled features before the
-    classifier as one more stage, which is no layer of every network and is left out here.
+    The authors use weights from 0.6 to 8 for CIFAR-100 and 1 for ImageNet. They add the pooled features before the
+    classifier as one more stage; it is left out here, since not every network has such a layer.
     """
 
-    fits: ClassVar[str] = "Fits where the logits alone are not enough: all stages teach, at the price of slower steps."
+    fits: ClassVar[str] = "Fits if the logits alone are not enough: all stages teach, at the cost of slower steps."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the teacher's term")
-    warmup: int = option(20, minimum=0, help="epochs in which the teacher's term grows to its weight")
+    warmup: int = option(20, minimum=0, help="epochs in which the weight of the teacher's term grows linearly")
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
     )
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the ends of the stages, or the named layers."""
+        """Return pairs of the ends of the stages, or of the layers that ``taps`` names."""
         from kdtool.features import match_stages
 
         return match_stages(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return what fuses the student's maps."""
+        """Return the module that fuses the student's maps; it is trained with the student and then dropped."""
         from kdtool_distillers.fusion import Fusion
 
         return Fusion(pairs)
@@ -53,13 +53,13 @@ class ReviewKD(LossDistiller):
         """Return the loss of one batch."""
         import torch
 
-        grown = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        terms = torch.stack([hierarchical(*both) for both in step.maps])
-        return step.cross_entropy() + grown * step.now(self.weight) * terms.sum()
+        warmed_up = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        terms = torch.stack([hierarchical(student, teacher) for student, teacher in step.maps])
+        return step.cross_entropy() + warmed_up * step.now(self.weight) * terms.sum()
 
 
 def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return HCL, the squared error at several resolutions, of two maps [batch, channels, height, width]."""
+    """Return HCL, the squared error at several resolutions, of two maps [batch, channels, height, width], a scalar."""
     from torch.nn import functional as F
 
     total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
@@ -68,6 +68,6 @@ def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
             continue
         weight /= 2
         weights += weight
-        ours, theirs = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
-        total = total + weight * F.mse_loss(ours, theirs)
+        student_pooled, teacher_pooled = (F.adaptive_avg_pool2d(maps, side) for maps in (student, teacher))
+        total = total + weight * F.mse_loss(student_pooled, teacher_pooled)
     return total / weights

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 class RKD(Relation):
     """Keep the teacher's distances and angles between the images of a batch (Park et al., 2019).
 
-    With e_i the features before the classifier, d_ij = |e_i - e_j| over its mean over the pairs i != j, and
-    a_ijk = cos of the angle at e_i between e_j and e_k, the loss is
+    With e_i the features of image i before the classifier, d_ij = |e_i - e_j| divided by its mean over the pairs
+    i != j, and a_ijk the cosine of the angle at e_i between e_j and e_k, the loss is
 
     CE + distance * mean_ij huber(d_ij(s), d_ij(t)) + angle * mean_ijk huber(a_ijk(s), a_ijk(t)), where huber(x, y) is
-    (x - y)^2 / 2 up to a difference of 1 and |x - y| - 1/2 from there on.
+    (x - y)^2 / 2 up to a difference of 1 and |x - y| - 1/2 for larger ones.
 
-    The angles are over all triples: their memory is cubic in the batch (67 MB for each copy at 256 images). With
-    ``--angle 0`` they are not computed.
+    The angles are computed for all triples: their memory is cubic in the batch (67 MB for each copy at 256 images).
+    With ``--angle 0`` they are not computed.
     """
 
     fits: ClassVar[str] = (
-        "Fits features that are used for more than the classes, such as search; needs batches of many images."
+        "Fits features that serve more than the classifier, such as image search; needs batches of many images."
     )
 
-    distance: float | Schedule = option(25.0, minimum=0, help="weight of the distances")
-    angle: float | Schedule = option(50.0, minimum=0, help="weight of the angles")
+    distance: float | Schedule = option(25.0, minimum=0, help="weight of the term of the distances")
+    angle: float | Schedule = option(50.0, minimum=0, help="weight of the term of the angles; 0: do not compute them")
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
@@ -40,35 +40,35 @@ class RKD(Relation):
         need_others(self.name, step)
         distance, angle = step.now(self.distance), step.now(self.angle)
         loss = step.cross_entropy()
-        for both in step.maps:
-            ours, theirs = (embedded(maps) for maps in both)
+        for pair in step.maps:
+            student, teacher = (embedded(maps) for maps in pair)
             if distance:
-                loss = loss + distance * F.smooth_l1_loss(distances(ours), distances(theirs))
+                loss = loss + distance * F.smooth_l1_loss(distances(student), distances(teacher))
             if angle:
-                loss = loss + angle * F.smooth_l1_loss(angles(ours), angles(theirs))
+                loss = loss + angle * F.smooth_l1_loss(angles(student), angles(teacher))
         return loss
 
 
 def distances(features: Tensor) -> Tensor:
-    """Return the distances [batch, batch] of features [batch, channels], over the mean of those that are not 0."""
+    """Return the distances [batch, batch] of features [batch, channels], divided by the mean of the nonzero ones."""
     import torch
 
-    # By products of matrices it would be quicker, but wrong for images that are alike.
-    found = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-    count = (found > 0).sum().clamp(min=1)
-    mean = found.sum() / count
-    return found / torch.where(mean > 0, mean, 1)
+    # Matrix products would be faster, but inaccurate for images with nearly the same features.
+    raw = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    count = (raw > 0).sum().clamp(min=1)
+    mean = raw.sum() / count
+    return raw / torch.where(mean > 0, mean, 1)
 
 
 def angles(features: Tensor) -> Tensor:
     """Return the cosines [batch, batch, batch] of the angle at the first of three images between the two others.
 
-    Where two of them have equal features it is 0.
+    ``features`` are [batch, channels]. The cosine is 0 if the first image has the same features as one of the others.
     """
     import torch
 
-    to = features[None] - features[:, None]
-    length = to.norm(dim=2, keepdim=True)
-    # Division by infinity: no direction, and no gradient, where there is no distance.
-    unit = to / torch.where(length > 0, length, torch.inf)
+    differences = features[None] - features[:, None]
+    length = differences.norm(dim=2, keepdim=True)
+    # Division by infinity gives images at distance 0 no direction and no gradient.
+    unit = differences / torch.where(length > 0, length, torch.inf)
     return unit @ unit.transpose(1, 2)

@@ -19,48 +19,51 @@ class SimKD(Distiller):
     """Reuse the teacher's classifier and teach the student to make the teacher's last maps (Chen et al., 2022).
 
     With f and g the maps of student and teacher at the end of the last stage and p a projector, the loss is
-    mean((p(f) - g)^2), the larger map averaged to the size of the smaller. The labels are not used; the epoch with the
-    best validation accuracy is the result.
+    mean((p(f) - g)^2), the larger map averaged to the size of the smaller. The labels are not used in training; the
+    epoch with the best validation accuracy is kept.
 
-    The result is the student up to its last stage, the projector and the teacher's classifier, which stays as it is.
-    The projector ships with it: convolutions of 1x1, 3x3 and 1x1, each with batch-norm and ReLU, whose middle has the
-    teacher's channels divided by ``--factor``. Both networks end in pooling and one linear layer.
+    The result is the student up to its last stage, the projector, and the teacher's classifier, which is not trained.
+    The projector stays in the result. It has convolutions of 1x1, 3x3 and 1x1, each with batch-norm and ReLU; the
+    middle one has the teacher's channels divided by ``--factor``. Both networks must end in pooling and one linear
+    layer.
     """
 
     fits: ClassVar[str] = (
-        "Fits a student that may grow a little: projector and teacher's classifier stay in it; needs no labels."
+        "Fits a student that may grow a little: it keeps the projector and the teacher's classifier; needs no labels."
     )
 
-    factor: int = option(2, minimum=1, help="divides the teacher's channels to give those of the projector's middle")
+    factor: int = option(
+        2, minimum=1, help="the teacher's channels divided by this are those of the middle of the projector"
+    )
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
-        """Put the classifier on the student, train the rest, and return it."""
+        """Put the teacher's classifier on the student, train the rest and return it."""
         from kdtool.distillation import reuse_classifier
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
         joined, pair = reuse_classifier(student, teacher, factor=self.factor, seed=run.training.seed)
-        objective = LastMaps(taps=(f"{pair.student.path}={pair.teacher.path}",))
+        objective = MapLoss(taps=(f"{pair.student.path}={pair.teacher.path}",))
         return run.fit(self.name, joined, teacher=teacher, objective=objective).network
 
 
 @dataclass(frozen=True)
-class LastMaps(Objective):
-    """Match the teacher's maps as they are."""
+class MapLoss(Objective):
+    """Match one map of the teacher, without an adapter."""
 
     logits: ClassVar[bool] = False
 
     taps: tuple[str, ...]
-    """The layers to compare, STUDENT=TEACHER or one name for both."""
+    """The pair of layers to compare: STUDENT=TEACHER, or one name for both."""
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the named layers."""
+        """Return the named pair of layers."""
         from kdtool.features import match_stages
 
         return match_stages(student, teacher, self.taps)
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
-        """Return nothing that is learnt."""
+        """Return adapters without parameters: the maps are compared as they are."""
         from kdtool.features import unadapted
 
         return unadapted(pairs)
@@ -72,9 +75,11 @@ class LastMaps(Objective):
 
 
 def map_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference of two maps [batch, channels, height, width], at the smaller's size."""
+    """Return the mean squared difference of two maps [batch, channels, height, width] at the smaller size, a scalar."""
     from torch.nn import functional as F
 
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
-    ours, theirs = (one if one.shape[2:] == size else F.adaptive_avg_pool2d(one, size) for one in (student, teacher))
-    return F.mse_loss(ours, theirs)
+    student, teacher = (
+        maps if maps.shape[2:] == size else F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher)
+    )
+    return F.mse_loss(student, teacher)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class Simultaneous(LossDistiller):
     """Match the teacher's maps at all stages while learning the classes (baseline of Kulkarni et al., 2021).
 
-    With f_s and g_s the maps that student and teacher make at the end of stage s, the loss is
+    With f_s and g_s the maps of student and teacher at the end of stage s, the loss is
     cross-entropy + weight * sum over s of mean((f_s - g_s)^2), the mean over batch, channels and positions.
     """
 
-    fits: ClassVar[str] = "Fits to compare stagewise with, or where one training has to be enough."
+    fits: ClassVar[str] = "Fits as the baseline of stagewise, or if there is time for one training only."
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the sum of squared errors")
@@ -30,7 +30,7 @@ class Simultaneous(LossDistiller):
     )
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the ends of the stages, or the named layers."""
+        """Return pairs of the ends of the stages, or of the layers that ``taps`` names."""
         from kdtool.features import pairs_of
 
         return pairs_of(student, teacher, self.taps)

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class SP(Relation):
-    """Find those images alike that the teacher finds alike (Tung and Mori, 2019).
+    """Match which images of a batch the teacher finds similar (Tung and Mori, 2019).
 
-    With Q [batch, channels * height * width] the maps of the last stage and G the rows of Q Q^T, each divided by its
-    norm, the loss is CE + weight / batch^2 * |G(s) - G(t)|^2, the sum of squares over all pairs of images.
+    With Q [batch, channels * height * width] the maps of the last stage and G [batch, batch] the matrix Q Q^T with each
+    row divided by its norm, the loss is CE + weight / batch^2 * |G(s) - G(t)|^2, the sum of squares over all pairs of
+    images.
     """
 
     fits: ClassVar[str] = (
@@ -32,12 +33,12 @@ class SP(Relation):
         from torch.nn import functional as F
 
         need_others(self.name, step)
-        terms = [F.mse_loss(similarities(ours), similarities(theirs)) for ours, theirs in step.maps]
+        terms = [F.mse_loss(similarities(student), similarities(teacher)) for student, teacher in step.maps]
         return step.cross_entropy() + step.now(self.weight) * torch.stack(terms).sum()
 
 
 def similarities(maps: Tensor) -> Tensor:
-    """Return the products [batch, batch] of maps [batch, ...] with each other, each row with a norm of 1."""
+    """Return the inner products [batch, batch] of the maps [batch, ...] of all images, each row divided by its norm."""
     from torch.nn import functional as F
 
     rows = maps.flatten(1)

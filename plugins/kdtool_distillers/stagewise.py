@@ -18,28 +18,29 @@ if TYPE_CHECKING:
 class Stagewise(Distiller):
     """Teach one stage after the other to make the teacher's maps, then the head the classes (Kulkarni et al., 2021).
 
-    With f_s and g_s the maps that student and teacher make at the end of stage s = 1 .. n, stage s is trained on
-    mean((f_s - g_s)^2) over batch, channels and positions, while all stages before it stay as they are, statistics of
-    batch-norm included; the epoch that validates best by that loss is carried into the next stage. Then the head, all
-    that follows stage n, is trained on the cross-entropy against the labels (or on an objective), and the epoch with
-    the best validation accuracy is the result. Each of the n + 1 phases takes ``--epochs``. Where maps differ in shape,
-    a 1x1 convolution (and interpolation) is learnt with the stage and thrown away; with equal shapes there is none, as
-    in the paper.
+    With f_s and g_s the maps of student and teacher at the end of stage s = 1 .. n, stage s is trained on
+    mean((f_s - g_s)^2) over batch, channels and positions. All stages before it are frozen, including the statistics of
+    their batch-norms. The next stage starts from the epoch with the smallest validation loss. Then the head (all that
+    follows stage n) is trained on the cross-entropy against the labels, or on an objective, and the epoch with the best
+    validation accuracy is the result. Each of the n + 1 phases takes ``--epochs``. If the maps differ in shape, a 1x1
+    convolution (and interpolation) is trained with the stage and then dropped; with equal shapes there is none, as in
+    the paper.
 
-    What a frozen stage and the teacher make of each image is computed once and kept in the run, so that an epoch costs
-    the stage that learns. The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs a stage.
+    The outputs of the frozen stages and of the teacher are computed once per image and kept in the run, so that an
+    epoch costs only the stage that is trained. The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs per
+    stage.
     """
 
     fits: ClassVar[str] = (
-        "Fits little data: each stage has the teacher's maps to learn from; both networks have the same stages."
+        "Fits little data: each stage learns from the teacher's maps; both networks need the same stages."
     )
 
     taps: tuple[str, ...] | None = option(
-        None, help="layers at the end of each stage, STUDENT=TEACHER or one name for both; unset: they are found"
+        None, help="layers at the end of each stage, STUDENT=TEACHER or one name for both; unset: found automatically"
     )
 
     objective: LossDistiller | None = nested(
-        "distillers", help="distiller whose loss of logits trains the head; unset: the labels alone, as in the paper"
+        "distillers", help="distiller whose loss of logits trains the head; unset: only the labels, as in the paper"
     )
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
@@ -55,24 +56,27 @@ class Stagewise(Distiller):
         *stages, head = parts_of(student, [pair.student for pair in pairs])
         for number, (pair, stage) in enumerate(zip(pairs, stages, strict=True), start=1):
             if not stage.learns:
-                raise UsageError(f"--taps: nothing learns between {pair.student.path} and the tap before it")
-            objective = Mimic(taps=(f"{pair.student.path}={pair.teacher.path}",))
+                raise UsageError(
+                    f"--taps: no layer with parameters lies between {pair.student.path} and the tap before it; leave "
+                    "one of them out"
+                )
+            objective = StageLoss(taps=(f"{pair.student.path}={pair.teacher.path}",))
             student = run.fit(f"stage {number}", student, teacher=teacher, objective=objective, part=stage).network
         return run.fit("head", student, teacher=teacher, objective=self.objective, part=head).network
 
 
 @dataclass(frozen=True)
-class Mimic(Objective):
+class StageLoss(Objective):
     """Match the teacher's maps: the sum over the taps of mean((f - g)^2)."""
 
     logits: ClassVar[bool] = False
     validates: ClassVar[str] = "loss"
 
     taps: tuple[str, ...]
-    """The layers to compare, STUDENT=TEACHER or one name for both."""
+    """The pairs of layers to compare: STUDENT=TEACHER, or one name for both."""
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
-        """Return the named layers."""
+        """Return the named pairs of layers."""
         from kdtool.features import pairs_of
 
         return pairs_of(student, teacher, self.taps)
@@ -86,11 +90,11 @@ class Mimic(Objective):
 
 
 def paired(student: Network, teacher: Network, taps: Sequence[str] | None) -> Sequence[Pair]:
-    """Return the pairs that are named, else the ends of all stages at which the student can be cut."""
+    """Return the pairs that ``taps`` names, by default the ends of all stages after which the student can be cut."""
     from kdtool.features import cuttable, pairs_of
 
     pairs = pairs_of(student, teacher, taps)
     if taps is not None:
         return pairs
-    left = cuttable(student, [pair.student for pair in pairs])
-    return [pair for pair in pairs if pair.student in left]
+    cuts = cuttable(student, [pair.student for pair in pairs])
+    return [pair for pair in pairs if pair.student in cuts]

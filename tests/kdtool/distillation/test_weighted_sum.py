@@ -13,9 +13,9 @@ from kdtool.testing.samples import sample_step
 
 
 def terms_apart(names, step, owners):
-    """The teacher's terms of several losses, each computed by the loss itself on its own maps."""
+    """Yield the teacher's terms of several losses, each computed by the loss itself on its own maps."""
     for name, options in names.items():
-        maps = [both for both, owner in zip(step.maps, owners, strict=True) if owner == name.replace("-", "_")]
+        maps = [pair for pair, owner in zip(step.maps, owners, strict=True) if owner == name.replace("-", "_")]
         unknown = torch.full_like(step.target, UNLABELLED)
         part = dataclasses.replace(step, target=unknown, unlabelled=True, maps=maps, owners=())
         yield kdtool.make("distillers", name, **options).loss(part)
@@ -33,7 +33,7 @@ def test_the_labels_count_once_and_every_teachers_term_with_its_weight(student):
     loss = kdtool.make("distillers", text).loss(step)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     loss.backward()
-    assert all(torch.isfinite(one.grad).all() for one in module.parameters())
+    assert all(torch.isfinite(weight.grad).all() for weight in module.parameters())
 
 
 @pytest.mark.parametrize(
@@ -56,24 +56,24 @@ def test_how_much_the_labels_weigh(text, weight):
 
 
 def test_its_numbers_are_options_or_factors():
-    found = kdtool.make("distillers", "kd:0.9->0.5+at:1e+3+rkd:2+cc")
-    assert found.kd.alpha == Schedule(0.9, 0.5)
-    assert (found.at.weight, found.cc.weight) == (1000.0, 100.0)
-    assert found.factors == {"kd": 1.0, "at": 1.0, "rkd": 2.0, "cc": 1.0}
-    again = kdtool.make("distillers", found.name, **found.as_data())
-    assert again == found
+    made = kdtool.make("distillers", "kd:0.9->0.5+at:1e+3+rkd:2+cc")
+    assert made.kd.alpha == Schedule(0.9, 0.5)
+    assert (made.at.weight, made.cc.weight) == (1000.0, 100.0)
+    assert made.factors == {"kd": 1.0, "at": 1.0, "rkd": 2.0, "cc": 1.0}
+    again = kdtool.make("distillers", made.name, **made.as_data())
+    assert again == made
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kd+kd", "kd stands there twice"),
+        ("kd+kd", "kd occurs twice"),
         ("simkd:1", "simkd is a strategy and has no loss"),
         ("kd+att:1", "no distiller is called 'att'"),
         ("at:-1", "is no weight"),
         ("at:nan", "is no weight"),
-        ("at:much", "is no number"),
-        ("kd:0.9+", "is no number"),
+        ("at:much", "is neither a number"),
+        ("kd:0.9+", "is neither a number"),
         ("+kd", r"\+kd: the first term has no name"),
         ("kd:2", "out of range"),
     ],
@@ -87,7 +87,7 @@ def test_a_sum_is_an_objective_and_a_method(teacher_path, tmp_path):
     options = {"student": "kdtool:lenet-300-100", "epochs": 1, "device": "cpu"}
     plain = kdtool.distill(teacher_path, output=tmp_path / "kd.pt", alpha=0.5, **options)
     summed = kdtool.distill(teacher_path, "kd:0.5", output=tmp_path / "sum.pt", **options)
-    # The phases have other names, and so other random numbers; what is recorded tells what was done.
+    # The phases have different names, and so different random numbers; only the recorded options can be compared.
     assert summed.history[-1]["options"] == {"kd": {"name": "kd", **plain.history[-1]["options"]}}
     kdtool.distill(teacher_path, "ikd", iters=1, epochs=1, objective="kd:0.9+dist", output=tmp_path / "ikd.pt")
     assert read(tmp_path / "ikd.pt").history[-1]["options"]["objective"]["name"] == "kd:0.9+dist"

@@ -1,4 +1,4 @@
-"""The search for a part of the latency, with a stand-in for the clock; and once in earnest."""
+"""The search for a fraction of the latency, with a simulated clock; and once with real measurements."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def network():
 
 @pytest.fixture
 def clock(network, monkeypatch):
-    """Time as the square root of the MACs' share: half of the time is a quarter of the MACs."""
+    """Simulate a latency that is the square root of the MACs: half of the latency is a quarter of the MACs."""
     sizes = {}
-    monkeypatch.setattr(latency, "_export", lambda exporter, found, path: sizes.update({path: found}) or path)
+    monkeypatch.setattr(latency, "_export", lambda exporter, exported, path: sizes.update({path: exported}) or path)
 
     def measured(file, against, **_):
         macs = [measure(sizes[path])["macs"] for path in (file, against)]
@@ -34,20 +34,20 @@ def clock(network, monkeypatch):
 
 
 def test_it_is_looked_for_until_the_time_fits(network, clock):
-    found = remove_latency(network, ratio=0.5, importance=filter_norms, round_to=1)
-    assert found.of == "latency"
-    assert found.removed == pytest.approx(0.5, abs=0.01)
-    assert measure(found.network)["macs"] / measure(network)["macs"] == pytest.approx(0.25, abs=0.02)
+    removal = remove_latency(network, ratio=0.5, importance=filter_norms, round_to=1)
+    assert removal.of == "latency"
+    assert removal.removed == pytest.approx(0.5, abs=0.01)
+    assert measure(removal.network)["macs"] / measure(network)["macs"] == pytest.approx(0.25, abs=0.02)
 
 
 def test_what_cannot_be_reached_is_capped(network, clock):
-    found = remove_latency(network, ratio=0.97, importance=filter_norms, round_to=4)
-    assert found.removed < 0.97
-    assert found.capped
+    removal = remove_latency(network, ratio=0.97, importance=filter_norms, round_to=4)
+    assert removal.removed < 0.97
+    assert removal.capped
 
 
 def test_what_has_no_channels_to_lose_is_refused(network, clock):
-    with pytest.raises(kdtool.Error, match="no channels of it can be removed"):
+    with pytest.raises(kdtool.Error, match="kdtool:lenet-5: no channels can be removed"):
         remove_latency(network, ratio=0.5, importance=filter_norms, round_to=1000)
 
 

@@ -91,7 +91,7 @@ def test_a_masked_copy_leaves_the_network_alone():
     architecture = Architecture("test", "net", {"classes": 5, "in_channels": 1, "image_size": 4})
     made = apply_masks(Network(architecture, module), lowest_scores(magnitudes(module), 0.5).masks)
     assert sparsity(made.module) == pytest.approx(58 / 116)
-    assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 def test_zeros_are_held_and_a_layer_that_began_as_zero_learns():

@@ -1,4 +1,4 @@
-"""Steps made by hand, in float64; runs that are cut."""
+"""Fixtures: steps built by hand in float64, and runs that are interrupted."""
 
 import contextlib
 
@@ -11,7 +11,7 @@ from kdtool import Step
 
 @pytest.fixture
 def step_of():
-    """A function that makes a step of maps, with logits of zeros for three classes unless others are given."""
+    """A function that makes a step from maps; by default all logits are 0, for three classes."""
 
     def make(maps=(), *, student=None, teacher=None, target=None, images=None, **about):
         count = len(maps[0][0]) if maps else len(student)
@@ -30,14 +30,14 @@ def step_of():
 
 @pytest.fixture
 def numbers():
-    """A function that draws float64 tensors, the same ones in every run."""
+    """A function that draws random float64 tensors, the same ones in every run."""
     chance = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=chance, dtype=torch.float64)
 
 
 @pytest.fixture
 def cut_after(monkeypatch):
-    """A function that returns a context in which a run is cut as soon as an epoch of a phase was logged."""
+    """A function that returns a context in which a run is interrupted after an epoch of a phase is logged."""
 
     @contextlib.contextmanager
     def cut(phase, epoch):

@@ -12,7 +12,7 @@ from kdtool_distillers.at import AT, attention_loss
 def by_hand(student, teacher):
     total, count = 0.0, 0
     for f, g in zip(student.numpy(), teacher.numpy(), strict=True):
-        a, b = ((one**2).mean(axis=0).ravel() for one in (f, g))
+        a, b = ((maps**2).mean(axis=0).ravel() for maps in (f, g))
         a, b = a / math.sqrt((a**2).sum()), b / math.sqrt((b**2).sum())
         total += ((a - b) ** 2).sum()
         count += len(a)
@@ -39,13 +39,13 @@ def test_the_larger_map_is_averaged():
 
 def test_the_loss_sums_over_stages(numbers, step_of):
     maps = [(numbers(2, 3, 4, 4), numbers(2, 2, 4, 4)), (numbers(2, 6, 2, 2), numbers(2, 4, 2, 2))]
-    expected = np.log(3) + 1000 * sum(by_hand(*both) for both in maps)
+    expected = np.log(3) + 1000 * sum(by_hand(student, teacher) for student, teacher in maps)
     assert AT().loss(step_of(maps)).item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_gradient(numbers):
     student, teacher = numbers(2, 3, 4, 4).requires_grad_(), numbers(2, 2, 2, 2)
-    assert torch.autograd.gradcheck(lambda one: attention_loss(one, teacher), student)
+    assert torch.autograd.gradcheck(lambda maps: attention_loss(maps, teacher), student)
 
 
 def test_a_dead_map_has_a_finite_gradient():

@@ -18,8 +18,8 @@ def test_generations_and_their_ensemble(teacher_path, tmp_path):
         ("ensemble", ""),
     ]
     generations = [read(tmp_path / "s.run" / f"generation-{number}.pt") for number in (1, 2, 3)]
-    assert {one.architecture.spec for one in generations} == {"kdtool:lenet-300-100"}
-    best = max(generations, key=lambda one: (one.metric("val", "accuracy"), -one.metric("val", "loss")))
+    assert {generation.architecture.spec for generation in generations} == {"kdtool:lenet-300-100"}
+    best = max(generations, key=lambda made: (made.metric("val", "accuracy"), -made.metric("val", "loss")))
     assert all(
         torch.equal(tensor, result.module.state_dict()[name]) for name, tensor in best.module.state_dict().items()
     )
@@ -28,7 +28,7 @@ def test_generations_and_their_ensemble(teacher_path, tmp_path):
     wrong = 0
     for _, images, labels in test.batches(64):
         with torch.no_grad():
-            mean = torch.stack([one.module(images).softmax(dim=1) for one in generations]).mean(dim=0)
+            mean = torch.stack([made.module(images).softmax(dim=1) for made in generations]).mean(dim=0)
         wrong += int((mean.argmax(1) != labels).sum())
     assert rows["ensemble"]["error"] == pytest.approx(wrong / len(test))
 

@@ -18,7 +18,7 @@ def by_hand(student, teacher, temperature):
 def test_the_two_terms(numbers, temperature):
     student, teacher = 2 * numbers(6, 4), 2 * numbers(6, 4)
     expected = by_hand(student.numpy(), teacher.numpy(), temperature)
-    assert [one.item() for one in uncorrelated(student, teacher, temperature)] == pytest.approx(expected, rel=1e-10)
+    assert [term.item() for term in uncorrelated(student, teacher, temperature)] == pytest.approx(expected, rel=1e-10)
 
 
 def test_a_shift_and_a_scale_of_the_probabilities_cost_nothing():

@@ -28,8 +28,8 @@ def by_hand(student, teacher, target, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_two_terms(numbers, temperature):
     student, teacher, target = 3 * numbers(5, 4), 3 * numbers(5, 4), torch.tensor([0, 3, 1, 2, 3])
-    found = decoupled(student, teacher, target, temperature)
-    assert [one.item() for one in found] == pytest.approx(by_hand(student, teacher, target, temperature), rel=1e-12)
+    terms = decoupled(student, teacher, target, temperature)
+    assert [term.item() for term in terms] == pytest.approx(by_hand(student, teacher, target, temperature), rel=1e-12)
 
 
 def test_together_they_are_kd(numbers):
@@ -66,8 +66,8 @@ def test_the_loss_grows_in_the_warm_up(numbers, step_of, epoch, warmup, share):
 def test_two_classes_are_refused_before_training():
     architecture = Architecture("kdtool", "lenet-5", {"classes": 2, "in_channels": 1, "image_size": 28})
     network = Network(architecture, torch.nn.Linear(1, 2))
-    with pytest.raises(Error, match="dkd compares the classes that are not the right one, and of 2 .*--method kd"):
-        FitPlan("dkd", network, network, DKD(), None, Training())
+    with pytest.raises(Error, match="dkd compares the wrong classes with each other, and of 2 classes .*--method kd"):
+        FitPlan("dkd", network, network, DKD(), None, None, Training())
 
 
 @pytest.mark.parametrize("method", ["kd", "dkd", "dist", "logit-std"])

@@ -24,8 +24,8 @@ def test_two_sure_teachers_by_hand():
     # One says the first class with 0.9, one the second with 0.9: half each.
     logits = torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]], dtype=torch.float64).log()
     for weights, first in (((0.5, 0.5), 0.5), ((0.75, 0.25), 0.7)):
-        found = log_mean(logits, torch.tensor(weights, dtype=torch.float64)).exp()
-        assert found.flatten().tolist() == pytest.approx([first, 1 - first])
+        mean = log_mean(logits, torch.tensor(weights, dtype=torch.float64)).exp()
+        assert mean.flatten().tolist() == pytest.approx([first, 1 - first])
 
 
 def test_weights_by_validation_loss():
@@ -68,13 +68,13 @@ def test_a_student_of_two_teachers(teacher_path, second_path, tmp_path):
     rows = {row["model"]: row for row in student.history[-1]["rows"]}
     assert list(rows) == ["teacher 1", "teacher 2", "all teachers", "student"]
     teachers = [read(path) for path in (teacher_path, second_path)]
-    for number, one in enumerate(teachers, start=1):
-        assert rows[f"teacher {number}"]["error"] == one.metric("test", "error")
-    losses = [one.metric("val", "loss") for one in teachers]
+    for number, teacher in enumerate(teachers, start=1):
+        assert rows[f"teacher {number}"]["error"] == teacher.metric("test", "error")
+    losses = [teacher.metric("val", "loss") for teacher in teachers]
     shares = [math.exp(-loss) for loss in losses]
-    found = [rows[f"teacher {number}"]["weight"] for number in (1, 2)]
-    assert found == pytest.approx([share / sum(shares) for share in shares], rel=1e-5)
-    assert [one["role"] for one in student.history[-1]["inputs"]] == ["checkpoint", "teacher 2"]
+    weights = [rows[f"teacher {number}"]["weight"] for number in (1, 2)]
+    assert weights == pytest.approx([share / sum(shares) for share in shares], rel=1e-5)
+    assert [checkpoint["role"] for checkpoint in student.history[-1]["inputs"]] == ["checkpoint", "teacher 2"]
     assert f"distill {teacher_path} {second_path} --method ensemble" in student.history[-1]["line"]
 
 
@@ -82,20 +82,20 @@ def test_together_they_answer_with_the_mean(teacher_path, second_path):
     networks = [read(path).network for path in (teacher_path, second_path)]
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = torch.stack([one.module(images).softmax(dim=1) for one in networks]).mean(dim=0)
+        expected = torch.stack([network.module(images).softmax(dim=1) for network in networks]).mean(dim=0)
         torch.testing.assert_close(mean_of(networks).module(images).exp(), expected)
 
 
 def test_what_makes_no_sense_is_refused(teacher_path, second_path, tmp_path):
-    told = {"student": "kdtool:lenet-300-100", "epochs": 1, "output": tmp_path / "s.pt"}
+    options = {"student": "kdtool:lenet-300-100", "epochs": 1, "output": tmp_path / "s.pt"}
     with pytest.raises(kdtool.UsageError, match="ensemble learns from several teachers"):
-        kdtool.distill(teacher_path, "ensemble", **told)
-    with pytest.raises(kdtool.UsageError, match="one teacher, not 2; from several learns --method ensemble"):
-        kdtool.distill([teacher_path, second_path], "kd", **told)
+        kdtool.distill(teacher_path, "ensemble", **options)
+    with pytest.raises(kdtool.UsageError, match="one teacher, not 2; for several teachers use --method ensemble"):
+        kdtool.distill([teacher_path, second_path], "kd", **options)
     other = kdtool.teacher("kdtool:lenet-5", classes=7, in_channels=1, image_size=8, output=tmp_path / "seven.pt")
     with pytest.raises(kdtool.Error, match=r"seven.pt: has 7 classes and the first teacher 10; they must be the same"):
-        kdtool.distill([teacher_path, other.path], "ensemble", **told)
+        kdtool.distill([teacher_path, other.path], "ensemble", **options)
     large = kdtool.teacher("kdtool:lenet-5", classes=10, in_channels=1, image_size=28, output=tmp_path / "large.pt")
     with pytest.raises(kdtool.Error, match=r"large.pt: takes images of \(1, 28, 28\)"):
-        kdtool.distill([teacher_path, large.path], "ensemble", **told)
+        kdtool.distill([teacher_path, large.path], "ensemble", **options)
     assert not (tmp_path / "s.pt").exists()

@@ -13,6 +13,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.plugins import entry_points
+from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 
@@ -30,7 +31,7 @@ OPTIONS = {
         "exporter": {"name": "onnx", "latency": False},
     },
 }
-# What cannot be done with a network, and is refused before anything is trained.
+# Combinations that are refused before anything is trained, and the message.
 REFUSED = {("simkd", "vit"): "no maps that can be projected"}
 
 
@@ -54,26 +55,26 @@ def distilled(distiller, kind, data, directory, *, kill=False):
     """Run a distiller; with ``kill`` it dies in its second epoch and is started again."""
     directory.mkdir()
     teachers = [Checkpoint(network(kind, seed), data.spec) for seed in range(1 + distiller.several_teachers)]
-    given = distiller.needs_student and not distiller.makes_student
+    takes_student = distiller.needs_student and not distiller.makes_student
     training = Training(epochs=2, device="cpu", precision="bf16", cache="on")
 
     def run():
-        entry = {"command": "distill", "line": ""}
+        entry = HistoryEntry("distill", "", "", {}, {}, {}, [], "", {}, "")
         return Run(directory, data=data, training=training, parent=None, entry=entry, teachers=teachers)
 
-    def start(one):
-        return distiller.distill(one, teachers[0].network, network(kind, 7) if given else None)
+    def start(run):
+        return distiller.distill(run, teachers[0].network, network(kind, 7) if takes_student else None)
 
     if kill:
         doomed = run()
         doomed.log = lambda row: exec("raise Killed", {"Killed": Killed}) if row["epoch"] == 2 else None
         with pytest.raises(Killed):
             start(doomed)
-    before = [copy.deepcopy(one.module.state_dict()) for one in teachers]
+    before = [copy.deepcopy(teacher.module.state_dict()) for teacher in teachers]
     result = start(run())
-    for one, weights in zip(teachers, before, strict=True):
-        assert not any(part.training for part in one.module.modules())
-        assert all(torch.equal(tensor, weights[name]) for name, tensor in one.module.state_dict().items())
+    for teacher, weights in zip(teachers, before, strict=True):
+        assert not any(part.training for part in teacher.module.modules())
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in teacher.module.state_dict().items())
     return result
 
 

@@ -19,7 +19,7 @@ def test_the_loss_by_hand(step_of):
 
 def test_gradient(numbers, step_of):
     maps, teacher = numbers(2, 3, 2, 2).requires_grad_(), numbers(2, 3, 2, 2)
-    assert torch.autograd.gradcheck(lambda one: FitNets().loss(step_of([(one, teacher)])), maps)
+    assert torch.autograd.gradcheck(lambda student: FitNets().loss(step_of([(student, teacher)])), maps)
 
 
 def test_the_hint_is_in_the_middle():
@@ -29,4 +29,4 @@ def test_the_hint_is_in_the_middle():
     (layer,) = FitNets().adapters([pair])
     assert layer.mix.weight.shape == (512, 128, 1, 1)
     named = FitNets(taps=("layer1", "layer3=layer4")).watch(small, large)
-    assert [(one.student.path, one.teacher.path) for one in named] == [("layer1", "layer1"), ("layer3", "layer4")]
+    assert [(pair.student.path, pair.teacher.path) for pair in named] == [("layer1", "layer1"), ("layer3", "layer4")]

@@ -18,13 +18,13 @@ def network(spec):
 
 def by_hand(first, second):
     first, second = first.numpy(), second.numpy()
-    found = np.zeros((first.shape[0], first.shape[1], second.shape[1]))
+    products = np.zeros((first.shape[0], first.shape[1], second.shape[1]))
     height, width = second.shape[2:]
     step = first.shape[2] // height
-    for image, i, j, y, x in np.ndindex(*found.shape, height, width):
+    for image, i, j, y, x in np.ndindex(*products.shape, height, width):
         largest = first[image, i, y * step : (y + 1) * step, x * step : (x + 1) * step].max()
-        found[image, i, j] += largest * second[image, j, y, x] / (height * width)
-    return found
+        products[image, i, j] += largest * second[image, j, y, x] / (height * width)
+    return products
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -34,12 +34,12 @@ def test_the_flow(numbers, size):
 
 
 def test_the_loss_goes_over_neighbours(numbers, step_of):
-    ours = numbers(2, 3, 4, 4), numbers(2, 4, 4, 4), numbers(2, 5, 2, 2)
-    theirs = numbers(2, 3, 4, 4), numbers(2, 4, 4, 4), numbers(2, 5, 2, 2)
+    student = numbers(2, 3, 4, 4), numbers(2, 4, 4, 4), numbers(2, 5, 2, 2)
+    teacher = numbers(2, 3, 4, 4), numbers(2, 4, 4, 4), numbers(2, 5, 2, 2)
     terms = [
-        ((by_hand(ours[one], ours[one + 1]) - by_hand(theirs[one], theirs[one + 1])) ** 2).mean() for one in (0, 1)
+        ((by_hand(*student[first : first + 2]) - by_hand(*teacher[first : first + 2])) ** 2).mean() for first in (0, 1)
     ]
-    value = FSP().loss(step_of(list(zip(ours, theirs, strict=True))))
+    value = FSP().loss(step_of(list(zip(student, teacher, strict=True))))
     assert value.item() == pytest.approx(math.log(3) + 50 * sum(terms), rel=1e-10)
 
 

@@ -14,7 +14,8 @@ from kdtool.surgery.gates.gated import Places, Reader
 from kdtool.training.loop import Step, make_optimizer
 from kdtool.training.options import Training
 from kdtool_distillers.gated import Gated
-from kdtool_distillers.gated_search import GateSearch, GateSearchLoss, GateSearchOptions
+from kdtool_distillers.gated_options import GateSearchOptions
+from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
 
 SHORT = {
     "epochs": 1,
@@ -41,8 +42,8 @@ def distil(teacher, output, **options):
 
 
 def rows(run, phase="search"):
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in found if row["phase"] == phase]
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in epochs if row["phase"] == phase]
 
 
 def two_gates():
@@ -50,14 +51,14 @@ def two_gates():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(1, 3, bias=False), nn.Linear(3, 2, bias=False))
     number = torch.tensor([0, 0, 1])
-    both = torch.tensor([0, 1])
+    units = torch.tensor([0, 1])
     zeros = torch.zeros(2, dtype=torch.long)
-    places = Places(both, zeros, zeros, (("0", False),), ("0",), (Reader("1", number),), {"0": number}, {})
+    places = Places(units, zeros, zeros, (("0", False),), ("0",), (Reader("1", number),), {"0": number}, {})
     return kdtool.surgery.gates.Gated(module, places)
 
 
-def search_of(gated, **told):
-    options = {"gate_penalty": 0.4, "gate_lr": 0.5, "round_to": 1, **({"target_macs": "4"} | told)}
+def search_of(gated, **changes):
+    options = {"gate_penalty": 0.4, "gate_lr": 0.5, "round_to": 1, "target_macs": "4", **changes}
     # 1 x 3 and 3 x 2 products: 9; of these the first gate saves 2 + 4 and the second 1 + 2.
     costs = kdtool.surgery.gates.GateCosts(gated, (1, 1, 1), "macs")
     assert costs.total == 9
@@ -85,11 +86,11 @@ def test_two_steps_of_the_gates_by_hand():
     # x_2 = 0 and 0.85; y_3 = x_2 + (x_2 - x_1) / 4, not below 0.
     assert search.before.tolist() == pytest.approx([0, 0.85])
     assert gated.gates.tolist() == pytest.approx([0, 0.825])
-    # 3 products are left of 4 that may be.
+    # 3 products are left, and the budget is 4.
     assert search.over
-    told = search.after_epoch(gated, 1)
+    row = search.after_epoch(gated, 1)
     assert gated.gates.tolist() == pytest.approx([0, 0.85])
-    assert (told["open"], told["macs"]) == (1, 3)
+    assert (row["open"], row["macs"]) == (1, 3)
 
 
 def test_a_whole_step_against_differences():
@@ -114,7 +115,7 @@ def test_a_whole_step_against_differences():
     slopes = [slope(gated.gates, 0), slope(gated.gates, 1), slope(weight, (0, 1))]
     before = weight[0, 1].item()
     search.begin(gated, steps=10, epochs=1)
-    training = Training(optimizer="sgd", lr=0.1, momentum=0, weight_decay=2 * search.told.weight_penalty)
+    training = Training(optimizer="sgd", lr=0.1, momentum=0, weight_decay=2 * search.options.weight_penalty)
     optimizer = make_optimizer(list(gated.network.parameters()), training)
     loss().backward()
     optimizer.step()
@@ -130,7 +131,7 @@ def test_the_last_gate_of_a_layer_stays():
     search.begin(gated, steps=10, epochs=1)
     gated.gates.grad = torch.tensor([5.0, 3.0])
     search.after_step(gated, step_of())
-    # Both would close; the second is the less below 0 and stays what it was.
+    # Both would close. The second is less far below 0, so it stays as it was.
     assert search.before.tolist() == [0, 1]
 
 
@@ -148,8 +149,8 @@ def test_the_losses_by_hand():
     kl = 0.75 * torch.tensor(1.5).log().item() + 0.25 * torch.tensor(0.5).log().item()
     step = Step(torch.zeros(1, 2), torch.tensor([0]), torch.zeros(1, 1), teacher)
 
-    def loss(**told):
-        options = GateSearchOptions(target_macs="0.5x", search_temperature=2.0, **told)
+    def loss(**changes):
+        options = GateSearchOptions(target_macs="0.5x", search_temperature=2.0, **changes)
         return GateSearchLoss(options).loss(step).item()
 
     assert loss() == pytest.approx(4 * kl, rel=1e-5)
@@ -164,9 +165,9 @@ def test_the_budget_is_met(teacher, tmp_path, flag, key):
     whole = kdtool.load(teacher).history[-1]["size"][key]
     assert 0.45 * whole <= entry["size"][key] <= 0.5 * whole
     assert "missed" not in entry["reached"]
-    found = rows(tmp_path / "s.run")
-    assert found[-1][key] == entry["size"][key]
-    assert len(found) < 4 or found[-1]["open"] < found[-2]["open"]
+    epochs = rows(tmp_path / "s.run")
+    assert epochs[-1][key] == entry["size"][key]
+    assert len(epochs) < 4 or epochs[-1]["open"] < epochs[-2]["open"]
     assert [row["model"] for row in entry["rows"]] == ["teacher", "searched", "student"]
     again = read(tmp_path / "s.pt")
     images = torch.rand(2, *again.architecture.input)
@@ -188,7 +189,7 @@ def test_the_student_gives_the_outputs_of_the_search(teacher, tmp_path, monkeypa
     distil(teacher, tmp_path / "s.pt")
     gated, start = seen["search"][1].network, seen["distil"][0]
     images = torch.rand(4, *start.architecture.input)
-    with torch.no_grad():  # LeNet has no statistics that would be taken anew
+    with torch.no_grad():  # LeNet has no batch-norms to recalibrate
         torch.testing.assert_close(start.module(images), gated.module(images), rtol=1e-4, atol=1e-4)
 
 
@@ -212,7 +213,7 @@ def test_a_budget_that_is_not_met_is_told_or_forced(teacher, tmp_path, caplog):
     assert "--force-target" in missed.history[-1]["reached"]["missed"]
     forced = distil(teacher, tmp_path / "forced.pt", force_target=True, **weak)
     whole = kdtool.load(teacher).history[-1]["size"]["macs"]
-    # A gate of the first layer saves a seventh of it all.
+    # A gate of the first layer saves a seventh of all MACs.
     assert 0.36 * whole <= forced.history[-1]["size"]["macs"] <= 0.5 * whole
 
 
@@ -223,7 +224,7 @@ def test_fresh_weights_are_not_those_that_were_searched(teacher, tmp_path):
 
 
 class Stopwatch(kdtool.Exporter):
-    """Say that the latency is the part of the MACs that is left."""
+    """Report the fraction of the MACs that is left as the latency."""
 
     latency: bool = kdtool.option(True, help="measure")
 
@@ -236,34 +237,34 @@ class Stopwatch(kdtool.Exporter):
 @pytest.mark.parametrize("force", [False, True])
 def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
     weak = {"gate_penalty": 1e-6, "gate_lr": 1e-3} if force else {}
-    told = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 2, "epochs": 0}
-    student = distil(teacher, tmp_path / "s.pt", force_target=force, **told, **weak)
+    options = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 2, "epochs": 0}
+    student = distil(teacher, tmp_path / "s.pt", force_target=force, **options, **weak)
     measured = [row.get("latency_ratio") for row in rows(tmp_path / "s.run")]
     assert [ratio is not None for ratio in measured] == [epoch % 2 == 0 for epoch in range(1, len(measured) + 1)]
-    found = student.history[-1]["rows"]
-    assert found[0]["latency_ratio"] == 1
-    assert found[-1]["latency_ratio"] <= 0.6
+    table = student.history[-1]["rows"]
+    assert table[0]["latency_ratio"] == 1
+    assert table[-1]["latency_ratio"] <= 0.6
     assert "missed" not in student.history[-1]["reached"]
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("options", "message"),
     [
         ({"target_macs": "900M"}, r"--target-macs 900M: kdtool:lenet-5 has 417k MACs; give less than that"),
         ({"target_macs": "0.0001x"}, r"--target-macs 0.0001x: with one channel per layer kdtool:lenet-5 still has"),
         ({"target_macs": "0.1x", "round_to": 64}, r"with 64 channels \(--round-to\) per layer"),
         ({"target_params": "0.5x"}, r"--target-macs and --target-params are two budgets; give one"),
         ({"target_macs": None}, r"gated needs a budget: --target-macs 0.3x, --target-params or --target-latency"),
-        ({"target_macs": None, "target_latency": "5M"}, r"--target-latency 5M: give a part of the teacher's"),
+        ({"target_macs": None, "target_latency": "5M"}, r"--target-latency 5M: give a fraction of the teacher's"),
         ({"target_macs": None, "target_latency": "0.5x"}, r"--target-latency: needs an exporter that measures it"),
         ({"precision": "fp16"}, r"--precision fp16: .* use bf16 or fp32"),
         ({"student": "kdtool:lenet-5"}, r"--student: gated searches its student in the teacher"),
         ({"refiner": "halve"}, r"--refiner: gated searches its student in the teacher"),
     ],
 )
-def test_what_is_refused(teacher, tmp_path, told, message):
+def test_what_is_refused(teacher, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
-        distil(teacher, tmp_path / "s.pt", **told)
+        distil(teacher, tmp_path / "s.pt", **options)
     assert not (tmp_path / "s.pt").exists()
 
 

@@ -14,8 +14,8 @@ def z_scores(logits):
 
 def test_by_hand():
     # Mean 2, squared distances 4, 0, 4: the deviation is the root of 8/3.
-    found = standardized(torch.tensor([[0.0, 2.0, 4.0]], dtype=torch.float64))
-    assert found.tolist()[0] == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5])
+    scores = standardized(torch.tensor([[0.0, 2.0, 4.0]], dtype=torch.float64))
+    assert scores.tolist()[0] == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5])
 
 
 def test_the_loss(numbers, step_of):

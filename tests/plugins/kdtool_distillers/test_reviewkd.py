@@ -15,8 +15,7 @@ from kdtool_distillers.reviewkd import ReviewKD, hierarchical
 
 
 def test_one_position_has_one_resolution():
-    both = torch.tensor([[[[3.0]]]]), torch.tensor([[[[1.0]]]])
-    assert hierarchical(*both).item() == 4.0
+    assert hierarchical(torch.tensor([[[[3.0]]]]), torch.tensor([[[[1.0]]]])).item() == 4.0
 
 
 def test_two_positions_a_side_by_hand():
@@ -36,13 +35,13 @@ def test_eight_positions_a_side(numbers):
 
 def test_gradient(numbers):
     student, teacher = numbers(1, 2, 4, 4).requires_grad_(), numbers(1, 2, 4, 4)
-    assert torch.autograd.gradcheck(lambda one: hierarchical(one, teacher), student)
+    assert torch.autograd.gradcheck(lambda maps: hierarchical(maps, teacher), student)
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(0, 0.05), (19, 1.0), (50, 1.0)])
 def test_the_loss_grows_in_the_warm_up(numbers, step_of, epoch, share):
     maps = [(numbers(2, 3, 2, 2), numbers(2, 3, 2, 2)), (numbers(2, 4, 1, 1), numbers(2, 4, 1, 1))]
-    expected = math.log(3) + share * sum(hierarchical(*both) for both in maps).item()
+    expected = math.log(3) + share * sum(hierarchical(student, teacher) for student, teacher in maps).item()
     assert ReviewKD().loss(step_of(maps, epoch=epoch)).item() == pytest.approx(expected, rel=1e-10)
 
 
@@ -58,7 +57,7 @@ def test_the_fusion_by_its_equations():
     fusion = Fusion(pairs()).eval()
     first, last = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 4, 4)
     outputs = fusion([first, last])
-    assert [tuple(one.shape) for one in outputs] == [(2, 6, 8, 8), (2, 7, 2, 2)]
+    assert [tuple(output.shape) for output in outputs] == [(2, 6, 8, 8), (2, 7, 2, 2)]
     # In eval mode a fresh batch-norm divides by the root of 1 + 1e-5.
     unit = (1 + 1e-5) ** -0.5
     ahead, behind = fusion.blocks
@@ -68,8 +67,8 @@ def test_the_fusion_by_its_equations():
     torch.testing.assert_close(outputs[1], unit * F.conv2d(deep, behind.widen[0].weight, padding=1))
     shallow = unit * F.conv2d(first, ahead.narrow[0].weight)
     raised = deep.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    both = torch.cat([shallow, raised], dim=1)
-    weights = torch.sigmoid(F.conv2d(both, ahead.attend[0].weight, ahead.attend[0].bias))
+    joined = torch.cat([shallow, raised], dim=1)
+    weights = torch.sigmoid(F.conv2d(joined, ahead.attend[0].weight, ahead.attend[0].bias))
     fused = weights[:, 0:1] * shallow + weights[:, 1:2] * raised
     torch.testing.assert_close(outputs[0], unit * F.conv2d(fused, ahead.widen[0].weight, padding=1))
 

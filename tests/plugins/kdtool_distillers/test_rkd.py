@@ -17,16 +17,15 @@ def huber(x, y):
 
 def by_hand(student, teacher):
     """The means over all pairs and all triples, those of an image with itself among them, which are 0."""
-    both = [one.numpy() for one in (student, teacher)]
+    networks = [features.numpy() for features in (student, teacher)]
     count = len(student)
-    apart = [[[math.dist(x, y) for y in one] for x in one] for one in both]
-    means = [np.sum(one) / (count * (count - 1)) for one in apart]
-    scaled = [np.array(one) / mean for one, mean in zip(apart, means, strict=True)]
+    raw = [np.array([[math.dist(x, y) for y in features] for x in features]) for features in networks]
+    scaled = [distances / (distances.sum() / (count * (count - 1))) for distances in raw]
     distance = sum(huber(scaled[0][i][j], scaled[1][i][j]) for i, j in itertools.product(range(count), repeat=2))
     angle = 0.0
     for i, j, k in itertools.product(range(count), repeat=3):
         if i not in (j, k):
-            legs = [(one[j] - one[i], one[k] - one[i]) for one in both]
+            legs = [(features[j] - features[i], features[k] - features[i]) for features in networks]
             angle += huber(*((x @ y) / math.sqrt((x @ x) * (y @ y)) for x, y in legs))
     return distance / count**2, angle / count**3
 
@@ -46,8 +45,8 @@ def test_pairs_and_triples(numbers, step_of):
 
 def test_a_right_triangle():
     corners = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
-    found = distances(corners) * 4  # sides 3, 4 and 5 have a mean of 4
-    assert found.flatten().tolist() == pytest.approx([0, 3, 4, 3, 0, 5, 4, 5, 0])
+    sides = distances(corners) * 4  # sides 3, 4 and 5 have a mean of 4
+    assert sides.flatten().tolist() == pytest.approx([0, 3, 4, 3, 0, 5, 4, 5, 0])
     cosines = angles(corners)
     assert cosines[0, 1, 2].item() == pytest.approx(0, abs=1e-15)
     assert cosines[1, 0, 2].item() == pytest.approx(3 / 5)
@@ -70,7 +69,7 @@ def test_equal_images_have_a_finite_gradient(function):
 
 
 def test_images_that_are_nearly_alike_keep_their_distance():
-    # Products of matrices would make 0 of it in float32.
+    # Matrix products would give 0 in float32.
     features = torch.full((30, 8), 100.0)
     features[1] += 1e-3
     assert distances(features)[0, 1] > 0

@@ -9,7 +9,7 @@ from kdtool.models.checkpoint import read
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool_distillers.exits import Exits, taps_of
-from kdtool_distillers.self import Inward, Self
+from kdtool_distillers.self import Self, SelfLoss
 
 
 def log_softmax(logits):
@@ -19,38 +19,38 @@ def log_softmax(logits):
 
 def by_hand(final, exits, last, features, target, alpha, beta, temperature):
     rows = np.arange(len(target))
-    hard = sum(-log_softmax(one)[rows, target].mean() for one in (final, *exits))
+    hard = sum(-log_softmax(logits)[rows, target].mean() for logits in (final, *exits))
     taught = np.exp(log_softmax(final / temperature))
-    soft = sum(-(taught * log_softmax(one / temperature)).sum(axis=1).mean() * temperature**2 for one in exits)
-    apart = sum(((one - last) ** 2).sum() for one in features)
-    return (1 - alpha) * hard + alpha * soft + beta * apart
+    soft = sum(-(taught * log_softmax(logits / temperature)).sum(axis=1).mean() * temperature**2 for logits in exits)
+    hints = sum(((early - last) ** 2).sum() for early in features)
+    return (1 - alpha) * hard + alpha * soft + beta * hints
 
 
 @pytest.fixture
-def given(numbers):
+def outputs(numbers):
     final, exits = numbers(5, 4), [numbers(5, 4), numbers(5, 4)]
     last, features = numbers(5, 6), [numbers(5, 6), numbers(5, 6)]
-    beside = [last, features[0], exits[0], features[1], exits[1]]
-    return final, exits, last, features, beside, torch.tensor([0, 1, 2, 3, 0])
+    auxiliary = [last, features[0], exits[0], features[1], exits[1]]
+    return final, exits, last, features, auxiliary, torch.tensor([0, 1, 2, 3, 0])
 
 
-def test_the_loss_is_the_authors(step_of, given):
-    final, exits, last, features, beside, target = given
-    arrays = final.numpy(), [one.numpy() for one in exits], last.numpy(), [one.numpy() for one in features]
-    step = step_of(student=final, target=target, auxiliary=beside)
-    assert Inward(Self()).loss(step).item() == pytest.approx(
+def test_the_loss_is_the_authors(step_of, outputs):
+    final, exits, last, features, auxiliary, target = outputs
+    arrays = final.numpy(), [logits.numpy() for logits in exits], last.numpy(), [early.numpy() for early in features]
+    step = step_of(student=final, target=target, auxiliary=auxiliary)
+    assert SelfLoss(Self()).loss(step).item() == pytest.approx(
         by_hand(*arrays, target.numpy(), 0.1, 1e-6, 3.0), rel=1e-12
     )
-    told = {"alpha": 0.3, "beta": 0.01, "temperature": 2.0}
-    expected = by_hand(*arrays, target.numpy(), **told)
-    assert Inward(Self(**told)).loss(step).item() == pytest.approx(expected, rel=1e-12)
+    options = {"alpha": 0.3, "beta": 0.01, "temperature": 2.0}
+    expected = by_hand(*arrays, target.numpy(), **options)
+    assert SelfLoss(Self(**options)).loss(step).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_last_stage_learns_from_the_labels_alone(step_of, given):
-    final, _, last, _, beside, target = given
+def test_the_last_stage_learns_from_the_labels_alone(step_of, outputs):
+    final, _, last, _, auxiliary, target = outputs
     final.requires_grad_()
     last.requires_grad_()
-    Inward(Self(beta=1.0)).loss(step_of(student=final, target=target, auxiliary=beside)).backward()
+    SelfLoss(Self(beta=1.0)).loss(step_of(student=final, target=target, auxiliary=auxiliary)).backward()
     p = np.exp(log_softmax(final.detach().numpy()))
     np.testing.assert_allclose(final.grad.numpy(), 0.9 * (p - np.eye(4)[target.numpy()]) / 5, rtol=1e-10)
     assert last.grad is None
@@ -65,9 +65,9 @@ def test_exits_stand_behind_all_stages_but_the_last():
     assert [tap.path for tap in taps] == ["layer1", "layer2", "layer3"]
     exits = Exits(taps, classes=7)
     maps = [torch.randn(2, *tap.shape) for tap in taps]
-    found = exits(torch.zeros(2, 3, 32, 32), maps)
-    assert [tuple(one.shape) for one in found] == [(2, 64), (2, 64), (2, 7), (2, 64), (2, 7)]
-    torch.testing.assert_close(found[0], maps[-1].mean(dim=(2, 3)))
+    outputs = exits(torch.zeros(2, 3, 32, 32), maps)
+    assert [tuple(output.shape) for output in outputs] == [(2, 64), (2, 64), (2, 7), (2, 64), (2, 7)]
+    torch.testing.assert_close(outputs[0], maps[-1].mean(dim=(2, 3)))
 
 
 def test_in_a_transformer_they_stand_behind_blocks():

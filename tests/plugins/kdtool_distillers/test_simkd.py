@@ -10,7 +10,7 @@ from kdtool.models.architecture import Architecture, build
 from kdtool.models.checkpoint import read
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
-from kdtool_distillers.simkd import apart
+from kdtool_distillers.simkd import map_distance
 
 SHORT = {"epochs": 1, "subset": 0.2, "device": "cpu", "precision": "fp32"}
 
@@ -28,14 +28,14 @@ def teacher(tmp_path_factory):
 
 def test_the_larger_map_is_averaged():
     large = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
-    assert apart(large, torch.tensor([[[[2.0]]]])).item() == 4.0
-    assert apart(torch.tensor([[[[2.0]]]]), large).item() == 4.0
-    assert apart(large, large + 3).item() == 9.0
+    assert map_distance(large, torch.tensor([[[[2.0]]]])).item() == 4.0
+    assert map_distance(torch.tensor([[[[2.0]]]]), large).item() == 4.0
+    assert map_distance(large, large + 3).item() == 9.0
 
 
 def test_gradient(numbers):
     student, teacher = numbers(2, 3, 4, 4).requires_grad_(), numbers(2, 3, 2, 2)
-    assert torch.autograd.gradcheck(lambda one: apart(one, teacher), student)
+    assert torch.autograd.gradcheck(lambda maps: map_distance(maps, teacher), student)
 
 
 def test_with_the_teachers_maps_the_head_gives_the_teachers_logits():
@@ -45,7 +45,7 @@ def test_with_the_teachers_maps_the_head_gives_the_teachers_logits():
     assert (pair.student.shape, pair.teacher.path) == ((512, 1, 1), "layer4")
     for name in ("weight", "bias"):
         assert torch.equal(made.module.fc.get_parameter(name), getattr(teacher.module.fc, name))
-    # The student that was given stays.
+    # The original student is not changed.
     assert student.module.fc.in_features == 96
 
 
@@ -55,8 +55,8 @@ def test_the_result_is_the_student_its_projector_and_the_classifier(teacher, tmp
     taught, made = kdtool.load(teacher), read(tmp_path / "s.pt")
     assert made.architecture.projectors == {"layer4": [48, 48, 96]}
     for name in ("weight", "bias"):
-        ours, theirs = (one.get_parameter(f"fc.{name}") for one in (made.module, taught.module))
-        assert torch.equal(ours, theirs)
+        student_part, teacher_part = (module.get_parameter(f"fc.{name}") for module in (made.module, taught.module))
+        assert torch.equal(student_part, teacher_part)
     rebuilt = build(Architecture.from_data(made.architecture.as_data()), made.module.state_dict())
     images = torch.rand(3, *made.architecture.input)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_a_projected_network_can_be_made_smaller_and_rebuilt():
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
-        ("torchvision:resnet18", "kdtool:lenet-5", "kdtool:lenet-5: .* behind .* come .*, not one linear layer"),
+        ("torchvision:resnet18", "kdtool:lenet-5", "kdtool:lenet-5: .* after .* come .*, not one linear layer"),
         ("timm:vit_tiny_patch16_224", "torchvision:resnet18", "makes tokens, no maps"),
     ],
 )

@@ -13,7 +13,7 @@ from kdtool.features.segments import segments
 from kdtool.features.taps import stage_taps
 from kdtool.models.checkpoint import read
 from kdtool.training.step import Step
-from kdtool_distillers.stagewise import Mimic
+from kdtool_distillers.stagewise import StageLoss
 
 NETWORK = {"image_size": 16, "in_channels": 1}
 SHORT = {"epochs": 1, "subset": 0.2, "device": "cpu", "precision": "fp32", "batch_size": 32}
@@ -36,17 +36,17 @@ def phases(run):
 
 
 def test_the_loss_by_hand():
-    ours = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0]]]])
-    theirs = torch.tensor([[[[0.0, 0.0]]]]), torch.tensor([[[[3.0]]]])
+    student = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0]]]])
+    teacher = torch.tensor([[[[0.0, 0.0]]]]), torch.tensor([[[[3.0]]]])
     nothing = torch.empty(0)
-    step = Step(nothing, nothing, nothing, nothing, maps=list(zip(ours, theirs, strict=True)))
-    assert Mimic(()).loss(step).item() == (1 + 4) / 2 + 9
+    step = Step(nothing, nothing, nothing, nothing, maps=list(zip(student, teacher, strict=True)))
+    assert StageLoss(()).loss(step).item() == (1 + 4) / 2 + 9
 
 
 def test_a_stage_is_trained_on_its_own_map(teacher, tmp_path):
     student = distil(teacher, tmp_path / "s.pt", refiner={"name": "depth", "keep": (1, 1, 1)})
-    told = phases(tmp_path / "s.run")
-    assert list(told) == ["stage 1", "stage 2", "stage 3", "stage 4", "head"]
+    last_rows = phases(tmp_path / "s.run")
+    assert list(last_rows) == ["stage 1", "stage 2", "stage 3", "stage 4", "head"]
     # The validation loss of the last stage, from the two networks themselves.
     data = kdtool.load(teacher)
 
@@ -59,7 +59,7 @@ def test_a_stage_is_trained_on_its_own_map(teacher, tmp_path):
             for segment in segments(network, stage_taps(network))[:-1]:
                 x, _ = segment.run(network.module, x)
         maps.append(x)
-    assert told["stage 4"]["val_loss"] == pytest.approx(F.mse_loss(*maps).item(), rel=1e-2)
+    assert last_rows["stage 4"]["val_loss"] == pytest.approx(F.mse_loss(*maps).item(), rel=1e-2)
 
 
 def test_finished_stages_stay_bit_for_bit(teacher, tmp_path, monkeypatch):
@@ -132,5 +132,5 @@ def test_the_head_may_be_taught_too(teacher, tmp_path):
         if not torch.equal(tensor, taught.module.state_dict()[name])
     ]
     assert set(differ) == {"fc.weight", "fc.bias"}
-    with pytest.raises(kdtool.UsageError, match="--objective at: looks at layers, and the head of stagewise"):
+    with pytest.raises(kdtool.UsageError, match="--objective at: compares layers, and the head of stagewise"):
         distil(teacher, tmp_path / "at.pt", objective="at", **student)
