@@ -1,4 +1,4 @@
-"""Find plugins by entry points, import only those in use, keep a broken one to itself."""
+"""Find plugins by their entry points. Only those in use are imported, and a broken one does not disturb the others."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ SINGULAR = {
 }
 
 ALWAYS_ON = "kdtool"
+"""The group of the entry points of plugins that listen to every command."""
 
 
 class BrokenPlugin(UsageError):
-    """A plugin that is installed and cannot be used."""
+    """A plugin is installed but cannot be used."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, known from its distribution's metadata alone."""
+    """An entry point, as the metadata of its distribution describe it."""
 
     kind: str
     name: str
@@ -42,21 +43,21 @@ class Plugin:
     distribution: str
     version: str
     attribute: str = ""
-    """The class that the entry point names; empty where it names a module."""
+    """The class that the entry point names; empty if it names a module."""
 
     def __str__(self) -> str:
-        """Return how an error names the plugin."""
+        """Return the start of an error message about the plugin."""
         return f"plugin {self.name!r} of {self.distribution} {self.version} is broken"
 
     @property
     def builtin(self) -> bool:
-        """Whether it came with kdtool itself."""
+        """Whether the plugin is part of kdtool."""
         return self.distribution == "kdtool"
 
 
 @functools.cache
 def manager() -> pluggy.PluginManager:
-    """Return the one plugin manager, with no plugin registered yet."""
+    """Return the plugin manager of the process; plugins are registered with it by `register`."""
     pm = pluggy.PluginManager("kdtool")
     pm.add_hookspecs(hookspecs)
     return pm
@@ -64,43 +65,43 @@ def manager() -> pluggy.PluginManager:
 
 @functools.cache
 def installed() -> tuple[Plugin, ...]:
-    """Return every plugin that is installed, by kind and name, importing none of them."""
+    """Return all installed plugins, sorted by kind and name, without importing them."""
     groups = {f"kdtool.{kind}": kind for kind in KINDS} | {ALWAYS_ON: "always on"}
-    found: dict[tuple[str, str, str], Plugin] = {}
+    plugins: dict[tuple[str, str, str], Plugin] = {}
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
         points = [point for point in _entry_points(distribution) if point.group in groups]
         if not points:
             continue
-        about = distribution.metadata
-        known = {key: about[key] for key in ("Name", "Version") if key in about}
-        owner, version = known.get("Name", "unknown"), known.get("Version", "unknown")
-        # The first on the path wins, as it does for an import.
+        metadata = distribution.metadata
+        present = {key: metadata[key] for key in ("Name", "Version") if key in metadata}
+        owner, version = present.get("Name", "unknown"), present.get("Version", "unknown")
+        # The first distribution on the path wins, as it does for an import.
         if owner in seen:
             continue
         seen.add(owner)
         for point in points:
             module, _, attribute = point.value.partition(":")
             plugin = Plugin(groups[point.group], point.name, module.strip(), owner, version, attribute.strip())
-            found.setdefault((plugin.kind, plugin.name, plugin.module), plugin)
-    return tuple(sorted(found.values(), key=lambda plugin: (plugin.kind, plugin.name)))
+            plugins.setdefault((plugin.kind, plugin.name, plugin.module), plugin)
+    return tuple(sorted(plugins.values(), key=lambda plugin: (plugin.kind, plugin.name)))
 
 
 def _entry_points(distribution: importlib.metadata.Distribution) -> Sequence[importlib.metadata.EntryPoint]:
     try:
         return distribution.entry_points
-    except Exception:  # some package's damaged metadata says nothing about plugins
+    except Exception:  # damaged metadata of another package must not stop kdtool
         return ()
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of all methods of a kind, importing none of them."""
+    """Return the names of all methods of a kind, without importing them."""
     return sorted({plugin.name for plugin in installed() if plugin.kind == kind})
 
 
 @functools.cache
 def register(module: str) -> Any:
-    """Import a module, register its hooks and return it: a plugin that is always on.
+    """Import the module of a plugin that is always on, register its hooks and return it.
 
     Raises:
         BrokenPlugin: the module fails to import, or has a hook that kdtool does not know.
@@ -110,7 +111,7 @@ def register(module: str) -> Any:
         loaded = importlib.import_module(module)
         pm.register(loaded, name=module)
         pm.check_pending()
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the tool goes on
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on
         if pm.has_plugin(module):
             pm.unregister(name=module)
         raise BrokenPlugin(f"{module}: {reason_of(error)}") from error
@@ -118,7 +119,7 @@ def register(module: str) -> Any:
 
 
 def always_on() -> list[BrokenPlugin]:
-    """Register the plugins that are always on; return what went wrong with the others."""
+    """Register the plugins that are always on, and return the errors of those that are broken."""
     broken = []
     for plugin in installed():
         if plugin.kind not in KINDS:
@@ -130,6 +131,6 @@ def always_on() -> list[BrokenPlugin]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong as one line."""
+    """Return the type and the message of an error as one line."""
     kind = "" if isinstance(error, pluggy.PluginValidationError) else f"{type(error).__name__}: "
     return " ".join(f"{kind}{error}".split())

@@ -1,7 +1,6 @@
-"""The hooks of plugins that are always on, which stand in the group ``kdtool`` of entry points.
+"""The hooks of plugins that are always on: those in the group ``kdtool`` of entry points.
 
-A method needs no hook: its entry point names its class and stands in the group of its kind, such as
-``kdtool.distillers``.
+A method needs no hook. Its entry point is in the group of its kind, such as ``kdtool.distillers``, and names its class.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ def commands(cli: click.Group) -> None:
 
 @hookspec
 def epoch_ended(run: Any, phase: str, epoch: int, metrics: dict[str, float]) -> None:
-    """Listen to every epoch; ``metrics`` is what the line in metrics.jsonl holds."""
+    """Called after every epoch; ``metrics`` are the content of its line in metrics.jsonl."""
 
 
 @hookspec
 def phase_ended(run: Any, phase: str, metrics: dict[str, float]) -> None:
-    """Listen to the end of every phase; ``metrics`` are those of the epoch that is kept."""
+    """Called after every phase; ``metrics`` are those of the epoch whose weights are kept."""
 
 
 @hookspec
 def checkpoint_saved(path: str) -> None:
-    """Listen to every checkpoint that a command writes."""
+    """Called after a command has written a checkpoint."""

@@ -1,4 +1,4 @@
-"""The base of all methods: a frozen dataclass of its options that has a name."""
+"""The base class of all methods: a named, frozen dataclass of options."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import installed
 from kdtool.plugins.options import Options
 
-# A plus before a letter or a colon: 1e+3 is a number, 2:4 is the name of a pruner.
 COMBINING = re.compile(r"\+(?=[A-Za-z])|:")
+"""Separates the terms of a combined name: a colon, or a plus before a letter (so that 1e+3 remains a number)."""
 
 
 class _Name:
-    """The name of a method's class: that of its entry point, else its class's own in lower case with hyphens."""
+    """The name of a method: that of its entry point, else the name of its class in lower case with hyphens."""
 
     def __get__(self, instance: object, owner: type[Method]) -> str:
         for plugin in installed():
@@ -25,9 +25,9 @@ class _Name:
 
 
 class Method(Options):
-    """Base of all methods: a frozen dataclass of its options.
+    """Base class of all methods: a frozen dataclass of its options.
 
-    Its ``name`` is that of its entry point. A class that has none, as in a test, is named after itself.
+    Its ``name`` is that of its entry point. A class without an entry point, as in a test, is named after the class.
     """
 
     kind: ClassVar[str] = ""
@@ -40,23 +40,23 @@ class Method(Options):
 
     @classmethod
     def summary(cls) -> str:
-        """Return the first paragraph of the class's docstring, one sentence, which is its help text."""
+        """Return the help text: the first paragraph of the class's docstring, which is one sentence."""
         text = (cls.__doc__ or "").strip()
         if not text or text.startswith(f"{cls.__name__}("):
-            # A dataclass without a docstring is given its signature.
+            # dataclass() writes the signature into a missing docstring.
             return cls.name
         return " ".join(text.split("\n\n")[0].split())
 
     @classmethod
     def fills_role(cls) -> bool:
-        """Return whether this method can be an option of another method."""
+        """Return whether this method can be the value of an option of another method."""
         return True
 
     @classmethod
     def combine(cls, text: str, find: Callable[[str], type[Self]]) -> type[Self]:
-        """Return the method that a text such as ``kd:0.9+at:1000`` describes, whose first term is this method.
+        """Return the method of a combined name such as ``kd:0.9+at:1000``, whose first term is this method.
 
-        ``find`` returns the method of a name.
+        ``find`` returns the method with a given name.
 
         Raises:
             UsageError: methods of this kind cannot be combined.
@@ -65,5 +65,5 @@ class Method(Options):
 
     @classmethod
     def from_old_form(cls) -> type[Self]:
-        """Return the class as it has to be now, where a plugin brings it in the form of an earlier release."""
+        """Return the class in its present form; a kind may override this to accept classes for an earlier release."""
         return cls

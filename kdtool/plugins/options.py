@@ -1,6 +1,6 @@
-"""Options declared once, as the fields of a frozen dataclass.
+"""Options, declared once as the fields of a frozen dataclass.
 
-The same declaration is the command-line option, the Python argument and what the history records.
+One declaration defines the command-line option, the Python argument and the entry in the history.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, dataclass_transform
 from kdtool.errors import UsageError, nearest
 from kdtool.plugins.schedule import Schedule, number_or_schedule
 
-# A default of its own, so that a missing option is told in words and not by the constructor.
 REQUIRED: Any = object()
+"""The default of an option that must be given. With it, a missing option raises `UsageError` and not TypeError."""
 
 
 def option(
@@ -32,12 +32,13 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declare one option of a method; without a default it has to be given.
+    """Declare an option of a method; an option without a default is required.
 
-    ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones. The type is the field's:
-    int, float, bool, str, Path, a tuple of one of them, or a class with a class method ``parse``, such as `Budget`,
-    which makes a value of text or raises `UsageError`, and whose ``str`` is such text. A ``float | Schedule`` is a
-    number that may change in the course of a phase; both of its ends are within the bounds.
+    ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones. The type is that of the
+    field: int, float, bool, str, Path, a tuple of any length of one of them, or a class such as `Budget`. Such a class
+    has a class method ``parse``, which makes a value from a text or raises `UsageError`, and its ``str`` is a text that
+    ``parse`` accepts. ``float | Schedule`` is a number that may change during a phase; both of its ends must be within
+    the bounds.
     """
     about = {
         "help": help,
@@ -52,52 +53,56 @@ def option(
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """What the command line needs to know of one option."""
+    """The description of an option, for the command line and for checks."""
 
     name: str
     type: type
     default: Any
     help: str
     required: bool = False
-    """It has no default."""
+    """Whether it has no default."""
     optional: bool = False
-    """It may be None."""
+    """Whether its value may be None."""
     many: bool = False
-    """Its value is a tuple."""
+    """Whether its value is a tuple."""
     scheduled: bool = False
-    """Its value may be a `Schedule`."""
+    """Whether its value may be a `Schedule`."""
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
     kind: str | None = None
+    """If its value is another method: the kind of that method."""
     method: str | None = None
+    """The name of the default method."""
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of the default method that differ from its own defaults."""
     hidden: bool = False
+    """Whether the help leaves it out."""
     resolve: Callable[[OptionInfo, Any], Any] | None = None
-    """What makes the method that the option names; `kdtool.plugins.registry.nested` sets it."""
+    """The function that makes the method which the option names; `kdtool.plugins.registry.nested` sets it."""
 
     @property
     def flag(self) -> str:
-        """The option as it is typed: ``--round-to``."""
+        """The option on the command line, such as ``--round-to``."""
         return "--" + self.name.replace("_", "-")
 
     def check(self, value: Any) -> Any:
-        """Return the value as the type that the option declares: an int as a float, a str as a Path.
+        """Return the value in the type of the option: an int becomes a float, a str a Path, or what ``parse`` makes.
 
         Raises:
-            UsageError: the value is out of bounds or of another type.
+            UsageError: the value is out of bounds, is not one of the choices or has another type.
         """
         if value is None and self.optional:
             return None
         if not self.many:
-            return self._check_one(value)
+            return self._check_item(value)
         if not isinstance(value, tuple | list):
             raise UsageError(f"{self.flag}: expected a list of {self.type.__name__}, got {value!r}")
-        return tuple(self._check_one(one) for one in value)
+        return tuple(self._check_item(item) for item in value)
 
-    def _check_one(self, value: Any) -> Any:
+    def _check_item(self, value: Any) -> Any:
         if self.scheduled and isinstance(value, str | Schedule):
             return self._check_scheduled(value)
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -113,21 +118,21 @@ class OptionInfo:
             raise UsageError(f"{self.flag}: expected {self.type.__name__}, got {value!r}")
         if self.choices and value not in self.choices:
             hint = nearest(str(value), self.choices) or f"; one of {', '.join(self.choices)}"
-            raise UsageError(f"{self.flag}: no choice {value!r}{hint}")
+            raise UsageError(f"{self.flag}: {value!r} is not a choice{hint}")
         if isinstance(value, int | float) and not self._in_range(value):
             raise UsageError(f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'})")
         return value
 
     def _check_scheduled(self, value: str | Schedule) -> Any:
         try:
-            found = number_or_schedule(value) if isinstance(value, str) else value
+            number = number_or_schedule(value) if isinstance(value, str) else value
         except UsageError as error:
             raise UsageError(f"{self.flag}: {error}") from error
-        if isinstance(found, Schedule):
-            for end in (found.start, found.end):
-                self._check_one(end)
-            return found
-        return self._check_one(found)
+        if isinstance(number, Schedule):
+            for end in (number.start, number.end):
+                self._check_item(end)
+            return number
+        return self._check_item(number)
 
     def _in_range(self, value: float) -> bool:
         return (
@@ -140,7 +145,7 @@ class OptionInfo:
 
     @property
     def bounds(self) -> str:
-        """The range as text, such as ``0 < x <= 1``; empty where there is none."""
+        """The range as text, such as ``0 < x <= 1``; empty if there are no bounds."""
         low = [f"{self.minimum:g} <= "] if self.minimum is not None else []
         low += [f"{self.above:g} < "] if self.above is not None else []
         high = [f" <= {self.maximum:g}"] if self.maximum is not None else []
@@ -148,10 +153,10 @@ class OptionInfo:
         return f"{''.join(low)}x{''.join(high)}" if low or high else ""
 
 
-# No field specifiers: type checkers would not see a default that option() is given by position.
+# No field specifiers: type checkers would not see a default that is passed to option() by position.
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Options:
-    """Base of everything that carries options; subclasses become frozen dataclasses by themselves."""
+    """Base class of everything that has options; a subclass becomes a frozen dataclass automatically."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -171,7 +176,7 @@ class Options:
     @classmethod
     @functools.cache
     def describe(cls) -> tuple[OptionInfo, ...]:
-        """Return the options of this class in the order of their declaration."""
+        """Return the descriptions of the options in the order of their declaration."""
         hints = typing.get_type_hints(cls)
         return tuple(
             _info(field, hints[field.name])
@@ -179,7 +184,7 @@ class Options:
         )
 
     def as_data(self) -> dict[str, Any]:
-        """Return the options as plain data (what the history and the run directory hold)."""
+        """Return the options as plain data, as the history and the run directory store them."""
         return {info.name: _plain(getattr(self, info.name)) for info in self.describe()}
 
 
@@ -193,7 +198,7 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
         optional = len(inner) < len(typing.get_args(hint))
         scheduled = set(inner) == {float, Schedule}
         inner = [float] if scheduled else inner
-        # More than one type is left as it is, and refused below.
+        # A union of several types remains a union, which is refused below.
         hint = inner[0] if len(inner) == 1 else hint
     if "kind" in about:
         return OptionInfo(
@@ -230,23 +235,23 @@ def _plain(value: Any) -> Any:
         return {"name": getattr(type(value), "name", ""), **value.as_data()}
     if isinstance(value, Path) or _is_parsed(type(value)):
         return str(value)
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def split(given: dict[str, Any], *groups: type[Options]) -> list[dict[str, Any]]:
-    """Return ``given`` sorted into the options of each group, the first that knows a name.
+def split(values: dict[str, Any], *groups: type[Options]) -> list[dict[str, Any]]:
+    """Return a dictionary of values for each group; a value belongs to the first group that has its option.
 
     Raises:
-        UsageError: no group knows an option.
+        UsageError: no group has an option of that name.
     """
     known = [[info.name for info in group.describe()] for group in groups]
     sorted_out: list[dict[str, Any]] = [{} for _ in groups]
-    for name, value in given.items():
+    for name, value in values.items():
         for names, options in zip(known, sorted_out, strict=True):
             if name in names:
                 options[name] = value
                 break
         else:
-            everything = [name for names in known for name in names]
-            raise UsageError(f"there is no option {name!r}{nearest(name, everything)}")
+            all_names = [name for names in known for name in names]
+            raise UsageError(f"there is no option {name!r}{nearest(name, all_names)}")
     return sorted_out

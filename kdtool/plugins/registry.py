@@ -1,4 +1,4 @@
-"""Find a method by its name and make it, also where an option of another method names it."""
+"""Find a method by its name and make it, from the command line or as an option of another method."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from kdtool.utils.progress import say
 
 
 def method_class(kind: str, name: str) -> type[Any]:
-    """Import and return one method, a subclass of the base of its kind.
+    """Import the class of a method and return it.
 
-    A name such as ``kd:0.9+at:1000`` is combined by the class of its first term (see `Method.combine`).
+    A combined name such as ``kd:0.9+at:1000`` is passed to the class of its first term (see `Method.combine`).
 
     Raises:
-        UsageError: no method of that name is installed; the message names the most similar ones.
+        UsageError: no method of that name is installed; the message suggests similar names.
         BrokenPlugin: its plugin cannot be used.
     """
     term = COMBINING.split(name)[0]
-    installed_here = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (kind, name)]
-    if term != name and not installed_here:
+    plugins = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (kind, name)]
+    if term != name and not plugins:
         if not term:
             raise UsageError(f"{name}: the first term has no name")
         return _combined(kind, term, name)
-    if not installed_here:
+    if not plugins:
         known = names(kind)
         hint = nearest(name, known) or f"; there are {', '.join(known)}"
         raise UsageError(f"no {SINGULAR[kind]} is called {name!r}{hint}")
-    if len({(plugin.module, plugin.attribute) for plugin in installed_here}) > 1:
-        owners = " and ".join(plugin.distribution for plugin in installed_here)
+    if len({(plugin.module, plugin.attribute) for plugin in plugins}) > 1:
+        owners = " and ".join(plugin.distribution for plugin in plugins)
         raise BrokenPlugin(f"{SINGULAR[kind]} {name!r} comes from {owners}: uninstall one of them")
-    cls: type[Any] = load(installed_here[0])
+    cls: type[Any] = load(plugins[0])
     return cls
 
 
@@ -49,23 +49,24 @@ def _combined(kind: str, term: str, text: str) -> type[Any]:
 
 
 def make(kind: str, name: str, /, **options: Any) -> Any:
-    """Return the method ``name`` of a kind with these options.
+    """Make the method ``name`` of a kind with the given options.
 
     Raises:
         UsageError: there is no such method, or an option is unknown, missing or out of bounds.
     """
     cls = method_class(kind, name)
     known = [info.name for info in cls.describe()]
-    for given in options:
-        if given not in known:
-            raise UsageError(f"{name} has no option {given!r}{nearest(given, known)}")
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{name} has no option {option!r}{nearest(option, known)}")
     return cls(**options)
 
 
 def nested(kind: str, default: str | None = None, *, help: str, hidden: bool = False, **defaults: Any) -> Any:
-    """Declare an option whose value is another method of ``kind``, such as ikd's refiner.
+    """Declare an option whose value is a method of ``kind``, such as the refiner of ikd.
 
-    ``defaults`` replace the defaults of the method named by ``default``; ``hidden`` keeps it out of the help.
+    ``default`` names the default method, and ``defaults`` replace its own defaults. ``hidden`` leaves the option out of
+    the help.
     """
     about = {
         "help": help,
@@ -80,10 +81,10 @@ def nested(kind: str, default: str | None = None, *, help: str, hidden: bool = F
 
 
 def resolve(info: OptionInfo, value: Any) -> Any:
-    """Return the method that an option of another method names.
+    """Return the method that is the value of an option of another method.
 
-    ``value`` is a name, plain data (``{"name": "halve", "init": "inherit"}``) or a method. The defaults
-    that the option declares for its own default method hold wherever that method is named.
+    ``value`` is a name, plain data (``{"name": "halve", "init": "inherit"}``) or a method. The defaults that the option
+    declares apply whenever its default method is used, even if the user names it.
 
     Raises:
         UsageError: there is no such method, or it is of another kind.
@@ -107,10 +108,10 @@ def resolve(info: OptionInfo, value: Any) -> Any:
 
 
 def load(plugin: Plugin) -> Any:
-    """Import one plugin and return its method's class (the module, for one that is always on).
+    """Import a plugin and return the class of its method; for a plugin that is always on, return its module.
 
     Raises:
-        BrokenPlugin: it fails to import, misspells a hook, or what it names is no method of its kind.
+        BrokenPlugin: it fails to import, has an unknown hook, or names something that is not a method of its kind.
     """
     try:
         if plugin.kind not in KINDS:
@@ -121,22 +122,24 @@ def load(plugin: Plugin) -> Any:
 
 
 def _class_named(plugin: Plugin) -> type[Method]:
-    """Return the class that an entry point names; it takes the entry point's name."""
+    """Return the class that an entry point names, with the name of the entry point."""
     where = f"{plugin.module}:{plugin.attribute}"
     try:
         cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
-        described = _checked(plugin, cls, where)
+        checked = _checked(plugin, cls, where)
     except BrokenPlugin:
         raise
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the tool goes on
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on
         raise BrokenPlugin(f"{where}: {reason_of(error)}") from error
-    described.name = plugin.name
-    return described
+    checked.name = plugin.name
+    return checked
 
 
 def _checked(plugin: Plugin, cls: Any, where: str) -> type[Method]:
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise BrokenPlugin(f"{where}: is no method, but {type(cls).__name__}; name a class derived from kdtool's")
+        raise BrokenPlugin(
+            f"{where}: is not a method but {type(cls).__name__}; name a class that derives from kdtool's"
+        )
     if cls.kind != plugin.kind:
         raise BrokenPlugin(f"{where}: {cls.name} is one of the {cls.kind or 'methods'}, not of the {plugin.kind}")
     cls.describe()
@@ -145,9 +148,9 @@ def _checked(plugin: Plugin, cls: Any, where: str) -> type[Method]:
 
 @functools.cache
 def _from_hook(plugin: Plugin) -> type[Method]:
-    """Return the method of an entry point that names a module, as entry points did before 0.2.
+    """Return the class of an entry point that names a module, as entry points did before 0.2.
 
-    The module's function of the kind's name returns classes, one of which has the entry point's name.
+    The module has a function with the name of the kind. It returns classes, one of which has the entry point's name.
     """
     try:
         module = importlib.import_module(plugin.module)
@@ -156,14 +159,14 @@ def _from_hook(plugin: Plugin) -> type[Method]:
             raise BrokenPlugin(f"{plugin.module}: name the class, as in {plugin.name} = {plugin.module + ':CLASS'!r}")
         classes = {cls.name: cls for cls in hook()}
         if plugin.name not in classes:
-            raise BrokenPlugin(f"{plugin.module}: brings {', '.join(classes) or 'nothing'}, not {plugin.name!r}")
+            raise BrokenPlugin(f"{plugin.module}: provides {', '.join(classes) or 'nothing'}, not {plugin.name!r}")
         cls = _checked(plugin, classes[plugin.name].from_old_form(), plugin.module)
     except BrokenPlugin:
         raise
-    except (Exception, SystemExit) as error:  # the hook and the class are the plugin's code as well
+    except (Exception, SystemExit) as error:  # the hook and the class are code of the plugin
         raise BrokenPlugin(f"{plugin.module}: {reason_of(error)}") from error
     say(
         f"{plugin.distribution} {plugin.version}: entry point {plugin.name!r} names a module; the next release of "
-        f'kdtool wants the class: {plugin.name} = "{plugin.module}:{classes[plugin.name].__name__}"'
+        f'kdtool requires the class: {plugin.name} = "{plugin.module}:{classes[plugin.name].__name__}"'
     )
     return cls

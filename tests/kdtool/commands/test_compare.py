@@ -30,31 +30,31 @@ def three(teacher_path, tmp_path_factory):
 
 
 def test_two_by_hand(three, digits):
-    found = kdtool.compare(three[1], three[2])
+    result = kdtool.compare(three[1], three[2])
     labels = digits.test.labels
     zeros, ones = int((labels == 0).sum()), int((labels == 1).sum())
-    assert found["a"]["accuracy"] == pytest.approx(zeros / len(labels))
-    assert (found["only_a_right"], found["only_b_right"]) == (zeros, ones)
-    assert found["classified_differently"] == found["images"] == len(labels)
-    assert found["agreement"] == 0
-    assert found["l2"] == pytest.approx(100 * 2**0.5, rel=1e-5)
-    assert found["mcnemar"]["test"] == "chi-square"
+    assert result["a"]["accuracy"] == pytest.approx(zeros / len(labels))
+    assert (result["only_a_right"], result["only_b_right"]) == (zeros, ones)
+    assert result["classified_differently"] == result["images"] == len(labels)
+    assert result["agreement"] == 0
+    assert result["l2"] == pytest.approx(100 * 2**0.5, rel=1e-5)
+    assert result["mcnemar"]["test"] == "chi-square"
     # Its confidence is nearly 1 for every image; it is correct for the zeros alone.
-    assert found["a"]["calibration_error"] == pytest.approx(1 - zeros / len(labels), abs=1e-3)
-    assert found["a"]["accuracy_low"] < found["a"]["accuracy"] < found["a"]["accuracy_high"]
-    assert found["a"]["file_bytes"] == three[1].stat().st_size
+    assert result["a"]["calibration_error"] == pytest.approx(1 - zeros / len(labels), abs=1e-3)
+    assert result["a"]["accuracy_low"] < result["a"]["accuracy"] < result["a"]["accuracy_high"]
+    assert result["a"]["file_bytes"] == three[1].stat().st_size
 
 
 def test_more_are_compared_in_pairs(three):
-    found = kdtool.compare(*three)
-    assert [model["checkpoint"] for model in found["models"]] == [str(path) for path in three]
-    assert [(pair["a"], pair["b"]) for pair in found["pairs"]] == list(itertools.combinations(range(3), 2))
-    for pair in found["pairs"]:
+    result = kdtool.compare(*three)
+    assert [model["checkpoint"] for model in result["models"]] == [str(path) for path in three]
+    assert [(pair["a"], pair["b"]) for pair in result["pairs"]] == list(itertools.combinations(range(3), 2))
+    for pair in result["pairs"]:
         alone = kdtool.compare(three[pair["a"]], three[pair["b"]])
         assert {key: value for key, value in pair.items() if key not in ("a", "b")} == {
             key: alone[key] for key in pair if key not in ("a", "b")
         }
-    assert found["all_agree"] == 0
+    assert result["all_agree"] == 0
 
 
 def test_other_classes_inputs_and_images_are_refused(teacher_path, tmp_path):
@@ -104,7 +104,7 @@ def test_a_grid(tmp_path, number, channels):
 @pytest.mark.slow
 def test_latency_is_the_ratio_to_the_first(teacher_path, tmp_path):
     small = kdtool.refine(teacher_path, times=3, output=tmp_path / "small.pt")
-    found = kdtool.compare(teacher_path, small, latency=True)
-    assert found["b"]["latency_ratio"] < 1
-    assert found["b"]["latency"]["ratio_high"] >= found["b"]["latency_ratio"]
-    assert "latency" not in found["a"]
+    result = kdtool.compare(teacher_path, small, latency=True)
+    assert result["b"]["latency_ratio"] < 1
+    assert result["b"]["latency"]["ratio_high"] >= result["b"]["latency_ratio"]
+    assert "latency" not in result["a"]

@@ -41,9 +41,9 @@ def test_stages_are_shown_when_they_are_asked_for(resnet):
 def test_stages_are_those_of_the_network_as_it_is_now(resnet, tmp_path):
     small = kdtool.refine(resnet, method="depth", keep=(1, 2, 1, 1), output=tmp_path / "small.pt")
     narrow = kdtool.refine(small, method="halve", output=tmp_path / "narrow.pt")
-    found = kdtool.inspect(narrow, stages=True)["stages"]
-    assert [len(stage["blocks"]) for stage in found] == [1, 2, 1, 1]
-    assert [stage["output"][0] for stage in found] == [32, 64, 128, 256]
+    stages = kdtool.inspect(narrow, stages=True)["stages"]
+    assert [len(stage["blocks"]) for stage in stages] == [1, 2, 1, 1]
+    assert [stage["output"][0] for stage in stages] == [32, 64, 128, 256]
 
 
 def test_a_dense_stage_ends_with_all_its_channels(tmp_path):
@@ -61,8 +61,8 @@ def test_the_table_and_the_json_of_several_checkpoints(resnet, lenet):
     assert ["layer1", "2", "147,968", "64x8x8"] in rows
     assert "no stages" in shown.stdout
     assert "halve" in shown.stdout
-    found = json.loads(CliRunner().invoke(cli, ["inspect", "--stages", "--json", str(resnet), str(lenet)]).stdout)
-    assert [len(checkpoint["stages"]) for checkpoint in found] == [4, 0]
+    rows = json.loads(CliRunner().invoke(cli, ["inspect", "--stages", "--json", str(resnet), str(lenet)]).stdout)
+    assert [len(row["stages"]) for row in rows] == [4, 0]
 
 
 def test_without_the_option_there_is_no_word_of_stages(lenet):

@@ -35,20 +35,20 @@ def test_a_budget_is_reached_at_its_limit():
 
 @pytest.mark.parametrize("text", ["0.25y", "-1", "", "x", "M", "nan", "inf", "0.25 M", "1e6", "9MM", "1,5M", "9" * 400])
 def test_other_text_is_refused_with_the_ways_to_write_it(text):
-    with pytest.raises(UsageError, match=r"is no budget; write a share .*0\.25x.* or an amount .*90M") as caught:
+    with pytest.raises(UsageError, match=r"is not a budget; write a share .*0\.25x.* or an amount .*90M") as caught:
         Budget.parse(text)
     assert len(str(caught.value)) < 150
 
 
 @pytest.mark.parametrize("text", ["0x", "1x", "2x"])
 def test_a_share_lies_between_0_and_1(text):
-    with pytest.raises(UsageError, match=f"^{text} is no share"):
+    with pytest.raises(UsageError, match=f"^{text} is not a share"):
         Budget.parse(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0.25", "0.0001k"])
 def test_an_amount_is_at_least_1(text):
-    with pytest.raises(UsageError, match=f"^{text} is no amount; a share .* has an x"):
+    with pytest.raises(UsageError, match=f"^{text} is not an amount of 1 or more; write a share .* with an x"):
         Budget.parse(text)
 
 

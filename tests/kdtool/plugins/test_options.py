@@ -23,18 +23,18 @@ class Everything(Options):
 
 
 def info(cls: type[Options], name: str) -> OptionInfo:
-    return next(found for found in cls.describe() if found.name == name)
+    return next(option for option in cls.describe() if option.name == name)
 
 
 def test_options_are_described_in_their_order_with_types_and_defaults() -> None:
     described = Everything.describe()
 
-    assert [one.name for one in described] == ["whole", "part", "flag", "word", "place", "keep", "shares"]
-    assert [one.type for one in described] == [int, float, bool, str, Path, int, float]
-    assert [one.default for one in described] == [3, 0.5, False, "mean", None, None, (0.5, 1.0)]
-    assert [one.optional for one in described] == [False, False, False, False, True, True, False]
-    assert [one.many for one in described] == [False, False, False, False, False, True, True]
-    assert not any(one.required for one in described)
+    assert [info.name for info in described] == ["whole", "part", "flag", "word", "place", "keep", "shares"]
+    assert [info.type for info in described] == [int, float, bool, str, Path, int, float]
+    assert [info.default for info in described] == [3, 0.5, False, "mean", None, None, (0.5, 1.0)]
+    assert [info.optional for info in described] == [False, False, False, False, True, True, False]
+    assert [info.many for info in described] == [False, False, False, False, False, True, True]
+    assert not any(info.required for info in described)
     assert described[3].choices == ("mean", "max")
 
 
@@ -63,7 +63,7 @@ def test_a_subclass_adds_to_the_options_it_inherits() -> None:
         word: str = option("max", choices=("mean", "max"), help="another default")
         extra: int = option(1, help="one more")
 
-    assert [one.name for one in More.describe()][-1] == "extra"
+    assert [info.name for info in More.describe()][-1] == "extra"
     assert len(More.describe()) == len(Everything.describe()) + 1
     assert More().word == "max"
 
@@ -82,8 +82,8 @@ def test_a_subclass_adds_to_the_options_it_inherits() -> None:
         ("part", float("nan"), "--part: nan is out of range (0 < x < 1)"),
         ("part", True, "--part: expected float, got True"),
         ("flag", 1, "--flag: expected bool, got 1"),
-        ("word", "man", "--word: no choice 'man'; did you mean mean, max?"),
-        ("word", "sum", "--word: no choice 'sum'; one of mean, max"),
+        ("word", "man", "--word: 'man' is not a choice; did you mean mean, max?"),
+        ("word", "sum", "--word: 'sum' is not a choice; one of mean, max"),
         ("place", 3, "--place: expected Path, got 3"),
         ("keep", 1, "--keep: expected a list of int, got 1"),
         ("keep", (1, -1), "--keep: -1 is out of range (0 <= x)"),
@@ -136,7 +136,7 @@ def test_as_data_is_json_and_makes_the_same_options_again() -> None:
 
 
 class Length:
-    """A type of an option that is written in a way of its own: 3cm."""
+    """A type of an option with its own notation, such as 3cm."""
 
     def __init__(self, millimetres: int) -> None:
         self.millimetres = millimetres
@@ -188,7 +188,7 @@ def test_class_variables_are_no_options() -> None:
         label: ClassVar[str] = "x"
         rate: float = option(0.1, help="x")
 
-    assert [one.name for one in Mixed.describe()] == ["rate"]
+    assert [info.name for info in Mixed.describe()] == ["rate"]
     assert Mixed().as_data() == {"rate": 0.1}
 
 
@@ -221,7 +221,7 @@ def test_bounds_are_told_in_words() -> None:
         low: float = option(0.5, above=0, help="x")
         both: float = option(0.5, minimum=0, below=1, help="x")
 
-    assert [one.bounds for one in Bounded.describe()] == ["", "0 < x", "0 <= x < 1"]
+    assert [info.bounds for info in Bounded.describe()] == ["", "0 < x", "0 <= x < 1"]
 
 
 def test_a_nested_option_is_described_by_its_kind_and_default() -> None:

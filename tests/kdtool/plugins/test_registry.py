@@ -147,7 +147,7 @@ def test_a_nested_method_is_made_with_the_defaults_its_owner_declares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [
         ("soft", Soft(temperature=20.0)),
         ({"name": "soft", "alpha": 0.5}, Soft(temperature=20.0, alpha=0.5)),
@@ -157,12 +157,12 @@ def test_a_nested_method_is_made_with_the_defaults_its_owner_declares() -> None:
         ({"name": "needy", "weight": 1.0}, Needy(weight=1.0)),
     ],
 )
-def test_a_nested_method_is_given_by_name_by_data_or_as_it_is(given: Any, expected: Distiller) -> None:
-    assert Strategy(objective=given).objective == expected
+def test_a_nested_method_is_given_by_name_by_data_or_as_it_is(value: Any, expected: Distiller) -> None:
+    assert Strategy(objective=value).objective == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ("sofd", "no distiller is called 'sofd'; did you mean soft?"),
         ("shrink", "no distiller is called 'shrink'; there are needy, soft, strategy"),
@@ -172,9 +172,9 @@ def test_a_nested_method_is_given_by_name_by_data_or_as_it_is(given: Any, expect
         (Shrink(), "--objective: shrink is one of the refiners, not of the distillers"),
     ],
 )
-def test_a_nested_method_of_another_kind_or_name_is_refused(given: Any, message: str) -> None:
+def test_a_nested_method_of_another_kind_or_name_is_refused(value: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Strategy(objective=given)
+        Strategy(objective=value)
 
     assert str(caught.value) == message
 

@@ -1,4 +1,4 @@
-"""Options chosen by validation: what is tried, in which rounds, and what it cost."""
+"""Options chosen by validation: the settings, the rounds and the cost of a search."""
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from kdtool.plugins.registry import method_class
 from kdtool.plugins.search import Search
 
 
-def settings(method, text, **given):
-    return Search.parse(text).settings(method_class("distillers", method), given)
+def settings(method, text, **fixed):
+    return Search.parse(text).settings(method_class("distillers", method), fixed)
 
 
 def test_values_are_tried_in_all_combinations():
@@ -40,8 +40,8 @@ def test_options_of_methods_in_roles_and_the_methods_themselves():
     inner = {"name": "kd", "temperature": 1.0}
     for name in ("temperature", "objective-temperature"):
         assert settings("ikd", f"{name}=1,2")[f"{name}=1"] == {"objective": inner}
-    given = {"objective": {"name": "dist", "beta": 1.0}}
-    assert settings("assistant", "gamma=1,2", **given)["gamma=2"] == {
+    fixed = {"objective": {"name": "dist", "beta": 1.0}}
+    assert settings("assistant", "gamma=1,2", **fixed)["gamma=2"] == {
         "objective": {"name": "dist", "beta": 1.0, "gamma": 2.0}
     }
     assert settings("mutual", "objective=kd,dist")["objective=dist"] == {"objective": "dist"}
@@ -53,17 +53,21 @@ def test_options_of_methods_in_roles_and_the_methods_themselves():
 @pytest.mark.parametrize(
     ("method", "text", "message"),
     [
-        ("kd", "temperature", "is no search"),
-        ("kd", "temperature=", "is no search"),
-        ("kd", "temperature=1", "needs two or more values"),
-        ("kd", "temperature=1,1", "each once"),
+        ("kd", "temperature", "is not a search"),
+        ("kd", "temperature=", "is not a search"),
+        ("kd", "temperature=1", "needs at least two values"),
+        ("kd", "temperature=1,1", "all different"),
         ("kd", "temperature=1,2,temperature=3,4", "searched twice"),
         ("kd", "temperature=1,0", "--search: --temperature: 0.0 is out of range"),
-        ("kd", "temperature=1,warm", "--search: --temperature: 'warm' is no number"),
+        ("kd", "temperature=1,warm", "--search: --temperature: 'warm' is neither a number"),
         ("kd", "tempreature=1,2", "did you mean temperature"),
         ("at", "taps=a,b", "is a list"),
-        ("kd:0.9+dist", "temperature=1,2", "say which, kd-temperature or dist-temperature"),
-        ("mutual", "teacher-learns=on,maybe", "is on or off"),
+        (
+            "kd:0.9+dist",
+            "temperature=1,2",
+            "several methods have this option; write kd-temperature or dist-temperature",
+        ),
+        ("mutual", "teacher-learns=on,maybe", "must be on or off"),
         ("kd", "temperature=" + ",".join(map(str, range(1, 400))), "too many"),
     ],
 )
@@ -96,20 +100,21 @@ def test_the_best_by_validation_is_trained_and_the_search_is_told(teacher_path, 
         output=tmp_path / "s.pt",
     )
     entry = read(tmp_path / "s.pt").history[-1]
-    found = entry["search"]
-    assert found["asked"] == "temperature=1,4,alpha=0,1"
-    assert [(one["epochs"], len(one["results"])) for one in found["rounds"]] == [(1, 4), (1, 2)]
-    first, last = (one["results"] for one in found["rounds"])
-    ranked = sorted(first, key=lambda one: (-one["accuracy"], one["loss"]))
-    assert {one["setting"] for one in last} == {one["setting"] for one in ranked[:2]}
-    assert found["chosen"] == max(last, key=lambda one: (one["accuracy"], -one["loss"]))["setting"]
-    temperature, alpha = (float(one.partition("=")[2]) for one in found["chosen"].split(", "))
+    search = entry["search"]
+    assert search["asked"] == "temperature=1,4,alpha=0,1"
+    assert [(row["epochs"], len(row["results"])) for row in search["rounds"]] == [(1, 4), (1, 2)]
+    first, last = (row["results"] for row in search["rounds"])
+    ranked = sorted(first, key=lambda result: (-result["accuracy"], result["loss"]))
+    assert {result["setting"] for result in last} == {result["setting"] for result in ranked[:2]}
+    best = max(last, key=lambda result: (result["accuracy"], -result["loss"]))
+    assert search["chosen"] == best["setting"]
+    temperature, alpha = (float(part.partition("=")[2]) for part in search["chosen"].split(", "))
     assert (entry["options"]["temperature"], entry["options"]["alpha"]) == (temperature, alpha)
-    assert found["epochs"] == 6
-    told = capsys.readouterr().err
-    assert f"search: {found['chosen']}; it cost 6 epochs and " in told
+    assert search["epochs"] == 6
+    stderr = capsys.readouterr().err
+    assert f"search: {search['chosen']}; it cost 6 epochs and " in stderr
     assert "--search temperature=1,4,alpha=0,1" in entry["line"]
-    # The result is that of the chosen options without a search.
+    # The result equals that of a training with the chosen options and without a search.
     plain = kdtool.distill(
         teacher_path, student="kdtool:lenet-300-100", temperature=temperature, alpha=alpha, epochs=4, lr=3e-3,
         output=tmp_path / "plain.pt",
@@ -137,8 +142,8 @@ def test_a_search_that_cannot_begin_leaves_nothing(teacher_path, tmp_path):
 def test_a_search_that_was_cut_goes_on_bit_for_bit(teacher_path, tmp_path, monkeypatch):
     from kdtool.training.run import Run
 
-    told = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", "epochs": 4, "lr": 3e-3}
-    whole = kdtool.distill(teacher_path, output=tmp_path / "whole.pt", **told)
+    options = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", "epochs": 4, "lr": 3e-3}
+    whole = kdtool.distill(teacher_path, output=tmp_path / "whole.pt", **options)
     logged, log = [], Run.log
 
     def killing(self, row):
@@ -150,10 +155,12 @@ def test_a_search_that_was_cut_goes_on_bit_for_bit(teacher_path, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", killing)
         with pytest.raises(KeyboardInterrupt):
-            kdtool.distill(teacher_path, output=tmp_path / "cut.pt", **told)
-    cut = kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **told)
+            kdtool.distill(teacher_path, output=tmp_path / "cut.pt", **options)
+    cut = kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **options)
     assert all(torch.equal(tensor, cut.module.state_dict()[name]) for name, tensor in whole.module.state_dict().items())
-    found = [one.history[-1]["search"] for one in (whole, cut)]
-    assert {**found[0], "seconds": 0} == {**found[1], "seconds": 0}
+    searches = [checkpoint.history[-1]["search"] for checkpoint in (whole, cut)]
+    assert {**searches[0], "seconds": 0} == {**searches[1], "seconds": 0}
     with pytest.raises(kdtool.UsageError, match="search.asked was"):
-        kdtool.distill(teacher_path, output=tmp_path / "cut.pt", resume=True, **{**told, "search": "temperature=1,2"})
+        kdtool.distill(
+            teacher_path, output=tmp_path / "cut.pt", resume=True, **{**options, "search": "temperature=1,2"}
+        )
