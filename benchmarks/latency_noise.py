@@ -1,7 +1,7 @@
-"""How far the same latency ratio spreads when it is measured again, on a machine as it is and on a busy one.
+"""The spread of a latency ratio over repeated measurements, on an idle machine and on a busy one.
 
-The paired ratio of thread-CPU times beside the ratio of two wall medians that were taken apart, one network after the
-other, as is often done. Prints (largest - smallest) / median of each.
+Compares the paired ratio of CPU times that kdtool measures with the usual one: the ratio of two wall-clock medians, one
+network measured after the other. Prints (largest - smallest) / median of each.
 """
 
 import multiprocessing
@@ -19,25 +19,29 @@ ROUNDS = 5
 
 
 def burn():
+    """Keep one core busy."""
     total = 0
     while True:
         total += 1
 
 
 def spread(values):
+    """Return (largest - smallest) / median."""
     return (max(values) - min(values)) / statistics.median(values)
 
 
 def rounds(student, teacher):
-    paired, noises, apart = [], [], []
+    """Return the ratio of two ONNX files, and the spread of both kinds of measurement, as text."""
+    paired, noises, separate = [], [], []
     for _ in range(ROUNDS):
-        found = measure_latency(student, teacher)
-        paired.append(found["ratio"])
-        noises.append(found["noise"])
-        alone = [measure_latency(model)["student"]["p50_ms"] for model in (student, teacher)]
-        apart.append(alone[0] / alone[1])
+        latency = measure_latency(student, teacher)
+        paired.append(latency["ratio"])
+        noises.append(latency["noise"])
+        first, second = (measure_latency(model)["student"]["p50_ms"] for model in (student, teacher))
+        separate.append(first / second)
     ratio, noise = statistics.median(paired), statistics.median(noises)
-    return f"ratio {ratio:.3f}  spread: paired {spread(paired):.1%}, apart {spread(apart):.1%}  A/A noise {noise:.1%}"
+    spreads = f"paired {spread(paired):.1%}, separate {spread(separate):.1%}"
+    return f"ratio {ratio:.3f}  spread: {spreads}  A/A noise {noise:.1%}"
 
 
 def main():
@@ -53,8 +57,8 @@ def main():
             burners = [multiprocessing.Process(target=burn, daemon=True) for _ in range(busy * (os.cpu_count() or 1))]
             for burner in burners:
                 burner.start()
-            told = f"{student} / {teacher}, {'busy' if busy else 'as it is'}:"
-            print(f"{told:68} {rounds(files[student], files[teacher])}", flush=True)
+            title = f"{student} / {teacher}, {'busy' if busy else 'as it is'}:"
+            print(f"{title:68} {rounds(files[student], files[teacher])}", flush=True)
             for burner in burners:
                 burner.terminate()
                 burner.join()

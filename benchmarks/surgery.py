@@ -1,8 +1,8 @@
-"""What making a network narrower costs beyond building it, in seconds and in memory, and what loading one costs.
+"""The cost of halving the widths of a network, in seconds and memory, and the cost of loading a checkpoint.
 
-Each network is halved in a process of its own, on one thread; the seconds are those of its core. Goals: at most 2 s for
-ResNet-50 and 4 s for ViT-B, at most 3 times the network's own memory, and loading a checkpoint at most 1.5 times
-building the base network and loading its state_dict.
+Each network is halved in a process of its own, on one thread; the seconds are CPU seconds. Goals: at most 2 s for
+ResNet-50 and 4 s for ViT-B; at most 3 times the memory of the network; loading a checkpoint takes at most 1.5 times as
+long as building the base network and loading its state_dict.
 """
 
 import itertools
@@ -20,11 +20,12 @@ NETWORKS = ("torchvision:resnet50", "torchvision:vit_b_16")
 
 
 def peak():
-    """Return the most memory that this process has had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def create(spec, image_size=224):
+    """Build a network with 1000 classes."""
     from kdtool.models.options import NetworkOptions
     from kdtool.models.sources import create
 
@@ -32,14 +33,14 @@ def create(spec, image_size=224):
 
 
 def halve(spec, init):
-    """Print the seconds of building a network and of halving it, its bytes and the most memory that both took."""
+    """Print the seconds for building and for halving a network, its size and the memory that both took, in bytes."""
     import torch
     import torchvision  # noqa: F401
 
     from kdtool.surgery import halve_widths
 
     torch.set_num_threads(1)
-    # What the libraries take when they are used for the first time is not the network's.
+    # The libraries need memory at their first use, which does not belong to the network.
     halve_widths(create("kdtool:lenet-5", 28), init=init)
     before = peak()
     started = time.process_time()
@@ -51,8 +52,8 @@ def halve(spec, init):
 
 
 def load(spec):
-    """Return the median ratio of loading a checkpoint, and that of the halved network, to building the base network and
-    loading its state_dict."""
+    """Return two medians: the times to load a checkpoint and that of the halved network, both divided by the time to
+    build the base network and load its state_dict."""
     import torch
 
     from kdtool.models.architecture import skeleton
@@ -89,8 +90,8 @@ def main():
             command = [sys.executable, __file__, spec, init]
             runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3)]
             build, halve_, size, memory = (statistics.median(column) for column in zip(*runs, strict=True))
-            took = f"building {build:.2f} s  halving {halve_:.2f} s"
-            print(f"{spec:22} {init:8} {took}  memory / network = {memory / size:.2f}", flush=True)
+            times = f"building {build:.2f} s  halving {halve_:.2f} s"
+            print(f"{spec:22} {init:8} {times}  memory / network = {memory / size:.2f}", flush=True)
         whole, half = load(spec)
         ratio = f"{whole:.2f}, of the halved network {half:.2f}"
         print(f"{spec:22} loading a checkpoint / building and loading = {ratio}", flush=True)

@@ -1,1 +1,1 @@
-"""What kdtool does with many networks: which of its edits work on which, and what their results are good for."""
+"""A survey of many networks: which edits of kdtool work on which networks, and whether their results can be used."""

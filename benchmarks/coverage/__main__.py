@@ -1,4 +1,4 @@
-"""Find out which edits work on which networks: ``python -m benchmarks.coverage``, in the root of the repository."""
+"""Survey which edits work on which networks: ``python -m benchmarks.coverage``, in the root of the repository."""
 
 from __future__ import annotations
 
@@ -21,15 +21,24 @@ from kdtool.utils.progress import say
 
 
 @click.command()
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="networks at a time, one core each")
-@click.option("--only", metavar="PATTERN", default="", help="only networks whose names have or match this")
-@click.option("--fresh", is_flag=True, help="forget what was found before")
-@click.option("--again", is_flag=True, help="forget what was found of networks that had something refused or failed")
-@click.option("--seconds", default=300.0, show_default=True, help="longest time that one cell may compute")
-@click.option("--gigabytes", default=8.0, show_default=True, help="largest memory of one process")
-@click.option("--list", "listed", default=LIST, type=click.Path(path_type=Path, exists=True), help="the networks")
-@click.option("--work", default=ROOT / "build/coverage", type=click.Path(path_type=Path), help="single results")
-@click.option("--output", default=ROOT / "examples", type=click.Path(path_type=Path), help="where the table goes")
+@click.option(
+    "--jobs", default=2, show_default=True, type=click.IntRange(1), help="networks in parallel, each on one core"
+)
+@click.option("--only", metavar="PATTERN", default="", help="only networks whose names contain or match this")
+@click.option("--fresh", is_flag=True, help="discard all earlier results")
+@click.option("--again", is_flag=True, help="discard the results of networks with a refused or failed cell")
+@click.option("--seconds", default=300.0, show_default=True, help="CPU seconds that a cell may take")
+@click.option("--gigabytes", default=8.0, show_default=True, help="memory that a process may take")
+@click.option(
+    "--list", "listed", default=LIST, type=click.Path(path_type=Path, exists=True), help="file with the networks"
+)
+@click.option(
+    "--work",
+    default=ROOT / "build/coverage",
+    type=click.Path(path_type=Path),
+    help="directory of the results of single networks",
+)
+@click.option("--output", default=ROOT / "examples", type=click.Path(path_type=Path), help="directory of the table")
 def main(
     jobs: int,
     only: str,
@@ -41,10 +50,10 @@ def main(
     work: Path,
     output: Path,
 ) -> None:
-    """Try every edit on every network of the list, and what its results are good for, and write a table of it.
+    """Try every edit on every network of the list, use the results, and write a table.
 
-    What is done is not redone: stop it and start it again as you like. The table is written when all of the list is
-    done, and one of what there is beside the single results.
+    The survey can be stopped and started again: cells that are done are not tried again. The table is written to the
+    output when the whole list is done; until then, a table of the finished networks is written to the work directory.
     """
     work.mkdir(parents=True, exist_ok=True)
     about, entries = about_here(), read_list(listed)
@@ -54,20 +63,22 @@ def main(
             chosen = [result for result in results if _matches(result.entry, only)]
             for result in chosen:
                 if fresh or (again and _has_trouble(result)):
-                    result.reinitialize()
+                    result.forget()
             survey(chosen, jobs, workers.Limits(seconds, gigabytes))
             finished = [result for result in results if result.next_task() is None]
-            whole = len(finished) == len(results)
-            write(finished, output if whole else work)
+            complete = len(finished) == len(results)
+            write(finished, output if complete else work)
     except filelock.Timeout:
-        raise click.ClickException(f"{work}: another survey works there; wait for it, or name another --work") from None
+        raise click.ClickException(
+            f"{work}: another survey uses this directory; wait for it, or name another with --work"
+        ) from None
     except (KeyboardInterrupt, Error) as error:
-        say(str(error) or "stopped; start it again to go on")
-        # Without waiting for the workers, which see this process end and end too.
+        say(str(error) or "stopped; start it again to continue")
+        # This does not wait for the workers: they end when this process ends.
         os._exit(error.exit_code if isinstance(error, Error) else 130)
-    old = sum(result.about["sources"] != about["sources"] for result in finished)
-    if old:
-        say(f"{old} of {len(finished)} were found with other sources of kdtool; --fresh finds them anew")
+    outdated = sum(result.about["sources"] != about["sources"] for result in finished)
+    if outdated:
+        say(f"{outdated} of {len(finished)} results are from other sources of kdtool; --fresh computes them again")
 
 
 def _matches(entry: Entry, pattern: str) -> bool:
@@ -75,11 +86,11 @@ def _matches(entry: Entry, pattern: str) -> bool:
 
 
 def _has_trouble(result: Result) -> bool:
-    return any(found["status"] in ("refused", "failed") for found in result.cells.values())
+    return any(outcome["status"] in ("refused", "failed") for outcome in result.cells.values())
 
 
 def survey(results: Sequence[Result], jobs: int, limits: workers.Limits) -> None:
-    """Do what is left to do, telling how far it is on stderr."""
+    """Examine the networks that are not done, and report the progress on stderr."""
     left = [result for result in results if result.next_task() is not None]
     say(f"{len(results) - len(left)} of {len(results)} networks are done, {len(left)} are left")
     workers.prepare()
@@ -94,7 +105,7 @@ def survey(results: Sequence[Result], jobs: int, limits: workers.Limits) -> None
 
 
 def examine(result: Result, limits: workers.Limits) -> None:
-    """Do what is left to do of one network."""
+    """Try all cells of a network that are not done."""
     result.folder.mkdir(exist_ok=True)
     while (task := result.next_task()) is not None:
         workers.work(task[0], result.entry, result.folder, task[1], limits, result.keep)
@@ -102,14 +113,15 @@ def examine(result: Result, limits: workers.Limits) -> None:
 
 
 def line(result: Result) -> str:
-    """Return in one line how it went."""
-    seconds = sum(found.get("seconds", 0) for found in result.cells.values())
-    bad = [f"{cell} {found['status']}" for cell, found in result.cells.items() if found["status"] not in ("ok", "none")]
-    return f"{result.entry.spec:42} {seconds:4.0f} s  {', '.join(bad) or 'ok'}"
+    """Return the outcomes of a network in one line."""
+    seconds = sum(outcome.get("seconds", 0) for outcome in result.cells.values())
+    statuses = {cell: outcome["status"] for cell, outcome in result.cells.items()}
+    trouble = [f"{cell} {status}" for cell, status in statuses.items() if status not in ("ok", "none")]
+    return f"{result.entry.spec:42} {seconds:4.0f} s  {', '.join(trouble) or 'ok'}"
 
 
 def write(results: Sequence[Result], folder: Path) -> None:
-    """Write the page and the data, and the totals on stdout."""
+    """Write the page and the data, and print the totals."""
     if results:
         write_text(folder / "coverage.md", table.as_page(results))
         write_text(folder / "coverage.json", table.as_data(results))

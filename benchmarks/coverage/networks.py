@@ -1,4 +1,4 @@
-"""The list of networks, and what is tried with each."""
+"""The list of networks, and the edits and uses that are tried with each."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ EDITS = {
     "structured": "structured 30 %",
     "inherit": "halve, inherited",
 }
-"""Each edit by its name, with the title of its column."""
+"""The edits by name, with the titles of their columns."""
 
 USES = {"rebuild": "rebuild", "train": "train step", "onnx": "ONNX parity"}
-"""What is done with the result of an edit, by its name, with the title of its column."""
+"""What is done with the result of an edit, by name, with the titles of the columns."""
 
 USED = ("halve", "halve4", "depth", "structured")
-"""The edits whose results are put to use."""
+"""The edits whose results are used."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network of the list, the side of its images in pixels, and the comment that it stands under."""
+    """A network of the list, the side of its images in pixels, and its group: the comment above it."""
 
     spec: str
     side: int
@@ -34,10 +34,10 @@ class Entry:
 
 
 def read_list(path: Path) -> list[Entry]:
-    """Return the networks of a file with one ``source:name side`` a line; the last comment before them is their group.
+    """Return the networks of a file with a ``source:name side`` on each line; a comment begins a group.
 
     Raises:
-        ValueError: a line is not of that form.
+        ValueError: a line has another form.
     """
     entries, group = [], ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -52,5 +52,5 @@ def read_list(path: Path) -> list[Entry]:
 
 
 def use_cells(edit: str) -> list[str]:
-    """Return the cells of what is done with an edit's result."""
+    """Return the cells of the uses of an edit's result."""
     return [f"{edit}.{use}" for use in USES] if edit in USED else []

@@ -1,4 +1,4 @@
-"""What was found of each network: a JSON file, written after every cell, from which a killed survey goes on."""
+"""The results of each network: a JSON file that is written after every cell, so that a survey can be resumed."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class Result:
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints lie until the network is finished."""
+        """The directory of the checkpoints until the network is finished."""
         return self.path.with_suffix("")
 
-    def keep(self, cell: str, found: dict[str, Any]) -> None:
-        """Remember what was found of a cell."""
-        if "reason" in found:
-            reason = " ".join(str(found["reason"]).split())
-            found = {**found, "reason": reason.removeprefix(f"{self.entry.spec}: ")[:500]}
-        self.cells[cell] = found
+    def keep(self, cell: str, outcome: dict[str, Any]) -> None:
+        """Store the outcome of a cell and write the file."""
+        if "reason" in outcome:
+            reason = " ".join(str(outcome["reason"]).split())
+            outcome = {**outcome, "reason": reason.removeprefix(f"{self.entry.spec}: ")[:500]}
+        self.cells[cell] = outcome
         write_text(self.path, json.dumps(self.as_data(), indent=1) + "\n")
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data."""
-        place = {"network": self.entry.spec, "image_size": self.entry.side, "group": self.entry.group}
-        return {**place, **self.about, "cells": self.cells}
+        entry = {"network": self.entry.spec, "image_size": self.entry.side, "group": self.entry.group}
+        return {**entry, **self.about, "cells": self.cells}
 
     def status(self, cell: str) -> str:
-        """Return ``ok``, ``refused``, ``failed``, ``none`` (nothing to edit), or nothing where it was not tried."""
+        """Return ``ok``, ``refused``, ``failed``, ``none`` (nothing to edit), or an empty string if not tried."""
         if cell in EDITS and self.cells.get("build", {"status": "ok"})["status"] != "ok":
             return "failed"
         return str(self.cells.get(cell, {"status": ""})["status"])
 
     def lacking_edits(self) -> list[str]:
-        """Return the edits to make: those that were not tried, and those whose results are needed but gone."""
+        """Return the edits to make: those that were not tried, and those whose results are needed but missing."""
         return [
             edit
             for edit in EDITS
@@ -60,11 +60,11 @@ class Result:
         ]
 
     def lacking_uses(self, edit: str) -> list[str]:
-        """Return the cells of what is still to be done with the result of an edit."""
+        """Return the cells of the uses of an edit's result that were not tried."""
         return [cell for cell in use_cells(edit) if not self.status(cell)] if self.status(edit) == "ok" else []
 
     def next_task(self) -> tuple[str, list[str]] | None:
-        """Return the function of `trying` to call next and its cells, or None when all is done."""
+        """Return the function of `trying` to call next and its cells, or None if everything is done."""
         if edits := self.lacking_edits():
             return "make_edits", edits
         if uses := [cell for edit in USED for cell in self.lacking_uses(edit)]:
@@ -72,30 +72,30 @@ class Result:
         return None
 
     def clear(self) -> None:
-        """Remove what only an unfinished network needs."""
+        """Remove the files that only an unfinished network needs."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def reinitialize(self) -> None:
-        """Forget everything."""
+    def forget(self) -> None:
+        """Remove all outcomes and files."""
         self.clear()
         self.path.unlink(missing_ok=True)
         self.cells = {}
 
 
 def open_result(entry: Entry, work: Path, about: dict[str, Any]) -> Result:
-    """Return what is known of a network; what was found with other versions or other images is forgotten."""
+    """Return the stored result of a network; outcomes with other versions or images are left out."""
     result = Result(entry, work / f"{slug(entry.spec)}.json", about)
     try:
-        found = json.loads(result.path.read_text(encoding="utf-8"))
+        stored = json.loads(result.path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return result
-    if (found["image_size"], found["versions"]) != (entry.side, about["versions"]):
+    if (stored["image_size"], stored["versions"]) != (entry.side, about["versions"]):
         return result
-    return Result(entry, result.path, {name: found[name] for name in about}, found["cells"])
+    return Result(entry, result.path, {name: stored[name] for name in about}, stored["cells"])
 
 
 def about_here() -> dict[str, Any]:
-    """Return the versions that results depend on, and a fingerprint of kdtool's sources."""
+    """Return the versions on which results depend, and a fingerprint of the sources of kdtool."""
     digest = hashlib.sha256()
     for path in sorted([*(ROOT / "kdtool").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())

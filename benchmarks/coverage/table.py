@@ -1,4 +1,4 @@
-"""The results as a page to read and as data."""
+"""The results as a Markdown page, as JSON and as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ with random weights and {classes} classes. Made by `{command}` from
 
 - **halve** and **halve x4** are `kdtool refine --method halve` with `--times 1` and 4, **depth** is `--method depth`,
   **structured 30 %** is what `kdtool prune --method filter-l1 --ratio 0.3 --round-to 1` removes before it retrains
-  (refused where less than that can go), **halve, inherited** is `kdtool refine --method halve --init inherit`. The
-  number says how many times fewer parameters the result has.
-- **rebuild**: each result but the inherited one, written as a checkpoint and read by another process, gives the same
-  outputs bit for bit. **train step**: it then takes a step of training. **ONNX parity**: it is then exported, and
-  onnxruntime gives its outputs. Every part of a network is given random values before, gains and statistics too,
-  so that no part goes unseen.
-- **ok**; **refused**: kdtool says why and writes nothing; **failed**: anything else, such as a crash, a wrong output,
-  more time or memory than allowed; **no stages**: there are no blocks to leave out, so it does not count.
+  (refused if less than that can be removed), **halve, inherited** is `kdtool refine --method halve --init inherit`. The
+  number is the parameters of the network divided by those of the result.
+- **rebuild**: each result except the inherited one is written as a checkpoint and read by another process, where it
+  must give the same outputs bit for bit. **train step**: it then takes a step of training. **ONNX parity**: it is then
+  exported, and onnxruntime must give its outputs. Before this, every part of a network gets random values, gains and
+  statistics too, so that an error in any part changes the outputs.
+- **ok**; **refused**: kdtool gives a reason and writes nothing; **failed**: anything else, such as a crash, a wrong
+  output, or more time or memory than allowed; **no stages**: there are no blocks to drop, so it does not count.
 
 """
 
 
 def as_data(results: Sequence[Result]) -> str:
-    """Return everything as JSON."""
+    """Return the totals and all results as JSON."""
     counted = [{**dataclasses.asdict(total), "percent": total.percent, "goal": total.goal} for total in totals(results)]
     content = {"command": COMMAND, "totals": counted, "networks": [result.as_data() for result in results]}
     return json.dumps(content, indent=1) + "\n"
@@ -44,7 +44,7 @@ def as_data(results: Sequence[Result]) -> str:
 
 def as_page(results: Sequence[Result]) -> str:
     """Return the page, in Markdown."""
-    seconds = sum(found.get("seconds", 0) for result in results for found in result.cells.values())
+    seconds = sum(outcome.get("seconds", 0) for result in results for outcome in result.cells.values())
     parts = [
         _INTRODUCTION.format(count=len(results), classes=CLASSES, command=COMMAND, minutes=seconds / 60),
         as_table(["", "ok", "refused", "failed", "percent ok", "goal"], map(_total_row, totals(results))),
@@ -94,20 +94,20 @@ def _edit_cell(result: Result, edit: str) -> str:
 
 
 def _use_cell(result: Result, use: str) -> str:
-    found = [result.status(f"{edit}.{use}") for edit in USED if result.status(edit) == "ok"]
-    good = found.count("ok")
-    return ("ok" if good == len(found) else f"{good} of {len(found)}") if found else ""
+    statuses = [result.status(f"{edit}.{use}") for edit in USED if result.status(edit) == "ok"]
+    good = statuses.count("ok")
+    return ("ok" if good == len(statuses) else f"{good} of {len(statuses)}") if statuses else ""
 
 
 def _reasons(results: Sequence[Result]) -> Iterator[str]:
     titles = {"build": "built", **EDITS}
     for result in results:
-        for cell, found in result.cells.items():
+        for cell, outcome in result.cells.items():
             edit, _, use = cell.partition(".")
-            if found["status"] in ("refused", "failed"):
+            if outcome["status"] in ("refused", "failed"):
                 where = f"{titles[edit]}, {USES[use]}" if use else titles[edit]
-                reason = found["reason"].replace("`", "'")
-                yield f"- **{result.entry.spec}**, {where}, {found['status']}: `{reason}`\n"
+                reason = outcome["reason"].replace("`", "'")
+                yield f"- **{result.entry.spec}**, {where}, {outcome['status']}: `{reason}`\n"
 
 
 def _versions(results: Sequence[Result]) -> str:

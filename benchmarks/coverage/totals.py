@@ -1,4 +1,4 @@
-"""How much of the list works, beside what is promised."""
+"""The share of the list that works, compared with the goals."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from benchmarks.coverage.networks import EDITS, USED, USES
 from benchmarks.coverage.results import Result
 
 GOALS = {"halve": 97, "halve4": 93, "depth": 95, "structured": 80, "rebuild": 100, "train": 100, "onnx": 100}
-"""Percent that have to be ok: of the networks, of those with stages, and of the results of edits."""
+"""Percent that must be ok: of the networks (for ``depth``, of those with stages), or of the results of edits."""
 
 
 @dataclass(frozen=True)
 class Total:
-    """How many of a column's attempts came out how."""
+    """The outcomes of the attempts of a column."""
 
     name: str
     title: str
@@ -24,22 +24,22 @@ class Total:
 
     @property
     def tried(self) -> int:
-        """All attempts; a network without stages is none where stages are cut."""
+        """The number of attempts; ``depth`` on a network without stages is not an attempt."""
         return self.ok + self.refused + self.failed
 
     @property
     def percent(self) -> float:
-        """Percent that are ok."""
+        """The percentage of attempts that are ok."""
         return 100 * self.ok / self.tried if self.tried else 0.0
 
     @property
     def goal(self) -> int | None:
-        """Percent that have to be, or None where nothing is promised."""
+        """The percentage that must be ok, or None if there is no goal."""
         return GOALS.get(self.name)
 
     @property
     def reached(self) -> bool:
-        """Whether the goal is reached, where there is one."""
+        """Whether the goal is reached, or there is none."""
         return self.goal is None or self.percent >= self.goal
 
 
@@ -51,5 +51,5 @@ def totals(results: Sequence[Result]) -> list[Total]:
 
 
 def _total(name: str, title: str, results: Sequence[Result], cells: Sequence[str]) -> Total:
-    found = [result.status(cell) for result in results for cell in cells]
-    return Total(name, title, *(found.count(status) for status in ("ok", "refused", "failed")))
+    statuses = [result.status(cell) for result in results for cell in cells]
+    return Total(name, title, *(statuses.count(status) for status in ("ok", "refused", "failed")))

@@ -1,7 +1,7 @@
-"""What is done to a network, in a process of its own, and how it goes: ok, refused with a reason, or failed.
+"""The cells of a network, each tried in a process of its own: it is ok, refused with a reason, or failed.
 
-The results of edits are written as checkpoints by one process and read by another, so that nothing but the file is
-between them.
+One process writes the results of edits as checkpoints and another one reads them, so that only the file can carry
+information from one to the other.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from kdtool_exporters.onnx_model import frozen, write
 from kdtool_exporters.onnx_parity import check_parity
 from kdtool_pruners.filter_l1 import filter_norms
 
-Tell = Callable[[str, dict[str, Any] | None], None]
-"""Called with a cell's name when it is begun, and again with what was found."""
+Report = Callable[[str, dict[str, Any] | None], None]
+"""Called with the name of a cell and None when it begins, and again with its outcome when it ends."""
 
 
-def make_edits(entry: Entry, folder: Path, cells: Sequence[str], tell: Tell) -> None:
+def make_edits(entry: Entry, folder: Path, cells: Sequence[str], report: Report) -> None:
     """Build the network, and write the result of each edit as ``folder``/EDIT.pt and its outputs as EDIT.out."""
     built: list[Network] = []
 
@@ -46,15 +46,15 @@ def make_edits(entry: Entry, folder: Path, cells: Sequence[str], tell: Tell) -> 
         built.append(create(entry.spec, options=options, data=None))
         return {"parameters": measure(built[0])["parameters"]}
 
-    _attempt("build", build, tell)
+    _attempt("build", build, report)
     if not built:
         return
     for cell in cells:
-        _attempt(cell, lambda cell=cell: _edit(built[0], cell, folder), tell)  # type: ignore[misc]
+        _attempt(cell, lambda cell=cell: _edit(built[0], cell, folder), report)  # type: ignore[misc]
 
 
-def use_edits(entry: Entry, folder: Path, cells: Sequence[str], tell: Tell) -> None:
-    """Read checkpoints that `make_edits` wrote, and put them to use; ``cells`` are EDIT.USE."""
+def use_edits(entry: Entry, folder: Path, cells: Sequence[str], report: Report) -> None:
+    """Read the checkpoints that `make_edits` wrote, and use them; ``cells`` are EDIT.USE."""
     read_back: dict[str, Network] = {}
     uses = {"rebuild": _rebuild, "train": _train, "onnx": _export}
     for cell in cells:
@@ -66,21 +66,21 @@ def use_edits(entry: Entry, folder: Path, cells: Sequence[str], tell: Tell) -> N
                 read_back[edit] = read(folder / f"{edit}.pt").network
             return uses[use](read_back[edit], folder / edit)
 
-        _attempt(cell, action, tell)
+        _attempt(cell, action, report)
 
 
-def _attempt(cell: str, action: Callable[[], dict[str, Any]], tell: Tell) -> None:
-    tell(cell, None)
-    started, busy = time.perf_counter(), time.process_time()
+def _attempt(cell: str, action: Callable[[], dict[str, Any]], report: Report) -> None:
+    report(cell, None)
+    started, cpu_started = time.perf_counter(), time.process_time()
     try:
-        found = {"status": "ok", **action()}
+        outcome = {"status": "ok", **action()}
     except kdtool.Error as error:
-        found = {"status": "refused", "reason": str(error)}
-    except Exception as error:  # whatever a network raises is what is asked for
+        outcome = {"status": "refused", "reason": str(error)}
+    except Exception as error:  # the survey records every exception of a network
         traceback.print_exc()
-        found = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy}
-    tell(cell, {**found, **{name: round(value, 2) for name, value in taken.items()}})
+        outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    times = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_started}
+    report(cell, {**outcome, **{name: round(value, 2) for name, value in times.items()}})
 
 
 def _edit(network: Network, edit: str, folder: Path) -> dict[str, Any]:
@@ -97,9 +97,9 @@ def _edit(network: Network, edit: str, folder: Path) -> dict[str, Any]:
 
 
 def _smaller(network: Network, edit: str) -> Network:
-    """Return what the refiners of the command line make of a network."""
+    """Return the network after an edit, as the refiners of the command line make it."""
     if edit == "structured":
-        return _less_important_removed(network)
+        return _without_least_important(network)
     methods: dict[str, tuple[str, dict[str, Any]]] = {
         "halve": ("halve", {}),
         "halve4": ("halve", {"times": 4}),
@@ -110,20 +110,20 @@ def _smaller(network: Network, edit: str) -> Network:
     return refined(kdtool.make("refiners", method, **options), network, 0)
 
 
-def _less_important_removed(network: Network) -> Network:
-    """Return a network without 30 % of its parameters, as the pruner filter-l1 removes them."""
+def _without_least_important(network: Network) -> Network:
+    """Return the network without 30 % of its parameters, as the pruner filter-l1 removes them."""
     removal = kdtool.surgery.remove_channels(network, ratio=0.3, importance=filter_norms, of="params", round_to=1)
     if removal.capped:
-        reason = removal.reason or "every layer is at its least"
+        reason = removal.reason or "every layer is at its minimum"
         raise kdtool.Error(f"no more than {100 * removal.removed:.1f} % of its parameters can be removed ({reason})")
     return removal.network
 
 
 def stir(network: Network) -> None:
-    """Give a new network something of its own everywhere, in place, so that no part of it goes unseen.
+    """Give every part of a new network its own random values, in place, so that an error in any part is visible.
 
-    Fresh networks are full of zeros and ones: gains that silence whole blocks, biases, statistics of norms, without
-    which the images are lost on the way through many narrow layers.
+    A fresh network has many zeros and ones: gains that silence whole blocks, biases, and the statistics of norms.
+    Without real statistics, the outputs of many narrow layers hardly depend on the images.
     """
     module, generator = network.module, torch.Generator().manual_seed(0)
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -138,7 +138,7 @@ def stir(network: Network) -> None:
         module.train()(_images(network, 8))
     for norm, old in zip(norms, momentum, strict=True):
         norm.momentum = old
-    # What some networks computed from their weights and keep while they are not trained is gone, too.
+    # Some networks keep tensors computed from their weights while in eval mode; switching the mode discards them.
     module.eval()
 
 
@@ -150,15 +150,15 @@ def _outputs(network: Network) -> Tensor:
     with torch.no_grad():
         outputs: Tensor = network.module(_images(network, 2))
     if not outputs.isfinite().all() or torch.equal(outputs[0], outputs[1]):
-        raise ValueError("its outputs do not depend on its images, or are not finite")
+        raise ValueError("the outputs do not depend on the images, or are not finite")
     return outputs
 
 
 def _rebuild(network: Network, path: Path) -> dict[str, Any]:
-    expected, given = torch.load(path.with_suffix(".out"), weights_only=True), _outputs(network)
-    if not torch.equal(expected, given):
-        apart = float((expected - given).abs().max())
-        raise ValueError(f"its outputs after loading are up to {apart:.3g} away from those before")
+    expected, actual = torch.load(path.with_suffix(".out"), weights_only=True), _outputs(network)
+    if not torch.equal(expected, actual):
+        difference = float((expected - actual).abs().max())
+        raise ValueError(f"the outputs after loading differ by up to {difference:.3g} from those before")
     return {}
 
 
@@ -175,11 +175,11 @@ def _train(network: Network, path: Path) -> dict[str, Any]:
     module.zero_grad()
     after = list(module.parameters())
     if not loss.isfinite() or not all(bool(parameter.isfinite().all()) for parameter in after):
-        raise ValueError("its loss or its weights are not finite after a step")
+        raise ValueError("the loss or the weights are not finite after a step")
     moved = sum(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    # A few units of a very narrow layer may well be silent for all four images.
+    # A few units of a very narrow layer may be zero for all four images.
     if moved < 0.5 * len(after):
-        raise ValueError(f"a step moves only {moved} of its {len(after)} parameters")
+        raise ValueError(f"a step changes only {moved} of {len(after)} parameter tensors")
     return {}
 
 
@@ -187,6 +187,6 @@ def _export(network: Network, path: Path) -> dict[str, Any]:
     file = path.with_suffix(".onnx")
     module = frozen(network.module)
     write(module, network.architecture, file, opset=Onnx().opset, metadata={})
-    found = check_parity(open_session(file), module, network.architecture)
+    parity = check_parity(open_session(file), module, network.architecture)
     file.unlink()
-    return {"relative": found["relative"]}
+    return {"relative": parity["relative"]}

@@ -1,4 +1,4 @@
-"""A process at work on one network, watched from outside: its time, its memory, its end."""
+"""A process that works on one network; its time, its memory and its end are watched from outside."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ import psutil
 from benchmarks.coverage.networks import Entry
 from kdtool import Error
 
-_LOOK_SECONDS = 0.1
-_HANGING = 10
-"""After so many times the seconds of computing that a cell may take, by the clock, it is taken to hang."""
+_POLL_SECONDS = 0.1
+_HANG_FACTOR = 10
+"""A cell hangs if its wall-clock time exceeds its limit of CPU seconds by this factor."""
 _BEGIN_SECONDS = 900
+"""The time that a process has to begin its first cell."""
 _LOG = "log.txt"
-# Imported once, by the process that all workers are forked from: all of what is tried, so that the same code is tried
-# on the last network as on the first, whatever becomes of the files meanwhile.
+# The process from which all workers are forked imports these modules once. The last network is thus tried with the same
+# code as the first, even if the files change in the meantime.
 _PRELOAD = [
     "benchmarks.coverage.trying",
     *(
@@ -45,9 +46,9 @@ _PRELOAD = [
 
 @dataclass(frozen=True)
 class Limits:
-    """What a worker may take: seconds of computing for one cell, and gigabytes of memory.
+    """The limits of a worker: CPU seconds for one cell, and gigabytes of memory.
 
-    Its own time is counted, not that of the clock: a busy machine finds what an idle one does.
+    CPU time is used, so that a busy machine gives the same results as an idle one.
     """
 
     seconds: float
@@ -55,7 +56,7 @@ class Limits:
 
 
 def prepare() -> None:
-    """Make ready for workers; each computes on one thread, for there are as many of them as jobs."""
+    """Prepare for workers; each computes on one thread, since several work in parallel."""
     os.environ["OMP_NUM_THREADS"] = "1"
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
 
@@ -68,33 +69,33 @@ def work(
     limits: Limits,
     keep: Callable[[str, dict[str, Any]], None],
 ) -> None:
-    """Have a new process do ``task``, a function of `trying`, and ``keep`` what it finds of each cell.
+    """Run ``task``, a function of `trying`, in a new process, and call ``keep`` with the outcome of each cell.
 
-    A process that takes too much is killed, and the cell that it was at has failed; those after it are left for
-    another process. At least one cell is kept.
+    A process that exceeds a limit is killed. Its current cell has failed, and the cells after that are left for another
+    process. At least one cell is kept.
 
     Raises:
-        Error: the process did not even begin, which says nothing about the network.
+        Error: the process did not begin a cell, which says nothing about the network.
     """
     context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_main, args=(task, entry, folder, cells, theirs), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_main, args=(task, entry, folder, cells, sender), daemon=True)
     process.start()
-    theirs.close()
-    current, done, started, busy = "", 0, time.monotonic(), 0.0
+    sender.close()
+    current, done, started, cpu_started = "", 0, time.monotonic(), 0.0
     reason = ""
     while not reason:
-        if ours.poll(_LOOK_SECONDS):
+        if receiver.poll(_POLL_SECONDS):
             try:
-                cell, found = ours.recv()
+                cell, outcome = receiver.recv()
             except EOFError:
                 break
-            started, busy = time.monotonic(), _computed_seconds(process.pid)
-            current = cell if found is None else ""
-            if found is not None:
-                keep(cell, found)
+            started, cpu_started = time.monotonic(), _cpu_seconds(process.pid)
+            current = cell if outcome is None else ""
+            if outcome is not None:
+                keep(cell, outcome)
                 done += 1
-        reason = _excess(process, started, busy, limits, begun=bool(current))
+        reason = _excess(process, started, cpu_started, limits, begun=bool(current))
     if reason:
         process.kill()
     process.join()
@@ -105,21 +106,21 @@ def work(
         keep(current, {"status": "failed", "reason": reason or _end(process, folder), "seconds": seconds})
 
 
-def _excess(process: BaseProcess, started: float, busy: float, limits: Limits, *, begun: bool) -> str:
-    """Return what a worker takes too much of, or an empty string; one that has not begun has time to."""
+def _excess(process: BaseProcess, started: float, cpu_started: float, limits: Limits, *, begun: bool) -> str:
+    """Return which limit a worker exceeds, or an empty string; a worker that has not begun a cell may take longer."""
     if not begun:
-        return "" if time.monotonic() - started < _BEGIN_SECONDS else f"nothing came for {_BEGIN_SECONDS} s"
-    if _computed_seconds(process.pid) - busy > limits.seconds:
+        return "" if time.monotonic() - started < _BEGIN_SECONDS else f"no cell began within {_BEGIN_SECONDS} s"
+    if _cpu_seconds(process.pid) - cpu_started > limits.seconds:
         return f"timeout: computed for more than {limits.seconds:g} s"
-    if time.monotonic() - started > _HANGING * (limits.seconds + 1):
-        return f"timeout: took more than {_HANGING * (limits.seconds + 1):g} s"
+    if time.monotonic() - started > _HANG_FACTOR * (limits.seconds + 1):
+        return f"timeout: took more than {_HANG_FACTOR * (limits.seconds + 1):g} s"
     if _resident_bytes(process.pid) > limits.gigabytes * 1e9:
         return f"out of memory: took more than {limits.gigabytes:g} GB"
     return ""
 
 
-def _computed_seconds(pid: int | None) -> float:
-    """Return how long a process has computed, in the seconds of one core; 0 where it is gone."""
+def _cpu_seconds(pid: int | None) -> float:
+    """Return the CPU seconds of a process; 0 if it no longer exists."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.NoSuchProcess:
@@ -128,9 +129,10 @@ def _computed_seconds(pid: int | None) -> float:
 
 
 def _resident_bytes(pid: int | None) -> int:
-    """Return the memory that a process has; 0 where the system does not tell.
+    """Return the resident memory of a process, in bytes; 0 if the system does not report it.
 
-    Looked at from outside: inside, an allocation that fails looks like a network that does not run.
+    It is measured from outside. A limit inside the process would make allocations fail, which looks like a broken
+    network.
     """
     try:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
@@ -140,17 +142,17 @@ def _resident_bytes(pid: int | None) -> int:
 
 
 def _end(process: BaseProcess, folder: Path) -> str:
-    """Return how a process ended, with the last that it said."""
+    """Return how a process ended, with the last line of its log."""
     code = process.exitcode or 0
-    said = (
+    lines = (
         (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines() if (folder / _LOG).exists() else []
     )
     ended = f"crashed: {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return ": ".join([ended, *said[-1:]])
+    return ": ".join([ended, *lines[-1:]])
 
 
-def _main(task: str, entry: Entry, folder: Path, cells: Sequence[str], tell: Connection) -> None:
-    """Work in a new process, whose output goes into the folder's log."""
+def _main(task: str, entry: Entry, folder: Path, cells: Sequence[str], sender: Connection) -> None:
+    """Run a task in a new process, with its output in the log of the folder."""
     _die_with_parent()
     log = os.open(folder / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
@@ -158,9 +160,9 @@ def _main(task: str, entry: Entry, folder: Path, cells: Sequence[str], tell: Con
     faulthandler.enable()
     from benchmarks.coverage import trying
 
-    # An export makes much that is soon garbage; a sixth of its time went into looking for it among what was imported.
+    # An export makes much garbage; looking for it among the imported objects took a sixth of the time.
     gc.freeze()
-    getattr(trying, task)(entry, folder, cells, lambda cell, found: tell.send((cell, found)))
+    getattr(trying, task)(entry, folder, cells, lambda cell, outcome: sender.send((cell, outcome)))
 
 
 def _die_with_parent() -> None:
