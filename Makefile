@@ -26,7 +26,7 @@ help:
 	@echo "make test-all     the slow ones too"
 	@echo "make test-lowest  the quick tests with the lowest versions of all dependencies, in .venv-lowest"
 	@echo "make matrix       the quick tests with each of $(PYTHONS) that is installed"
-	@echo "make lint         style, types, imports between packages, the wheel, the generated parts of the docs"
+	@echo "make lint         style, types, imports between packages, the wheel"
 	@echo "make docs         the documentation, in build/site; a warning is an error"
 	@echo "make bench        the benchmarks, each of which prints ratios"
 	@echo "make coverage     every edit on 167 networks, in about an hour; goes on where it was stopped (ARGS=--help)"
@@ -76,10 +76,9 @@ lint: $(INSTALLED)
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel
 	$(BIN)/check-wheel-contents build/wheel
-	$(BIN)/cog --check README.md CONTRIBUTING.md
 
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(INSTALLED)
 	@for script in benchmarks/*.py; do \

@@ -65,6 +65,8 @@ def test_unknown_names(name, message):
     ("name", "other"), [("mobilenetv5_300m_enc", "mobilenetv5_300m"), ("qwen3_vit_88m_enc", "qwen3_vit_88m")]
 )
 def test_what_is_no_classifier_is_refused_before_it_is_built(name, other, monkeypatch):
+    if not timm.is_model(other):
+        pytest.skip(f"timm {timm.__version__} has no such network yet")
     monkeypatch.setattr(timm, "create_model", None)
     with pytest.raises(Error, match=rf"{name}: is no classifier .*; did you mean .*{other}\b"):
         build(name)
