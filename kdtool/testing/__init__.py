@@ -1,6 +1,8 @@
-"""Checks that a plugin author runs on a method of their own: `check_distiller`, `check_pruner` and the others.
+"""Checks for the tests of plugins: `check_distiller`, `check_pruner` and one for each other kind of method.
 
-Each raises an `AssertionError` that says what the method does wrong.
+Each check takes a method or its class and raises an `AssertionError` that says what the method does wrong. kdtool's own
+methods pass the same checks. `checks` has one function for each kind, `losses` and `samples` are the checks of a
+distiller's loss on small random batches, and `require` raises the errors.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
-"""Checks of what each kind of method promises, for anyone's plugin: ``check_distiller(MyDistiller)``.
+"""Checks of the contract of each kind of method, for the tests of a plugin: ``check_distiller(MyDistiller)``.
 
-Each takes the class, which is then checked with its default options, or a method with options, and raises
-`AssertionError` with what is wrong. Nothing is downloaded, and nothing is left behind.
+Each takes a method, or a class that is checked with its default options, and raises `AssertionError` with the problem.
+The checks download nothing and leave no files behind.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ CLASSES = 10
 
 
 def check_options(method: type[M] | M, base: type[M]) -> M:
-    """Check what every method promises: its kind, its name, its help, and options that survive as plain data.
+    """Check the contract of all methods: the kind, the name, the help texts, and options that can be stored as JSON.
 
-    Returns the method, made with its default options where a class was given.
+    Returns the method, or for a class the method with its default options.
     """
     if isinstance(method, type):
         method = method()
     cls, name = type(method), method.name
-    require(isinstance(method, base), f"{cls.__name__} is no {base.__name__}")
-    kebab = re.fullmatch(r"[a-z0-9]+([-:][a-z0-9]+)*", name)  # with a colon for patterns such as 2:4
-    require(kebab, f"its name {name!r} is not kebab-case, such as logit-mse")
+    require(isinstance(method, base), f"{cls.__name__} is not a {base.__name__}")
+    kebab = re.fullmatch(r"[a-z0-9]+([-:][a-z0-9]+)*", name)  # the colon is for names such as 2:4
+    require(kebab, f"its name {name!r} must be kebab-case, such as logit-mse")
     summary = cls.summary()
     sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
-    require(sentence, f"{name}: its docstring must begin with one sentence and an empty line, it is {summary!r}")
+    require(sentence, f"{name}: its docstring must begin with one sentence and an empty line; it begins {summary!r}")
     for info in cls.describe():
         require(info.help.strip(), f"{name}: {info.flag} has no help")
     try:
         again = cls(**json.loads(json.dumps(method.as_data())))
     except (TypeError, Error) as error:
-        raise AssertionError(f"{name}: its options as plain data do not make it again: {error}") from error
-    require(again == method, f"{name}: its options as plain data make another: {again} for {method}")
+        raise AssertionError(f"{name}: the method cannot be made from its options as plain data: {error}") from error
+    require(again == method, f"{name}: its options as plain data make a different method: {again} instead of {method}")
     return method
 
 
 def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWORK, image_size: int = 28) -> None:
-    """Check a distiller: its loss on small random batches, or where it is a strategy, a run of it.
+    """Check a distiller: the loss on small random batches, or for a strategy a short run.
 
-    A strategy runs for one epoch on a part of the digits, with ``network`` as teacher and, unless it makes its
-    own, as student.
+    A strategy runs for one epoch on a part of the digits, with ``network`` as the teacher and, unless it makes its own
+    student, as the student.
     """
     from kdtool.testing.losses import check_loss
 
@@ -79,8 +79,8 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
                     check_loss(distiller, learner, per_class=per_class, epoch=epoch)
         return
     teacher = _network(network, image_size)
-    given = distiller.needs_student and not distiller.makes_student
-    student = _network(network, image_size, seed=1) if given else None
+    needs_student = distiller.needs_student and not distiller.makes_student
+    student = _network(network, image_size, seed=1) if needs_student else None
     others = [_network(network, image_size, seed=2)] if distiller.several_teachers else []
     with _small_run(teacher, *others) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
         result = distiller.distill(run, teacher, student)
@@ -88,7 +88,7 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
 
 
 def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
-    """Check a refiner: its result is smaller, trains, can be rebuilt, and repeats; the network it was given stays."""
+    """Check a refiner: the result is smaller, can be trained and rebuilt, and repeats; its input does not change."""
     import torch
 
     refiner = check_options(method, Refiner)
@@ -96,18 +96,21 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
     results = []
     for _ in range(2):
         torch.manual_seed(0)
-        with _unchanged(before.module, f"{refiner.name}: the network it was given"):
+        with _unchanged(before.module, f"{refiner.name}: its input network"):
             results.append(refiner.refine(before))
     _check_network(results[0], refiner.name)
-    old, new = (sum(tensor.numel() for tensor in one.module.parameters()) for one in (before, results[0]))
+    old, new = (sum(tensor.numel() for tensor in net.module.parameters()) for net in (before, results[0]))
     smaller = new < old or not refiner.must_shrink
-    require(smaller, f"{refiner.name}: of {old} parameters it made {new}, which is not smaller")
+    require(smaller, f"{refiner.name}: its result has {new} parameters and the network {old}; it must be smaller")
     repeats = _equal(*(network.module.state_dict() for network in results))
-    require(repeats, f"{refiner.name}: it draws random numbers that torch.manual_seed does not repeat")
+    require(
+        repeats,
+        f"{refiner.name}: its random numbers do not repeat after torch.manual_seed; draw them from torch's generator",
+    )
 
 
 def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
-    """Check a pruner, retraining for an epoch on a part of the digits: fewer nonzeros; what it was given stays."""
+    """Check a pruner with one epoch on a part of the digits: fewer nonzero parameters, and an unchanged input."""
     from kdtool.models.checkpoint import Checkpoint, Early
 
     pruner = check_options(method, Pruner)
@@ -115,29 +118,29 @@ def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image
     parent = Checkpoint(before, early=Early(0, _network(network, image_size, seed=1).module.state_dict()))
     with (
         _small_run(before, parent=parent) as run,
-        _unchanged(before.module, f"{pruner.name}: the network it was given"),
+        _unchanged(before.module, f"{pruner.name}: its input network"),
     ):
         after = pruner.prune(run, before, before)
     _check_network(after, pruner.name)
-    nonzero = [sum(int(tensor.count_nonzero()) for tensor in one.module.parameters()) for one in (before, after)]
-    require(nonzero[1] < nonzero[0], f"{pruner.name}: of {nonzero[0]} nonzero parameters it left {nonzero[1]}")
+    old, new = (sum(int(tensor.count_nonzero()) for tensor in net.module.parameters()) for net in (before, after))
+    require(new < old, f"{pruner.name}: its result has {new} nonzero parameters and the network {old}; prune some")
 
 
 def check_source(method: type[Source] | Source, *, network: str | None = None) -> None:
-    """Check a source of teachers with one of its networks, by default the first."""
+    """Check a source with one of its networks, by default the first: its defaults, and the network that it builds."""
     import torch
 
     source = check_options(method, Source)
     known = source.networks()
-    require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() has no names")
+    require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() returns no names")
     network = network or known[0]
-    require(network in known, f"{source.name}: networks() does not have {network!r}")
-    made_for = source.defaults(network)
-    missing = {"classes", "in_channels", "image_size", "mean", "std"} - set(made_for)
+    require(network in known, f"{source.name}: networks() does not contain {network!r}")
+    defaults = source.defaults(network)
+    missing = {"classes", "in_channels", "image_size", "mean", "std"} - set(defaults)
     require(not missing, f"{source.name}: defaults({network!r}) lacks {', '.join(sorted(missing))}")
-    channels, size = made_for["in_channels"], made_for["image_size"]
+    channels, size = defaults["in_channels"], defaults["image_size"]
     for key in ("mean", "std"):
-        require(len(made_for[key]) == channels, f"{source.name}: {key} of {network} has not one number a channel")
+        require(len(defaults[key]) == channels, f"{source.name}: {key} of {network} must have one number per channel")
     module, again = (source.build(network, classes=7, in_channels=channels, image_size=size) for _ in range(2))
     name = f"{source.name}:{network}"
     require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
@@ -153,9 +156,9 @@ def check_source(method: type[Source] | Source, *, network: str | None = None) -
 
 
 def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: Path | None = None) -> None:
-    """Check a data set that lies under ``root``; ``argument`` is what stands behind its name and a colon.
+    """Check a data set under ``root``; ``argument`` is the text after its name and a colon.
 
-    That images, labels and classes go together is checked by `kdtool.RawData` itself.
+    `kdtool.data.RawData` checks by itself that images, labels and classes fit.
     """
     import torch
 
@@ -163,8 +166,8 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
     data, again, name = dataset.load(argument, root), dataset.load(argument, root), dataset.name
     for key in ("mean", "std"):
         numbers = getattr(data, key)
-        require(numbers is None or len(numbers) == data.channels, f"{name}: {key} has not one number a channel")
-    require(data.classes == again.classes, f"{name}: its classes are others when it is loaded again")
+        require(numbers is None or len(numbers) == data.channels, f"{name}: {key} must have one number per channel")
+    require(data.classes == again.classes, f"{name}: its classes change when it is loaded again")
     for split_name in ("train", "val", "test"):
         split, same = getattr(data, split_name), getattr(again, split_name)
         if split is None:
@@ -175,26 +178,26 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
             repeats = repeats and torch.equal(split.images, same.images)
         else:
             repeats = repeats and split.images == same.images
-            require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is no file")
-        require(repeats, f"{name}: its {split_name} split is another one when it is loaded again")
+            require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is not a file")
+        require(repeats, f"{name}: its {split_name} split changes when it is loaded again")
 
 
 def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
-    """Check an exporter: it writes its file, measures in plain data, and leaves the network as it was."""
+    """Check an exporter: it writes one file, returns plain data, and does not change the network."""
     exporter = check_options(method, Exporter)
-    require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} begins with no dot")
-    found = _network(network, image_size)
+    require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} must begin with a dot")
+    net = _network(network, image_size)
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / f"network{exporter.suffix}"
-        with _unchanged(found.module, f"{exporter.name}: the network"):
-            measured = exporter.export(found, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
-        require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: wrote no {output.name}")
+        with _unchanged(net.module, f"{exporter.name}: the network"):
+            measured = exporter.export(net, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
+        require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: did not write {output.name}")
         others = sorted(path.name for path in Path(scratch).iterdir() if path != output)
         require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
     try:
         json.dumps(measured)
     except TypeError as error:
-        raise AssertionError(f"{exporter.name}: what it measured is no plain data: {error}") from error
+        raise AssertionError(f"{exporter.name}: its measurements are not plain data: {error}") from error
 
 
 def _network(spec: str, image_size: int, seed: int = 0) -> Network:
@@ -207,7 +210,7 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 
 @contextlib.contextmanager
 def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
-    """A run of one epoch on a tenth of the digits, in a directory that goes away."""
+    """Yield a run of one epoch on a tenth of the digits, in a temporary directory."""
     from kdtool.data.options import DataOptions
     from kdtool.data.splits import open_data
     from kdtool.models.checkpoint import Checkpoint
@@ -219,20 +222,20 @@ def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = N
     training = Training(epochs=1, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as scratch:
         entry = HistoryEntry("check", "", "", {}, {}, {}, [], "", {}, "")
-        teachers = [Checkpoint(one, data.spec) for one in (teacher, *others)]
+        teachers = [Checkpoint(network, data.spec) for network in (teacher, *others)]
         yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
 
 
 @contextlib.contextmanager
 def _unchanged(module: nn.Module, name: str) -> Iterator[None]:
-    """Raise where the block changed weights, buffers, gradients or the mode of the module."""
+    """Check that the ``with`` block does not change the weights, buffers, gradients or mode of a module."""
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     flags = [tensor.requires_grad for tensor in module.parameters()]
     yield
     require(_equal(before, module.state_dict()), f"{name} was changed")
     require(not any(part.training for part in module.modules()), f"{name} was left in train mode")
     kept = flags == [tensor.requires_grad for tensor in module.parameters()]
-    require(kept and all(tensor.grad is None for tensor in module.parameters()), f"{name} was given gradients")
+    require(kept and all(tensor.grad is None for tensor in module.parameters()), f"{name} got gradients")
 
 
 def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -242,7 +245,7 @@ def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def _check_network(network: Network, name: str) -> None:
-    """Check that a network classifies, trains and can be rebuilt from its plain data, to the last bit."""
+    """Check that a network classifies, can be trained, and can be rebuilt from its plain data bit for bit."""
     import torch
 
     from kdtool.models.architecture import Architecture, build
@@ -256,7 +259,7 @@ def _check_network(network: Network, name: str) -> None:
         raise AssertionError(f"{name}: the network cannot be rebuilt from its plain data: {error}") from error
     with torch.no_grad():
         same = torch.equal(rebuilt(images), outputs)
-    require(same, f"{name}: the network rebuilt from its plain data gives other outputs")
+    require(same, f"{name}: the network rebuilt from its plain data gives different outputs")
     trained = copy.deepcopy(network.module).requires_grad_(True).train()
     trained(images).square().mean().backward()
     check_gradients(trained, name)
@@ -269,6 +272,6 @@ def _check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -
     with torch.no_grad():
         outputs: Tensor = module(images)
     fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
-    require(fits, f"{name}: the network does not return logits [{len(images)}, {classes}]")
+    require(fits, f"{name}: the network must return logits [{len(images)}, {classes}]")
     require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
     return outputs

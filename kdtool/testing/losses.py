@@ -1,4 +1,4 @@
-"""Checks of a distiller's loss, for `kdtool.testing`."""
+"""Checks of the loss of a distiller."""
 
 from __future__ import annotations
 
@@ -15,43 +15,51 @@ from kdtool.training.step import Step
 
 
 def check_loss(distiller: LossDistiller, learner: str, *, per_class: int, epoch: int) -> None:
-    """Check a loss on a small random batch, as a ``learner`` (``convnet``, ``vit``) sees it in an epoch, from 0 on."""
+    """Check a loss on a small random batch.
+
+    The batch has ``per_class`` images of each class and comes from a student of the kind ``learner`` (``convnet``
+    or ``vit``) in an ``epoch``, of which the first is 0.
+
+    Raises:
+        AssertionError: the loss is not a finite scalar, does not train all parameters of the student, changes its
+            inputs, trains the teacher, or fails for images without a label.
+    """
     name = f"{distiller.name}: a {learner} with {per_class} image{'s' if per_class > 1 else ''} per class"
     name += f", epoch {epoch + 1}"
     step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)
-    parts = [step.student, step.teacher, step.images, *(one for both in step.maps for one in both)]
-    given = [part.detach().clone() for part in parts]
+    inputs = [step.student, step.teacher, step.images, *(tensor for pair in step.maps for tensor in pair)]
+    before = [tensor.detach().clone() for tensor in inputs]
 
     loss = distiller.loss(step)
 
-    require(isinstance(loss, torch.Tensor) and loss.shape == (), f"{name}: the loss is no scalar tensor: {loss!r}")
+    require(isinstance(loss, torch.Tensor) and loss.shape == (), f"{name}: the loss is not a scalar tensor: {loss!r}")
     require(bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()}")
     require(loss.requires_grad, f"{name}: the loss does not depend on the student")
     loss.backward()
-    same = all(torch.equal(one, before) for one, before in zip(parts, given, strict=True))
-    require(same, f"{name}: the loss changed its batch in place")
+    unchanged = all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
+    require(unchanged, f"{name}: the loss changed its batch in place")
     require(not step.teacher.requires_grad and step.teacher.grad is None, f"{name}: the teacher got a gradient")
     check_gradients(module, name)
     _check_labels(distiller, sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)[0], name)
 
 
 def _check_labels(distiller: LossDistiller, step: Step, name: str) -> None:
-    """Check that images may have no label, unless the distiller says that they need one."""
+    """Check that the loss is finite for images without a label, unless the distiller needs labels."""
     if not distiller.needs_labels():
         for unlabelled in (1, len(step.target)):
             target = torch.cat([step.target.new_full((unlabelled,), UNLABELLED), step.target[unlabelled:]])
-            some = distiller.loss(dataclasses.replace(step, unlabelled=True, target=target))
+            loss = distiller.loss(dataclasses.replace(step, unlabelled=True, target=target))
             require(
-                bool(torch.isfinite(some)),
-                f"{name}: the loss is {some.item()} where images have no label; let needs_labels() say so",
+                bool(torch.isfinite(loss)),
+                f"{name}: the loss is {loss.item()} for images without a label; make needs_labels() return True",
             )
 
 
 def check_gradients(module: nn.Module, name: str) -> None:
-    """Check that gradients reach all of a network, are finite, and are not all zero."""
+    """Check that every parameter of a network has a finite gradient, and that not all gradients are zero."""
     gradients = {key: tensor.grad for key, tensor in module.named_parameters()}
-    lost = [key for key, gradient in gradients.items() if gradient is None]
-    require(not lost, f"{name}: no gradient reaches {', '.join(lost[:3])} of the student")
-    found = [gradient for gradient in gradients.values() if gradient is not None]
-    require(all(bool(torch.isfinite(one).all()) for one in found), f"{name}: a gradient is not finite")
-    require(any(bool(one.count_nonzero()) for one in found), f"{name}: all gradients are zero")
+    missing = [key for key, gradient in gradients.items() if gradient is None]
+    require(not missing, f"{name}: no gradient reaches {', '.join(missing[:3])} of the student")
+    present = [gradient for gradient in gradients.values() if gradient is not None]
+    require(all(bool(torch.isfinite(gradient).all()) for gradient in present), f"{name}: a gradient is not finite")
+    require(any(bool(gradient.count_nonzero()) for gradient in present), f"{name}: all gradients are zero")

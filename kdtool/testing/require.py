@@ -1,9 +1,12 @@
-"""What the checks of `kdtool.testing` say when something does not hold."""
+"""The assertion that all checks of `kdtool.testing` use.
+
+It is a function, since Python leaves out ``assert`` statements with ``-O``.
+"""
 
 from __future__ import annotations
 
 
-def require(holds: object, message: str) -> None:
-    """Raise `AssertionError` with the message where something does not hold."""
-    if not holds:
+def require(condition: object, message: str) -> None:
+    """Raise `AssertionError` with the message unless the condition holds."""
+    if not condition:
         raise AssertionError(message)

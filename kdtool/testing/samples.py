@@ -1,4 +1,4 @@
-"""A small random batch as a loss sees it, for the checks of `kdtool.testing`."""
+"""Small random batches, as a loss sees them in training."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from kdtool.training.student import StudentModule
 def sample_step(
     distiller: LossDistiller, *, per_class: int, epoch: int, student: str = "convnet", classes: int = 4, size: int = 8
 ) -> tuple[Step, nn.Module]:
-    """Return a step in which a ``convnet`` or a ``vit``, taught by a wider convnet, is given random images; and it.
+    """Return a step on random images, and the module of its student.
 
-    The layers that the distiller watches are those of the two networks, with its adapters between them.
+    The student is a ``convnet`` or a ``vit``, the teacher a wider convnet. The images are ``[classes * per_class, 3,
+    size, size]``. The step has the maps of the layers that the distiller watches, after its adapters.
+
+    Raises:
+        Error: the distiller cannot work with these networks.
     """
     torch.manual_seed(0)
     teacher = _convnet(classes, size, width=8)
-    learner = {"convnet": _convnet, "vit": _vit}[student](classes, size, width=6)
-    distiller.check(learner, teacher)
-    pairs = distiller.watch(learner, teacher)
-    pupil = StudentModule(learner.module, pairs=pairs, adapters=distiller.adapters(pairs))
-    pupil.train()
+    network = {"convnet": _convnet, "vit": _vit}[student](classes, size, width=6)
+    distiller.check(network, teacher)
+    pairs = distiller.watch(network, teacher)
+    learner = StudentModule(network.module, pairs=pairs, adapters=distiller.adapters(pairs))
+    learner.train()
     target = torch.arange(classes).repeat(per_class)
     images = torch.randn(len(target), 3, size, size)
     taps = [pair.teacher for pair in pairs]
     with torch.no_grad():
         logits, maps = Segment().run(teacher.module.eval(), images, taps)
-    output, ours, _ = pupil(images)
+    output, student_taps, _ = learner(images)
     step = Step(
         student=output,
-        # Scaled, as the logits of a trained network are: fresh ones are nearly equal.
+        # The logits of a fresh network are nearly equal; those of a trained one are not.
         teacher=10 * logits,
         target=target,
         images=images,
         epoch=epoch,
         epochs=10,
-        maps=pupil.compare(ours, [maps[tap.path] for tap in taps]),
+        maps=learner.compare(student_taps, [maps[tap.path] for tap in taps]),
         owners=[pair.owner for pair in pairs],
     )
-    return step, learner.module
+    return step, network.module
 
 
 def _convnet(classes: int, size: int, width: int) -> Network:
@@ -67,20 +71,20 @@ def _network(name: str, module: nn.Module, classes: int, size: int) -> Network:
 
 
 class _ViT(nn.Module):
-    """A vision transformer of two blocks, with patches of 2x2 pixels and a class token."""
+    """A vision transformer with two blocks, patches of 2x2 pixels and a class token."""
 
     def __init__(self, classes: int, size: int, width: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, 2, 2)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(torch.randn(1, 1 + (size // 2) ** 2, width))
-        block = (nn.TransformerEncoderLayer(width, 2, width, 0.0, batch_first=True, norm_first=True) for _ in range(2))
-        self.blocks = nn.Sequential(*block)
+        blocks = (nn.TransformerEncoderLayer(width, 2, width, 0.0, batch_first=True, norm_first=True) for _ in range(2))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits [batch, classes]."""
+        """Return logits ``[batch, classes]``."""
         patches = self.patches(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(len(images), -1, -1), patches], dim=1) + self.position
         logits: Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
