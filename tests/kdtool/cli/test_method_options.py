@@ -122,7 +122,10 @@ def test_a_command_keeps_its_own_names() -> None:
         ("prune student.pt --ratio 1.5", "Invalid value for '--ratio': 1.5 is out of range (0 < x < 1)"),
         ("prune student.pt --ratio much", "Invalid value for '--ratio': expected float, got 'much'"),
         ("prune student.pt --epochs 1.5", "Invalid value for '--epochs': expected int, got '1.5'"),
-        ("prune student.pt --optimizer sdg", "Invalid value for '--optimizer': no choice 'sdg'; did you mean sgd?"),
+        (
+            "prune student.pt --optimizer sdg",
+            "Invalid value for '--optimizer': 'sdg' is not a choice; did you mean sgd?",
+        ),
         ("prune student.pt --milestones 0.5,2", "Invalid value for '--milestones': 2.0 is out of range (0 < x < 1)"),
         ("prune student.pt --objective-alpha 2", "Invalid value for '--objective-alpha' / '--alpha': 2.0 is out of"),
     ],
