@@ -17,7 +17,6 @@ from kdtool.models.options import NetworkOptions
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.options import Training
-from kdtool.training.run import timed
 
 
 def distill(
@@ -67,7 +66,7 @@ def distill(
     ) as run:
         if isinstance(run, Checkpoint):
             return run
-        with timed(entry):
+        with entry.timed():
             if settings:
                 distiller, found = choose(run, settings, parent.network, pupil)
                 entry.options = distiller.as_data()

@@ -12,7 +12,6 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.options import Training
-from kdtool.training.run import timed
 
 
 def prune(
@@ -39,6 +38,6 @@ def prune(
     with running(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
         if isinstance(run, Checkpoint):
             return run
-        with timed(entry):
+        with entry.timed():
             network = pruner.prune(run, parent.network, parent.network)
         return finish(run, network, target)

@@ -10,7 +10,6 @@ from kdtool.commands.outputs import entry_of, finish_untrained, named_after, tar
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.registry import make
 from kdtool.surgery.refiner import refined
-from kdtool.training.run import timed
 
 
 def refine(
@@ -34,6 +33,6 @@ def refine(
     refiner = make("refiners", method, **options)
     target = target_of(output, named_after(parent, method), force=force)
     entry = entry_of("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
-    with timed(entry):
+    with entry.timed():
         network = refined(refiner, parent.network, seed)
     return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry)

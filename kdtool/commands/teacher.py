@@ -17,7 +17,6 @@ from kdtool.models.sources import create, parse
 from kdtool.plugins.options import split
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.options import EarlyOptions, Training
-from kdtool.training.run import timed
 from kdtool.utils.files import slug
 
 
@@ -79,6 +78,6 @@ def teacher(
         if isinstance(run, Checkpoint):
             return run
         kept = [KeepEpoch(keep.epoch)] if keep.epoch is not None else []
-        with timed(entry):
+        with entry.timed():
             network = run.fit("teacher", network, callbacks=kept).network
         return finish(run, network, target, early_weights(kept[0]) if kept else None)

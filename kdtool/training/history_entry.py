@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -47,6 +49,13 @@ class HistoryEntry:
         if taken:
             raise ValueError(f"the history entry has a field {sorted(taken)[0]!r} of its own; use another name")
         self.facts |= facts
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Record how many seconds the block took, and how many seconds of CPU time this process used in it."""
+        started, used = time.perf_counter(), time.process_time()
+        yield
+        self.record(seconds=round(time.perf_counter() - started, 1), cpu_seconds=round(time.process_time() - used, 1))
 
     def as_data(self) -> dict[str, Any]:
         """Return the entry as plain data: its fields, and beside them what was recorded."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,11 +304,3 @@ def _restored(
     others = copy.deepcopy(auxiliary.module).eval()
     load_exactly(others, finished["auxiliary"])
     return Fit(trained, finished["metrics"], others)
-
-
-@contextlib.contextmanager
-def timed(entry: HistoryEntry) -> Iterator[None]:
-    """Record how many seconds the block took, and how many seconds of CPU time this process used in it."""
-    started, used = time.perf_counter(), time.process_time()
-    yield
-    entry.record(seconds=round(time.perf_counter() - started, 1), cpu_seconds=round(time.process_time() - used, 1))
