@@ -54,10 +54,7 @@ class Fit:
 
 
 class Run:
-    """The place where a strategy trains its students.
-
-    Every phase that it names is trained once, however often the process is killed.
-    """
+    """The place where a strategy trains its students: each phase is trained once, however often it is killed."""
 
     def __init__(
         self,
@@ -87,10 +84,7 @@ class Run:
             self.keep_zeros()
 
     def keep_zeros(self) -> None:
-        """From now on, keep the zeros that a network's convolutions and linear layers have when a phase begins.
-
-        Later commands that work on this run's checkpoint keep them too.
-        """
+        """Keep the zeros that convolutions and linear layers have when a phase begins, here and in later commands."""
         self.masked = True
         self.record(masked=True)
 
@@ -184,11 +178,7 @@ class Run:
         self._told.add(line)
 
     def sub_run(self, name: str, training: Training) -> Run:
-        """Return a run inside this one.
-
-        Its files are removed with this run's phases when this run is finished. Both share the cache of the outputs of
-        frozen networks.
-        """
+        """Return a run inside this one; they share the cache, and its files go when this run is finished."""
         directory = self.directory / "phases" / slug(name)
         directory.mkdir(parents=True, exist_ok=True)
         inner = Run(
