@@ -63,7 +63,7 @@ def _key_without_seed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    means = {**_key_without_seed(group[0]), "seeds": len(group)}
+    mean_row = {**_key_without_seed(group[0]), "seeds": len(group)}
     for key in group[0]:
         # The mean of p-values is not a p-value.
         if key == "mcnemar_p":
@@ -73,8 +73,8 @@ def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
             _, low, high = mean_interval(numbers) or (None, None, None)
             mean = fmean(numbers)
             count = mean.is_integer() and all(isinstance(number, int) for number in numbers)
-            means |= {key: int(mean) if count else mean, f"{key}_low": low, f"{key}_high": high}
-    return means
+            mean_row |= {key: int(mean) if count else mean, f"{key}_low": low, f"{key}_high": high}
+    return mean_row
 
 
 def comparisons(recipe: Recipe, record: Record, done: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
