@@ -76,7 +76,7 @@ def test_early_weights_outlast_a_resume(tmp_path):
 @pytest.mark.parametrize(
     ("keep", "says"),
     [
-        ({"keep_init": True, "keep_epoch": 1, "data": "digits"}, "two ways"),
+        ({"keep_init": True, "keep_epoch": 1, "data": "digits"}, "--keep-init and --keep-epoch exclude each other"),
         ({"keep_epoch": 9, "data": "digits", "epochs": 3}, "3 epochs"),
         ({"keep_init": True}, "--keep-init: nothing is trained without --data"),
     ],
