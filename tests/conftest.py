@@ -1,8 +1,8 @@
-"""Small real things that many tests want: the digits, and a network that trains on them in a second."""
+"""Fixtures that many tests share: the digits, and a network that trains on them in a second."""
 
 import os
 
-# As the command line does: threads that spin while they wait slow down a shared machine.
+# As the command line does: threads that wait actively slow down a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest

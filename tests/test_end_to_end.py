@@ -1,4 +1,4 @@
-"""The main job as a user types it: real processes, a real pipe, a real shell."""
+"""The main task as a user types it, with real processes, a real pipe and a real shell."""
 
 import json
 import shlex
@@ -15,7 +15,7 @@ KDTOOL = shlex.quote(str(Path(sys.executable).with_name("kdtool")))
 
 
 def shell(line, directory):
-    """Run a command line; return what it printed on stdout and on stderr."""
+    """Run a command line; return its stdout and stderr."""
     line = f"set -o pipefail; {line.replace('kdtool ', KDTOOL + ' ')}"
     done = subprocess.run(["bash", "-c", line], cwd=directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr

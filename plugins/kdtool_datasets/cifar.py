@@ -17,9 +17,9 @@ SIDE = 32
 
 
 class _Cifar(Dataset):
-    """Read a data set in CIFAR's Python files, as torchvision lays them out."""
+    """Read CIFAR's Python files from the folder in which torchvision stores them."""
 
-    download: bool = option(False, help="download the files where they are missing")
+    download: bool = option(False, help="download the files if they are missing")
 
     torchvision_name: ClassVar[str] = ""
     folder: ClassVar[str] = ""
@@ -32,7 +32,7 @@ class _Cifar(Dataset):
     std: ClassVar[tuple[float, ...]] = ()
 
     def load(self, argument: str, root: Path | None) -> RawData:
-        """Return 50,000 + 10,000 colour images of 32x32."""
+        """Return 50,000 training and 10,000 test images, colour, of 32x32 pixels."""
         from kdtool.data import RawData
 
         if argument:
@@ -40,7 +40,7 @@ class _Cifar(Dataset):
         folder = find(root, self.folder, download=self.fetch if self.download else None)
         names = read_pickle(folder / self.names_file).get(self.names_key)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise Error(f"{folder / self.names_file}: has no {self.names_key}; fetch it again")
+            raise Error(f"{folder / self.names_file}: has no {self.names_key}; download it again")
         return RawData(
             read([folder / name for name in self.train_files], self.labels_key),
             None,
@@ -55,7 +55,7 @@ class _Cifar(Dataset):
         )
 
     def fetch(self, root: str) -> None:
-        """Download and unpack the files below ``root``."""
+        """Download and unpack the files below ``root``, unless they are there."""
         from torchvision import datasets
 
         getattr(datasets, self.torchvision_name)(root, download=True)
@@ -90,7 +90,7 @@ class CIFAR100(_Cifar):
 
 
 def read(paths: Sequence[Path], labels_key: str) -> RawSplit:
-    """Return the images and labels of these files, one after the other."""
+    """Return the images and labels of all files, in the order of ``paths``."""
     import torch
 
     from kdtool.data import RawSplit
@@ -99,18 +99,18 @@ def read(paths: Sequence[Path], labels_key: str) -> RawSplit:
     for path in paths:
         batch = read_pickle(path)
         images.append(_pixels(path, batch.get("data")))
-        found = batch.get(labels_key)
-        if not isinstance(found, list) or not all(type(label) is int for label in found):
-            raise Error(f"{path}: has no {labels_key}; fetch it again")
-        labels += found
+        batch_labels = batch.get(labels_key)
+        if not isinstance(batch_labels, list) or not all(type(label) is int for label in batch_labels):
+            raise Error(f"{path}: has no {labels_key}; download it again")
+        labels += batch_labels
     return RawSplit(torch.cat(images), torch.tensor(labels))
 
 
 def _pixels(path: Path, data: Any) -> Any:
-    """Return uint8 [images, 3, 32, 32] of the rows of a file, which hold all red, then green, then blue values."""
+    """Return uint8 [images, 3, 32, 32] of the rows of a file: all red, then all green, then all blue values."""
     import numpy as np
     import torch
 
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
-        raise Error(f"{path}: has no images of 3x{SIDE}x{SIDE} bytes; fetch it again")
+        raise Error(f"{path}: has no images of 3x{SIDE}x{SIDE} bytes; download it again")
     return torch.from_numpy(np.array(data)).view(-1, 3, SIDE, SIDE)

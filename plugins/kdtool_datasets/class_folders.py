@@ -1,4 +1,4 @@
-"""Image files in one folder for each class."""
+"""Image files in one folder per class."""
 
 from __future__ import annotations
 
@@ -16,50 +16,53 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder, without what tools leave behind (.git, __MACOSX)."""
+    """Return the sorted names of the subfolders, without those that tools create (.git, __MACOSX)."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
 def read_split(folder: Path, classes: Sequence[str]) -> RawSplit:
-    """Return the image files below each class's folder, in the order of their paths.
+    """Return the image files below every class folder, class by class in a fixed order, and their labels.
 
     Raises:
-        kdtool.Error: there is a folder that is no class, or no image at all.
+        kdtool.Error: a subfolder is not a class, or there are no images.
     """
     import torch
 
     from kdtool.data import RawSplit
 
-    odd = set(subfolders(folder)) - set(classes)
-    if odd:
-        raise Error(f"{folder}: {min(odd)!r} is no class of the train split; move it away")
+    unknown = set(subfolders(folder)) - set(classes)
+    if unknown:
+        raise Error(f"{folder}: {min(unknown)!r} is not a class of the train split; move this folder elsewhere")
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = image_files(folder / name)
-        paths += found
-        labels += [label] * len(found)
+        files = image_files(folder / name)
+        paths += files
+        labels += [label] * len(files)
     if not paths:
         raise Error(f"{folder}: no images ({', '.join(SUFFIXES)}) in its class folders")
     return RawSplit(tuple(paths), torch.tensor(labels))
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return all image files below a folder, sorted; none where it does not exist."""
-    found = []
-    for place, inner, files in os.walk(folder, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        found += [
-            Path(place, name) for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    """Return all image files below a folder in a fixed order; an empty list if it does not exist."""
+    paths = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        # In place: os.walk visits the folders that are left in this list, in its order.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [
+            Path(parent, name) for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
-    return found
+    return paths
 
 
 def common_form(paths: Sequence[Path]) -> tuple[int, int | None]:
-    """Return the channels (1 or 3) of a sample of image files and the side that all of it has, None where sizes differ.
+    """Return the channels (1 or 3) and the side in pixels of a sample of image files.
+
+    The side is None unless all images of the sample are squares of the same size.
 
     Raises:
-        kdtool.Error: a file is no image.
+        kdtool.Error: a file cannot be read as an image.
     """
     from PIL import Image
 

@@ -13,7 +13,7 @@ from kdtool_datasets.places import find
 if TYPE_CHECKING:
     from kdtool.data import RawData
 
-# The edition, the end of its folder's name, and the size at which its images are used.
+# By edition: the suffix of its folder's name, and the side in pixels to which its images are resized.
 EDITIONS = {"160": ("-160", 128), "320": ("-320", 224), "full": ("", 224)}
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -21,15 +21,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class _TenClasses(Dataset):
-    """Read ten classes of ImageNet; their val is the test split, since no other is published."""
+    """Read ten classes of ImageNet; the val folder is the test split, since there is no other."""
 
-    download: bool = option(False, help="download the files where they are missing")
+    download: bool = option(False, help="download the files if they are missing")
 
     folder: ClassVar[str] = ""
     names: ClassVar[dict[str, str]] = {}
 
     def load(self, argument: str, root: Path | None) -> RawData:
-        """Return the images' paths; ``argument`` is the edition: 160, 320 or full."""
+        """Return the images' paths; ``argument`` is the edition: 160 (default), 320 or full."""
         from kdtool.data import RawData
 
         edition = argument or "160"
@@ -40,7 +40,7 @@ class _TenClasses(Dataset):
         folder = find(root, self.folder + suffix, download=fetch)
         for part in ("train", "val"):
             if not (folder / part).is_dir():
-                raise Error(f"there is no {folder / part}; unpack the data set anew")
+                raise Error(f"there is no {folder / part}; unpack the data set again")
         folders = subfolders(folder / "train")
         return RawData(
             read_split(folder / "train", folders),
@@ -56,17 +56,17 @@ class _TenClasses(Dataset):
         )
 
     def fetch(self, archive: str, root: str) -> None:
-        """Download and unpack an archive below ``root``, unless that was done."""
+        """Download and unpack an archive below ``root``, unless it is already unpacked."""
         from torchvision.datasets.utils import download_and_extract_archive
 
-        # The archive is removed once all of it is unpacked.
+        # The archive is deleted after unpacking: if it is still there, unpacking was interrupted.
         packed = Path(root, archive)
         if not packed.with_suffix("").is_dir() or packed.exists():
             download_and_extract_archive(URL + archive, root, remove_finished=True)
 
 
 class Imagenette(_TenClasses):
-    """Read imagenette:160, :320 or :full from imagenette2-160, ... in --data-dir; its val is the test split."""
+    """Read imagenette:160, :320 or :full from imagenette2-160, ... in --data-dir; its val folder is the test split."""
 
     folder: ClassVar[str] = "imagenette2"
     names: ClassVar[dict[str, str]] = {
@@ -84,7 +84,7 @@ class Imagenette(_TenClasses):
 
 
 class Imagewoof(_TenClasses):
-    """Read imagewoof:160, :320 or :full from imagewoof2-160, ... in --data-dir; its val is the test split."""
+    """Read imagewoof:160, :320 or :full from imagewoof2-160, ... in --data-dir; its val folder is the test split."""
 
     folder: ClassVar[str] = "imagewoof2"
     names: ClassVar[dict[str, str]] = {

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class _Mnist(Dataset):
-    """Read a data set in MNIST's files, as torchvision lays them out."""
+    """Read MNIST's idx files from the folder in which torchvision stores them."""
 
-    download: bool = option(False, help="download the files where they are missing")
+    download: bool = option(False, help="download the files if they are missing")
 
     torchvision_name: ClassVar[str] = ""
     classes: ClassVar[tuple[str, ...]] = ()
@@ -26,7 +26,7 @@ class _Mnist(Dataset):
     flip: ClassVar[bool] = False
 
     def load(self, argument: str, root: Path | None) -> RawData:
-        """Return 60,000 + 10,000 gray images of 28x28 from ROOT/NAME/raw."""
+        """Return 60,000 training and 10,000 test images, gray, of 28x28 pixels, from ROOT/NAME/raw."""
         from kdtool.data import RawData
 
         if argument:
@@ -46,7 +46,7 @@ class _Mnist(Dataset):
         )
 
     def fetch(self, root: str) -> None:
-        """Download and unpack the files below ``root``."""
+        """Download and unpack the files below ``root``, unless they are there."""
         from torchvision import datasets
 
         getattr(datasets, self.torchvision_name)(root, download=True)
@@ -85,7 +85,7 @@ class FashionMNIST(_Mnist):
 
 
 def read(folder: Path, part: str) -> RawSplit:
-    """Return the part ``train`` or ``t10k`` of the files in a folder."""
+    """Return the images and labels of a part, ``train`` or ``t10k``, from the files in a folder."""
     from kdtool.data import RawSplit
 
     images = read_idx(folder / f"{part}-images-idx3-ubyte", 3)

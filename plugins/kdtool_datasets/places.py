@@ -1,4 +1,4 @@
-"""Where the files of a published data set are, and how they get there."""
+"""Find the files of a published data set, and download them on request."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from kdtool import Error
 
 
 def find(root: Path | None, folder: str, *, download: Callable[[str], object] | None = None) -> Path:
-    """Return ``root / folder``; ``download`` is called with the root first, and leaves alone what is there.
+    """Return ``root / folder``, after a call of ``download(root)``, which must skip files that are already there.
 
     Raises:
-        kdtool.Error: it is not there, or cannot be downloaded.
+        kdtool.Error: no root is given, the folder is missing, or the download fails.
     """
     if root is None:
-        raise Error(f"no directory is known; name the one that holds {folder} with --data-dir or KDTOOL_DATA")
-    place = root / folder
+        raise Error(f"no data directory is set; name the one that holds {folder} with --data-dir or KDTOOL_DATA")
+    path = root / folder
     if download is not None:
         _fetch(root, download)
-    if not place.is_dir():
+    if not path.is_dir():
         raise Error(
-            f"there is no {place}; name the directory that holds {folder} with --data-dir or KDTOOL_DATA"
-            ", or fetch it with --download"
+            f"there is no {path}; name the directory that holds {folder} with --data-dir or KDTOOL_DATA"
+            ", or download it with --download"
         )
-    return place
+    return path
 
 
 def _fetch(root: Path, download: Callable[[str], object]) -> None:
+    """Call ``download``; turn its many kinds of failure into one error."""
     import tarfile
     import zlib
     from http.client import HTTPException

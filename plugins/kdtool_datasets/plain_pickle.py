@@ -1,4 +1,4 @@
-"""Pickles of plain data and numpy arrays, read without running what is in them."""
+"""Read pickles of plain data and numpy arrays without running code that they contain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from kdtool import Error
 
-# What an array of numbers is made of; nothing else in a pickle may be called.
+# The only functions and classes that a pickle may use: those that build an array of numbers.
 ALLOWED = {
     (module, name)
     for package in ("numpy.core", "numpy._core")
@@ -24,17 +24,17 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the dict that a pickle of Python 2 or 3 holds, with texts as str.
+    """Return the dict in a pickle of Python 2 or 3, with texts as str.
 
     Raises:
-        kdtool.Error: the file is missing or damaged, holds code or anything but plain data.
+        kdtool.Error: the file is missing or damaged, or holds code or anything else that is not plain data.
     """
     try:
         with path.open("rb") as file:
             content = _PlainUnpickler(file, encoding="latin1").load()
     except FileNotFoundError as error:
-        raise Error(f"there is no {path}; unpack the data set anew, or fetch it with --download") from error
-    # A damaged pickle fails in whatever its opcodes run into.
+        raise Error(f"there is no {path}; unpack the data set again, or download it with --download") from error
+    # A damaged pickle can raise any of these, depending on the opcode that fails.
     except (
         pickle.UnpicklingError,
         OSError,
@@ -49,7 +49,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         OverflowError,
     ) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise Error(f"{path}: no data of plain arrays ({reason}); fetch it again") from error
+        raise Error(f"{path}: not a pickle of plain arrays ({reason}); download it again") from error
     if not isinstance(content, dict):
-        raise Error(f"{path}: holds a {type(content).__name__}, not a batch of images; fetch it again")
+        raise Error(f"{path}: holds a {type(content).__name__}, not a batch of images; download it again")
     return content

@@ -21,21 +21,24 @@ if TYPE_CHECKING:
 
 
 class Onnx(Exporter):
-    """Write an ONNX file that gives the network's own outputs, and measure its bytes, accuracy and latency.
+    """Write an ONNX file, check that it gives the network's outputs, and measure its bytes, accuracy and latency.
 
-    The file takes normalised float32 ``images`` [batch, channels, height, width], any number of them, and gives
-    ``logits`` [batch, classes]. It is written only where |y_onnx - y| <= 1e-4 max|y| on random images, and the best
-    classes are the same; where the network's own float32 is farther than that from its float64, as near as that.
+    The file maps normalised float32 ``images`` [batch, channels, height, width] to ``logits`` [batch, classes], for any
+    batch size. It is written only if |y_onnx - y| <= 1e-4 max|y| on random images and the best classes are the same.
+    If not, the file may still pass a comparison with the network in float64, where its relative error may be 1e-4 or
+    four times that of the network's own float32 outputs, whichever is larger.
     """
 
     suffix: ClassVar[str] = ".onnx"
 
-    opset: int = option(18, minimum=18, help="version of the ONNX operators")
-    latency: bool = option(True, help="measure the latency in onnxruntime, or leave it out")
-    pairs: int = option(50, minimum=1, help="pairs of latency samples, the student beside its teacher")
-    threads: int = option(1, minimum=1, help="threads of onnxruntime while the latency is measured")
-    latency_batch: int = option(1, minimum=1, help="images in a batch while the latency is measured")
-    latency_seconds: float = option(60.0, above=0, help="measure fewer pairs where they would take longer")
+    opset: int = option(18, minimum=18, help="version of the ONNX operator set")
+    latency: bool = option(True, help="measure the latency in onnxruntime")
+    pairs: int = option(50, minimum=1, help="pairs of latency samples, one of the student and one of its teacher")
+    threads: int = option(1, minimum=1, help="threads of onnxruntime in the latency measurement")
+    latency_batch: int = option(1, minimum=1, help="images in a batch in the latency measurement")
+    latency_seconds: float = option(
+        60.0, above=0, help="measure fewer pairs if they would take longer than this, in seconds"
+    )
 
     def export(
         self,
@@ -46,16 +49,16 @@ class Onnx(Exporter):
         teacher: Network | None = None,
         test: Iterable[tuple[Tensor, Tensor]] | None = None,
     ) -> dict[str, Any]:
-        """Write ``output`` and return what was measured, as plain data.
+        """Write ``output`` and return the measurements as plain data.
 
         Raises:
-            kdtool.Error: the network cannot be exported, the file does not give its outputs, or cannot be written;
-                nothing is left behind.
+            kdtool.Error: the network cannot be exported, or the file does not give the network's outputs or cannot be
+                written; no file is left behind.
         """
         module, spec = frozen(network.module), network.architecture.spec
-        with _folder_beside(output) as folder:
+        with _scratch_folder(output) as folder:
             path = folder / output.name
-            with _telling(output):
+            with _write_errors(output):
                 write(module, network.architecture, path, opset=self.opset, metadata=metadata)
             session = _session(path, spec)
             measured: dict[str, Any] = {
@@ -67,23 +70,23 @@ class Onnx(Exporter):
                 "accuracy": _accuracy(session, test) if test is not None else None,
                 "latency": self._measure(path, teacher) if self.latency else None,
             }
-            with _telling(output):
+            with _write_errors(output):
                 _move(folder, output.parent)
         return measured
 
     def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
-        """Return the latency of the file beside that of the teacher, exported in the same way."""
+        """Return the latency of the file, compared with that of the teacher, which is exported in the same way."""
         from kdtool.exporting import measure_latency
 
         with tempfile.TemporaryDirectory() as scratch:
-            against = None
+            teacher_path = None
             if teacher is not None:
-                against = Path(scratch) / "teacher.onnx"
-                with _telling(against):
-                    write(frozen(teacher.module), teacher.architecture, against, opset=self.opset, metadata={})
+                teacher_path = Path(scratch) / "teacher.onnx"
+                with _write_errors(teacher_path):
+                    write(frozen(teacher.module), teacher.architecture, teacher_path, opset=self.opset, metadata={})
             return measure_latency(
                 path,
-                against,
+                teacher_path,
                 batch=self.latency_batch,
                 threads=self.threads,
                 pairs=self.pairs,
@@ -92,6 +95,7 @@ class Onnx(Exporter):
 
 
 def _session(path: Path, spec: str) -> Any:
+    """Return an onnxruntime session of a file; ``spec`` names the network in the error."""
     import onnxruntime
     import torch
     from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -107,7 +111,7 @@ def _session(path: Path, spec: str) -> Any:
 
 
 def _accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any] | None:
-    """Return the accuracy of the file itself on the batches of the test split, or None where there are none."""
+    """Return the accuracy of the file itself on the batches of the test split, or None if there are none."""
     correct = images = 0
     for batch, labels in test:
         correct += int((run(session, batch).argmax(axis=1) == labels.cpu().numpy()).sum())
@@ -118,19 +122,20 @@ def _accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, 
 
 
 @contextlib.contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
-    """Yield a folder on the same disk as ``output`` that is gone afterwards, whatever happens.
+def _scratch_folder(output: Path) -> Iterator[Path]:
+    """Yield a folder on the same disk as ``output``, and delete it afterwards, also after an error.
 
-    Not a temporary name, for a model finds weights in a second file by that file's name.
+    A temporary folder and not a temporary file name: a model refers to a second file of weights by that file's name.
     """
-    with _telling(output):
+    with _write_errors(output):
         scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
     with scratch as folder:
         yield Path(folder)
 
 
 @contextlib.contextmanager
-def _telling(output: Path) -> Iterator[None]:
+def _write_errors(output: Path) -> Iterator[None]:
+    """Turn an OSError into an error that names ``output``."""
     try:
         yield
     except OSError as error:
@@ -138,13 +143,13 @@ def _telling(output: Path) -> Iterator[None]:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Sync the files of a folder and rename them into another, where each is whole or not there."""
-    # The model last, which is of no use before its weights are there.
+    """Move the files of a folder to ``target``; after a crash each of them is there completely or not at all."""
+    # The model last: without its weights it cannot be loaded.
     for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".onnx"):
         with file.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(file, target / file.name)
-    # The renames themselves last only once the directory is synced.
+    # The renames survive a crash only after the directory is synced.
     descriptor = os.open(target, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A network as an ONNX model, without anything of the machine that made it."""
+"""Convert a network to an ONNX model that holds no paths of the machine it was made on."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "images", "logits"
 ONE_FILE_BYTES = 1_900_000_000
-"""A protobuf message ends at 2 GiB; larger weights go into a second file."""
+"""A protobuf message is limited to 2 GiB; larger weights go into a second file."""
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """Return a copy on the CPU, in float32 and eval mode, that wants no gradients."""
+    """Return a copy on the CPU, in float32 and eval mode, whose parameters need no gradients."""
     import torch
 
     clone = copy.deepcopy(module).to(device="cpu", dtype=torch.float32)
     for part in clone.modules():
-        # torch.onnx knows fused attention of four dimensions alone; timm's layers have it written out as well.
+        # torch.onnx supports fused attention only in four dimensions; timm's layers also have an unfused form.
         if vars(part).get("fused_attn") is True:
             vars(part)["fused_attn"] = False
-    # A pruned BEiT or MaxViT is not exported while its parameters want gradients.
+    # torch.onnx does not export a pruned BEiT or MaxViT whose parameters need gradients.
     return clone.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
@@ -45,10 +45,10 @@ def write(
     metadata: Mapping[str, str],
     one_file_bytes: int = ONE_FILE_BYTES,
 ) -> None:
-    """Write a `frozen` module as ``path``; where it has ``one_file_bytes`` or more, its weights as ``path``.data.
+    """Write a `frozen` module as ``path``; weights of ``one_file_bytes`` or more go to ``path``.data.
 
     Raises:
-        kdtool.Error: torch cannot export it, not in that opset, or exports what is not valid.
+        kdtool.Error: torch cannot export the network, or not in this opset, or the exported file is invalid.
     """
     import onnx
 
@@ -58,27 +58,27 @@ def write(
     else:
         program.save(str(path), external_data=True)
         model = onnx.load(str(path), load_external_data=False)
-    found = {entry.domain: entry.version for entry in model.opset_import}.get("")
-    if found != opset:
-        raise Error(f"--opset {opset}: torch.onnx gives {architecture.spec} in opset {found}; ask for that one")
+    actual = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if actual != opset:
+        raise Error(f"--opset {opset}: torch.onnx exports {architecture.spec} in opset {actual}; use --opset {actual}")
     scrub(model)
     onnx.helper.set_model_props(model, dict(metadata))
     path.write_bytes(model.SerializeToString())
     try:
-        # By its name: what is checked is the file, and it may be larger than a message.
+        # By its path: the file with its weights may be larger than a protobuf message.
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise Error(f"{architecture.spec}: torch.onnx made an ONNX file that is not valid: {reason}") from error
+        raise Error(f"{architecture.spec}: torch.onnx made an invalid ONNX file: {reason}") from error
 
 
 def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
-    """Return torch's ONNX program of the module, for a batch of any size."""
+    """Return torch's ONNX program of the module, for any batch size."""
     import torch
 
     with _quiet() as printed:
         try:
-            # Two images: the exporter takes a dimension of one as fixed.
+            # Two images: the exporter treats a dimension of 1 as fixed.
             return torch.onnx.export(
                 module,
                 (torch.zeros(2, *architecture.input),),
@@ -99,7 +99,7 @@ def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
-    """Keep all that the exporter prints, warns of and logs from the terminal; yield what it printed."""
+    """Suppress what the exporter prints, warns and logs; yield a buffer with what it printed."""
     printed, level = io.StringIO(), logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         warnings.simplefilter("ignore")
@@ -111,11 +111,11 @@ def _quiet() -> Iterator[io.StringIO]:
 
 
 def scrub(message: Any) -> None:
-    """Clear every ``metadata_props`` and ``doc_string`` in an ONNX message: torch puts paths of this machine there."""
+    """Clear every ``metadata_props`` and ``doc_string`` in an ONNX message: torch writes this machine's paths there."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
         elif field.message_type is not None:
-            # One message, or a sequence of them.
+            # A single message, or a sequence of messages.
             for part in [value] if hasattr(value, "ListFields") else value:
                 scrub(part)

@@ -1,4 +1,4 @@
-"""Whether an ONNX file gives its network's outputs."""
+"""Check that an ONNX file gives its network's outputs."""
 
 from __future__ import annotations
 
@@ -18,70 +18,74 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 3)
 TOLERANCE = 1e-4
-# How many times farther from exact arithmetic a file may be than the network's own float32: sums in another order
-# are about as far.
+# The error of a file against float64 may be this many times that of the network's own float32 outputs: sums in
+# another order have errors of about the same size.
 ROUNDINGS = 4
 
 
 def run(session: Any, images: Tensor) -> NDArray[np.float32]:
-    """Return the logits [batch, classes] that a file's session gives for images."""
+    """Return the logits [batch, classes] of a file's session for images [batch, channels, height, width]."""
     outputs: list[NDArray[np.float32]] = session.run([OUTPUT], {INPUT: images.cpu().contiguous().numpy()})
     return outputs[0]
 
 
 def check_parity(session: Any, module: nn.Module, architecture: Architecture) -> dict[str, Any]:
-    """Return the `parity` of a file's session with its module on random images that are like normalised ones.
+    """Return the `parity` between a file's session and its module, on random images distributed like normalised ones.
 
-    Where the network magnifies the rounding of float32 so much that its own outputs are farther from those of
-    float64 than the tolerance, the file is compared with the latter, and may be as far from them as that.
+    A network can amplify the rounding of float32 so much that its own float32 and float64 outputs differ by more than
+    the tolerance. Therefore a file that fails is compared with the float64 outputs too; its tolerance there is
+    ``ROUNDINGS`` times the error of the network's float32 outputs, but at least ``TOLERANCE``.
 
     Raises:
-        kdtool.Error: the file does not give the module's outputs, or the module none to compare with.
+        kdtool.Error: the file does not give the module's outputs, or these are not finite or all zero, which allows no
+            comparison.
     """
     import numpy as np
     import torch
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     spec = architecture.spec
-    expected, given, images = [], [], []
+    expected, actual, images = [], [], []
     generator = torch.Generator().manual_seed(0)
     for batch in BATCHES:
         images.append(torch.randn(batch, *architecture.input, generator=generator))
         with torch.no_grad():
             expected.append(module(images[-1]).numpy())
         try:
-            given.append(run(session, images[-1]))
+            actual.append(run(session, images[-1]))
         except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
             reason = str(error).splitlines()[0]
             raise Error(f"{spec}: its ONNX file cannot run a batch of {batch}: {reason}") from error
-        if not given[-1].shape == expected[-1].shape == (batch, architecture.classes):
-            shapes = f"{list(given[-1].shape)}, the network {list(expected[-1].shape)}"
+        if not actual[-1].shape == expected[-1].shape == (batch, architecture.classes):
+            shapes = f"{list(actual[-1].shape)}, the network {list(expected[-1].shape)}"
             wanted = f"not [{batch}, {architecture.classes}]; nothing was written"
             raise Error(f"{spec}: for a batch of {batch} its ONNX file gives {shapes}, {wanted}")
     if not all(np.isfinite(outputs).all() for outputs in expected):
-        raise Error(f"{spec}: its outputs are not finite; its weights are of no use, nothing was written")
-    ours, theirs = np.concatenate(expected), np.concatenate(given)
-    found = parity(ours, theirs)
-    if found["max_abs"] == 0:
-        raise Error(f"{spec}: all its outputs are zero, so there is nothing to compare its file by; train it first")
-    if not _alike(found):
-        exact = _exact(module, images)
+        raise Error(f"{spec}: its outputs are not finite; check its weights; nothing was written")
+    network_outputs, file_outputs = np.concatenate(expected), np.concatenate(actual)
+    result = parity(network_outputs, file_outputs)
+    if result["max_abs"] == 0:
+        raise Error(f"{spec}: all its outputs are zero, so its file cannot be compared with it; train it first")
+    if not _within_tolerance(result):
+        exact = _float64_outputs(module, images)
         if exact is not None:
-            rounding = parity(exact, ours)["relative"]
-            found = parity(exact, theirs, max(TOLERANCE, ROUNDINGS * rounding))
-    if not _alike(found):
-        apart = f"{found['max_abs_diff']:.3g} away from the network's, which reach {found['max_abs']:.3g}"
-        raise Error(f"{spec}: the outputs of its ONNX file are {apart}; nothing was written")
-    return {**found, "batches": list(BATCHES)}
+            rounding = parity(exact, network_outputs)["relative"]
+            result = parity(exact, file_outputs, max(TOLERANCE, ROUNDINGS * rounding))
+    if not _within_tolerance(result):
+        difference = (
+            f"differ by {result['max_abs_diff']:.3g} from the network's, whose maximum is {result['max_abs']:.3g}"
+        )
+        raise Error(f"{spec}: the outputs of its ONNX file {difference}; nothing was written")
+    return {**result, "batches": list(BATCHES)}
 
 
-def _alike(found: dict[str, Any]) -> bool:
-    # Written so that a NaN of the file's fails.
-    return bool(found["relative"] <= found["tolerance"] and found["same_argmax"])
+def _within_tolerance(result: dict[str, Any]) -> bool:
+    # `<=` and not the negation of `>`, so that NaN in the file's outputs fails.
+    return bool(result["relative"] <= result["tolerance"] and result["same_argmax"])
 
 
-def _exact(module: nn.Module, images: Sequence[Tensor]) -> NDArray[np.float64] | None:
-    """Return the outputs of all images in float64, or None where the network runs in float32 alone."""
+def _float64_outputs(module: nn.Module, images: Sequence[Tensor]) -> NDArray[np.float64] | None:
+    """Return the outputs for all images in float64, or None if the network runs only in float32."""
     import numpy as np
     import torch
 
@@ -93,24 +97,24 @@ def _exact(module: nn.Module, images: Sequence[Tensor]) -> NDArray[np.float64] |
         return None
 
 
-def parity(expected: NDArray[Any], given: NDArray[Any], tolerance: float = TOLERANCE) -> dict[str, Any]:
-    """Return how near ``given`` is to ``expected``, both [images, classes].
+def parity(expected: NDArray[Any], actual: NDArray[Any], tolerance: float = TOLERANCE) -> dict[str, Any]:
+    """Return how much ``actual`` differs from ``expected``, both [images, classes].
 
-    ``max_abs_diff`` is max|given - expected|, ``max_abs`` max|expected|, ``relative`` the first over the second, and
-    ``same_argmax`` whether every image has the same best class; one whose two best are within the ``tolerance`` (which
-    is relative, too) has none.
+    ``max_abs_diff`` is max|actual - expected|, ``max_abs`` is max|expected|, ``relative`` the first over the second.
+    ``same_argmax`` says whether every image has the same best class. Images whose two highest logits differ by at most
+    ``tolerance`` * max|expected| do not count: their best class is not clear.
     """
     import numpy as np
 
-    largest, apart = float(np.abs(expected).max()), float(np.abs(given - expected).max())
+    largest, difference = float(np.abs(expected).max()), float(np.abs(actual - expected).max())
     best = np.sort(expected, axis=1)[:, -2:]
-    # Of one class alone the two are the same number, and nothing can be told apart.
+    # With a single class, ``best`` has one column: the difference is 0 and no image counts.
     clear = best[:, -1] - best[:, 0] > tolerance * largest
-    same = expected[clear].argmax(axis=1) == given[clear].argmax(axis=1)
+    same = expected[clear].argmax(axis=1) == actual[clear].argmax(axis=1)
     return {
-        "max_abs_diff": apart,
+        "max_abs_diff": difference,
         "max_abs": largest,
-        "relative": apart / largest if largest else apart,
+        "relative": difference / largest if largest else difference,
         "tolerance": tolerance,
         "same_argmax": bool(same.all()),
     }

@@ -14,35 +14,37 @@ if TYPE_CHECKING:
 
 
 class BnScale(ChannelPruner):
-    """Remove the channels with the smallest scales in batch-norm for good, then retrain the rest (Liu et al., 2017).
+    """Remove the channels with the smallest batch-norm scales, then retrain the smaller network (Liu et al., 2017).
 
-    s_j = |gamma_j|, compared over the whole network; the mean where a channel goes through several batch-norms.
-    Channels that go through none stay. The paper trains the network with lambda * sum |gamma| added to its loss
-    before, so that the scales of what is not needed become small: ``--sparse-epochs`` says for how long.
+    s_j = |gamma_j|, compared over the whole network; the mean if a channel passes several batch-norms. Channels that
+    pass none stay. The paper first trains the network with lambda * sum |gamma| added to its loss, so that the scales
+    of unneeded channels become small: ``--sparse-epochs`` sets the number of these epochs.
     """
 
-    sparse_epochs: int = option(0, minimum=0, help="train so many epochs with the penalty on the scales, before")
-    penalty: float = option(1e-4, above=0, help="weight lambda of that penalty")
+    sparse_epochs: int = option(
+        0, minimum=0, help="epochs of training with a penalty on the scales, before the pruning"
+    )
+    penalty: float = option(1e-4, above=0, help="weight lambda of the penalty on the scales")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a smaller, retrained copy."""
         if not scales(network.module):
             raise Error(f"bn-scale: {network.architecture.spec} has no batch-norm with scales; use filter-l1")
         if self.sparse_epochs:
-            longer = run.with_training(epochs=self.sparse_epochs)
-            network = longer.fit("sparse", network, callbacks=[ScalePenalty(self.penalty)]).network
+            sparse_run = run.with_training(epochs=self.sparse_epochs)
+            network = sparse_run.fit("sparse", network, callbacks=[ScalePenalty(self.penalty)]).network
         return super().prune(run, network, teacher)
 
     def importance(self, run: Run, network: Network) -> Scores:
-        """Return the scales."""
+        """Return `scales_of`, which scores each channel by its scales."""
         return scales_of
 
 
 class ScalePenalty(Callback):
-    """Add lambda * sum |gamma| over all batch-norms to the loss, equation 1 of the paper."""
+    """Add lambda * sum |gamma| over all batch-norms to the loss (equation 1 of the paper)."""
 
     def __init__(self, weight: float) -> None:
-        """Weight the sum with ``weight``, the paper's lambda."""
+        """Set the weight of the sum, the paper's lambda."""
         self.weight = weight
 
     def penalty(self, module: nn.Module) -> Tensor:
@@ -60,7 +62,7 @@ def scales(module: nn.Module) -> list[Tensor]:
 
 
 def scales_of(group: Any) -> Tensor | None:
-    """Return |gamma| of each channel, averaged over the batch-norms that it goes through; None where it is in none."""
+    """Return |gamma| [channels], averaged over the batch-norms that a channel passes; None if there are none."""
     import torch
 
     from kdtool.surgery import over_norms

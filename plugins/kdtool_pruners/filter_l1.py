@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 
 class FilterL1(ChannelPruner):
-    """Remove the filters with the smallest L1 norms for good, then retrain the rest (Li et al., 2017).
+    """Remove the filters with the smallest L1 norms, then retrain the smaller network (Li et al., 2017).
 
-    The norm of a filter is the sum of its absolute weights, s_j = sum |F_j|. Filters whose outputs are added go
-    together, by the mean of theirs. The paper prunes each layer by a ratio of its own; here the norms, divided by
-    their layer's mean, are compared over the whole network, or every layer loses the same part (``scope="layer"``).
+    The norm of a filter is the sum of its absolute weights, s_j = sum |F_j|. Filters whose outputs are added are
+    removed together, by the mean of their scores. The paper prunes each layer by its own ratio. Here the norms, divided
+    by the mean of their layer, are compared over the whole network; with ``scope="layer"`` every layer loses the same
+    fraction instead.
     """
 
     relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:
-        """Return the norms."""
+        """Return `filter_norms`, which scores each filter by its norm."""
         return filter_norms
 
 
 def filter_norms(group: Any) -> Tensor:
-    """Return the L1 norm of each filter relative to its layer's mean, averaged over layers whose outputs are added."""
+    """Return L1 norms [filters] relative to their layer's mean, averaged over layers whose outputs are added."""
     from kdtool.surgery import filters, over_filters, relative
 
     return over_filters(group, lambda path, layer: relative(filters(layer).abs().sum(1)))

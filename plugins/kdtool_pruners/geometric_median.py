@@ -14,21 +14,22 @@ if TYPE_CHECKING:
 
 
 class GeometricMedian(ChannelPruner):
-    """Remove the filters that the others can stand in for: those nearest to all of their layer (He et al., 2019).
+    """Remove the filters with the smallest distances to all others of their layer, then retrain (He et al., 2019).
 
-    s_j = sum_k ||F_j - F_k||_2 over the filters k of the layer, which is least at the geometric median. As the norms of
-    filter-l1, it is divided by its layer's mean, and averaged over layers whose outputs are added.
+    s_j = sum_k ||F_j - F_k||_2 over the filters k of the layer. It is smallest for filters near the geometric median,
+    which the others can replace best. Like the norms of filter-l1, it is divided by the mean of its layer and averaged
+    over layers whose outputs are added.
     """
 
     relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:
-        """Return the distances."""
+        """Return `distances`, which scores each filter by its distances."""
         return distances
 
 
 def distances(group: Any) -> Tensor:
-    """Return the sum of each filter's distances to all filters of its layer, relative to the layer's mean."""
+    """Return the sums [filters] of a filter's distances to all filters of its layer, relative to the layer's mean."""
     import torch
 
     from kdtool.surgery import filters, over_filters, relative

@@ -1,6 +1,6 @@
 """The Lottery Ticket Hypothesis (Frankle and Carbin, 2019, arXiv:1803.03635).
 
-Rewinding to an early epoch in place of the first weights: Frankle, Dziugaite, Roy and Carbin, Linear Mode Connectivity
+Rewinding to an early epoch instead of the initial weights: Frankle, Dziugaite, Roy and Carbin, Linear Mode Connectivity
 and the Lottery Ticket Hypothesis, 2020, arXiv:1912.05671.
 """
 
@@ -18,37 +18,38 @@ if TYPE_CHECKING:
 
 
 class Lottery(MaskPruner):
-    """Set the smallest weights to zero, the rest back to what they began with, and train; again and again.
+    """Set the smallest weights to zero in several rounds, each of which trains the others from their early values.
 
-    In each of n rounds the trained weights say which go, by |w|, so that the part 1 - (1 - ratio)^(k/n) is gone after
-    round k: every round takes the same part of what is left. The others go back to the early weights that the
-    checkpoint keeps (``kdtool teacher --keep-init``, or ``--keep-epoch``), and are trained for ``--epochs``.
+    In each of n rounds the weights with the smallest trained |w| become zero, so that the fraction
+    1 - (1 - ratio)^(k/n) is zero after round k: every round removes the same fraction of the remaining weights. The
+    remaining ones are reset to the early weights that the checkpoint keeps (``kdtool teacher --keep-init`` or
+    ``--keep-epoch``), and trained for ``--epochs``.
     """
 
-    steps: int = option(3, minimum=1, help="how many rounds, each of which trains from the early weights")
-    teacher: bool = option(False, help="train with the unpruned model as teacher, or with the labels alone")
+    steps: int = option(3, minimum=1, help="number of rounds, each of which trains from the early weights")
+    teacher: bool = option(False, help="train with the unpruned model as teacher; off: with only the labels")
 
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
-        """Return |w|."""
+        """Return |w| by the name of the weight tensor."""
         from kdtool.training import prunable
 
         return {name: weight.abs() for name, weight in prunable(network.module).items()}
 
     def sparsities(self, begin: float) -> list[float]:
-        """Return 1 - (1 - ratio)^(k/n), from what is zero already on."""
+        """Return 1 - (1 - b) * ((1 - ratio) / (1 - b))^(k/n) for each round k; the fraction b is already zero."""
         begin = min(begin, self.ratio)
         left = (1 - self.ratio) / (1 - begin)
         return [1 - (1 - begin) * left ** (step / self.steps) for step in range(1, self.steps)] + [self.ratio]
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
-        """Return the ticket, trained."""
+        """Return the trained ticket of the last round."""
         from kdtool.pruning import numbered
         from kdtool.training import sparsity
 
-        first = self._early(run, network)
+        early = self._early(run, network)
         trained = network
         for step, ratio in enumerate(self.sparsities(sparsity(network.module)), start=1):
-            ticket = self.mask(run, trained, ratio, onto=first)
+            ticket = self.mask(run, trained, ratio, onto=early)
             trained = self.retrain(run, ticket, teacher, name=numbered("round", step, self.steps))
         return trained
 
@@ -59,11 +60,11 @@ class Lottery(MaskPruner):
         from kdtool import Network
 
         if run.training.epochs == 0:
-            raise UsageError("lottery: its rounds are trainings; give --epochs of 1 or more")
+            raise UsageError("lottery: every round is a training; give --epochs 1 or more")
         early = run.parent.early if run.parent else None
         if early is None or early.weights.keys() != network.module.state_dict().keys():
             raise Error(
-                f"lottery: {(run.parent and run.parent.path) or 'the network'} keeps no early weights to go back to; "
+                f"lottery: {(run.parent and run.parent.path) or 'the network'} keeps no early weights to reset to; "
                 "train it with kdtool teacher --keep-init, or --keep-epoch 1"
             )
         module = copy.deepcopy(network.module)

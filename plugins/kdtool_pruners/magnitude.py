@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Magnitude(MaskPruner):
     """Set the smallest weights of the whole network to zero, then retrain the rest (Han et al., 2015).
 
-    Of all n weights of convolutions and linear layers together (biases and norms stay), the round(ratio * n) with the
-    least |w| become zero, and stay zero in retraining. Where the network already has zeros they count as removed.
+    Of the n weights of all convolutions and linear layers (biases and norms stay), the round(ratio * n) with the
+    smallest |w| become zero, and stay zero in the retraining. Weights that are already zero count as removed.
     """
 
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
-        """Return |w|."""
+        """Return |w| by the name of the weight tensor."""
         from kdtool.training import prunable
 
         return {name: weight.abs() for name, weight in prunable(network.module).items()}

@@ -1,4 +1,4 @@
-"""The control of every pruner: weights drawn by chance (Frankle and Carbin, 2019, arXiv:1803.03635, section 2)."""
+"""Random pruning, the control for every other pruner (Frankle and Carbin, 2019, arXiv:1803.03635, section 2)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 
 class Random(MaskPruner):
-    """Set weights drawn by chance to zero, then retrain the rest: what a pruner has to do better than.
+    """Set random weights to zero, then retrain the rest: the control that a pruner has to beat.
 
-    Every weight has the score u ~ U(0, 1), drawn with the training's seed.
+    The score of every weight is u ~ U(0, 1), drawn with the seed of the training.
     """
 
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
-        """Return random numbers."""
+        """Return random scores by the name of the weight tensor."""
         import torch
 
         from kdtool.training import prunable
 
-        chance = torch.Generator().manual_seed(run.training.seed)
-        return {name: torch.rand(weight.shape, generator=chance) for name, weight in prunable(network.module).items()}
+        generator = torch.Generator().manual_seed(run.training.seed)
+        return {
+            name: torch.rand(weight.shape, generator=generator) for name, weight in prunable(network.module).items()
+        }

@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 
 class Taylor(ChannelPruner):
-    """Remove the filters without which the loss changes least, to first order, then retrain (Molchanov et al., 2019).
+    """Remove the filters that change the loss least, to first order, then retrain (Molchanov et al., 2019).
 
-    s_j = mean over batches of (sum_w g_w w)^2 over the weights w of filter j and its bias, with g the gradient of the
-    cross-entropy of one batch of the train split: what the loss would change by if the filter were zero, squared.
-    Filters whose outputs are added go together, by the sum of theirs inside of the square.
+    s_j = mean over batches of (sum_w g_w w)^2 over the weights w of filter j and its bias, where g is the gradient of
+    the cross-entropy of one batch of the train split: the squared first-order change of the loss if the filter were
+    zero. Filters whose outputs are added are removed together; their changes are summed before the square.
     """
 
-    batches: int = option(10, minimum=1, help="batches of the train split that the loss is taken of")
+    batches: int = option(10, minimum=1, help="batches of the train split to compute the loss on")
 
     def importance(self, run: Run, network: Network) -> Scores:
-        """Return the squared changes."""
+        """Return a function that scores each filter by its squared change of the loss."""
         import itertools
 
         import torch
 
         train, size = run.data.train, run.training.batch_size
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(run.training.seed))
-        found = train.batches(size, order=order[: self.batches * size])
-        batches = itertools.islice(((images, labels) for _, images, labels in found), self.batches)
+        indexed = train.batches(size, order=order[: self.batches * size])
+        batches = itertools.islice(((images, labels) for _, images, labels in indexed), self.batches)
         return partial(squared, changes=changes(network.module, batches))
 
 
 def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Return by layer sum_w g_w w of every filter, [batches, outputs].
+    """Return sum_w g_w w of every filter, [batches, filters], by the path of the layer.
 
-    Statistics of batch-norm stay: with those of the batch, the loss would not see the scale of a filter at all.
+    Batch-norms use their running statistics: with those of the batch the loss would not depend on a filter's scale.
     """
     import torch
     from torch import nn
@@ -51,9 +51,9 @@ def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     from kdtool.surgery import filters
 
     module = copy.deepcopy(module).eval().requires_grad_(True)
-    mixing = (nn.modules.conv._ConvNd, nn.Linear)
-    layers = {path: part for path, part in module.named_modules() if isinstance(part, mixing)}
-    found: dict[str, list[Tensor]] = {path: [] for path in layers}
+    conv_linear = (nn.modules.conv._ConvNd, nn.Linear)
+    layers = {path: part for path, part in module.named_modules() if isinstance(part, conv_linear)}
+    rows: dict[str, list[Tensor]] = {path: [] for path in layers}
     for images, labels in batches:
         module.zero_grad()
         F.cross_entropy(module(images), labels).backward()
@@ -62,12 +62,12 @@ def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
             change = filters(layer, layer.weight.grad * layer.weight.detach()).sum(1)
             if layer.bias is not None and layer.bias.grad is not None:
                 change += layer.bias.grad * layer.bias.detach()
-            found[path].append(change)
-    return {path: torch.stack(rows) for path, rows in found.items()}
+            rows[path].append(change)
+    return {path: torch.stack(per_batch) for path, per_batch in rows.items()}
 
 
 def squared(group: Any, changes: dict[str, Tensor]) -> Tensor:
-    """Return the mean over batches of the squared change that a group's filters make together."""
+    """Return the mean over batches of the squared change by a group's filters together, [channels]."""
     from kdtool.surgery import sum_over_filters
 
     return sum_over_filters(group, lambda path, layer: changes[path]).square().mean(0)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class TwoFour(Pruner):
-    """Set two of every four neighbouring weights to zero, as sparse tensor cores want it, then retrain the rest.
+    """Set two of every four neighbouring weights to zero, as sparse tensor cores require, then retrain the rest.
 
-    The four are neighbours along a layer's input channels, at one output and one position of the kernel; the two with
-    the least |w| go. Layers whose number of inputs is no multiple of four stay as they are.
+    The four are neighbours along a layer's input channels, at one output and one kernel position; the two with the
+    smallest |w| become zero. Layers whose number of inputs is not a multiple of four are not pruned.
     """
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
@@ -27,21 +27,21 @@ class TwoFour(Pruner):
         weights = prunable(network.module)
         masks = {name: two_of_four(weight) for name, weight in weights.items() if weight.shape[1] % 4 == 0}
         if not masks:
-            raise Error(f"2:4: no layer of {network.architecture.spec} has a multiple of four inputs")
+            raise Error(f"2:4: no layer of {network.architecture.spec} has a multiple of four inputs; use magnitude")
         total = sum(weight.numel() for weight in weights.values())
-        gone = sum(int((~mask).count_nonzero()) for mask in masks.values())
-        left = [name.removesuffix(".weight") for name in weights if name not in masks]
-        reached = {"of": "weights", "asked": 0.5, "removed": round(gone / total, 4)}
-        if left:
-            reason = f"{', '.join(left[:3])}{', ...' if left[3:] else ''} have no multiple of four inputs"
-            reached["capped"] = reason
+        removed = sum(int((~mask).count_nonzero()) for mask in masks.values())
+        skipped = [name.removesuffix(".weight") for name in weights if name not in masks]
+        reached = {"of": "weights", "asked": 0.5, "removed": round(removed / total, 4)}
+        if skipped:
+            names = f"{', '.join(skipped[:3])}{', ...' if skipped[3:] else ''}"
+            reached["capped"] = f"the number of inputs is not a multiple of four: {names}"
         run.record(reached=reached)
         run.keep_zeros()
         return self.retrain(run, apply_masks(network, masks), teacher)
 
 
 def two_of_four(weight: Tensor) -> Tensor:
-    """Return a mask for a weight [outputs, inputs, ...], False for two of every four neighbouring inputs."""
+    """Return the mask of a weight [outputs, inputs, ...], False for two of every four neighbouring inputs."""
     import torch
 
     fours = weight.detach().abs().movedim(1, -1).unflatten(-1, (-1, 4))

@@ -1,4 +1,4 @@
-"""Drop residual blocks, as the students of Kulkarni et al. (2019) and the halved ones of IKD have fewer."""
+"""Drop residual blocks, as for the students of Kulkarni et al. (2019) and the halved networks of IKD."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Depth(Refiner):
-    """Leave out blocks of the stages that the network has."""
+    """Drop blocks from the stages of the network."""
 
     times: int = option(1, minimum=1, help="how many times to halve the blocks of every stage")
-    keep: tuple[int, ...] | None = option(None, minimum=1, help="blocks that stay in each stage, such as 1,1,2,2")
-    blocks: int | None = option(None, minimum=1, help="blocks that stay in all stages together")
+    keep: tuple[int, ...] | None = option(None, minimum=1, help="blocks to keep in each stage, such as 1,1,2,2")
+    blocks: int | None = option(None, minimum=1, help="blocks to keep in all stages together")
 
     def refine(self, network: Network) -> Network:
         """Return a network with fewer blocks in its stages."""

@@ -11,16 +11,15 @@ if TYPE_CHECKING:
 
 
 class Halve(Refiner):
-    """Make all layers half as wide, by slicing."""
+    """Halve the width of every layer."""
 
-    times: int = option(1, minimum=1, help="how many times in a row")
-    ratio: float = option(0.5, above=0, below=1, help="width of the result over the width before")
+    times: int = option(1, minimum=1, help="how many times to do this in a row")
+    ratio: float = option(0.5, above=0, below=1, help="new width over old width")
     round_to: int = option(1, minimum=1, help="round widths up to multiples of this")
-
-    scope: str = option("all", choices=("all", "inner"), help="all widths, or only those inside of residual blocks")
+    scope: str = option("all", choices=("all", "inner"), help="all widths, or only those inside residual blocks")
 
     def refine(self, network: Network) -> Network:
-        """Return a network with ``ratio`` of every width, ``times`` times over."""
+        """Return a network with every width multiplied by ``ratio``, ``times`` times."""
         from kdtool.surgery import halve_widths
 
         return halve_widths(

@@ -1,4 +1,4 @@
-"""Another architecture in place of the network's own, such as the small one of its family."""
+"""Replace the network's architecture, for example by a smaller one of the same family."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 
 
 class Like(Refiner):
-    """Take another architecture, built for the same images and classes, with fresh weights."""
+    """Build another architecture for the same images and classes, with fresh weights."""
 
     must_shrink: ClassVar[bool] = False
 
     arch: str = option(help="the architecture: SOURCE:NAME, such as timm:resnet18")
-    init: str = option("fresh", choices=("fresh", "inherit"), help="fresh alone: there are no weights to inherit")
+    init: str = option(
+        "fresh", choices=("fresh", "inherit"), help="only fresh: another architecture has no weights to inherit"
+    )
 
     def __post_init__(self) -> None:
-        """Check that there is such an architecture."""
+        """Check that the architecture exists."""
         from kdtool.models import check_name
 
         super().__post_init__()
@@ -31,7 +33,7 @@ class Like(Refiner):
             raise UsageError(f"--arch {self.arch}: {error}") from error
 
     def refine(self, network: Network) -> Network:
-        """Return a network of that architecture for the images and classes of this one."""
+        """Return a network of the architecture ``arch`` for the images and classes of ``network``."""
         from kdtool.models import create_like
 
         return create_like(self.arch, network)

@@ -1,4 +1,4 @@
-"""Reach a budget by width and depth together, as compound scaling does (Tan and Le, 2019, arXiv:1905.11946)."""
+"""Reach a budget with width and depth together, like compound scaling (Tan and Le, 2019, arXiv:1905.11946)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 class WidthDepth(Refiner):
-    """Leave out blocks and make layers narrower, both in part, until a budget is met.
+    """Drop blocks and narrow layers until a budget is met.
 
-    To get to x times the size, blocks bring x ** depth_share, as nearly as whole blocks can, and widths the rest. A
-    network without stages of blocks is made narrower alone.
+    To reach x times the size, dropped blocks bring x ** depth_share, as closely as whole blocks allow, and narrower
+    layers bring the rest. In a network without stages of blocks, only the layers become narrower.
     """
 
-    target_macs: Budget | None = option(None, help="multiply-accumulates of the result: 0.25x of what there is, or 90M")
-    target_params: Budget | None = option(None, help="parameters of the result: 0.25x of what there is, or 0.8M")
+    target_macs: Budget | None = option(None, help="multiply-accumulates of the result: 0.25x of the network's, or 90M")
+    target_params: Budget | None = option(None, help="parameters of the result: 0.25x of the network's, or 0.8M")
     depth_share: float = option(
-        0.5, minimum=0, maximum=1, help="share of the reduction that blocks bring; 0: width alone, 1: depth alone"
+        0.5, minimum=0, maximum=1, help="share of the reduction that dropped blocks bring; 0: only width, 1: only depth"
     )
     round_to: int = option(1, minimum=1, help="round widths up to multiples of this")
 
     def __post_init__(self) -> None:
-        """Check that there is one budget."""
+        """Check that exactly one budget is given."""
         super().__post_init__()
         if self.target_macs is not None and self.target_params is not None:
             raise UsageError("--target-macs and --target-params are two budgets; give one")
@@ -33,7 +33,7 @@ class WidthDepth(Refiner):
             raise UsageError(f"{self.name} needs a budget: --target-macs 0.25x, or --target-params 0.25x")
 
     def refine(self, network: Network) -> Network:
-        """Return a network within the budget, as near to it as whole blocks and channels can be."""
+        """Return a network within the budget, as close to it as whole blocks and channels allow."""
         from kdtool.surgery import reach_budget
 
         budget, count = (self.target_macs, "macs") if self.target_macs else (self.target_params, "parameters")

@@ -1,4 +1,4 @@
-"""Every network of own_models: what it was made for, what it can take, how it is built."""
+"""The networks of own_models: the data of their papers, the inputs that they accept, and their builders."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ IMAGENETTE = {
 
 
 @dataclass(frozen=True)
-class Known:
+class Entry:
     """A network that can be built.
 
-    ``made_for`` is what its paper trains it on, ``smallest`` the smallest side of an image that leaves a pixel for its
-    last layer. ``build`` takes classes, in_channels and image_size, and by their names the ``options`` of the source
-    that have a meaning for it; ``grows`` says that it has more parameters for larger images.
+    ``paper_data`` describes the data on which its paper trains it. ``min_image_size`` is the smallest side of an image
+    in pixels that leaves one position for its last layer. ``build`` takes classes, in_channels and image_size, and as
+    keywords those ``options`` of the source that apply to it. ``grows_with_image`` says that larger images give it
+    more parameters.
     """
 
-    made_for: dict[str, Any]
-    smallest: int
+    paper_data: dict[str, Any]
+    min_image_size: int
     build: Callable[..., nn.Module]
     options: tuple[str, ...] = ()
-    grows: bool = False
+    grows_with_image: bool = False
 
 
 def _lenet_300_100(classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -93,33 +94,33 @@ def _vgg(classes: int, in_channels: int, image_size: int, **settings: Any) -> nn
     return vgg_cifar(classes, in_channels, **settings)
 
 
-_TIMES_4 = partial(_resnet, widths=(32, 64, 128, 256), projects=True)
+_RESNET_X4 = partial(_resnet, widths=(32, 64, 128, 256), projects=True)
 
-NETWORKS: dict[str, Known] = {
-    "conv4-fc2": Known(CIFAR10, 4, _conv4_fc2, options=("width",), grows=True),
-    "densenet-bc-100-12": Known(CIFAR10, 4, _densenet_bc),
-    "lenet-300-100": Known(MNIST, 1, _lenet_300_100, grows=True),
-    "lenet-5": Known(MNIST, 1, _lenet_5),
-    "resnet8x4": Known(CIFAR10, 1, partial(_TIMES_4, depth=8)),
-    "resnet32x4": Known(CIFAR10, 1, partial(_TIMES_4, depth=32)),
-    "resnet20": Known(CIFAR10, 1, partial(_resnet, depth=20)),
-    "resnet20b": Known(CIFAR10, 1, partial(_resnet, depth=20, projects=True)),
-    "resnet32": Known(CIFAR10, 1, partial(_resnet, depth=32)),
-    "resnet44": Known(CIFAR10, 1, partial(_resnet, depth=44)),
-    "resnet56": Known(CIFAR10, 1, partial(_resnet, depth=56)),
-    "resnet56b": Known(CIFAR10, 1, partial(_resnet, depth=56, projects=True)),
-    "resnet110": Known(CIFAR10, 1, partial(_resnet, depth=110)),
-    # The names' numbers count the stem, two convolutions a block and one head.
-    "resnet10-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(1, 1, 1, 1))),
-    "resnet14-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(1, 1, 2, 2))),
-    "resnet18-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(2, 2, 2, 2))),
-    "resnet20-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(2, 2, 3, 2))),
-    "resnet26-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(3, 3, 3, 3))),
-    "resnet34-concat-head": Known(IMAGENETTE, 1, partial(_resnet_concat, blocks=(3, 4, 6, 3))),
-    "vgg8": Known(CIFAR10, 8, partial(_vgg, convolutions=1)),
-    "vgg13": Known(CIFAR10, 8, partial(_vgg, convolutions=2)),
-    "wrn-16-1": Known(CIFAR10, 1, partial(_wide_resnet, depth=16, factor=1)),
-    "wrn-16-2": Known(CIFAR10, 1, partial(_wide_resnet, depth=16, factor=2)),
-    "wrn-40-1": Known(CIFAR10, 1, partial(_wide_resnet, depth=40, factor=1)),
-    "wrn-40-2": Known(CIFAR10, 1, partial(_wide_resnet, depth=40, factor=2)),
+NETWORKS: dict[str, Entry] = {
+    "conv4-fc2": Entry(CIFAR10, 4, _conv4_fc2, options=("width",), grows_with_image=True),
+    "densenet-bc-100-12": Entry(CIFAR10, 4, _densenet_bc),
+    "lenet-300-100": Entry(MNIST, 1, _lenet_300_100, grows_with_image=True),
+    "lenet-5": Entry(MNIST, 1, _lenet_5),
+    "resnet8x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=8)),
+    "resnet32x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=32)),
+    "resnet20": Entry(CIFAR10, 1, partial(_resnet, depth=20)),
+    "resnet20b": Entry(CIFAR10, 1, partial(_resnet, depth=20, projects=True)),
+    "resnet32": Entry(CIFAR10, 1, partial(_resnet, depth=32)),
+    "resnet44": Entry(CIFAR10, 1, partial(_resnet, depth=44)),
+    "resnet56": Entry(CIFAR10, 1, partial(_resnet, depth=56)),
+    "resnet56b": Entry(CIFAR10, 1, partial(_resnet, depth=56, projects=True)),
+    "resnet110": Entry(CIFAR10, 1, partial(_resnet, depth=110)),
+    # The numbers in the names count the stem, two convolutions per block and one head.
+    "resnet10-concat-head": Entry(IMAGENETTE, 1, partial(_resnet_concat, blocks=(1, 1, 1, 1))),
+    "resnet14-concat-head": Entry(IMAGENETTE, 1, partial(_resnet_concat, blocks=(1, 1, 2, 2))),
+    "resnet18-concat-head": Entry(IMAGENETTE, 1, partial(_resnet_concat, blocks=(2, 2, 2, 2))),
+    "resnet20-concat-head": Entry(IMAGENETTE, 1, partial(_resnet_concat, blocks=(2, 2, 3, 2))),
+    "resnet26-concat-head": Entry(IMAGENETTE, 1, partial(_resnet_concat, blocks=(3, 3, 3, 3))),
+    "resnet34-concat-head": Entry(IMAGENETTE, 1, partial(_resnet_concat, blocks=(3, 4, 6, 3))),
+    "vgg8": Entry(CIFAR10, 8, partial(_vgg, convolutions=1)),
+    "vgg13": Entry(CIFAR10, 8, partial(_vgg, convolutions=2)),
+    "wrn-16-1": Entry(CIFAR10, 1, partial(_wide_resnet, depth=16, factor=1)),
+    "wrn-16-2": Entry(CIFAR10, 1, partial(_wide_resnet, depth=16, factor=2)),
+    "wrn-40-1": Entry(CIFAR10, 1, partial(_wide_resnet, depth=40, factor=1)),
+    "wrn-40-2": Entry(CIFAR10, 1, partial(_wide_resnet, depth=40, factor=2)),
 }

@@ -1,4 +1,4 @@
-"""DenseNet-BC for small images (Huang et al., 2017), as Gu and Tresp (2020) search in it."""
+"""DenseNet-BC for small images (Huang et al., 2017), the search space of Gu and Tresp (2020)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torchvision.models import DenseNet
 def densenet_bc(classes: int, in_channels: int, *, layers: int = 100, growth: int = 12) -> DenseNet:
     """Return DenseNet-BC with three dense blocks, bottlenecks of 4 x growth maps and compression 0.5.
 
-    Maps images [batch, in_channels, height, width] of 4x4 pixels and more to logits [batch, classes]. With 100 layers
+    Maps images [batch, in_channels, height, width] of at least 4x4 pixels to logits [batch, classes]. With 100 layers
     and growth 12 it has 769,162 parameters for CIFAR-10 and 288 M multiply-accumulates in its convolutions (the paper
-    counts 296 M in all). It is torchvision's DenseNet with the stem of the small images' version: a 3x3 convolution of
-    2 x growth maps without norm, activation or pool. Convolutions start as He et al. (2015) have it.
+    counts 296 M in all). It is torchvision's DenseNet with the stem for small images: a 3x3 convolution of 2 x growth
+    maps without norm, activation or pool. Convolutions are initialised as in He et al. (2015).
     """
-    # One layer is the stem, two are the transitions, one is the classifier; a dense layer has two convolutions.
+    # One layer is the stem, two are the transitions, one is the classifier; each dense layer counts as two.
     repeats = (layers - 4) // 6
     net = DenseNet(
         growth_rate=growth,

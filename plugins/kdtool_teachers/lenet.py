@@ -8,7 +8,9 @@ from torch import nn
 
 
 def lenet_300_100(classes: int, in_channels: int, image_size: int) -> nn.Sequential:
-    """Return two hidden layers of 300 and 100 units: 266,610 parameters for 10 classes and 28x28x1 pixels.
+    """Return LeNet-300-100, with hidden layers of 300 and 100 units.
+
+    It has 266,610 parameters for 10 classes and 28x28x1 pixels.
 
     Maps images [batch, in_channels, image_size, image_size] to logits [batch, classes].
     """
@@ -24,11 +26,13 @@ def lenet_300_100(classes: int, in_channels: int, image_size: int) -> nn.Sequent
 
 
 def lenet_5(classes: int, in_channels: int, image_size: int) -> nn.Sequential:
-    """Return convolutions of 6, 16 and 120 maps, then 84 units: 61,706 parameters for 10 classes and one channel.
+    """Return LeNet-5, with convolutions of 6, 16 and 120 maps, then 84 units.
+
+    It has 61,706 parameters for 10 classes and one channel.
 
     Maps images [batch, in_channels, image_size, image_size] to logits [batch, classes]. Images smaller than
-    32x32 get a border of zeros, as MNIST's 28x28 got in 1998; of larger ones the 120 maps are averaged over all
-    positions. ReLU and max-pooling stand for the scaled tanh and the trainable subsampling of 1998.
+    32x32 are padded with zeros, like MNIST's 28x28 in 1998; for larger ones the 120 maps are averaged over all
+    positions. ReLU and max-pooling replace the scaled tanh and the trainable subsampling of 1998.
     """
     border = max(0, 32 - image_size)
     near, far = border // 2, border - border // 2

@@ -1,4 +1,4 @@
-"""The error for a network that a source does not know."""
+"""The error for the name of a network that a source does not have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdtool.errors import nearest
 
 
 def unknown(source: str, network: str, known: Iterable[str]) -> UsageError:
-    """Return the error that names the networks most like the one that was asked for."""
+    """Return the error for an unknown name; it lists the most similar names."""
     known = list(known)
     others = f"; there are {', '.join(known)}" if len(known) <= 12 else f"; it has {len(known)} others"
     return UsageError(f"{source} knows no network {network!r}{nearest(network, known) or others}")

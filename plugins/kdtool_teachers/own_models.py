@@ -1,22 +1,22 @@
-"""The networks of the papers behind the built-in methods, which no library ships."""
+"""The networks of the papers behind the built-in methods that no library provides."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Source, UsageError, option
-from kdtool_teachers.catalogue import NETWORKS, Known
+from kdtool_teachers.catalogue import NETWORKS, Entry
 from kdtool_teachers.names import unknown
 
 if TYPE_CHECKING:
     from torch import nn
 
-# 1 GiB of weights: the networks here have at most 22 M in their papers.
+# 1 GiB of float32 weights. With their papers' data these networks have at most 22 M parameters.
 MOST_PARAMETERS = 2**28
 
 
 class OwnModels(Source):
-    """Build the networks of the papers that kdtool repeats."""
+    """Build a network of the papers whose methods kdtool has."""
 
     width: int | None = option(
         None,
@@ -31,7 +31,7 @@ class OwnModels(Source):
 
     def defaults(self, network: str) -> dict[str, Any]:
         """Return the classes, channels, size and normalisation of the paper's data."""
-        return dict(self._about(network).made_for)
+        return dict(self._entry(network).paper_data)
 
     def build(
         self, network: str, *, classes: int, in_channels: int, image_size: int, pretrained: bool = False
@@ -41,42 +41,42 @@ class OwnModels(Source):
         Raises:
             UsageError: the name is unknown, or an option or the size of the images does not fit this network.
         """
-        known = self._about(network)
+        entry = self._entry(network)
         if pretrained:
             raise UsageError(
                 f"kdtool:{network}: has no pretrained weights; give your own with --weights, or --data to train it"
             )
-        given = {name: value for name, value in self.as_data().items() if value is not None}
-        for name in given:
-            if name not in known.options:
-                owners = ", ".join(other for other, about in NETWORKS.items() if name in about.options)
+        options = {name: value for name, value in self.as_data().items() if value is not None}
+        for name in options:
+            if name not in entry.options:
+                owners = ", ".join(owner for owner, candidate in NETWORKS.items() if name in candidate.options)
                 raise UsageError(f"kdtool:{network}: has no --{name}; it is an option of {owners}")
-        if image_size < known.smallest:
+        if image_size < entry.min_image_size:
             raise UsageError(
                 f"kdtool:{network}: {image_size}x{image_size} pixels are too few; "
-                f"give --image-size {known.smallest} or more"
+                f"give --image-size {entry.min_image_size} or more"
             )
-        if known.grows:
-            _check_size(network, known, classes, in_channels, image_size, given)
-        return known.build(classes, in_channels, image_size, **given).eval()
+        if entry.grows_with_image:
+            _check_size(network, entry, classes, in_channels, image_size, options)
+        return entry.build(classes, in_channels, image_size, **options).eval()
 
-    def _about(self, network: str) -> Known:
+    def _entry(self, network: str) -> Entry:
         if network not in NETWORKS:
             raise unknown(self.name, network, NETWORKS)
         return NETWORKS[network]
 
 
 def _check_size(
-    network: str, known: Known, classes: int, in_channels: int, image_size: int, given: dict[str, Any]
+    network: str, entry: Entry, classes: int, in_channels: int, image_size: int, options: dict[str, Any]
 ) -> None:
-    """Raise a UsageError, before any memory is taken, where the network would be too large."""
+    """Raise a UsageError if the network would be too large, before its memory is allocated."""
     import torch
 
     with torch.device("meta"):
-        module = known.build(classes, in_channels, image_size, **given)
+        module = entry.build(classes, in_channels, image_size, **options)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if parameters > MOST_PARAMETERS:
-        smaller = " or ".join(f"--{name}" for name in ("image-size", *given))
+        smaller = " or ".join(f"--{name}" for name in ("image-size", *options))
         raise UsageError(
             f"kdtool:{network}: would have {parameters:,} parameters for {in_channels}x{image_size}x{image_size} "
             f"pixels; give a smaller {smaller}"

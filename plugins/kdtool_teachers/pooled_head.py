@@ -1,4 +1,4 @@
-"""A row of stages, the mean of every map and one linear layer: how the networks for small images are put together."""
+"""The common form of the networks for small images: stages, global average pooling and one linear layer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import nn
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
-    """Return a convolution of ``size`` x ``size`` that keeps height and width where its stride is 1."""
+    """Return a ``size`` x ``size`` convolution; with an odd size and stride 1 it keeps height and width."""
     return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=bias)
 
 
 def with_head(parts: Iterable[tuple[str, nn.Module]], width: int, classes: int) -> nn.Sequential:
-    """Return the parts in a row, which end in ``width`` maps of any size, with their mean and the classifier.
+    """Return the parts in sequence, then global average pooling and the classifier.
 
-    Convolutions start as He et al. (2015, arXiv:1502.01852) have it, by the connections that leave them, and their
-    biases at zero.
+    The parts end in ``width`` maps of any size. Convolutions are initialised as in He et al. (2015, arXiv:1502.01852)
+    by their number of outgoing connections (fan-out), and their biases are zero.
     """
     head: list[tuple[str, nn.Module]] = [
         ("avgpool", nn.AdaptiveAvgPool2d(1)),

@@ -1,6 +1,6 @@
 """The ResNets for small images (He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, section 4.2).
 
-The wide ones of the distillation literature (Tian, Krishnan and Isola, 2020, arXiv:1910.10699) among them.
+Among them are the wide ones of the distillation literature (Tian, Krishnan and Isola, 2020, arXiv:1910.10699).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kdtool_teachers.pooled_head import conv, with_head
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a way around them: [batch, inputs, h, w] to [batch, outputs, h/stride, w/stride]."""
+    """Two 3x3 convolutions and a shortcut: [batch, inputs, h, w] to [batch, outputs, h/stride, w/stride]."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, projects: bool) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Block(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the rectified sum; a shortcut with fewer maps is filled up with zeros."""
+        """Return the rectified sum; a shortcut with too few maps is padded with zeros."""
         y: Tensor = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         x = self.shortcut(x)
         if x.shape[1] < y.shape[1]:
@@ -54,11 +54,11 @@ def resnet_cifar(
     """Return a ResNet of ``depth`` = 6 n + 2 layers: a 3x3 convolution, then three stages of n blocks.
 
     Maps images [batch, in_channels, height, width] of any size to logits [batch, classes]. ``widths`` are the maps of
-    the first convolution and of the stages. Shortcuts between stages are He et al.'s option A, zeros for the maps that
-    are new, with which their counts are those of their Table 6 (option B would give ResNet-32 0.47 M parameters for
-    the published 0.46, and ResNet-56 0.86 for 0.85). With ``projects`` they are option B, a 1x1 convolution with a
-    norm, as in the ResNets of Tian et al. (resnet20b and resnet56b; resnet8x4 and resnet32x4, which have twice the
-    first width and four times the others).
+    the first convolution and of the stages. Shortcuts between stages are He et al.'s option A, zeros for the new
+    maps, which gives the parameter counts of their Table 6 (with option B ResNet-32 would have 0.47 M parameters
+    instead of the published 0.46 M, and ResNet-56 0.86 M instead of 0.85 M). With ``projects`` they are option B, a 1x1
+    convolution with a norm, as in the ResNets of Tian et al. (resnet20b and resnet56b; resnet8x4 and resnet32x4, which
+    have twice the first width and four times the others).
     """
     blocks = (depth - 2) // 6
     parts: list[tuple[str, nn.Module]] = [

@@ -23,17 +23,17 @@ class Timm(Source):
         return list(timm.list_models())
 
     def defaults(self, network: str) -> dict[str, Any]:
-        """Return what the network's first pretrained weights were trained with.
+        """Return the settings with which the network's first pretrained weights were trained.
 
-        A network that timm has as a feature extractor alone gets ImageNet's 1000 classes.
+        A network that timm has only as a feature extractor gets ImageNet's 1000 classes.
         """
-        about = self._about(network)
+        config = self._config(network)
         return {
-            "classes": about.num_classes or 1000,
-            "in_channels": about.input_size[0],
-            "image_size": min(about.input_size[1:]),
-            "mean": tuple(about.mean),
-            "std": tuple(about.std),
+            "classes": config.num_classes or 1000,
+            "in_channels": config.input_size[0],
+            "image_size": min(config.input_size[1:]),
+            "mean": tuple(config.mean),
+            "std": tuple(config.std),
         }
 
     def build(
@@ -43,48 +43,49 @@ class Timm(Source):
 
         Raises:
             UsageError: the name is unknown.
-            Error: the network is no classifier, does not take that input, or its weights cannot be had.
+            Error: the network is not a classifier or does not accept that input, or its pretrained weights are not
+                available.
         """
         import timm
 
-        about = self._about(network)
-        if not _classifies(network):
-            raise self._no_classifier(network)
+        config = self._config(network)
+        if not _is_classifier(network):
+            raise self._not_a_classifier(network)
         options: dict[str, Any] = {"num_classes": classes, "in_chans": in_channels}
-        # timm's own mark of the networks that are built for one size and take it as an argument.
-        if about.fixed_input_size:
+        # timm's flag for networks that are built for one image size and take it as an argument.
+        if config.fixed_input_size:
             options["img_size"] = image_size
         if pretrained and not timm.is_model_pretrained(network):
             raise Error(f"timm:{network}: timm has no pretrained weights for it; leave --pretrained out")
         shape = f"{classes} classes and {in_channels}x{image_size}x{image_size} pixels"
         try:
             module: nn.Module = timm.create_model(network, pretrained=pretrained, **options)
-        except Exception as error:  # a thousand constructors, and three libraries that download
+        except Exception as error:  # any of a thousand constructors or of three download libraries may fail
             reason = " ".join(str(error).split()) or type(error).__name__
             if pretrained:
                 raise Error(
-                    f"timm:{network}: cannot be had with pretrained weights for {shape} ({reason}); without a "
-                    "connection give a downloaded file with --weights"
+                    f"timm:{network}: cannot be built with pretrained weights for {shape} ({reason}); without a "
+                    "network connection, give a downloaded file with --weights"
                 ) from error
-            made_for = "x".join(str(size) for size in about.input_size)
+            made_for = "x".join(str(size) for size in config.input_size)
             raise Error(
                 f"timm:{network}: cannot be built for {shape} ({reason}); timm made it for {made_for} pixels"
             ) from error
         if getattr(module, "num_classes", classes) != classes:
-            raise self._no_classifier(network)
+            raise self._not_a_classifier(network)
         return module.eval()
 
-    def _no_classifier(self, network: str) -> Error:
-        others = nearest(network, [other for other in self.networks() if other != network and _classifies(other)])
-        return Error(f"timm:{network}: is no classifier (timm has it as a feature extractor alone){others}")
+    def _not_a_classifier(self, network: str) -> Error:
+        hint = nearest(network, [other for other in self.networks() if other != network and _is_classifier(other)])
+        return Error(f"timm:{network}: is not a classifier (timm has it only as a feature extractor){hint}")
 
-    def _about(self, network: str) -> Any:
+    def _config(self, network: str) -> Any:
         """Return timm's description of a network, ``timm.models.PretrainedCfg``."""
         import timm
 
         architecture, _, tag = network.partition(".")
         known = self.networks()
-        # The lists hold no hf-hub: or local-dir: names, which would fetch files, and code's arguments, from elsewhere.
+        # hf-hub: and local-dir: names are refused: timm would read files, and arguments for its code, from elsewhere.
         if architecture not in known or not timm.is_model(architecture):
             raise unknown(self.name, network, known)
         if tag and not timm.is_model_pretrained(network):
@@ -92,12 +93,14 @@ class Timm(Source):
         return timm.get_pretrained_cfg(network)
 
 
-def _classifies(network: str) -> bool:
-    """Whether the class that timm says it builds, where it says one, can be given a classifier.
+def _is_classifier(network: str) -> bool:
+    """Return whether a network can have a classifier, by the class that timm declares for it; True if it declares none.
 
-    Building it to find out takes some of the encoders a quarter of a minute.
+    It is not built to find out, since that takes up to 15 seconds for some encoders.
     """
     import timm
 
-    built = inspect.signature(timm.models.model_entrypoint(network.partition(".")[0])).return_annotation
-    return not isinstance(built, type) or built is inspect.Signature.empty or hasattr(built, "reset_classifier")
+    declared = inspect.signature(timm.models.model_entrypoint(network.partition(".")[0])).return_annotation
+    return (
+        not isinstance(declared, type) or declared is inspect.Signature.empty or hasattr(declared, "reset_classifier")
+    )

@@ -1,4 +1,4 @@
-"""torchvision's networks and their pretrained weights, fitted to other channels, sizes and classes."""
+"""Adapt torchvision's networks and their pretrained weights to other channels, sizes and classes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from kdtool import Error
 
-# DenseNet's files are older than the rule that a module's name has no dot.
+# DenseNet's files are from before torch refused dots in the names of modules.
 _DENSE_LAYER = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
 def adapt_input(module: nn.Module, in_channels: int) -> None:
-    """Give a network for colour images another number of input channels, in place.
+    """Change the number of input channels of a network for colour images, in place.
 
-    The new first convolution is drawn from a normal distribution with the old one's variance times 3 / in_channels,
-    so that its output varies as much as before.
+    The weights of the new first convolution are drawn from a normal distribution with 3 / in_channels times the
+    variance of the old ones, so that the variance of its output stays the same.
     """
     if in_channels == 3:
         return
@@ -32,10 +32,11 @@ def adapt_input(module: nn.Module, in_channels: int) -> None:
 
 
 def load_pretrained(module: nn.Module, network: str) -> None:
-    """Load torchvision's default weights into a network of that name, as it was built, in place.
+    """Load torchvision's default weights into a new network of that name, in place.
 
-    Weights of the first convolution are summed for one channel and repeated for others, position embeddings are
-    interpolated, auxiliary heads are left out, and a classifier of another size keeps its fresh start.
+    Weights of the first convolution are summed for one channel and repeated for other numbers of channels, position
+    embeddings are interpolated, auxiliary heads are left out, and a classifier of another size keeps its random
+    initialisation.
 
     Raises:
         Error: the weights cannot be downloaded, or are not those of this network.
@@ -46,17 +47,19 @@ def load_pretrained(module: nn.Module, network: str) -> None:
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Error(
-            f"torchvision:{network}: the pretrained weights cannot be downloaded ({reason}); fetch {weights.url} "
-            "elsewhere and give it with --weights"
+            f"torchvision:{network}: the pretrained weights cannot be downloaded ({reason}); download "
+            f"{weights.url} on another machine and give the file with --weights"
         ) from error
     fresh = _fit(state, module)
     result = module.load_state_dict(state, strict=False)
     if result.unexpected_keys or set(result.missing_keys) != fresh:
-        raise Error(f"torchvision:{network}: {weights} are not the weights of this version's network")
+        raise Error(
+            f"torchvision:{network}: {weights} do not fit the network of this torchvision; give others with --weights"
+        )
 
 
 def _fit(state: MutableMapping[str, Tensor], module: nn.Module) -> set[str]:
-    """Make the weights those of ``module``, in place; return the names that keep their fresh start."""
+    """Adapt the weights ``state`` to ``module``, in place; return the names that keep their random initialisation."""
     for name in list(state):
         if match := _DENSE_LAYER.match(name):
             state["".join(match.groups())] = state.pop(name)
@@ -81,7 +84,7 @@ def _fit(state: MutableMapping[str, Tensor], module: nn.Module) -> set[str]:
 def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
     """Return a convolution's weights [out, 3, h, w] as [out, in_channels, h, w].
 
-    Its response to a grey image stays the same when that image is in every channel.
+    An image with the same values in every channel gives the same response as before.
     """
     if weight.shape[1] == in_channels:
         return weight
@@ -92,5 +95,5 @@ def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def _first_convolution(module: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Return the convolution that sees the image, which is the first one registered, and its path."""
+    """Return the path and the module of the first registered convolution, which is the one that reads the image."""
     return next((name, part) for name, part in module.named_modules() if isinstance(part, nn.Conv2d))

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Torchvision(Source):
-    """Build a classification network of torchvision."""
+    """Build a classification network of torchvision, such as torchvision:resnet18."""
 
     def networks(self) -> list[str]:
-        """Return the names of torchvision's classifiers (no detectors, no segmentation, no video)."""
+        """Return the names of torchvision's classifiers (not of its detection, segmentation and video networks)."""
         from torchvision import models
 
         return list(models.list_models(module=models))
 
     def defaults(self, network: str) -> dict[str, Any]:
-        """Return what the default weights were trained with."""
+        """Return the settings with which the default weights were trained."""
         from torchvision import models
 
         if network not in self.networks():
@@ -58,7 +58,7 @@ class Torchvision(Source):
         try:
             module: nn.Module = models.get_model(network, weights=None, **options)
         except (ValueError, AssertionError) as error:
-            # ViT and MaxViT cut the image into parts and check the size when they are built.
+            # ViT and MaxViT divide the image into patches and check its size when they are built.
             reason = " ".join(str(error).split())
             raise Error(
                 f"torchvision:{network}: cannot be built for --image-size {image_size} ({reason}); "
@@ -70,14 +70,15 @@ class Torchvision(Source):
         return module.eval()
 
 
-# Their pretrained weights expect images in -1..1, which torchvision's option `transform_input` makes of normalised
-# ones. Here the normalisation itself does it, so that the module is the same with and without pretrained weights.
+# Their pretrained weights expect images in -1..1. torchvision's option `transform_input` converts normalised images to
+# that; here mean and std are 0.5 instead, so that the module is the same with and without pretrained weights.
 _TRANSFORM_INPUT = ("googlenet", "inception_v3")
 
 
 def _options(network: str, image_size: int) -> dict[str, Any]:
+    """Return the arguments that the network's constructor needs besides the number of classes."""
     if network in _TRANSFORM_INPUT:
-        # The auxiliary heads return tuples in training. Saying init_weights silences a warning.
+        # With auxiliary heads the network would return tuples in training. A value for init_weights avoids a warning.
         return {"aux_logits": False, "transform_input": False, "init_weights": True}
     if network.startswith("vit_"):
         return {"image_size": image_size}

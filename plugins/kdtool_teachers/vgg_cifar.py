@@ -12,11 +12,11 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 def vgg_cifar(classes: int, in_channels: int, *, convolutions: int) -> nn.Sequential:
-    """Return five stages of that many 3x3 convolutions with batch norm, then the mean and one linear layer.
+    """Return five stages of 3x3 convolutions with batch-norm, then global average pooling and one linear layer.
 
-    Maps images [batch, in_channels, height, width] of 8x8 pixels and more to logits [batch, classes]. One convolution a
-    stage is VGG-8, two are VGG-13. The second to fourth stage begin with a pool, so that the output of a stage is that
-    of its last ReLU and the last two see 4x4 positions of a 32x32 image.
+    Maps images [batch, in_channels, height, width] of at least 8x8 pixels to logits [batch, classes]. Every stage has
+    ``convolutions`` of them: one gives VGG-8, two give VGG-13. The second to fourth stage begin with a pool, so that
+    the output of a stage is that of its last ReLU, and the last two stages see 4x4 positions of a 32x32 image.
     """
     parts: list[tuple[str, nn.Module]] = []
     inputs = in_channels

@@ -10,10 +10,9 @@ from kdtool_teachers.pooled_head import conv, with_head
 
 
 class Block(nn.Module):
-    """Norm, ReLU and a 3x3 convolution, twice: [batch, inputs, h, w] to [batch, outputs, h/stride, w/stride].
+    """Batch-norm, ReLU and a 3x3 convolution, twice: [batch, inputs, h, w] to [batch, outputs, h/stride, w/stride].
 
-    What goes around them is the input, or where the shape changes a 1x1 convolution of the input behind its first norm
-    and ReLU.
+    The shortcut is the input, or if the shape changes, a 1x1 convolution of the input after the first norm and ReLU.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -27,7 +26,7 @@ class Block(nn.Module):
         self.shortcut = conv(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum."""
+        """Return the sum of the convolutions and the shortcut."""
         active = self.relu1(self.bn1(x))
         y: Tensor = self.conv2(self.relu2(self.bn2(self.conv1(active))))
         return y + (x if self.shortcut is None else self.shortcut(active))

@@ -1,3 +1,5 @@
+"""The recipes of all examples name commands and options that exist."""
+
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,4 @@
-"""The script beside the study of structured pruning: channels removed by Torch-Pruning alone."""
+"""The script of the structured-pruning study that removes channels with only Torch-Pruning."""
 
 import runpy
 import sys
@@ -16,9 +16,9 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "structured-pruning" / "by_tor
 @pytest.mark.parametrize("network", ["resnet20b", "vgg8"])
 def test_the_rest_is_a_checkpoint_that_can_be_retrained(network, tmp_path, monkeypatch):
     teacher, half = tmp_path / "teacher.pt", tmp_path / "half.pt"
-    made = kdtool.teacher(f"kdtool:{network}", data="digits", epochs=1, output=teacher)
+    checkpoint = kdtool.teacher(f"kdtool:{network}", data="digits", epochs=1, output=teacher)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(teacher), str(half), "--macs", "0.5"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    whole, left = (measure(one.network)["macs"] for one in (made, kdtool.load(half)))
+    whole, left = (measure(model.network)["macs"] for model in (checkpoint, kdtool.load(half)))
     assert 0.4 < left / whole <= 0.5
     kdtool.distill(teacher, "none", student=half, epochs=1, output=tmp_path / "retrained.pt")

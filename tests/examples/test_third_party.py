@@ -1,4 +1,4 @@
-"""The example plugin, installed as a third party's is, and used from the command line."""
+"""The example plugin, installed like a third party's and used from the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the plugin, and nothing else, installed in it."""
+    """A directory in which only the plugin is installed."""
     directory = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(directory), str(EXAMPLE)], check=True, capture_output=True, text=True)
@@ -49,11 +49,11 @@ def test_it_is_listed_with_its_distribution(run: Run) -> None:
 
 
 def test_its_option_is_in_the_help_and_its_alone(run: Run) -> None:
-    told = run("kdtool", "distill", "--method", "logit-mse", "--help").stdout
+    help_text = run("kdtool", "distill", "--method", "logit-mse", "--help").stdout
 
-    assert "--weight" in told
-    assert "weight of the teacher's term" in told
-    assert "--temperature" not in told
+    assert "--weight" in help_text
+    assert "weight of the teacher's term" in help_text
+    assert "--temperature" not in help_text
 
 
 def test_its_option_is_checked_and_refused_elsewhere(run: Run) -> None:
@@ -65,12 +65,12 @@ def test_its_option_is_checked_and_refused_elsewhere(run: Run) -> None:
 
 
 def test_it_distils_and_the_checkpoint_tells_how(run: Run, tmp_path: Path) -> None:
-    # One command line is one process, and so one import of torch.
+    # One chained command line is one process, which imports torch only once.
     teacher = "teacher kdtool:lenet-300-100 --data digits --epochs 1 -o t.pt"
     distill = "distill --student kdtool:lenet-300-100 --method logit-mse --weight 0.5 --epochs 1"
-    made = run("kdtool", *teacher.split(), *distill.split()).stdout
+    printed = run("kdtool", *teacher.split(), *distill.split()).stdout
 
-    assert made == "t-logit-mse.pt\n"
+    assert printed == "t-logit-mse.pt\n"
     student = kdtool.load(tmp_path / "t-logit-mse.pt")
     assert (student.history[-1]["method"], student.history[-1]["options"]) == ("logit-mse", {"weight": 0.5})
     assert "--method logit-mse" in student.history[-1]["line"]

@@ -1,4 +1,4 @@
-"""Every built-in method keeps what its kind promises."""
+"""Every built-in method passes the check of its kind."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ CHECKS: dict[str, Any] = {
     "refiners": checks.check_refiner,
     "teachers": checks.check_source,
 }
-# The options of methods that have no defaults to be checked with.
+# The options of methods that cannot be checked with their defaults.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("distillers", "gated"): {"target_macs": "0.5x", "round_to": 2, "search_epochs": 1, "force_target": True},
     ("refiners", "like"): {"arch": "kdtool:lenet-300-100"},
     ("refiners", "width-depth"): {"target_macs": "0.5x"},
 }
-# What a check needs to be told: a network that the method takes, or a small one.
-TOLD: dict[tuple[str, str], dict[str, Any]] = {
+# The arguments of a check: a network that the method accepts, or a small one.
+ARGUMENTS: dict[tuple[str, str], dict[str, Any]] = {
     ("distillers", "simkd"): {"network": "timm:test_resnet", "image_size": 32},
     ("pruners", "bn-scale"): {"network": "timm:test_resnet", "image_size": 32},
     ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
     ("teachers", "timm"): {"network": "test_resnet"},
     ("teachers", "torchvision"): {"network": "squeezenet1_1"},
 }
-# Their files are not at hand; tests/datasets makes small ones.
-ELSEWHERE = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}
+# These need files; tests/plugins/kdtool_datasets checks them with small files.
+NEED_FILES = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}
 BUILTIN = [
-    plugin for plugin in entry_points.installed() if plugin.builtin and (plugin.kind, plugin.name) not in ELSEWHERE
+    plugin for plugin in entry_points.installed() if plugin.builtin and (plugin.kind, plugin.name) not in NEED_FILES
 ]
 
 
 @pytest.mark.parametrize("plugin", BUILTIN, ids=lambda plugin: f"{plugin.kind}-{plugin.name}")
 def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: entry_points.Plugin) -> None:
     cls, key = registry.load(plugin), (plugin.kind, plugin.name)
-    CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **TOLD.get(key, {}))
+    CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **ARGUMENTS.get(key, {}))
 
 
 @pytest.mark.parametrize("name", entry_points.names("datasets"))
@@ -49,10 +49,12 @@ def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:
     checks.check_options(registry.method_class("datasets", name), registry.method_class("datasets", name))
 
 
-@pytest.mark.parametrize("plugin", [one for one in BUILTIN if one.kind == "distillers"], ids=lambda plugin: plugin.name)
+@pytest.mark.parametrize(
+    "plugin", [method for method in BUILTIN if method.kind == "distillers"], ids=lambda plugin: plugin.name
+)
 def test_the_help_says_when_a_distiller_fits(plugin: entry_points.Plugin) -> None:
     fits = registry.load(plugin).fits
     assert fits.startswith("Fits ")
     assert fits.endswith(".")
-    # Two lines beside the names.
+    # It fits into two lines next to the names.
     assert len(fits) <= 128

@@ -1,4 +1,4 @@
-"""CIFAR's files, which are pickles and must not run."""
+"""CIFAR's files are pickles: their arrays are read, and code in them does not run."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ FILES = {
 
 
 def make(root, dataset, protocol=2):
-    """Write 20 images a file in CIFAR's format, with 10 classes; returns the rows of all files by name."""
+    """Write files of 20 images and 10 classes in CIFAR's format; return the rows and labels by file name."""
     folder, train, test, meta = FILES[dataset]
     (root / folder).mkdir()
     names = [f"class {number}" for number in range(10)]
@@ -53,7 +53,7 @@ def test_it_reads_what_was_written(tmp_path, dataset, protocol):
 def test_files_written_by_python_2(tmp_path):
     make(tmp_path, CIFAR10)
     folder = tmp_path / "cifar-10-batches-py"
-    # Python 2 writes its texts as byte strings (U), and numpy's old module names.
+    # Python 2 writes texts as byte strings (U), and uses numpy's old module names.
     row = bytes(range(256)) * 12
     old = (
         b"\x80\x02}q\x00(U\x04dataq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85q\x04"
@@ -81,17 +81,18 @@ def test_code_in_a_batch_does_not_run(tmp_path):
     for protocol in (0, 2, 4):
         content = pickle.dumps({"data": Attack(target), "labels": []}, protocol)
         (tmp_path / "cifar-10-batches-py/data_batch_2").write_bytes(content)
-        with pytest.raises(Error, match=r"data_batch_2: no data of plain arrays \(it would run (posix|nt).mkdir\)"):
+        message = r"data_batch_2: not a pickle of plain arrays \(it would run (posix|nt).mkdir\)"
+        with pytest.raises(Error, match=message):
             CIFAR10().load("", tmp_path)
     assert not target.exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"", "no data of plain arrays"),
-        (b"\x80\x04\x95\xff\xff", "no data of plain arrays"),
-        (b"garbage", "no data of plain arrays"),
+        (b"", "not a pickle of plain arrays"),
+        (b"\x80\x04\x95\xff\xff", "not a pickle of plain arrays"),
+        (b"garbage", "not a pickle of plain arrays"),
         (pickle.dumps([1]), "holds a list, not a batch"),
         (pickle.dumps({}), "has no images of 3x32x32"),
         (pickle.dumps({"data": np.zeros((2, 3071), np.uint8), "labels": [0, 0]}), "has no images of 3x32x32"),
@@ -102,10 +103,10 @@ def test_code_in_a_batch_does_not_run(tmp_path):
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "2 images have 1 labels"),
     ],
 )
-def test_damaged_batches(tmp_path, content, told):
+def test_damaged_batches(tmp_path, content, message):
     make(tmp_path, CIFAR10)
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(content)
-    with pytest.raises(Error, match=rf"^cifar10: [^\n]*{told}[^\n]*$"):
+    with pytest.raises(Error, match=rf"^cifar10: [^\n]*{message}[^\n]*$"):
         open_data(DataOptions(data="cifar10", data_dir=tmp_path))
 
 

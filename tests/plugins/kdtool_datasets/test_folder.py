@@ -1,4 +1,4 @@
-"""Folders of images, as people have them."""
+"""Folders of images in the layouts that people use."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from kdtool_datasets.folder import Folder
 
 
 def fill(folder, counts, size=(12, 12), mode="RGB"):
-    """Write ``counts`` images by class name, each of a gray of its own."""
+    """Write ``counts[name]`` images per class, each with its own shade of gray."""
     for number, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -32,10 +32,10 @@ def opened(path, **options):
 def test_class_folders_alone_get_a_fixed_test_split(tmp_path):
     fill(tmp_path, {"cat": 20, "dog": 10})
     check_dataset(Folder, argument=str(tmp_path))
-    first, other = Folder().load(str(tmp_path), None), Folder().load(str(tmp_path), None)
+    first, again = Folder().load(str(tmp_path), None), Folder().load(str(tmp_path), None)
     assert first.classes == ("cat", "dog")
     assert torch.bincount(first.test.labels).tolist() == [4, 2]
-    assert first.test.images == other.test.images
+    assert first.test.images == again.test.images
     assert not set(first.test.images) & set(first.train.images)
     assert [path.parent.name for path in first.train.images] == [first.classes[label] for label in first.train.labels]
 
@@ -98,8 +98,8 @@ def test_files_that_stay_files_are_augmented_alike(tmp_path, monkeypatch):
     fill(tmp_path, {"cat": 20, "dog": 20})
     in_memory = list(opened(tmp_path).train.batches(10, view=1))
     monkeypatch.setattr("kdtool.data.images.IN_MEMORY_BYTES", 0)
-    for expected, got in zip(in_memory, opened(tmp_path).train.batches(10, view=1), strict=True):
-        assert torch.equal(expected[1], got[1])
+    for expected, actual in zip(in_memory, opened(tmp_path).train.batches(10, view=1), strict=True):
+        assert torch.equal(expected[1], actual[1])
 
 
 def test_prepared_images_need_no_files(tmp_path):
@@ -120,7 +120,8 @@ def test_a_checkpoint_finds_its_folder_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert open_spec(spec).spec == spec
     shutil.move(tmp_path / "pets", tmp_path / "elsewhere/pets")
-    with pytest.raises(Error, match=r"folder: there is no folder .*pets; give its path, or where it lies with --data-"):
+    message = "folder: there is no folder .*pets; give its path, or its parent folder with --data-dir"
+    with pytest.raises(Error, match=message):
         open_spec(spec)
     for data_dir in (".", "pets"):
         assert len(open_spec(spec, data_dir=Path(data_dir).resolve()).test) == 4
@@ -163,20 +164,20 @@ def one_image_each(folder):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (no_images, "no images"),
         (one_class, r"1 class \(cat\)"),
         (empty_class, "no image of class 'dog'"),
         (no_classes, "has no class folders"),
         (no_train, "has no class folders in a train folder"),
-        (other_class_in_test, "'cow' is no class of the train split"),
+        (other_class_in_test, "'cow' is not a class of the train split"),
         (one_image_each, "no class has more than one image"),
     ],
 )
-def test_folders_that_cannot_be_used(tmp_path, make, told):
+def test_folders_that_cannot_be_used(tmp_path, make, message):
     make(tmp_path)
-    with pytest.raises(Error, match=rf"^folder: [^\n]*{told}[^\n]*$"):
+    with pytest.raises(Error, match=rf"^folder: [^\n]*{message}[^\n]*$"):
         opened(tmp_path)
 
 

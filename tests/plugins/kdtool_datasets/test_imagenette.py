@@ -1,4 +1,4 @@
-"""Imagenette's folders."""
+"""Imagenette's folders and editions."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_images_are_read_and_split(tmp_path):
     assert (len(data.train), len(data.val)) == (30, 10)
     _, images, labels = next(data.train.batches(30, view=0))
     assert images.shape == (30, 3, 128, 128)
-    # Every image is of one gray, which tells its class.
+    # Every image has one shade of gray, which encodes its class.
     gray = images[:, 0].flatten(1).mean(1) * data.spec.std[0] + data.spec.mean[0]
     assert (255 * gray / 20).add(0.1).long().tolist() == labels.tolist()
 
@@ -58,13 +58,13 @@ def test_other_editions_and_half_a_data_set(tmp_path):
 
 
 def test_download_unpacks_the_archive_of_the_edition(tmp_path, monkeypatch):
-    asked = []
+    urls = []
 
     def download(url, root, remove_finished):
-        asked.append(url)
+        urls.append(url)
         make(tmp_path / "imagenette2-320", Imagenette.names)
 
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", download)
     for _ in range(2):
         assert Imagenette(download=True).load("320", tmp_path).image_size == 224
-    assert asked == ["https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz"]
+    assert urls == ["https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz"]

@@ -1,4 +1,4 @@
-"""MNIST's files."""
+"""MNIST's idx files: whole, packed, damaged, missing and downloaded."""
 
 import gzip
 import os
@@ -21,7 +21,7 @@ def write_idx(path, values):
 
 
 def make(root, folder="MNIST", seed=0):
-    """Write 40 + 20 images in MNIST's files; returns them and their labels."""
+    """Write 40 training and 20 test images in MNIST's files; return them and their labels by part."""
     raw = root / folder / "raw"
     raw.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def test_it_reads_what_was_written(tmp_path, dataset, folder):
     for split, part in ((data.train, "train"), (data.test, "t10k")):
         assert torch.equal(split.images.squeeze(1), written[part][0].to(torch.uint8))
         assert torch.equal(split.labels, written[part][1])
-    # A digit is another one, or none, in a mirror; a shirt is a shirt.
+    # A mirrored digit is a different digit or none; a mirrored shirt is still a shirt.
     assert data.flip == (dataset is FashionMNIST)
 
 
@@ -82,20 +82,20 @@ def labels_of_another(path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
-        (cut, "is to hold 31360 values and holds 31355"),
-        (emptied, "no idx file"),
-        (other_type, "no idx file"),
+        (cut, "should hold 31360 values but holds 31355"),
+        (emptied, "not an idx file"),
+        (other_type, "not an idx file"),
         (packed_and_cut, "cannot be read"),
         (removed, "there is no .*train-images-idx3-ubyte; unpack"),
         (labels_of_another, "40 images have 3 labels"),
     ],
 )
-def test_damaged_files(tmp_path, damage, told):
+def test_damaged_files(tmp_path, damage, message):
     make(tmp_path)
     damage(tmp_path / "MNIST/raw/train-images-idx3-ubyte")
-    with pytest.raises(Error, match=rf"^mnist: [^\n]*{told}[^\n]*$"):
+    with pytest.raises(Error, match=rf"^mnist: [^\n]*{message}[^\n]*$"):
         open_data(DataOptions(data="mnist", data_dir=tmp_path))
 
 
@@ -103,7 +103,7 @@ def test_missing_files_tell_where_they_were_looked_for(tmp_path, monkeypatch):
     with pytest.raises(Error, match=rf"mnist: there is no {tmp_path}/MNIST/raw; .*--data-dir or KDTOOL_DATA"):
         open_data(DataOptions(data="mnist", data_dir=tmp_path))
     monkeypatch.delenv("KDTOOL_DATA", raising=False)
-    with pytest.raises(Error, match="mnist: no directory is known"):
+    with pytest.raises(Error, match="mnist: no data directory is set"):
         open_data(DataOptions(data="mnist"))
     with pytest.raises(UsageError, match="takes no argument"):
         MNIST().load("1", tmp_path)
@@ -132,6 +132,6 @@ def test_the_real_files():
     data = open_data(DataOptions(data="mnist", data_dir=Path(os.environ["KDTOOL_DATA"])))
     assert len(data.train) + len(data.val) == 60000
     assert torch.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    # The published statistics are those of the images.
+    # The images have the published mean and standard deviation.
     mean, std = data.train.statistics()
     assert (mean[0], std[0]) == pytest.approx((0.1307, 0.3081), abs=1e-3)

@@ -1,4 +1,4 @@
-"""Tiny networks: the ONNX exporter takes about a second for each."""
+"""The ONNX exporter on tiny networks, since each export takes about a second."""
 
 import functools
 import gzip
@@ -44,7 +44,7 @@ def convnet(width=4):
 
 
 class Linear(nn.Module):
-    """One linear layer, and what becomes of its output."""
+    """One linear layer, and a function that changes its output."""
 
     def __init__(self, change):
         super().__init__()
@@ -59,16 +59,16 @@ class Linear(nn.Module):
 def batches():
     torch.manual_seed(0)
     images, labels = torch.randn(23, 1, 8, 8), torch.randint(10, (23,))
-    # The last batch is a smaller one.
+    # The last batch is smaller.
     return list(zip(images.split(9), labels.split(9), strict=True))
 
 
 @pytest.fixture(scope="module")
 def module():
-    # As a training leaves it: in train mode, wanting gradients, channels last, its statistics moved.
-    made = convnet().train().to(memory_format=torch.channels_last)
-    made(torch.randn(16, 1, 8, 8))
-    return made
+    # Like after a training: in train mode, with gradients, channels last, and with changed batch-norm statistics.
+    module = convnet().train().to(memory_format=torch.channels_last)
+    module(torch.randn(16, 1, 8, 8))
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +76,21 @@ def exported(module, batches, tmp_path_factory):
     output = tmp_path_factory.mktemp("exported") / "student.onnx"
     metadata = {"kdtool.classes": json.dumps(["zéro", "one"]), "kdtool.input": "[1, 8, 8]"}
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    found = Onnx(pairs=6).export(
+    facts = Onnx(pairs=6).export(
         network(module), output, metadata=metadata, teacher=network(convnet(16)), test=iter(batches)
     )
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    return output, found
+    return output, facts
 
 
 def test_the_file_gives_the_network_s_outputs(exported, module, batches):
     session = onnxruntime.InferenceSession(exported[0])
     assert [session.get_inputs()[0].name, session.get_outputs()[0].name] == ["images", "logits"]
     for images, _ in batches:
-        given = session.run(None, {"images": images.numpy()})[0]
+        actual = session.run(None, {"images": images.numpy()})[0]
         module.eval()
-        np.testing.assert_allclose(given, module(images).detach(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual, module(images).detach(), rtol=1e-5, atol=1e-6)
         module.train()
 
 
@@ -100,28 +100,28 @@ def test_the_network_is_left_as_it_was(exported, module):
 
 
 def test_what_was_measured(exported):
-    output, found = exported
-    assert json.loads(json.dumps(found)) == found
-    assert found["onnx"] == str(output)
-    assert found["file_bytes"] == output.stat().st_size
-    assert found["gzip_bytes"] == pytest.approx(len(gzip.compress(output.read_bytes(), 6)), abs=32)
-    assert found["opset"] == 18
-    assert found["parity"]["batches"] == [1, 3]
-    assert found["parity"]["max_abs"] > 0
-    assert found["parity"]["relative"] <= 1e-4
-    assert found["parity"]["same_argmax"] is True
-    assert found["latency"]["pairs"] == 6
-    assert found["latency"]["ratio_low"] <= found["latency"]["ratio"] <= found["latency"]["ratio_high"]
-    assert found["latency"]["teacher"]["p50_ms"] > 0
+    output, facts = exported
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["onnx"] == str(output)
+    assert facts["file_bytes"] == output.stat().st_size
+    assert facts["gzip_bytes"] == pytest.approx(len(gzip.compress(output.read_bytes(), 6)), abs=32)
+    assert facts["opset"] == 18
+    assert facts["parity"]["batches"] == [1, 3]
+    assert facts["parity"]["max_abs"] > 0
+    assert facts["parity"]["relative"] <= 1e-4
+    assert facts["parity"]["same_argmax"] is True
+    assert facts["latency"]["pairs"] == 6
+    assert facts["latency"]["ratio_low"] <= facts["latency"]["ratio"] <= facts["latency"]["ratio_high"]
+    assert facts["latency"]["teacher"]["p50_ms"] > 0
 
 
 def test_the_accuracy_is_that_of_the_file(exported, module, batches):
     module.eval()
-    right = sum(int((module(images).argmax(1) == labels).sum()) for images, labels in batches)
+    correct = sum(int((module(images).argmax(1) == labels).sum()) for images, labels in batches)
     module.train()
-    found = exported[1]["accuracy"]
-    assert found == {"split": "test", "accuracy": right / 23, "error": 1 - right / 23, "images": 23}
-    assert 0 < found["accuracy"] < 1
+    accuracy = exported[1]["accuracy"]
+    assert accuracy == {"split": "test", "accuracy": correct / 23, "error": 1 - correct / 23, "images": 23}
+    assert 0 < accuracy["accuracy"] < 1
 
 
 def test_one_file_alone_with_its_metadata(exported):
@@ -153,29 +153,29 @@ def test_no_path_of_this_machine_is_in_the_file(exported):
 
 def test_a_newer_opset_and_nothing_is_printed(capfd, tmp_path):
     level = logging.root.manager.disable
-    found = Onnx(latency=False, opset=20).export(network(Linear(torch.relu)), tmp_path / "a.onnx", metadata={})
+    facts = Onnx(latency=False, opset=20).export(network(Linear(torch.relu)), tmp_path / "a.onnx", metadata={})
     assert capfd.readouterr() == ("", "")
     assert logging.root.manager.disable == level
-    assert found["opset"] == 20
+    assert facts["opset"] == 20
     assert [(entry.domain, entry.version) for entry in onnx.load(tmp_path / "a.onnx").opset_import] == [("", 20)]
-    assert found["latency"] is None
-    assert found["accuracy"] is None
+    assert facts["latency"] is None
+    assert facts["accuracy"] is None
 
 
 def test_weights_too_large_for_one_file(monkeypatch, tmp_path):
     monkeypatch.setattr(onnx_file, "write", functools.partial(write, one_file_bytes=1000))
     module = Linear(torch.relu)
-    found = QUICK.export(network(module), tmp_path / "big.onnx", metadata={"kdtool.input": "[1, 8, 8]"})
+    facts = QUICK.export(network(module), tmp_path / "big.onnx", metadata={"kdtool.input": "[1, 8, 8]"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
-    assert found["file_bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert facts["file_bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
     images = np.ones((2, 1, 8, 8), dtype=np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "big.onnx")
-    given = session.run(None, {"images": images})[0]
-    np.testing.assert_allclose(given, module(torch.from_numpy(images)).detach(), rtol=1e-5, atol=1e-6)
+    actual = session.run(None, {"images": images})[0]
+    np.testing.assert_allclose(actual, module(torch.from_numpy(images)).detach(), rtol=1e-5, atol=1e-6)
     assert session.get_modelmeta().custom_metadata_map == {"kdtool.input": "[1, 8, 8]"}
 
 
-def _elsewhere(outputs):
+def _differs_in_the_file(outputs):
     return outputs + 1e-2 if torch.compiler.is_exporting() else outputs
 
 
@@ -186,7 +186,7 @@ def _raises(outputs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_elsewhere, r"^timm:tiny: the outputs of its ONNX file are 0.01 away.*nothing was written$"),
+        (_differs_in_the_file, r"^timm:tiny: the outputs of its ONNX file differ by 0.01 from.*nothing was written$"),
         (_raises, r"^timm:tiny: torch.onnx \S+ cannot export it: ValueError: not today$"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_file_that_would_be_wrong_is_not_written(capfd, tmp_path, change, mess
 
 
 def test_an_opset_that_torch_does_not_give(tmp_path):
-    with pytest.raises(Error, match=r"--opset 99: torch.onnx gives timm:tiny in opset 18; ask for that one"):
+    with pytest.raises(Error, match=r"--opset 99: torch.onnx exports timm:tiny in opset 18; use --opset 18"):
         Onnx(opset=99).export(network(Linear(torch.relu)), tmp_path / "a.onnx", metadata={})
     assert list(tmp_path.iterdir()) == []
 

@@ -1,3 +1,5 @@
+"""Metadata is cleared, and the module to export is a plain copy."""
+
 import onnx
 import torch
 from onnx import TensorProto, helper
@@ -22,7 +24,7 @@ def test_scrub_reaches_every_part():
     scrub(model)
     assert b"/home/me" not in model.SerializeToString()
     assert b"stack" not in model.SerializeToString()
-    # What it computes is still there.
+    # The computation is unchanged.
     assert model.producer_name == "torch"
     assert [node.op_type for node in model.graph.node[0].attribute[0].g.node] == ["Relu"]
     assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [1.0]
@@ -42,7 +44,7 @@ def test_frozen_is_a_copy():
 
 
 class Attention(nn.Module):
-    """A layer as timm's: it says whether its attention is fused."""
+    """A layer like timm's, whose attribute says whether its attention is fused."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""When a file counts as the network that it was made of."""
+"""When the outputs of a file count as those of its network."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def network(module):
 
 
 class Linear(nn.Module):
-    """One linear layer, and what becomes of its output."""
+    """One linear layer, and a function that changes its output."""
 
     def __init__(self, change):
         super().__init__()
@@ -27,7 +27,7 @@ class Linear(nn.Module):
 
 
 class Session:
-    """What onnxruntime would give for a module's file, changed."""
+    """Stands for onnxruntime's session of a module's file; ``change`` changes its outputs."""
 
     def __init__(self, module, change=lambda outputs: outputs):
         self.module, self.change = module, change
@@ -53,8 +53,8 @@ def test_a_network_whose_file_cannot_be_compared(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda outputs: outputs * np.float32(1.0002), "away from the network's"),
-        (lambda outputs: outputs * np.float32("nan"), "are nan away from the network's"),
+        (lambda outputs: outputs * np.float32(1.0002), "differ by .* from the network's"),
+        (lambda outputs: outputs * np.float32("nan"), "differ by nan from the network's"),
         (lambda outputs: outputs[:1], r"batch of 3 its ONNX file gives \[1, 10\], the network \[3, 10\]"),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_file_that_differs(change, message):
 
 
 def cancelled(outputs):
-    """Lose the last digits of float32: 4096 is added and taken away."""
+    """Lose the last digits of float32 by adding and subtracting 4096."""
     return (outputs + 4096) - 4096
 
 
@@ -74,20 +74,20 @@ def test_a_network_that_magnifies_rounding_is_held_to_float64():
     tiny = network(Linear(cancelled).requires_grad_(False))
     plain = Linear(lambda outputs: outputs).requires_grad_(False)
     plain.load_state_dict(tiny.module.state_dict())
-    # The file does better than the network's own float32, by which it would be refused.
-    found = check_parity(Session(plain), tiny.module, tiny.architecture)
-    assert found["relative"] < 1e-6
-    assert 1e-4 < found["tolerance"] < 4e-3
-    # Ten times worse than the network's own rounding is not its rounding.
-    with pytest.raises(Error, match="away from the network's"):
+    # The file is more exact than the network's own float32 outputs, and would fail a comparison with them.
+    result = check_parity(Session(plain), tiny.module, tiny.architecture)
+    assert result["relative"] < 1e-6
+    assert 1e-4 < result["tolerance"] < 4e-3
+    # An error ten times that of the network's own rounding is refused.
+    with pytest.raises(Error, match="differ by .* from the network's"):
         check_parity(Session(plain, lambda outputs: outputs + np.float32(0.005)), tiny.module, tiny.architecture)
 
 
 def test_parity_of_numbers():
     expected = np.array([[1.0, -4.0], [2.0, 2.0001]])
-    found = parity(expected, expected + np.array([[0.0, 0.0], [0.0002, 0.0]]))
-    # The two classes of the second image are nearer to one another than the tolerance.
-    assert found == {"max_abs_diff": pytest.approx(2e-4), "max_abs": 4, "relative": pytest.approx(5e-5)} | {
+    result = parity(expected, expected + np.array([[0.0, 0.0], [0.0002, 0.0]]))
+    # The two logits of the second image differ by less than the tolerance.
+    assert result == {"max_abs_diff": pytest.approx(2e-4), "max_abs": 4, "relative": pytest.approx(5e-5)} | {
         "tolerance": 1e-4,
         "same_argmax": True,
     }

@@ -1,4 +1,4 @@
-"""The scales of batch-norm, what training with the penalty does to them, and networks that have none."""
+"""The scales of batch-norms, the effect of the penalty on them, and networks without batch-norm."""
 
 import pytest
 import torch
@@ -25,11 +25,11 @@ def test_a_network_without_batch_norm_is_refused(tmp_path):
 
 
 def test_the_penalty_makes_scales_small_before_the_channels_go(tmp_path):
-    told = {"data": "digits", "augment": "none", "subset": 0.3, "batch_size": 32}
-    teacher = kdtool.teacher("timm:test_resnet", epochs=1, output=tmp_path / "teacher.pt", image_size=16, **told)
+    options = {"data": "digits", "augment": "none", "subset": 0.3, "batch_size": 32}
+    teacher = kdtool.teacher("timm:test_resnet", epochs=1, output=tmp_path / "teacher.pt", image_size=16, **options)
     means = []
     for penalty in (1e-6, 0.1):
-        made = kdtool.prune(
+        pruned = kdtool.prune(
             teacher,
             "bn-scale",
             ratio=0.3,
@@ -39,7 +39,7 @@ def test_the_penalty_makes_scales_small_before_the_channels_go(tmp_path):
             penalty=penalty,
             output=tmp_path / f"{penalty}.pt",
         )
-        # The channels that go are not the same: compare the mean of those that stay.
-        means.append(torch.cat([one.detach().abs() for one in scales(made.module)]).mean())
-        assert made.history[-1]["reached"]["removed"] == pytest.approx(0.3, abs=0.1)
+        # The two trainings remove different channels: compare the means of those that stay.
+        means.append(torch.cat([scale.detach().abs() for scale in scales(pruned.module)]).mean())
+        assert pruned.history[-1]["reached"]["removed"] == pytest.approx(0.3, abs=0.1)
     assert means[1] < 0.95 * means[0]

@@ -1,4 +1,4 @@
-"""The norms against sums written out, and the whole command on a small network."""
+"""The norms compared with sums by hand, and the whole command on a small network."""
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from kdtool_pruners.filter_l1 import FilterL1, filter_norms
 
 
 class Added(nn.Module):
+    """Two convolutions whose outputs are added."""
+
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(1, 2, 1, bias=False)
@@ -30,16 +32,16 @@ def test_norms_are_relative_to_the_layer_and_averaged_over_layers_that_are_added
     module = Added()
     module.first.weight.data.copy_(torch.tensor([1.0, -3.0]).view(2, 1, 1, 1))
     module.second.weight.data.copy_(torch.tensor([-6.0, 2.0]).view(2, 1, 1, 1))
-    (found,) = scores(module)
+    (norms,) = scores(module)
     # 1 and 3 have the mean 2, 6 and 2 the mean 4.
-    torch.testing.assert_close(found, torch.tensor([(0.5 + 1.5) / 2, (1.5 + 0.5) / 2]))
+    torch.testing.assert_close(norms, torch.tensor([(0.5 + 1.5) / 2, (1.5 + 0.5) / 2]))
 
 
 def test_a_filter_is_all_of_its_weights():
     module = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False), nn.Flatten(), nn.Linear(2 * 4 * 3, 3))
     module[0].weight.data.copy_(torch.tensor([[1.0, -1.0], [3.0, 3.0]]).view(2, 1, 1, 2))
-    (found,) = scores(module)
-    torch.testing.assert_close(found, torch.tensor([0.5, 1.5]))
+    (norms,) = scores(module)
+    torch.testing.assert_close(norms, torch.tensor([0.5, 1.5]))
 
 
 @pytest.mark.slow
@@ -58,17 +60,17 @@ def test_the_history_says_what_was_reached(tmp_path):
 
 
 def test_many_steps_leave_each_layer_what_one_step_leaves_it(tmp_path):
-    # The means of the layers rise as their least filters go; if each step compared with the mean of what it found, the
-    # first layer, whose norms differ most, would lose nearly all of its filters.
+    # A layer's mean rises when its smallest filters are removed. If each step used the new means, the first layer,
+    # whose norms differ most, would lose nearly all of its filters.
     teacher = kdtool.teacher("kdtool:vgg8", classes=10, image_size=32, seed=0, output=tmp_path / "teacher.pt")
     module = teacher.network.module
     convolutions = [path for path, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     spread = torch.linspace(0.2, 1.8, 64).view(-1, 1, 1, 1)
     module.get_submodule(convolutions[0]).weight.data.mul_(spread)
     teacher.save(tmp_path / "spread.pt")
-    left = {}
+    widths = {}
     for steps in (1, 8):
-        made = kdtool.prune(
+        pruned = kdtool.prune(
             tmp_path / "spread.pt",
             "filter-l1",
             ratio=0.5,
@@ -78,7 +80,7 @@ def test_many_steps_leave_each_layer_what_one_step_leaves_it(tmp_path):
             epochs=0,
             output=tmp_path / f"{steps}.pt",
         )
-        left[steps] = [made.network.module.get_submodule(path).out_channels for path in convolutions]
+        widths[steps] = [pruned.network.module.get_submodule(path).out_channels for path in convolutions]
     whole = [module.get_submodule(path).out_channels for path in convolutions]
-    kept = [[now / before for now, before in zip(left[steps], whole, strict=True)] for steps in (1, 8)]
+    kept = [[now / before for now, before in zip(widths[steps], whole, strict=True)] for steps in (1, 8)]
     assert kept[1] == pytest.approx(kept[0], abs=0.06)

@@ -1,4 +1,4 @@
-"""The distances by hand."""
+"""The sums of distances, computed by hand."""
 
 import pytest
 import torch
@@ -14,5 +14,5 @@ def test_the_filter_in_the_middle_scores_least():
     module[0].weight.data.copy_(torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]]).view(3, 1, 1, 2))
     architecture = Architecture("test", "net", {"classes": 3, "in_channels": 1, "image_size": 4})
     (group,) = groups(Network(architecture, module))
-    # 5 + 3, 5 + 4 and 3 + 4, whose mean is 8; the smallest norm is that of the first filter, which stays.
+    # 5 + 3, 5 + 4 and 3 + 4, with mean 8. The first filter has the smallest norm, but not the smallest distances.
     assert distances(group.graph).tolist() == pytest.approx([1.0, 9 / 8, 7 / 8])

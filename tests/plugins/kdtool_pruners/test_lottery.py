@@ -1,4 +1,4 @@
-"""Lottery tickets: where their weights come from, what goes in each round, and what they cannot do without."""
+"""Lottery tickets: their early weights, what each round removes, and what the pruner needs."""
 
 import json
 
@@ -17,34 +17,34 @@ def kept(tmp_path_factory):
 
 
 def test_every_round_takes_the_same_part_of_what_is_left():
-    # 0.2^(1/3) = 0.5848: the cube root of what stays.
+    # 0.2^(1/3) = 0.5848: the cube root of the fraction that stays.
     assert Lottery(ratio=0.8, steps=3).sparsities(0.0) == pytest.approx([0.41520, 0.65801, 0.8], abs=1e-5)
     assert Lottery(ratio=0.75, steps=2).sparsities(0.0) == pytest.approx([0.5, 0.75])
-    # 0.5 of what the zeros of before left, and then 0.5 of that.
+    # Half of the weights that are not zero yet, then half of the rest.
     assert Lottery(ratio=0.875, steps=2).sparsities(0.5) == pytest.approx([0.75, 0.875])
 
 
 def test_the_ticket_begins_with_the_first_weights_under_the_mask_of_the_trained(kept, tmp_path, monkeypatch):
-    begun = []
+    starts = []
 
-    def remember(self, run, pruned, teacher, constraint=None, name=""):
-        begun.append(prunable(pruned.module))
+    def remember(self, run, pruned, teacher, name=""):
+        starts.append(prunable(pruned.module))
         return pruned
 
     monkeypatch.setattr(Lottery, "retrain", remember)
     kdtool.prune(kept, "lottery", ratio=0.8, steps=1, epochs=1, output=tmp_path / "ticket.pt")
-    trained = torch.cat([one.abs().flatten() for one in prunable(kept.module).values()])
+    trained = torch.cat([weight.abs().flatten() for weight in prunable(kept.module).values()])
     bound = trained.sort().values[round(0.8 * len(trained)) - 1]
-    for name, weight in begun[0].items():
+    for name, weight in starts[0].items():
         stays = prunable(kept.module)[name].abs() > bound
         assert torch.equal(weight, kept.early.weights[name] * stays)
 
 
 def test_rounds_are_trained_on_the_labels_and_reach_the_ratio(kept, tmp_path):
-    made = kdtool.prune(kept, "lottery", ratio=0.9, steps=2, epochs=1, output=tmp_path / "ticket.pt")
-    zeros = torch.cat([(one == 0).flatten() for one in prunable(made.module).values()])
+    pruned = kdtool.prune(kept, "lottery", ratio=0.9, steps=2, epochs=1, output=tmp_path / "ticket.pt")
+    zeros = torch.cat([(weight == 0).flatten() for weight in prunable(pruned.module).values()])
     assert float(zeros.float().mean()) == pytest.approx(0.9, abs=1e-3)
-    assert made.history[-1]["options"]["teacher"] is False
+    assert pruned.history[-1]["options"]["teacher"] is False
     epochs = (tmp_path / "ticket.run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["phase"] for line in epochs] == ["round 1 of 2", "round 2 of 2"]
 

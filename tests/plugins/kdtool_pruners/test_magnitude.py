@@ -1,4 +1,4 @@
-"""What magnitude pruning does to a network, in one step and in several."""
+"""Magnitude pruning of a network in one step, in several steps, and again."""
 
 import json
 
@@ -13,7 +13,7 @@ def zeros(checkpoint):
     return {name: weight == 0 for name, weight in prunable(checkpoint.module).items()}
 
 
-def share(checkpoint):
+def sparsity(checkpoint):
     masks = torch.cat([mask.flatten() for mask in zeros(checkpoint).values()])
     return float(masks.float().mean())
 
@@ -47,6 +47,6 @@ def test_several_steps_go_up_to_the_ratio_and_zeros_stay(teacher_path, tmp_path)
 @pytest.mark.parametrize("again", [0.9, 0.5])
 def test_pruning_again_keeps_the_zeros_that_are_there(pruned, tmp_path, again):
     made = kdtool.prune(pruned, ratio=again, epochs=1, output=tmp_path / "again.pt")
-    assert share(made) == pytest.approx(max(again, 0.8), abs=1e-3)
+    assert sparsity(made) == pytest.approx(max(again, 0.8), abs=1e-3)
     assert all(bool((zeros(made)[name] | ~mask).all()) for name, mask in zeros(pruned).items())
     assert made.history[-1]["reached"]["removed"] == pytest.approx(max(again, 0.8), abs=1e-3)

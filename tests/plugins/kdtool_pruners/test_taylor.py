@@ -1,4 +1,4 @@
-"""The first-order change of the loss against gates: derivatives by factors on the filters' outputs."""
+"""The first-order change of the loss, compared with derivatives by gates that multiply the filters' outputs."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from kdtool_pruners.taylor import changes, squared
 
 
 class Gated(nn.Module):
-    """Two convolutions that are added, each output times a gate of its channel."""
+    """Two convolutions whose sum is multiplied by one gate per channel."""
 
     def __init__(self):
         super().__init__()
@@ -21,32 +21,32 @@ class Gated(nn.Module):
         self.gates = torch.ones(3, requires_grad=True)
 
     def forward(self, x):
-        both = self.first(x) + self.second(x)
-        return self.head(F.relu(both * self.gates.view(-1, 1, 1)).mean((2, 3)))
+        maps = self.first(x) + self.second(x)
+        return self.head(F.relu(maps * self.gates.view(-1, 1, 1)).mean((2, 3)))
 
 
 def batches(count):
-    chance = torch.Generator().manual_seed(0)
-    return [(torch.randn(4, 1, 6, 6, generator=chance), torch.tensor([0, 1, 0, 1])) for _ in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(4, 1, 6, 6, generator=generator), torch.tensor([0, 1, 0, 1])) for _ in range(count)]
 
 
 def test_scores_are_the_squared_derivatives_by_gates():
     torch.manual_seed(0)
     module = Gated().eval()
-    wanted = torch.zeros(3)
+    expected = torch.zeros(3)
     for images, labels in batches(2):
         (derivative,) = torch.autograd.grad(F.cross_entropy(module(images), labels), module.gates)
-        wanted += derivative.square() / 2
+        expected += derivative.square() / 2
     architecture = Architecture("test", "net", {"classes": 2, "in_channels": 1, "image_size": 6})
-    found = [group.graph for group in groups(Network(architecture, module))]
-    scores = squared(found[0], changes(module, batches(2)))
-    torch.testing.assert_close(scores, wanted)
+    graphs = [group.graph for group in groups(Network(architecture, module))]
+    scores = squared(graphs[0], changes(module, batches(2)))
+    torch.testing.assert_close(scores, expected)
 
 
 def test_the_network_is_left_without_gradients():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 2)).eval()
-    found = changes(module, batches(3))
-    assert {path: rows.shape for path, rows in found.items()} == {"0": (3, 2), "2": (3, 2)}
+    by_layer = changes(module, batches(3))
+    assert {path: rows.shape for path, rows in by_layer.items()} == {"0": (3, 2), "2": (3, 2)}
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
@@ -57,12 +57,12 @@ def test_it_wants_data(tmp_path):
 
 
 def test_several_steps_reach_the_ratio_of_the_parameters(tmp_path):
-    told = {"data": "digits", "augment": "none", "subset": 0.3}
-    teacher = kdtool.teacher("kdtool:lenet-5", epochs=1, output=tmp_path / "teacher.pt", **told)
-    made = kdtool.prune(
+    options = {"data": "digits", "augment": "none", "subset": 0.3}
+    teacher = kdtool.teacher("kdtool:lenet-5", epochs=1, output=tmp_path / "teacher.pt", **options)
+    pruned = kdtool.prune(
         teacher, "taylor", ratio=0.6, steps=2, round_to=1, batches=2, epochs=1, output=tmp_path / "small.pt"
     )
-    sizes = [sum(one.numel() for one in found.module.parameters()) for found in (teacher, made)]
+    sizes = [sum(tensor.numel() for tensor in model.module.parameters()) for model in (teacher, pruned)]
     assert 1 - sizes[1] / sizes[0] == pytest.approx(0.6, abs=0.005)
-    assert made.history[-1]["reached"]["removed"] == pytest.approx(0.6, abs=0.005)
-    assert made.history[-1]["reached"]["asked"] == 0.6
+    assert pruned.history[-1]["reached"]["removed"] == pytest.approx(0.6, abs=0.005)
+    assert pruned.history[-1]["reached"]["asked"] == 0.6

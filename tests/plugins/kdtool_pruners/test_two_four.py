@@ -1,4 +1,4 @@
-"""The pattern by hand, and against every four of a real network."""
+"""The pattern by hand, and in every four neighbouring weights of a real network."""
 
 import torch
 
@@ -25,14 +25,14 @@ def test_of_a_convolution_the_four_lie_along_its_inputs():
 
 def test_layers_without_a_multiple_of_four_inputs_stay_and_are_named(tmp_path):
     teacher = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "teacher.pt")
-    made = kdtool.prune(teacher, "2:4", epochs=0, output=tmp_path / "half.pt")
-    weights = prunable(made.module)
+    pruned = kdtool.prune(teacher, "2:4", epochs=0, output=tmp_path / "half.pt")
+    weights = prunable(pruned.module)
     assert {name for name, weight in weights.items() if bool((weight != 0).all())} == {"conv1.weight", "conv2.weight"}
     for name in ("conv3.weight", "fc1.weight", "fc2.weight"):
         rows = weights[name].movedim(1, -1).reshape(-1, 4)
         assert ((rows != 0).sum(1) == 2).all()
-    reached = made.history[-1]["reached"]
-    assert reached["capped"] == "conv1, conv2 have no multiple of four inputs"
+    reached = pruned.history[-1]["reached"]
+    assert reached["capped"] == "the number of inputs is not a multiple of four: conv1, conv2"
     dense, total = 150 + 2400, 150 + 2400 + 48000 + 10080 + 840
     assert reached["removed"] == round((total - dense) / 2 / total, 4)
 

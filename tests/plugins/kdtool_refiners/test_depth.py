@@ -1,3 +1,5 @@
+"""How many blocks stay in each stage, and which weights they have."""
+
 import pytest
 
 import kdtool
@@ -10,7 +12,7 @@ def network(name="resnet18"):
 
 
 def blocks(net):
-    return [len(net.module.get_submodule(f"layer{i}")) for i in (1, 2, 3, 4)]
+    return [len(net.module.get_submodule(f"layer{number}")) for number in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize(

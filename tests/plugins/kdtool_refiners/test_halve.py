@@ -1,3 +1,5 @@
+"""The widths after halving, and which channels keep their weights."""
+
 import pytest
 
 import kdtool
@@ -30,7 +32,7 @@ def test_inherited_weights_are_those_of_the_channels_that_stay():
     small = kdtool.make("refiners", "halve", init="inherit").refine(net)
     old, new = next(net.module.parameters()), next(small.module.parameters())
     assert len(new) == 3
-    assert all(any(one.equal(other) for other in old) for one in new)
+    assert all(any(kernel.equal(candidate) for candidate in old) for kernel in new)
 
 
 def test_a_scope_that_there_is_not_is_refused():

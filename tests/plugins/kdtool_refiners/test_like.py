@@ -1,3 +1,5 @@
+"""Another architecture for the same images and classes, and names that are refused."""
+
 import pytest
 import torch
 
@@ -28,7 +30,7 @@ def test_compression_counts_from_the_teacher(teacher, tmp_path):
     student = like(teacher, "kdtool:lenet-300-100", tmp_path)
     assert [entry["command"] for entry in student.history] == ["teacher", "refine"]
     size = sum(tensor.numel() for tensor in student.module.parameters())
-    # 16 * 16 images: 256 * 300 + 300 * 100 + 100 * 10 weights and 410 biases.
+    # Images of 16x16 pixels: 256 * 300 + 300 * 100 + 100 * 10 weights and 410 biases.
     assert size == 108_210
     assert student.compression(size) == sum(tensor.numel() for tensor in teacher.module.parameters()) / 108_210
 
@@ -48,10 +50,10 @@ def test_a_larger_one_is_taken_since_it_was_named(teacher, tmp_path):
 
 def test_weights_depend_on_the_seed_alone(teacher, tmp_path):
     first, again, other = (
-        kdtool.refine(teacher, "like", arch="kdtool:lenet-300-100", seed=seed, output=tmp_path / f"{i}.pt")
-        for i, seed in enumerate([1, 1, 2])
+        kdtool.refine(teacher, "like", arch="kdtool:lenet-300-100", seed=seed, output=tmp_path / f"{index}.pt")
+        for index, seed in enumerate([1, 1, 2])
     )
-    weights = [next(one.module.parameters()) for one in (first, again, other)]
+    weights = [next(student.module.parameters()) for student in (first, again, other)]
     assert weights[0].equal(weights[1])
     assert not weights[0].equal(weights[2])
 

@@ -1,3 +1,5 @@
+"""Both kinds of budget are met, and exactly one of them is needed."""
+
 import pytest
 
 import kdtool

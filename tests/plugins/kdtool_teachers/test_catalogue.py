@@ -1,3 +1,5 @@
+"""The parameter counts of the catalogue's networks, and what can be done with them."""
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def resnet(blocks, classes, widths=(16, 16, 32, 64), *, projects=False):
     total = 27 * first + 2 * first
     for before, width in zip(widths, stages, strict=False):
         total += 9 * before * width + (2 * blocks - 1) * 9 * width**2 + 2 * blocks * 2 * width
-        # A 1x1 convolution and its norm, where the shape changes; otherwise zeros, which are no parameters.
+        # A 1x1 convolution and its norm if the shape changes; option A pads with zeros instead, without parameters.
         total += (before * width + 2 * width) * (projects and before != width)
     return total + (stages[-1] + 1) * classes
 
@@ -37,7 +39,7 @@ def resnet(blocks, classes, widths=(16, 16, 32, 64), *, projects=False):
 def wide(blocks, factor, classes):
     total, before = 27 * 16, 16
     for number, width in enumerate((16 * factor, 32 * factor, 64 * factor)):
-        # The first norm of the first block has the channels that come in.
+        # The first norm of the first block has the input's channels.
         total += 9 * before * width + (2 * blocks - 1) * 9 * width**2 + 2 * before + (2 * blocks - 1) * 2 * width
         total += before * width if number or before != width else 0
         before = width
@@ -55,7 +57,7 @@ def vgg(convolutions, classes):
 
 X4 = {"widths": (32, 64, 128, 256), "projects": True}
 B = {"projects": True}
-# Ten classes, a hundred classes, the published millions with how many classes, and the sum by hand.
+# Parameters with 10 and with 100 classes, the published millions and their number of classes, and the sum by hand.
 COUNTS = [
     ("resnet20", 269_722, 275_572, "0.27", 10, lambda classes: resnet(3, classes)),
     ("resnet32", 464_154, 470_004, "0.46", 10, lambda classes: resnet(5, classes)),
@@ -133,22 +135,22 @@ def test_stages_can_be_watched_by_name(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "largest", "too_large"),
+    ("name", "options", "largest", "too_large"),
     [
-        # 2^28 parameters are 300 weights for each of a little less than 895,000 pixels.
+        # 2^28 parameters are 300 weights for each of almost 895,000 pixels.
         ("lenet-300-100", {"image_size": 945}, {}, {"image_size": 947}),
-        # At 32x32x3 pixels they are 575 w^2 + 77 w + 10.
+        # At 32x32x3 pixels there are 575 w^2 + 77 w + 10 parameters.
         ("conv4-fc2", {"image_size": 32}, {"width": 683}, {"width": 684}),
     ],
 )
-def test_a_network_that_would_fill_the_memory_is_refused_before_it_is_built(name, given, largest, too_large):
+def test_a_network_that_would_fill_the_memory_is_refused_before_it_is_built(name, options, largest, too_large):
     channels = SOURCE.defaults(name)["in_channels"]
 
     def build(image_size, **options):
         with torch.device("meta"):
             make("teachers", "kdtool", **options).build(name, classes=10, in_channels=channels, image_size=image_size)
 
-    build(**given, **largest)
+    build(**options, **largest)
     with pytest.raises(UsageError, match=rf"{name}: would have [\d,]+ parameters .* a smaller --image-size") as raised:
-        build(**{**given, **too_large})
+        build(**{**options, **too_large})
     assert ("--width" in str(raised.value)) == ("width" in too_large)

@@ -1,4 +1,4 @@
-"""What a person reads who asks for a network that cannot be had: one line, an exit code, and no file."""
+"""The message for a network that is not available: one line, an exit code, and no file."""
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +14,7 @@ from kdtool.cli.main import cli
         ("kdtool:resnet21", 2, "kdtool knows no network 'resnet21'; did you mean resnet32, resnet20"),
         ("kdtool:xyz", 2, "kdtool knows no network 'xyz'; it has"),
         ("timm:hf-hub:someone/something", 2, "timm knows no network"),
-        ("timm:mobilenetv5_300m_enc", 1, "is no classifier"),
+        ("timm:mobilenetv5_300m_enc", 1, "is not a classifier"),
         ("timm:gcvit_xxtiny --image-size 2", 1, "cannot be built for 10 classes and 3x2x2 pixels"),
         ("torchvision:vit_b_16 --image-size 33", 1, "it was made for 224"),
         ("torchvision:inception_v3 --image-size 32", 1, "cannot take an image of 3x32x32"),

@@ -1,3 +1,5 @@
+"""The networks of the papers: parameters, layers, other inputs and refusals."""
+
 import pytest
 import torch
 from torch import nn
@@ -98,11 +100,11 @@ def test_large_images_do_not_make_conv4_fc2_large():
 
 
 def test_a_channel_more_or_less_leaves_the_initialisation_alike():
-    one, three = (
+    gray, colour = (
         build("resnet10-concat-head", in_channels=channels).conv1.requires_grad_(False) for channels in (1, 3)
     )
-    assert isinstance(one, nn.Conv2d)
-    assert float(one.weight.std()) == pytest.approx(float(three.weight.std()), rel=0.1)
+    assert isinstance(gray, nn.Conv2d)
+    assert float(gray.weight.std()) == pytest.approx(float(colour.weight.std()), rel=0.1)
 
 
 @pytest.mark.parametrize(

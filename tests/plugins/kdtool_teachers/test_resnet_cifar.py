@@ -1,3 +1,5 @@
+"""The two shortcuts of a block, and the depth and initialisation of the network."""
+
 import torch
 from torch import nn
 

@@ -1,3 +1,5 @@
+"""timm's networks for other inputs, and the names and inputs that are refused."""
+
 import pytest
 import timm
 import torch
@@ -23,7 +25,7 @@ def test_the_list_and_the_defaults():
     assert SOURCE.defaults("vit_small_patch14_dinov2")["classes"] == 1000
 
 
-# timm's own smallest networks: one of every family that is built in a way of its own.
+# timm's smallest networks, one of each family that is built differently.
 @pytest.mark.parametrize(
     ("name", "in_channels", "image_size"),
     [
@@ -68,14 +70,14 @@ def test_what_is_no_classifier_is_refused_before_it_is_built(name, other, monkey
     if not timm.is_model(other):
         pytest.skip(f"timm {timm.__version__} has no such network yet")
     monkeypatch.setattr(timm, "create_model", None)
-    with pytest.raises(Error, match=rf"{name}: is no classifier .*; did you mean .*{other}\b"):
+    with pytest.raises(Error, match=rf"{name}: is not a classifier .*; did you mean .*{other}\b"):
         build(name)
 
 
 def test_what_turns_out_to_be_no_classifier_is_refused(monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: torch.nn.Identity().requires_grad_(False))
     monkeypatch.setattr(torch.nn.Identity, "num_classes", 0, raising=False)
-    with pytest.raises(Error, match="resnet18: is no classifier"):
+    with pytest.raises(Error, match="resnet18: is not a classifier"):
         build("resnet18")
 
 
@@ -95,6 +97,6 @@ def test_a_network_that_has_no_pretrained_weights():
 def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Error, match=r"cannot be had with pretrained weights .*--weights") as raised:
+    with pytest.raises(Error, match=r"cannot be built with pretrained weights .*--weights") as raised:
         build("test_resnet", pretrained=True)
     assert "\n" not in str(raised.value)

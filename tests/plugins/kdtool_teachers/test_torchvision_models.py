@@ -1,3 +1,5 @@
+"""torchvision's networks for other inputs, and their pretrained weights."""
+
 import copy
 import urllib.error
 import warnings
@@ -90,7 +92,7 @@ def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
 
 @pytest.fixture
 def published(monkeypatch):
-    """Publish a state_dict in the place of torchvision's server."""
+    """Return a function that makes torchvision load a state_dict instead of a download."""
 
     def publish(state):
         monkeypatch.setattr(
@@ -102,11 +104,11 @@ def published(monkeypatch):
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5"])
 def test_pretrained_weights_give_their_outputs(published, name):
-    there = torchvision.models.get_model(name).eval()
-    published(there.state_dict())
+    original = torchvision.models.get_model(name).eval()
+    published(original.state_dict())
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(build(name, 1000, pretrained=True)(images), there(images))
+        assert torch.equal(build(name, 1000, pretrained=True)(images), original(images))
 
 
 def test_pretrained_weights_without_their_head(published):
@@ -119,7 +121,7 @@ def test_pretrained_weights_without_their_head(published):
 
 
 def test_pretrained_weights_of_old_densenets(published):
-    # Their files name the layers of a dense layer `norm.1` instead of `norm1`.
+    # Their files call the parts of a dense layer `norm.1` instead of `norm1`.
     state = torchvision.models.get_model("densenet121").state_dict()
     old = type(state)(
         (name.replace(".conv1.", ".conv.1.").replace(".norm2.", ".norm.2."), state[name]) for name in state
@@ -135,7 +137,7 @@ def test_weights_of_another_network_are_refused(published):
     state = torchvision.models.get_model("squeezenet1_1").state_dict()
     del state["features.3.squeeze.bias"]
     published(state)
-    with pytest.raises(Error, match="not the weights of this version's network"):
+    with pytest.raises(Error, match="do not fit the network of this torchvision"):
         build("squeezenet1_1", pretrained=True)
 
 

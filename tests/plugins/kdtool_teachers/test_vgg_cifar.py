@@ -1,3 +1,5 @@
+"""The number of layers, the order within a stage, and the biases."""
+
 import pytest
 import torch
 from torch import nn
