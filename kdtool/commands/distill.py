@@ -29,37 +29,42 @@ def distill(
     resume: bool = False,
     **options: Any,
 ) -> Checkpoint:
-    """Teach a student, and return it.
+    """Teach a student, write its checkpoint, and return it.
 
-    ``teacher`` is a checkpoint, or several for methods that learn from several; what is not said of the student and the
-    data is as with the first.
-    ``student`` is ``SOURCE:NAME`` or a checkpoint to go on from; ``options`` are those of the method, `StudentOptions`,
-    `NetworkOptions` (the student's stem), `DataOptions` (where they differ from what the teacher remembers),
-    `Training`, and `SearchOptions`: ``search="temperature=1,2,4,8"`` chooses by validation in short trainings.
+    ``teacher`` is a checkpoint, or several for methods that learn from several; the first one gives the data and the
+    input of the student where no option does. ``student`` is ``SOURCE:NAME`` or a checkpoint to continue from.
+    ``options`` are those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where
+    they differ from the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by
+    validation in short trainings.
 
     Raises:
-        Error: student and teacher do not go together, or the training fails.
+        Error: student and teacher do not fit together, or the training fails.
     """
     cls = method_class("distillers", method)
     teachers = load_teachers(teacher, cls)
     parent = teachers[0]
     groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions)
-    own, who, stem, about, told, more = split(options, *groups)
-    if stem.keys() - {"stem"}:
-        raise UsageError("--classes, --in-channels and --image-size of a student are its teacher's; leave them out")
-    distiller, training, search = cls(**own), Training(**told), SearchOptions(**more).search
-    settings = {} if search is None else {name: cls(**one) for name, one in search.settings(cls, own).items()}
+    own, student_options, network_options, data_options, training_options, search_options = split(options, *groups)
+    if network_options.keys() - {"stem"}:
+        raise UsageError(
+            "--classes, --in-channels and --image-size: a student has those of its teacher; leave them out"
+        )
+    distiller, training, search = cls(**own), Training(**training_options), SearchOptions(**search_options).search
+    settings = {}
+    if search is not None:
+        settings = {name: cls(**values) for name, values in search.settings(cls, own).items()}
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
-    cls.check_student(named=student is not None, refined=who.get("refiner") is not None)
-    data = data_for(parent, about)
-    pupil, origin = student_for(parent, student, StudentOptions(**who).refiner, stem.get("stem"), data, training.seed)
-    inputs = {f"teacher {number}": one for number, one in enumerate(teachers[1:], start=2)}
+    cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
+    data = data_for(parent, data_options)
+    refiner, stem = StudentOptions(**student_options).refiner, network_options.get("stem")
+    network, origin = student_for(parent, student, refiner, stem, data, training.seed)
+    inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
-    given = {"student": origin.path if origin else student, **options}
-    entry = entry_of("distill", method, parent, given, target, distiller, training, data, inputs)
+    typed = {"student": origin.path if origin else student, **options}
+    entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs)
     if search is not None:
         entry.record(search={"asked": str(search)})
-    # A student of its own name has weights of its own; what is made of the teacher may have its zeros.
+    # A student that is made from the teacher may have its zeros; one that has a name has weights of its own.
     masked = origin.masked if origin else student is None and parent.masked
     with running(
         target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=masked
@@ -68,8 +73,8 @@ def distill(
             return run
         with entry.timed():
             if settings:
-                distiller, found = choose(run, settings, parent.network, pupil)
+                distiller, outcome = choose(run, settings, parent.network, network)
                 entry.options = distiller.as_data()
-                entry.record(search={"asked": str(search), **found})
-            network = distiller.distill(run, parent.network, pupil)
-        return finish(run, network, target)
+                entry.record(search={"asked": str(search), **outcome})
+            trained = distiller.distill(run, parent.network, network)
+        return finish(run, trained, target)

@@ -23,17 +23,17 @@ def prune(
     resume: bool = False,
     **options: Any,
 ) -> Checkpoint:
-    """Remove what is left over in a network and retrain the rest, with the unpruned network as teacher.
+    """Remove weights or channels of a network and retrain the rest, with the unpruned network as teacher.
 
     Raises:
-        Error: the network cannot be pruned so, or the retraining fails.
+        Error: the network cannot be pruned in this way, or the retraining fails.
     """
     parent = load(checkpoint)
     cls = method_class("pruners", method)
-    own, about, told = split(options, cls, DataOptions, Training)
-    pruner, training = cls(**own), Training(**told)
+    own, data_options, training_options = split(options, cls, DataOptions, Training)
+    pruner, training = cls(**own), Training(**training_options)
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
-    data = data_for(parent, about) if training.epochs > 0 or about or parent.data else None
+    data = data_for(parent, data_options) if training.epochs > 0 or data_options or parent.data else None
     entry = entry_of("prune", method, parent, options, target, pruner, training, data)
     with running(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
         if isinstance(run, Checkpoint):

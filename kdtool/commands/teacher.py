@@ -30,12 +30,12 @@ def teacher(
     resume: bool = False,
     **options: Any,
 ) -> Checkpoint:
-    """Build ``SOURCE:NAME`` and, where data is given, train it on the labels.
+    """Build the network ``SOURCE:NAME`` and, if a data set is named, train it on the labels.
 
     ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions` and of the source itself.
 
     Raises:
-        Error: the network cannot be had, the weights do not fit, or the training fails.
+        Error: the network cannot be built, the weights do not fit, or the training fails.
     """
     source, network_name = parse(name)
     groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions)
@@ -45,7 +45,7 @@ def teacher(
     target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
     data = None
     if groups[1].get("unlabelled") is not None:
-        raise UsageError("--unlabelled: a network that nobody teaches learns from labels alone; leave it out")
+        raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
     if groups[1].get("data") is not None:
         data = open_data(DataOptions(**groups[1]), image_size=shape.image_size, in_channels=shape.in_channels)
     elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
@@ -57,9 +57,9 @@ def teacher(
     )
     if data and (pretrained or weights) and groups[1].get("mean") is None:
         data = as_pretrained(data, name, groups[3])
-    given = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
+    typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     entry = history.entry(
-        "teacher", [name], given, method=network.architecture.source,
+        "teacher", [name], typed, method=network.architecture.source,
         settings={
             "options": network.architecture.options,
             "training": training.as_data() if data else {},
