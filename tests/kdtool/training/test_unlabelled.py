@@ -83,5 +83,5 @@ def test_where_there_are_none(teacher_path, tmp_path):
     for name, message in ((f"folder:{tmp_path}/empty", "no images"), ("folder:nowhere", "there is no folder")):
         with pytest.raises(kdtool.Error, match=message):
             kdtool.distill(teacher_path, student="kdtool:lenet-5", unlabelled=name, output=tmp_path / "s.pt")
-    with pytest.raises(kdtool.UsageError, match="learns from labels alone"):
+    with pytest.raises(kdtool.UsageError, match="without a teacher a network learns from the labels alone"):
         kdtool.teacher("kdtool:lenet-5", data="digits", unlabelled="digits", output=tmp_path / "t.pt")
