@@ -146,7 +146,7 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
         ("distill teacher.pt", "--method kd needs a student: --student SOURCE:NAME"),
         ("distill teacher.pt --student none.pt", "none.pt: there is no such file"),
         ("distill teacher.pt --student tim:resnet18", "no teacher source is called 'tim'; did you mean timm?"),
-        ("distill teacher.pt --student timm:x --refiner halve", "--student and --refiner both give a student; give only one"),
+        ("distill teacher.pt --student timm:x --refiner halve", "--student and --refiner both give a student"),
         ("prune student.pt --data mnits", "no data set is called 'mnits'; did you mean mnist"),
         ("distil teacher.pt", "there is no command 'distil'; did you mean distill?"),
         ("xyz", "there is no command 'xyz'; the commands are teacher, refine, "),
