@@ -33,6 +33,7 @@ import pytest
 from click.testing import CliRunner
 
 from kdtool.cli import chain
+from kdtool.cli.commands import distill, run
 from kdtool.cli.main import cli
 from kdtool.plugins import entry_points
 
@@ -209,7 +210,9 @@ class Page:
 
         with self.patch.context() as patch:
             patch.setattr(chain, "run_chain", check_steps)
-            patch.setattr(chain, "check_file", check_file)
+            # Imported here before the patch: a module that is first imported during it would keep the stand-in.
+            for module in (chain, distill, run):
+                patch.setattr(module, "check_file", check_file)
             patch.setattr(chain, "check_target", _check_suffix)
             for number, words in enumerate(pipe.commands):
                 self.invoke(words, place, "piped.pt" if number else None)
