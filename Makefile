@@ -16,6 +16,8 @@ LOWEST_VENV := .venv-lowest$(VERSION)
 LOWEST_INSTALLED := $(LOWEST_VENV)/.installed
 # Every Python that pyproject.toml names.
 PYTHONS := python3.11 python3.12 python3.13 python3.14
+# Two processes; the tests of a file share what its fixtures make.
+PARALLEL := --numprocesses 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test test-all test-lowest matrix lint docs bench coverage clean
@@ -50,13 +52,13 @@ demo: $(INSTALLED)
 	$(BIN)/kdtool demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-lowest: $(LOWEST_INSTALLED)
-	$(LOWEST_VENV)/bin/python -m pytest -m "not slow"
+	$(LOWEST_VENV)/bin/python -m pytest -m "not slow" $(PARALLEL)
 
 matrix:
 	@for python in $(PYTHONS); do \
