@@ -124,6 +124,12 @@ def load(plugin: Plugin) -> Any:
 def _class_named(plugin: Plugin) -> type[Method]:
     """Return the class that an entry point names, with the name of the entry point."""
     where = f"{plugin.module}:{plugin.attribute}"
+    same = (plugin.kind, plugin.module, plugin.attribute)
+    others = {other.name for other in installed() if (other.kind, other.module, other.attribute) == same}
+    if len(others | {plugin.name}) > 1:
+        # Whichever was loaded last would name the class, and histories would hold a name that nobody asked for.
+        both = " and ".join(sorted(others | {plugin.name}))
+        raise BrokenPlugin(f"{where}: has several names, {both}; derive a class for each")
     try:
         cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
         checked = _checked(plugin, cls, where)

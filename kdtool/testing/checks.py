@@ -24,6 +24,7 @@ from kdtool.plugins.method import Method
 from kdtool.pruning.pruner import Pruner
 from kdtool.surgery.refiner import Refiner
 from kdtool.testing.require import require
+from kdtool.utils.seeds import forked, set_seed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,14 +90,12 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
 
 def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
     """Check a refiner: the result is smaller, can be trained and rebuilt, and repeats; its input does not change."""
-    import torch
-
     refiner = check_options(method, Refiner)
     before = _network(network, image_size)
     results = []
     for _ in range(2):
-        torch.manual_seed(0)
-        with _unchanged(before.module, f"{refiner.name}: its input network"):
+        with forked(), _unchanged(before.module, f"{refiner.name}: its input network"):
+            set_seed(0)
             results.append(refiner.refine(before))
     _check_network(results[0], refiner.name)
     old, new = (sum(tensor.numel() for tensor in net.module.parameters()) for net in (before, results[0]))

@@ -10,8 +10,10 @@ from kdtool.features.segments import Segment
 from kdtool.models.architecture import Architecture, Network
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
+from kdtool.utils.seeds import forked, set_seed
 
 
+@forked()
 def sample_step(
     distiller: LossDistiller, *, per_class: int, epoch: int, student: str = "convnet", classes: int = 4, size: int = 8
 ) -> tuple[Step, nn.Module]:
@@ -23,7 +25,7 @@ def sample_step(
     Raises:
         Error: the distiller cannot work with these networks.
     """
-    torch.manual_seed(0)
+    set_seed(0)
     teacher = _convnet(classes, size, width=8)
     network = {"convnet": _convnet, "vit": _vit}[student](classes, size, width=6)
     distiller.check(network, teacher)

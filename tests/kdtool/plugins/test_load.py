@@ -145,6 +145,17 @@ def test_an_unknown_name_tells_the_nearest() -> None:
         registry.method_class("datasets", "q")
 
 
+def test_two_names_of_one_class_are_refused(site: Any) -> None:
+    module = site.install("twin", GOOD.format(title="Twin"))
+    points = site.path / "kdtool_twin-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + f"other = {module}:Twin\n")
+    entry_points.installed.cache_clear()
+
+    for name in ("twin", "other"):
+        with pytest.raises(entry_points.BrokenPlugin, match="Twin: has several names, other and twin; derive a class"):
+            registry.method_class("distillers", name)
+
+
 def test_one_name_in_two_distributions_is_refused_with_both(site: Any) -> None:
     site.install("twin", GOOD.format(title="Twin"), distribution="kdtool-a")
     site.install("twin", GOOD.format(title="Twin"), distribution="kdtool-b")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import kdtool
 from kdtool import LossDistiller, Step
 from kdtool.testing.checks import check_distiller
 
@@ -71,3 +72,13 @@ def test_a_wrong_loss_is_told(wrong: Callable[[Step], Any], message: str) -> Non
 
     with pytest.raises(AssertionError, match=message):
         check_distiller(Wrong)
+
+
+def test_a_check_leaves_the_callers_random_numbers() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+
+    check_distiller(kdtool.make("distillers", "kd"))
+
+    assert torch.equal(torch.rand(2), expected)
