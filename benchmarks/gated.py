@@ -14,8 +14,8 @@ import torch
 from loop_overhead import Nowhere, Plan
 
 import kdtool
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.training.batches import DistillationBatches

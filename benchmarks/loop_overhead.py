@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.training.batches import DistillationBatches

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdtool import make
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.distillation.classifier_reuse import reuse_classifier
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create

@@ -12,8 +12,8 @@ import time
 import torch
 from loop_overhead import Nowhere, Plan
 
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import step_of
 from kdtool.models.sources import create

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from loop_overhead import Nowhere, Plan
 
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import measure
 from kdtool.models.sources import create

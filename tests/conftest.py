@@ -1,15 +1,21 @@
 """Fixtures that many tests share: the digits, and a network that trains on them in a second."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # As the command line does: threads that wait actively slow down a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The index of image files is not written to the user's cache directory.
+os.environ["KDTOOL_CACHE"] = tempfile.mkdtemp(prefix="kdtool-cache-")
+atexit.register(shutil.rmtree, os.environ["KDTOOL_CACHE"], ignore_errors=True)
 
 import pytest
 
 import kdtool
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import Data, open_data, open_spec
+from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network

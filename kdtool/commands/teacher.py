@@ -8,8 +8,8 @@ from typing import Any
 from kdtool.commands import history
 from kdtool.commands.inputs import as_pretrained
 from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions

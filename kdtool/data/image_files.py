@@ -6,6 +6,7 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +16,51 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdtool.data.augmentation import Crop, crop_of, crops
+from kdtool.data.preparation import Preparation
 from kdtool.errors import Error, UsageError
-
-# Images of more than 64 pixels are cropped to their centre (the usual 224 of 256 pixels). Smaller ones are not:
-# every pixel of them counts.
-SMALL = 64
-
-CENTRE = 0.875
 
 # For fewer images than this, starting worker processes takes longer than reading.
 FEW = 256
 
 
-def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Header:
+    """The width and height of an image in pixels, as it is seen, and Pillow's mode of it.
+
+    ``peak`` is the largest pixel value, for integer images of more than 8 bits only.
+    """
+
+    width: int
+    height: int
+    mode: str
+    peak: int | None = None
+
+
+def header_of(path: Path) -> Header:
+    """Return the header of an image file.
+
+    Raises:
+        Error: the file is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            peak = int(np.asarray(image).max()) if image.mode.startswith("I") else None
+            return Header(image.width, image.height, image.mode, peak)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Error(f"{path}: cannot be read as an image; remove or replace it") from error
+
+
+def read_image(path: Path, prepared: Preparation, crop: Crop | None = None) -> Tensor:
     """Read one image file as uint8 [channels, size, size]: ``crop`` of it, or by default its centre square.
 
     Raises:
         Error: the file is damaged or not an image.
     """
+    size = prepared.size
     try:
         with Image.open(path) as image:
             # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; draft picks the smallest that is large enough.
-            left, upper, right, lower = _box(image, size, crop)
+            left, upper, right, lower = _box(image, prepared, crop)
             image.draft(
                 None,
                 (
@@ -44,10 +68,9 @@ def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -
                     math.ceil(image.height * size / (lower - upper)),
                 ),
             )
-            converted = _convert(image, "L" if channels == 1 else "RGB")
-            pixels = np.asarray(
-                converted.resize((size, size), Image.Resampling.BILINEAR, box=_box(converted, size, crop))
-            )
+            converted = _convert(image, "L" if prepared.channels == 1 else "RGB", prepared.white)
+            how = Image.Resampling[prepared.interpolation.upper()]
+            pixels = np.asarray(converted.resize((size, size), how, box=_box(converted, prepared, crop)))
     except Image.DecompressionBombError as error:
         raise Error(f"{path}: the image is too large to be read safely; make it smaller") from error
     # Pillow's decoders raise any of these on a damaged file.
@@ -61,21 +84,22 @@ def read_image(path: Path, size: int, channels: int, crop: Crop | None = None) -
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def _box(image: Image.Image, size: int, crop: Crop | None) -> tuple[float, float, float, float]:
+def _box(image: Image.Image, prepared: Preparation, crop: Crop | None) -> tuple[float, float, float, float]:
     width, height = image.size
     if crop is not None:
         return crop.box(width, height)
-    side = min(width, height) * (1.0 if size <= SMALL else CENTRE)
+    side = min(width, height) * prepared.crop
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 
 
-def _convert(image: Image.Image, mode: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str, white: int | None) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
     if image.mode.startswith("I"):
-        # 16 bits per pixel: Pillow's own conversion clips everything above 255.
-        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+        # More than 8 bits per pixel: Pillow's own conversion clips everything above 255.
+        pixels = np.asarray(image).astype(np.int64) * 255 // (white or 65535)
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image.convert(mode)
 
 
@@ -85,9 +109,8 @@ class FileImages:
     def __init__(
         self,
         paths: tuple[Path, ...],
+        prepared: Preparation,
         *,
-        size: int,
-        channels: int,
         seed: int = 0,
         flip: bool = False,
         augment: bool = False,
@@ -97,9 +120,9 @@ class FileImages:
         Raises:
             UsageError: ``channels`` is neither 1 nor 3.
         """
-        if channels not in (1, 3):
-            raise UsageError(f"--in-channels {channels}: image files are read with 1 channel or 3")
-        self.paths, self.size, self.channels = paths, size, channels
+        if prepared.channels not in (1, 3):
+            raise UsageError(f"--in-channels {prepared.channels}: image files are read with 1 channel or 3")
+        self.paths, self.prepared = paths, prepared
         self.seed, self.flip, self.augment = seed, flip, augment
 
     def __len__(self) -> int:
@@ -153,8 +176,7 @@ class _Batches(Dataset[Tensor | str]):
                 [
                     read_image(
                         images.paths[index],
-                        images.size,
-                        images.channels,
+                        images.prepared,
                         None if self.view_crops is None else crop_of(self.view_crops[index]),
                     )
                     for index in indices

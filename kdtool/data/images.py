@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
 from typing import Protocol
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from kdtool.data.augmentation import shifted, shifts
-from kdtool.data.image_files import SMALL, FileImages
+from kdtool.data.image_files import FileImages
 from kdtool.data.pixels import resized, with_channels
-from kdtool.data.raw import RawData, RawSplit
+from kdtool.data.preparation import SMALL, Preparation
+from kdtool.data.raw import RawSplit
 from kdtool.utils.progress import progress
 
 # A data set is kept in memory if all of its resized images together take no more bytes than this.
@@ -35,9 +37,11 @@ class Images(Protocol):
 class MemoryImages:
     """Plain images in one uint8 tensor, which is created at its first use."""
 
-    def __init__(self, source: Tensor | FileImages, *, size: int, channels: int) -> None:
+    def __init__(
+        self, source: Tensor | FileImages, *, size: int, channels: int, interpolation: str = "bilinear"
+    ) -> None:
         """Remember ``source``: uint8 images [images, channels, height, width], or files to read."""
-        self.source, self.size, self.channels = source, size, channels
+        self.source, self.size, self.channels, self.interpolation = source, size, channels, interpolation
 
     def __len__(self) -> int:
         return len(self.source)
@@ -46,7 +50,7 @@ class MemoryImages:
     def pixels(self) -> Tensor:
         """All images, uint8 [images, channels, size, size]."""
         if isinstance(self.source, Tensor):
-            return resized(with_channels(self.source, self.channels), self.size)
+            return resized(with_channels(self.source, self.channels), self.size, self.interpolation)
         chunks = torch.arange(len(self)).split(READ_AT_ONCE)
         pixels = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
         with progress("reading images", len(chunks)) as advance:
@@ -85,9 +89,9 @@ class ShiftedImages:
 class GrownImages:
     """Small images enlarged batch by batch, because all of them together would not fit in memory at that size."""
 
-    def __init__(self, small: Images, size: int) -> None:
+    def __init__(self, small: Images, size: int, interpolation: str = "bilinear") -> None:
         """Resize the images of ``small`` to ``size`` pixels, after they were augmented at their own size."""
-        self.small, self.size = small, size
+        self.small, self.size, self.interpolation = small, size, interpolation
 
     def __len__(self) -> int:
         return len(self.small)
@@ -95,7 +99,7 @@ class GrownImages:
     def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
         """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
         for images in self.small.batches(chunks, view):
-            yield resized(images, self.size)
+            yield resized(images, self.size, self.interpolation)
 
 
 class JoinedImages:
@@ -132,24 +136,31 @@ def fits_in_memory(images: int, channels: int, size: int) -> bool:
 
 
 def images_of(
-    split: RawSplit, raw: RawData, *, size: int, channels: int, in_memory: bool, augment: bool, seed: int
+    split: RawSplit,
+    prepared: Preparation,
+    *,
+    padding: Fraction,
+    flip: bool,
+    in_memory: bool,
+    augment: bool,
+    seed: int,
 ) -> Images:
-    """Return the images of a split at ``size`` pixels; without ``augment`` every view is plain."""
+    """Return the images of a split as ``prepared`` says; without ``augment`` every view is plain.
+
+    ``padding`` is a fraction of the side of an image; ``flip`` says whether a view may mirror images.
+    """
+    size, channels = prepared.size, prepared.channels
     if isinstance(split.images, Tensor):
         kept = size if in_memory else min(split.images.shape[2:])
-        small: Images = MemoryImages(split.images, size=kept, channels=channels)
-        small = _shifted(small, raw, kept, seed) if augment else small
-        return small if kept == size else GrownImages(small, size)
+        small: Images = MemoryImages(split.images, size=kept, channels=channels, interpolation=prepared.interpolation)
+        small = _shifted(small, round(padding * kept), flip, seed) if augment else small
+        return small if kept == size else GrownImages(small, size, prepared.interpolation)
     if size > SMALL:
-        return FileImages(split.images, size=size, channels=channels, seed=seed, flip=raw.flip, augment=augment)
-    files = FileImages(split.images, size=size, channels=channels)
+        return FileImages(split.images, prepared, seed=seed, flip=flip, augment=augment)
+    files = FileImages(split.images, prepared)
     plain: Images = MemoryImages(files, size=size, channels=channels) if in_memory else files
-    return _shifted(plain, raw, size, seed) if augment else plain
+    return _shifted(plain, round(padding * size), flip, seed) if augment else plain
 
 
-def _shifted(plain: Images, raw: RawData, size: int, seed: int) -> Images:
-    # The padding is scaled with the image.
-    padding = round(raw.padding * size / raw.image_size)
-    if not padding and not raw.flip:
-        return plain
-    return ShiftedImages(plain, seed=seed, padding=padding, flip=raw.flip)
+def _shifted(plain: Images, padding: int, flip: bool, seed: int) -> Images:
+    return ShiftedImages(plain, seed=seed, padding=padding, flip=flip) if padding or flip else plain

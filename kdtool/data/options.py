@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdtool.data.preparation import INTERPOLATION
 from kdtool.plugins.options import Options, option
 
 
@@ -22,6 +23,10 @@ class DataOptions(Options):
         None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
     )
     std: tuple[float, ...] | None = option(None, above=0, help="normalise with this standard deviation")
+    crop: float | None = option(
+        None, above=0, maximum=1, help="centre square to use of an image file, as a fraction of its shorter side"
+    )
+    interpolation: str | None = option(None, choices=INTERPOLATION, help="filter that resizes images")
     unlabelled: str | None = option(
         None, help="more images to learn from, without labels: folder:PATH, or another data set"
     )

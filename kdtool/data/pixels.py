@@ -44,10 +44,13 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     return torch.cat([(chunk + 2**15 >> 16).to(torch.uint8) for chunk in sums])
 
 
-def resized(images: Tensor, size: int) -> Tensor:
+def resized(images: Tensor, size: int, interpolation: str = "bilinear") -> Tensor:
     """Return the centre squares of uint8 images [images, channels, height, width], resized to ``size`` pixels.
 
-    The result is uint8 [images, channels, size, size]; the interpolation is bilinear and antialiased.
+    The result is uint8 [images, channels, size, size]; the interpolation is bilinear or bicubic, and antialiased.
+
+    Raises:
+        UsageError: the interpolation is another one.
     """
     height, width = images.shape[2:]
     side = min(height, width)
@@ -55,7 +58,11 @@ def resized(images: Tensor, size: int) -> Tensor:
     images = images[:, :, top : top + side, left : left + side]
     if side == size:
         return images.contiguous()
-    chunks = [F.interpolate(chunk, size=(size, size), mode="bilinear", antialias=True) for chunk in images.split(CHUNK)]
+    if interpolation not in ("bilinear", "bicubic"):
+        raise UsageError(f"--interpolation {interpolation}: images in memory are resized by bilinear or bicubic")
+    chunks = [
+        F.interpolate(chunk, size=(size, size), mode=interpolation, antialias=True) for chunk in images.split(CHUNK)
+    ]
     return torch.cat(chunks)
 
 

@@ -210,8 +210,8 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 @contextlib.contextmanager
 def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
     """Yield a run of one epoch on a tenth of the digits, in a temporary directory."""
+    from kdtool.data.opening import open_data
     from kdtool.data.options import DataOptions
-    from kdtool.data.splits import open_data
     from kdtool.models.checkpoint import Checkpoint
     from kdtool.training.history_entry import HistoryEntry
     from kdtool.training.options import Training

@@ -41,6 +41,21 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def cache_directory() -> Path | None:
+    """Return the user's cache directory of kdtool, created if it is missing; None where there can be none.
+
+    It is the value of KDTOOL_CACHE, else ``kdtool`` in XDG_CACHE_HOME, else ``~/.cache/kdtool``. Everything in it can
+    be deleted at any time.
+    """
+    named, shared = os.environ.get("KDTOOL_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        directory = Path(named) if named else (Path(shared) if shared else Path.home() / ".cache") / "kdtool"
+        directory.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        return None
+    return directory if os.access(directory, os.W_OK) else None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:

@@ -7,7 +7,12 @@ from PIL import Image
 
 from kdtool.data.augmentation import Crop
 from kdtool.data.image_files import FEW, FileImages, read_image
+from kdtool.data.preparation import Preparation, default_crop
 from kdtool.errors import Error, UsageError
+
+
+def prepared(size, channels):
+    return Preparation(size, channels, default_crop(size))
 
 
 def noise(height, width, seed=0):
@@ -17,28 +22,30 @@ def noise(height, width, seed=0):
 def test_an_image_of_the_right_size_is_read_as_it_is(tmp_path):
     pixels = noise(8, 8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png", 8, 3).permute(1, 2, 0).numpy(), pixels)
+    assert np.array_equal(read_image(tmp_path / "a.png", prepared(8, 3)).permute(1, 2, 0).numpy(), pixels)
 
 
 def test_the_centre_square_of_a_wide_image(tmp_path):
     pixels = noise(8, 16)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png", 8, 3).permute(1, 2, 0).numpy(), pixels[:, 4:12])
+    assert np.array_equal(read_image(tmp_path / "a.png", prepared(8, 3)).permute(1, 2, 0).numpy(), pixels[:, 4:12])
 
 
 def test_large_images_lose_their_border(tmp_path):
     pixels = np.zeros((160, 160, 3), np.uint8)
     pixels[10:150, 10:150] = 255  # the centre of 0.875 * 160 = 140 pixels
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 140, 3).min() == 255
+    assert read_image(tmp_path / "a.png", prepared(140, 3)).min() == 255
 
 
 def test_a_crop_and_its_mirror(tmp_path):
     pixels = noise(20, 20)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     crop = Crop(0.25, 1.0, left=1.0, top=0.0, mirrored=False)
-    assert np.array_equal(read_image(tmp_path / "a.png", 10, 3, crop).permute(1, 2, 0).numpy(), pixels[:10, 10:])
-    mirrored = read_image(tmp_path / "a.png", 10, 3, Crop(0.25, 1.0, left=1.0, top=0.0, mirrored=True))
+    assert np.array_equal(
+        read_image(tmp_path / "a.png", prepared(10, 3), crop).permute(1, 2, 0).numpy(), pixels[:10, 10:]
+    )
+    mirrored = read_image(tmp_path / "a.png", prepared(10, 3), Crop(0.25, 1.0, left=1.0, top=0.0, mirrored=True))
     assert np.array_equal(mirrored.permute(1, 2, 0).numpy(), pixels[:10, :9:-1])
 
 
@@ -48,7 +55,7 @@ def test_a_large_jpeg_decoded_at_a_part_of_its_size_is_the_same_picture(tmp_path
     crop = Crop(0.5, 1.2, left=0.3, top=0.6, mirrored=False)
     with Image.open(tmp_path / "a.jpg") as image:
         expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR, box=crop.box(640, 480)))
-    got = read_image(tmp_path / "a.jpg", 32, 3, crop).permute(1, 2, 0).numpy()
+    got = read_image(tmp_path / "a.jpg", prepared(32, 3), crop).permute(1, 2, 0).numpy()
     assert np.abs(got.astype(int) - expected).max() <= 3
 
 
@@ -58,12 +65,12 @@ def test_modes(tmp_path, mode, channels):
     image = Image.new("L", (8, 8), 255).convert(mode)
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     image.save(path)
-    assert read_image(path, 8, channels).tolist() == [[[255] * 8] * 8] * channels
+    assert read_image(path, prepared(8, channels)).tolist() == [[[255] * 8] * 8] * channels
 
 
 def test_sixteen_bits_keep_their_grays(tmp_path):
     Image.fromarray(np.full((8, 8), 30000, np.uint16)).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 8, 1).unique().tolist() == [30000 // 257]
+    assert read_image(tmp_path / "a.png", prepared(8, 1)).unique().tolist() == [30000 // 257]
 
 
 def damaged(path):
@@ -89,14 +96,14 @@ def test_damaged_files_are_named(tmp_path, make, suffix):
     path = tmp_path / f"a.{suffix}"
     make(path)
     with pytest.raises(Error, match=rf"^[^\n]*a\.{suffix}: cannot be read as an image [^\n]*$"):
-        read_image(path, 8, 3)
+        read_image(path, prepared(8, 3))
 
 
 def test_an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     Image.fromarray(noise(64, 64)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(Error, match="too large to be read safely"):
-        read_image(tmp_path / "a.png", 8, 3)
+        read_image(tmp_path / "a.png", prepared(8, 3))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +126,7 @@ def all_of(images, order, view, batch=100):
 
 
 def test_workers_keep_the_order_and_a_view_depends_on_nothing_else(many):
-    images = FileImages(many, size=72, channels=3, seed=5, flip=True, augment=True)
+    images = FileImages(many, prepared(72, 3), seed=5, flip=True, augment=True)
     natural = torch.arange(len(many))
     before = torch.random.get_rng_state()
     by_workers = all_of(images, natural, view=1)
@@ -127,18 +134,18 @@ def test_workers_keep_the_order_and_a_view_depends_on_nothing_else(many):
     assert torch.equal(by_workers, all_of(images, torch.randperm(len(many)), view=1, batch=len(many)))
     assert not torch.equal(by_workers, all_of(images, natural, view=2))
     plain = all_of(images, natural, view=None)
-    assert torch.equal(plain[3], read_image(many[3], 72, 3))
-    unaugmented = FileImages(many, size=72, channels=3, seed=5, flip=True)
+    assert torch.equal(plain[3], read_image(many[3], prepared(72, 3)))
+    unaugmented = FileImages(many, prepared(72, 3), seed=5, flip=True)
     assert torch.equal(plain, all_of(unaugmented, natural, view=1))
 
 
 def test_a_damaged_file_among_many_is_one_line(many, tmp_path):
     damaged(tmp_path / "bad.png")
-    images = FileImages((*many, tmp_path / "bad.png"), size=8, channels=3)
+    images = FileImages((*many, tmp_path / "bad.png"), prepared(8, 3))
     with pytest.raises(Error, match=r"^[^\n]*bad\.png: cannot be read as an image[^\n]*$"):
         all_of(images, torch.arange(len(images)), view=None)
 
 
 def test_other_channels_are_refused(many):
     with pytest.raises(UsageError, match="1 channel or 3"):
-        FileImages(many, size=8, channels=2)
+        FileImages(many, prepared(8, 2))

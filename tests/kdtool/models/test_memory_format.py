@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.models.memory_format import takes_channels_last
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 import kdtool
+from kdtool.data.opening import open_data
 from kdtool.data.raw import UNLABELLED
-from kdtool.data.splits import DataOptions, open_data
+from kdtool.data.splits import DataOptions
 from kdtool.models.checkpoint import read
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdtool.data.splits import DataOptions, open_data
+from kdtool.data.opening import open_data
+from kdtool.data.options import DataOptions
 from kdtool.errors import Error
 from kdtool.testing.checks import check_dataset
 from kdtool_datasets.cifar import CIFAR10, CIFAR100

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdtool.data.splits import DataOptions, open_data, open_spec
+from kdtool.data.opening import open_data, open_spec
+from kdtool.data.options import DataOptions
 from kdtool.errors import Error, UsageError
 from kdtool.testing.checks import check_dataset
 from kdtool_datasets.folder import Folder

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdtool.data.splits import DataOptions, open_data
+from kdtool.data.opening import open_data
+from kdtool.data.options import DataOptions
 from kdtool.errors import Error, UsageError
 from kdtool.testing.checks import check_dataset
 from kdtool_datasets.imagenette import Imagenette, Imagewoof

@@ -9,7 +9,8 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from kdtool.data.splits import DataOptions, open_data
+from kdtool.data.opening import open_data
+from kdtool.data.options import DataOptions
 from kdtool.errors import Error, UsageError
 from kdtool.testing.checks import check_dataset
 from kdtool_datasets.mnist import MNIST, FashionMNIST

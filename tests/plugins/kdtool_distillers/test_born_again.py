@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kdtool
-from kdtool.data.splits import open_spec
+from kdtool.data.opening import open_spec
 from kdtool.models.checkpoint import read
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import kdtool
+from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
-from kdtool.data.splits import open_data
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create

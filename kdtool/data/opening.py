@@ -1,0 +1,231 @@
+"""Open a data set: find its files, split them, check them against what is known, and prepare the images."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from kdtool.data.checks import Files, check_differ, files_of, say_changes, say_duplicates, say_older, tell
+from kdtool.data.classes import positions
+from kdtool.data.dataset import Dataset
+from kdtool.data.fingerprint import fingerprint_of
+from kdtool.data.form import Form, form_of
+from kdtool.data.images import JoinedImages, fits_in_memory, images_of
+from kdtool.data.options import DataOptions
+from kdtool.data.pixels import check_channels, statistics_for
+from kdtool.data.preparation import default_crop
+from kdtool.data.raw import UNLABELLED, RawData, RawSplit
+from kdtool.data.spec import DataSpec
+from kdtool.data.splits import Data, Split
+from kdtool.errors import Error, UsageError
+from kdtool.plugins.registry import make
+from kdtool.utils.seeds import derive
+
+# The test split of a data set without one is drawn with this seed: it does not depend on --split-seed.
+TEST_SEED = 0
+
+
+def open_data(
+    options: DataOptions,
+    *,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    classes: tuple[str, ...] | None = None,
+    like: DataSpec | None = None,
+) -> Data:
+    """Open the data set that the options name.
+
+    ``image_size`` (pixels) and ``in_channels`` are by default those of the data set. ``classes`` are those of a network
+    in the order of its outputs: the labels of the data set are mapped to them by name. ``like`` describes the data set
+    of a checkpoint: if it is the same one, its images are split in the same way, and what changed is said.
+
+    Raises:
+        UsageError: there is no such data set, or its images cannot be converted to that many channels.
+        Error: its files are missing or damaged, or its classes are not those of the network.
+    """
+    if options.data is None:
+        raise UsageError("no data set is named; name one with --data")
+    root = options.data_dir or _from_environment()
+    raw = _load(options.data, root, download=options.download)
+    name = options.data.partition(":")[0]
+    full_name = options.data if raw.argument is None else f"{name}:{raw.argument}"
+    with naming(name):
+        files = files_of(raw)
+        form = form_of(files.all(), channels=raw.channels, size=raw.image_size)
+    size, channels = image_size or form.size, in_channels or form.channels
+    check_channels(form.channels, channels)
+    said = form.notes if image_size is None else ()
+    for note in (*raw.notes, *said):
+        tell(f"{full_name}: {note}")
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if raw.mean is not None and raw.std is not None:
+        mean, std = statistics_for(raw.mean, raw.std, channels)
+    same = like is not None and like.name == full_name
+    spec = DataSpec(
+        name=full_name,
+        directory=_absolute(root),
+        subset=options.subset,
+        validation=options.validation,
+        split_seed=options.split_seed,
+        augment=options.augment,
+        image_size=size,
+        in_channels=channels,
+        classes=raw.classes if classes is None else classes,
+        mean=mean,
+        std=std,
+        crop=options.crop or default_crop(size),
+        interpolation=options.interpolation or "bilinear",
+        white=like.white if like is not None and same else form.white,
+        split_by=like.split_by if like is not None and same else raw.train.split_by,
+        splits={},
+    )
+    data = _open(raw, files, form, spec, like if same else None, _unlabelled(options.unlabelled, root))
+    if options.mean is not None or options.std is not None:
+        return data.normalised(options.mean or mean, options.std or std)
+    return data if raw.mean is not None else data.normalised(*data.train.labelled().statistics())
+
+
+def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: str | None = None) -> Data:
+    """Open the data set that a checkpoint describes, with the images of ``unlabelled`` added to its train split.
+
+    Its files are searched in ``data_dir``, else in the recorded directory if that exists, else in KDTOOL_DATA. If the
+    images of a split are not those that the checkpoint describes, one line says what changed.
+
+    Raises:
+        Error: its files are missing or damaged, or its classes have changed.
+    """
+    root = Path(data_dir) if data_dir is not None else None
+    if root is None and spec.directory is not None and Path(spec.directory).is_dir():
+        root = Path(spec.directory)
+    root = root or _from_environment()
+    raw = _load(spec.name, root)
+    with naming(spec.name.partition(":")[0]):
+        files = files_of(raw)
+        form = form_of(files.all(), channels=raw.channels, size=raw.image_size)
+    for note in raw.notes:
+        tell(f"{spec.name}: {note}")
+    if form.white is not None and form.white > (spec.white or form.white):
+        tell(f"{spec.name}: pixel values above {spec.white}, the white of the network's training, are read as white")
+    more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
+    return _open(raw, files, form, dataclasses.replace(spec, directory=_absolute(root) or spec.directory), spec, more)
+
+
+def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | None:
+    """Return the name and the images of ``--unlabelled``."""
+    if name is None:
+        return None
+    kind, _, argument = name.partition(":")
+    dataset: Dataset = make("datasets", kind)
+    with naming(f"--unlabelled {kind}"):
+        images = dataset.images(argument, None if root is None else root.expanduser())
+        return name, RawSplit(images, torch.full((len(images),), UNLABELLED))
+
+
+def _from_environment() -> Path | None:
+    directory = os.environ.get("KDTOOL_DATA")
+    return Path(directory) if directory else None
+
+
+def _absolute(root: Path | None) -> str | None:
+    return None if root is None else str(root.expanduser().resolve())
+
+
+def _load(spec: str, root: Path | None, *, download: bool = False) -> RawData:
+    name, _, argument = spec.partition(":")
+    dataset: Dataset = make("datasets", name, **({"download": True} if download else {}))
+    with naming(name):
+        return dataset.load(argument, None if root is None else root.expanduser())
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of the data set in front of the message of an error that the block raises."""
+    try:
+        yield
+    except Error as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def drawn(raw: RawData, spec: DataSpec) -> dict[str, RawSplit]:
+    """Return the train, val and test split of a data set, the last one only if there is one.
+
+    Validation is split off before the subset is taken, so that every subset is validated on the same images.
+    """
+    train, val, test = raw.train, raw.val, raw.test
+    with naming(spec.name):
+        if test is None and raw.test_fraction is not None:
+            train, test = train.hold_out(raw.test_fraction, TEST_SEED, spec.split_by)
+        if val is None:
+            train, val = train.hold_out(spec.validation, derive("validation", spec.split_seed), spec.split_by)
+    train = train.take(spec.subset, derive("subset", spec.split_seed), spec.split_by)
+    return {"train": train, "val": val} | ({} if test is None else {"test": test})
+
+
+def _open(
+    raw: RawData,
+    files: Files,
+    form: Form,
+    spec: DataSpec,
+    before: DataSpec | None,
+    unlabelled: tuple[str, RawSplit] | None,
+) -> Data:
+    """Split a data set and prepare its images for ``spec``; the unlabelled images follow those of the train split.
+
+    ``before`` describes the same data set as a checkpoint remembers it.
+    """
+    # Checked first, since everything else is about the wrong data set if they differ.
+    places = positions(
+        raw.classes, spec.classes, spec.name, "the network", "name the right data set with --data or --data-dir"
+    )
+    parts = drawn(raw, spec)
+    if unlabelled is not None:
+        with naming(f"--unlabelled {unlabelled[0]}"):
+            files.add(unlabelled[1])
+        parts["unlabelled"] = unlabelled[1]
+    for name, part in parts.items():
+        check_differ(spec.name, name, part, spec.preparation)
+    prints = {name: fingerprint_of(part, raw.classes, files.of(part)) for name, part in parts.items()}
+    spec = dataclasses.replace(spec, splits=prints)
+    say_duplicates(spec.name, parts, files)
+    if before is not None:
+        say_changes(before, spec)
+        if not before.splits and raw.train.keys is not None and (raw.val is None or raw.test_fraction is not None):
+            say_older(spec)
+    if places is not None:
+        order = torch.tensor(places)
+        parts = {name: part if name == "unlabelled" else part.labelled_by(order) for name, part in parts.items()}
+    return _prepared(parts, spec, raw, form, None if unlabelled is None else unlabelled[0])
+
+
+def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Form, unlabelled: str | None) -> Data:
+    """Prepare the images of all splits in the same way, and join those without labels to the train split."""
+    side = raw.image_size or form.size
+    padding = side // 8 if raw.padding is None else raw.padding
+    # A mirrored photograph shows the same class; a gray image may be a letter, which a mirror changes.
+    flip = form.channels == 3 if raw.flip is None else raw.flip
+    # What fits in memory is decided for all splits together.
+    in_memory = fits_in_memory(sum(map(len, parts.values())), spec.in_channels, spec.image_size)
+    images = {
+        name: images_of(
+            part,
+            spec.preparation,
+            padding=Fraction(padding, side),
+            flip=flip,
+            in_memory=in_memory,
+            augment=spec.augment == "standard" and name in ("train", "unlabelled"),
+            seed=spec.split_seed,
+        )
+        for name, part in parts.items()
+    }
+    splits = {name: Split(name, images[name], part.labels, spec) for name, part in parts.items()}
+    train = splits["train"]
+    if unlabelled is not None:
+        labels = torch.cat([parts["train"].labels, parts["unlabelled"].labels])
+        train = Split("train", JoinedImages(images["train"], images["unlabelled"]), labels, spec)
+    return Data(spec, train, splits["val"], splits.get("test"), unlabelled)
