@@ -77,6 +77,8 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
             "kdtool.classes": json.dumps(list(checkpoint.data.classes)),
             "kdtool.mean": json.dumps(list(checkpoint.data.mean)),
             "kdtool.std": json.dumps(list(checkpoint.data.std)),
+            "kdtool.crop": json.dumps(checkpoint.data.crop),
+            "kdtool.interpolation": json.dumps(checkpoint.data.interpolation),
         }
     return metadata
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdtool.data.checks import tell
 from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
+from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
@@ -70,33 +72,37 @@ def data_for(parent: Checkpoint, options: dict[str, Any]) -> Data:
         DataOptions(**options)  # checks the values
         spec = dataclasses.replace(parent.data, **changes)
         return open_spec(spec, data_dir=options.get("data_dir"), unlabelled=options.get("unlabelled"))
-    data = open_data(DataOptions(**options), image_size=architecture.input[1], in_channels=architecture.input[0])
+    elsewhere = parent.data is None and bool(parent.history) and bool(parent.history[0].get("trained_elsewhere"))
+    own = {name: architecture.options[name] for name in architecture.origin().as_data()}
+    data = open_data(
+        DataOptions(**options),
+        image_size=architecture.input[1],
+        in_channels=architecture.input[0],
+        like=parent.data,
+        expects=expected_images(architecture.spec, own) if elsewhere else None,
+    )
     if len(data.spec.classes) != architecture.classes:
         raise Error(
             f"the network has {architecture.classes} classes and the data set {data.spec.name} has "
             f"{len(data.spec.classes)}; they must be the same"
         )
-    if options.get("mean") is not None:
-        return data
-    if parent.data is not None:  # the weights expect the normalisation of their training
-        return data.normalised(parent.data.mean, parent.data.std)
-    if parent.history and parent.history[0].get("trained_elsewhere"):
-        source_options = {name: architecture.options[name] for name in architecture.origin().as_data()}
-        return as_pretrained(data, architecture.spec, source_options)
     return data
 
 
-def as_pretrained(data: Data, name: str, source_options: dict[str, Any]) -> Data:
-    """Return the data with the normalisation that the pretrained weights of ``name`` expect.
-
-    Data with another number of channels are returned unchanged, since that normalisation does not fit them.
-    """
+def expected_images(name: str, source_options: dict[str, Any]) -> dict[str, Any]:
+    """Return how the pretrained weights of ``name`` expect their images: mean, std, crop and interpolation."""
     source, network = parse(name, source_options)
     defaults = source.defaults(network)
-    mean, std = tuple(defaults["mean"]), tuple(defaults["std"])
-    if len(mean) != data.spec.in_channels:
-        return data
-    return data.normalised(mean, std)
+    return {key: defaults[key] for key in ("mean", "std", "crop", "interpolation") if key in defaults}
+
+
+def say_expected(weights: str | Path, name: str, spec: DataSpec) -> None:
+    """Say how images are normalised for weights from a file, which does not tell how they were trained."""
+    mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (spec.mean, spec.std))
+    tell(
+        f"{weights}: does not tell how its images were normalised; mean {mean} and std {std} are used, those of {name} "
+        "or of the data; if it was trained with others, give --mean and --std"
+    )
 
 
 def student_for(

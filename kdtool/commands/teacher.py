@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands import history
-from kdtool.commands.inputs import as_pretrained
+from kdtool.commands.inputs import expected_images, say_expected
 from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
@@ -47,7 +47,12 @@ def teacher(
     if groups[1].get("unlabelled") is not None:
         raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
     if groups[1].get("data") is not None:
-        data = open_data(DataOptions(**groups[1]), image_size=shape.image_size, in_channels=shape.in_channels)
+        expects = expected_images(name, groups[3]) if pretrained or weights else None
+        data = open_data(
+            DataOptions(**groups[1]), image_size=shape.image_size, in_channels=shape.in_channels, expects=expects
+        )
+        if weights and groups[1].get("mean") is None:
+            say_expected(weights, name, data.spec)
     elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
         idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
         raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
@@ -55,8 +60,6 @@ def teacher(
     network = create(
         name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
     )
-    if data and (pretrained or weights) and groups[1].get("mean") is None:
-        data = as_pretrained(data, name, groups[3])
     typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     entry = history.entry(
         "teacher", [name], typed, method=network.architecture.source,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdtool.data.checks import Files, check_differ, files_of, say_changes, say_duplicates, say_older, tell
 from kdtool.data.classes import positions
@@ -19,7 +21,7 @@ from kdtool.data.form import Form, form_of
 from kdtool.data.images import JoinedImages, fits_in_memory, images_of
 from kdtool.data.options import DataOptions
 from kdtool.data.pixels import check_channels, statistics_for
-from kdtool.data.preparation import default_crop
+from kdtool.data.preparation import INTERPOLATION, SMALL, default_crop
 from kdtool.data.raw import UNLABELLED, RawData, RawSplit
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
@@ -38,12 +40,15 @@ def open_data(
     in_channels: int | None = None,
     classes: tuple[str, ...] | None = None,
     like: DataSpec | None = None,
+    expects: Mapping[str, Any] | None = None,
 ) -> Data:
     """Open the data set that the options name.
 
     ``image_size`` (pixels) and ``in_channels`` are by default those of the data set. ``classes`` are those of a network
-    in the order of its outputs: the labels of the data set are mapped to them by name. ``like`` describes the data set
-    of a checkpoint: if it is the same one, its images are split in the same way, and what changed is said.
+    in the order of its outputs: the labels of the data set are mapped to them by name. ``expects`` is how a network
+    expects its images, unless the options say otherwise: ``mean``, ``std``, ``crop``, ``interpolation`` or some of
+    them. ``like`` describes the data set of a checkpoint: its network's classes and what it expects; and if it is the
+    same data set, its images are split in the same way, and what changed is said.
 
     Raises:
         UsageError: there is no such data set, or its images cannot be converted to that many channels.
@@ -63,9 +68,11 @@ def open_data(
     said = form.notes if image_size is None else ()
     for note in (*raw.notes, *said):
         tell(f"{full_name}: {note}")
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if raw.mean is not None and raw.std is not None:
-        mean, std = statistics_for(raw.mean, raw.std, channels)
+    if like is not None:
+        classes = classes or like.classes
+        expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
+    wanted = {**_published(raw, channels), **_fitting(expects or {}, size, channels)}
+    wanted |= {name: value for name in wanted if (value := getattr(options, name)) is not None}
     same = like is not None and like.name == full_name
     spec = DataSpec(
         name=full_name,
@@ -77,18 +84,40 @@ def open_data(
         image_size=size,
         in_channels=channels,
         classes=raw.classes if classes is None else classes,
-        mean=mean,
-        std=std,
-        crop=options.crop or default_crop(size),
-        interpolation=options.interpolation or "bilinear",
+        mean=wanted["mean"] or (0.0,) * channels,
+        std=wanted["std"] or (1.0,) * channels,
+        # Images in memory are small: every pixel of them is used.
+        crop=1.0 if isinstance(raw.train.images, Tensor) else wanted["crop"] or default_crop(size),
+        interpolation=wanted["interpolation"] or "bilinear",
         white=like.white if like is not None and same else form.white,
         split_by=like.split_by if like is not None and same else raw.train.split_by,
         splits={},
     )
     data = _open(raw, files, form, spec, like if same else None, _unlabelled(options.unlabelled, root))
-    if options.mean is not None or options.std is not None:
-        return data.normalised(options.mean or mean, options.std or std)
-    return data if raw.mean is not None else data.normalised(*data.train.labelled().statistics())
+    if wanted["mean"] is None or wanted["std"] is None:
+        mean, std = data.train.labelled().statistics()
+        data = data.normalised(wanted["mean"] or mean, wanted["std"] or std)
+    return data
+
+
+def _published(raw: RawData, channels: int) -> dict[str, Any]:
+    """Return the normalisation of a data set, as far as it has one; None stands for what has to be found."""
+    mean, std = raw.mean, raw.std
+    if mean is not None and std is not None:
+        mean, std = statistics_for(mean, std, channels)
+    return {"mean": mean, "std": std, "crop": None, "interpolation": None}
+
+
+def _fitting(expects: Mapping[str, Any], size: int, channels: int) -> dict[str, Any]:
+    """Return what a network expects as far as it fits images of this size and these channels."""
+    fits = dict(expects)
+    if "mean" in fits and len(fits["mean"]) != channels:
+        del fits["mean"], fits["std"]
+    if size <= SMALL:
+        fits.pop("crop", None)
+    if fits.get("interpolation") not in INTERPOLATION:
+        fits.pop("interpolation", None)
+    return fits
 
 
 def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: str | None = None) -> Data:

@@ -23,7 +23,9 @@ class Source(Method):
         """Return what ``network`` was designed for.
 
         The keys are ``classes``, ``in_channels``, ``image_size`` (pixels), ``mean`` and ``std`` (tuples of one number
-        per channel, for images in 0..1).
+        per channel, for images in 0..1) and, if pretrained weights expect them, ``crop`` (the side of the centre square
+        that is used, as a fraction of an image's shorter side) and ``interpolation`` (the filter that resizes it:
+        ``bilinear``, ``bicubic``, ...).
         """
         raise NotImplementedError
 

@@ -34,6 +34,8 @@ class Timm(Source):
             "image_size": min(config.input_size[1:]),
             "mean": tuple(config.mean),
             "std": tuple(config.std),
+            "crop": config.crop_pct,
+            "interpolation": config.interpolation,
         }
 
     def build(

@@ -37,6 +37,8 @@ class Torchvision(Source):
             "image_size": int(preset.crop_size[0]),
             "mean": mean,
             "std": std,
+            "crop": preset.crop_size[0] / preset.resize_size[0],
+            "interpolation": preset.interpolation.value,
         }
 
     def build(

@@ -21,6 +21,8 @@ def test_the_list_and_the_defaults():
         "image_size": 224,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
+        "crop": 0.95,
+        "interpolation": "bicubic",
     }
     assert SOURCE.defaults("vit_small_patch14_dinov2")["classes"] == 1000
 

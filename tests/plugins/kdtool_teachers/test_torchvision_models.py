@@ -32,6 +32,8 @@ def test_defaults():
         "image_size": 224,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
+        "crop": 224 / 256,
+        "interpolation": "bilinear",
     }
     assert SOURCE.defaults("inception_v3")["image_size"] == 299
 
