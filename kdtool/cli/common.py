@@ -22,6 +22,8 @@ LABELLED_DATA = Section(
 
 WHICH_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download"))
 
+SPLIT_DATA = Section("Data", DataOptions, only=("data", "data_dir", "download", "subset", "validation", "split_seed"))
+
 
 def checkpoint(metavar: str = "CHECKPOINT") -> click.Argument:
     """Return the argument for one checkpoint; if it is missing, the previous step or a pipe provides the checkpoint."""

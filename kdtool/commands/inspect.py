@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from kdtool.commands.inputs import data_for, load
+from kdtool.data.options import DataOptions
+from kdtool.data.survey import survey
+from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
@@ -24,8 +27,13 @@ from kdtool.utils.files import gzip_bytes
 PathOrCheckpoint = str | Path | Checkpoint
 
 
-def inspect(checkpoint: PathOrCheckpoint, *, stages: bool = False) -> dict[str, Any]:
-    """Return the description of a checkpoint, as plain data.
+def inspect(
+    checkpoint: PathOrCheckpoint | None = None, *, stages: bool = False, data: str | None = None, **options: Any
+) -> dict[str, Any]:
+    """Return the description of a checkpoint, as plain data; or that of a data set, see `survey`.
+
+    With ``data`` and a checkpoint, what changed in the images since the checkpoint was made is told too. ``options``
+    are options of `DataOptions`.
 
     The keys are ``path``, ``source``, ``parameters``, ``nonzero``, ``macs`` (multiply-accumulate operations for one
     image), ``compression`` (parameters of the first teacher divided by its own), ``file_bytes``, ``classes``, ``input``
@@ -36,8 +44,13 @@ def inspect(checkpoint: PathOrCheckpoint, *, stages: bool = False) -> dict[str, 
     connected) and ``output``, the shape of its output for one image (None if that is not known).
 
     Raises:
-        Error: ``checkpoint`` cannot be read, or its stages cannot be determined.
+        Error: ``checkpoint`` cannot be read, or its stages cannot be determined; or the data set cannot be read.
     """
+    if data is not None:
+        before = None if checkpoint is None else load(checkpoint).data
+        return survey(DataOptions(data=data, **options), before)
+    if checkpoint is None:
+        raise UsageError("name a checkpoint, or a data set with --data")
     checkpoint = load(checkpoint)
     size = measure(checkpoint.network)
     return {

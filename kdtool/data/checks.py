@@ -17,7 +17,7 @@ from kdtool.data.preparation import Preparation
 from kdtool.data.raw import RawData, RawSplit
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error
-from kdtool.utils.tensor_files import printable
+from kdtool.utils.formatting import printable
 
 # In how many steps the images of a split are looked through for two that differ.
 STEPS = 16
@@ -37,15 +37,17 @@ class Files:
         self._infos: dict[Path, FileInfo] = {}
 
     def add(self, split: RawSplit) -> None:
-        """Look at the files of a split; images in memory have none.
+        """Look at the files of a split; images in memory have none."""
+        if not isinstance(split.images, Tensor):
+            self._infos.update(zip(split.images, index_files(split.images), strict=True))
+
+    def check(self) -> None:
+        """Check that every file can be read.
 
         Raises:
             Error: a file is no image that can be read.
         """
-        if isinstance(split.images, Tensor):
-            return
-        self._infos.update(zip(split.images, index_files(split.images), strict=True))
-        problems = [info.problem for info in self.of(split) or () if info.problem]
+        problems = [info.problem for info in self._infos.values() if info.problem]
         if problems:
             more = f" (and {len(problems) - 1:,} more files)" if len(problems) > 1 else ""
             raise Error(f"{problems[0]}{more}")
@@ -60,11 +62,7 @@ class Files:
 
 
 def files_of(raw: RawData) -> Files:
-    """Return what is known of the image files of a data set.
-
-    Raises:
-        Error: a file is no image that can be read.
-    """
+    """Return what is known of the image files of a data set."""
     files = Files()
     for split in (raw.train, raw.val, raw.test):
         if split is not None:

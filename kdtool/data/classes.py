@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from kdtool.errors import Error
-from kdtool.utils.tensor_files import printable
+from kdtool.utils.formatting import printable
 
 # How many names a message lists.
 SHOWN = 4

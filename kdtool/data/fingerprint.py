@@ -20,7 +20,7 @@ from kdtool.data.file_index import FileInfo
 from kdtool.data.raw import UNLABELLED, RawSplit
 from kdtool.errors import Error
 from kdtool.utils.files import atomic, cache_directory
-from kdtool.utils.tensor_files import printable
+from kdtool.utils.formatting import printable
 
 # How many lists of files are kept, and the longest one that is read.
 KEPT_LISTS = 200

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdtool.data.checks import Files, check_differ, files_of, say_changes, say_duplicates, say_older, tell
 from kdtool.data.classes import positions
 from kdtool.data.dataset import Dataset
-from kdtool.data.fingerprint import fingerprint_of
+from kdtool.data.fingerprint import Fingerprint, fingerprint_of
 from kdtool.data.form import Form, form_of
 from kdtool.data.images import JoinedImages, fits_in_memory, images_of
 from kdtool.data.options import DataOptions
@@ -56,26 +56,26 @@ def open_data(
     """
     if options.data is None:
         raise UsageError("no data set is named; name one with --data")
-    root = options.data_dir or _from_environment()
-    raw = _load(options.data, root, download=options.download)
-    name = options.data.partition(":")[0]
-    full_name = options.data if raw.argument is None else f"{name}:{raw.argument}"
-    with naming(name):
+    root = root_for(options)
+    raw = load_raw(options.data, root, download=options.download)
+    name = full_name(options.data, raw)
+    with naming(name.partition(":")[0]):
         files = files_of(raw)
+        files.check()
         form = form_of(files.all(), channels=raw.channels, size=raw.image_size)
     size, channels = image_size or form.size, in_channels or form.channels
     check_channels(form.channels, channels)
     said = form.notes if image_size is None else ()
     for note in (*raw.notes, *said):
-        tell(f"{full_name}: {note}")
+        tell(f"{name}: {note}")
     if like is not None:
         classes = classes or like.classes
         expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
     wanted = {**_published(raw, channels), **_fitting(expects or {}, size, channels)}
     wanted |= {name: value for name in wanted if (value := getattr(options, name)) is not None}
-    same = like is not None and like.name == full_name
+    same = like is not None and like.name == name
     spec = DataSpec(
-        name=full_name,
+        name=name,
         directory=_absolute(root),
         subset=options.subset,
         validation=options.validation,
@@ -129,13 +129,11 @@ def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: st
     Raises:
         Error: its files are missing or damaged, or its classes have changed.
     """
-    root = Path(data_dir) if data_dir is not None else None
-    if root is None and spec.directory is not None and Path(spec.directory).is_dir():
-        root = Path(spec.directory)
-    root = root or _from_environment()
-    raw = _load(spec.name, root)
+    root = Path(data_dir) if data_dir is not None else root_of(spec)
+    raw = load_raw(spec.name, root)
     with naming(spec.name.partition(":")[0]):
         files = files_of(raw)
+        files.check()
         form = form_of(files.all(), channels=raw.channels, size=raw.image_size)
     for note in raw.notes:
         tell(f"{spec.name}: {note}")
@@ -143,6 +141,34 @@ def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: st
         tell(f"{spec.name}: pixel values above {spec.white}, the white of the network's training, are read as white")
     more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
     return _open(raw, files, form, dataclasses.replace(spec, directory=_absolute(root) or spec.directory), spec, more)
+
+
+def splits_now(spec: DataSpec) -> dict[str, Fingerprint]:
+    """Return the fingerprints of the splits that a description stands for, as their images are now.
+
+    Raises:
+        Error: the files are missing.
+    """
+    raw = load_raw(spec.name, root_of(spec))
+    files = files_of(raw)
+    return {name: fingerprint_of(part, raw.classes, files.of(part)) for name, part in drawn(raw, spec).items()}
+
+
+def root_for(options: DataOptions) -> Path | None:
+    """Return the directory in which data sets are: the value of ``--data-dir``, else KDTOOL_DATA."""
+    return options.data_dir or _from_environment()
+
+
+def full_name(data: str, raw: RawData) -> str:
+    """Return the value of ``--data`` in a form that is valid from any directory."""
+    return data if raw.argument is None else f"{data.partition(':')[0]}:{raw.argument}"
+
+
+def root_of(spec: DataSpec) -> Path | None:
+    """Return the directory in which the data sets of a description are: the recorded one, else KDTOOL_DATA."""
+    if spec.directory is not None and Path(spec.directory).is_dir():
+        return Path(spec.directory)
+    return _from_environment()
 
 
 def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | None:
@@ -165,7 +191,8 @@ def _absolute(root: Path | None) -> str | None:
     return None if root is None else str(root.expanduser().resolve())
 
 
-def _load(spec: str, root: Path | None, *, download: bool = False) -> RawData:
+def load_raw(spec: str, root: Path | None, *, download: bool = False) -> RawData:
+    """Return the data set that a value of ``--data`` names, as its files store it."""
     name, _, argument = spec.partition(":")
     dataset: Dataset = make("datasets", name, **({"download": True} if download else {}))
     with naming(name):
@@ -216,6 +243,7 @@ def _open(
     if unlabelled is not None:
         with naming(f"--unlabelled {unlabelled[0]}"):
             files.add(unlabelled[1])
+            files.check()
         parts["unlabelled"] = unlabelled[1]
     for name, part in parts.items():
         check_differ(spec.name, name, part, spec.preparation)

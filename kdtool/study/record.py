@@ -27,7 +27,7 @@ class Record:
     """The content of ``study.json``, which is written after every change.
 
     The entry of a command has ``told`` (what identifies it, see `identity`), its ``status``, and once it is done the
-    hash of its checkpoint (``made``) and its ``row``.
+    hash of its checkpoint (``made``), its ``row`` and the description of its data set (``data``).
     """
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
@@ -35,6 +35,7 @@ class Record:
         self.commands: dict[str, dict[str, Any]] = content["commands"]
         self.comparisons: dict[str, dict[str, Any]] = content["comparisons"]
         self._hashes: dict[tuple[Path, int, int], str] = {}
+        self._changes: dict[str, list[str]] = {}
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a command's checkpoint."""
@@ -63,7 +64,29 @@ class Record:
             and entry["told"] == self.identity(command)
             and path.is_file()
             and entry["made"] == self.hash(path)
+            and not self._changed(command.name)
         )
+
+    def _changed(self, name: str) -> list[str]:
+        """Return in words how the images of a finished command changed since, and say it once."""
+        from kdtool.data.fingerprint import changes
+        from kdtool.data.opening import splits_now
+        from kdtool.data.spec import DataSpec
+
+        data = self.commands[name].get("data")
+        if data is None:
+            return []
+        key = json.dumps(data, sort_keys=True)
+        if key not in self._changes:
+            try:
+                spec = DataSpec.from_data(data)
+                self._changes[key] = changes(spec.splits, splits_now(spec))
+            except Error as error:
+                say(f"{name}: it cannot be seen whether its images changed ({error})")
+                self._changes[key] = []
+        if self._changes[key]:
+            say(f"{name}: its images changed, so it is run again: {'; '.join(self._changes[key])}")
+        return self._changes[key]
 
     def begin(self, command: Command) -> bool:
         """Record that a command begins; return whether it resumes an interrupted run.
@@ -74,7 +97,9 @@ class Record:
         run = directory_of(target)
         _wait_for(run)
         identity = self.identity(command)
-        resume = run.is_dir() and self.commands.get(command.name, {}).get("told") == identity
+        entry = self.commands.get(command.name, {})
+        # What is finished and begins again was made of other images, or its checkpoint was changed.
+        resume = run.is_dir() and entry.get("told") == identity and entry.get("status") != "done"
         if not resume:
             target.unlink(missing_ok=True)
             shutil.rmtree(run, ignore_errors=True)

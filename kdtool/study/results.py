@@ -18,8 +18,8 @@ STEP_KEYS = ("step", "a", "b")
 """The keys that name the steps of a row."""
 
 
-def numbers_of(path: Path) -> dict[str, Any]:
-    """Return the numbers of a checkpoint for the table of a study.
+def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the numbers of a checkpoint for the table of a study, and the description of its data set.
 
     Raises:
         Error: the checkpoint cannot be read.
@@ -28,13 +28,14 @@ def numbers_of(path: Path) -> dict[str, Any]:
 
     checkpoint = read(path)
     size = checkpoint.history[-1]["size"]
-    return {
+    numbers = {
         "accuracy": checkpoint.metric("test", "accuracy"),
         "error": checkpoint.metric("test", "error"),
         "val_accuracy": checkpoint.metric("val", "accuracy"),
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
         "compression": checkpoint.compression(size["parameters"]),
     }
+    return numbers, None if checkpoint.data is None else checkpoint.data.as_data()
 
 
 def row_of(command: Command, record: Record) -> dict[str, Any]:

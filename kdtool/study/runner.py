@@ -155,14 +155,15 @@ class _Study:
         """Record the outcome of a command, and report it with the progress of the study."""
         error = (_last_line(self.log(command)) or f"ended with exit code {ended.code}") if ended.code else None
         row: dict[str, Any] = {}
+        data: dict[str, Any] | None = None
         if error is None:
             try:
-                row = numbers_of(self.record.checkpoint(command.name))
+                row, data = numbers_of(self.record.checkpoint(command.name))
             except Error as problem:
                 error = str(problem)
         status = DONE if error is None else FAILED
         self.status[command.name] = status
-        result = {"row": row} if error is None else {"error": error}
+        result = {"row": row, "data": data} if error is None else {"error": error}
         self.record.end(command, status=status, seconds=round(ended.seconds, 1), **result)
         outcome = _duration(ended.seconds) if error is None else f"failed: {error}"
         say(f"[{len(self.status)}/{len(self.recipe.commands)}] {command.name}: {outcome}{self._time_left()}")

@@ -12,8 +12,12 @@ from typing import Any
 
 import filelock
 
+from kdtool.data.fingerprint import changes, checked
 from kdtool.errors import Error, UsageError
 from kdtool.utils.files import check_output, write_text
+
+# The keys of the fingerprints of the images in a flat ``run.json``.
+SPLITS = "data.splits."
 
 
 @dataclass
@@ -112,16 +116,33 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 
 def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
-    before = _flat(earlier)
+    """Check that a run is resumed by the same command on the same images.
+
+    Raises:
+        UsageError: they differ.
+    """
+    before, now = _flat(earlier), _flat(identity)
     different = [
         f"{key} was {_short(before.get(key))}, now {_short(value)}"
-        for key, value in _flat(identity).items()
-        if before.get(key) != value
+        for key, value in now.items()
+        if before.get(key) != value and not key.startswith(SPLITS)
     ]
     if different:
         raise UsageError(
             f"{path}: --resume needs the same command: {'; '.join(different[:3])}; start again with --force"
         )
+    # Releases that did not record the images cannot tell whether they are the same.
+    images = changes(_splits(earlier), _splits(identity))
+    if images:
+        raise UsageError(
+            f"{path}: --resume needs the same images: {'; '.join(images)}; bring them back, or start again with --force"
+        )
+
+
+def _splits(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprints of the splits in ``run.json``."""
+    data = about.get("data")
+    return checked(data.get("splits") or {}) if isinstance(data, Mapping) else {}
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,3 +22,8 @@ def shown_value(key: str, value: Any) -> str:
             return f"{value:,.1f}"
         return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
     return str(value)
+
+
+def printable(text: str, limit: int = 160) -> str:
+    """Return text from a file as one line of at most ``limit`` characters, without control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])

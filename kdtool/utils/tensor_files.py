@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdtool.errors import Error
 from kdtool.utils.files import atomic
+from kdtool.utils.formatting import printable as printable
 
 # The pickle with a large checkpoint's names and shapes has a few megabytes. The limit bounds the memory that reading it
 # takes, since the objects are far larger than their bytes in the pickle.
@@ -193,8 +194,3 @@ def _reason(error: BaseException) -> str:
     """Return the first sentence of a library's error."""
     text = " ".join(str(error).split()) or type(error).__name__
     return printable(text.partition(". ")[0])
-
-
-def printable(text: str, limit: int = 160) -> str:
-    """Return text from a file as one line of at most ``limit`` characters, without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:limit])
