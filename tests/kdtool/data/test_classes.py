@@ -1,0 +1,47 @@
+"""Classes are matched by name, and differences between names are told apart."""
+
+import pytest
+
+from kdtool.data.classes import difference, positions
+from kdtool.errors import Error
+
+
+def test_equal_lists_need_no_mapping():
+    assert positions(["a", "b"], ("a", "b"), "data", "the network") is None
+
+
+def test_another_order_is_mapped_by_name():
+    assert positions(["cherry", "apple", "berry"], ["apple", "berry", "cherry"], "data", "the network") == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "reference", "words"),
+    [
+        (["a", "b"], ["a", "b", "c"], ["lacks 'c'", "2 and 3 classes"]),
+        (["a", "x", "y"], ["a", "b", "c"], ["lacks 'b', 'c'", "adds 'x', 'y'"]),
+        (["a", "Berry"], ["a", "berry"], ["'Berry' for 'berry' (another case)"]),
+        (["caf\u00e9", "b"], ["cafe\u0301", "b"], [r"'caf\xe9' for 'cafe\u0301'", "another Unicode form"]),
+        (["a b", "c"], ["a\u00a0b", "c"], [r"'a b' for 'a\xa0b'", "other spaces"]),
+        (["a", "a"], ["a", "b"], ["lacks 'b'"]),
+        (["a", "a"], ["a", "a"], []),
+    ],
+)
+def test_differences_are_named(names, reference, words):
+    if not words:
+        assert positions(names, reference, "x", "y") is None
+        return
+    with pytest.raises(Error) as caught:
+        positions(names, reference, "folder:C", "the network", "rename them")
+    text = str(caught.value)
+    assert text.startswith("folder:C: its classes are not those of the network: ")
+    assert text.endswith("; rename them")
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_long_lists_are_shortened_and_control_characters_do_not_reach_the_terminal():
+    text = difference([f"new{number}" for number in range(1000)], ["a\x1b[31m", "b"])
+    assert "and 996 more" in text
+    assert "\x1b" not in text
+    assert len(text) < 300

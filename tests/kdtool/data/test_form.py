@@ -1,0 +1,55 @@
+"""Channels, size and white of image files."""
+
+import pytest
+
+from kdtool.data.file_index import FileInfo
+from kdtool.data.form import form_of
+from kdtool.errors import Error
+
+
+def infos(*headers):
+    return [
+        FileInfo(bytes(16), width, height, mode, peak[0] if peak else None, "")
+        for width, height, mode, *peak in headers
+    ]
+
+
+def test_all_files_decide_whether_images_are_in_colour():
+    gray, colour = (32, 32, "L"), (32, 32, "RGB")
+    assert form_of(infos(*[gray] * 9)).channels == 1
+    mixed = form_of(infos(*[gray] * 9, colour))
+    assert mixed.channels == 3
+    assert mixed.notes == ("9 of 10 images are gray; all are read in colour (--in-channels 1: all in gray)",)
+    assert form_of(infos(colour, colour)).notes == ()
+    assert form_of(infos((8, 8, "I;16", 9), (8, 8, "1"), (8, 8, "LA"))).channels == 1
+    assert form_of(infos((8, 8, "P"), (8, 8, "L"))).channels == 3
+
+
+def test_the_size_is_that_of_all_files_if_it_is_one_small_square():
+    assert form_of(infos((32, 32, "L"), (32, 32, "L"))).size == 32
+    assert form_of(infos((224, 224, "L"))).notes == ()
+    for headers in ([(32, 32, "L"), (33, 32, "L")], [(65, 65, "L")], [(20, 32, "L")]):
+        form = form_of(infos(*headers))
+        assert form.size == 224
+        assert "read at 224 pixels (choose with --image-size)" in form.notes[0]
+
+
+def test_what_the_data_set_says_is_not_looked_for():
+    form = form_of([], channels=3, size=28)
+    assert (form.channels, form.size, form.white, form.notes) == (3, 28, None, ())
+    assert form_of(infos((20, 30, "L"), (20, 30, "RGB")), channels=1, size=64).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("peak", "white"), [(0, 255), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (16384, 65535), (65535, 65535)]
+)
+def test_white_is_the_next_full_number_of_bits(peak, white):
+    form = form_of(infos((8, 8, "I;16", 0), (8, 8, "I;16", peak)))
+    assert form.white == white
+    assert bool(form.notes) == (white < 65535)
+
+
+def test_more_than_16_bits_are_refused():
+    with pytest.raises(Error, match="70000, more than 16 bits; convert"):
+        form_of(infos((8, 8, "I", 70_000)))
+    assert form_of(infos((8, 8, "L"))).white is None

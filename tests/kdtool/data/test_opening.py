@@ -1,0 +1,183 @@
+"""Opening a data set: splits that depend on files alone, classes by name, what a network expects, what is said."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kdtool.data import checks, opening
+from kdtool.data.dataset import Dataset
+from kdtool.data.opening import open_data, open_spec, splits_now
+from kdtool.data.options import DataOptions
+from kdtool.data.raw import RawData, RawSplit
+from kdtool.errors import Error
+
+CLASSES = ("cat", "dog", "fox")
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDTOOL_CACHE", str(tmp_path / "cache"))
+    checks._tell.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Noise in three classes, 40 images each; the mean colour tells the class."""
+    draw = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = draw.integers(60 * label, 60 * label + 80, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number:02d}.png")
+    return tmp_path / "data"
+
+
+class Files(Dataset):
+    """The files of a folder, with its class folders in a given order."""
+
+    kind = "datasets"
+
+    def __init__(self, root, classes=CLASSES, keyed=True):
+        object.__setattr__(self, "about", (root, classes, keyed))
+
+    def load(self, argument, root):
+        folder, classes, keyed = self.about
+        paths = [path for name in classes for path in sorted((folder / name).iterdir())]
+        labels = torch.tensor([classes.index(path.parent.name) for path in paths])
+        keys = tuple(path.relative_to(folder).as_posix() for path in paths) if keyed else None
+        train = RawSplit(tuple(paths), labels, keys)
+        return RawData(
+            train, None, None, tuple(classes), None, None, padding=None, flip=None, argument="x", test_fraction=0.2
+        )
+
+
+@pytest.fixture
+def use(monkeypatch):
+    def set_(dataset):
+        monkeypatch.setattr(opening, "make", lambda kind, name, **options: dataset)
+
+    return set_
+
+
+def names(split):
+    """The keys of a split, whichever classes they have."""
+    images = split._images
+    while not hasattr(images, "paths"):
+        images = images.plain if hasattr(images, "plain") else images.source
+    return [f"{path.parent.name}/{path.name}" for path in images.paths]
+
+
+def labelled(split):
+    return dict(zip(names(split), [split.spec.classes[label] for label in split.labels.tolist()], strict=True))
+
+
+def test_one_file_less_moves_no_other(folder, use):
+    use(Files(folder))
+    before = open_data(DataOptions(data="folder:x"))
+    (folder / "cat/00.png").unlink()
+    after = open_data(DataOptions(data="folder:x"))
+    for part in ("train", "val", "test"):
+        assert set(names(before.split(part))) - {"cat/00.png"} == set(names(after.split(part)))
+    subset = open_data(DataOptions(data="folder:x", subset=0.3))
+    assert set(names(subset.train)) < set(names(after.train))
+    assert names(subset.val) == names(after.val)
+
+
+def test_an_older_description_is_split_in_its_order_and_this_is_said(folder, use, caplog):
+    use(Files(folder))
+    new = open_data(DataOptions(data="folder:x")).spec
+    older = dataclasses.replace(new, split_by="order", splits={})
+    with caplog.at_level(logging.WARNING, "kdtool"):
+        data = open_spec(older)
+    assert "of an older release" in caplog.text
+    assert len(data.test) == 24  # exactly a fifth of each class
+    use(Files(folder, keyed=False))
+    plain = open_data(DataOptions(data="folder:x"))
+    assert names(plain.test) == names(data.test)
+    assert plain.spec.split_by == "order"
+    # The same folder named again is split as the checkpoint's was.
+    use(Files(folder))
+    again = open_data(DataOptions(data="folder:x"), like=older)
+    assert names(again.test) == names(data.test)
+
+
+def test_labels_are_mapped_to_the_classes_of_a_network(folder, use):
+    use(Files(folder))
+    expected = open_data(DataOptions(data="folder:x"))
+    use(Files(folder, ["fox", "cat", "dog"]))
+    assert open_data(DataOptions(data="folder:x")).spec.classes == ("fox", "cat", "dog")
+    for data in (open_data(DataOptions(data="folder:x"), classes=CLASSES), open_spec(expected.spec)):
+        assert data.spec.classes == CLASSES
+        for part in ("train", "val", "test"):
+            assert labelled(data.split(part)) == labelled(expected.split(part))
+            assert data.spec.splits == expected.spec.splits
+
+
+def test_other_classes_are_refused_with_the_difference(folder, use):
+    use(Files(folder))
+    for wanted, words in (
+        (("cat", "Dog", "fox"), "'dog' for 'Dog' \\(another case\\)"),
+        (("cat", "dog"), "adds 'fox'"),
+    ):
+        with pytest.raises(Error, match=f"classes are not those of the network: .*{words}.*name the right"):
+            open_data(DataOptions(data="folder:x"), classes=wanted)
+
+
+def test_changes_since_a_description_are_said_once(folder, use, caplog):
+    use(Files(folder))
+    spec = open_data(DataOptions(data="folder:x")).spec
+    gone = names(open_spec(spec).train)[3]
+    assert caplog.text == ""
+    (folder / gone).unlink()
+    for _ in range(2):
+        open_spec(spec)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"folder:x: the images changed since the checkpoint was made: train: 1 gone ({gone})"
+    ]
+    assert splits_now(spec)["train"] != spec.splits["train"]
+    assert splits_now(spec)["test"] == spec.splits["test"]
+    # Another subset is not a change of the images.
+    checks._tell.cache_clear()
+    caplog.clear()
+    open_data(DataOptions(data="folder:x", subset=0.5), like=dataclasses.replace(spec, subset=1.0))
+    assert caplog.text == ""
+
+
+def test_copies_across_splits_are_said(folder, use, caplog):
+    use(Files(folder))
+    data = open_data(DataOptions(data="folder:x"))
+    learned, held_out = names(data.train)[0], names(data.test)[0]
+    (folder / held_out).write_bytes((folder / learned).read_bytes())
+    open_data(DataOptions(data="folder:x"))
+    assert f"1 images of test are in train too, byte for byte (such as {held_out} and {learned})" in caplog.text
+
+
+def test_images_that_are_all_alike_are_refused(folder, use):
+    for path in folder.rglob("*.png"):
+        Image.new("RGB", (8, 8), (7, 7, 7)).save(path)
+    use(Files(folder))
+    with pytest.raises(Error, match=r"all \d+ images of the train split are alike \(every pixel is 7\)"):
+        open_data(DataOptions(data="folder:x"))
+
+
+def test_what_a_network_expects_comes_before_what_the_data_have(folder, use):
+    use(Files(folder))
+    expects = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop": 0.95, "interpolation": "bicubic"}
+    spec = open_data(DataOptions(data="folder:x"), image_size=96, expects=expects).spec
+    assert (spec.mean, spec.std, spec.crop, spec.interpolation) == tuple(expects.values())
+    chosen = DataOptions(data="folder:x", std=(1.0, 1.0, 1.0), crop=0.5, interpolation="box")
+    spec = open_data(chosen, image_size=96, expects=expects).spec
+    assert (spec.mean, spec.std, spec.crop, spec.interpolation) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), 0.5, "box")
+    small = open_data(DataOptions(data="folder:x"), expects=expects).spec
+    assert (small.crop, small.interpolation) == (1.0, "bicubic")
+    gray = open_data(DataOptions(data="folder:x"), in_channels=1, expects=expects).spec
+    assert len(gray.mean) == 1
+    assert gray.mean != (0.1,)
+    own = open_data(DataOptions(data="folder:x"), image_size=96).spec
+    assert (own.crop, own.interpolation) == (0.875, "bilinear")
+    again = open_data(DataOptions(data="folder:x"), image_size=96, in_channels=3, like=spec).spec
+    assert (again.mean, again.std, again.crop, again.interpolation) == (spec.mean, spec.std, 0.5, "box")
