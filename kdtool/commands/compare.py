@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdtool.commands.inputs import data_for, load
+from kdtool.data.classes import positions
 from kdtool.data.splits import Split
 from kdtool.errors import Error
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
@@ -38,9 +39,9 @@ class _Evaluated:
     checkpoint: Checkpoint
     name: str
     logits: Tensor
-    """``[images, classes]``, float32."""
+    """``[images, classes]``, float32, in the order of the first checkpoint's classes."""
     labels: Tensor
-    """``[images]``, int64: the true classes."""
+    """``[images]``, int64: the true classes, numbered in that order."""
     split: Split
 
     @property
@@ -69,7 +70,8 @@ def compare(
 
     ``latency`` also measures the latency of each network against the first. This exports the networks to onnxruntime
     and takes seconds for each. ``picture`` is a PNG file to write; it shows the first 64 images that the networks
-    classify differently. ``options`` are options of `DataOptions`; they replace what the checkpoints remember.
+    classify differently. ``options`` are options of `DataOptions`; they replace what the checkpoints remember. Each
+    network sees the images as in its training, and its classes are matched by name.
 
     Returns:
         For two checkpoints: ``a`` and ``b``, each with ``checkpoint`` (path), ``accuracy`` with the ends of its 95 %
@@ -112,9 +114,17 @@ def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: d
     evaluated: list[_Evaluated] = []
     for checkpoint in checkpoints:
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
-        images = data_for(checkpoint if checkpoint.data else first, options).split(split)
+        data = data_for(checkpoint, options) if checkpoint.data else data_for(first, options, learner=checkpoint)
+        images = data.split(split)
         logits, labels = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
-        if evaluated and not torch.equal(labels, evaluated[0].labels):
+        if evaluated:
+            of_first = evaluated[0].split.spec
+            places = positions(data.spec.classes, of_first.classes, _name(checkpoint), _name(first))
+            if places is not None:
+                order = torch.tensor(places)
+                logits, labels = logits[:, order.argsort()], order[labels]
+            same = data.spec.splits.get(split) == of_first.splits.get(split)
+        if evaluated and not (same and torch.equal(labels, evaluated[0].labels)):
             raise Error(
                 f"{_name(first)} and {_name(checkpoint)} remember different {split} images; "
                 "name the data set for all with --data"
@@ -129,8 +139,8 @@ def _check_comparable(first: Checkpoint, other: Checkpoint) -> None:
         value, other_value = getattr(first.architecture, attribute), getattr(other.architecture, attribute)
         if value != other_value:
             raise Error(f"{names} cannot be compared: {attribute} {value} and {other_value}")
-    if first.data and other.data and first.data.classes != other.data.classes:
-        raise Error(f"{names} cannot be compared: the names of their classes differ")
+    if first.data and other.data:
+        positions(other.data.classes, first.data.classes, _name(other), _name(first))
 
 
 def _name(checkpoint: Checkpoint) -> str:
@@ -191,9 +201,7 @@ def _draw(evaluated: list[_Evaluated], path: Path, split: str) -> None:
 
     indices = _disagreements(evaluated)
     first = evaluated[0]
-    architecture = first.checkpoint.architecture
-    data = first.checkpoint.data
-    classes = data.classes if data else tuple(map(str, range(architecture.classes)))
+    classes = first.split.spec.classes
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     captions = []
     for index in indices[:MAX_IMAGES]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.inputs import data_for, load_teachers, student_for
+from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
 from kdtool.data.options import DataOptions
 from kdtool.distillation.options import SearchOptions, StudentOptions
@@ -32,7 +32,8 @@ def distill(
     """Teach a student, write its checkpoint, and return it.
 
     ``teacher`` is a checkpoint, or several for methods that learn from several; the first one gives the data and the
-    input of the student where no option does. ``student`` is ``SOURCE:NAME`` or a checkpoint to continue from.
+    input of the student where no option does. ``student`` is ``SOURCE:NAME`` or a checkpoint to continue from, which
+    keeps its normalisation and its order of classes. Each teacher sees images normalised as in its own training.
     ``options`` are those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where
     they differ from the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by
     validation in short trainings.
@@ -55,9 +56,13 @@ def distill(
         settings = {name: cls(**values) for name, values in search.settings(cls, own).items()}
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
-    data = data_for(parent, data_options)
     refiner, stem = StudentOptions(**student_options).refiner, network_options.get("stem")
-    network, origin = student_for(parent, student, refiner, stem, data, training.seed)
+    origin = load_student(student, parent) if refiner is None else None
+    # With fresh weights a student expects whatever the run gives it; a teacher always sees what it was trained with.
+    fresh = origin is None and (refiner is None or refiner.init == "fresh")
+    data = data_for(parent, data_options, learner=origin, fresh=fresh)
+    teachers = as_teachers(teachers, data.spec, data_options)
+    network = student_for(parent, student, origin, refiner, stem, training.seed)
     inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
     typed = {"student": origin.path if origin else student, **options}
@@ -73,8 +78,8 @@ def distill(
             return run
         with entry.timed():
             if settings:
-                distiller, outcome = choose(run, settings, parent.network, network)
+                distiller, outcome = choose(run, settings, run.teachers[0].network, network)
                 entry.options = distiller.as_data()
                 entry.record(search={"asked": str(search), **outcome})
-            trained = distiller.distill(run, parent.network, network)
+            trained = distiller.distill(run, run.teachers[0].network, network)
         return finish(run, trained, target)

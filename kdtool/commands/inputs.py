@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.data.checks import tell
+from kdtool.data.checks import DECIDES, tell
+from kdtool.data.classes import positions
 from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
 from kdtool.data.spec import DataSpec
@@ -16,11 +17,15 @@ from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
-from kdtool.models.sources import create_like, parse
+from kdtool.models.conversion import convention_of, expected_by, trained_elsewhere
+from kdtool.models.sources import create_like
 from kdtool.surgery.refiner import Refiner, refined
 
 # Options that a checkpoint does not store: they name the data set itself or where its files are.
 NOT_STORED = ("data", "data_dir", "download", "unlabelled")
+
+# How many classes a message names.
+SHOWN = 4
 
 
 def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
@@ -39,68 +44,143 @@ def load_teachers(
 
     Raises:
         UsageError: the method takes one teacher and several are given, or it needs several and one is given.
-        Error: the teachers have different classes, or take images of different shapes.
+        Error: the teachers have different classes, or take images of different shapes. The order of the classes may
+            differ.
     """
     checkpoints = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
     method.check_teachers(len(checkpoints))
     teachers = [load(checkpoint) for checkpoint in checkpoints]
     first, *others = teachers
     for number, other in enumerate(others, start=2):
-        name = str(other.path or f"teacher {number}")
-        _check_pair(first.network, other.network, name, "the first teacher")
-        if other.data and first.data and other.data.classes != first.data.classes:
-            raise Error(
-                f"{name}: its classes differ from those of the first teacher; teachers must have the same classes"
-            )
+        _check_pair(first, other, str(other.path or f"teacher {number}"), "the first teacher")
     return teachers
 
 
-def data_for(parent: Checkpoint, options: dict[str, Any]) -> Data:
+def load_student(student: str | Path | Checkpoint | None, parent: Checkpoint) -> Checkpoint | None:
+    """Return the checkpoint that ``student`` names, or None if it is a new network (``SOURCE:NAME``) or None.
+
+    Raises:
+        Error: it cannot be read, or its classes or inputs differ from those of its teacher.
+    """
+    if student is None or (isinstance(student, str) and ":" in student and not Path(student).exists()):
+        return None
+    origin = load(student)
+    _check_pair(parent, origin, str(origin.path or "the student"), str(parent.path or "its teacher"))
+    return origin
+
+
+def data_for(
+    parent: Checkpoint, options: dict[str, Any], *, learner: Checkpoint | None = None, fresh: bool = False
+) -> Data:
     """Open a data set: the one that the options name, else the one that the checkpoint remembers.
 
-    ``options`` are options of `DataOptions`; they replace those that the checkpoint remembers.
+    ``options`` are options of `DataOptions`; they replace those that the checkpoint remembers. The images are prepared
+    and normalised, and the labels numbered, as ``learner`` was trained, by default ``parent``. With ``fresh`` no
+    weights of it go on, so that it does not matter if the options say otherwise.
 
     Raises:
         UsageError: the checkpoint remembers no data set and the options name none, or an option is wrong.
         Error: the data set has another number of classes than the network, or cannot be opened.
     """
-    architecture = parent.architecture
+    remembered, learner = _remembered(parent, learner), learner or parent
     if options.get("data") is None:
-        if parent.data is None:
-            raise UsageError(f"{parent.path or 'this checkpoint'} remembers no data set; name one with --data")
+        if remembered is None or parent.data is None:
+            raise UsageError(f"{_name(parent)} remembers no data set; name one with --data")
         changes = {name: value for name, value in options.items() if name not in NOT_STORED}
         DataOptions(**options)  # checks the values
-        spec = dataclasses.replace(parent.data, **changes)
-        return open_spec(spec, data_dir=options.get("data_dir"), unlabelled=options.get("unlabelled"))
-    elsewhere = parent.data is None and bool(parent.history) and bool(parent.history[0].get("trained_elsewhere"))
-    own = {name: architecture.options[name] for name in architecture.origin().as_data()}
-    data = open_data(
-        DataOptions(**options),
-        image_size=architecture.input[1],
-        in_channels=architecture.input[0],
-        like=parent.data,
-        expects=expected_images(architecture.spec, own) if elsewhere else None,
-    )
-    if len(data.spec.classes) != architecture.classes:
-        raise Error(
-            f"the network has {architecture.classes} classes and the data set {data.spec.name} has "
-            f"{len(data.spec.classes)}; they must be the same"
+        spec = dataclasses.replace(remembered, **changes)
+        # The fingerprint of a split that is now drawn in another way says nothing of it.
+        redrawn = {
+            part
+            for part, names in DECIDES.items()
+            if any(getattr(spec, name) != getattr(remembered, name) for name in names)
+        }
+        splits = {part: entry for part, entry in spec.splits.items() if part not in redrawn}
+        spec = dataclasses.replace(spec, splits=splits)
+        data = open_spec(spec, data_dir=options.get("data_dir"), unlabelled=options.get("unlabelled"))
+    else:
+        architecture = learner.architecture
+        data = open_data(
+            DataOptions(**options),
+            image_size=architecture.input[1],
+            in_channels=architecture.input[0],
+            like=remembered,
+            expects=expected_by(learner) if trained_elsewhere(learner) else None,
         )
+        if len(data.spec.classes) != architecture.classes:
+            raise Error(
+                f"the network has {architecture.classes} classes and the data set {data.spec.name} has "
+                f"{len(data.spec.classes)}; they must be the same"
+            )
+    if not fresh:
+        say_convention(learner, data.spec)
     return data
 
 
-def expected_images(name: str, source_options: dict[str, Any]) -> dict[str, Any]:
-    """Return how the pretrained weights of ``name`` expect their images: mean, std, crop and interpolation."""
-    source, network = parse(name, source_options)
-    defaults = source.defaults(network)
-    return {key: defaults[key] for key in ("mean", "std", "crop", "interpolation") if key in defaults}
+def _remembered(parent: Checkpoint, learner: Checkpoint | None) -> DataSpec | None:
+    """Return the data set that ``parent`` remembers, prepared and numbered as ``learner`` was trained."""
+    if parent.data is None or learner is None:
+        return parent.data if learner is None else learner.data
+    if learner.data is None:
+        return dataclasses.replace(parent.data, **expected_by(learner))
+    own = {name: getattr(learner.data, name) for name in ("mean", "std", "classes", "crop", "interpolation")}
+    return dataclasses.replace(parent.data, **own)
+
+
+def say_convention(checkpoint: Checkpoint, spec: DataSpec) -> None:
+    """Say what is taken for granted of a network that goes on with data of ``spec``, if anything is.
+
+    Its classes and normalisation are not known if it records no data. If it does, ``--mean`` and ``--std`` may have
+    asked for another normalisation than that of its training.
+    """
+    own = checkpoint.data
+    if own is None and (trained_elsewhere(checkpoint) or not checkpoint.history):
+        names = spec.classes
+        order = ", ".join(names[:SHOWN]) + (f", ... {len(names)} in all" if len(names) > SHOWN else "")
+        tell(
+            f"{_name(checkpoint)}: records no data; its outputs are taken for the classes of {spec.name} in this "
+            f"order: {order}; its images are normalised by {_normalisation(spec)}"
+        )
+    elif own is not None and (own.mean, own.std) != (spec.mean, spec.std):
+        tell(
+            f"{_name(checkpoint)}: was trained with {_normalisation(own)}; it now sees images normalised by "
+            f"{_normalisation(spec)}"
+        )
+
+
+def _normalisation(spec: DataSpec) -> str:
+    mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (spec.mean, spec.std))
+    return f"mean {mean} and std {std}"
+
+
+def as_teachers(teachers: Sequence[Checkpoint], spec: DataSpec, options: dict[str, Any]) -> list[Checkpoint]:
+    """Return the teachers of a run on data of ``spec``, and say what is taken for granted of them.
+
+    Each records data afterwards. What it did not record is that of the run, or what its network's source says, unless
+    ``options`` tell the normalisation.
+    """
+    recorded = []
+    for teacher in teachers:
+        if teacher.data is None:
+            said = options.get("mean") is not None or options.get("std") is not None
+            assumed = spec if said else convention_of(teacher, spec).applied(spec)
+            say_convention(teacher, assumed)
+            teacher = dataclasses.replace(teacher, data=assumed)
+        elif (teacher.data.crop, teacher.data.interpolation) != (spec.crop, spec.interpolation):
+            own = teacher.data
+            tell(
+                f"{_name(teacher)}: was trained on images cropped to {own.crop:g} of their side and resized by "
+                f"{own.interpolation}; it sees those of the student, cropped to {spec.crop:g} and resized by "
+                f"{spec.interpolation}"
+            )
+        recorded.append(teacher)
+    return recorded
 
 
 def say_expected(weights: str | Path, name: str, spec: DataSpec) -> None:
     """Say how images are normalised for weights from a file, which does not tell how they were trained."""
-    mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (spec.mean, spec.std))
     tell(
-        f"{weights}: does not tell how its images were normalised; mean {mean} and std {std} are used, those of {name} "
+        f"{weights}: does not tell how its images were normalised; {_normalisation(spec)} are used, those of {name} "
         "or of the data; if it was trained with others, give --mean and --std"
     )
 
@@ -108,30 +188,27 @@ def say_expected(weights: str | Path, name: str, spec: DataSpec) -> None:
 def student_for(
     parent: Checkpoint,
     student: str | Path | Checkpoint | None,
+    origin: Checkpoint | None,
     refiner: Refiner | None,
     stem: str | None,
-    data: Data,
     seed: int,
-) -> tuple[Network | None, Checkpoint | None]:
-    """Return the student, and its checkpoint if it was read from one; both may be None.
+) -> Network | None:
+    """Return the student, or None if the method makes it.
 
-    The student is made by the ``refiner``, read from a checkpoint or built by name (``SOURCE:NAME``), in this order.
+    It is made by the ``refiner``, is that of the checkpoint ``origin`` (see `load_student`), or is built by its name
+    ``student``, in this order.
 
     Raises:
-        Error: the student cannot be made, or its classes or inputs differ from those of its teacher.
+        Error: the student cannot be made.
     """
     if refiner is not None:
-        return refined(refiner, parent.network, seed), None
-    if student is None:
-        return None, None
-    if not isinstance(student, str) or ":" not in student or Path(student).exists():
-        origin = load(student)
-        _check_pair(parent.network, origin.network, str(origin.path or student), "its teacher")
-        return origin.network, origin
-    return create_like(student, parent.network, stem=stem, seed=seed), None
+        return refined(refiner, parent.network, seed)
+    if origin is not None:
+        return origin.network
+    return None if student is None else create_like(str(student), parent.network, stem=stem, seed=seed)
 
 
-def _check_pair(teacher: Network, other: Network, name: str, teacher_name: str) -> None:
+def _check_pair(teacher: Checkpoint, other: Checkpoint, name: str, teacher_name: str) -> None:
     expected, actual = teacher.architecture, other.architecture
     if actual.classes != expected.classes:
         raise Error(
@@ -141,3 +218,9 @@ def _check_pair(teacher: Network, other: Network, name: str, teacher_name: str) 
         raise Error(
             f"{name}: takes images of {actual.input} and {teacher_name} of {expected.input}; they must be the same"
         )
+    if teacher.data is not None and other.data is not None:
+        positions(other.data.classes, teacher.data.classes, name, teacher_name)
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.path or checkpoint.architecture.spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.inputs import data_for, load
+from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
 from kdtool.data.options import DataOptions
 from kdtool.models.checkpoint import Checkpoint
@@ -35,9 +35,13 @@ def prune(
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, data_options) if training.epochs > 0 or data_options or parent.data else None
     entry = entry_of("prune", method, parent, options, target, pruner, training, data)
-    with running(target, entry, data, training, parent, force=force, resume=resume, masked=parent.masked) as run:
+    # With another --mean or --std the network learns them; as its own teacher it sees what it was trained with.
+    teachers = [parent] if data is None else as_teachers([parent], data.spec, data_options)
+    with running(
+        target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=parent.masked
+    ) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():
-            network = pruner.prune(run, parent.network, parent.network)
+            network = pruner.prune(run, parent.network, run.teachers[0].network)
         return finish(run, network, target)

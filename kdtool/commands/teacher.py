@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands import history
-from kdtool.commands.inputs import expected_images, say_expected
+from kdtool.commands.inputs import say_expected
 from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
-from kdtool.models.sources import create, parse
+from kdtool.models.sources import create, expected_images, parse
 from kdtool.plugins.options import split
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.options import EarlyOptions, Training

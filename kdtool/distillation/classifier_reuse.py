@@ -13,6 +13,7 @@ from kdtool.features.segments import Segment, learnt_in, segments
 from kdtool.features.taps import Tap, stage_taps, tap
 from kdtool.models import sanity
 from kdtool.models.architecture import Network, capture
+from kdtool.models.conversion import conversion_of
 from kdtool.models.hooks import evaluating
 from kdtool.models.modules import insert_projector
 from kdtool.utils.seeds import seeded
@@ -33,7 +34,7 @@ def reuse_classifier(student: Network, teacher: Network, *, factor: int, seed: i
     module = copy.deepcopy(student.module)
     with seeded(seed, "projector"):
         insert_projector(module, student_tap.path, (student_tap.channels, middle, teacher_tap.channels))
-    _copy_classifier(teacher.module.get_submodule(teacher_head), module, student_head)
+    _copy_classifier(teacher, teacher_head, module, student_head)
     module.eval()
     architecture = capture(student.architecture, module)
     sanity.check(architecture, module, "with a projector and its teacher's classifier")
@@ -72,20 +73,24 @@ def _refused(network: Network, reason: str) -> Error:
     return Error(f"{network.architecture.spec}: a classifier cannot be reused here: {reason}; use another method")
 
 
-def _copy_classifier(classifier: nn.Module, module: nn.Module, path: str) -> None:
-    """Copy the weights of the teacher's classifier to the linear layer at ``path`` of ``module``, in place.
+def _copy_classifier(teacher: Network, head: str, module: nn.Module, path: str) -> None:
+    """Copy the teacher's classifier, the layer ``head``, to the linear layer at ``path`` of ``module``, in place.
+
+    Its rows are put in the order of the run's classes.
 
     Raises:
         Error: only one of the two has a bias.
     """
-    layer = module.get_submodule(path)
+    classifier, layer = teacher.module.get_submodule(head), module.get_submodule(path)
+    conversion = conversion_of(teacher.module)
+    rows = slice(None) if conversion is None else conversion.order
     assert isinstance(layer, nn.Linear)
     assert isinstance(classifier, nn.Linear)
     if (layer.bias is None) != (classifier.bias is None):
         raise Error(f"{path}: one of the two classifiers has a bias and the other has none; use another method")
-    layer.weight = nn.Parameter(classifier.weight.detach().clone())
+    layer.weight = nn.Parameter(classifier.weight.detach()[rows].clone())
     if classifier.bias is not None:
-        layer.bias = nn.Parameter(classifier.bias.detach().clone())
+        layer.bias = nn.Parameter(classifier.bias.detach()[rows].clone())
     layer.in_features = classifier.in_features
 
 

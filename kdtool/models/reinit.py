@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.models.architecture import Network, skeleton
+from kdtool.models.conversion import plain
 from kdtool.models.layers import CONV_LINEAR
 
 
 def reinitialize(network: Network) -> Network:
     """Return a network of the same structure with fresh weights, drawn under the current random state."""
-    module = copy.deepcopy(network.module)
+    module = copy.deepcopy(plain(network).module)
     fill(module, skeleton(network.architecture))
     return Network(network.architecture, module)
 

@@ -43,6 +43,16 @@ def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str
     return make("teachers", source, **own), network
 
 
+def expected_images(spec: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return how the pretrained weights of ``SOURCE:NAME`` expect their images: mean, std, crop and interpolation.
+
+    What the source does not know is left out.
+    """
+    source, network = parse(spec, options)
+    defaults = source.defaults(network)
+    return {key: defaults[key] for key in ("mean", "std", "crop", "interpolation") if key in defaults}
+
+
 def _number(text: str) -> Any:
     for kind in (int, float):
         try:

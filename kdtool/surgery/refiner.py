@@ -41,8 +41,10 @@ def refined(refiner: Refiner, network: Network, *seed: object) -> Network:
     Raises:
         Error: the network cannot be made smaller in this way.
     """
+    from kdtool.models.conversion import plain
     from kdtool.models.size import measure
 
+    network = plain(network)
     with seeded("refine", *seed):
         smaller = refiner.refine(network)
     if refiner.must_shrink and measure(smaller)["parameters"] >= measure(network)["parameters"]:

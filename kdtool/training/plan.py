@@ -15,7 +15,7 @@ from kdtool.features.pairs import Pair
 from kdtool.features.segments import Part, Segment, cuttable, segments
 from kdtool.features.taps import Tap, stage_taps
 from kdtool.models.architecture import Network
-from kdtool.models.checkpoint import fingerprint
+from kdtool.models.conversion import digest
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
@@ -82,13 +82,13 @@ class FitPlan:
     @cached_property
     def key(self) -> str:
         """A text that differs between phases that differ in anything that decides their result."""
-        taught_by = fingerprint(self.teacher.module.state_dict()) if self.teacher is not None else ""
-        weights = fingerprint(self.student.module.state_dict())
+        taught_by = digest(self.teacher.module) if self.teacher is not None else ""
+        weights = digest(self.student.module)
         # Where outputs are cached does not change the result.
         training = {**self.training.as_data(), "cache": "", "cache_limit": 0}
         identity: tuple[object, ...] = (training, self.objective, taught_by, weights, self.pairs, self.part)
         if self.auxiliary is not None:
-            identity = (*identity, fingerprint(self.auxiliary.module.state_dict()), self.auxiliary.taps)
+            identity = (*identity, digest(self.auxiliary.module), self.auxiliary.taps)
         return f"{derive(repr(identity)):x}"
 
     def student_module(self, module: nn.Module) -> StudentModule:
@@ -140,7 +140,7 @@ class FitPlan:
     def _frozen_teacher(self, engine: Engine, cache: Cache | None) -> FrozenNetwork | None:
         if self.teacher is None or not (self.logits or self.pairs):
             return None
-        key = fingerprint(self.teacher.module.state_dict())
+        key = digest(self.teacher.module)
         cut = self._segments_of_teacher() if self.pairs else ()
         paths = {segment.end.path for segment in cut if segment.end} | {pair.teacher.path for pair in self.pairs}
         keys = {path: key for path in (*paths, LOGITS)}
@@ -170,5 +170,5 @@ class FitPlan:
             owners |= {name.rpartition(".")[0] for name in learnt}
             before = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[0] in owners}
             assert segment.end is not None
-            keys[segment.end.path] = fingerprint(before)
+            keys[segment.end.path] = digest(self.student.module, before)
         return FrozenNetwork(copy.deepcopy(self.student.module), keys, engine, cache, cut=part.cut)

@@ -17,7 +17,8 @@ from kdtool.data.splits import Data
 from kdtool.errors import UsageError
 from kdtool.features.segments import Part
 from kdtool.models.architecture import Network
-from kdtool.models.checkpoint import Checkpoint, fingerprint, write
+from kdtool.models.checkpoint import Checkpoint, write
+from kdtool.models.conversion import conversion_of, converted, described, digest, plain, seen_in
 from kdtool.models.reinit import reinitialize
 from kdtool.models.size import measure
 from kdtool.models.weights import load_exactly
@@ -69,13 +70,13 @@ class Run:
     ) -> None:
         """Work in ``directory``, which exists.
 
-        ``entry`` becomes the last entry of the history. ``teachers`` are all teachers that the user named. ``masked``
-        says that the network was pruned by masks: its zeros stay zero.
+        ``entry`` becomes the last entry of the history. ``teachers`` are all teachers that the user named; each sees
+        images normalised its own way and answers in the order of the run's classes. ``masked`` says that the network
+        was pruned by masks: its zeros stay zero.
         """
-        self.directory, self.training, self.teachers = directory, training, teachers
-        self._data = data
-        self.caches = directory / "cache"
-        self.parent, self.entry = parent, entry
+        self.directory, self.training, self._data = directory, training, data
+        self.teachers = teachers if data is None else [seen_in(teacher, data.spec) for teacher in teachers]
+        self.caches, self.parent, self.entry = directory / "cache", parent, entry
         self.rows: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
         self._told: set[str] = set()
@@ -195,7 +196,9 @@ class Run:
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
-        return refined(refiner, network, self.training.seed, name)
+        smaller = refined(refiner, network, self.training.seed, name)
+        # Inherited weights expect what the weights from which they come expect.
+        return converted(smaller, conversion_of(network.module)) if refiner.init == "inherit" else smaller
 
     def reinitialize(self, name: str, network: Network) -> Network:
         """Return a network of the same structure with fresh weights, which depend on the seed and ``name`` alone."""
@@ -219,7 +222,7 @@ class Run:
         """
         if self._data is None:
             return []
-        key = fingerprint(network.module.state_dict())
+        key = digest(network.module)
         if key not in self._scores:
             splits = ["val"] if self.data.test is None else ["val", "test"]
             self._scores[key] = [self.evaluate(network, split) for split in splits]
@@ -254,12 +257,13 @@ class Run:
         )
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
-        """Return a checkpoint of a network that this run made."""
+        """Return a checkpoint of a network of this run, which records the network's own normalisation and classes."""
         entry = {**self.entry.as_data(), "rows": self.rows, "size": measure(network)}
         if note:
             entry["kept"] = note
         history = [*(self.parent.history if self.parent else []), entry]
-        return Checkpoint(network, self._data.spec if self._data else None, metrics, history)
+        spec = described(network, self._data.spec) if self._data else None
+        return Checkpoint(plain(network), spec, metrics, history)
 
     def log(self, row: dict[str, Any]) -> None:
         """Append the metrics of an epoch to metrics.jsonl and tell the listeners."""

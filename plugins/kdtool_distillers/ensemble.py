@@ -23,7 +23,8 @@ class Ensemble(Distiller):
     - ``validation``: w_i = exp(-L_i) / sum over j of exp(-L_j), with L_i the mean cross-entropy of teacher i on the
       validation split, in nats: exp(-L_i) is the geometric mean of the probability that it gives to the right class.
 
-    Each teacher gets the images with the normalisation that it was trained with, if its checkpoint records it.
+    Each teacher sees images with the normalisation that it was trained with, and its classes are matched by name, if
+    its checkpoint records them.
     """
 
     fits: ClassVar[str] = "Fits if there are several trained networks, and only one can be deployed."
@@ -38,29 +39,24 @@ class Ensemble(Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Combine the teachers into one, train the student and return it."""
-        from kdtool_distillers.mean_of import mean_of, renormalised
+        from kdtool_distillers.mean_of import mean_of
         from kdtool_distillers.only_logits import need_logits
 
         self.check_teachers(len(run.teachers))
         self.check_student(named=student is not None, refined=False)
         assert student is not None
         need_logits(self.name, self.objective, student, teacher)
-        spec, networks, changes = run.data.spec, [], []
-        for checkpoint in run.teachers:
-            networks.append(checkpoint.network)
-            own_spec = checkpoint.data or spec
-            changes.append(renormalised((spec.mean, spec.std), (own_spec.mean, own_spec.std)))
-        singles = [mean_of([network], changes=[change]) for network, change in zip(networks, changes, strict=True)]
+        networks = [checkpoint.network for checkpoint in run.teachers]
         weights = [1 / len(networks)] * len(networks)
         if self.weights == "validation":
-            weights = by_loss([run.evaluate(single)["loss"] for single in singles])
-        for number, (single, weight) in enumerate(zip(singles, weights, strict=True), start=1):
-            run.add_row(f"teacher {number}", single, taught_by="", weight=weight)
-        ensemble = mean_of(networks, weights, changes)
+            weights = by_loss([run.evaluate(network)["loss"] for network in networks])
+        for number, (network, weight) in enumerate(zip(networks, weights, strict=True), start=1):
+            run.add_row(f"teacher {number}", network, taught_by="", weight=weight)
+        ensemble = mean_of(networks, weights)
         run.add_row("all teachers", ensemble, taught_by="")
-        network = run.fit(self.name, student, teacher=ensemble, objective=self.objective).network
-        run.keep("student", network, taught_by="all teachers")
-        return network
+        trained = run.fit(self.name, student, teacher=ensemble, objective=self.objective).network
+        run.keep("student", trained, taught_by="all teachers")
+        return trained
 
 
 def by_loss(losses: Sequence[float]) -> list[float]:

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
+from kdtool.models.conversion import conversion_of
 from kdtool.models.layers import inputs_of
 from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.groups import Group, groups
@@ -222,6 +223,12 @@ def gate_channels(network: Network, *, limits: Limits | None = None) -> Network:
 
     Raises:
         Error: they can stand nowhere.
+        UsageError: the network's images are converted, so that its weights could not go on in this run.
     """
+    if conversion_of(network.module) is not None:
+        raise UsageError(
+            f"--mean, --std: the student is searched in {network.architecture.spec}, whose weights expect those of "
+            "their training; leave both out"
+        )
     places = find_places(network, limits=limits)
     return Network(network.architecture, Gated(copy.deepcopy(network.module), places))

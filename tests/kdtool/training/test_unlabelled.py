@@ -7,8 +7,8 @@ from PIL import Image
 
 import kdtool
 from kdtool.data.opening import open_data
+from kdtool.data.options import DataOptions
 from kdtool.data.raw import UNLABELLED
-from kdtool.data.splits import DataOptions
 from kdtool.models.checkpoint import read
 
 

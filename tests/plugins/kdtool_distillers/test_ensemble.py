@@ -9,7 +9,7 @@ import torch
 import kdtool
 from kdtool.models.checkpoint import read
 from kdtool_distillers.ensemble import by_loss
-from kdtool_distillers.mean_of import log_mean, mean_of, renormalised
+from kdtool_distillers.mean_of import log_mean, mean_of
 
 
 def test_its_logits_are_those_of_the_weighted_mean(numbers):
@@ -32,20 +32,6 @@ def test_weights_by_validation_loss():
     # exp(-0.5) = 0.60653, exp(-1) = 0.36788: 0.62246 and 0.37754.
     assert by_loss([0.5, 1.0]) == pytest.approx([0.622459, 0.377541], abs=1e-6)
     assert by_loss([2000.0, 2000.0, 3000.0]) == pytest.approx([0.5, 0.5, 0.0])
-
-
-def test_images_are_given_as_each_teacher_knows_them(numbers):
-    pixels = numbers(2, 3, 4, 4).float()
-    first, second = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]), ([0.1, 0.2, 0.3], [1.0, 0.5, 0.25])
-
-    def normalised(mean, std):
-        return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
-
-    factor, summand = renormalised(first, second)
-    changed = normalised(*first) * factor.view(-1, 1, 1) + summand.view(-1, 1, 1)
-    torch.testing.assert_close(changed, normalised(*second))
-    factor, summand = renormalised(first, first)
-    assert (factor.tolist(), summand.tolist()) == ([1.0] * 3, [0.0] * 3)
 
 
 @pytest.fixture(scope="module")
