@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtool.commands import history
+from kdtool.data.checks import tell
 from kdtool.data.splits import Data
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, Early, read, write
+from kdtool.models.conversion import Convention, convention_of, conversion_of
 from kdtool.models.size import measure
 from kdtool.plugins.method import Method
 from kdtool.training.callback import KeepEpoch
@@ -90,6 +93,11 @@ def running(
     recorded = entry.as_data()
     identity: dict[str, Any] = {key: recorded[key] for key in keys if key in recorded}
     identity["inputs"] = {used["role"]: used["weights"] for used in entry.inputs}
+    if data is not None:
+        # The same weights teach something else if they expect other images, or have another order of classes.
+        own = [convention_of(teacher, data.spec) for teacher in teachers]
+        if any(convention != Convention.of(data.spec) for convention in own):
+            identity["teachers"] = [dataclasses.asdict(convention) for convention in own]
     # The same images may lie on another disk now, or KDTOOL_DATA may name the directory that the option named before.
     identity["data"] = {key: value for key, value in entry.data.items() if key != "directory"}
     with run_directory(target, identity, force=force, resume=resume) as directory:
@@ -118,6 +126,12 @@ def finish(run: Run, network: Network, target: Path, early: Early | None = None)
     """Write the network that a run made, with its metrics, and return the checkpoint."""
     checkpoint = run.checkpoint(network, run.scores(network))
     checkpoint.early = early
+    if (conversion := conversion_of(network.module)) is not None:
+        tell(
+            f"{target}: goes on with weights of its teacher, and keeps the teacher's mean "
+            f"{', '.join(f'{number:.4g}' for number in conversion.own.mean)} and std "
+            f"{', '.join(f'{number:.4g}' for number in conversion.own.std)}, and its order of classes"
+        )
     write(target, checkpoint)
     return checkpoint
 

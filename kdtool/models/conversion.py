@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -59,14 +59,18 @@ class Conversion:
 
         An image x = (p - m) / s of pixels p becomes (p - m') / s' = x * s / s' + (m - m') / s'.
         """
-        factor, summand = _affine(self, images.device, images.dtype)
-        return images * factor + summand
+        own, run = (
+            [torch.tensor(numbers, dtype=torch.float64).view(-1, 1, 1) for numbers in (of.mean, of.std)]
+            for of in (self.own, self.run)
+        )
+        factor, summand = run[1] / own[1], (run[0] - own[0]) / own[1]
+        return images * factor.to(images.dtype).to(images.device) + summand.to(images.dtype).to(images.device)
 
     def logits(self, logits: Tensor) -> Tensor:
         """Return logits [batch, classes] in the order of the run's classes."""
-        return logits.index_select(1, _order(self, logits.device))
+        return logits.index_select(1, torch.tensor(self.order, device=logits.device))
 
-    @property
+    @cached_property
     def order(self) -> list[int]:
         """For each class of the run its place among the network's own classes."""
         places = positions(self.run.classes, self.own.classes, "the run", "the network")
@@ -84,22 +88,6 @@ class Conversion:
 
     def _after(self, _: nn.Module, __: Any, output: Tensor) -> Tensor | None:
         return None if self.own.classes == self.run.classes else self.logits(output)
-
-
-@functools.lru_cache(maxsize=64)
-def _affine(conversion: Conversion, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the factor and the summand of each channel, [channels, 1, 1]."""
-    own, run = conversion.own, conversion.run
-    mean, std, run_mean, run_std = (
-        torch.tensor(numbers, dtype=torch.float64).view(-1, 1, 1) for numbers in (own.mean, own.std, run.mean, run.std)
-    )
-    factor, summand = run_std / std, (run_mean - mean) / std
-    return factor.to(device, dtype), summand.to(device, dtype)
-
-
-@functools.lru_cache(maxsize=64)
-def _order(conversion: Conversion, device: torch.device) -> Tensor:
-    return torch.tensor(conversion.order, device=device)
 
 
 def conversion_of(module: nn.Module) -> Conversion | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import re
 import tempfile
@@ -68,8 +69,9 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     """Check a distiller: the loss on small random batches, or for a strategy a short run.
 
     A strategy runs for one epoch on a part of the digits, with ``network`` as the teacher and, unless it makes its own
-    student, as the student.
+    student, as the student. With a student, the teacher has another normalisation and another order of classes.
     """
+    from kdtool.models.conversion import plain
     from kdtool.testing.losses import check_loss
 
     distiller = check_options(method, Distiller)
@@ -83,9 +85,14 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     needs_student = distiller.needs_student and not distiller.makes_student
     student = _network(network, image_size, seed=1) if needs_student else None
     others = [_network(network, image_size, seed=2)] if distiller.several_teachers else []
-    with _small_run(teacher, *others) as run, _unchanged(teacher.module, f"{distiller.name}: the teacher"):
-        result = distiller.distill(run, teacher, student)
-    _check_network(result, distiller.name)
+    with (
+        _small_run(teacher, *others, foreign=student is not None) as run,
+        _unchanged(teacher.module, f"{distiller.name}: the teacher"),
+    ):
+        taught_by = run.teachers[0].network
+        with _unchanged(taught_by.module, f"{distiller.name}: the teacher"):
+            result = distiller.distill(run, taught_by, student)
+    _check_network(plain(result), distiller.name)
 
 
 def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
@@ -208,8 +215,13 @@ def _network(spec: str, image_size: int, seed: int = 0) -> Network:
 
 
 @contextlib.contextmanager
-def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = None) -> Iterator[Run]:
-    """Yield a run of one epoch on a tenth of the digits, in a temporary directory."""
+def _small_run(
+    teacher: Network, *others: Network, parent: Checkpoint | None = None, foreign: bool = False
+) -> Iterator[Run]:
+    """Yield a run of one epoch on a tenth of the digits, in a temporary directory.
+
+    With ``foreign`` the first teacher has another normalisation and another order of classes than the data.
+    """
     from kdtool.data.opening import open_data
     from kdtool.data.options import DataOptions
     from kdtool.models.checkpoint import Checkpoint
@@ -221,7 +233,9 @@ def _small_run(teacher: Network, *others: Network, parent: Checkpoint | None = N
     training = Training(epochs=1, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as scratch:
         entry = HistoryEntry("check", "", "", {}, {}, {}, [], "", {}, "")
+        own = dataclasses.replace(data.spec, mean=(0.5,), std=(0.25,), classes=data.spec.classes[::-1])
         teachers = [Checkpoint(network, data.spec) for network in (teacher, *others)]
+        teachers[0].data = own if foreign else data.spec
         yield Run(Path(scratch), data=data, training=training, parent=parent, entry=entry, teachers=teachers)
 
 

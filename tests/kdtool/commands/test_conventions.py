@@ -224,6 +224,50 @@ def test_a_search_and_a_resumed_run_convert_too(teacher, student, tmp_path):
     assert again.metrics == result.metrics
 
 
+def test_a_run_is_not_resumed_with_a_teacher_that_is_said_to_see_otherwise(teacher, student, tmp_path):
+    told = {"student": student, **{**FAST, "epochs": 0}, "output": tmp_path / "s.pt"}
+    kdtool.distill(teacher, "kd", **told)
+    odd = read(teacher)
+    odd.data = dataclasses.replace(odd.data, std=(0.1,))
+    odd.save(tmp_path / "odd.pt")
+    with pytest.raises(kdtool.UsageError, match="--resume needs the same command: teachers was"):
+        kdtool.distill(odd.path, "kd", **told, resume=True)
+
+
+def test_weights_that_go_on_keep_their_convention_and_it_is_said(teacher, tmp_path, caplog):
+    made = kdtool.distill(
+        teacher,
+        "ikd",
+        iters=1,
+        refiner={"name": "halve", "init": "inherit"},
+        **{**FAST, "epochs": 0},
+        mean=(0.5,),
+        std=(0.5,),
+        output=tmp_path / "i.pt",
+    )
+    assert (made.data.mean, made.data.std) == ((0.0,), (0.05,))
+    assert recorded(made) == score(tmp_path / "i.pt")
+    assert "i.pt: goes on with weights of its teacher, and keeps the teacher's mean 0 and std 0.05" in caplog.text
+    assert torch.equal(made.module(torch.zeros(1, 1, 16, 16)), read(made.path).module(torch.zeros(1, 1, 16, 16)))
+
+
+def test_a_teacher_that_is_pruned_at_once_keeps_its_convention(teacher, tmp_path):
+    """With no tolerance M1 is not kept, and the teacher itself is pruned."""
+    made = kdtool.distill(
+        teacher,
+        "ikd",
+        iters=1,
+        tolerance=0.0,
+        pruner={"name": "magnitude", "ratio": 0.1},
+        **{**FAST, "epochs": 0},
+        mean=(0.5,),
+        std=(0.5,),
+        output=tmp_path / "i.pt",
+    )
+    assert (made.data.mean, made.data.std) == ((0.0,), (0.05,))
+    assert recorded(made) == score(tmp_path / "i.pt")
+
+
 def test_a_new_student_takes_the_convention_of_its_teacher(teacher, tmp_path):
     result = kdtool.distill(teacher, "kd", student=NETWORK, **FAST, output=tmp_path / "s.pt")
     assert (result.data.std, result.data.classes[0]) == ((0.05,), "3")
