@@ -7,19 +7,22 @@ import hashlib
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from kdtool.data.image_files import header_of
+from kdtool.data.image_formats import header_of
 from kdtool.errors import Error
 from kdtool.utils.files import cache_directory
 from kdtool.utils.progress import progress
 
 # Raise it when a field of `FileInfo` changes its meaning: older entries are then read anew.
-FORMAT = 1
+FORMAT = 2
+
+TABLE = f"files{FORMAT}"
 
 # A file that changed less than this many seconds ago may change again within the resolution of its time stamps, which
 # nobody could tell from them; it is not cached.
@@ -35,8 +38,8 @@ class FileInfo(NamedTuple):
     """A file's content and header.
 
     ``digest`` is a BLAKE2b hash of its bytes (16 bytes). ``width`` and ``height`` are in pixels, as the image is seen
-    (after its EXIF orientation). ``mode`` is Pillow's. ``peak`` is the largest pixel value, for integer images of more
-    than 8 bits only. ``problem`` is the reason why it cannot be read as an image, or "".
+    (after its EXIF orientation). ``mode``, ``peak`` and ``frames`` are those of its `Header`. ``problem`` is the reason
+    why it cannot be read as an image, or "".
     """
 
     digest: bytes
@@ -45,6 +48,7 @@ class FileInfo(NamedTuple):
     mode: str
     peak: int | None
     problem: str
+    frames: int = 1
 
 
 def index_files(paths: Sequence[Path], title: str = "reading headers") -> list[FileInfo]:
@@ -83,6 +87,8 @@ def _stat(path: Path) -> str:
         status = os.stat(path)
     except OSError as error:
         raise Error(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise Error(f"{path}: cannot be read: it is no regular file")
     return f"{FORMAT} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
@@ -96,7 +102,7 @@ def _read(path: Path) -> FileInfo:
         header = header_of(path)
     except Error as error:
         return FileInfo(digest, 0, 0, "", None, str(error))
-    return FileInfo(digest, header.width, header.height, header.mode, header.peak, "")
+    return FileInfo(digest, header.width, header.height, header.mode, header.peak, "", header.frames)
 
 
 @contextlib.contextmanager
@@ -112,8 +118,8 @@ def _database() -> Iterator[sqlite3.Connection | None]:
             connection = sqlite3.connect(path, timeout=10, isolation_level=None)
             connection.execute("PRAGMA synchronous = OFF")  # it can be made anew at any time
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, stat TEXT, digest BLOB, width INTEGER, "
-                "height INTEGER, mode TEXT, peak INTEGER, problem TEXT) WITHOUT ROWID"
+                f"CREATE TABLE IF NOT EXISTS {TABLE} (path BLOB PRIMARY KEY, stat TEXT, digest BLOB, width INTEGER, "
+                "height INTEGER, mode TEXT, peak INTEGER, problem TEXT, frames INTEGER) WITHOUT ROWID"
             )
             break
         except sqlite3.Error as error:
@@ -137,7 +143,7 @@ def _stored(database: sqlite3.Connection | None, names: list[bytes]) -> dict[byt
         return {}
     marks = ", ".join("?" * len(names))
     try:
-        rows = database.execute(f"SELECT * FROM files WHERE path IN ({marks})", names).fetchall()
+        rows = database.execute(f"SELECT * FROM {TABLE} WHERE path IN ({marks})", names).fetchall()
         return {bytes(row[0]): (row[1], _checked(row[2:])) for row in rows}
     except (sqlite3.Error, TypeError, ValueError):
         return {}
@@ -145,12 +151,14 @@ def _stored(database: sqlite3.Connection | None, names: list[bytes]) -> dict[byt
 
 def _checked(row: tuple[object, ...]) -> FileInfo:
     """Return a row as `FileInfo`; a damaged database may hold anything."""
-    digest, width, height, mode, peak, problem = row
+    digest, width, height, mode, peak, problem, frames = row
     if not (isinstance(digest, bytes) and len(digest) == 16 and isinstance(width, int) and isinstance(height, int)):
         raise ValueError("damaged row")
-    if not (isinstance(mode, str) and isinstance(problem, str) and (peak is None or isinstance(peak, int))):
+    if not (isinstance(mode, str) and isinstance(problem, str) and isinstance(frames, int)):
         raise ValueError("damaged row")
-    return FileInfo(digest, width, height, mode, peak, problem)
+    if not (peak is None or isinstance(peak, int)):
+        raise ValueError("damaged row")
+    return FileInfo(digest, width, height, mode, peak, problem, frames)
 
 
 def _store(database: sqlite3.Connection | None, entries: list[tuple[Path, str, FileInfo]]) -> None:
@@ -158,9 +166,12 @@ def _store(database: sqlite3.Connection | None, entries: list[tuple[Path, str, F
         return
     settled = (time.time() - SETTLED) * 1e9
     rows = [
-        (os.fsencode(path), stat, *info) for path, stat, info in entries if max(map(int, stat.split()[2:])) < settled
+        (os.fsencode(path), stat, *info)
+        for path, stat, info in entries
+        # A later release of Pillow may read what this one cannot.
+        if not info.problem and max(map(int, stat.split()[2:])) < settled
     ]
     with contextlib.suppress(sqlite3.Error):
         database.execute("BEGIN")
-        database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        database.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         database.execute("COMMIT")

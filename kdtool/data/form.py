@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdtool.data.file_index import FileInfo
+from kdtool.data.image_formats import FLOAT_WHITES
 from kdtool.data.preparation import SMALL
 from kdtool.errors import Error
 
@@ -15,6 +16,9 @@ LARGE = 224
 # Pillow's modes of gray images.
 GRAY = ("1", "L", "LA", "La", "F")
 
+# Those that store transparency.
+TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
+
 # Values of white of cameras and microscopes: 8, 10, 12, 14 and 16 bits.
 WHITES = (255, 1023, 4095, 16383, 65535)
 
@@ -23,8 +27,8 @@ WHITES = (255, 1023, 4095, 16383, 65535)
 class Form:
     """How image files are read by default; ``notes`` say what was chosen where the files differ.
 
-    ``channels`` is 1 (gray) or 3 (colour), ``size`` the side in pixels. ``white`` is the value of white in integer
-    images of more than 8 bits, None if there are none.
+    ``channels`` is 1 (gray) or 3 (colour), ``size`` the side in pixels. ``white`` is the value of white in images
+    of more than 8 bits, None if there are none.
     """
 
     channels: int
@@ -57,24 +61,60 @@ def form_of(infos: Iterable[FileInfo], *, channels: int | None = None, size: int
                 f"images have sides of {min(sides)} to {max(sides)} pixels; they are read at {LARGE} pixels "
                 "(choose with --image-size)"
             )
+    transparent = sum(info.mode in TRANSPARENT for info in infos)
+    if transparent:
+        notes.append(f"{transparent:,} of {len(infos):,} images have transparency; it is read as white")
+    several = sum(info.frames > 1 for info in infos)
+    if several:
+        notes.append(f"{several:,} of {len(infos):,} images have several frames or pages; the first of each is read")
     white, note = white_of(infos)
     return Form(channels, size, white, (*notes, *note))
 
 
 def white_of(infos: Iterable[FileInfo]) -> tuple[int | None, tuple[str, ...]]:
-    """Return the value of white in integer images of more than 8 bits (None if there are none), and what to say of it.
+    """Return the value of white in images of more than 8 bits (None if there are none), and what to say of it.
 
-    It is the largest value of 8, 10, 12, 14 or 16 bits that no pixel exceeds.
+    For integers it is the largest value of 8, 10, 12, 14 or 16 bits that no pixel exceeds; for floating-point numbers
+    it is 1 or 255.
+
+    Raises:
+        Error: what is white cannot be known.
     """
-    peaks = [info.peak for info in infos if info.peak is not None]
-    if not peaks:
+    peaks: dict[bool, list[int]] = {True: [], False: []}
+    for info in infos:
+        if info.peak is not None:
+            peaks[info.mode == "F"].append(info.peak)
+    floats, integers = peaks[True], peaks[False]
+    if floats and integers:
+        raise Error(
+            f"{len(floats):,} images hold floating-point numbers and {len(integers):,} integers of more than 8 bits; "
+            "convert them to one kind"
+        )
+    if floats:
+        return _float_white(floats)
+    if not integers:
         return None, ()
-    top = max(peaks)
+    top = max(integers)
     white = next((white for white in WHITES if top <= white), None)
     if white is None:
-        raise Error(f"{len(peaks):,} images have values up to {top}, more than 16 bits; convert them to 8 or 16 bits")
-    note = f"{len(peaks):,} images of more than 8 bits have values up to {top}; {white} is read as white"
+        raise Error(
+            f"{len(integers):,} images have values up to {top}, more than 16 bits; convert them to 8 or 16 bits"
+        )
+    note = f"{len(integers):,} images of more than 8 bits have values up to {top}; {white} is read as white"
     return white, () if white == WHITES[-1] else (note,)
+
+
+def _float_white(peaks: list[int]) -> tuple[int, tuple[str, ...]]:
+    top = max(peaks)
+    unit, byte = FLOAT_WHITES
+    # Between both the scale cannot be told.
+    if not (top <= unit or byte // 2 < top <= byte):
+        raise Error(
+            f"{len(peaks):,} images hold floating-point numbers up to {top}, neither 0 to {unit} nor 0 to {byte}; "
+            "scale them, or convert them to 8 or 16 bits"
+        )
+    white = unit if top <= unit else byte
+    return white, (f"{len(peaks):,} images hold floating-point numbers up to {top}; {white} is read as white",)
 
 
 def _is_gray(mode: str) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,38 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdtool.data.augmentation import Crop, crop_of, crops
+from kdtool.data.image_formats import as_seen, is_turned, open_image
 from kdtool.data.preparation import Preparation
 from kdtool.errors import Error, UsageError
 
 # For fewer images than this, starting worker processes takes longer than reading.
 FEW = 256
-
-
-@dataclass(frozen=True)
-class Header:
-    """The width and height of an image in pixels, as it is seen, and Pillow's mode of it.
-
-    ``peak`` is the largest pixel value, for integer images of more than 8 bits only.
-    """
-
-    width: int
-    height: int
-    mode: str
-    peak: int | None = None
-
-
-def header_of(path: Path) -> Header:
-    """Return the header of an image file.
-
-    Raises:
-        Error: the file is not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            peak = int(np.asarray(image).max()) if image.mode.startswith("I") else None
-            return Header(image.width, image.height, image.mode, peak)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Error(f"{path}: cannot be read as an image; remove or replace it") from error
 
 
 def read_image(path: Path, prepared: Preparation, crop: Crop | None = None) -> Tensor:
@@ -57,26 +29,16 @@ def read_image(path: Path, prepared: Preparation, crop: Crop | None = None) -> T
         Error: the file is damaged or not an image.
     """
     size = prepared.size
-    try:
-        with Image.open(path) as image:
-            # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; draft picks the smallest that is large enough.
-            left, upper, right, lower = _box(image, prepared, crop)
-            image.draft(
-                None,
-                (
-                    math.ceil(image.width * size / (right - left)),
-                    math.ceil(image.height * size / (lower - upper)),
-                ),
-            )
-            converted = _convert(image, "L" if prepared.channels == 1 else "RGB", prepared.white)
-            how = Image.Resampling[prepared.interpolation.upper()]
-            pixels = np.asarray(converted.resize((size, size), how, box=_box(converted, prepared, crop)))
-    except Image.DecompressionBombError as error:
-        raise Error(f"{path}: the image is too large to be read safely; make it smaller") from error
-    # Pillow's decoders raise any of these on a damaged file.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise Error(f"{path}: cannot be read as an image ({reason}); remove or replace it") from error
+    with open_image(path) as image:
+        # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; draft picks the smallest that is large enough.
+        turned = is_turned(image)
+        width, height = (image.height, image.width) if turned else image.size
+        left, upper, right, lower = _box(width, height, prepared, crop)
+        wanted = math.ceil(width * size / (right - left)), math.ceil(height * size / (lower - upper))
+        image.draft(None, wanted[::-1] if turned else wanted)  # type: ignore[arg-type]
+        seen = as_seen(image, "L" if prepared.channels == 1 else "RGB", prepared.white)
+        how = Image.Resampling[prepared.interpolation.upper()]
+        pixels = np.asarray(seen.resize((size, size), how, box=_box(*seen.size, prepared, crop)))
     if crop is not None and crop.mirrored:
         pixels = pixels[:, ::-1]
     if pixels.ndim == 2:
@@ -84,23 +46,12 @@ def read_image(path: Path, prepared: Preparation, crop: Crop | None = None) -> T
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def _box(image: Image.Image, prepared: Preparation, crop: Crop | None) -> tuple[float, float, float, float]:
-    width, height = image.size
+def _box(width: int, height: int, prepared: Preparation, crop: Crop | None) -> tuple[float, float, float, float]:
     if crop is not None:
         return crop.box(width, height)
     side = min(width, height) * prepared.crop
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
-
-
-def _convert(image: Image.Image, mode: str, white: int | None) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
-    if image.mode.startswith("I"):
-        # More than 8 bits per pixel: Pillow's own conversion clips everything above 255.
-        pixels = np.asarray(image).astype(np.int64) * 255 // (white or 65535)
-        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    return image.convert(mode)
 
 
 class FileImages:

@@ -25,7 +25,7 @@ class Preparation:
 
     ``size`` is the side of the result in pixels, ``channels`` is 1 (gray) or 3 (colour). ``crop`` is the side of the
     square as a fraction of the image's shorter side, ``interpolation`` the filter that resizes it. ``white`` is the
-    value of white in integer images of more than 8 bits; None stands for 65535.
+    value of white in images of more than 8 bits; None stands for 65535.
     """
 
     size: int

@@ -34,7 +34,8 @@ class DataSpec:
     ``name`` is the value of ``--data``, ``directory`` the absolute ``--data-dir``; ``image_size`` is in pixels;
     ``mean`` and ``std`` have one number per channel, for images in 0..1. ``crop`` is the side of the centre square that
     is used of an image file, as a fraction of the image's shorter side, and ``interpolation`` how that square is
-    resized. ``white`` is the value of white in integer images of more than 8 bits, None if there are none.
+    resized. ``white`` is the value of white in images of more than 8 bits or of floating-point numbers, None if there
+    are none.
     ``split_by`` says how images are held out: ``path``, by a hash of each file's path, or ``order``, drawn from the
     list of all images. ``splits`` are the fingerprints of the splits, by name.
     """
@@ -78,7 +79,7 @@ class DataSpec:
         _check(self.augment in AUGMENT, "augment", self.augment)
         _check(self.interpolation in INTERPOLATION, "interpolation", self.interpolation)
         _check(self.split_by in SPLIT_BY, "split_by", self.split_by)
-        _check(self.white is None or (type(self.white) is int and 255 <= self.white < 2**32), "white", self.white)
+        _check(self.white is None or (type(self.white) is int and 1 <= self.white < 2**32), "white", self.white)
         object.__setattr__(self, "splits", checked(self.splits))
         _check(len(self.classes) >= 2, "classes", self.classes)
         _check(len(self.mean) == len(self.std) == self.in_channels, "mean", self.mean)

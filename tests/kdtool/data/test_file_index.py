@@ -81,7 +81,7 @@ def test_a_file_that_has_just_changed_is_not_cached(cache, paths, monkeypatch):
     monkeypatch.setattr(file_index, "SETTLED", 3600.0)
     index_files(paths)
     with sqlite3.connect(cache) as database:
-        assert database.execute("SELECT count(*) FROM files").fetchone() == (0,)
+        assert database.execute("SELECT count(*) FROM " + file_index.TABLE).fetchone() == (0,)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + bytes(200)])
@@ -95,7 +95,7 @@ def test_a_damaged_database_is_made_anew(cache, paths, content):
 def test_rows_of_another_kind_are_not_believed(cache, paths, read):
     expected = index_files(paths)
     with sqlite3.connect(cache) as database:
-        database.execute("UPDATE files SET digest = 'text', width = 'x'")
+        database.execute(f"UPDATE {file_index.TABLE} SET digest = 'text', width = 'x'")
     assert index_files(paths) == expected
 
 

@@ -53,3 +53,30 @@ def test_more_than_16_bits_are_refused():
     with pytest.raises(Error, match="70000, more than 16 bits; convert"):
         form_of(infos((8, 8, "I", 70_000)))
     assert form_of(infos((8, 8, "L"))).white is None
+
+
+def test_transparency_and_frames_are_said():
+    [entry] = infos((8, 8, "PA"))
+    form = form_of([entry, entry._replace(mode="RGB", frames=2)])
+    assert form.notes == (
+        "1 of 2 images have transparency; it is read as white",
+        "1 of 2 images have several frames or pages; the first of each is read",
+    )
+
+
+@pytest.mark.parametrize(("peaks", "white"), [((0, 1), 1), ((1, 255), 255), ((3, 129), 255)])
+def test_the_white_of_floating_point_numbers_is_1_or_255(peaks, white):
+    form = form_of(infos(*[(8, 8, "F", peak) for peak in peaks]))
+    assert (form.channels, form.white) == (1, white)
+    assert f"{white} is read as white" in form.notes[0]
+
+
+@pytest.mark.parametrize("peak", [2, 127, 256, 70_000])
+def test_floating_point_numbers_of_another_scale_are_refused(peak):
+    with pytest.raises(Error, match=f"up to {peak}, neither 0 to 1 nor 0 to 255; scale them"):
+        form_of(infos((8, 8, "F", peak), (8, 8, "F", 1)))
+
+
+def test_floating_point_numbers_and_integers_have_no_common_white():
+    with pytest.raises(Error, match="1 images hold floating-point numbers and 2 integers of more than 8 bits"):
+        form_of(infos((8, 8, "F", 1), (8, 8, "I", 9), (8, 8, "I;16", 9)))
