@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.data.checks import DECIDES, tell
+from kdtool.data.checks import tell
 from kdtool.data.classes import positions
 from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
@@ -89,15 +89,8 @@ def data_for(
         changes = {name: value for name, value in options.items() if name not in NOT_STORED}
         DataOptions(**options)  # checks the values
         spec = dataclasses.replace(remembered, **changes)
-        # The fingerprint of a split that is now drawn in another way says nothing of it.
-        redrawn = {
-            part
-            for part, names in DECIDES.items()
-            if any(getattr(spec, name) != getattr(remembered, name) for name in names)
-        }
-        splits = {part: entry for part, entry in spec.splits.items() if part not in redrawn}
-        spec = dataclasses.replace(spec, splits=splits)
-        data = open_spec(spec, data_dir=options.get("data_dir"), unlabelled=options.get("unlabelled"))
+        where = {name: options.get(name) for name in ("data_dir", "unlabelled")}
+        data = open_spec(spec, **where, before=remembered)
     else:
         architecture = learner.architecture
         data = open_data(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdtool.data.file_index import FileInfo, index_files
-from kdtool.data.fingerprint import changes, duplicates
+from kdtool.data.fingerprint import changes, duplicates, learned_from
 from kdtool.data.image_files import FileImages
 from kdtool.data.preparation import Preparation
 from kdtool.data.raw import RawData, RawSplit
@@ -110,7 +110,10 @@ def say_duplicates(name: str, splits: Mapping[str, RawSplit], files: Files) -> N
 
 
 def say_changes(before: DataSpec, now: DataSpec) -> None:
-    """Say what changed in the images since a checkpoint was made, for every split that is drawn in the same way."""
+    """Say what changed in the images since a checkpoint was made, and which of them it was trained on.
+
+    What changed is told of the same data set, for every split that is drawn in the same way.
+    """
     same = {
         part for part, names in DECIDES.items() if all(getattr(before, name) == getattr(now, name) for name in names)
     }
@@ -118,8 +121,13 @@ def say_changes(before: DataSpec, now: DataSpec) -> None:
         {part: entry for part, entry in before.splits.items() if part in same},
         {part: entry for part, entry in now.splits.items() if part in same},
     )
-    if texts:
+    if texts and before.name == now.name:
         tell(f"{now.name}: the images changed since the checkpoint was made: {'; '.join(texts)}")
+    for part, images in learned_from(before.splits, now.splits).items():
+        tell(
+            f"{now.name}: the checkpoint was trained on {images:,} of the {now.splits[part]['images']:,} images of the "
+            f"{part} split, so what is measured on them is not held out"
+        )
 
 
 def say_older(spec: DataSpec) -> None:

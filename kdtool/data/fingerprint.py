@@ -81,14 +81,24 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
     for name in before:
         if name in now and before[name] != now[name]:
             texts.append(f"{name}: {_change(before[name], now[name])}")
+    return texts
+
+
+def learned_from(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, int]:
+    """Return for each split that is held out how many of its images were in the train split before, byte for byte.
+
+    Splits that are as they were are left out, and so are all where the lists of files are not known.
+    """
     seen = _recalled(before["train"]) if "train" in before else None
+    if seen is None:
+        return {}
+    contents = {content.split()[0] for content in seen.values()}
+    counts: dict[str, int] = {}
     for name in ("val", "test"):
         held_out = _recalled(now[name]) if name in now and before.get(name) != now[name] else None
-        if seen is not None and held_out is not None:
-            contents = {content.split()[0] for content in seen.values()}
-            both = sum(content.split()[0] in contents for content in held_out.values())
-            texts += [f"{both} of the images in {name} were in train before"] if both else []
-    return texts
+        both = sum(content.split()[0] in contents for content in (held_out or {}).values())
+        counts |= {name: both} if both else {}
+    return counts
 
 
 def _change(before: Fingerprint, now: Fingerprint) -> str:

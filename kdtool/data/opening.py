@@ -71,8 +71,15 @@ def open_data(
     if like is not None:
         classes = classes or like.classes
         expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
-    wanted = {**_published(raw, channels), **_fitting(expects or {}, size, channels)}
-    wanted |= {name: value for name in wanted if (value := getattr(options, name)) is not None}
+    fits = _fitting(expects or {}, size, channels)
+    if expects and "mean" in expects and "mean" not in fits and options.mean is None:
+        tell(f"{name}: the weights were trained on images of other channels; the mean and std of these are used")
+    wanted = {**_published(raw, channels), **fits}
+    for key in wanted:
+        value = getattr(options, key)
+        if key in ("mean", "std") and value is not None and len(value) != channels:
+            raise UsageError(f"--{key}: {len(value)} numbers for {channels} channels; give one for each")
+        wanted[key] = wanted[key] if value is None else value
     same = like is not None and like.name == name
     spec = DataSpec(
         name=name,
@@ -93,7 +100,7 @@ def open_data(
         split_by=like.split_by if like is not None and same else raw.train.split_by,
         splits={},
     )
-    data = _open(raw, files, form, spec, like if same else None, _unlabelled(options.unlabelled, root))
+    data = _open(raw, files, form, spec, like, _unlabelled(options.unlabelled, root))
     if wanted["mean"] is None or wanted["std"] is None:
         mean, std = data.train.labelled().statistics()
         data = data.normalised(wanted["mean"] or mean, wanted["std"] or std)
@@ -120,11 +127,17 @@ def _fitting(expects: Mapping[str, Any], size: int, channels: int) -> dict[str, 
     return fits
 
 
-def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: str | None = None) -> Data:
+def open_spec(
+    spec: DataSpec,
+    data_dir: str | Path | None = None,
+    unlabelled: str | None = None,
+    before: DataSpec | None = None,
+) -> Data:
     """Open the data set that a checkpoint describes, with the images of ``unlabelled`` added to its train split.
 
     Its files are searched in ``data_dir``, else in the recorded directory if that exists, else in KDTOOL_DATA. If the
-    images of a split are not those that the checkpoint describes, one line says what changed.
+    images of a split are not those that the checkpoint describes, one line says what changed; ``before`` is that
+    description where ``spec`` differs from it.
 
     Raises:
         Error: its files are missing or damaged, or its classes have changed.
@@ -140,7 +153,8 @@ def open_spec(spec: DataSpec, data_dir: str | Path | None = None, unlabelled: st
     if form.white is not None and form.white > (spec.white or form.white):
         tell(f"{spec.name}: pixel values above {spec.white}, the white of the network's training, are read as white")
     more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
-    return _open(raw, files, form, dataclasses.replace(spec, directory=_absolute(root) or spec.directory), spec, more)
+    found = dataclasses.replace(spec, directory=_absolute(root) or spec.directory)
+    return _open(raw, files, form, found, before or spec, more)
 
 
 def splits_now(spec: DataSpec) -> dict[str, Fingerprint]:
@@ -252,7 +266,12 @@ def _open(
     say_duplicates(spec.name, parts, files)
     if before is not None:
         say_changes(before, spec)
-        if not before.splits and raw.train.keys is not None and (raw.val is None or raw.test_fraction is not None):
+        if (
+            before.name == spec.name
+            and not before.splits
+            and raw.train.keys is not None
+            and (raw.val is None or raw.test_fraction is not None)
+        ):
             say_older(spec)
     if places is not None:
         order = torch.tensor(places)

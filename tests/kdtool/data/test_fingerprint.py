@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdtool.data.file_index import FileInfo
-from kdtool.data.fingerprint import changes, checked, duplicates, fingerprint_of
+from kdtool.data.fingerprint import changes, checked, duplicates, fingerprint_of, learned_from
 from kdtool.data.raw import RawSplit
 from kdtool.errors import Error
 
@@ -73,7 +73,9 @@ def test_changes_are_told_file_by_file():
 def test_images_that_were_learned_from_and_are_now_held_out_are_counted():
     before = {"train": fingerprint(FILES), "test": fingerprint({"cat/9.png": "z"})}
     now = {"train": fingerprint({"cat/1.png": "a"}), "test": fingerprint({"cat/9.png": "z", "dog/1.png": "c"})}
-    assert "1 of the images in test were in train before" in changes(before, now)
+    assert learned_from(before, now) == {"test": 1}
+    assert learned_from(before, before) == {}
+    assert learned_from({"train": before["train"]}, {"val": now["test"]}) == {"val": 1}
 
 
 def test_without_the_lists_of_files_the_numbers_are_told(cache):

@@ -143,8 +143,31 @@ def test_changes_since_a_description_are_said_once(folder, use, caplog):
     # Another subset is not a change of the images.
     checks._tell.cache_clear()
     caplog.clear()
-    open_data(DataOptions(data="folder:x", subset=0.5), like=dataclasses.replace(spec, subset=1.0))
+    (folder / gone).write_bytes((folder / names(open_spec(spec).train)[0]).read_bytes() + b"x")
+    spec = open_spec(spec).spec
+    caplog.clear()
+    open_data(DataOptions(data="folder:x", subset=0.5), like=spec)
     assert caplog.text == ""
+
+
+def test_validation_images_that_a_checkpoint_was_trained_on_are_said(folder, use, caplog):
+    use(Files(folder))
+    spec = open_data(DataOptions(data="folder:x")).spec
+    data = open_data(DataOptions(data="folder:x", split_seed=5), like=spec)
+    both = set(names(data.val)) & set(names(open_spec(spec).train))
+    assert f"the checkpoint was trained on {len(both)} of the {len(data.val)} images of the val split" in caplog.text
+    assert "changed" not in caplog.text
+    # The same images under another name of the data set.
+    checks._tell.cache_clear()
+    caplog.clear()
+    open_data(DataOptions(data="folder:x", split_seed=5), like=dataclasses.replace(spec, name="folder:y"))
+    assert f"the checkpoint was trained on {len(both)} of" in caplog.text
+
+
+def test_one_number_for_three_channels_is_refused(folder, use):
+    use(Files(folder))
+    with pytest.raises(Error, match="--mean: 1 numbers for 3 channels; give one for each"):
+        open_data(DataOptions(data="folder:x", mean=(0.5,)))
 
 
 def test_copies_across_splits_are_said(folder, use, caplog):
