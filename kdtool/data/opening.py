@@ -193,7 +193,11 @@ def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | N
     dataset: Dataset = make("datasets", kind)
     with naming(f"--unlabelled {kind}"):
         images = dataset.images(argument, None if root is None else root.expanduser())
-        return name, RawSplit(images, torch.full((len(images),), UNLABELLED))
+        keys = None
+        if not isinstance(images, Tensor):
+            top = os.path.commonpath([path.parent for path in images])
+            keys = tuple(os.path.relpath(path, top) for path in images)
+        return name, RawSplit(images, torch.full((len(images),), UNLABELLED), keys)
 
 
 def _from_environment() -> Path | None:

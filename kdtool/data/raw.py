@@ -39,6 +39,8 @@ class RawSplit:
             raise Error("a split has no images")
         if self.keys is not None and len(self.keys) != len(self.labels):
             raise Error(f"{len(self.labels)} images have {len(self.keys)} keys")
+        if self.keys is not None and len(set(self.keys)) < len(self.keys):
+            raise Error("two images have the same key; a key names one image")
 
     def __len__(self) -> int:
         return len(self.labels)
