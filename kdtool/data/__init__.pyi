@@ -1,3 +1,6 @@
+from .classes import (
+    difference as difference,
+)
 from .raw import (
     RawData as RawData,
     RawSplit as RawSplit,

@@ -1,3 +1,6 @@
 from .files import (
     gzip_bytes as gzip_bytes,
 )
+from .formatting import (
+    printable as printable,
+)

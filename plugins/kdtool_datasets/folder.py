@@ -1,82 +1,84 @@
-"""Any folder of images with one subfolder per class."""
+"""Any folder of images with one subfolder per class, or with a list of files and labels."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtool import Dataset, Error, UsageError
-from kdtool_datasets.class_folders import SUFFIXES, common_form, image_files, read_split, subfolders
+from kdtool.utils import printable
+from kdtool_datasets.class_folders import check_same, classes_below, raw_splits
+from kdtool_datasets.label_lists import LIST_SUFFIXES, list_in, read_list
+from kdtool_datasets.layout import layout_of
+from kdtool_datasets.listing import SUFFIXES, Entry, Listing, list_images
 
 if TYPE_CHECKING:
-    from kdtool.data import RawData, RawSplit
+    from kdtool.data import RawData
 
-VALIDATION_NAMES = ("val", "valid", "validation")
-SPLIT_NAMES = ("train", *VALIDATION_NAMES, "test")
-# Without a test folder the test split is drawn with this seed: it does not depend on --split-seed.
+# Without a test folder, this part of every class is the test split.
 TEST_FRACTION = 0.2
-TEST_SEED = 0
-# Square images of one size keep their size if their side has at most SMALL pixels; all others become LARGE.
-SMALL = 64
-LARGE = 224
+
+Parts = dict[str, dict[str, list[Entry]]]
 
 
 class Folder(Dataset):
-    """Read a folder of images, folder:PATH, with one folder per class or with such folders below train, val and test.
+    """Read images, folder:PATH, in class folders, in such folders below train, val and test, or with a list of labels.
 
-    If PATH holds the class folders themselves, a fixed fifth of every class is the test split.
+    Without a test split, a fixed fifth of every class becomes one. The list is PATH/labels.csv, or PATH itself.
     """
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the images' paths; PATH is looked up as given, then below ``root``."""
         from kdtool.data import RawData
 
-        folder = self.find(argument, root)
-        folders = subfolders(folder)
-        if "train" in folders and subfolders(folder / "train"):
-            classes = tuple(subfolders(folder / "train"))
-            train = read_split(folder / "train", classes)
-            val = self.split_of(folder, VALIDATION_NAMES, classes)
-            test = self.split_of(folder, ("test",), classes)
-        elif not folders:
-            raise Error(f"{folder}: has no class folders; put the images of each class into a folder of its own")
-        elif set(folders) <= set(SPLIT_NAMES):
-            raise Error(f"{folder}: has no class folders in a train folder; make {folder}/train/CLASS")
-        else:
-            classes, val = tuple(folders), None
-            all_images = read_split(folder, classes)
-            train, test = all_images.hold_out(TEST_FRACTION, TEST_SEED)
-        assert isinstance(train.images, tuple)
-        channels, side = common_form(train.images)
-        size = side if side is not None and side <= SMALL else LARGE
+        path = self.find(argument, root)
+        labels = path if path.is_file() else list_in(path)
+        listing, parts, whole, notes = _by_folders(path) if labels is None else read_list(labels)
+        splits, more = raw_splits(listing, parts)
         return RawData(
-            train,
-            val,
-            test,
-            classes,
-            channels=channels,
-            image_size=size,
-            padding=size // 8,
-            # A mirrored photograph shows the same class; a gray image may be a letter, which a mirror changes.
-            flip=channels == 3,
-            argument=str(folder),
+            splits["train"],
+            splits.get("val"),
+            splits.get("test"),
+            tuple(parts["train"]),
+            channels=None,
+            image_size=None,
+            padding=None,
+            flip=None,
+            argument=str(path),
+            test_fraction=TEST_FRACTION if whole else None,
+            notes=(*notes, *more, *listing.notes()),
         )
 
     def images(self, argument: str, root: Path | None) -> tuple[Path, ...]:
-        """Return all image files below the folder, in whatever subfolders they are."""
-        folder = self.find(argument, root)
-        paths = image_files(folder)
-        if not paths:
-            raise Error(f"{folder}: no images ({', '.join(SUFFIXES)})")
-        return tuple(paths)
+        """Return all image files below the folder, in whatever subfolders they are, or those of a list.
+
+        What is left out is logged.
+        """
+        path = self.find(argument, root)
+        if path.is_file():
+            listing, parts, _, _ = read_list(path)
+            entries = [entry for classes in parts.values() for members in classes.values() for entry in members]
+        else:
+            listing = list_images(path)
+            entries = listing.images
+        if not entries:
+            kinds = "".join(f"; {line}" for line in listing.notes())
+            raise Error(f"{printable(str(path), 400)}: no images ({', '.join(SUFFIXES)}){kinds}")
+        splits, more = raw_splits(listing, {"unlabelled": {"": entries}})
+        for line in (*listing.notes(), *more):
+            logging.getLogger("kdtool").warning("--unlabelled %s: %s", printable(str(path), 400), line)
+        paths = splits["unlabelled"].images
+        assert isinstance(paths, tuple)
+        return paths
 
     @staticmethod
     def find(argument: str, root: Path | None) -> Path:
-        """Return the folder's absolute path.
+        """Return the absolute path of the folder or the list.
 
         Raises:
             UsageError: ``argument`` is empty.
-            Error: the folder is neither at that path nor at ``root``.
+            Error: it is neither at that path nor at ``root``.
         """
         if not argument:
             raise UsageError("needs the folder's path; write folder:PATH")
@@ -87,15 +89,22 @@ class Folder(Dataset):
             candidates += [root / path.name] if path.is_absolute() else [root / path]
             candidates += [root] if root.name == path.name else []
         for candidate in candidates:
-            if candidate.is_dir():
+            if candidate.is_dir() or (candidate.suffix.lower() in LIST_SUFFIXES and candidate.is_file()):
                 return candidate.resolve()
-        tried = ", ".join(str(candidate) for candidate in dict.fromkeys(candidates))
+        tried = ", ".join(printable(str(candidate), 400) for candidate in dict.fromkeys(candidates))
         raise Error(f"there is no folder {tried}; give its path, or its parent folder with --data-dir")
 
-    @staticmethod
-    def split_of(folder: Path, names: tuple[str, ...], classes: tuple[str, ...]) -> RawSplit | None:
-        """Return the split in the first of the folders ``names`` that exists, None if there is none."""
-        for name in names:
-            if (folder / name).is_dir():
-                return read_split(folder / name, classes)
-        return None
+
+def _by_folders(path: Path) -> tuple[Listing, Parts, bool, list[str]]:
+    """Return what is below a folder, its images by split and class, whether there are no splits, and what to say."""
+    listing = list_images(path)
+    layout = layout_of(listing)
+    train = classes_below(listing, layout.splits["train"])
+    parts, notes = {"train": train.images}, [*layout.notes, *train.notes]
+    for split, folder in layout.splits.items():
+        if split != "train":
+            part = classes_below(listing, folder, train)
+            check_same(printable(str(path), 400), part, train)
+            parts[split] = part.images
+            notes += part.notes
+    return listing, parts, layout.whole, notes

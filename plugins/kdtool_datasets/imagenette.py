@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Dataset, Error, UsageError, option
-from kdtool_datasets.class_folders import read_split, subfolders
+from kdtool_datasets.class_folders import check_same, classes_below, raw_splits
+from kdtool_datasets.listing import list_images
 from kdtool_datasets.places import find
 
 if TYPE_CHECKING:
@@ -41,18 +42,23 @@ class _TenClasses(Dataset):
         for part in ("train", "val"):
             if not (folder / part).is_dir():
                 raise Error(f"there is no {folder / part}; unpack the data set again")
-        folders = subfolders(folder / "train")
+        listing = list_images(folder)
+        train = classes_below(listing, "train")
+        test = classes_below(listing, "val", train)
+        check_same(str(folder), test, train)
+        splits, notes = raw_splits(listing, {"train": train.images, "test": test.images})
         return RawData(
-            read_split(folder / "train", folders),
+            splits["train"],
             None,
-            read_split(folder / "val", folders),
-            tuple(self.names.get(name, name) for name in folders),
+            splits["test"],
+            tuple(self.names.get(name, name) for name in train.images),
             channels=3,
             image_size=size,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             padding=size // 8,
             flip=True,
+            notes=(*train.notes, *test.notes, *notes, *listing.notes()),
         )
 
     def fetch(self, archive: str, root: str) -> None:
