@@ -13,6 +13,7 @@ import click
 from kdtool.cli.always_on import load_always_on
 from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, set_debug
 from kdtool.errors import Error, UsageError, nearest
+from kdtool.utils.formatting import printable
 
 COMMANDS = {
     "teacher": "Build a network by name; train it with --data.",
@@ -152,7 +153,9 @@ def print_error(message: str, code: int, state: dict[str, bool]) -> int:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    # A message may hold names of files and classes, with any character.
+    line = " ".join(message.split())
+    click.echo(f"Error: {printable(line, len(line))}", err=True)
     return code
 
 

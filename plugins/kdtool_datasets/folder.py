@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,9 +91,20 @@ class Folder(Dataset):
             candidates += [root] if root.name == path.name else []
         for candidate in candidates:
             if candidate.is_dir() or (candidate.suffix.lower() in LIST_SUFFIXES and candidate.is_file()):
-                return candidate.resolve()
+                return _checked(candidate.resolve())
         tried = ", ".join(printable(str(candidate), 400) for candidate in dict.fromkeys(candidates))
         raise Error(f"there is no folder {tried}; give its path, or its parent folder with --data-dir")
+
+
+def _checked(path: Path) -> Path:
+    """Check that a checkpoint can remember a path as one line of text."""
+    text = str(path)
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise Error(
+            f"{printable(text, 400)}: the path has a control character, a line break or is not UTF-8 (shown as ?); "
+            "rename the folder"
+        )
+    return path
 
 
 def _by_folders(path: Path) -> tuple[Listing, Parts, bool, list[str]]:

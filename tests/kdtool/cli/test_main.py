@@ -70,6 +70,7 @@ def test_json_of_an_export_takes_the_place_of_its_path(api: Any, run: Run) -> No
     ("raised", "code", "message"),
     [
         (Error("a.pt: not a checkpoint.\nImport it"), 1, "Error: a.pt: not a checkpoint. Import it\n"),
+        (Error("a\x1b[2J\x07\u202e.png: damaged"), 1, "Error: a?[2J??.png: damaged\n"),
         (
             ValueError("x\ny"),
             1,

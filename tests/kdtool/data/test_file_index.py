@@ -114,3 +114,17 @@ def test_an_unreadable_image_has_a_problem_and_a_missing_one_is_an_error(cache, 
     paths[0].unlink()
     with pytest.raises(Error, match=r"0\.png: cannot be read"):
         index_files(paths)
+
+
+def test_a_pipe_is_an_error_not_a_wait_for_ever(cache, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(Error, match=r"a\.png: cannot be read: it is no regular file"):
+        index_files([tmp_path / "a.png"])
+
+
+def test_an_unreadable_image_is_looked_at_again_by_a_later_release_of_pillow(cache, paths, read):
+    paths[1].write_bytes(b"no image")
+    index_files(paths)
+    del read[:]
+    index_files(paths)
+    assert read == ["1.png"]

@@ -106,6 +106,19 @@ def test_files_that_stay_files_are_augmented_alike(tmp_path, monkeypatch):
         assert torch.equal(expected[1], actual[1])
 
 
+@pytest.mark.parametrize("top", [255, 1023, 65535])
+def test_images_without_labels_have_a_white_of_their_own_where_the_others_have_8_bits(tmp_path, top):
+    fill(tmp_path / "pets", {"cat": 10, "dog": 10}, mode="L")
+    (tmp_path / "more").mkdir()
+    for number in range(3):
+        deep = np.full((12, 12), top * number // 2, np.uint16)
+        Image.fromarray(deep).save(tmp_path / "more" / f"{number}.png")
+    data = opened(tmp_path / "pets", unlabelled=f"folder:{tmp_path / 'more'}", augment="none")
+    ((_, images, _),) = data.train.batches(100)
+    gray = 255 * (images[-3:, 0, 0, 0] * data.spec.std[0] + data.spec.mean[0])
+    assert gray.round().tolist() == [0, 127, 255]
+
+
 def test_prepared_images_need_no_files(tmp_path):
     data = opened(fill(tmp_path / "pets", {"cat": 10, "dog": 10}))
     data.val.prepare()
@@ -190,6 +203,23 @@ def test_no_path_and_no_folder():
         opened("")
     with pytest.raises(Error, match="there is no folder nowhere"):
         opened("nowhere")
+
+
+@pytest.mark.parametrize("name", ["a\u00a0b", "写真\u3000二", "x\u2028y", "\u202egnp", "cafe\u0301 \U0001f431"])
+def test_paths_with_any_space_or_letter(tmp_path, name):
+    spec = opened(fill(tmp_path / name, {"cat": 5, "dog": 5})).spec
+    assert spec.name == f"folder:{tmp_path / name}"
+    assert open_spec(spec).spec == spec
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\udcff"])
+def test_paths_that_are_no_line_of_text_are_refused_in_one(tmp_path, name):
+    fill(tmp_path / name, {"cat": 5, "dog": 5})
+    with pytest.raises(
+        Error, match=r"the path has a control character, a line break or is not UTF-8 .* rename"
+    ) as caught:
+        opened(tmp_path / name)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("size", [12, 72])
