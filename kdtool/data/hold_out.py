@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -10,6 +12,17 @@ import torch
 from torch import Tensor
 
 from kdtool.utils.seeds import derive
+
+# The fractional parts of irrational numbers, in 2^-64: the golden ratio and the square roots of 2 and 3. They and 1 are
+# linearly independent over the rationals, so that what one selects is no part of what another selects.
+STEPS = {
+    "test": (math.isqrt(5 << 128) + 2**64 >> 1) % 2**64,
+    "validation": math.isqrt(2 << 128) % 2**64,
+    "subset": math.isqrt(3 << 128) % 2**64,
+}
+
+# Longer numbers are hashes or dates with times, which are in no sequence.
+NUMBER = re.compile(r"(?<![0-9])[0-9]{1,9}(?![0-9])")
 
 
 def stratified(labels: Tensor, fraction: float, seed: int, *, leave: int = 0) -> Tensor:
@@ -28,15 +41,14 @@ def stratified(labels: Tensor, fraction: float, seed: int, *, leave: int = 0) ->
     return torch.cat(selected).sort().values
 
 
-def hashed(keys: Sequence[str], labels: Tensor, fraction: float, seed: int, *, leave: int = 0) -> Tensor:
-    """Return the sorted indices of the images that are selected by a hash of their key, int64 [selected].
+def hashed(keys: Sequence[str], labels: Tensor, fraction: float, seed: int, purpose: str, *, leave: int = 0) -> Tensor:
+    """Return the sorted indices of the images that are selected by their key, int64 [selected].
 
     An image is selected if its `place` is below ``fraction``. This depends on the image alone: one that is added or
-    removed moves no other. Of n images of a class, n * fraction are selected on average, with a standard deviation of
-    sqrt(n * fraction * (1 - fraction)). If that selects no image of a class, the one with the lowest place is
-    selected; if it leaves fewer than ``leave``, those with the highest places are not selected.
+    removed moves no other. If that selects no image of a class, the one with the lowest place is selected; if it leaves
+    fewer than ``leave``, those with the highest places are not selected.
     """
-    places = torch.tensor([place(key, seed) for key in keys], dtype=torch.float64)
+    places = torch.tensor([place(key, seed, purpose) for key in keys], dtype=torch.float64)
     selected = places < fraction
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
@@ -47,10 +59,22 @@ def hashed(keys: Sequence[str], labels: Tensor, fraction: float, seed: int, *, l
     return selected.nonzero().flatten()
 
 
-def place(key: str, seed: int) -> float:
-    """Return a number in 0..1, uniformly distributed over keys; the Unicode form of a key does not matter.
+def place(key: str, seed: int, purpose: str) -> float:
+    """Return a number in 0..1 that depends on a path alone, uniformly distributed over paths.
 
-    macOS stores the names of files in another Unicode form (NFD) than most other systems.
+    It is the fractional part of h + n * s. n is the last number in the name of the file, 0 without one; h is a hash of
+    the seed and of the path without that number; s is an irrational number of the ``purpose``. For numbered files this
+    is a Kronecker sequence: of any run of them, very nearly the same share is below any fraction, where plain hashes
+    would scatter like coins. The Unicode form of a path does not matter, since macOS stores names in another one (NFD).
     """
-    text = f"{seed} {unicodedata.normalize('NFC', key)}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+    folder, slash, name = unicodedata.normalize("NFC", key).rpartition("/")
+    stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
+    numbers = list(NUMBER.finditer(stem))
+    number = 0
+    if numbers:
+        last = numbers[-1]
+        number = int(last.group())
+        stem = f"{stem[: last.start()]}#{stem[last.end() :]}"
+    text = f"{seed} {folder}{slash}{stem}{dot}{suffix}".encode("utf-8", "surrogateescape")
+    start = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    return (start + number * STEPS[purpose]) % 2**64 / 2**64

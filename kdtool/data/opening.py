@@ -17,7 +17,7 @@ from kdtool.data.checks import Files, check_differ, files_of, say_changes, say_d
 from kdtool.data.classes import positions
 from kdtool.data.dataset import Dataset
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
-from kdtool.data.form import Form, form_of
+from kdtool.data.form import Form, form_of, white_of
 from kdtool.data.images import JoinedImages, fits_in_memory, images_of
 from kdtool.data.options import DataOptions
 from kdtool.data.pixels import check_channels, statistics_for
@@ -236,7 +236,8 @@ def drawn(raw: RawData, spec: DataSpec) -> dict[str, RawSplit]:
         if test is None and raw.test_fraction is not None:
             train, test = train.hold_out(raw.test_fraction, TEST_SEED, spec.split_by)
         if val is None:
-            train, val = train.hold_out(spec.validation, derive("validation", spec.split_seed), spec.split_by)
+            seed = derive("validation", spec.split_seed)
+            train, val = train.hold_out(spec.validation, seed, spec.split_by, "validation")
     train = train.take(spec.subset, derive("subset", spec.split_seed), spec.split_by)
     return {"train": train, "val": val} | ({} if test is None else {"test": test})
 
@@ -262,6 +263,11 @@ def _open(
         with naming(f"--unlabelled {unlabelled[0]}"):
             files.add(unlabelled[1])
             files.check()
+            white, _ = white_of(files.of(unlabelled[1]) or ())
+        if white is not None and spec.white is None:
+            spec = dataclasses.replace(spec, white=white)
+        elif white not in (None, spec.white):
+            tell(f"--unlabelled {unlabelled[0]}: {spec.white} is read as white, as in {spec.name}, not {white}")
         parts["unlabelled"] = unlabelled[1]
     for name, part in parts.items():
         check_differ(spec.name, name, part, spec.preparation)

@@ -59,19 +59,22 @@ class RawSplit:
 
     def take(self, fraction: float, seed: int, by: str | None = None) -> RawSplit:
         """Return a seeded ``fraction`` of every class, at least one image of each; see `hold_out`."""
-        return self if fraction == 1 else self.select(self._chosen(fraction, seed, by, leave=0))
+        return self if fraction == 1 else self.select(self._chosen(fraction, seed, by, "subset", leave=0))
 
-    def hold_out(self, fraction: float, seed: int, by: str | None = None) -> tuple[RawSplit, RawSplit]:
+    def hold_out(
+        self, fraction: float, seed: int, by: str | None = None, purpose: str = "test"
+    ) -> tuple[RawSplit, RawSplit]:
         """Split off a seeded ``fraction`` of every class, at least one image of each; return the rest and that part.
 
         ``by`` is ``path`` or ``order``. With ``path``, the default where there are ``keys``, the part depends on each
-        key alone, so that its size is only about that fraction; with ``order`` it is drawn from all images. The only
+        key alone, so that its size is only about that fraction; with ``order`` it is drawn from all images. What is
+        held out for one ``purpose`` (``test`` or ``validation``) is independent of what is for the other. The only
         image of a class stays in the rest.
 
         Raises:
             Error: no class has two images.
         """
-        held = self._chosen(fraction, seed, by, leave=1)
+        held = self._chosen(fraction, seed, by, purpose, leave=1)
         if not len(held):
             raise Error("no class has more than one image, so none can be held out; add images")
         rest = torch.ones(len(self), dtype=torch.bool)
@@ -83,10 +86,10 @@ class RawSplit:
         """How images are held out by default: by their ``path``, or in their ``order`` if they have no keys."""
         return "order" if self.keys is None else "path"
 
-    def _chosen(self, fraction: float, seed: int, by: str | None, *, leave: int) -> Tensor:
+    def _chosen(self, fraction: float, seed: int, by: str | None, purpose: str, *, leave: int) -> Tensor:
         if self.keys is None or by == "order":
             return stratified(self.labels, fraction, seed, leave=leave)
-        return hashed(self.keys, self.labels, fraction, seed, leave=leave)
+        return hashed(self.keys, self.labels, fraction, seed, purpose, leave=leave)
 
 
 @dataclass(frozen=True)

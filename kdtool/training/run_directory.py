@@ -19,6 +19,9 @@ from kdtool.utils.files import check_output, write_text
 # The keys of the fingerprints of the images in a flat ``run.json``.
 SPLITS = "data.splits."
 
+# What may differ because the images do.
+FOUND_IN_IMAGES = ("data.mean", "data.std", "data.white")
+
 
 @dataclass
 class RunDirectory:
@@ -121,18 +124,19 @@ def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -
     Raises:
         UsageError: they differ.
     """
+    # Releases that did not record the images cannot tell whether they are the same.
+    images = changes(_splits(earlier), _splits(identity))
+    found = FOUND_IN_IMAGES if images else ()
     before, now = _flat(earlier), _flat(identity)
     different = [
         f"{key} was {_short(before.get(key))}, now {_short(value)}"
         for key, value in now.items()
-        if before.get(key) != value and not key.startswith(SPLITS)
+        if before.get(key) != value and not key.startswith((SPLITS, *found))
     ]
     if different:
         raise UsageError(
             f"{path}: --resume needs the same command: {'; '.join(different[:3])}; start again with --force"
         )
-    # Releases that did not record the images cannot tell whether they are the same.
-    images = changes(_splits(earlier), _splits(identity))
     if images:
         raise UsageError(
             f"{path}: --resume needs the same images: {'; '.join(images)}; bring them back, or start again with --force"

@@ -19,20 +19,29 @@ def labels_of(keys):
     return torch.tensor([int(key.split("/")[0]) for key in keys])
 
 
-def chosen(keys, fraction, seed=0, leave=1):
-    return {keys[index] for index in hashed(keys, labels_of(keys), fraction, seed, leave=leave).tolist()}
+def chosen(keys, fraction, seed=0, leave=1, purpose="test"):
+    return {keys[index] for index in hashed(keys, labels_of(keys), fraction, seed, purpose, leave=leave).tolist()}
 
 
-def test_a_place_is_the_hash_of_the_seed_and_the_path():
-    digest = hashlib.blake2b(b"7 cat/001.png", digest_size=8).hexdigest()
-    assert place("cat/001.png", 7) == int(digest, 16) / 2**64
-    assert place("cat/001.png", 7) != place("cat/001.png", 8)
+def of_hash(text):
+    return int(hashlib.blake2b(text, digest_size=8).hexdigest(), 16) / 2**64
+
+
+@pytest.mark.parametrize(("purpose", "root"), [("test", (1 + 5**0.5) / 2), ("validation", 2**0.5), ("subset", 3**0.5)])
+def test_a_place_is_a_hash_and_a_multiple_of_an_irrational_number(purpose, root):
+    assert place("cat/photo.png", 7, purpose) == of_hash(b"7 cat/photo.png")
+    expected = (of_hash(b"7 cat/a12_#b.png") + 34 * root) % 1
+    assert place("cat/a12_034b.png", 7, purpose) == pytest.approx(expected, abs=1e-12)
+    assert place("cat/photo.png", 7, purpose) != place("cat/photo.png", 8, purpose)
+    # A number of 32 digits is a hash.
+    long = "0123456789" * 3 + "01"
+    assert place(f"{long}.png", 0, purpose) == of_hash(f"0 {long}.png".encode())
 
 
 def test_the_unicode_form_of_a_path_does_not_matter():
     name = "caf\u00e9/1.png"
-    assert place(unicodedata.normalize("NFD", name), 0) == place(name, 0)
-    assert 0 <= place("a\udcff.png", 0) < 1  # not valid UTF-8 on disk
+    assert place(unicodedata.normalize("NFD", name), 0, "test") == place(name, 0, "test")
+    assert 0 <= place("a\udcff.png", 0, "test") < 1  # not valid UTF-8 on disk
 
 
 def test_a_file_more_or_less_moves_no_other():
@@ -45,18 +54,41 @@ def test_a_file_more_or_less_moves_no_other():
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.2, 0.5, 0.9])
-def test_the_share_is_about_the_fraction_in_every_class(fraction):
-    keys = keys_of(4, 1000)
-    held = chosen(keys, fraction)
-    for label in range(4):
-        count = sum(key.startswith(f"{label}/") for key in held)
-        # Five standard deviations of a binomial distribution.
-        assert abs(count - 1000 * fraction) < 5 * math.sqrt(1000 * fraction * (1 - fraction))
+@pytest.mark.parametrize("images", [20, 100, 1000])
+def test_numbered_files_have_very_nearly_the_share_in_every_class(fraction, images):
+    for seed in range(5):
+        held = chosen(keys_of(4, images), fraction, seed)
+        for label in range(4):
+            count = sum(key.startswith(f"{label}/") for key in held)
+            assert abs(count - images * fraction) <= 3
+
+
+def test_names_without_numbers_have_about_the_share():
+    keys = [f"0/{hashlib.sha256(str(number).encode()).hexdigest()}.png" for number in range(2000)]
+    # Five standard deviations of a binomial distribution.
+    assert abs(len(chosen(keys, 0.2)) - 400) < 5 * math.sqrt(2000 * 0.2 * 0.8)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5, 10, 12])
+def test_every_nth_file_has_the_share_too(stride):
+    """Files of one kind may come in turns: ten views of each object, five frames of each second."""
+    keys = [f"0/{number:05d}.png" for number in range(0, 200 * stride, stride)]
+    assert abs(len(chosen(keys, 0.2)) - 40) <= 6
+
+
+def test_what_is_held_out_for_one_purpose_is_independent_of_the_other():
+    keys = keys_of(1, 1000)
+    for seed in range(5):
+        test = chosen(keys, 0.2, 0)
+        both = test & chosen(keys, 0.2, seed, purpose="validation")
+        assert abs(len(both) - 40) < 20
+        assert abs(len(test & chosen(keys, 0.5, seed, purpose="subset")) - 100) < 30
 
 
 def test_a_smaller_fraction_takes_a_part_of_a_larger_one():
     keys = keys_of(2, 300)
-    assert chosen(keys, 0.1, leave=0) < chosen(keys, 0.3, leave=0) < chosen(keys, 0.8, leave=0)
+    small, middle, large = (chosen(keys, fraction, leave=0, purpose="subset") for fraction in (0.1, 0.3, 0.8))
+    assert small < middle < large
 
 
 def test_every_class_gets_one_and_keeps_one():
@@ -64,7 +96,7 @@ def test_every_class_gets_one_and_keeps_one():
     few = chosen(keys, 1e-6)
     assert sorted(key[0] for key in few) == ["0", "1", "2"]
     for key in few:  # the one with the lowest place
-        assert place(key, 0) == min(place(other, 0) for other in keys if other[0] == key[0])
+        assert place(key, 0, "test") == min(place(other, 0, "test") for other in keys if other[0] == key[0])
     rest = set(keys) - chosen(keys, 1 - 1e-6)
     assert sorted(key[0] for key in rest) == ["0", "1", "2", "3"]
 
