@@ -73,7 +73,7 @@ def open_data(
         expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
     fits = _fitting(expects or {}, size, channels)
     if expects and "mean" in expects and "mean" not in fits and options.mean is None:
-        tell(f"{name}: the weights were trained on images of other channels; the mean and std of these are used")
+        tell(f"{name}: the mean and std that the network expects are for other channels; those of the data are used")
     wanted = {**_published(raw, channels), **fits}
     for key in wanted:
         value = getattr(options, key)
