@@ -7,6 +7,9 @@ from .pairs import (
     match_stages as match_stages,
     pairs_of as pairs_of,
 )
+from .preactivation import (
+    before_activation as before_activation,
+)
 from .segments import (
     Part as Part,
     cuttable as cuttable,

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import FAILURES, Error, UsageError
+from kdtool.features.preactivation import Watched
 from kdtool.features.taps import Tap, Unit, units
 from kdtool.models.architecture import Network
-from kdtool.models.hooks import answering, evaluating
+from kdtool.models.hooks import answering, evaluating, replaced
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Segment:
     image: tuple[int, int, int] = (3, 32, 32)
 
     def run(self, module: nn.Module, x: Tensor, watch: Sequence[Tap] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output of the segment, and those of the watched layers by path.
+        """Return the output of the segment, and those of the watched layers by the names of their taps.
 
         ``x`` is the output of ``begin``, [batch, ...], or the images [batch, channels, height, width]. The watched
         layers must lie within the segment.
@@ -69,8 +70,16 @@ class _ReachedError(Exception):
 
 @contextlib.contextmanager
 def _recording(layer: nn.Module, tap: Tap, maps: dict[str, Tensor]) -> Iterator[None]:
+    def keep(output: Tensor) -> None:
+        maps[tap.name] = output
+
+    if tap.before:
+        with replaced(layer, Watched(layer.forward, keep)):
+            yield
+        return
+
     def record(_: nn.Module, __: Any, output: Tensor) -> None:
-        maps[tap.path] = output.clone() if tap.copied else output
+        keep(output.clone() if tap.copied else output)
 
     handle = layer.register_forward_hook(record)
     try:

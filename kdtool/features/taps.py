@@ -27,13 +27,20 @@ class Tap:
 
     ``shape`` is the shape of the output for one image: [channels, height, width] if ``layout`` is ``nchw``, [height,
     width, channels] if it is ``nhwc``, [tokens, channels] if it is ``tokens``. ``copied`` is set if a later layer
-    overwrites the output in place, so that it must be copied when it is recorded.
+    overwrites the output in place, so that it must be copied when it is recorded. With ``before`` it is the input of
+    the activation at the end of the layer that is watched, see `before_activation`.
     """
 
     path: str
     shape: tuple[int, ...]
     layout: str
     copied: bool = False
+    before: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path, which other taps of the layer have too, marked if the tap is the one before its activation."""
+        return f"{self.path}-before" if self.before else self.path
 
     @property
     def channels(self) -> int:

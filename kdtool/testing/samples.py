@@ -46,7 +46,7 @@ def sample_step(
         images=images,
         epoch=epoch,
         epochs=10,
-        maps=learner.compare(student_taps, [maps[tap.path] for tap in taps]),
+        maps=learner.compare(student_taps, [maps[tap.name] for tap in taps]),
         owners=[pair.owner for pair in pairs],
     )
     return step, network.module

@@ -34,7 +34,7 @@ class FrozenNetwork:
     ) -> None:
         """Freeze ``module``.
 
-        ``keys`` are the fingerprints, by the path of a tap and for `LOGITS`, of the weights that decide that output.
+        ``keys`` are the fingerprints, by the name of a tap and for `LOGITS`, of the weights that decide that output.
         ``cut`` are the segments of the network, if it can be run from one tap to the next. Without a cache it runs in
         every step.
         """
@@ -59,7 +59,7 @@ class FrozenNetwork:
     def run(
         self, begin: Tap | None, end: Tap | None, x: Tensor, watch: Sequence[Tap]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output at ``end`` (None: the logits) and those at the taps ``watch``, by their paths.
+        """Return the output at ``end`` (None: the logits) and those at the taps ``watch``, by their names.
 
         ``x`` is the output at ``begin`` (None: images).
         """
@@ -110,9 +110,9 @@ class CachedView:
                 array.close()
 
     def _name(self, output: Tap | str) -> str:
-        path, engine = output.path if isinstance(output, Tap) else output, self.frozen.engine
+        name, engine = output.name if isinstance(output, Tap) else output, self.frozen.engine
         form = engine.precision + "-nhwc" * self._turned(output)
-        return f"{self.frozen.keys[path]}-{self.view}-{form}-{path}"
+        return f"{self.frozen.keys[name]}-{self.view}-{form}-{name}"
 
     def _turned(self, output: Tap | str) -> bool:
         """Return whether channels come last on disk, as they do in memory; else every step would have to move them."""
@@ -151,7 +151,7 @@ class CachedView:
         cuttable = LOGITS not in self.missing and all(tap in ends for tap in taps)
         end = max(taps, key=ends.index) if cuttable else None
         logits, maps = self.frozen.run(self.start, end, x, taps)
-        outputs: dict[Tap | str, Tensor] = {tap: as_read(maps[tap.path]) for tap in taps}
+        outputs: dict[Tap | str, Tensor] = {tap: as_read(maps[tap.name]) for tap in taps}
         if LOGITS in self.missing:
             outputs[LOGITS] = logits.float()
         if not self.began:

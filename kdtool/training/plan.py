@@ -142,8 +142,8 @@ class FitPlan:
             return None
         key = digest(self.teacher.module)
         cut = self._segments_of_teacher() if self.pairs else ()
-        paths = {segment.end.path for segment in cut if segment.end} | {pair.teacher.path for pair in self.pairs}
-        keys = {path: key for path in (*paths, LOGITS)}
+        names = {segment.end.name for segment in cut if segment.end} | {pair.teacher.name for pair in self.pairs}
+        keys = {name: key for name in (*names, LOGITS)}
         return FrozenNetwork(copy.deepcopy(self.teacher.module), keys, engine, cache, cut=cut)
 
     def _segments_of_teacher(self) -> list[Segment]:
@@ -170,5 +170,5 @@ class FitPlan:
             owners |= {name.rpartition(".")[0] for name in learnt}
             before = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[0] in owners}
             assert segment.end is not None
-            keys[segment.end.path] = digest(self.student.module, before)
+            keys[segment.end.name] = digest(self.student.module, before)
         return FrozenNetwork(copy.deepcopy(self.student.module), keys, engine, cache, cut=part.cut)

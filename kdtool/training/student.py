@@ -112,8 +112,8 @@ class StudentModule:
             return self.module(inputs), [], []
         watched = [*(pair.student for pair in self.pairs), *self.auxiliary.taps]
         output, maps = (self.segment or Segment()).run(self.module, inputs, watched)
-        adapted = self.adapters([pair.of_student(maps[pair.student.path]) for pair in self.pairs])
-        auxiliary = self.auxiliary.module(inputs, [as_maps(maps[tap.path], tap) for tap in self.auxiliary.taps])
+        adapted = self.adapters([pair.of_student(maps[pair.student.name]) for pair in self.pairs])
+        auxiliary = self.auxiliary.module(inputs, [as_maps(maps[tap.name], tap) for tap in self.auxiliary.taps])
         return output, adapted, auxiliary
 
     def answer(self, inputs: Tensor) -> Tensor:

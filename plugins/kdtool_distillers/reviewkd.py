@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,8 +25,14 @@ class ReviewKD(LossDistiller):
     HCL(f, g) is the weighted mean of mean((f - g)^2) on the maps themselves (weight 1) and on the maps averaged to 4x4,
     2x2 and 1x1 positions (weights 1/2, 1/4, 1/8), if those are smaller than the maps.
 
-    The authors use weights from 0.6 to 8 for CIFAR-100 and 1 for ImageNet. They add the pooled features before the
-    classifier as one more stage; it is left out here, since not every network has such a layer.
+    The maps are those before the last activation of a stage, as the authors have them: for both networks on ImageNet,
+    for the teacher alone on CIFAR-100 (``--before teacher``). A stage that ends with none, as in a network whose blocks
+    activate first, is compared as it is; there the authors apply the batch-norm of the next block first.
+
+    The authors' weight for CIFAR-100 depends on the pair: 0.6 for ResNet-56 to 20, 1 for ResNet-110 to 32, 5 for
+    ResNet-32x4 to 8x4 and for WRN-40-2, 8 for ResNet-32x4 to ShuffleNetV2; on ImageNet it is 1 for ResNet-34 to 18,
+    with a warm-up of 1. They add the pooled features before the classifier as one more stage; it is left out here,
+    since not every network has such a layer. Their code for CIFAR-100 counts epochs from 0.
     """
 
     fits: ClassVar[str] = "Fits if the logits alone are not enough: all stages teach, at the cost of slower steps."
@@ -33,15 +40,25 @@ class ReviewKD(LossDistiller):
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the teacher's term")
     warmup: int = option(20, minimum=0, help="epochs in which the weight of the teacher's term grows linearly")
+    before: str = option(
+        "both",
+        choices=("both", "teacher", "none"),
+        help="networks whose maps are taken before the activation that a layer ends with",
+    )
     taps: tuple[str, ...] | None = option(
         None, help="layers to compare, STUDENT=TEACHER or one name for both; unset: the end of each stage but the stem"
     )
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return pairs of the ends of the stages, or of the layers that ``taps`` names."""
-        from kdtool.features import match_stages
+        from kdtool.features import before_activation, match_stages
 
-        return match_stages(student, teacher, self.taps)
+        pairs = match_stages(student, teacher, self.taps)
+        if self.before in ("both", "teacher"):
+            pairs = [dataclasses.replace(pair, teacher=before_activation(teacher, pair.teacher)) for pair in pairs]
+        if self.before == "both":
+            pairs = [dataclasses.replace(pair, student=before_activation(student, pair.student)) for pair in pairs]
+        return pairs
 
     def adapters(self, pairs: Sequence[Pair]) -> nn.Module:
         """Return the module that fuses the student's maps; it is trained with the student and then dropped."""

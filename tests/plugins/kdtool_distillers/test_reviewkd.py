@@ -7,9 +7,18 @@ import torch
 from torch.nn import functional as F
 
 import kdtool
+from kdtool.features.adapters import unadapted
 from kdtool.features.pairs import Pair
+from kdtool.features.segments import Segment
 from kdtool.features.taps import Tap
 from kdtool.models.checkpoint import read
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.training.engine import Engine
+from kdtool.training.frozen_network import FrozenNetwork
+from kdtool.training.options import Training
+from kdtool.training.output_cache import Cache
+from kdtool.training.student import StudentModule
 from kdtool_distillers.fusion import Fusion
 from kdtool_distillers.reviewkd import ReviewKD, hierarchical
 
@@ -91,3 +100,94 @@ def test_a_cut_run_goes_on_bit_for_bit(tmp_path, cut_after):
     cut = read(tmp_path / "cut.pt")
     for name, tensor in whole.module.state_dict().items():
         assert torch.equal(tensor, cut.module.state_dict()[name]), name
+
+
+def network(spec, seed=0):
+    return create(spec, options=NetworkOptions(classes=10, in_channels=3, image_size=32), data=None, seed=seed)
+
+
+def stages_by_hand(module, images):
+    """Return a ResNet's maps of each stage before its last ReLU, from the block's own layers, and after it."""
+    before, after = [], []
+    x = module.relu(module.bn1(module.conv1(images)))
+    for layer in (module.layer1, module.layer2, module.layer3):
+        *blocks, last = layer
+        for block in blocks:
+            x = block(x)
+        branch = last.bn2(last.conv2(last.relu1(last.bn1(last.conv1(x)))))
+        before.append(branch + last.shortcut(x))
+        x = before[-1].clamp(min=0)
+        after.append(x)
+    return before, after
+
+
+@pytest.mark.parametrize(
+    ("options", "of_student", "of_teacher"),
+    [({}, 0, 0), ({"before": "teacher"}, 1, 0), ({"before": "none"}, 1, 1)],
+)
+def test_maps_are_those_before_the_last_relu(options, of_student, of_teacher):
+    student, teacher = network("kdtool:resnet8x4"), network("kdtool:resnet20b", seed=1)
+    pairs = ReviewKD(**options).watch(student, teacher)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        _, ours, _ = StudentModule(student.module, pairs=pairs, adapters=unadapted(pairs))(images)
+        _, maps = Segment().run(teacher.module, images, [pair.teacher for pair in pairs])
+        expected = (
+            stages_by_hand(student.module, images)[of_student],
+            stages_by_hand(teacher.module, images)[of_teacher],
+        )
+    assert len(ours) == 3
+    torch.testing.assert_close(ours, expected[0])
+    torch.testing.assert_close([maps[pair.teacher.name] for pair in pairs], expected[1])
+    assert (min(one.min() for one in ours) < 0) == (of_student == 0)
+
+
+def test_a_whole_step_beside_the_authors_code(numbers):
+    # From the last stage to the first: narrow, mix with the later ones by attention, widen, and compare.
+    torch.manual_seed(0)
+    fusion = Fusion(pairs()).double().train()
+    students, teachers = [numbers(3, 4, 8, 8), numbers(3, 5, 4, 4)], [numbers(3, 6, 8, 8), numbers(3, 7, 2, 2)]
+
+    def normed(x):
+        mean, variance = x.mean(dim=(0, 2, 3), keepdim=True), x.var(dim=(0, 2, 3), keepdim=True, correction=0)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+    expected, later = 0.0, None
+    for block, own, target in zip(reversed(fusion.blocks), students[::-1], teachers[::-1], strict=True):
+        x = normed(torch.einsum("bchw,oc->bohw", own, block.narrow[0].weight[:, :, 0, 0]))
+        if later is not None:
+            y = later.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+            weight, bias = block.attend[0].weight[:, :, 0, 0], block.attend[0].bias
+            z = torch.einsum("bchw,oc->bohw", torch.cat([x, y], dim=1), weight) + bias[:, None, None]
+            z = 1 / (1 + torch.exp(-z))
+            x = x * z[:, 0:1] + y * z[:, 1:2]
+        later = x[:, :, ::2, ::2] if x.shape[-1] != target.shape[-1] else x
+        fused = normed(F.conv2d(later, block.widen[0].weight, padding=1))
+        loss, share, total = ((fused - target) ** 2).mean(), 1.0, 1.0
+        for side in (4, 2, 1):
+            if side < target.shape[2]:
+                share /= 2
+                size = target.shape[2] // side
+                gap = (fused - target).unflatten(2, (side, size)).unflatten(4, (side, size)).mean(dim=(3, 5))
+                loss, total = loss + share * (gap**2).mean(), total + share
+        expected += (loss / total).item()
+    outputs = fusion(students)
+    value = sum(hierarchical(ours, theirs) for ours, theirs in zip(outputs, teachers, strict=True))
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_sum_sees_the_maps_before_and_after_the_relu(tmp_path):
+    small, images = network("kdtool:resnet8x4"), torch.rand(4, 3, 32, 32)
+    objective = kdtool.make("distillers", "at+reviewkd")
+    taps = [pair.teacher for pair in objective.watch(small, small)]
+    engine = Engine(Training(device="cpu", precision="fp32"), 1)
+    keys = {tap.name: tap.name for tap in taps}
+    frozen = FrozenNetwork(small.module, keys, engine, Cache(tmp_path, 2**30))
+    for _ in range(2):
+        # Computed and written to the cache, then read from it.
+        view = frozen.look(taps, split="train", images=4, view=None)
+        maps = view(torch.arange(4), images)
+        view.close()
+        assert [bool(one.min() < 0) for one in maps] == [False] * 3 + [True] * 3
+        for after, before in zip(maps[:3], maps[3:], strict=True):
+            assert torch.equal(after, before.clamp(min=0))
