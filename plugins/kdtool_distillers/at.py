@@ -22,7 +22,8 @@ class AT(LossDistiller):
     maps of student and teacher at the end of stage s.
 
     The paper prints the norm of the difference; the squares and the weight are those of the authors' code. If the
-    resolutions differ, the larger q is averaged to the size of the smaller. The numbers of channels may differ.
+    resolutions differ, the larger q is averaged to the size of the smaller; Tian et al. (arXiv:1910.10699) average the
+    maps instead. The numbers of channels may differ.
     """
 
     fits: ClassVar[str] = (

@@ -22,8 +22,11 @@ class CC(Relation):
     exp(-gamma |e_i - e_j|^2) = exp(-2 gamma) * sum over p of (2 gamma)^p / p! * (e_i . e_j)^p.
     The loss is CE + weight * mean_ij (k_ij(s) - k_ij(t))^2.
 
-    gamma and the order are the paper's. The paper adds this term to kd and chooses its weight for that sum; the weight
-    here is the usual one for the term alone on features of norm 1.
+    gamma and the order are the paper's. The weight is not: the paper adds this term to kd, and its authors published no
+    code. 100 is the value of the example script of the repository AberHu/Knowledge-Distillation-Zoo, for this term
+    without kd, ResNet-110 to 20 on CIFAR-10; its README says that its weights were not chosen carefully. Tian et al.
+    (arXiv:1910.10699) use 0.02, but for another formula under the same name. So choose a weight by validation
+    (``--search weight=1,10,100``).
     """
 
     fits: ClassVar[str] = "Fits in a sum with kd (kd+cc), as in the paper; needs batches of many images."

@@ -21,7 +21,8 @@ class DIST(LossDistiller):
     CE + beta * T^2 * mean over images of (1 - rho(p(s), p(t))) + gamma * T^2 * mean over classes of the same.
 
     Correlation does not prescribe how confident the student is; a small student cannot reach the confidence of a much
-    larger teacher. The defaults are the authors' for CIFAR-100; on ImageNet they use T = 1.
+    larger teacher. The defaults are the authors' for CIFAR-100; on ImageNet they use T = 1. Their code adds 1e-8 to the
+    product of the two norms in rho; here no norm is less than 1e-8.
     """
 
     fits: ClassVar[str] = (

@@ -21,7 +21,7 @@ class FSP(LossDistiller):
     With f_l [channels, height, width] the map of an image at the end of stage l, and
     G_l = mean over positions of f_l f_(l+1)^T [channels of l, channels of l + 1], the loss is
     CE + weight * sum over l of mean((G_l(s) - G_l(t))^2), the mean over batch and channels. If the next map is smaller,
-    f_l is reduced to its size by max-pooling.
+    f_l is reduced to its size by max-pooling, as in the paper (Tian et al.'s code averages).
 
     The paper requires equal numbers of channels; if they differ, a 1x1 convolution to the teacher's number is trained
     with the student and then dropped. The paper trains first on this term and then on the labels; here both terms are

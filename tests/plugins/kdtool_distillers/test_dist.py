@@ -46,3 +46,15 @@ def test_equal_logits_stay_finite():
     student = torch.zeros(3, 4, requires_grad=True)
     sum(uncorrelated(student, torch.zeros(3, 4), 4.0)).backward()
     assert torch.isfinite(student.grad).all()
+
+
+def test_beside_the_authors_code(numbers):
+    # It adds 1e-8 to the product of the norms; here the product is at least 1e-8, or each norm. The rest is alike.
+    student, teacher = 5 * numbers(64, 10), 5 * numbers(64, 10)
+    p, q = ((logits / 4).softmax(dim=1).numpy() for logits in (student, teacher))
+    terms = []
+    for a, b in ((p, q), (p.T, q.T)):
+        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+        norms = np.sqrt((a**2).sum(axis=1)) * np.sqrt((b**2).sum(axis=1))
+        terms.append(16 * (1 - ((a * b).sum(axis=1) / (norms + 1e-8)).mean()))
+    assert [term.item() for term in uncorrelated(student, teacher, 4.0)] == pytest.approx(terms, rel=1e-6)

@@ -74,3 +74,19 @@ def test_two_classes_are_refused_before_training():
 def test_a_temperature_of_0_is_refused(method):
     with pytest.raises(UsageError, match=r"--temperature: 0.0 is out of range"):
         make("distillers", method, temperature=0)
+
+
+def test_beside_the_authors_code(numbers):
+    # It masks the right class with -1000 and sums the probabilities of the others.
+    student, teacher, target = 3 * numbers(5, 10), 3 * numbers(5, 10), torch.tensor([0, 3, 1, 9, 3])
+    chosen = np.eye(10)[target.numpy()]
+    p, q = ((logits / 4).softmax(dim=1).numpy() for logits in (teacher, student))
+    b, c = (np.stack([(x * chosen).sum(axis=1), (x * (1 - chosen)).sum(axis=1)], axis=1) for x in (p, q))
+    masked = [
+        (logits / 4 - 1000 * torch.from_numpy(chosen)).log_softmax(dim=1).numpy() for logits in (teacher, student)
+    ]
+    right = 16 * (b * np.log(b / c)).sum() / 5
+    others = 16 * (np.exp(masked[0]) * (masked[0] - masked[1])).sum() / 5
+    assert [term.item() for term in decoupled(student, teacher, target, 4.0)] == pytest.approx(
+        [right, others], rel=1e-12
+    )

@@ -73,3 +73,19 @@ def test_images_that_are_nearly_alike_keep_their_distance():
     features = torch.full((30, 8), 100.0)
     features[1] += 1e-3
     assert distances(features)[0, 1] > 0
+
+
+def test_beside_the_authors_code(numbers):
+    # It takes squared distances from inner products, at least 1e-12, and directions from one division by the norm.
+    features, scaled, cosines = [3 * numbers(6, 4), numbers(6, 5)], [], []
+    for rows in (one.numpy() for one in features):
+        products = rows @ rows.T
+        squares = np.diag(products)
+        apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 1e-12)) * (1 - np.eye(len(rows)))
+        scaled.append(apart / apart[apart > 0].mean())
+        legs = rows[None] - rows[:, None]
+        legs = legs / np.maximum(np.sqrt((legs**2).sum(axis=2, keepdims=True)), 1e-12)
+        cosines.append(legs @ legs.transpose(0, 2, 1))
+    for function, expected in ((distances, scaled), (angles, cosines)):
+        for rows, numbers_expected in zip(features, expected, strict=True):
+            np.testing.assert_allclose(function(rows).numpy(), numbers_expected, rtol=1e-11, atol=1e-14)
