@@ -26,11 +26,11 @@ class Gated(GateSearchOptions, Distiller):
     one layer that another layer reads) has its own gates. Starting from the teacher with all gates at 1, weights w and
     gates are trained on
 
-        KL_tau(teacher || gated) + lambda_1 ||w||^2 + lambda_2 sum_j alpha_j |g_j|,   alpha_j = F_j / max F,
+        KL_tau(teacher || gated) + lambda_1 / 2 ||w||^2 + lambda_2 sum_j alpha_j |g_j|,   alpha_j = F_j / max F,
 
     where F_j are the MACs that gate j alone saves, recomputed when other gates close (or the parameters, if the budget
-    counts parameters). Weights are trained by SGD, gates by accelerated proximal steps: with eta the learning rate of
-    the gates,
+    counts parameters). lambda_1 is the weight decay of SGD; the paper writes its term without the half. Weights are
+    trained by SGD, gates by accelerated proximal steps: with eta the learning rate of the gates,
 
         x_k = max(y_k - eta dKL/dg(y_k) - lambda_2 eta alpha, 0),   y_k = max(x_(k-1) + mu (x_(k-1) - x_(k-2)), 0),
 
@@ -108,7 +108,7 @@ class Gated(GateSearchOptions, Distiller):
             optimizer="sgd",
             lr=self.search_lr,
             schedule="constant",
-            weight_decay=2 * self.weight_penalty,  # the gradient of lambda_1 ||w||^2 is 2 lambda_1 w
+            weight_decay=self.weight_penalty,  # the gradient of lambda_1 / 2 ||w||^2
         )
         search = GateSearch(options, costs, macs, measure)
         return search_run.fit(

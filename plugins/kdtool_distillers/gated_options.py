@@ -33,7 +33,7 @@ class GateSearchOptions(Options):
         above=0,
         help="learning rate of the gates; unset: gates that the loss does not need close in half of the search",
     )
-    weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, the penalty on the squared weights")
+    weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, the weight decay of the search")
     search_lr: float = option(0.01, above=0, help="learning rate of the weights in the search (sgd)")
     latency_every: int = option(2, minimum=1, help="epochs of the search between two measurements of the latency")
 

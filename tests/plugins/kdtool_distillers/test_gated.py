@@ -115,14 +115,14 @@ def test_a_whole_step_against_differences():
     slopes = [slope(gated.gates, 0), slope(gated.gates, 1), slope(weight, (0, 1))]
     before = weight[0, 1].item()
     search.begin(gated, steps=10, epochs=1)
-    training = Training(optimizer="sgd", lr=0.1, momentum=0, weight_decay=2 * search.options.weight_penalty)
+    training = Training(optimizer="sgd", lr=0.1, momentum=0, weight_decay=search.options.weight_penalty)
     optimizer = make_optimizer(list(gated.network.parameters()), training)
     loss().backward()
     optimizer.step()
     search.after_step(gated, Step(gated(images), target, images, teacher))
     expected = [1 - 0.5 * slopes[0] - 0.2, 1 - 0.5 * slopes[1] - 0.1]
     assert gated.gates.tolist() == pytest.approx(expected, abs=1e-6)
-    assert weight[0, 1].item() == pytest.approx(before - 0.1 * (slopes[2] + 2 * 0.05 * before), abs=1e-6)
+    assert weight[0, 1].item() == pytest.approx(before - 0.1 * (slopes[2] + 0.05 * before), abs=1e-6)
 
 
 def test_the_last_gate_of_a_layer_stays():

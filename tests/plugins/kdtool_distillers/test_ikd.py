@@ -1,6 +1,7 @@
 """Who teaches whom, which candidate is kept, when it stops."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +95,40 @@ def test_a_structure_that_cannot_be_made_fails_before_training(teacher_path, tmp
 def test_a_student_makes_no_sense(teacher_path, tmp_path):
     with pytest.raises(kdtool.UsageError, match="makes its students itself"):
         distil(teacher_path, tmp_path / "s.pt", student="kdtool:lenet-5")
+
+
+@pytest.mark.parametrize(
+    ("options", "accuracies", "kept"),
+    [
+        ({"tolerance": 0.021}, [0.84, 0.82, 0.80, 0.78, 0.60], 3),
+        ({"tolerance": 0.021, "drop_from": "best"}, [0.84, 0.82, 0.80, 0.78, 0.60], 1),
+        # A gain never stops it, and the next model is compared with the gain.
+        ({"tolerance": 0.021}, [0.70, 0.90, 0.885, 0.86, 0.85], 2),
+        ({"tolerance": 0.021, "drop_from": "best"}, [0.70, 0.90, 0.885, 0.88, 0.85], 3),
+        # As a float, 0.84 - 0.82 is more than 0.02.
+        ({"tolerance": 0.02}, [0.84, 0.82, 0.70, 0.70, 0.70], 1),
+        ({}, [0.84, 0.1, 0.1, 0.1, 0.1], 4),
+    ],
+)
+def test_algorithm_2_returns_the_last_accepted_model(options, accuracies, kept):
+    class Trained:
+        """A run in which M_i has the i-th accuracy."""
+
+        def __init__(self):
+            self.rows = {}
+
+        def refine(self, name, refiner, network):
+            return name
+
+        def fit(self, name, network, **_):
+            return SimpleNamespace(network=network)
+
+        def evaluate(self, network):
+            return {"accuracy": accuracies[int(network[1:])], "loss": 1.0}
+
+        def keep(self, name, network, *, taught_by, kept):
+            self.rows[name] = kept
+
+    run = Trained()
+    assert kdtool.make("distillers", "ikd", iters=4, **options).distill(run, "M0", None) == f"M{kept}"
+    assert [name for name, accepted in run.rows.items() if accepted] == [f"M{number}" for number in range(kept + 1)]
