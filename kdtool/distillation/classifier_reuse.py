@@ -23,7 +23,8 @@ def reuse_classifier(student: Network, teacher: Network, *, factor: int, seed: i
     """Return the student with a projector and the teacher's classifier, and the pair of maps to compare.
 
     The fresh projector follows the student's last stage. Its middle has the teacher's channels divided by ``factor``;
-    its weights depend on ``seed``. The pair is the output of the projector and the teacher's last map.
+    its weights depend on ``seed``. Where the student's last map is larger than the teacher's, it is averaged to the
+    teacher's size in front of the projector. The pair is the output of the projector and the teacher's last map.
 
     Raises:
         Error: after its last stage, one of the networks has more than pooling and one linear layer.
@@ -32,8 +33,10 @@ def reuse_classifier(student: Network, teacher: Network, *, factor: int, seed: i
     student_head, teacher_head = _classifier(student, student_tap), _classifier(teacher, teacher_tap)
     middle = max(teacher_tap.channels // factor, 1)
     module = copy.deepcopy(student.module)
+    size = [min(sides) for sides in zip(student_tap.grid, teacher_tap.grid, strict=True)]
+    pool = size if tuple(size) != student_tap.grid else []
     with seeded(seed, "projector"):
-        insert_projector(module, student_tap.path, (student_tap.channels, middle, teacher_tap.channels))
+        insert_projector(module, student_tap.path, (student_tap.channels, middle, teacher_tap.channels, *pool))
     _copy_classifier(teacher, teacher_head, module, student_head)
     module.eval()
     architecture = capture(student.architecture, module)

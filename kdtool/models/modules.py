@@ -7,6 +7,7 @@ takes the place of a deleted residual branch.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Upper bound for files, in weights: without it a few bytes could ask for a projector that fills the memory.
+# Upper bounds for files, in weights and in numbers of a map: without them a few bytes could ask for a projector that
+# fills the memory.
 LARGEST = 2**28
+LARGEST_MAP = 2**26
 
 
 class Projector(nn.Sequential):
@@ -37,44 +40,55 @@ def _conv_norm_relu(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
 
 
 class Projected(nn.Sequential):
-    """A layer and the projector behind it."""
+    """A layer and the projector behind it, with a pool between them if the form has a height and width."""
 
-    def __init__(self, layer: nn.Module, channels: Sequence[int]) -> None:
-        super().__init__(OrderedDict(layer=layer, projector=Projector(*channels)))
+    def __init__(self, layer: nn.Module, form: Sequence[int]) -> None:
+        first, middle, out, *size = form
+        parts: OrderedDict[str, nn.Module] = OrderedDict(layer=layer)
+        if size:
+            parts["pool"] = nn.AdaptiveAvgPool2d((size[0], size[1]))
+        parts["projector"] = Projector(first, middle, out)
+        super().__init__(parts)
 
 
-def insert_projector(module: nn.Module, path: str, channels: Sequence[int]) -> None:
+def insert_projector(module: nn.Module, path: str, form: Sequence[int]) -> None:
     """Insert a projector behind the layer at ``path``, which becomes ``path.layer``, in place.
 
-    ``channels`` are those of the projector's input, middle and output.
+    ``form`` are the channels of the projector's input, middle and output, and, if the maps are averaged to a smaller
+    size first, the height and width of that size.
     """
     parent_path, _, name = path.rpartition(".")
     parent = module.get_submodule(parent_path)
-    parent._modules[name] = Projected(parent.get_submodule(name), channels)
+    parent._modules[name] = Projected(parent.get_submodule(name), form)
 
 
 def projectors_of(module: nn.Module) -> dict[str, list[int]]:
-    """Return the channels of every projector by the path of the layer in front of it, outer ones first."""
-    return {path: _channels(layer) for path, layer in module.named_modules() if isinstance(layer, Projected)}
+    """Return the form of every projector by the path of the layer in front of it, outer ones first."""
+    return {path: _form(layer) for path, layer in module.named_modules() if isinstance(layer, Projected)}
 
 
-def _channels(layer: Projected) -> list[int]:
+def _form(layer: Projected) -> list[int]:
     convs = [child for child in layer.get_submodule("projector").children() if isinstance(child, nn.Conv2d)]
-    return [convs[0].weight.shape[1], *(conv.weight.shape[0] for conv in convs[1:])]
+    pools = [child for child in layer.children() if isinstance(child, nn.AdaptiveAvgPool2d)]
+    size = [int(side) for pool in pools for side in pool.output_size]  # type: ignore[union-attr, arg-type]
+    return [convs[0].weight.shape[1], *(conv.weight.shape[0] for conv in convs[1:]), *size]
 
 
 def are_projectors(value: Any) -> bool:
-    """Return whether plain data maps paths to the channels of projectors, none of them too large."""
+    """Return whether plain data maps paths to the forms of projectors, none of them too large."""
     return isinstance(value, Mapping) and all(
-        isinstance(path, str) and path and _is_small(channels) for path, channels in value.items()
+        isinstance(path, str) and path and _is_small(form) for path, form in value.items()
     )
 
 
-def _is_small(channels: Any) -> bool:
-    if not isinstance(channels, list | tuple) or [type(count) for count in channels] != [int] * 3 or min(channels) < 1:
+def _is_small(form: Any) -> bool:
+    if not isinstance(form, list | tuple) or len(form) not in (3, 5):
         return False
-    first, middle, out = map(int, channels)
-    return middle * (first + 9 * middle + out) <= LARGEST
+    if any(type(number) is not int or number < 1 for number in form):
+        return False
+    first, middle, out, *size = map(int, form)
+    weights, places = middle * (first + 9 * middle + out), math.prod(size)
+    return weights <= LARGEST and places * max(first, middle, out) <= LARGEST_MAP
 
 
 class ChannelSelect(nn.Module):

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 class SimKD(Distiller):
     """Reuse the teacher's classifier and teach the student to make the teacher's last maps (Chen et al., 2022).
 
-    With f and g the maps of student and teacher at the end of the last stage and p a projector, the loss is
-    mean((p(f) - g)^2), the larger map averaged to the size of the smaller. The labels are not used in training; the
-    epoch with the best validation accuracy is kept.
+    With f and g the maps of student and teacher at the end of the last stage, the larger one averaged to the size of
+    the smaller, and p a projector, the loss is mean((p(f) - g)^2). So a larger map of the student is averaged before
+    it is projected, in the result too. The labels are not used in training; the epoch with the best validation accuracy
+    is kept.
 
     The result is the student up to its last stage, the projector, and the teacher's classifier, which is not trained.
     The projector stays in the result. It has convolutions of 1x1, 3x3 and 1x1, each with batch-norm and ReLU; the

@@ -103,6 +103,9 @@ def test_other_heads_are_refused(student, teacher, message):
         {"layer4": [1, 2.0, 3]},
         {"layer4": [0, 1, 1]},
         {"layer4": [512, 10**6, 512]},
+        {"layer4": [512, 16, 512, 7]},
+        {"layer4": [512, 16, 512, 0, 7]},
+        {"layer4": [512, 16, 512, 10**5, 10**5]},
         3,
     ],
 )
@@ -116,3 +119,47 @@ def test_files_of_before_have_no_projectors():
     data = network("torchvision:resnet18").architecture.as_data()
     del data["projectors"]
     assert Architecture.from_data(data).projectors == {}
+
+
+def test_a_larger_map_of_the_student_is_averaged_before_it_is_projected(numbers):
+    student, teacher = network("kdtool:resnet8x4"), network("torchvision:resnet18")
+    made, pair = reuse_classifier(student, teacher, factor=2, seed=0)
+    # The student's last maps are 8x8, the teacher's 1x1.
+    assert made.architecture.projectors == {"layer3": [256, 256, 512, 1, 1]}
+    assert pair.student.shape == (512, 1, 1)
+    images = torch.rand(4, 3, 32, 32)
+    whole, module = made.module.double(), student.module.double()
+    with torch.no_grad():
+        maps = {}
+        handle = module.layer3.register_forward_hook(lambda *args: maps.update(own=args[2]))
+        module(images.double())
+        handle.remove()
+        # The authors' order: average to the teacher's size, then 1x1, 3x3, 1x1, each with batch-norm and ReLU.
+        x = maps["own"].mean(dim=(2, 3), keepdim=True)
+        layers = list(whole.layer3.projector)
+        for conv, norm in zip(layers[0::3], layers[1::3], strict=True):
+            x = torch.nn.functional.conv2d(x, conv.weight, padding=conv.weight.shape[-1] // 2)
+            x = (x / (1 + norm.eps) ** 0.5).clamp(min=0)
+        logits = x.flatten(1) @ teacher.module.fc.weight.double().t() + teacher.module.fc.bias.double()
+        torch.testing.assert_close(whole(images.double()), logits, rtol=1e-12, atol=1e-12)
+    target = numbers(4, 512, 1, 1)
+    assert map_distance(x, target).item() == pytest.approx(((x - target).numpy() ** 2).mean(), rel=1e-12)
+
+
+def test_the_pool_is_rebuilt_and_made_smaller():
+    made, _ = reuse_classifier(network("kdtool:resnet8x4", 80), network("torchvision:resnet18", 80), factor=8, seed=0)
+    # 20x20 to 3x3: the parts that are averaged overlap.
+    assert made.architecture.projectors == {"layer3": [256, 64, 512, 3, 3]}
+    rebuilt = build(Architecture.from_data(made.architecture.as_data()), made.module.state_dict())
+    images = torch.rand(2, *made.architecture.input)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), made.module(images))
+    smaller = kdtool.make("refiners", "halve", init="inherit").refine(made)
+    assert smaller.architecture.projectors == {"layer3": [128, 32, 256, 3, 3]}
+
+
+@pytest.mark.slow
+def test_the_pool_is_exported(tmp_path):
+    teacher = network("torchvision:resnet18", 80)
+    made, _ = reuse_classifier(network("kdtool:resnet8x4", 80), teacher, factor=8, seed=0)
+    kdtool.make("exporters", "onnx", latency=False).export(made, tmp_path / "s.onnx", metadata={}, teacher=made)
