@@ -92,7 +92,9 @@ def reached_note(reached: Mapping[str, Any]) -> str:
     text = f"removed {reached['removed']:.{digits}%} of the {reached['of']}, asked for {reached['asked']:.{digits}%}"
     if "missed" in reached:
         return f"{text}; {reached['missed']}"
-    return f"{text}; the rest cannot be removed ({reached['capped']})" if "capped" in reached else text
+    if "capped" in reached:
+        text = f"{text}; the rest cannot be removed ({reached['capped']})"
+    return f"{text}; left dense, as they compute their weights: {reached['dense']}" if "dense" in reached else text
 
 
 def print_result(checkpoint: Any) -> None:

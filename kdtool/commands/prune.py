@@ -11,6 +11,7 @@ from kdtool.data.options import DataOptions
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
+from kdtool.pruning.branches import say_branches
 from kdtool.training.options import Training
 
 
@@ -44,4 +45,6 @@ def prune(
             return run
         with entry.timed():
             network = pruner.prune(run, parent.network, run.teachers[0].network)
+        if run.masked:
+            say_branches(network)
         return finish(run, network, target)

@@ -2,3 +2,6 @@ from .sources import (
     check_name as check_name,
     create_like as create_like,
 )
+from .used_weights import (
+    computed_weights as computed_weights,
+)

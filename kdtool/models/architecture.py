@@ -25,6 +25,7 @@ from kdtool.models.edits import (
 from kdtool.models.modules import are_projectors, insert_projector, insert_select, projectors_of, selects_of
 from kdtool.models.no_init import NoInit
 from kdtool.models.source import Source
+from kdtool.models.used_weights import detach_computed
 from kdtool.models.weights import load_exactly
 from kdtool.plugins.registry import make
 
@@ -43,8 +44,8 @@ class Architecture:
     - ``options``: ``classes``, ``in_channels``, ``image_size`` (pixels), ``stem`` (``default`` or ``small``) and the
       options of the source itself.
     - ``dropped``: paths of deleted modules, as the base network names them.
-    - ``projectors``: by the path of a module (after the deletions), the channels of the projector behind it: of its
-      input, middle and output.
+    - ``projectors``: by the path of a module (after the deletions), the form of the projector behind it: the channels
+      of its input, middle and output, and the height and width that maps are averaged to in front of it, if they are.
     - ``selects``: by the path of a module (after the deletions and projectors), the channels selected before it.
     - ``attributes``: by the path of a module (after the deletions, projectors and selections), the plain attributes
       that differ from a freshly built base.
@@ -164,6 +165,7 @@ class Network:
         # Some layers (LeViT's attention) cache a function of their weights in eval mode and drop it in train mode:
         # a cache from before an edit must not be used after it.
         self.module.train().eval()
+        detach_computed(self.module)
 
 
 def skeleton(architecture: Architecture) -> nn.Module:
@@ -184,8 +186,8 @@ def skeleton(architecture: Architecture) -> nn.Module:
         module = small_stem(module)
     try:
         drop_modules(module, architecture.dropped)
-        for path, channels in architecture.projectors.items():
-            insert_projector(module, path, channels)
+        for path, form in architecture.projectors.items():
+            insert_projector(module, path, form)
         for path, index in architecture.selects.items():
             insert_select(module, path, index)
     except (AttributeError, KeyError) as error:

@@ -37,7 +37,8 @@ def fill(module: nn.Module, base: nn.Module) -> None:
                 old_width = old[f"{path}.weight_hh_l0"].shape[1]
                 for parameter in layer.parameters(recurse=False):
                     parameter.mul_(math.sqrt(old_width / layer.hidden_size))
-            if isinstance(layer, CONV_LINEAR):
+            # A weight that is computed from other parameters (torch.nn.utils.parametrize) is scaled by these.
+            if isinstance(layer, CONV_LINEAR) and f"{path}.weight" in new:
                 weight, whole = new[f"{path}.weight"], old[f"{path}.weight"]
                 if weight.data_ptr() not in scaled:
                     scaled.add(weight.data_ptr())

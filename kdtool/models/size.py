@@ -13,20 +13,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdtool.models.architecture import Network
 from kdtool.models.hooks import evaluating
 from kdtool.models.layers import CONV_LINEAR
+from kdtool.models.used_weights import nonzero
 from kdtool.utils.uncompiled import counting
 
 
 def measure(network: Network) -> dict[str, int]:
     """Return the size of a network, as plain data.
 
-    ``parameters`` counts the elements of all parameters, ``nonzero`` those that are not zero, ``macs`` the
-    multiply-accumulates of one image in convolutions, linear layers and the matrix products of attention. They are half
-    of the operations that torch.utils.flop_counter counts. Norms, activations and pools are not counted.
+    ``parameters`` counts the elements of all parameters, ``nonzero`` those that are not zero; where a layer computes
+    its weights, the weights in use count (see `kdtool.models.used_weights`). ``macs`` counts the multiply-accumulates
+    of one image in convolutions, linear layers and the matrix products of attention. They are half of the operations
+    that torch.utils.flop_counter counts. Norms, activations and pools are not counted.
     """
-    parameters = list(network.module.parameters())
     return {
-        "parameters": sum(parameter.numel() for parameter in parameters),
-        "nonzero": sum(int(parameter.detach().count_nonzero()) for parameter in parameters),
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+        "nonzero": nonzero(network.module),
         "macs": macs(network.module, network.architecture.input),
     }
 

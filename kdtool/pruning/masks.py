@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdtool.errors import Error
 from kdtool.models.architecture import Network
+from kdtool.models.used_weights import named
+from kdtool.training.zeros import prunable, unprunable
 
 Masks = dict[str, Tensor]
 """By the name of a weight tensor, a mask of its shape: True for weights that stay."""
@@ -27,18 +30,54 @@ def cubic(begin: float, end: float, steps: int) -> list[float]:
 
 
 @dataclass(frozen=True)
+class Dense:
+    """Layers that compute the weights that they use, so that masks cannot set these to zero."""
+
+    layers: str
+    """Their paths in words, each with the reason."""
+    weights: int
+    """How many weights they use."""
+
+
+def dense_layers(network: Network, ratio: float) -> Dense | None:
+    """Return the layers of a network that cannot be masked, or None if there are none.
+
+    ``ratio`` is the fraction of all weights that masks are to remove.
+
+    Raises:
+        Error: the other layers do not have so many weights.
+    """
+    sizes = unprunable(network.module)
+    if not sizes:
+        return None
+    dense = Dense(named(network.module, sizes), sum(sizes.values()))
+    others = sum(weight.numel() for weight in prunable(network.module).values())
+    share = others / (others + dense.weights)
+    if share < ratio:
+        raise Error(
+            f"{network.architecture.spec}: {len(sizes)} of its layers use weights that they compute from their "
+            f"parameters, so that zeros in these are none in use: {dense.layers}; the others have {share:.1%} of the "
+            f"weights, less than the {ratio:.1%} to remove; remove channels instead (--method filter-l1)"
+        )
+    return dense
+
+
+@dataclass(frozen=True)
 class Masking:
     """Which weights stay, and which layers would be emptied."""
 
     masks: Masks
     capped: list[str] = field(default_factory=list)
     """The names of the weight tensors that would be emptied: only the weight with the highest score stays in each."""
+    dense: Dense | None = None
+    """The layers that cannot be masked, None if there are none."""
 
     @property
     def removed(self) -> float:
-        """The fraction of the weights that is removed."""
+        """The fraction of the weights that is removed, those of layers that cannot be masked included."""
         masks = self.masks.values()
-        return 1 - sum(int(mask.count_nonzero()) for mask in masks) / sum(mask.numel() for mask in masks)
+        whole = sum(mask.numel() for mask in masks) + (self.dense.weights if self.dense else 0)
+        return sum(int((~mask).count_nonzero()) for mask in masks) / whole
 
     def as_data(self, asked: float) -> dict[str, Any]:
         """Return what was reached as plain data for the history; ``asked`` is the requested fraction."""
@@ -47,6 +86,8 @@ class Masking:
             layers = ", ".join(name.removesuffix(".weight") for name in self.capped[:3])
             more = f" and {len(self.capped) - 3} more" if len(self.capped) > 3 else ""
             data["capped"] = f"{layers}{more} would be emptied: one weight stays in each"
+        if self.dense:
+            data["dense"] = self.dense.layers
         return data
 
 

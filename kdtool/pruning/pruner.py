@@ -58,7 +58,8 @@ class MaskPruner(Pruner):
     """Set the weights with the lowest scores to zero and keep them there; the network keeps its shape.
 
     Override `scores`. Only weights of convolutions and linear layers are removed; those that are already zero count as
-    removed.
+    removed. Layers that compute the weights that they use, such as standardised convolutions, stay as they are and are
+    named.
     """
 
     ratio: float = option(0.8, above=0, below=1, help="fraction of the weights to remove")
@@ -94,17 +95,24 @@ class MaskPruner(Pruner):
 
         The scores are those of ``network``; by default ``onto`` is ``network`` itself.
         """
-        from kdtool.pruning.masks import Masking, apply_masks, lowest_scores
+        from kdtool.pruning.masks import Masking, apply_masks, dense_layers, lowest_scores
         from kdtool.training.zeros import prunable
 
+        dense = dense_layers(network, self.ratio)
         # Below every possible score, so that weights that are already zero are removed first.
         zeros = {name: weight == 0 for name, weight in prunable(network.module).items()}
         scores = {
-            name: score.masked_fill(zeros[name], -float("inf")) for name, score in self.scores(run, network).items()
+            name: score.masked_fill(zeros[name], -float("inf"))
+            for name, score in self.scores(run, network).items()
+            if name in zeros
         }
+        if dense and self.scope == "global":
+            # The ratio is of all weights; those that stay leave more to the others.
+            others = sum(score.numel() for score in scores.values())
+            ratio = min(1.0, ratio * (others + dense.weights) / others)
         chosen = lowest_scores(scores, ratio, self.scope)
         masks = {name: mask & ~zeros[name] for name, mask in chosen.masks.items()}
-        run.record(reached=Masking(masks, chosen.capped).as_data(self.ratio))
+        run.record(reached=Masking(masks, chosen.capped, dense).as_data(self.ratio))
         run.keep_zeros()
         return apply_masks(onto or network, masks)
 

@@ -10,4 +10,5 @@ from .student import (
 from .zeros import (
     prunable as prunable,
     sparsity as sparsity,
+    unprunable as unprunable,
 )

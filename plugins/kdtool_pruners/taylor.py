@@ -42,28 +42,57 @@ class Taylor(ChannelPruner):
 def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Return sum_w g_w w of every filter, [batches, filters], by the path of the layer.
 
-    Batch-norms use their running statistics: with those of the batch the loss would not depend on a filter's scale.
+    Layers that compute the weights that they use (standardised convolutions) have no gradients of these. For them it is
+    the sum over images and positions of g_y y, where y is the filter's output, which is the same number. Batch-norms
+    use their running statistics: with those of the batch the loss would not depend on a filter's scale.
     """
     import torch
     from torch import nn
     from torch.nn import functional as F
 
+    from kdtool.models import computed_weights
     from kdtool.surgery import filters
 
     module = copy.deepcopy(module).eval().requires_grad_(True)
     conv_linear = (nn.modules.conv._ConvNd, nn.Linear)
     layers = {path: part for path, part in module.named_modules() if isinstance(part, conv_linear)}
     rows: dict[str, list[Tensor]] = {path: [] for path in layers}
+    outputs: dict[str, list[Tensor]] = {path: [] for path in computed_weights(module)}
+    for path, kept in outputs.items():
+        layers[path].register_forward_hook(partial(_keep, kept))
     for images, labels in batches:
         module.zero_grad()
         F.cross_entropy(module(images), labels).backward()
         for path, layer in layers.items():
+            if path in outputs:
+                rows[path].append(_change_of(layer, outputs[path]))
+                outputs[path].clear()
+                continue
             assert layer.weight.grad is not None
             change = filters(layer, layer.weight.grad * layer.weight.detach()).sum(1)
             if layer.bias is not None and layer.bias.grad is not None:
                 change += layer.bias.grad * layer.bias.detach()
             rows[path].append(change)
     return {path: torch.stack(per_batch) for path, per_batch in rows.items()}
+
+
+def _keep(kept: list[Tensor], layer: nn.Module, inputs: object, output: Tensor) -> None:
+    """Keep an output of a layer, and its gradient."""
+    output.retain_grad()
+    kept.append(output)
+
+
+def _change_of(layer: nn.Module, outputs: Iterable[Tensor]) -> Tensor:
+    """Return the sum of g_y y over the outputs of a layer, [filters]."""
+    import torch
+    from torch import nn
+
+    change = torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore
+    for output in outputs:
+        dim = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
+        if output.grad is not None:
+            change += (output.grad * output.detach()).transpose(0, dim).flatten(1).sum(1)
+    return change
 
 
 def squared(group: Any, changes: dict[str, Tensor]) -> Tensor:

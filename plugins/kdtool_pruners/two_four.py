@@ -16,25 +16,29 @@ class TwoFour(Pruner):
     """Set two of every four neighbouring weights to zero, as sparse tensor cores require, then retrain the rest.
 
     The four are neighbours along a layer's input channels, at one output and one kernel position; the two with the
-    smallest |w| become zero. Layers whose number of inputs is not a multiple of four are not pruned.
+    smallest |w| become zero. Layers are not pruned if their number of inputs is not a multiple of four, or if they
+    compute the weights that they use (standardised convolutions).
     """
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""
-        from kdtool.pruning import apply_masks
+        from kdtool.pruning import apply_masks, dense_layers
         from kdtool.training import prunable
 
+        dense = dense_layers(network, 0.5)
         weights = prunable(network.module)
         masks = {name: two_of_four(weight) for name, weight in weights.items() if weight.shape[1] % 4 == 0}
         if not masks:
             raise Error(f"2:4: no layer of {network.architecture.spec} has a multiple of four inputs; use magnitude")
-        total = sum(weight.numel() for weight in weights.values())
+        total = sum(weight.numel() for weight in weights.values()) + (dense.weights if dense else 0)
         removed = sum(int((~mask).count_nonzero()) for mask in masks.values())
         skipped = [name.removesuffix(".weight") for name in weights if name not in masks]
         reached = {"of": "weights", "asked": 0.5, "removed": round(removed / total, 4)}
         if skipped:
             names = f"{', '.join(skipped[:3])}{', ...' if skipped[3:] else ''}"
             reached["capped"] = f"the number of inputs is not a multiple of four: {names}"
+        if dense:
+            reached["dense"] = dense.layers
         run.record(reached=reached)
         run.keep_zeros()
         return self.retrain(run, apply_masks(network, masks), teacher)

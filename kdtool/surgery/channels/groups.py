@@ -24,6 +24,7 @@ from torch_pruning.pruner.importance import GroupMagnitudeImportance
 from kdtool.errors import FAILURES, Error
 from kdtool.models.architecture import Network
 from kdtool.models.layers import CONV_LINEAR, is_depthwise
+from kdtool.models.used_weights import with_used_weights
 from kdtool.surgery.channels.graph import Limits, traced
 from kdtool.surgery.channels.torch_pruning_adapter import ChannelIndex, make_group, module_path, parameter_path
 
@@ -68,7 +69,8 @@ def groups(network: Network, limits: Limits | None = None, shape: tuple[int, int
     """Return the groups of channels of a network that do not reach its output; the network is not changed.
 
     The network is traced with an image of ``shape`` [channels, height, width], by default that of its architecture.
-    The layers of the groups share the gradients of the network's parameters.
+    The layers of the groups have the weights that the network uses (see `kdtool.models.used_weights`), from which
+    importances are computed, and share the gradients of the network's parameters.
 
     Raises:
         Error: the graph cannot be built, or not within the limits; the message does not name the network.
@@ -77,6 +79,7 @@ def groups(network: Network, limits: Limits | None = None, shape: tuple[int, int
     module = _shared(network.module)
     try:
         graph = traced(module, shape or network.architecture.input, limits)
+        with_used_weights(module)
         return list(_gather(graph, limits))
     except (RecursionError, MemoryError, NotImplementedError, *FAILURES) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -98,10 +98,14 @@ class Costs:
         self._products: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         counted = _macs(module, shape) if of == "macs" else {}
+        known: set[int] = set()
         for path, part in module.named_modules():
-            own = sum(weight.numel() for weight in part._parameters.values() if weight is not None)
+            # A parameter that several modules share counts for the first one.
+            fresh = {name: weight for name, weight in part._parameters.items() if id(weight) not in known}
+            known.update(map(id, part._parameters.values()))
+            own = sum(weight.numel() for weight in fresh.values() if weight is not None)
             if isinstance(part, CONV_LINEAR):
-                weight = part.weight.numel()
+                weight = fresh["weight"].numel() if fresh.get("weight") is not None else 0
                 product = {"params": weight, "macs": counted.get(path, 0), "channels": 0}[of]
                 (self._sums if is_depthwise(part) else self._products)[path] = product
                 rest = {"params": own - weight, "macs": 0, "channels": outputs(part)}[of]

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from kdtool.errors import Error
 from kdtool.models.layers import CONV_LINEAR, is_depthwise
 from kdtool.models.modules import ChannelSelect
+from kdtool.models.used_weights import kind_of
 from kdtool.surgery.slicing.naming import is_width
+from kdtool.surgery.slicing.ties import Ties
 from kdtool.surgery.tracing.flow import Cuts, Flow
 from kdtool.surgery.tracing.recurrent import cut_recurrent, is_plain, outputs_of
 
@@ -43,19 +45,19 @@ def copy_to_cut(module: nn.Module) -> nn.Module:
 def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths]:
     """Cut the tensors of ``module`` in place; return the new sizes, by the path of the module that has the tensors.
 
-    ``keep`` decides about dimensions that the flow does not know.
+    ``keep`` decides about dimensions that the flow does not know. Tensors that modules share stay shared.
 
     Raises:
-        Error: a grouped convolution would keep different numbers of channels in its groups, or a recurrent layer is of
-            a kind that cannot be cut.
+        Error: a grouped convolution would keep different numbers of channels in its groups, a layer is of a kind that
+            cannot be cut, or modules that share a tensor would keep different channels of it.
     """
     widths: dict[str, Widths] = {}
     unknown = []
-    cut_already: set[int] = set()
+    ties = Ties()
     for path, part in module.named_modules():
         own_widths = widths.setdefault(path, {})
         if isinstance(part, CONV_LINEAR):
-            _slice_conv_linear(path, part, flow, keep, own_widths)
+            _slice_conv_linear(path, part, flow, keep, own_widths, ties)
         elif isinstance(part, nn.RNNBase):
             _slice_recurrent(path, part, flow, keep, own_widths)
         elif isinstance(part, ChannelSelect):
@@ -66,16 +68,14 @@ def slice_tensors(module: nn.Module, flow: Flow, keep: Keep) -> dict[str, Widths
                 if tensor is None or not tensor.dim() or not tensor.is_floating_point():
                     continue
                 if full in flow.tensors:
-                    if id(tensor) not in cut_already:
-                        flow.cuts[full] = tuple(tensor.shape), flow.tensors[full]
-                        _cut(part, name, flow.tensors[full], own_widths)
-                        cut_already.add(id(part._parameters.get(name)))
+                    flow.cuts[full] = tuple(tensor.shape), flow.tensors[full]
+                    _cut(full, part, name, flow.tensors[full], own_widths, ties)
                 else:
                     unknown.append((path, part, name))
     for path, part in module.named_modules():
         _add_head_width(path, part, widths)
     for path, part, name in unknown:
-        _slice_by_size(path, part, name, widths, keep, flow.cuts)
+        _slice_by_size(path, part, name, widths, keep, flow.cuts, ties)
     return widths
 
 
@@ -92,8 +92,13 @@ def _add_head_width(path: str, part: nn.Module, widths: dict[str, Widths]) -> No
                 widths[path].setdefault(width, set()).update(sizes)
 
 
-def _slice_conv_linear(path: str, layer: nn.Module, flow: Flow, keep: Keep, own_widths: Widths) -> None:
+def _slice_conv_linear(path: str, layer: nn.Module, flow: Flow, keep: Keep, own_widths: Widths, ties: Ties) -> None:
     """Cut a convolution or linear layer, and add its sizes to ``own_widths``."""
+    if "weight" not in layer._parameters:
+        raise Error(
+            f"{path}: its weight is computed by {kind_of(layer)} and cannot be cut; make it a plain layer first "
+            "(torch.nn.utils.parametrize.remove_parametrizations)"
+        )
     weight: Tensor = layer.weight  # type: ignore[assignment]
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     groups = layer.groups if isinstance(layer, nn.modules.conv._ConvNd) else 1
@@ -117,14 +122,14 @@ def _slice_conv_linear(path: str, layer: nn.Module, flow: Flow, keep: Keep, own_
         groups = len(kept_in)
     else:
         cut, groups = _cut_groups(path, weight.detach(), kept_in, kept_out, n_in, n_out, groups, transposed)
-    layer.weight = nn.Parameter(cut.contiguous(), weight.requires_grad)
+    layer.weight = ties.replacement(f"{path}.weight", weight, cut.contiguous())  # type: ignore[assignment]
     bias = layer.bias
     if isinstance(bias, Tensor):
-        layer.bias = nn.Parameter(bias.detach()[kept_out].clone(), bias.requires_grad)
+        layer.bias = ties.replacement(f"{path}.bias", bias, bias.detach()[kept_out].clone())  # type: ignore[assignment]
     for name, tensor in list(layer._parameters.items()):
         # Convolutions with weight standardisation have gains [out, 1, 1, 1].
         if name not in ("weight", "bias") and tensor is not None and tensor.dim() and tensor.shape[0] == n_out:
-            layer._parameters[name] = nn.Parameter(tensor.detach()[kept_out].clone(), tensor.requires_grad)
+            layer._parameters[name] = ties.replacement(f"{path}.{name}", tensor, tensor.detach()[kept_out].clone())  # type: ignore[assignment]
     own_widths.setdefault(n_in, set()).add(len(kept_in))
     own_widths.setdefault(n_out, set()).add(len(kept_out))
     if isinstance(layer, nn.Linear):
@@ -190,7 +195,7 @@ def _slice_select(layer: ChannelSelect, kept: Tensor | None) -> None:
     layer.index = torch.tensor(left, dtype=torch.long)
 
 
-def _cut(part: nn.Module, name: str, dims: dict[int, Tensor], own_widths: Widths) -> None:
+def _cut(full: str, part: nn.Module, name: str, dims: dict[int, Tensor], own_widths: Widths, ties: Ties) -> None:
     """Cut a tensor of a module to the kept indices by dimension, and add its sizes to ``own_widths``."""
     tensors: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
     tensor = tensors[name]
@@ -199,17 +204,21 @@ def _cut(part: nn.Module, name: str, dims: dict[int, Tensor], own_widths: Widths
         own_widths.setdefault(tensor.shape[dim], set()).add(len(kept))
         if len(kept) < tensor.shape[dim]:
             cut = cut.index_select(dim, kept)
-    if cut.shape != tensor.shape:
-        is_parameter = isinstance(tensor, nn.Parameter)
-        tensors[name] = nn.Parameter(cut, tensor.requires_grad) if is_parameter else cut
+    tensors[name] = ties.replacement(full, tensor, cut if cut.shape != tensor.shape else tensor)
     if isinstance(part, nn.GroupNorm) and name == "weight":
         part.num_groups = math.gcd(part.num_groups, cut.shape[0])
 
 
-def _slice_by_size(path: str, part: nn.Module, name: str, widths: dict[str, Widths], keep: Keep, cuts: Cuts) -> None:
+def _slice_by_size(
+    path: str, part: nn.Module, name: str, widths: dict[str, Widths], keep: Keep, cuts: Cuts, ties: Ties
+) -> None:
     """Cut a tensor that the flow does not know (an embedding, a scale, a bias of attention) by its sizes."""
     tensors: dict[str, Any] = part._parameters if name in part._parameters else part._buffers
     tensor = tensors[name]
+    shared = ties.of(tensor)
+    if shared is not None:
+        tensors[name] = shared
+        return
     sides = [size for size in tensor.shape if size > 1]
     if name in part._buffers and len(set(sides)) < len(sides):
         return  # a mask, or a table of positions by positions
@@ -230,7 +239,7 @@ def _slice_by_size(path: str, part: nn.Module, name: str, widths: dict[str, Widt
                 dims.clear()  # [1, positions, channels]: the positions only happened to be as many as some width
             dims[dim] = kept if len(kept) == new else torch.arange(new) * size // new
     cuts[full] = tuple(tensor.shape), dims
-    _cut(part, name, dims, {})
+    _cut(full, part, name, dims, {}, ties)
 
 
 def near(path: str, widths: dict[str, Widths]) -> list[Widths]:

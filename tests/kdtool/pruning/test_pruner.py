@@ -1,6 +1,7 @@
 """The contract of pruners: the loss of the retraining."""
 
 import pytest
+import torch
 
 import kdtool
 from kdtool.models.checkpoint import read
@@ -23,3 +24,43 @@ def test_the_history_records_the_loss(teacher_path, tmp_path):
     default, dist = (read(tmp_path / f"{name}.pt").history[-1]["options"]["objective"] for name in ("default", "dist"))
     assert default == {"name": "kd", **kdtool.make("distillers", "kd").as_data()}
     assert dist["name"] == "dist"
+
+
+# Networks that compute weights, or share them
+
+
+@pytest.fixture(scope="module")
+def standardised(tmp_path_factory):
+    """A network of standardised convolutions and 17,280 weights of other layers."""
+    path = tmp_path_factory.mktemp("standardised") / "net.pt"
+    return kdtool.teacher("timm:test_nfnet", classes=10, image_size=32, output=path)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "random", "2:4"])
+def test_zeros_are_refused_where_no_weight_in_use_would_be_zero(method, standardised, tmp_path):
+    options = {} if method == "2:4" else {"ratio": 0.5}
+    with pytest.raises(kdtool.Error, match=r"25 of its layers use weights that they compute .* stem\.conv1 \(Scaled"):
+        kdtool.prune(standardised, method, epochs=0, output=tmp_path / "pruned.pt", **options)
+    assert not (tmp_path / "pruned.pt").exists()
+
+
+def test_the_ratio_is_of_all_weights_and_the_layers_left_out_are_named(standardised, tmp_path):
+    made = kdtool.prune(standardised, ratio=0.05, epochs=0, output=tmp_path / "pruned.pt")
+    others = {"attn_last.fc1": 7680, "attn_last.fc2": 7680, "head.fc": 1920}
+    computed = sum(
+        layer.weight.numel()
+        for path, layer in made.module.named_modules()
+        if isinstance(layer, torch.nn.Conv2d) and not path.endswith(tuple(others))
+    )
+    zeros = kdtool.inspect(standardised)["nonzero"] - kdtool.inspect(made)["nonzero"]
+    assert zeros == round(0.05 * (computed + sum(others.values())))
+    reached = made.history[-1]["reached"]
+    assert reached["removed"] == 0.05
+    assert reached["dense"].startswith("stem.conv1 (ScaledStdConv2d), ")
+    assert reached["dense"].endswith(" and 22 more")
+
+
+def test_the_history_of_a_layer_by_layer_mask_counts_the_others_too(standardised, tmp_path):
+    made = kdtool.prune(standardised, ratio=0.05, scope="layer", epochs=0, output=tmp_path / "pruned.pt")
+    zeros = kdtool.inspect(standardised)["nonzero"] - kdtool.inspect(made)["nonzero"]
+    assert made.history[-1]["reached"]["removed"] == pytest.approx(zeros / 188_864, abs=5e-5) != 0.05

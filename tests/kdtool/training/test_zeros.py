@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from timm.layers import StdConv2d
+from torch import nn
 
 import kdtool
 from kdtool.models.checkpoint import read
-from kdtool.training.zeros import prunable, sparsity
+from kdtool.training.zeros import HoldZeros, prunable, sparsity, unprunable
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,40 @@ def test_early_weights_outlast_a_resume(tmp_path):
 def test_early_weights_that_cannot_be_kept(tmp_path, keep, says):
     with pytest.raises(kdtool.UsageError, match=says):
         kdtool.teacher("kdtool:lenet-300-100", classes=10, output=tmp_path / "t.pt", **keep)
+
+
+# Weights that layers share, or compute
+
+
+def shared():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), StdConv2d(2, 3, 1))
+    module[2].weight = module[0].weight
+    return module
+
+
+def test_a_shared_weight_is_one_weight_and_a_computed_one_is_none():
+    assert list(prunable(shared())) == ["0.weight", "1.weight"]
+    assert unprunable(shared()) == {"3": 6}
+
+
+def test_the_sparsity_is_that_of_all_weights_in_use():
+    module = shared()
+    with torch.no_grad():
+        module[0].weight[0] = 0
+        module[3].weight[0] = 0
+    assert sparsity(module) == pytest.approx(4 / (16 + 16 + 6))
+
+
+def test_only_zeros_in_use_are_held():
+    module = shared()
+    with torch.no_grad():
+        module[2].weight[0] = 0
+        module[3].weight[0] = 0
+    held = HoldZeros()
+    held.begin(module, steps=1, epochs=1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    held.after_step(module, step=None)
+    assert (module[2].weight[0] == 0).all()
+    assert (module[3].weight[0] == 1).all()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import ScaledStdConv2d
 from torch import nn
 
 import kdtool
@@ -23,8 +24,8 @@ class Added(nn.Module):
         return self.head((self.first(x) + self.second(x)).mean((2, 3)))
 
 
-def scores(module):
-    architecture = Architecture("test", "net", {"classes": 3, "in_channels": 1, "image_size": 4})
+def scores(module, channels=1):
+    architecture = Architecture("test", "net", {"classes": 3, "in_channels": channels, "image_size": 4})
     return [filter_norms(group.graph) for group in groups(Network(architecture, module))]
 
 
@@ -42,6 +43,20 @@ def test_a_filter_is_all_of_its_weights():
     module[0].weight.data.copy_(torch.tensor([[1.0, -1.0], [3.0, 3.0]]).view(2, 1, 1, 2))
     (norms,) = scores(module)
     torch.testing.assert_close(norms, torch.tensor([0.5, 1.5]))
+
+
+def test_the_norms_are_those_of_the_weights_in_use():
+    torch.manual_seed(0)
+    conv = ScaledStdConv2d(2, 3, 3)
+    conv.gain.data.copy_(torch.tensor([1.0, 3.0, 2.0]).view(3, 1, 1, 1))
+    module = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    before = conv.weight.clone()
+    (norms,) = scores(module, channels=2)
+    rows = conv.weight.detach().flatten(1)
+    used = (rows - rows.mean(1, keepdim=True)) / rows.std(1, correction=0, keepdim=True)
+    l1 = used.abs().sum(1) * torch.tensor([1.0, 3.0, 2.0])
+    torch.testing.assert_close(norms, l1 / l1.mean(), rtol=1e-3, atol=1e-4)
+    assert torch.equal(conv.weight, before)
 
 
 @pytest.mark.slow

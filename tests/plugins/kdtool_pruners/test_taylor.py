@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import StdConv2d
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,9 +15,9 @@ from kdtool_pruners.taylor import changes, squared
 class Gated(nn.Module):
     """Two convolutions whose sum is multiplied by one gate per channel."""
 
-    def __init__(self):
+    def __init__(self, kind=nn.Conv2d):
         super().__init__()
-        self.first, self.second = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 3, 3)
+        self.first, self.second = kind(1, 3, 3, bias=True), kind(1, 3, 3, bias=True)
         self.head = nn.Linear(3, 2)
         self.gates = torch.ones(3, requires_grad=True)
 
@@ -30,9 +31,10 @@ def batches(count):
     return [(torch.randn(4, 1, 6, 6, generator=generator), torch.tensor([0, 1, 0, 1])) for _ in range(count)]
 
 
-def test_scores_are_the_squared_derivatives_by_gates():
+@pytest.mark.parametrize("kind", [nn.Conv2d, StdConv2d])
+def test_scores_are_the_squared_derivatives_by_gates(kind):
     torch.manual_seed(0)
-    module = Gated().eval()
+    module = Gated(kind).eval()
     expected = torch.zeros(3)
     for images, labels in batches(2):
         (derivative,) = torch.autograd.grad(F.cross_entropy(module(images), labels), module.gates)
