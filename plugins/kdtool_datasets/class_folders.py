@@ -62,13 +62,14 @@ def classes_below(listing: Listing, folder: str, like: Classes | None = None) ->
     """
     inside = list(below(listing.images, folder))
     loose = [entry.key for entry, folders in inside if not folders]
-    nested = [(entry, folders) for entry, folders in inside if folders]
+    nested = [pair for pair in inside if pair[1]]
     shown = printable(str(listing.path(folder)), 400)
     if not nested:
         found = f"no class folders, only {counted(loose, 'image')}" if loose else "no images"
         kinds = "; ".join(listing.notes())
         raise Error(f"{shown}: has {found} ({', '.join(SUFFIXES)}){kinds and '; ' + kinds}; {LIST_INSTEAD}")
-    if like is not None and all(like.levels.name(folders) in like.images for _, folders in nested):
+    inner = {folders for _, folders in nested}
+    if like is not None and all(like.levels.name(folders) in like.images for folders in inner):
         levels = like.levels
     else:
         levels = _levels(shown, nested)
@@ -78,11 +79,13 @@ def classes_below(listing: Listing, folder: str, like: Classes | None = None) ->
         notes.append(f"left out {counted(loose, 'image')} in {where} outside the class folders ({some(loose)})")
     images: dict[str, list[Entry]] = {name: [] for name in _folders_of(listing, folder, levels)}
     deeper: Counter[str] = Counter()
+    names = {folders: levels.name(folders) for folders in inner}
+    whole = levels == TOP
     for entry, folders in nested:
-        name = levels.name(folders)
+        name = names[folders]
         assert name is not None
         images.setdefault(name, []).append(entry)
-        if levels == TOP and len(folders) > 1:
+        if whole and len(folders) > 1:
             deeper["/".join(folders[:2])] += 1
     if deeper:
         number = counted(sum(deeper.values()), "image")
@@ -186,41 +189,45 @@ def raw_splits(
             )
         if empty:
             notes.append(f"the {part} split has no images of {counted(empty, 'class', 'classes')} ({some(empty)})")
-        entries, labels = [], []
+        keys: list[str] = []
+        labels: list[int] = []
         for label, members in enumerate(classes.values()):
-            chosen = [entry for entry in members if entry.key in kept]
-            entries += chosen
+            chosen = [entry.key for entry in members if entry.key in kept]
+            keys += chosen
             labels += [label] * len(chosen)
-        paths = tuple(listing.path(entry.key) for entry in entries)
-        splits[part] = RawSplit(paths, torch.tensor(labels, dtype=torch.int64), tuple(entry.key for entry in entries))
+        paths = tuple(map(listing.path, keys))
+        splits[part] = RawSplit(paths, torch.tensor(labels, dtype=torch.int64), tuple(keys))
     return splits, notes
 
 
 def _each_once(listing: Listing, parts: Mapping[str, Mapping[str, Sequence[Entry]]]) -> tuple[set[str], list[str]]:
     """Return the keys of the images that are kept, and of those that are other names of the same files."""
-    kept: dict[tuple[int, int] | str, tuple[Entry, str, str]] = {}
-    copies = []
+    # By device and number. With a million files, a tuple for each would keep the garbage collector busy.
+    kept: dict[int, dict[int, Entry]] = {}
+    owners: dict[int, dict[int, tuple[str, str]]] = {}
+    others, copies = [], []
     for part, classes in parts.items():
         for name, members in classes.items():
+            owner = part, name
             for entry in members:
-                identity = (entry.device, entry.number) if entry.number else entry.key
-                known = kept.get(identity)
-                if known is None or not _is_same(listing, known[0], entry):
-                    kept[identity if known is None else entry.key] = (entry, part, name)
-                    continue
-                first, first_part, first_name = known
-                if (first_part, first_name) != (part, name):
+                files = kept.setdefault(entry.device, {})
+                first = files.setdefault(entry.number, entry)
+                if first is entry:
+                    owners.setdefault(entry.device, {})[entry.number] = owner
+                elif not entry.number or not _is_same(listing, first, entry):
+                    others.append(entry.key)
+                elif (before := owners[entry.device][entry.number]) != owner:
                     raise Error(
                         f"{printable(str(listing.root), 400)}: {printable(first.key)} and {printable(entry.key)} are "
-                        f"the same file in two {'splits' if first_part != part else 'classes'}; remove one of them"
+                        f"the same file in two {'splits' if before[0] != part else 'classes'}; remove one of them"
                     )
-                # A real file keeps its name as the key if a link to it is added.
-                if first.link and not entry.link:
-                    kept[identity] = (entry, part, name)
+                elif first.link and not entry.link:
+                    # A real file keeps its name as the key if a link to it is added.
+                    files[entry.number] = entry
                     copies.append(first.key)
                 else:
                     copies.append(entry.key)
-    return {entry.key for entry, _, _ in kept.values()}, copies
+    return {entry.key for files in kept.values() for entry in files.values()}.union(others), copies
 
 
 def _is_same(listing: Listing, entry: Entry, other: Entry) -> bool:

@@ -64,7 +64,7 @@ class Listing:
 
     def path(self, key: str) -> Path:
         """Return the absolute path of an image or a folder."""
-        return self.root / key
+        return Path(f"{self.root}/{key}")
 
     def notes(self) -> list[str]:
         """Return one line for each kind of what was left out or followed."""
@@ -75,7 +75,7 @@ class Listing:
                 "JPEG or PNG"
             )
         if self.others:
-            lines.append(f"left out {_total(self.others)} that are no images ({_counts(self.others)})")
+            lines.append(f"left out {_total(self.others)}, no images ({_counts(self.others)})")
         for names, what in (
             (self.hidden, "hidden or of the system"),
             (self.special, "no regular files"),
@@ -88,7 +88,7 @@ class Listing:
         if self.outside:
             link, target = min(self.outside)
             lines.append(
-                f"followed {counted(self.outside, 'link')} that lead out of the folder (such as {printable(link)} to "
+                f"followed {counted(self.outside, 'link')} out of the folder (such as {printable(link)} to "
                 f"{printable(target)})"
             )
         return lines
@@ -140,7 +140,8 @@ def list_images(root: Path) -> Listing:
 
 def _add(listing: Listing, entry: os.DirEntry[str], key: str, device: int, link: bool) -> None:
     """Add a file to the list it belongs to; ``device`` is that of its folder."""
-    suffix = os.path.splitext(entry.name)[1].lower()
+    stem, dot, suffix = entry.name.rpartition(".")
+    suffix = f"{dot}{suffix.lower()}" if stem else ""
     if suffix not in SUFFIXES:
         (listing.unread if suffix in UNREAD else listing.others)[suffix or "without suffix"] += 1
     elif entry.is_symlink():
@@ -222,6 +223,11 @@ def _counts(counts: Counter[str]) -> str:
 def below(entries: Sequence[Entry], folder: str) -> Iterator[tuple[Entry, tuple[str, ...]]]:
     """Yield the images below ``folder`` (a path below the root, or ""), and the folders that each lies in there."""
     start = f"{folder}/" if folder else ""
+    # Split once for all images of a folder.
+    known: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         if entry.key.startswith(start):
-            yield entry, tuple(entry.key[len(start) :].split("/")[:-1])
+            inner = entry.key[len(start) :].rpartition("/")[0]
+            if inner not in known:
+                known[inner] = tuple(inner.split("/")) if inner else ()
+            yield entry, known[inner]

@@ -141,7 +141,7 @@ def test_links_in_a_list(folder, tmp_path_factory):
     (store / "x.png").touch()
     (folder / "x.png").symlink_to(store / "x.png")
     raw = load(write(folder, table(rows=[*ROWS, ("x.png", "dog")])))
-    assert any("followed 1 link that lead out of the folder (such as x.png to " in note for note in raw.notes)
+    assert any("followed 1 link out of the folder (such as x.png to " in note for note in raw.notes)
     (folder / "y.png").symlink_to("a.png")
     with pytest.raises(Error, match=r"a\.png and y\.png are the same file in two classes"):
         load(write(folder, table(rows=[*ROWS, ("y.png", "dog")])))

@@ -37,7 +37,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path):
     assert keys(listing) == ["a/1.png"]
     assert listing.notes() == [
         "left out 3 files of a form that is not read (.heic 2, .exr 1); convert them to JPEG or PNG",
-        "left out 4 files that are no images (.txt 2, without suffix 1, .db 1)",
+        "left out 4 files, no images (.txt 2, without suffix 1, .db 1)",
         "left out 4 entries, hidden or of the system (such as .git, __MACOSX, a/._1.png)",
     ]
 
@@ -99,7 +99,7 @@ def test_links_out_of_the_folder_are_followed_and_named(tmp_path):
     assert keys(listing) == ["a/1.png", "a/inside.png", "a/x.png", "b/y.png"]
     assert [entry.link for entry in listing.images] == [False, True, True, True]
     assert len(listing.notes()) == 1
-    assert "followed 2 links that lead out of the folder (such as a/x.png to " in listing.notes()[0]
+    assert "followed 2 links out of the folder (such as a/x.png to " in listing.notes()[0]
 
 
 def test_names_with_any_character(tmp_path):
