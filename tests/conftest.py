@@ -7,6 +7,8 @@ import tempfile
 
 # As the command line does: threads that wait actively slow down a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The number of threads that is fastest changes with the load, and results change with it in the last bits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The index of image files is not written to the user's cache directory.
 os.environ["KDTOOL_CACHE"] = tempfile.mkdtemp(prefix="kdtool-cache-")
 atexit.register(shutil.rmtree, os.environ["KDTOOL_CACHE"], ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +16,8 @@ from kdtool.models.architecture import Network
 from kdtool.models.memory_format import takes_channels_last
 from kdtool.models.size import step_of
 from kdtool.training.options import Training
+from kdtool.training.threads import TIMED, Threads
+from kdtool.utils.malloc import keep_freed_memory
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
 BF16_PAYS_FROM_MACS = 500_000_000
@@ -23,9 +25,6 @@ BF16_PAYS_FROM_MACS = 500_000_000
 # Below this many multiply-accumulates for each number that a layer puts out, a step is spent on moving numbers: such
 # are networks of depthwise convolutions, which are slower in bf16.
 BF16_PAYS_FROM_MACS_PER_OUTPUT = 90
-
-# Below this, threads wait for each other longer than they compute.
-THREADS_PAY_FROM_MACS = 2_500_000_000
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,7 +44,9 @@ class Engine:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError("kdtool trains in one process; start it without torchrun or a launcher")
         self.device = _device(training.device)
-        self.macs = macs
+        self.thread_option = training.threads
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = _precision(training.precision, self.device, macs, outputs)
         # float16 has so few exponents that small gradients become 0, unless the loss is scaled.
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
@@ -59,16 +60,9 @@ class Engine:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
-    @contextlib.contextmanager
-    def threads(self) -> Iterator[None]:
-        """Use one thread while the block runs, where more would only wait for each other."""
-        before = torch.get_num_threads()
-        if 0 < self.macs < THREADS_PAY_FROM_MACS:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    def threads(self, timed: int = TIMED) -> Threads:
+        """Return the context of the number of threads that is fastest; each is tried in ``timed`` steps."""
+        return Threads(self.thread_option, self.device, timed)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run in the engine's precision."""

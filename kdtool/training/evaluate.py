@@ -50,11 +50,13 @@ def outputs(
     module.eval()
     logits, labels = [], []
     batches = split.batches(batch_size, device=device, channels_last=engine.channels_last if engine else False)
-    with engine.threads() if engine else contextlib.nullcontext():
+    with engine.threads(timed=1) if engine else contextlib.nullcontext() as threads:
         for _, images, target in batches:
             with engine.autocast() if engine else contextlib.nullcontext():
                 output = module(images)
             logits.append(output.float().cpu())
             labels.append(target.cpu())
+            if threads is not None:
+                threads.tick()
     module.train(was_training)
     return torch.cat(logits), torch.cat(labels)

@@ -25,12 +25,15 @@ from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
-from kdtool.utils.progress import Advance, progress
+from kdtool.utils.progress import Advance, progress, say_once
 from kdtool.utils.seeds import derive, forked, set_seed
 from kdtool.utils.uncompiled import optimizing
 
 # On an accelerator every look at the loss waits for the queue; on the CPU it costs nothing.
 STEPS_BETWEEN_LOOKS = 50
+
+# How many seconds a phase has to take for a line about its threads.
+WORTH_A_LINE = 20.0
 
 
 class LossNotFiniteError(Error):
@@ -93,7 +96,7 @@ class Loop:
             learnt = [weight for weight in student.parameters() if id(weight) not in moved]
             self.optimizer = make_optimizer(learnt, training)
         self.schedule = make_schedule(self.optimizer, training, self.steps * training.epochs)
-        self.state = State()
+        self.state, self.threads = State(), engine.threads()
         for callback in callbacks:
             callback.begin(student.module, self.steps, training.epochs)
 
@@ -110,7 +113,7 @@ class Loop:
         self.train.split.prepare()
         self.val.split.prepare()
         bar = progress(self.plan.name, self.training.epochs * self.steps)
-        with forked(self.engine.device), self.engine.threads(), self.student.frozen(), bar as advance:
+        with forked(self.engine.device), self.threads, self.student.frozen(), bar as advance:
             advance(self.state.epoch * self.steps)
             while self.state.epoch < self.training.epochs and not self._is_over():
                 self._one_epoch(advance)
@@ -133,6 +136,7 @@ class Loop:
         state, started = self.state, time.perf_counter()
         rate = self.schedule.get_last_lr()[0]
         mean_loss = self._train_epoch(advance)
+        self.threads.end_epoch((time.perf_counter() - started) / self.steps)
         logged: dict[str, Any] = {}
         for callback in self.callbacks:
             logged |= callback.after_epoch(self.student.module, state.epoch + 1)
@@ -153,6 +157,7 @@ class Loop:
                 **accuracy,
                 **logged,
                 "lr": rate,
+                "threads": self.threads.count,
                 "seconds": round(time.perf_counter() - started, 3),
             }
         )
@@ -165,6 +170,7 @@ class Loop:
         looks = 1 if engine.device.type == "cpu" else STEPS_BETWEEN_LOOKS
         self.student.train()
         total = torch.zeros((), device=engine.device)
+        self.threads.start()
         for number, batch in enumerate(batches, start=1):
             if len(batch.indices) == 1 < min(training.batch_size, self.steps):
                 continue  # batch-norm has no statistics of one image; another order will have it in a batch
@@ -180,9 +186,21 @@ class Loop:
             self.schedule.step()
             for callback in self.callbacks:
                 callback.after_step(self.student.module, step)
+            if self.threads.tick():
+                self._say_threads()
             if any(callback.over for callback in self.callbacks):
                 return total.item() / number
         return total.item() / self.steps
+
+    def _say_threads(self) -> None:
+        """Say how many threads compute, if the phase takes so long that this matters."""
+        threads = self.threads
+        steps = self.steps * (self.training.epochs - self.state.epoch)
+        if steps * threads.seconds > WORTH_A_LINE:
+            say_once(
+                f"computes with {threads.count} of {threads.before} threads, {threads.speedup:.2f}x as fast as with "
+                "one (--threads N: with N)"
+            )
 
     def _step(self, batch: Batch) -> Step:
         training = self.training
@@ -246,6 +264,7 @@ class Loop:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             self.engine.load(saved["scaler"])
+            self.threads.load(saved["threads"])
             for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
                 callback.load(state)
 
@@ -256,6 +275,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.engine.state(),
+            "threads": self.threads.state(),
             "callbacks": [callback.state() for callback in self.callbacks],
         }
 

@@ -42,6 +42,11 @@ class Training(Options):
     )
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
+    threads: int | None = option(
+        None,
+        minimum=1,
+        help="threads on the CPU; unset: OMP_NUM_THREADS, else the fastest number, found by timing the first steps",
+    )
     precision: str = option(
         "auto",
         choices=("auto", "fp32", "bf16", "fp16"),

@@ -85,7 +85,7 @@ class FitPlan:
         taught_by = digest(self.teacher.module) if self.teacher is not None else ""
         weights = digest(self.student.module)
         # Where outputs are cached does not change the result.
-        training = {**self.training.as_data(), "cache": "", "cache_limit": 0}
+        training = {**self.training.as_data(), "cache": "", "cache_limit": 0, "threads": None}
         identity: tuple[object, ...] = (training, self.objective, taught_by, weights, self.pairs, self.part)
         if self.auxiliary is not None:
             identity = (*identity, digest(self.auxiliary.module), self.auxiliary.taps)

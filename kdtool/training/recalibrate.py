@@ -36,9 +36,10 @@ def recalibrate_batchnorm(run: Run, network: Network) -> Network:
         training.batch_size, order=order[:whole], device=engine.device, channels_last=engine.channels_last
     )
     if norms:
-        with torch.no_grad(), engine.threads(), engine.autocast():
+        with torch.no_grad(), engine.threads(timed=1) as threads, engine.autocast():
             for _, images, _ in itertools.islice(batches, MOST_BATCHES):
                 module(images)
+                threads.tick()
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     return Network(network.architecture, as_saved(module).eval())

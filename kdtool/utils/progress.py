@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from typing import Protocol
@@ -52,3 +53,9 @@ def progress(title: str, total: int) -> Iterator[Advance]:
 def say(line: str) -> None:
     """Print one line on stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+@functools.lru_cache(maxsize=1000)
+def say_once(line: str) -> None:
+    """Print one line on stderr, once in a process."""
+    say(line)
