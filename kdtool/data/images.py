@@ -46,6 +46,11 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def bytes(self) -> int:
+        """The memory that all images take."""
+        return len(self) * self.channels * self.size**2
+
     @cached_property
     def pixels(self) -> Tensor:
         """All images, uint8 [images, channels, size, size]."""
@@ -135,9 +140,31 @@ def fits_in_memory(images: int, channels: int, size: int) -> bool:
     return images * channels * size**2 <= IN_MEMORY_BYTES
 
 
+_decoded: dict[str, MemoryImages] = {}
+"""Images that were read from files, by the fingerprint of their split. The steps of a chain read them once."""
+
+
+def _memory_of(files: FileImages, fingerprint: str) -> MemoryImages:
+    """Return the images of files in memory: those of an earlier call if it was the same split, prepared alike.
+
+    The latest splits are kept, as many as fit into what one data set may take.
+    """
+    memory = _decoded.pop(fingerprint, None)
+    source = None if memory is None else memory.source
+    # The fingerprint knows nothing of the order of the images.
+    same = isinstance(source, FileImages) and source.prepared == files.prepared and source.paths == files.paths
+    if memory is None or not same:
+        memory = MemoryImages(files, size=files.prepared.size, channels=files.prepared.channels)
+    _decoded[fingerprint] = memory
+    while len(_decoded) > 1 and sum(images.bytes for images in _decoded.values()) > IN_MEMORY_BYTES:
+        del _decoded[next(iter(_decoded))]
+    return memory
+
+
 def images_of(
     split: RawSplit,
     prepared: Preparation,
+    fingerprint: str,
     *,
     padding: Fraction,
     flip: bool,
@@ -147,7 +174,8 @@ def images_of(
 ) -> Images:
     """Return the images of a split as ``prepared`` says; without ``augment`` every view is plain.
 
-    ``padding`` is a fraction of the side of an image; ``flip`` says whether a view may mirror images.
+    ``fingerprint`` is the hash of the split's. ``padding`` is a fraction of the side of an image; ``flip`` says whether
+    a view may mirror images.
     """
     size, channels = prepared.size, prepared.channels
     if isinstance(split.images, Tensor):
@@ -158,7 +186,7 @@ def images_of(
     if size > SMALL:
         return FileImages(split.images, prepared, seed=seed, flip=flip, augment=augment)
     files = FileImages(split.images, prepared)
-    plain: Images = MemoryImages(files, size=size, channels=channels) if in_memory else files
+    plain: Images = _memory_of(files, fingerprint) if in_memory else files
     return _shifted(plain, round(padding * size), flip, seed) if augment else plain
 
 

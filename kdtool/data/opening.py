@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
-from fractions import Fraction
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdtool.data.checks import Files, check_differ, files_of, say_changes, say_duplicates, say_older, tell
-from kdtool.data.classes import positions
+from kdtool.data.checks import files_of, tell
 from kdtool.data.dataset import Dataset
+from kdtool.data.drawing import drawn, naming, opened
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
-from kdtool.data.form import Form, form_of, white_of
-from kdtool.data.images import JoinedImages, fits_in_memory, images_of
+from kdtool.data.form import form_of
 from kdtool.data.options import DataOptions
 from kdtool.data.pixels import check_channels, statistics_for
 from kdtool.data.preparation import INTERPOLATION, SMALL, default_crop
 from kdtool.data.raw import UNLABELLED, RawData, RawSplit
 from kdtool.data.spec import DataSpec
-from kdtool.data.splits import Data, Split
-from kdtool.errors import Error, UsageError
+from kdtool.data.splits import Data
+from kdtool.errors import UsageError
 from kdtool.plugins.registry import make
-from kdtool.utils.seeds import derive
-
-# The test split of a data set without one is drawn with this seed: it does not depend on --split-seed.
-TEST_SEED = 0
 
 
 def open_data(
@@ -100,7 +93,7 @@ def open_data(
         split_by=like.split_by if like is not None and same else raw.train.split_by,
         splits={},
     )
-    data = _open(raw, files, form, spec, like, _unlabelled(options.unlabelled, root))
+    data = opened(raw, files, form, spec, like, _unlabelled(options.unlabelled, root))
     if wanted["mean"] is None or wanted["std"] is None:
         mean, std = data.train.labelled().statistics()
         data = data.normalised(wanted["mean"] or mean, wanted["std"] or std)
@@ -154,7 +147,7 @@ def open_spec(
         tell(f"{spec.name}: pixel values above {spec.white}, the white of the network's training, are read as white")
     more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
     found = dataclasses.replace(spec, directory=_absolute(root) or spec.directory)
-    return _open(raw, files, form, found, before or spec, more)
+    return opened(raw, files, form, found, before or spec, more)
 
 
 def splits_now(spec: DataSpec) -> dict[str, Fingerprint]:
@@ -215,103 +208,3 @@ def load_raw(spec: str, root: Path | None, *, download: bool = False) -> RawData
     dataset: Dataset = make("datasets", name, **({"download": True} if download else {}))
     with naming(name):
         return dataset.load(argument, None if root is None else root.expanduser())
-
-
-@contextlib.contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Put the name of the data set in front of the message of an error that the block raises."""
-    try:
-        yield
-    except Error as error:
-        raise type(error)(f"{name}: {error}") from error
-
-
-def drawn(raw: RawData, spec: DataSpec) -> dict[str, RawSplit]:
-    """Return the train, val and test split of a data set, the last one only if there is one.
-
-    Validation is split off before the subset is taken, so that every subset is validated on the same images.
-    """
-    train, val, test = raw.train, raw.val, raw.test
-    with naming(spec.name):
-        if test is None and raw.test_fraction is not None:
-            train, test = train.hold_out(raw.test_fraction, TEST_SEED, spec.split_by)
-        if val is None:
-            seed = derive("validation", spec.split_seed)
-            train, val = train.hold_out(spec.validation, seed, spec.split_by, "validation")
-    train = train.take(spec.subset, derive("subset", spec.split_seed), spec.split_by)
-    return {"train": train, "val": val} | ({} if test is None else {"test": test})
-
-
-def _open(
-    raw: RawData,
-    files: Files,
-    form: Form,
-    spec: DataSpec,
-    before: DataSpec | None,
-    unlabelled: tuple[str, RawSplit] | None,
-) -> Data:
-    """Split a data set and prepare its images for ``spec``; the unlabelled images follow those of the train split.
-
-    ``before`` describes the same data set as a checkpoint remembers it.
-    """
-    # Checked first, since everything else is about the wrong data set if they differ.
-    places = positions(
-        raw.classes, spec.classes, spec.name, "the network", "name the right data set with --data or --data-dir"
-    )
-    parts = drawn(raw, spec)
-    if unlabelled is not None:
-        with naming(f"--unlabelled {unlabelled[0]}"):
-            files.add(unlabelled[1])
-            files.check()
-            white, _ = white_of(files.of(unlabelled[1]) or ())
-        if white is not None and spec.white is None:
-            spec = dataclasses.replace(spec, white=white)
-        elif white not in (None, spec.white):
-            tell(f"--unlabelled {unlabelled[0]}: {spec.white} is read as white, as in {spec.name}, not {white}")
-        parts["unlabelled"] = unlabelled[1]
-    for name, part in parts.items():
-        check_differ(spec.name, name, part, spec.preparation)
-    prints = {name: fingerprint_of(part, raw.classes, files.of(part)) for name, part in parts.items()}
-    spec = dataclasses.replace(spec, splits=prints)
-    say_duplicates(spec.name, parts, files)
-    if before is not None:
-        say_changes(before, spec)
-        if (
-            before.name == spec.name
-            and not before.splits
-            and raw.train.keys is not None
-            and (raw.val is None or raw.test_fraction is not None)
-        ):
-            say_older(spec)
-    if places is not None:
-        order = torch.tensor(places)
-        parts = {name: part if name == "unlabelled" else part.labelled_by(order) for name, part in parts.items()}
-    return _prepared(parts, spec, raw, form, None if unlabelled is None else unlabelled[0])
-
-
-def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Form, unlabelled: str | None) -> Data:
-    """Prepare the images of all splits in the same way, and join those without labels to the train split."""
-    side = raw.image_size or form.size
-    padding = side // 8 if raw.padding is None else raw.padding
-    # A mirrored photograph shows the same class; a gray image may be a letter, which a mirror changes.
-    flip = form.channels == 3 if raw.flip is None else raw.flip
-    # What fits in memory is decided for all splits together.
-    in_memory = fits_in_memory(sum(map(len, parts.values())), spec.in_channels, spec.image_size)
-    images = {
-        name: images_of(
-            part,
-            spec.preparation,
-            padding=Fraction(padding, side),
-            flip=flip,
-            in_memory=in_memory,
-            augment=spec.augment == "standard" and name in ("train", "unlabelled"),
-            seed=spec.split_seed,
-        )
-        for name, part in parts.items()
-    }
-    splits = {name: Split(name, images[name], part.labels, spec) for name, part in parts.items()}
-    train = splits["train"]
-    if unlabelled is not None:
-        labels = torch.cat([parts["train"].labels, parts["unlabelled"].labels])
-        train = Split("train", JoinedImages(images["train"], images["unlabelled"]), labels, spec)
-    return Data(spec, train, splits["val"], splits.get("test"), unlabelled)

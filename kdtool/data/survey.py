@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from kdtool.data.checks import Files, files_of
+from kdtool.data.drawing import drawn
 from kdtool.data.fingerprint import changes, duplicates, fingerprint_of
 from kdtool.data.form import form_of
-from kdtool.data.opening import drawn, full_name, load_raw, root_for
+from kdtool.data.opening import full_name, load_raw, root_for
 from kdtool.data.options import DataOptions
 from kdtool.data.preparation import default_crop
 from kdtool.data.raw import RawData, RawSplit

@@ -242,13 +242,12 @@ class Run:
         """Add the row of a model to the result's table; ``about`` is more plain data for the row."""
         scores = self.scores(network)
         size = measure(network)
-        reported = scores[-1]
         self.rows.append(
             {
                 "model": name,
                 "taught_by": taught_by,
-                "split": reported["split"],
-                "error": reported["error"],
+                "split": scores[-1]["split"],
+                "error": scores[-1]["error"],
                 "val_accuracy": scores[0]["accuracy"],
                 "compression": self.parent.compression(size["parameters"]) if self.parent else 1.0,
                 **size,

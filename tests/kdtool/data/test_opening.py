@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdtool.data import checks, opening
+from kdtool.data import checks, image_files, opening
 from kdtool.data.dataset import Dataset
 from kdtool.data.opening import open_data, open_spec, splits_now
 from kdtool.data.options import DataOptions
@@ -162,6 +162,28 @@ def test_validation_images_that_a_checkpoint_was_trained_on_are_said(folder, use
     caplog.clear()
     open_data(DataOptions(data="folder:x", split_seed=5), like=dataclasses.replace(spec, name="folder:y"))
     assert f"the checkpoint was trained on {len(both)} of" in caplog.text
+
+
+def test_images_are_decoded_once_for_all_steps_of_a_chain(folder, use, monkeypatch):
+    read = []
+    real = image_files.read_image
+    monkeypatch.setattr(image_files, "read_image", lambda path, *how: read.append(path) or real(path, *how))
+    use(Files(folder))
+    spec = open_data(DataOptions(data="folder:x", augment="none")).spec
+    first = [images.clone() for _, images, _ in open_spec(spec).test.batches(7)]
+    before = len(read)
+    again = [images for _, images, _ in open_spec(spec).test.batches(7)]
+    assert torch.equal(torch.cat(first), torch.cat(again))
+    assert len(read) - before <= 8  # a look at two images of each split
+    # Another order of the same images, another size and another content are read again.
+    use(Files(folder, ["fox", "cat", "dog"]))
+    data = open_data(DataOptions(data="folder:x", augment="none"), classes=CLASSES)
+    assert data.spec.splits == spec.splits
+    colours = torch.cat([images.mean((1, 2, 3)) for _, images, _ in data.test.batches(7)])
+    means = [float(colours[data.test.labels == label].mean()) for label in range(3)]
+    assert means == sorted(means)  # the classes are brighter in turn, so labels and pixels belong together
+    small = open_data(DataOptions(data="folder:x", augment="none"), image_size=4)
+    assert next(small.test.batches(2))[1].shape[-1] == 4
 
 
 def test_one_number_for_three_channels_is_refused(folder, use):

@@ -1,0 +1,125 @@
+"""Draw the splits of a data set, check them against what is known, and prepare their images."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+
+import torch
+
+from kdtool.data.checks import Files, check_differ, say_changes, say_duplicates, say_older, tell
+from kdtool.data.classes import positions
+from kdtool.data.fingerprint import fingerprint_of
+from kdtool.data.form import Form, white_of
+from kdtool.data.images import JoinedImages, fits_in_memory, images_of
+from kdtool.data.raw import RawData, RawSplit
+from kdtool.data.spec import DataSpec
+from kdtool.data.splits import Data, Split
+from kdtool.errors import Error
+from kdtool.utils.seeds import derive
+
+# The test split of a data set without one is drawn with this seed: it does not depend on --split-seed.
+TEST_SEED = 0
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of the data set in front of the message of an error that the block raises."""
+    try:
+        yield
+    except Error as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def drawn(raw: RawData, spec: DataSpec) -> dict[str, RawSplit]:
+    """Return the train, val and test split of a data set, the last one only if there is one.
+
+    Validation is split off before the subset is taken, so that every subset is validated on the same images.
+    """
+    train, val, test = raw.train, raw.val, raw.test
+    with naming(spec.name):
+        if test is None and raw.test_fraction is not None:
+            train, test = train.hold_out(raw.test_fraction, TEST_SEED, spec.split_by)
+        if val is None:
+            seed = derive("validation", spec.split_seed)
+            train, val = train.hold_out(spec.validation, seed, spec.split_by, "validation")
+    train = train.take(spec.subset, derive("subset", spec.split_seed), spec.split_by)
+    return {"train": train, "val": val} | ({} if test is None else {"test": test})
+
+
+def opened(
+    raw: RawData,
+    files: Files,
+    form: Form,
+    spec: DataSpec,
+    before: DataSpec | None,
+    unlabelled: tuple[str, RawSplit] | None,
+) -> Data:
+    """Split a data set and prepare its images for ``spec``; the unlabelled images follow those of the train split.
+
+    ``before`` describes the same data set as a checkpoint remembers it.
+    """
+    # Checked first, since everything else is about the wrong data set if they differ.
+    places = positions(
+        raw.classes, spec.classes, spec.name, "the network", "name the right data set with --data or --data-dir"
+    )
+    parts = drawn(raw, spec)
+    if unlabelled is not None:
+        with naming(f"--unlabelled {unlabelled[0]}"):
+            files.add(unlabelled[1])
+            files.check()
+            white, _ = white_of(files.of(unlabelled[1]) or ())
+        if white is not None and spec.white is None:
+            spec = dataclasses.replace(spec, white=white)
+        elif white not in (None, spec.white):
+            tell(f"--unlabelled {unlabelled[0]}: {spec.white} is read as white, as in {spec.name}, not {white}")
+        parts["unlabelled"] = unlabelled[1]
+    for name, part in parts.items():
+        check_differ(spec.name, name, part, spec.preparation)
+    prints = {name: fingerprint_of(part, raw.classes, files.of(part)) for name, part in parts.items()}
+    spec = dataclasses.replace(spec, splits=prints)
+    say_duplicates(spec.name, parts, files)
+    if before is not None:
+        say_changes(before, spec)
+        if (
+            before.name == spec.name
+            and not before.splits
+            and raw.train.keys is not None
+            and (raw.val is None or raw.test_fraction is not None)
+        ):
+            say_older(spec)
+    if places is not None:
+        order = torch.tensor(places)
+        parts = {name: part if name == "unlabelled" else part.labelled_by(order) for name, part in parts.items()}
+    return _prepared(parts, spec, raw, form, None if unlabelled is None else unlabelled[0])
+
+
+def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Form, unlabelled: str | None) -> Data:
+    """Prepare the images of all splits in the same way, and join those without labels to the train split."""
+    side = raw.image_size or form.size
+    padding = side // 8 if raw.padding is None else raw.padding
+    # A mirrored photograph shows the same class; a gray image may be a letter, which a mirror changes.
+    flip = form.channels == 3 if raw.flip is None else raw.flip
+    # What fits in memory is decided for all splits together.
+    in_memory = fits_in_memory(sum(map(len, parts.values())), spec.in_channels, spec.image_size)
+    images = {
+        name: images_of(
+            part,
+            spec.preparation,
+            spec.splits[name]["hash"],
+            padding=Fraction(padding, side),
+            flip=flip,
+            in_memory=in_memory,
+            augment=spec.augment == "standard" and name in ("train", "unlabelled"),
+            seed=spec.split_seed,
+        )
+        for name, part in parts.items()
+    }
+    splits = {name: Split(name, images[name], part.labels, spec) for name, part in parts.items()}
+    train = splits["train"]
+    if unlabelled is not None:
+        labels = torch.cat([parts["train"].labels, parts["unlabelled"].labels])
+        train = Split("train", JoinedImages(images["train"], images["unlabelled"]), labels, spec)
+    return Data(spec, train, splits["val"], splits.get("test"), unlabelled)
