@@ -17,7 +17,7 @@ from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
-from kdtool.models.conversion import convention_of, expected_by, trained_elsewhere
+from kdtool.models.conversion import convention_of, expected_by, recorded_classes, trained_elsewhere
 from kdtool.models.sources import create_like
 from kdtool.surgery.refiner import Refiner, refined
 
@@ -97,6 +97,7 @@ def data_for(
             DataOptions(**options),
             image_size=architecture.input[1],
             in_channels=architecture.input[0],
+            classes=recorded_classes(learner) if learner.data is None else None,
             like=remembered,
             expects=expected_by(learner) if trained_elsewhere(learner) else None,
         )
@@ -115,7 +116,8 @@ def _remembered(parent: Checkpoint, learner: Checkpoint | None) -> DataSpec | No
     if parent.data is None or learner is None:
         return parent.data if learner is None else learner.data
     if learner.data is None:
-        return dataclasses.replace(parent.data, **expected_by(learner))
+        classes = recorded_classes(learner) or parent.data.classes
+        return dataclasses.replace(parent.data, **expected_by(learner), classes=classes)
     own = {name: getattr(learner.data, name) for name in ("mean", "std", "classes", "crop", "interpolation")}
     return dataclasses.replace(parent.data, **own)
 
@@ -128,12 +130,18 @@ def say_convention(checkpoint: Checkpoint, spec: DataSpec) -> None:
     """
     own = checkpoint.data
     if own is None and (trained_elsewhere(checkpoint) or not checkpoint.history):
-        names = spec.classes
+        names, normalised = spec.classes, _normalisation(spec)
         order = ", ".join(names[:SHOWN]) + (f", ... {len(names)} in all" if len(names) > SHOWN else "")
-        tell(
-            f"{_name(checkpoint)}: records no data; its outputs are taken for the classes of {spec.name} in this "
-            f"order: {order}; its images are normalised by {_normalisation(spec)}"
-        )
+        if recorded_classes(checkpoint) is None:
+            tell(
+                f"{_name(checkpoint)}: records no data; its outputs are taken for the classes of {spec.name} in this "
+                f"order: {order}; its images are normalised by {normalised}; it may have been trained on these images"
+            )
+        else:
+            tell(
+                f"{_name(checkpoint)}: records no data but its classes; its images are normalised by {normalised}; it "
+                "may have been trained on these images"
+            )
     elif own is not None and (own.mean, own.std) != (spec.mean, spec.std):
         tell(
             f"{_name(checkpoint)}: was trained with {_normalisation(own)}; it now sees images normalised by "
@@ -156,7 +164,9 @@ def as_teachers(teachers: Sequence[Checkpoint], spec: DataSpec, options: dict[st
     for teacher in teachers:
         if teacher.data is None:
             said = options.get("mean") is not None or options.get("std") is not None
-            assumed = spec if said else convention_of(teacher, spec).applied(spec)
+            assumed = convention_of(teacher, spec).applied(spec)
+            if said:
+                assumed = dataclasses.replace(assumed, mean=spec.mean, std=spec.std)
             say_convention(teacher, assumed)
             teacher = dataclasses.replace(teacher, data=assumed)
         elif (teacher.data.crop, teacher.data.interpolation) != (spec.crop, spec.interpolation):
@@ -175,6 +185,14 @@ def say_expected(weights: str | Path, name: str, spec: DataSpec) -> None:
     tell(
         f"{weights}: does not tell how its images were normalised; {_normalisation(spec)} are used, those of {name} "
         "or of the data; if it was trained with others, give --mean and --std"
+    )
+
+
+def say_not_held_out(weights: str, spec: DataSpec) -> None:
+    """Say that weights from elsewhere may have been trained on the images that are held out here."""
+    tell(
+        f"{weights}: trained elsewhere, perhaps on images of {spec.name} too: its validation and test split may not be "
+        "held out from that training"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands import history
-from kdtool.commands.inputs import say_expected
+from kdtool.commands.inputs import say_expected, say_not_held_out
 from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
@@ -14,6 +14,7 @@ from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, expected_images, parse
+from kdtool.models.weight_files import class_names, fitting_names
 from kdtool.plugins.options import split
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.options import EarlyOptions, Training
@@ -43,20 +44,26 @@ def teacher(
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
     target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
-    data = None
+    data, elsewhere = None, bool(pretrained or weights)
+    weights_file = Path(weights) if weights is not None else None
+    classes = class_names(weights_file) if weights_file is not None else None
     if groups[1].get("unlabelled") is not None:
         raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
     if groups[1].get("data") is not None:
-        expects = expected_images(name, groups[3]) if pretrained or weights else None
         data = open_data(
-            DataOptions(**groups[1]), image_size=shape.image_size, in_channels=shape.in_channels, expects=expects
+            DataOptions(**groups[1]),
+            image_size=shape.image_size,
+            in_channels=shape.in_channels,
+            classes=classes,
+            expects=expected_images(name, groups[3]) if elsewhere else None,
         )
         if weights and groups[1].get("mean") is None:
             say_expected(weights, name, data.spec)
+        if elsewhere:
+            say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
     elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
         idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
         raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
-    weights_file = Path(weights) if weights is not None else None
     network = create(
         name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
     )
@@ -73,8 +80,11 @@ def teacher(
     entry.record(
         architecture=network.architecture.as_data(),
         keep=keep.as_data(),
-        trained_elsewhere=pretrained or weights is not None,
+        trained_elsewhere=elsewhere,
+        **({"held_out": False} if data and elsewhere else {}),
     )
+    if data is None and (names := fitting_names(weights_file, classes, network.architecture.classes)):
+        entry.record(classes=list(names))
     if data is None:
         return finish_untrained(Checkpoint(network), target, entry)
     with running(target, entry, data, training, None, force=force, resume=resume) as run:

@@ -150,9 +150,18 @@ def expected_by(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in expected.items() if fits[name]}
 
 
+def recorded_classes(checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    """Return the classes in the order of a network's outputs, from its data or its file of weights; None if unknown."""
+    if checkpoint.data is not None:
+        return checkpoint.data.classes
+    names = checkpoint.history[0].get("classes") if trained_elsewhere(checkpoint) else None
+    return None if names is None else tuple(names)
+
+
 def convention_of(checkpoint: Checkpoint, spec: DataSpec) -> Convention:
     """Return the convention of a checkpoint's network; what it does not record is taken to be that of ``spec``."""
-    return Convention.of(checkpoint.data or dataclasses.replace(spec, **expected_by(checkpoint)))
+    classes = recorded_classes(checkpoint) or spec.classes
+    return Convention.of(checkpoint.data or dataclasses.replace(spec, **expected_by(checkpoint), classes=classes))
 
 
 def seen_in(checkpoint: Checkpoint, spec: DataSpec) -> Checkpoint:

@@ -14,7 +14,8 @@ from kdtool.models.architecture import Architecture, Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.source import Source
 from kdtool.models.stem import small_stem
-from kdtool.models.weights import fit_weights, read_weights
+from kdtool.models.weight_files import read_weights
+from kdtool.models.weights import fit_weights
 from kdtool.plugins.entry_points import names
 from kdtool.plugins.registry import make
 from kdtool.utils.progress import say
@@ -98,7 +99,7 @@ def create(
         if stem == "small":
             module = small_stem(module)
     if weights is not None:
-        fit_weights(module, read_weights(weights))
+        fit_weights(module, read_weights(weights), weights)
     network = Network(architecture, module.eval())
     check_forward(network)
     return network

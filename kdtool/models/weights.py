@@ -1,123 +1,40 @@
-"""Read weights that other programs saved, and load them into a network."""
+"""Load the weights that other programs saved into a network."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from kdtool.errors import Error
-from kdtool.utils.tensor_files import printable, safe_load
-
-# Keys under which training scripts store the weights; averaged ones first, as in timm's own loader.
-_WRAPPERS = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "module",
-    "net",
-    "network",
-    "weights",
-    "params",
-)
-
-# Prefixes that DataParallel and torch.compile add to every name.
-_PREFIXES = ("module.", "_orig_mod.")
+from kdtool.models.weight_files import first_few
+from kdtool.models.weight_names import Match, match
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
-# How many names an error message lists.
-_SHOWN = 4
 
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state_dict in a .pth, .pt or .safetensors file: tensors by name.
-
-    A dict that a training script put around it (``{"state_dict": ...}``, averaged weights first) is unwrapped, and the
-    prefixes that DataParallel and torch.compile add to the names are removed.
-
-    Raises:
-        Error: the file holds no state_dict; the message says what it holds.
-    """
-    # The scripts of timm, DeiT and MAE save their command-line arguments with the weights.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = safe_load(path)
-    if isinstance(content, dict) and content.get("format") == "kdtool":
-        raise Error(f"{path}: a kdtool checkpoint already; use it directly: kdtool distill {path}")
-    weights = _strip(_unwrap(Path(path), content))
-    infinite = [
-        name for name, tensor in weights.items() if tensor.dtype in _FLOATS and not bool(torch.isfinite(tensor).all())
-    ]
-    if infinite:
-        logging.getLogger("kdtool").warning(
-            "%s: %d of %d tensors hold numbers that are not finite (%s)",
-            *(path, len(infinite), len(weights), _first_few(infinite)),
-        )
-    return weights
-
-
-def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
-    for _ in range(4):
-        if _is_state_dict(content):
-            return dict(content)
-        if not isinstance(content, dict):
-            break
-        named = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)]
-        inner = named[:1] or [value for value in content.values() if _is_state_dict(value)]
-        if len(inner) != 1:
-            break
-        content = inner[0]
-    what = type(content).__name__
-    if isinstance(content, dict):
-        what = f"a dict of {_first_few([str(key) for key in content])}" if content else "an empty dict"
-    raise Error(f"{path}: holds no state_dict but {what}; save one: torch.save(module.state_dict(), FILE)")
-
-
-def _is_state_dict(content: Any) -> bool:
-    return (
-        isinstance(content, dict)
-        and bool(content)
-        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
-    )
-
-
-def _strip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    # torch.optim.swa_utils adds this entry, the number of models it has averaged.
-    weights = {name: tensor for name, tensor in weights.items() if name != "n_averaged"}
-    while prefix := _common_prefix(weights):
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    return weights
-
-
-def _common_prefix(names: Iterable[str]) -> str:
-    """Return the known prefix that all names have, or an empty string."""
-    names = list(names)
-    return next((prefix for prefix in _PREFIXES if names and all(name.startswith(prefix) for name in names)), "")
-
-
-def fit_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object = "the weights") -> None:
     """Load weights into a network, in place; every name and shape must be the same.
 
-    Weights of parts that the network was built without (auxiliary heads), and of buffers that it computes itself, are
-    ignored. Batch-norm's counters, which old files lack, stay as they are.
+    Prefixes in front of the network's names are removed, whatever they are. What lies outside the network (a loss, an
+    average of the weights) is ignored, and said to be. Weights of parts that the network was built without (auxiliary
+    heads), and of buffers that it computes itself, are ignored. Batch-norm's counters, which old files lack, stay as
+    they are. ``file`` stands in the messages.
 
     Raises:
         Error: the weights do not fit; the message lists what is missing, unexpected or of another shape, and what to
-            do.
+            do. Or the network is in them twice.
     """
     own = module.state_dict()
-    if not any(name in own for name in weights):
-        # Lightning stores the network in an attribute called model.
-        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    found = match(weights, list(own), _not_saved(module), lambda name, other: _equal(weights[name], weights[other]))
+    if found.copies:
+        raise Error(
+            f"{file}: holds the network several times, below {first_few(list(found.copies))}; save one of them alone"
+        )
+    weights = {name: weights[file_name] for name, file_name in found.inside.items()}
     state = OrderedDict(
         (name, tensor) for name, tensor in weights.items() if name in own or not _is_ignored(module, name)
     )
@@ -129,9 +46,9 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     other = {name: state[name] for name in own if name in state and not _same_kind(state[name], own[name])}
     if missing or unexpected or other:
         parts = [
-            f"{len(missing)} missing ({_first_few(missing)})" if missing else "",
-            f"{len(unexpected)} unexpected ({_first_few(unexpected)})" if unexpected else "",
-            f"{len(other)} of another shape ({_first_few([_shapes(n, t, own[n]) for n, t in other.items()])})"
+            f"{len(missing)} missing ({first_few(missing)})" if missing else "",
+            f"{len(unexpected)} unexpected ({first_few(unexpected)})" if unexpected else "",
+            f"{len(other)} of another shape ({first_few([_shapes(n, t, own[n]) for n, t in other.items()])})"
             if other
             else "",
         ]
@@ -139,6 +56,33 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         hint = _suggestion(own, missing, unexpected, other)
         raise Error(f"the weights do not fit {type(module).__name__}: {differences}; {hint}")
     load_exactly(module, state)
+    _say(found, file)
+
+
+def _say(found: Match, file: object) -> None:
+    """Say which weights were found below another prefix, and what lies outside the network."""
+    logger = logging.getLogger("kdtool")
+    if found.moved:
+        own, names = first_few(list(found.moved)), first_few(list(found.moved.values()))
+        logger.warning("%s: %s of the network: read from %s", file, own, names)
+    if found.outside:
+        entries = "entry" if len(found.outside) == 1 else "entries"
+        logger.warning(
+            "%s: %d %s outside the network ignored: %s", file, len(found.outside), entries, first_few(found.outside)
+        )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _not_saved(module: nn.Module) -> list[str]:
+    """Return the names of the buffers that a network does not save."""
+    return [
+        f"{path}.{name}".removeprefix(".")
+        for path, part in module.named_modules()
+        for name in part._non_persistent_buffers_set
+    ]
 
 
 def load_exactly(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -204,9 +148,3 @@ def _shapes(name: str, loaded: Tensor, own: Tensor) -> str:
     if loaded.shape == own.shape:
         return f"{name} {loaded.dtype}, here {own.dtype}"
     return f"{name} {list(loaded.shape)}, here {list(own.shape)}"
-
-
-def _first_few(names: list[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(printable(name, 100) for name in names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

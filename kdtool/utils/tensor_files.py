@@ -15,6 +15,7 @@ from torch import Tensor
 from kdtool.errors import Error
 from kdtool.utils.files import atomic
 from kdtool.utils.formatting import printable as printable
+from kdtool.utils.stand_ins import STAND_INS
 
 # The pickle with a large checkpoint's names and shapes has a few megabytes. The limit bounds the memory that reading it
 # takes, since the objects are far larger than their bytes in the pickle.
@@ -59,11 +60,12 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
             raise
 
 
-def safe_load(path: str | Path) -> Any:
+def safe_load(path: str | Path, *, foreign: bool = False) -> Any:
     """Return the content of a file written by `torch.save` or safetensors: tensors on the CPU and plain containers.
 
-    Code in the file never runs. The sizes that the file claims are checked against its own size before and after it is
-    read. Files in torch's zip format are memory-mapped.
+    Code in the file never runs. ``foreign`` files may also hold what training scripts save beside weights, such as
+    numbers of numpy, paths and dates (see `kdtool.utils.stand_ins`). The sizes that the file claims are checked against
+    its own size before and after it is read. Files in torch's zip format are memory-mapped.
 
     Raises:
         Error: the file is missing, damaged or of another format; the message says which format.
@@ -85,9 +87,9 @@ def safe_load(path: str | Path) -> Any:
         raise Error(f"{path}: the file is empty")
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
-        content = _load_torch(path, mapped=True)
+        content = _load_torch(path, mapped=True, foreign=foreign)
     elif head.startswith(_LEGACY_MAGIC):
-        content = _load_torch(path, mapped=False)
+        content = _load_torch(path, mapped=False, foreign=foreign)
     elif _is_safetensors(head):
         content = _load_safetensors(path)
     else:
@@ -113,6 +115,20 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file by their names; an empty dict for other files."""
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as file:
+        if not _is_safetensors(file.read(32)):
+            return {}
+    try:
+        with safe_open(path, framework="pt") as content:
+            return dict(content.metadata() or {})
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise Error(f"{path}: a damaged or truncated safetensors file ({_reason(error)})") from error
+
+
 def _check_zip(path: Path, size: int) -> None:
     """Check that this is a zip archive as `torch.save` writes it: entries are neither compressed nor overlapping."""
     try:
@@ -135,11 +151,12 @@ def _check_zip(path: Path, size: int) -> None:
         raise Error(f"{path}: damaged: its index is larger than {PICKLE_LIMIT >> 20} MiB")
 
 
-def _load_torch(path: Path, *, mapped: bool) -> Any:
+def _load_torch(path: Path, *, mapped: bool, foreign: bool) -> Any:
     try:
         if _has_bytearray(path, zipped=mapped):
             raise Error(f"{path}: contains a bytearray; save only tensors and plain containers")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals([*STAND_INS] if foreign else []):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Error:
         raise
     except pickle.UnpicklingError as error:

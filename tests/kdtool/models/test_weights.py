@@ -1,14 +1,11 @@
-import argparse
-import io
 from collections import OrderedDict
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from kdtool import Error
-from kdtool.models.weights import fit_weights, read_weights
+from kdtool.models.weights import fit_weights
 
 
 def net(classes=3, channels=2, kernel=3):
@@ -30,74 +27,6 @@ def equal(one, other):
 @pytest.fixture
 def state():
     return dict(net().state_dict())
-
-
-@pytest.fixture
-def file(tmp_path):
-    return tmp_path / "weights.pth"
-
-
-def test_formats(state, tmp_path):
-    torch.save(state, tmp_path / "a.pth")
-    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    save_file(state, tmp_path / "a.safetensors")
-    for name in ("a.pth", "old.pt"):
-        assert equal(read_weights(tmp_path / name), state)
-    safe = read_weights(str(tmp_path / "a.safetensors"))
-    assert equal({name: safe[name] for name in state}, state)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
-        lambda state: {"state_dict": {"zero": torch.zeros(1)}, "state_dict_ema": state},
-        lambda state: {"my_net": state, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}},
-        lambda state: {"model": {"state_dict": state}},
-        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
-        lambda state: {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
-        lambda state: {"n_averaged": torch.tensor(3), **{f"module.{name}": tensor for name, tensor in state.items()}},
-        lambda state: OrderedDict((name, nn.Parameter(tensor, False)) for name, tensor in state.items()),
-    ],
-)
-def test_what_training_scripts_put_around_it(wrap, state, file):
-    torch.save(wrap(state), file)
-    assert equal(read_weights(file), state)
-
-
-def test_tied_weights_are_read(state, file):
-    state["tied"] = state["fc.weight"]
-    torch.save(state, file)
-    assert torch.equal(read_weights(file)["tied"], state["fc.weight"])
-
-
-def test_numbers_that_are_not_finite_are_told(state, file, caplog):
-    state["fc.weight"][0, 0] = float("nan")
-    torch.save(state, file)
-    read_weights(file)
-    assert "1 of 9 tensors hold numbers that are not finite (fc.weight)" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"epoch": 3, "lr": 0.1}, "a dict of epoch, lr"),
-        ({}, "an empty dict"),
-        ([1, 2], "but list"),
-        ({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, "a dict of a, b"),
-        ({"format": "kdtool", "version": 1}, "a kdtool checkpoint already"),
-    ],
-)
-def test_content_that_is_no_state_dict(content, message, file):
-    torch.save(content, file)
-    with pytest.raises(Error) as raised:
-        read_weights(file)
-    assert message in str(raised.value)
-    assert str(raised.value).startswith(f"{file}: ")
-
-
-# How weights fit
 
 
 def test_weights_that_fit_are_copied(state):
@@ -125,10 +54,85 @@ def test_counters_of_old_files_start_at_zero(state):
     assert torch.equal(module.norm.running_mean, state["norm.running_mean"])
 
 
-def test_lightnings_prefix(state):
+def under(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *(
+            "module.",
+            "_orig_mod.",
+            "model._orig_mod.",
+            "_orig_mod.module.",
+            "module._orig_mod.model.",
+            "net.",
+            "student.",
+        ),
+        *("_forward_module.model.module.", "encoder.backbone.", "a.name.of.their.own."),
+    ],
+)
+def test_whatever_prefix_there_is(prefix, state, caplog):
     module = net()
-    fit_weights(module, {f"model.{name}": tensor for name, tensor in state.items()})
+    fit_weights(module, under(prefix, state))
     assert equal(module.state_dict(), state)
+    assert caplog.text == ""
+
+
+def test_names_that_wrappers_put_in_the_middle(state):
+    module = nn.Sequential(OrderedDict(stage=net()))
+    weights = under("stage._checkpoint_wrapped_module._orig_mod.", state)
+    fit_weights(module, weights)
+    assert equal(module.stage.state_dict(), state)
+
+
+def other(state):
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        (lambda state: {"criterion.weight": torch.ones(4)}, "1 entry outside the network ignored: criterion.weight"),
+        (lambda state: under("ema.module.", other(state)), "9 entries outside the network ignored: ema.module.conv"),
+        (lambda state: under("teacher.", other(state)), "and 5 more"),
+        (
+            lambda state: {"loss_fn.pos_weight": torch.ones(2)},
+            "1 entry outside the network ignored: loss_fn.pos_weight",
+        ),
+        (lambda state: {"n_averaged": torch.tensor(3)}, "1 entry outside the network ignored: n_averaged"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "model.", "module.net."])
+def test_what_lies_outside_the_network_is_named_and_ignored(prefix, beside, said, state, caplog):
+    module = net()
+    # The order of a file does not matter.
+    for weights in ({**beside(state), **under(prefix, state)}, {**under(prefix, state), **beside(state)}):
+        fit_weights(module, weights, "w.pth")
+        assert equal(module.state_dict(), state)
+    assert f"w.pth: {said}" in caplog.text if "and" not in said else said in caplog.text
+
+
+def test_a_network_that_is_there_twice_is_refused(state):
+    weights = {**under("first.", state), **under("second.", other(state))}
+    assert mismatch(net(), weights).endswith(
+        "holds the network several times, below first., second.; save one of them alone"
+    )
+    fit_weights(net(), {**under("first.", state), **under("second.", state)})  # the same weights under two names
+
+
+def test_a_classifier_under_another_prefix(state, caplog):
+    module = net()
+    weights = {("head." if name.startswith("fc") else "backbone.") + name: tensor for name, tensor in state.items()}
+    fit_weights(module, weights, "w.pth")
+    assert equal(module.state_dict(), state)
+    assert "w.pth: fc.weight, fc.bias of the network: read from head.fc.weight, head.fc.bias" in caplog.text
+
+
+def test_what_is_of_no_known_kind_inside_a_network_is_refused(state):
+    assert "1 unexpected (second_head.weight)" in mismatch(net(), {**state, "second_head.weight": torch.ones(1)})
+    assert "1 unexpected (norm.scale)" in mismatch(net(), under("model.", {**state, "norm.scale": torch.ones(1)}))
 
 
 def test_parts_that_the_network_was_built_without_are_left_out(state):
@@ -193,10 +197,3 @@ def test_the_way_out(there, way_out):
 def test_integers_are_no_weights(state):
     state["fc.weight"] = torch.ones(3, 4, dtype=torch.int8)
     assert "fc.weight torch.int8, here torch.float32" in mismatch(net(), state)
-
-
-def test_what_was_saved_in_memory_is_the_same_file(state, file):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    file.write_bytes(buffer.getvalue())
-    assert equal(read_weights(file), state)

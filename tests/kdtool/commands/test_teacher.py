@@ -1,0 +1,87 @@
+"""Weights that other programs trained: what their file tells, and what is said of it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kdtool
+from kdtool.models.checkpoint import read
+
+CLASSES = ("top", "middle", "bottom")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Ten images of 8x8 pixels of each class, with a stripe; the folders sort as bottom, middle, top."""
+    root = tmp_path_factory.mktemp("images")
+    for number, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for index in range(10):
+            pixels = np.full((8, 8), 5 * index, dtype=np.uint8)
+            pixels[2 * number : 2 * number + 3] += 150
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return f"folder:{root}"
+
+
+@pytest.fixture(scope="module")
+def state(images, tmp_path_factory):
+    """The weights of a network that tells the classes apart, with outputs in the order of CLASSES."""
+    made = kdtool.teacher(
+        "kdtool:lenet-300-100",
+        data=images, epochs=15, lr=0.1, batch_size=8, augment="none", mean=(0.5,), std=(0.5,),
+        output=tmp_path_factory.mktemp("trained") / "net.pt",
+    )  # fmt: skip
+    assert made.metric("test", "accuracy") == 1
+    order = [made.data.classes.index(name) for name in CLASSES]
+    state = dict(made.module.state_dict())
+    return {**state, "fc3.weight": state["fc3.weight"][order], "fc3.bias": state["fc3.bias"][order]}
+
+
+def build(state, tmp_path, *, data=None, **beside):
+    torch.save({"state_dict": state, "best_acc1": np.float64(99.5), **beside}, tmp_path / "w.pth")
+    trained = {"data": data, "epochs": 0, "mean": (0.5,), "std": (0.5,)} if data else {"image_size": 8, "classes": 3}
+    return kdtool.teacher("kdtool:lenet-300-100", weights=tmp_path / "w.pth", output=tmp_path / "t.pt", **trained)
+
+
+def test_the_labels_are_in_the_order_of_the_file(state, images, tmp_path, caplog):
+    made = build(state, tmp_path, data=images, class_to_idx={name: number for number, name in enumerate(CLASSES)})
+    assert made.data.classes == CLASSES
+    assert made.metric("test", "accuracy") == 1
+    assert "its validation and test split may not be held out from that training" in caplog.text
+    entry = read(tmp_path / "t.pt").history[0]
+    assert entry["trained_elsewhere"] is True
+    assert entry["held_out"] is False
+
+
+def test_without_names_the_outputs_are_taken_in_the_order_of_the_folders(state, images, tmp_path):
+    made = build(state, tmp_path, data=images)
+    assert made.data.classes == tuple(sorted(CLASSES))
+    assert made.metric("test", "accuracy") < 0.5
+
+
+def test_other_names_are_refused_with_the_differences(state, images, tmp_path):
+    with pytest.raises(kdtool.Error, match="it lacks 'lower', it adds 'bottom'"):
+        build(state, tmp_path, data=images, classes=["top", "middle", "lower"])
+    assert not (tmp_path / "t.pt").exists()
+
+
+def test_a_later_command_knows_the_names(state, images, tmp_path, caplog):
+    made = build(state, tmp_path, classes=list(CLASSES))
+    assert made.data is None
+    (row,) = kdtool.evaluate(tmp_path / "t.pt", data=images, mean=(0.5,), std=(0.5,))
+    assert row["accuracy"] == 1
+    assert "in this order" not in caplog.text
+    assert "it may have been trained on these images" in caplog.text
+
+
+def test_names_for_another_number_of_outputs_are_ignored(state, tmp_path, caplog):
+    made = build(state, tmp_path, classes=["cat", "dog"])
+    assert "classes" not in made.history[0]
+    assert "names 2 classes and the network has 3; the names are ignored" in caplog.text
+
+
+def test_a_network_that_was_trained_here_is_held_out_from(images, tmp_path, caplog):
+    made = kdtool.teacher("kdtool:lenet-300-100", data=images, epochs=0, output=tmp_path / "t.pt")
+    assert "held_out" not in made.history[0]
+    assert "held out" not in caplog.text

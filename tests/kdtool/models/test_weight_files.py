@@ -1,0 +1,188 @@
+import argparse
+import io
+import json
+from collections import OrderedDict, defaultdict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from kdtool import Error
+from kdtool.models.weight_files import class_names, read_weights
+
+CLASSES = ("cat", "dog", "Änte")
+
+
+def equal(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def state():
+    return dict(
+        nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(2, 4, 3),
+                norm=nn.BatchNorm2d(4),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                fc=nn.Linear(4, 3),
+            )
+        ).state_dict()
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "weights.pth"
+
+
+def test_formats(state, tmp_path):
+    torch.save(state, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "old.pt"):
+        assert equal(read_weights(tmp_path / name), state)
+    safe = read_weights(str(tmp_path / "a.safetensors"))
+    assert equal({name: safe[name] for name in state}, state)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
+        lambda state: {"state_dict": {"zero": torch.zeros(1)}, "state_dict_ema": state},
+        lambda state: {"my_net": state, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: {**state, "epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        lambda state: {"best": torch.ones(1), "my_net": state},
+        lambda state: OrderedDict((name, nn.Parameter(tensor, False)) for name, tensor in state.items()),
+    ],
+)
+def test_what_training_scripts_put_around_it(wrap, state, file):
+    torch.save(wrap(state), file)
+    assert equal(read_weights(file), state)
+
+
+def test_tied_weights_are_read(state, file):
+    state["tied"] = state["fc.weight"]
+    torch.save(state, file)
+    assert torch.equal(read_weights(file)["tied"], state["fc.weight"])
+
+
+def test_numbers_that_are_not_finite_are_told(state, file, caplog):
+    state["fc.weight"][0, 0] = float("nan")
+    torch.save(state, file)
+    read_weights(file)
+    assert "1 of 9 tensors hold numbers that are not finite (fc.weight)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3, "lr": 0.1}, "a dict of epoch, lr"),
+        ({}, "an empty dict"),
+        ([1, 2], "but list"),
+        ({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, "a dict of a, b"),
+        ({"format": "kdtool", "version": 1}, "a kdtool checkpoint already"),
+    ],
+)
+def test_content_that_is_no_state_dict(content, message, file):
+    torch.save(content, file)
+    with pytest.raises(Error) as raised:
+        read_weights(file)
+    assert message in str(raised.value)
+    assert str(raised.value).startswith(f"{file}: ")
+
+
+def test_what_was_saved_in_memory_is_the_same_file(state, file):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    file.write_bytes(buffer.getvalue())
+    assert equal(read_weights(file), state)
+
+
+def test_the_parts_of_a_network(state, file):
+    parts = {
+        key: {name: tensor for name, tensor in state.items() if name.startswith("fc") == (key == "head")}
+        for key in ("backbone", "head")
+    }
+    torch.save(parts, file)
+    assert set(read_weights(file)) == {f"{'head' if name.startswith('fc') else 'backbone'}.{name}" for name in state}
+
+
+def test_a_choice_between_weights_is_said(state, file, caplog):
+    torch.save({"state_dict": {"zero": torch.zeros(1)}, "state_dict_ema": state, "optimizer": {"lr": 0.1}}, file)
+    assert equal(read_weights(file), state)
+    assert "holds weights as state_dict_ema, state_dict; those of state_dict_ema are read" in caplog.text
+
+
+# Names of classes
+
+
+def numbered(names):
+    return {name: number for number, name in enumerate(names)}
+
+
+def by_number(names):
+    return dict(enumerate(names))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"classes": list(CLASSES)},
+        {"classes": np.array(CLASSES)},
+        {"class_names": [np.str_(name) for name in CLASSES]},
+        {"class_to_idx": numbered(CLASSES)},
+        {"class_to_idx": dict(reversed(numbered(CLASSES).items()))},
+        {"class_to_idx": {name: np.int64(number) for name, number in numbered(CLASSES).items()}},
+        {"class_to_idx": defaultdict(int, numbered(CLASSES))},
+        {"idx_to_class": by_number(CLASSES)},
+        {"idx_to_class": {np.int64(number): name for number, name in by_number(CLASSES).items()}},
+        {"config": {"id2label": {str(number): name for number, name in by_number(CLASSES).items()}}},
+        {"meta": {"CLASSES": CLASSES}},
+        {"meta": {"dataset_meta": {"classes": CLASSES}}},
+        {"hyper_parameters": {"label_names": list(CLASSES), "lr": 0.1}},
+        {"names": by_number(CLASSES)},
+        {"classes": list(CLASSES), "class_to_idx": numbered(CLASSES)},
+    ],
+)
+def test_names_of_classes_are_found_in_their_order(beside, state, file):
+    torch.save({"state_dict": state, **beside}, file)
+    assert class_names(file) == CLASSES
+    assert equal(read_weights(file), state)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"classes": 3},
+        {"num_classes": 3},
+        {"id2label": {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}},
+        {"class_to_idx": {"cat": 1, "dog": 2}},
+        {"labels": ["cat", "cat", "dog"]},
+        {"names": ["conv.weight", "conv.bias"]},
+        {"classes": argparse.Namespace(a=1)},
+    ],
+)
+def test_what_does_not_name_classes(beside, state, file):
+    torch.save({"state_dict": state, **beside}, file)
+    assert class_names(file) is None
+
+
+def test_names_that_contradict_each_other_are_refused(state, file):
+    torch.save({"state_dict": state, "classes": list(CLASSES), "meta": {"CLASSES": list(reversed(CLASSES))}}, file)
+    with pytest.raises(Error, match=r"names its classes in several ways \(classes, meta.CLASSES\)"):
+        class_names(file)
+
+
+def test_the_header_of_a_safetensors_file(state, tmp_path):
+    save_file(state, tmp_path / "w.safetensors", metadata={"format": "pt", "id2label": json.dumps(by_number(CLASSES))})
+    assert class_names(tmp_path / "w.safetensors") == CLASSES
+    save_file(state, tmp_path / "none.safetensors")
+    assert class_names(tmp_path / "none.safetensors") is None
