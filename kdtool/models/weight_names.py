@@ -22,8 +22,11 @@ _COPY = re.compile(
 # What training code keeps beside a network that it does not put under a prefix.
 _BESIDE = re.compile(
     r"criterion|criteria|.*loss.*|.*metric.*|.*accuracy|.*_acc|acc_.*|optim.*|.*scheduler|n_averaged|normali[sz]e.*"
-    r"|preprocess.*|mixup.*|augment.*|.*temperature|logit_scale"
+    r"|mean|std|(pixel|image|img)_(mean|std)|preprocess.*|mixup.*|augment.*|.*temperature|logit_scale"
 )
+
+# Entries that hold how images were normalised, by the last part of their names.
+NORMALISATION = re.compile(r"(pixel_|image_|img_|new_)?(mean|std)")
 
 # Without these the prefixes of files that do not fit would stay in the message.
 _COMMON = ("model.", "net.", "network.", "backbone.", "encoder.", "student.")

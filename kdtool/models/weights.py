@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import Error
 from kdtool.models.weight_files import first_few
-from kdtool.models.weight_names import Match, match
+from kdtool.models.weight_names import NORMALISATION, Match, match
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -67,8 +67,11 @@ def _say(found: Match, file: object) -> None:
         logger.warning("%s: %s of the network: read from %s", file, own, names)
     if found.outside:
         entries = "entry" if len(found.outside) == 1 else "entries"
+        normalises = any(NORMALISATION.fullmatch(name.rpartition(".")[2]) for name in found.outside)
         logger.warning(
-            "%s: %d %s outside the network ignored: %s", file, len(found.outside), entries, first_few(found.outside)
+            "%s: %d %s outside the network ignored: %s%s",
+            *(file, len(found.outside), entries, first_few(found.outside)),
+            "; it normalised its images itself: give the same --mean and --std" if normalises else "",
         )
 
 

@@ -114,6 +114,14 @@ def test_what_lies_outside_the_network_is_named_and_ignored(prefix, beside, said
     assert f"w.pth: {said}" in caplog.text if "and" not in said else said in caplog.text
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("names", [("mean", "std"), ("normalize.mean", "normalize.std"), ("pixel_mean", "pixel_std")])
+def test_a_normalisation_in_the_file_is_pointed_out(prefix, names, state, caplog):
+    fit_weights(net(), {**under(prefix, state), **dict.fromkeys(names, torch.ones(3))}, "w.pth")
+    assert f"w.pth: 2 entries outside the network ignored: {names[0]}, {names[1]}; it normalised" in caplog.text
+    assert caplog.text.strip().endswith("give the same --mean and --std")
+
+
 def test_a_network_that_is_there_twice_is_refused(state):
     weights = {**under("first.", state), **under("second.", other(state))}
     assert mismatch(net(), weights).endswith(
