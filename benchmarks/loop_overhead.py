@@ -37,6 +37,7 @@ class Plan:
     loss: Callable[[Step], torch.Tensor] = Step.cross_entropy
     name: str = "bench"
     validates: str = "accuracy"
+    classifier: None = None
 
 
 class Nowhere:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from kdtool.commands.prune import prune
 from kdtool.commands.teacher import teacher
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
 
 TEACHER: dict[str, Any] = {
     "name": "torchvision:resnet18",
@@ -44,7 +44,7 @@ def run(output: Path, *, force: bool = False) -> list[dict[str, Any]]:
     rows = [_row(f"M{i}", output / "student.run" / f"M{i}.pt", output) for i in range(STUDENTS["iters"] + 1)]
     assert pruned.path is not None
     rows.append(_row(f"{rows[-1]['model']} pruned", pruned.path, output))
-    write_text(output / "table.json", json.dumps(rows, indent=1) + "\n")
+    write_text(output / "table.json", dumps(rows, indent=1) + "\n")
     return rows
 
 

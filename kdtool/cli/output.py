@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 # Imported here for the commands; other packages need it too.
 from kdtool.utils.formatting import shown_value as shown_value
+from kdtool.utils.strict_json import dumps
 
 
 def as_json(value: Any) -> str:
     """Return standard JSON; infinite numbers and NaN become null."""
-    return json.dumps(_plain(value), indent=2)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    return dumps(value, indent=2)
 
 
 def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from kdtool.study.recipe import Command
 from kdtool.training.run_directory import directory_of
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
 
 FILE = "study.json"
 
@@ -76,7 +77,7 @@ class Record:
         data = self.commands[name].get("data")
         if data is None:
             return []
-        key = json.dumps(data, sort_keys=True)
+        key = dumps(data, sort_keys=True)
         if key not in self._changes:
             try:
                 spec = DataSpec.from_data(data)
@@ -118,7 +119,7 @@ class Record:
     def save(self) -> None:
         """Write the file."""
         content = {"format": FORMAT, "commands": self.commands, "comparisons": self.comparisons}
-        write_text(self.directory / FILE, json.dumps(content, indent=1) + "\n")
+        write_text(self.directory / FILE, dumps(content, indent=1) + "\n")
 
     def hash(self, path: Path) -> str:
         """Return the hash of a file's content. A file is read again only if its size or time of change differs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from kdtool.study.record import Record, opened
 from kdtool.study.results import comparisons, means, numbers_of, row_of
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
 
 KDTOOL = (sys.executable, "-m", "kdtool")
 
@@ -65,7 +65,7 @@ def run_study(
             "failed": [*study.failures(), *not_compared],
             "not_run": [command.name for command in planned.commands if study.status[command.name] == NOT_RUN],
         }
-        write_text(planned.directory / "results.json", json.dumps(result, indent=1) + "\n")
+        write_text(planned.directory / "results.json", dumps(result, indent=1) + "\n")
         return result
 
 

@@ -21,6 +21,8 @@ class Callback:
 
     keeps_last: ClassVar[bool] = False
     """Whether the phase's result is what its last step left, instead of the epoch that validated best."""
+    remedy: ClassVar[str] = ""
+    """What a user can do if the loss of the phase is not finite; empty: the loop names --lr and --clip."""
     over: bool = False
     """Set to True to end the phase after the current step or epoch."""
 

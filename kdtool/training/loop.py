@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from kdtool.training.evaluate import VALIDATION_BATCH, score
 from kdtool.training.optimizer import make_optimizer, make_schedule
 from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
+from kdtool.training.state import State
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
 from kdtool.utils.progress import Advance, progress, say_once
@@ -38,26 +38,6 @@ WORTH_A_LINE = 20.0
 
 class LossNotFiniteError(Error):
     """The loss became infinite or not a number."""
-
-
-@dataclass
-class State:
-    """How far a phase has come, and the best epoch of it so far."""
-
-    epoch: int = 0
-    best_epoch: int = -1
-    best: dict[str, Any] = field(default_factory=dict)
-    """The validation metrics of the best epoch."""
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    best_auxiliary: dict[str, Tensor] = field(default_factory=dict)
-
-    def better(self, metrics: dict[str, Any]) -> bool:
-        """Return whether an epoch is better than all before: by accuracy, then by the loss where accuracies are equal
-        or not measured."""
-        if not self.best:
-            return True
-        now = (metrics.get("accuracy", 0.0), -metrics["loss"])
-        return now > (self.best.get("accuracy", 0.0), -self.best["loss"])
 
 
 class Loop:
@@ -118,6 +98,10 @@ class Loop:
             while self.state.epoch < self.training.epochs and not self._is_over():
                 self._one_epoch(advance)
                 self.store.save(self._snapshot)
+        if self.state.epoch and not self.state.best_weights:
+            raise LossNotFiniteError(
+                f"{self.plan.name}: the loss on the validation split is not finite in any epoch; {self._remedy()}"
+            )
         best = (self.state.best_weights, self.state.best_auxiliary)
         for module, weights in zip(self.student.learners(), best, strict=True):
             if self.state.best_weights:
@@ -141,7 +125,13 @@ class Loop:
         for callback in self.callbacks:
             logged |= callback.after_epoch(self.student.module, state.epoch + 1)
         metrics = self._validate()
-        if self.keeps_last or state.better(metrics):
+        finite = math.isfinite(metrics["loss"])
+        if not finite and self.keeps_last:
+            raise LossNotFiniteError(
+                f"{self.plan.name}: the loss on the validation split is not finite after epoch {state.epoch + 1}; "
+                f"{self._remedy()}"
+            )
+        if finite and (self.keeps_last or state.better(metrics)):
             state.best, state.best_epoch = metrics, state.epoch
             state.best_weights, state.best_auxiliary = (
                 copy.deepcopy(module.state_dict()) for module in self.student.learners()
@@ -253,8 +243,14 @@ class Loop:
         if not torch.isfinite(total):
             raise LossNotFiniteError(
                 f"{self.plan.name}: the loss is not finite in epoch {self.state.epoch + 1}, step {number} of "
-                f"{self.steps}; try a lower --lr, or --clip 1"
+                f"{self.steps}; {self._remedy()}"
             )
+
+    def _remedy(self) -> str:
+        """Return what a user can do if the loss is not finite."""
+        named = next((callback.remedy for callback in self.callbacks if callback.remedy), "")
+        clip = self.training.clip
+        return named or f"try a lower --lr, or --clip {1 if clip is None or clip > 1 else clip / 10:g}"
 
     def _restore(self) -> None:
         saved = self.store.load()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from kdtool.errors import Error
 from kdtool.utils.files import slug, write_text
+from kdtool.utils.strict_json import dumps
 from kdtool.utils.tensor_files import safe_load, write_tensors
 
 LOG = "metrics.jsonl"
@@ -116,4 +117,4 @@ def _forget_epochs(directory: Path, phase: str, after: int) -> None:
     if not (directory / LOG).exists():
         return
     kept = [row for row in read_epochs(directory) if row["phase"] != phase or row["epoch"] <= after]
-    write_text(directory / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+    write_text(directory / LOG, "".join(dumps(row) + "\n" for row in kept))

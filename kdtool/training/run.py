@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from kdtool.training.zeros import HoldZeros
 from kdtool.utils.files import slug
 from kdtool.utils.progress import say
 from kdtool.utils.seeds import seeded
+from kdtool.utils.strict_json import dumps
 
 if TYPE_CHECKING:
     from kdtool.surgery.refiner import Refiner
@@ -267,7 +267,7 @@ class Run:
     def log(self, row: dict[str, Any]) -> None:
         """Append the metrics of an epoch to metrics.jsonl and tell the listeners."""
         with open(self.directory / LOG, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")
+            lines.write(dumps(row) + "\n")
         manager().hook.epoch_ended(run=self, phase=row["phase"], epoch=row["epoch"], metrics=row)
 
     def epochs(self, phase: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import filelock
 from kdtool.data.fingerprint import changes, checked
 from kdtool.errors import Error, UsageError
 from kdtool.utils.files import check_output, write_text
+from kdtool.utils.strict_json import dumps
 
 # The keys of the fingerprints of the images in a flat ``run.json``.
 SPLITS = "data.splits."
@@ -41,7 +42,7 @@ class RunDirectory:
     def _write(self, *, finished: bool) -> None:
         self.finished = finished
         about = {**self.identity, "finished": finished}
-        write_text(self.path / "run.json", json.dumps(about, indent=1, default=str) + "\n")
+        write_text(self.path / "run.json", dumps(about, indent=1, default=str) + "\n")
 
 
 def directory_of(output: Path) -> Path:
@@ -60,7 +61,7 @@ def run_directory(output: Path, identity: Mapping[str, Any], *, force: bool, res
         Error: another process works there.
     """
     path = directory_of(output)
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    plain: dict[str, Any] = json.loads(dumps(identity, default=str))
     earlier = read_run(path)
     if earlier is not None and resume:
         _check_same(path, earlier, plain)
@@ -160,7 +161,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from kdtool.surgery.gates import GateCosts
 
 
+# How far below its budget a student is without a word: of MACs and parameters, and of a latency.
+NEAR = (0.02, 0.05)
+
+
 class Gated(GateSearchOptions, Distiller):
     """Search the teacher for the student that learns from it best within a budget, then distil (Gu and Tresp, 2020).
 
@@ -75,8 +79,8 @@ class Gated(GateSearchOptions, Distiller):
             for count in (self.count, "macs")
         )
         self._check_budget(costs, teacher)
-        with_gates = self._search(run, teacher, gated, costs, macs)
-        removed, kept = self._removed(with_gates, costs)
+        with_gates, needed = self._search(run, teacher, gated, costs, macs)
+        removed, kept = self._removed(with_gates, costs, needed)
         # Gates shrink together, so the weights they are folded into would be too small; and in a short search gates
         # move faster than the statistics of batch-norms can follow.
         searched = recalibrate_batchnorm(run, scaled_like(removed, teacher))
@@ -99,8 +103,13 @@ class Gated(GateSearchOptions, Distiller):
         elif not getattr(self.exporter, "latency", False):
             raise UsageError(f"{flag}: needs an exporter that measures it; leave out --no-latency")
 
-    def _search(self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts) -> Network:
-        """Train the network with its gates until the budget is met, and return it with its gates."""
+    def _search(
+        self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts
+    ) -> tuple[Network, Tensor]:
+        """Train the network with its gates until the budget is met, and return it with its gates.
+
+        The tensor [gates] is larger for gates that the last step needed more.
+        """
         options = GateSearchOptions(**{info.name: getattr(self, info.name) for info in GateSearchOptions.describe()})
         measure = partial(self._latency_of_gated, teacher, costs) if self.target_latency is not None else None
         search_run = run.with_training(
@@ -108,12 +117,12 @@ class Gated(GateSearchOptions, Distiller):
             optimizer="sgd",
             lr=self.search_lr,
             schedule="constant",
+            clip=self.search_clip or None,
             weight_decay=self.weight_penalty,  # the gradient of lambda_1 / 2 ||w||^2
         )
         search = GateSearch(options, costs, macs, measure)
-        return search_run.fit(
-            "search", gated, teacher=teacher, objective=GateSearchLoss(options), callbacks=[search]
-        ).network
+        fit = search_run.fit("search", gated, teacher=teacher, objective=GateSearchLoss(options), callbacks=[search])
+        return fit.network, search.needed.cpu()
 
     def _latency_of_gated(self, teacher: Network, costs: GateCosts, module: nn.Module) -> float:
         """Return the latency of a gated network without its closed gates, as a fraction of the teacher's."""
@@ -124,13 +133,24 @@ class Gated(GateSearchOptions, Distiller):
         assert ratio is not None
         return ratio
 
-    def _removed(self, gated: Network, costs: GateCosts) -> tuple[Network, Tensor]:
-        """Return a gated network without its closed channels, and a mask [gates] of the gates that are kept."""
-        from kdtool.surgery.gates import remove_closed
+    def _removed(self, gated: Network, costs: GateCosts, needed: Tensor | None = None) -> tuple[Network, Tensor]:
+        """Return a gated network without its closed channels, and a mask [gates] of the gates that are kept.
+
+        With ``needed`` [gates] as many closed gates are kept as the budget allows; single open ones may close for them,
+        in place.
+        """
+        import torch
+
+        from kdtool.surgery.gates import fill_up, remove_closed
 
         is_open = gated.module.get_parameter("gates").detach() > 0
-        kept = costs.kept(is_open.to(costs.sets.device)).cpu()
-        return remove_closed(gated, kept), kept
+        kept = costs.kept(is_open.to(costs.sets.device))
+        if needed is not None and self.fill_target and self.target_latency is None:
+            limit = self.budget[1].limit(costs.total)
+            kept = fill_up(costs, kept, needed.to(kept.device), limit)
+            with torch.no_grad():
+                gated.module.get_parameter("gates").mul_(kept)
+        return remove_closed(gated, kept.cpu()), kept.cpu()
 
     def _latency_ratio(self, network: Network, teacher: Network) -> float | None:
         """Return the latency of a network as a fraction of the teacher's, or None if the exporter measures none."""
@@ -148,7 +168,7 @@ class Gated(GateSearchOptions, Distiller):
 
         flag, budget = self.budget
         total = 1 if self.target_latency is not None else costs.total
-        size = costs.cpu().of(kept) if self.target_latency is None else ratio or 0.0
+        size = costs.cpu().of_kept(kept) if self.target_latency is None else ratio or 0.0
         reached = {
             "of": flag.removeprefix("--target-").replace("params", "parameters").replace("macs", "MACs"),
             "asked": 1 - budget.limit(total) / total,
@@ -161,6 +181,13 @@ class Gated(GateSearchOptions, Distiller):
             )
             reached["missed"] = missed
             logging.getLogger("kdtool").warning("%s", missed)
+        elif self.fill_target and size < (1 - NEAR[self.target_latency is not None]) * budget.limit(total):
+            share = size / budget.limit(total)
+            logging.getLogger("kdtool").warning(
+                "%s %s: the student takes %.0f %% of it; no more channels fit, of which layers keep multiples of %d "
+                "(--round-to)",
+                *(flag, budget, 100 * share, self.round_to),
+            )
         gates = gate_map(gated.module, kept)  # type: ignore[arg-type]
         search = [{key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in run.epochs("search")]
         run.record(reached=reached, gates=gates, search=search)

@@ -14,7 +14,10 @@ class GateSearchOptions(Options):
     target_latency: Budget | None = option(None, help="time in onnxruntime, as a fraction of the teacher's: 0.5x")
     search_epochs: int = option(10, minimum=1, help="epochs in which the search has to meet the budget")
     force_target: bool = option(
-        False, help="if the search misses the budget, close the gates that are smallest for what they save"
+        True, help="if the search misses the budget, close the gates that are smallest for what they save"
+    )
+    fill_target: bool = option(
+        True, help="where the search goes below the budget, keep as many of the closed channels as still fit"
     )
     round_to: int = option(16, minimum=1, help="layers keep multiples of this many channels; 16 suits onnxruntime")
     search_loss: str = option(
@@ -35,6 +38,12 @@ class GateSearchOptions(Options):
     )
     weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, the weight decay of the search")
     search_lr: float = option(0.01, above=0, help="learning rate of the weights in the search (sgd)")
+    search_clip: float = option(
+        5.0, minimum=0, help="largest norm of the gradient of the weights in the search; 0: no clipping"
+    )
+    gate_step: float = option(
+        0.1, minimum=0, help="most that the gradient moves a gate in one step; 0: no limit, and gates may grow above 2"
+    )
     latency_every: int = option(2, minimum=1, help="epochs of the search between two measurements of the latency")
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Callback, Objective
-from kdtool_distillers.proximal import ahead, closing_threshold, shrink
+from kdtool_distillers.proximal import ahead, closing_threshold, gradient_step, shrink
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 STEPS_BETWEEN_CHECKS = 10
 """On an accelerator, where reading the cost waits for all queued work; on the CPU every step is checked."""
+LARGEST_GATE = 2.0
+"""Gates begin at 1."""
 SAVED = ("k", "epoch", "over", "first", "rate")
 """The numbers that a resumed search continues with."""
-MEASUREMENTS = 6
+MEASUREMENTS = 8
 """How often the latency is measured at most while gates are closed until it is met."""
+LATENCY_NEAR = 0.03
+"""How far below the budget a latency may be, as a fraction of it, to be taken without a further measurement."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class GateSearch(Callback):
     """
 
     keeps_last: ClassVar[bool] = True
+    remedy: ClassVar[str] = "try a lower --search-lr, --search-clip or --gate-step"
 
     def __init__(
         self,
@@ -90,7 +95,7 @@ class GateSearch(Callback):
         self.macs.to(gates.device)
         self.epochs, self.half = epochs, (epochs + 1) // 2
         self.check_every = 1 if gates.device.type == "cpu" else STEPS_BETWEEN_CHECKS
-        self.before = self.checked = gates.detach().clone()
+        self.before = self.checked = self.needed = self.above = gates.detach().clone()
         self.kl = gates.new_zeros(())
         self._update_alpha()
         self.closing = closing_threshold(steps * self.half)
@@ -126,14 +131,22 @@ class GateSearch(Callback):
             self.kl += self.objective.divergence(step)
             self.steps += 1
             threshold = self.gate_penalty * self.rate * self.alpha
-            z = gates - self.rate * gates.grad
+            z = gates - gradient_step(gates.grad, self.rate, self.options.gate_step)
             unclamped = z - threshold  # below 0 for gates that close: the lower, the less they are needed
-            moved = keep_last(shrink(z, threshold), self.before, unclamped, self.costs)
+            moved = keep_last(self._bounded(shrink(z, threshold)), self.before, unclamped, self.costs)
+            self.needed = unclamped
             gates.grad = None
             if self.k % self.check_every == 0:
                 moved = self._check_budget(moved, unclamped)
-            gates.copy_(ahead(moved, self.before, self.k))
+            gates.copy_(self._bounded(ahead(moved, self.before, self.k)))
             self.before = moved
+
+    def _bounded(self, gates: Tensor) -> Tensor:
+        """Return gates [gates] of at most `LARGEST_GATE`; the bound is a part of the proximal operator, a projection.
+
+        A gate and the weight that it multiplies can trade their sizes for ever, until a deep network overflows.
+        """
+        return gates.clamp_max(LARGEST_GATE) if self.options.gate_step else gates
 
     def _check_budget(self, moved: Tensor, unclamped: Tensor) -> Tensor:
         """Return the gates after a step, and note whether they meet the budget.
@@ -176,6 +189,10 @@ class GateSearch(Callback):
         if target is not None and (epoch % self.options.latency_every == 0 or epoch == self.epochs):
             measured["latency_ratio"] = self._latency_ratio(module, self.before)
             self.over = measured["latency_ratio"] <= target.amount
+            if not self.over:
+                self.above = self.before
+            elif self.options.fill_target:
+                self.before = self._reopened(module, measured["latency_ratio"])
         if epoch == self.epochs and not self.over and self.options.force_target:
             self.before = self._forced(module)
         if self.over or epoch == self.epochs:
@@ -206,18 +223,36 @@ class GateSearch(Callback):
             return self._forced_by_latency(module, values, order)
         return torch.where(close_until(self.costs, values > 0, order, self.target), values, 0)
 
-    def _forced_by_latency(self, module: nn.Module, values: Tensor, order: Tensor) -> Tensor:
-        """Return the gates with as many closed, in this order, as the latency needs; bisect their number."""
+    def _forced_by_latency(self, module: nn.Module, values: Tensor, order: Tensor, ratio: float = 0.0) -> Tensor:
+        """Return the gates with as many closed, in this order, as the latency needs; bisect their number.
+
+        ``ratio`` is the latency with all of them closed, if it is known.
+        """
         assert self.options.target_latency is not None
+        target = self.options.target_latency.amount
         low, high = 0, len(order)
         for _ in range(MEASUREMENTS):
+            if high - low < 2 or (1 - LATENCY_NEAR) * target <= ratio <= target:
+                break
             middle = (low + high) // 2
-            closed = values.index_fill(0, order[:middle], 0)
-            if self._latency_ratio(module, closed) <= self.options.target_latency.amount:
-                high = middle
+            measured = self._latency_ratio(module, values.index_fill(0, order[:middle], 0))
+            if measured <= target:
+                high, ratio = middle, measured
             else:
                 low = middle
         return values.index_fill(0, order[:high], 0)
+
+    def _reopened(self, module: nn.Module, ratio: float) -> Tensor:
+        """Return the gates, with as many open again as the latency allows of those that closed since it was above.
+
+        Those that are needed most open first. ``ratio`` is the latency as the gates are.
+        """
+        import torch
+
+        closed = ((self.before <= 0) & (self.above > 0)).nonzero().flatten()
+        order = closed[self.needed[closed].argsort(stable=True)]
+        values = torch.where(self.before > 0, self.before, self.above)
+        return self._forced_by_latency(module, values, order, ratio)
 
     def _latency_ratio(self, module: nn.Module, values: Tensor) -> float:
         """Return the latency of the network with these gates, as a fraction of the teacher's."""
@@ -240,12 +275,19 @@ class GateSearch(Callback):
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed search continues with, as plain data and tensors."""
-        return {"before": self.before, "seen": self.checked, **{name: getattr(self, name) for name in SAVED}}
+        return {
+            "before": self.before,
+            "seen": self.checked,
+            "needed": self.needed,
+            "above": self.above,
+            **{name: getattr(self, name) for name in SAVED},
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue with the state of an earlier search."""
         device = self.costs.sets.device
         self.before, self.checked = state["before"].to(device), state["seen"].to(device)
+        self.needed, self.above = state["needed"].to(device), state["above"].to(device)
         for name in SAVED:
             setattr(self, name, state[name])
         self._update_alpha()

@@ -13,6 +13,16 @@ def shrink(z: Tensor, threshold: Tensor | float) -> Tensor:
     return (z - threshold).clamp_min(0)
 
 
+def gradient_step(gradient: Tensor, rate: float, limit: float) -> Tensor:
+    """Return rate * gradient, with each element moved by at most ``limit`` (0: no limit).
+
+    If a teacher has learned nothing, the loss and with it the penalties are so small that the rate, which makes up for
+    them, takes a gate far outside in one step.
+    """
+    step = rate * gradient
+    return step.clamp(-limit, limit) if limit else step
+
+
 def momentum(k: int) -> float:
     """Return mu_k = (k - 2) / (k + 1), k = 2, 3, ..."""
     return (k - 2) / (k + 1)

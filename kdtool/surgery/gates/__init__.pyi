@@ -1,6 +1,7 @@
 from .budget import (
     check_budget as check_budget,
     close_until as close_until,
+    fill_up as fill_up,
     keep_last as keep_last,
     minimal_gates as minimal_gates,
 )

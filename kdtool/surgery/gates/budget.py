@@ -9,6 +9,9 @@ from kdtool.errors import UsageError
 from kdtool.plugins.budget import Budget, short
 from kdtool.surgery.gates.costs import GateCosts
 
+CLOSE = 0.01
+"""How far below its limit a cost may stay, as a fraction of it, before columns are added one by one."""
+
 _REOPENED = 64
 """For how many of the gates that closed last it is tested whether they fit when they are open."""
 
@@ -67,6 +70,65 @@ def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) 
         if costs.of(reopened) <= limit:
             remaining = reopened
     return remaining
+
+
+def fill_up(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float) -> Tensor:
+    """Return a mask [gates] of the kept columns with as many others as fit into the limit, the most needed first.
+
+    ``needed`` [gates] is larger for gates that are needed more. Columns are added in blocks of ``costs.round_to`` of a
+    set. If the cost stays more than `CLOSE` below the limit, because no further block fits, they are also added one by
+    one, and then exchanged: one more of a set for some of others that are needed less.
+    """
+    for block in dict.fromkeys((costs.round_to, 1)):
+        if costs.of_kept(kept) < (1 - CLOSE) * limit:
+            kept = _filled(costs, kept, needed, limit, block)
+    return kept if costs.of_kept(kept) >= (1 - CLOSE) * limit else _exchanged(costs, kept, needed, limit)
+
+
+def _exchanged(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float) -> Tensor:
+    """Return the mask whose cost is nearest below the limit of those with one more column of a set and fewer others."""
+    best = kept
+    for number in range(costs.set_count):
+        closed = ((costs.sets == number) & ~kept).nonzero().flatten()
+        if not len(closed):
+            continue
+        larger = kept.index_fill(0, closed[needed[closed].argmax()], True)
+        stays = minimal_gates(torch.where(kept, needed, -torch.inf), costs) | (costs.sets == number)
+        others = (kept & ~stays).nonzero().flatten()
+        order = others[needed[others].argsort(stable=True)]
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if costs.of_kept(without(larger, order[:middle])) <= limit:
+                high = middle
+            else:
+                low = middle + 1
+        trial = without(larger, order[:low])
+        if costs.of_kept(trial) > limit:
+            continue
+        trial = _filled(costs, trial, needed, limit, 1)
+        if costs.of_kept(trial) > costs.of_kept(best):
+            best = trial
+    return best
+
+
+def _filled(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float, block: int) -> Tensor:
+    """Return a mask with blocks of columns of a set added as long as they fit, the most needed first."""
+    left = set(range(costs.set_count))
+    blocks: dict[int, tuple[float, Tensor]] = {}
+    while left:
+        for number in left - set(blocks):
+            closed = ((costs.sets == number) & ~kept).nonzero().flatten()
+            chosen = closed[needed[closed].argsort(descending=True, stable=True)[:block]]
+            blocks[number] = (float(needed[chosen].mean()) if len(chosen) else -torch.inf, chosen)
+        best = max(left, key=lambda number: (blocks[number][0], -number))
+        _, chosen = blocks.pop(best)
+        larger = kept.index_fill(0, chosen, True)
+        if not len(chosen) or costs.of_kept(larger) > limit:
+            left.discard(best)
+        else:
+            kept = larger
+    return kept
 
 
 def without(is_open: Tensor, closing: Tensor) -> Tensor:

@@ -108,7 +108,11 @@ class GateCosts(nn.Module):
 
     def of(self, is_open: Tensor) -> float:
         """Return the cost, in MACs or parameters, with these gates [gates] open and the others closed."""
-        return self.fixed + float(self._variable(self.kept(is_open)))
+        return self.of_kept(self.kept(is_open))
+
+    def of_kept(self, kept: Tensor) -> float:
+        """Return the cost, in MACs or parameters, with exactly these columns [gates] kept."""
+        return self.fixed + float(self._variable(kept))
 
     def readers_of(self, kept: Tensor) -> Tensor:
         """Return how many of the kept columns [gates] read each unit, [units]."""

@@ -47,7 +47,7 @@ def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callba
     engine = Engine(training, 0)
     train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None, views=training.views)
     val = DistillationBatches(data.val, engine)
-    plan = SimpleNamespace(name="phase", training=training, loss=loss, validates=validates)
+    plan = SimpleNamespace(name="phase", training=training, loss=loss, validates=validates, classifier=None)
     return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
 
 
@@ -131,6 +131,57 @@ def test_a_loss_that_is_not_finite_stops(digits):
     with pytest.raises(LossNotFiniteError, match=r"phase: the loss is not finite in epoch 2, step 1 of \d+"):
         broken.run()
     assert broken.state.best_weights
+
+
+class BreakOnce(Callback):
+    """Make the validation infinite after one epoch; the training itself stays finite."""
+
+    def __init__(self, epochs, keeps_last=False):
+        self.epochs, self.keeps_last = epochs, keeps_last
+
+    def after_epoch(self, module, epoch):
+        module[3].broken = epoch in self.epochs
+        return {}
+
+
+class Breakable(nn.ReLU):
+    broken = False
+
+    def forward(self, x):
+        return super().forward(x) * (float("nan") if self.broken and not self.training else 1.0)
+
+
+def breakable():
+    module = network()
+    module[3] = Breakable()
+    return module
+
+
+def test_an_epoch_that_validates_at_no_number_is_never_the_best(digits):
+    store = Memory()
+    metrics = loop(breakable(), digits, store, callbacks=[BreakOnce({1})], epochs=2).run()
+    assert metrics["best_epoch"] == 2
+    assert metrics["loss"] < 3
+    with pytest.raises(
+        LossNotFiniteError, match="validation split is not finite in any epoch; try a lower --lr"
+    ):
+        loop(breakable(), digits, callbacks=[BreakOnce({1, 2})], epochs=2).run()
+    with pytest.raises(LossNotFiniteError, match="not finite after epoch 2"):
+        loop(breakable(), digits, callbacks=[BreakOnce({2}, keeps_last=True)], epochs=3).run()
+
+
+def test_the_way_out_is_one_that_the_phase_has(digits):
+    class Searched(Callback):
+        remedy = "try a lower --search-lr"
+
+    def broken(callbacks=(), **options):
+        with pytest.raises(LossNotFiniteError) as caught:
+            loop(network(), digits, loss=lambda s: s.student.sum() * torch.nan, callbacks=callbacks, **options).run()
+        return str(caught.value).rpartition("; ")[2]
+
+    assert broken() == "try a lower --lr, or --clip 1"
+    assert broken(clip=1.0) == "try a lower --lr, or --clip 0.1"
+    assert broken([Callback(), Searched()]) == "try a lower --search-lr"
 
 
 def test_patience_stops_early(digits):

@@ -58,7 +58,7 @@ def two_gates():
 
 
 def search_of(gated, **changes):
-    options = {"gate_penalty": 0.4, "gate_lr": 0.5, "round_to": 1, "target_macs": "4", **changes}
+    options = {"gate_penalty": 0.4, "gate_lr": 0.5, "round_to": 1, "target_macs": "4", "gate_step": 0, **changes}
     # 1 x 3 and 3 x 2 products: 9; of these the first gate saves 2 + 4 and the second 1 + 2.
     costs = kdtool.surgery.gates.GateCosts(gated, (1, 1, 1), "macs")
     assert costs.total == 9
@@ -125,6 +125,20 @@ def test_a_whole_step_against_differences():
     assert weight[0, 1].item() == pytest.approx(before - 0.1 * (slopes[2] + 0.05 * before), abs=1e-6)
 
 
+def test_the_gradient_moves_a_gate_by_no_more_than_the_limit():
+    gated = two_gates()
+    search = search_of(gated, target_macs="1", gate_step=0.1, gate_penalty=0.04)
+    search.begin(gated, steps=10, epochs=1)
+    gated.gates.grad = torch.tensor([1e9, -1e9])
+    search.after_step(gated, step_of())
+    # 1 - 0.1 - 0.02 and 1 + 0.1 - 0.01: only the gradient's part is limited.
+    assert search.before.tolist() == pytest.approx([0.88, 1.09])
+    for _ in range(200):
+        gated.gates.grad = torch.tensor([0.0, -1e9])
+        search.after_step(gated, step_of())
+    assert gated.gates.max() == 2
+
+
 def test_the_last_gate_of_a_layer_stays():
     gated = two_gates()
     search = search_of(gated, target_macs="1")
@@ -163,10 +177,10 @@ def test_the_budget_is_met(teacher, tmp_path, flag, key):
     student = distil(teacher, tmp_path / "s.pt", **{"target_macs": None, flag: "0.5x"})
     entry = student.history[-1]
     whole = kdtool.load(teacher).history[-1]["size"][key]
-    assert 0.45 * whole <= entry["size"][key] <= 0.5 * whole
+    assert 0.49 * whole <= entry["size"][key] <= 0.5 * whole
     assert "missed" not in entry["reached"]
     epochs = rows(tmp_path / "s.run")
-    assert epochs[-1][key] == entry["size"][key]
+    assert epochs[-1][key] <= entry["size"][key]
     assert len(epochs) < 4 or epochs[-1]["open"] < epochs[-2]["open"]
     assert [row["model"] for row in entry["rows"]] == ["teacher", "searched", "student"]
     again = read(tmp_path / "s.pt")
@@ -208,13 +222,12 @@ def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after):
 
 def test_a_budget_that_is_not_met_is_told_or_forced(teacher, tmp_path, caplog):
     weak = {"gate_penalty": 1e-6, "gate_lr": 1e-3, "search_epochs": 1, "epochs": 0}
-    missed = distil(teacher, tmp_path / "missed.pt", **weak)
+    missed = distil(teacher, tmp_path / "missed.pt", force_target=False, **weak)
     assert "--target-macs 0.5x was not met in 1 epochs of search" in caplog.text
     assert "--force-target" in missed.history[-1]["reached"]["missed"]
-    forced = distil(teacher, tmp_path / "forced.pt", force_target=True, **weak)
+    forced = distil(teacher, tmp_path / "forced.pt", **weak)
     whole = kdtool.load(teacher).history[-1]["size"]["macs"]
-    # A gate of the first layer saves a seventh of all MACs.
-    assert 0.36 * whole <= forced.history[-1]["size"]["macs"] <= 0.5 * whole
+    assert 0.49 * whole <= forced.history[-1]["size"]["macs"] <= 0.5 * whole
 
 
 def test_fresh_weights_are_not_those_that_were_searched(teacher, tmp_path):
