@@ -72,6 +72,10 @@ class WeightedSum(Objective, Options):
         """Return whether a loss needs labels; those that are ``only_labels`` count only if all are."""
         return self.only_labels or any(term.needs_labels() for term in self.terms.values() if not term.only_labels)
 
+    def needs_classifier(self) -> bool:
+        """Return whether a loss reads the weights of the teacher's classifier."""
+        return any(term.needs_classifier() for term in self.terms.values())
+
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         import torch

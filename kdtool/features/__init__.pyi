@@ -1,6 +1,9 @@
 from .adapters import (
     unadapted as unadapted,
 )
+from .classifier import (
+    classifier_weight as classifier_weight,
+)
 from .pairs import (
     Pair as Pair,
     last_stage_pair as last_stage_pair,

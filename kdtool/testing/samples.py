@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.distillation.distiller import LossDistiller
+from kdtool.features.classifier import classifier_weight
 from kdtool.features.segments import Segment
 from kdtool.models.architecture import Architecture, Network
 from kdtool.training.step import Step
@@ -48,6 +49,8 @@ def sample_step(
         epochs=10,
         maps=learner.compare(student_taps, [maps[tap.name] for tap in taps]),
         owners=[pair.owner for pair in pairs],
+        classifier=classifier_weight(teacher) if distiller.needs_classifier() else None,
+        indices=torch.arange(len(target)),
     )
     return step, network.module
 

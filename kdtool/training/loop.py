@@ -70,6 +70,7 @@ class Loop:
         self.student, self.plan, self.training = student, plan, training
         self.train, self.val, self.engine, self.store, self.callbacks = train, val, engine, store, callbacks
         self.keeps_last = any(callback.keeps_last for callback in callbacks)
+        self.classifier = None if plan.classifier is None else plan.classifier.to(engine.device)
         self.steps = math.ceil(len(train) / training.batch_size)
         moved = {id(weight) for callback in callbacks for weight in callback.parameters(student.module)}
         with optimizing():
@@ -208,6 +209,8 @@ class Loop:
             [pair.owner for pair in self.student.pairs],
             [output.float() for output in auxiliary],
             self.train.split.unlabelled > 0,
+            self.classifier,
+            batch.indices,
         )
 
     def _loss(self, step: Step) -> Tensor:

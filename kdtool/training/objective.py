@@ -37,6 +37,10 @@ class Objective:
         """Return whether `loss` has no meaning for images without a label."""
         return self.only_labels
 
+    def needs_classifier(self) -> bool:
+        """Return whether `loss` reads the weights of the teacher's linear classifier, in ``step.classifier``."""
+        return False
+
     def check(self, student: Network, teacher: Network) -> None:
         """Check, before anything is trained, that `loss` has a meaning for these two networks.
 

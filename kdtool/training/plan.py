@@ -11,6 +11,7 @@ from torch import nn
 
 from kdtool.data.splits import Data, Split
 from kdtool.errors import UsageError
+from kdtool.features.classifier import classifier_weight
 from kdtool.features.pairs import Pair
 from kdtool.features.segments import Part, Segment, cuttable, segments
 from kdtool.features.taps import Tap, stage_taps
@@ -66,6 +67,13 @@ class FitPlan:
     def validates(self) -> str:
         """What selects the best epoch: the ``accuracy`` on the validation split, or the ``loss`` there."""
         return "accuracy" if self.objective is None else self.objective.validates
+
+    @cached_property
+    def classifier(self) -> Tensor | None:
+        """The weights of the teacher's classifier; None where the objective needs none, or where there is none."""
+        if self.teacher is None or self.objective is None or not self.objective.needs_classifier():
+            return None
+        return classifier_weight(self.teacher)
 
     @property
     def networks(self) -> list[Network]:

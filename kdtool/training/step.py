@@ -21,6 +21,9 @@ class Step:
     outputs of watched layers: the student's, adapted to the teacher's shape, and the teacher's; ``owners`` are the
     owners of these pairs (see `kdtool.features.Pair`). ``auxiliary`` are the outputs of the auxiliary networks (see
     `kdtool.training.Auxiliary`). ``unlabelled`` says that some images may have no label: their class is `UNLABELLED`.
+    ``classifier`` are the weights [classes, features] of the teacher's linear classifier, for objectives that need it
+    (see `Objective.needs_classifier`); None where it has none. ``indices`` [batch] are the places of the images in
+    their split, on the CPU; None where a batch comes from no split.
     """
 
     student: Tensor
@@ -34,6 +37,8 @@ class Step:
     owners: Sequence[str] = ()
     auxiliary: Sequence[Tensor] = ()
     unlabelled: bool = False
+    classifier: Tensor | None = None
+    indices: Tensor | None = None
 
     def cross_entropy(self) -> Tensor:
         """Return the cross-entropy against the labels in nats, a scalar, with the training's label smoothing.

@@ -19,8 +19,9 @@ from kdtool.training.run import Run
 
 SIZE = 32
 NETWORKS = {"cnn": "timm:test_resnet", "vit": "timm:test_vit"}
-# Fewer phases than by default, where there are many.
+# Fewer phases than by default, where there are many, and parts of a loss that are left out by default.
 OPTIONS = {
+    "wkd": {"feature_weight": 0.006},
     "ikd": {"iters": 2},
     "born-again": {"generations": 2},
     "gated": {
