@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error, Source
@@ -75,6 +76,13 @@ class Timm(Source):
             ) from error
         if getattr(module, "num_classes", classes) != classes:
             raise self._not_a_classifier(network)
+        if pretrained and not config.num_classes:
+            logging.getLogger("kdtool").warning(
+                "timm:%s: its pretrained weights have no classifier, and the one here is random: train it, or with "
+                "--epochs 0 let it teach by its maps (--method fitnets, rkd, wkd --logit-weight 0 --feature-weight "
+                "0.006), not by its logits",
+                network,
+            )
         return module.eval()
 
     def _not_a_classifier(self, network: str) -> Error:

@@ -102,3 +102,17 @@ def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(Error, match=r"cannot be built with pretrained weights .*--weights") as raised:
         build("test_resnet", pretrained=True)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [("vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", True), ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", False)],
+)
+def test_weights_without_a_classifier_are_pointed_out(name, warned, monkeypatch, caplog):
+    make_model = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda network, pretrained, **options: make_model(network, **options))
+    build(name, pretrained=True)
+    assert ("its pretrained weights have no classifier, and the one here is random" in caplog.text) == warned
+    caplog.clear()
+    build(name)
+    assert not caplog.text
