@@ -39,7 +39,7 @@ class GateSearchOptions(Options):
     weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, the weight decay of the search")
     search_lr: float = option(0.01, above=0, help="learning rate of the weights in the search (sgd)")
     search_clip: float = option(
-        5.0, minimum=0, help="largest norm of the gradient of the weights in the search; 0: no clipping"
+        50.0, minimum=0, help="largest norm of the gradient of the weights in the search; 0: no clipping"
     )
     gate_step: float = option(
         0.1, minimum=0, help="most that the gradient moves a gate in one step; 0: no limit, and gates may grow above 2"

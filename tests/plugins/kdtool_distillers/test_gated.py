@@ -256,7 +256,7 @@ def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
     assert [ratio is not None for ratio in measured] == [epoch % 2 == 0 for epoch in range(1, len(measured) + 1)]
     table = student.history[-1]["rows"]
     assert table[0]["latency_ratio"] == 1
-    assert table[-1]["latency_ratio"] <= 0.6
+    assert 0.57 <= table[-1]["latency_ratio"] <= 0.6
     assert "missed" not in student.history[-1]["reached"]
 
 
