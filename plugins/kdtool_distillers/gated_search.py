@@ -184,8 +184,7 @@ class GateSearch(Callback):
         import torch
 
         gates = self._gates(module)
-        measured: dict[str, Any] = {}
-        target = self.options.target_latency
+        measured, target = {}, self.options.target_latency
         if target is not None and (epoch % self.options.latency_every == 0 or epoch == self.epochs):
             measured["latency_ratio"] = self._latency_ratio(module, self.before)
             self.over = measured["latency_ratio"] <= target.amount
