@@ -162,9 +162,7 @@ def test_an_epoch_that_validates_at_no_number_is_never_the_best(digits):
     metrics = loop(breakable(), digits, store, callbacks=[BreakOnce({1})], epochs=2).run()
     assert metrics["best_epoch"] == 2
     assert metrics["loss"] < 3
-    with pytest.raises(
-        LossNotFiniteError, match="validation split is not finite in any epoch; try a lower --lr"
-    ):
+    with pytest.raises(LossNotFiniteError, match="validation split is not finite in any epoch; try a lower --lr"):
         loop(breakable(), digits, callbacks=[BreakOnce({1, 2})], epochs=2).run()
     with pytest.raises(LossNotFiniteError, match="not finite after epoch 2"):
         loop(breakable(), digits, callbacks=[BreakOnce({2}, keeps_last=True)], epochs=3).run()
