@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -56,13 +58,7 @@ def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) 
     the gates that closed last, those that still fit are opened again. If closing all gates in ``order`` is not enough,
     all of them are closed.
     """
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        if costs.of(without(is_open, order[:middle])) <= limit:
-            high = middle
-        else:
-            low = middle + 1
+    low = _fewest(costs.of, is_open, order, limit)
     remaining = without(is_open, order[:low])
     for gate in order[max(0, low - _REOPENED) : max(0, low - 1)].flip(0):
         # The gate that closed last may have saved more than was necessary.
@@ -70,6 +66,18 @@ def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) 
         if costs.of(reopened) <= limit:
             remaining = reopened
     return remaining
+
+
+def _fewest(cost: Callable[[Tensor], float], is_open: Tensor, order: Tensor, limit: float) -> int:
+    """Return how many of the gates in ``order`` have to close, at least, for a cost within the limit."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if cost(without(is_open, order[:middle])) <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def fill_up(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float) -> Tensor:
@@ -96,14 +104,7 @@ def _exchanged(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float) -> 
         stays = minimal_gates(torch.where(kept, needed, -torch.inf), costs) | (costs.sets == number)
         others = (kept & ~stays).nonzero().flatten()
         order = others[needed[others].argsort(stable=True)]
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if costs.of_kept(without(larger, order[:middle])) <= limit:
-                high = middle
-            else:
-                low = middle + 1
-        trial = without(larger, order[:low])
+        trial = without(larger, order[: _fewest(costs.of_kept, larger, order, limit)])
         if costs.of_kept(trial) > limit:
             continue
         trial = _filled(costs, trial, needed, limit, 1)
