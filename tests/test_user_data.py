@@ -221,3 +221,16 @@ def test_inspect_shows_the_whole_of_a_data_set(run, here):
     text = run("inspect --data folder:d").stdout
     for words in ("apple", "broken.png", "byte for byte", "txt"):
         assert words in text
+
+
+def test_inspect_compares_with_the_splits_of_the_checkpoint(run, here):
+    make(here / "flat", {"a": 30, "b": 30})
+    run(f"teacher {NETWORK} --data folder:flat --epochs 1 --validation 0.3 --split-seed 4 -o n.pt")
+    assert json.loads(run("inspect --json n.pt --data folder:flat").stdout)["changes"] == []
+    os.remove("flat/b/011.png")
+    [change] = json.loads(run("inspect --json n.pt --data folder:flat").stdout)["changes"]
+    assert change.endswith(": 1 gone (b/011.png)")
+    shutil.copytree("flat", "moved")
+    told = json.loads(run("inspect --json n.pt --data folder:moved --split-seed 9").stdout)["changes"]
+    assert all("the checkpoint was trained on" in text for text in told)
+    assert any(text.startswith("val: ") for text in told)

@@ -16,7 +16,7 @@ from kdtool.data.dataset import Dataset
 from kdtool.data.drawing import drawn, naming, opened
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
 from kdtool.data.form import form_of
-from kdtool.data.options import DataOptions
+from kdtool.data.options import SPLITTING, DataOptions
 from kdtool.data.pixels import check_channels, statistics_for
 from kdtool.data.preparation import INTERPOLATION, SMALL, default_crop
 from kdtool.data.raw import UNLABELLED, RawData, RawSplit
@@ -77,10 +77,7 @@ def open_data(
     spec = DataSpec(
         name=name,
         directory=_absolute(root),
-        subset=options.subset,
-        validation=options.validation,
-        split_seed=options.split_seed,
-        augment=options.augment,
+        **{key: getattr(options, key) for key in SPLITTING},
         image_size=size,
         in_channels=channels,
         classes=raw.classes if classes is None else classes,

@@ -7,6 +7,9 @@ from pathlib import Path
 from kdtool.data.preparation import INTERPOLATION
 from kdtool.plugins.options import Options, option
 
+SPLITTING = ("subset", "validation", "split_seed", "augment")
+"""The options that a description of a data set holds as they are."""
+
 
 class DataOptions(Options):
     """Choose a data set, and how much of it to use."""

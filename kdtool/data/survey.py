@@ -10,10 +10,10 @@ from torch import Tensor
 
 from kdtool.data.checks import Files, files_of
 from kdtool.data.drawing import drawn
-from kdtool.data.fingerprint import changes, duplicates, fingerprint_of
+from kdtool.data.fingerprint import Fingerprint, changes, duplicates, fingerprint_of, learned_from
 from kdtool.data.form import form_of
-from kdtool.data.opening import full_name, load_raw, root_for
-from kdtool.data.options import DataOptions
+from kdtool.data.opening import full_name, load_raw, root_for, splits_now
+from kdtool.data.options import SPLITTING, DataOptions
 from kdtool.data.preparation import default_crop
 from kdtool.data.raw import RawData, RawSplit
 from kdtool.data.spec import DataSpec
@@ -64,8 +64,19 @@ def survey(options: DataOptions, before: DataSpec | None = None) -> dict[str, An
         "notes": [*raw.notes, *form.notes],
         "unreadable": unreadable,
         "duplicates": _duplicates(parts, files),
-        **({} if before is None else {"changes": changes(before.splits, prints)}),
+        **({} if before is None else {"changes": _changes(before, spec.name, prints)}),
     }
+
+
+def _changes(before: DataSpec, name: str, prints: dict[str, Fingerprint]) -> list[str]:
+    """Return what changed since a checkpoint was made, whose splits may be drawn in another way than these.
+
+    Of another data set it is only told how many of its held-out images the checkpoint was trained on.
+    """
+    if before.name == name:
+        return changes(before.splits, splits_now(before))
+    counts = learned_from(before.splits, prints)
+    return [f"{part}: the checkpoint was trained on {count:,} of its images" for part, count in counts.items()]
 
 
 def _spec(options: DataOptions, raw: RawData, channels: int, size: int) -> DataSpec:
@@ -73,10 +84,7 @@ def _spec(options: DataOptions, raw: RawData, channels: int, size: int) -> DataS
     return DataSpec(
         name=full_name(options.data or "", raw),
         directory=None,
-        subset=options.subset,
-        validation=options.validation,
-        split_seed=options.split_seed,
-        augment=options.augment,
+        **{key: getattr(options, key) for key in SPLITTING},
         image_size=size,
         in_channels=channels,
         classes=raw.classes,
