@@ -13,7 +13,6 @@ from kdtool.training.engine import Engine
 from kdtool.training.evaluate import evaluate
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 from kdtool.training.loop import Loop, LossNotFiniteError
-from kdtool.training.optimizer import make_optimizer, make_schedule
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.step import Step
@@ -279,35 +278,6 @@ def test_bf16_learns_as_well(digits):
         accuracies[precision] = loop(module, digits, epochs=6, lr=3e-3, precision=precision).run()["accuracy"]
         assert next(module.parameters()).dtype == torch.float32
     assert accuracies["bf16"] == pytest.approx(accuracies["fp32"], abs=0.04)
-
-
-def rates(schedule, steps=8, **changes):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    made = make_schedule(optimizer, Training(schedule=schedule, lr=1.0, **changes), steps)
-    found = []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        made.step()
-    return found
-
-
-def test_schedules_by_hand():
-    assert rates("constant") == [1.0] * 8
-    assert rates("cosine", 4) == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
-    assert rates("multi-step") == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
-    # 10 steps rise for 0.3 * 10 - 1 = 2 steps by a cosine from 1/25 to 1, and fall to a tiny rest.
-    cycle = rates("one-cycle", 10)
-    assert cycle[:3] == pytest.approx([0.04, 0.52, 1.0])
-    assert cycle[-1] == pytest.approx(0.04 / 1e4)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
-def test_optimizers(name, kind):
-    made = make_optimizer(list(network().parameters()), Training(optimizer=name, lr=0.1, weight_decay=0.01))
-    assert type(made).__name__ == kind
-    assert made.defaults["weight_decay"] == 0.01
-    assert made.defaults["fused"]
 
 
 def test_frozen_parameters_stay(digits):
