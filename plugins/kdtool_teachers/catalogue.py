@@ -88,6 +88,12 @@ def _wide_resnet(classes: int, in_channels: int, image_size: int, **settings: An
     return wide_resnet(classes, in_channels, **settings)
 
 
+def _resnet9(classes: int, in_channels: int, image_size: int, width: int = 64) -> nn.Module:
+    from kdtool_teachers.resnet9 import resnet9
+
+    return resnet9(classes, in_channels, width)
+
+
 def _vgg(classes: int, in_channels: int, image_size: int, **settings: Any) -> nn.Module:
     from kdtool_teachers.vgg_cifar import vgg_cifar
 
@@ -101,6 +107,7 @@ NETWORKS: dict[str, Entry] = {
     "densenet-bc-100-12": Entry(CIFAR10, 4, _densenet_bc),
     "lenet-300-100": Entry(MNIST, 1, _lenet_300_100, grows_with_image=True),
     "lenet-5": Entry(MNIST, 1, _lenet_5),
+    "resnet9": Entry(CIFAR10, 8, _resnet9, options=("width",)),
     "resnet8x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=8)),
     "resnet32x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=32)),
     "resnet20": Entry(CIFAR10, 1, partial(_resnet, depth=20)),

@@ -22,7 +22,8 @@ class OwnModels(Source):
         None,
         minimum=1,
         maximum=4096,
-        help="maps of conv4-fc2's first layer: 19 gives 0.2 M parameters, 42 (the default) 1 M, 67 2.6 M",
+        help="maps of the first layer, of conv4-fc2: 19 gives 0.2 M parameters, 42 (the default) 1 M, 67 2.6 M; of "
+        "resnet9: 32 gives 1.6 M, 64 (the default) 6.6 M",
     )
 
     def networks(self) -> list[str]:

@@ -55,6 +55,12 @@ def vgg(convolutions, classes):
     return total + 513 * classes
 
 
+def resnet9(classes):
+    # Gain and shift of each norm; a residual block has two convolutions that keep its width.
+    convolutions = [(3, 64), (64, 128), (128, 128), (128, 128), (128, 256), (256, 512), (512, 512), (512, 512)]
+    return sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in convolutions) + 513 * classes
+
+
 X4 = {"widths": (32, 64, 128, 256), "projects": True}
 B = {"projects": True}
 # Parameters with 10 and with 100 classes, the published millions and their number of classes, and the sum by hand.
@@ -73,6 +79,8 @@ COUNTS = [
     ("wrn-40-1", 563_930, 569_780, "0.6", 10, lambda classes: wide(6, 1, classes)),
     ("wrn-40-2", 2_243_546, 2_255_156, "2.2", 10, lambda classes: wide(6, 2, classes)),
     ("vgg8", 3_918_858, 3_965_028, "3.97", 100, lambda classes: vgg(1, classes)),
+    # Its author gives no number of parameters: only the sum by hand is independent.
+    ("resnet9", 6_573_130, 6_619_300, "6.57", 10, resnet9),
     ("vgg13", 9_416_010, 9_462_180, "9.46", 100, lambda classes: vgg(2, classes)),
 ]
 
@@ -95,6 +103,7 @@ def test_parameters_as_published(name, ten, hundred, published, classes, by_hand
         ("wrn-16-2", [2, 2, 2], wide(1, 2, 10)),
         pytest.param("wrn-40-1", [6, 6, 6], wide(3, 1, 10), marks=pytest.mark.slow),
         ("vgg8", None, None),
+        ("resnet9", None, None),
         pytest.param("vgg13", None, None, marks=pytest.mark.slow),
     ],
 )
@@ -129,7 +138,7 @@ def test_stages_can_be_watched_by_name(name):
     for stage in stages:
         module.get_submodule(stage).register_forward_hook(lambda _, __, y, stage=stage: maps.update({stage: y.shape}))
     module(torch.zeros(2, 3, 32, 32, device="meta"))
-    sides = [32, 16, 8, 4, 4] if name.startswith("vgg") else [32, 16, 8]
+    sides = {"vgg8": [32, 16, 8, 4, 4], "vgg13": [32, 16, 8, 4, 4], "resnet9": [32, 16, 8, 4]}.get(name, [32, 16, 8])
     assert [shape[2:] for shape in maps.values()] == [(side, side) for side in sides]
     assert list(maps) == [f"layer{number}" for number in range(1, len(sides) + 1)]
 
