@@ -27,7 +27,7 @@ from kdtool.models.sources import create
 from kdtool.training import Auxiliary
 from kdtool.training.engine import Engine
 from kdtool.training.loop import Loop
-from kdtool.training.optimizer import make_optimizer
+from kdtool.training.optimization.optimizer import make_optimizer
 from kdtool.training.options import Training
 from kdtool.training.plan import FitPlan
 from kdtool_distillers.exits import Exits, taps_of

@@ -26,7 +26,7 @@ from kdtool.models.size import measure
 from kdtool.models.sources import create
 from kdtool.surgery.depth.stages import stages_of
 from kdtool.surgery.refiner import refined
-from kdtool.training.loop import make_optimizer
+from kdtool.training.optimization.optimizer import make_optimizer
 from kdtool.training.options import Training
 from kdtool_exporters.onnx_file import Onnx
 from kdtool_exporters.onnx_model import frozen, write

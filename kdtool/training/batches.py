@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdtool.data.raw import UNLABELLED
 from kdtool.data.splits import Split
 from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
+from kdtool.training.mixing import Mixing
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Batch:
 
     ``indices`` [batch] are places in the split. ``inputs`` are images [batch, channels, height, width], or the outputs
     of the frozen part of the student on them. ``target`` [batch] are class indices, ``teacher`` logits
-    [batch, classes], empty if no loss reads them, and ``maps`` the teacher's outputs at its taps. All but ``indices``
-    are on the engine's device.
+    [batch, classes], empty if no loss reads them, and ``maps`` the teacher's outputs at its taps. If the images are
+    mixtures, ``parts`` [batch, classes] are those of their labels. All but ``indices`` are on the engine's device.
     """
 
     indices: Tensor
@@ -29,6 +31,7 @@ class Batch:
     target: Tensor
     teacher: Tensor
     maps: list[Tensor]
+    parts: Tensor | None = None
 
 
 @dataclass
@@ -37,7 +40,8 @@ class DistillationBatches:
 
     ``logits`` says whether the teacher's logits are read, ``taps`` which of its maps. ``begin`` is the tap at which the
     part of the student that learns begins. ``views`` is the number of augmentations of an image, which recur in turn
-    (0: every epoch has a new one, and no output is cached).
+    (0: every epoch has a new one, and no output is cached). ``mixing`` mixes the images of each batch before any
+    network sees them; then no output is cached either.
     """
 
     split: Split
@@ -48,6 +52,7 @@ class DistillationBatches:
     student: FrozenNetwork | None = None
     begin: Tap | None = None
     views: int = 0
+    mixing: Mixing | None = None
 
     def __len__(self) -> int:
         return len(self.split)
@@ -57,12 +62,12 @@ class DistillationBatches:
         if not self.split.augmented:
             return None
         frozen = self.student is not None or (self.teacher is not None and (self.logits or self.taps))
-        return epoch % self.views if frozen and self.views else epoch
+        return epoch % self.views if frozen and self.views and self.mixing is None else epoch
 
     def batches(self, batch_size: int, *, order: Tensor | None = None, view: int | None = None) -> Iterator[Batch]:
         """Yield the batches of the images ``order`` (None: all, in their own order) in a view (None: not augmented)."""
         wanted: list[Tap | str] = [*([LOGITS] if self.logits else []), *self.taps]
-        keep = view is None or self.views > 0
+        keep = self.mixing is None and (view is None or self.views > 0)
         name, images = self.split.name, len(self.split)
         teacher = begun = None
         if self.teacher is not None and wanted:
@@ -73,11 +78,18 @@ class DistillationBatches:
         blind = begun is not None and not any(look.needs_images for look in looks)
         indices = torch.arange(len(self)) if order is None else order.cpu()
         for chunk, pixels, target in self._raw(indices, batch_size, view, blind=blind):
+            parts = None
+            if self.mixing is not None and pixels is not None:
+                pixels, parts = self.mixing(pixels, target)
+                if self.engine.channels_last:
+                    pixels = pixels.contiguous(memory_format=torch.channels_last)
+                target = torch.full_like(target, UNLABELLED)
             outputs = teacher(chunk, pixels) if teacher is not None else []
             logits = outputs.pop(0) if teacher is not None and self.logits else torch.empty(0)
             inputs = begun(chunk, pixels)[0] if begun is not None else pixels
             assert inputs is not None
-            yield Batch(chunk, self._laid_out(inputs), target, logits, [rows.float() for rows in outputs])
+            maps = [rows.float() for rows in outputs]
+            yield Batch(chunk, self._laid_out(inputs), target, logits, maps, parts)
         for look in looks:
             look.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -75,16 +75,19 @@ class Engine:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def step(
-        self, optimizer: torch.optim.Optimizer, clipped: Iterable[nn.Parameter] = (), clip: float | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        clipped: Sequence[nn.Parameter] = (),
+        clip: Callable[[Sequence[nn.Parameter]], None] | None = None,
     ) -> None:
         """Take a step of the optimiser and clear the gradients.
 
-        With ``clip`` the gradients of the parameters ``clipped`` are scaled down to that norm before, as one vector.
+        ``clip`` is called with the parameters ``clipped`` before; it changes their gradients.
         """
         if clip is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(clipped, clip)
+            clip(clipped)
         if self.scaler is None:
             optimizer.step()
         else:

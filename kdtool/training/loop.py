@@ -19,7 +19,8 @@ from kdtool.training.batches import Batch, DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
 from kdtool.training.evaluate import VALIDATION_BATCH, score
-from kdtool.training.optimizer import make_optimizer, make_schedule
+from kdtool.training.optimization.drop_path import dropping_paths
+from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
 from kdtool.training.state import State
@@ -73,10 +74,9 @@ class Loop:
         self.classifier = None if plan.classifier is None else plan.classifier.to(engine.device)
         self.steps = math.ceil(len(train) / training.batch_size)
         moved = {id(weight) for callback in callbacks for weight in callback.parameters(student.module)}
-        with optimizing():
-            learnt = [weight for weight in student.parameters() if id(weight) not in moved]
-            self.optimizer = make_optimizer(learnt, training)
-        self.schedule = make_schedule(self.optimizer, training, self.steps * training.epochs)
+        learnt = [weight for weight in student.parameters() if id(weight) not in moved]
+        # An average would not be what the last step left.
+        self.updates = Updates(student, learnt, training, engine, self.steps, averaged=not self.keeps_last)
         self.state, self.threads = State(), engine.threads()
         for callback in callbacks:
             callback.begin(student.module, self.steps, training.epochs)
@@ -94,7 +94,8 @@ class Loop:
         self.train.split.prepare()
         self.val.split.prepare()
         bar = progress(self.plan.name, self.training.epochs * self.steps)
-        with forked(self.engine.device), self.threads, self.student.frozen(), bar as advance:
+        dropping = dropping_paths(self.student.module, self.training.drop_path)
+        with forked(self.engine.device), self.threads, self.student.frozen(), dropping, bar as advance:
             advance(self.state.epoch * self.steps)
             while self.state.epoch < self.training.epochs and not self._is_over():
                 self._one_epoch(advance)
@@ -119,14 +120,37 @@ class Loop:
 
     def _one_epoch(self, advance: Advance) -> None:
         state, started = self.state, time.perf_counter()
-        rate = self.schedule.get_last_lr()[0]
+        rate = self.updates.rate
         mean_loss = self._train_epoch(advance)
         self.threads.end_epoch((time.perf_counter() - started) / self.steps)
         logged: dict[str, Any] = {}
         for callback in self.callbacks:
             logged |= callback.after_epoch(self.student.module, state.epoch + 1)
-        metrics = self._validate()
-        finite = math.isfinite(metrics["loss"])
+        logged |= self._keep_better(self._validate())
+        with self.updates.averaged() as averaged:
+            if averaged:
+                better = self._keep_better({**self._validate(), "averaged": True})
+                logged |= {f"{name}_averaged": value for name, value in better.items()}
+        state.epoch += 1
+        self.store.log(
+            {
+                "phase": self.plan.name,
+                "epoch": state.epoch,
+                "loss": mean_loss,
+                **logged,
+                "lr": rate,
+                "threads": self.threads.count,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+
+    def _keep_better(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Keep the present weights if these metrics of theirs are the best so far, and return what is logged of them.
+
+        Raises:
+            LossNotFiniteError: the loss is not finite, and what the last step left is wanted.
+        """
+        state, finite = self.state, math.isfinite(metrics["loss"])
         if not finite and self.keeps_last:
             raise LossNotFiniteError(
                 f"{self.plan.name}: the loss on the validation split is not finite after epoch {state.epoch + 1}; "
@@ -137,21 +161,8 @@ class Loop:
             state.best_weights, state.best_auxiliary = (
                 copy.deepcopy(module.state_dict()) for module in self.student.learners()
             )
-        state.epoch += 1
         accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
-        self.store.log(
-            {
-                "phase": self.plan.name,
-                "epoch": state.epoch,
-                "loss": mean_loss,
-                "val_loss": metrics["loss"],
-                **accuracy,
-                **logged,
-                "lr": rate,
-                "threads": self.threads.count,
-                "seconds": round(time.perf_counter() - started, 3),
-            }
-        )
+        return {"val_loss": metrics["loss"], **accuracy}
 
     def _train_epoch(self, advance: Advance) -> float:
         training, engine, epoch = self.training, self.engine, self.state.epoch
@@ -172,11 +183,10 @@ class Loop:
                 self._check_finite(total, number)
                 note = f"epoch {epoch + 1}/{training.epochs}  loss {total.item() / number:.3f}"
                 advance(looks, note + self._validated())
-            engine.backward(loss)
-            engine.step(self.optimizer, self.student.parameters() if training.clip is not None else (), training.clip)
-            self.schedule.step()
+            self.updates.step(loss)
             for callback in self.callbacks:
                 callback.after_step(self.student.module, step)
+            self.updates.end_step()
             if self.threads.tick():
                 self._say_threads()
             if any(callback.over for callback in self.callbacks):
@@ -211,6 +221,7 @@ class Loop:
             self.train.split.unlabelled > 0,
             self.classifier,
             batch.indices,
+            batch.parts,
         )
 
     def _loss(self, step: Step) -> Tensor:
@@ -252,7 +263,7 @@ class Loop:
     def _remedy(self) -> str:
         """Return what a user can do if the loss is not finite."""
         named = next((callback.remedy for callback in self.callbacks if callback.remedy), "")
-        clip = self.training.clip
+        clip = None if self.training.clip is None else self.training.clip.norm
         return named or f"try a lower --lr, or --clip {1 if clip is None or clip > 1 else clip / 10:g}"
 
     def _restore(self) -> None:
@@ -260,9 +271,7 @@ class Loop:
         if saved is not None:
             self.state = State(**saved["state"])
             self.student.load(saved)
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.schedule.load_state_dict(saved["schedule"])
-            self.engine.load(saved["scaler"])
+            self.updates.load(saved)
             self.threads.load(saved["threads"])
             for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
                 callback.load(state)
@@ -271,9 +280,7 @@ class Loop:
         return {
             "state": vars(self.state),
             **self.student.state(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.engine.state(),
+            **self.updates.state(),
             "threads": self.threads.state(),
             "callbacks": [callback.state() for callback in self.callbacks],
         }

@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from kdtool.errors import UsageError
 from kdtool.plugins.options import Options, option
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A largest norm of the gradient."""
+
+    norm: float | None
+    """None: it is found while the training runs."""
+
+    @classmethod
+    def parse(cls, text: str) -> Clip:
+        """Return the value that a text stands for: ``auto``, or a number above 0.
+
+        Raises:
+            UsageError: the text is neither.
+        """
+        if text == "auto":
+            return cls(None)
+        try:
+            norm = float(text)
+        except ValueError as error:
+            raise UsageError(f"{text!r} is neither auto nor a number") from error
+        if not 0 < norm < math.inf:
+            raise UsageError(f"{text} is out of range (0 < x)")
+        return cls(norm)
+
+    def __str__(self) -> str:
+        return "auto" if self.norm is None else f"{self.norm:g}"
 
 
 class Training(Options):
@@ -24,9 +55,27 @@ class Training(Options):
         below=1,
         help="points at which multi-step divides the rate by 10, as fractions of the phase",
     )
+    warmup: float | None = option(
+        None, minimum=0, help="epochs in which the rate rises to --lr; unset: 0, or 0.3 of the phase with one-cycle"
+    )
     momentum: float = option(0.9, minimum=0, below=1, help="Nesterov momentum of sgd")
     weight_decay: float = option(0.0, minimum=0, help="weight decay (decoupled in adamw)")
-    clip: float | None = option(None, above=0, help="largest norm of the gradient; unset: no clipping")
+    norm_decay: bool = option(True, help="weight decay on the scales of norms and on biases too")
+    layer_decay: float = option(
+        1.0, above=0, maximum=1, help="factor of the rate from each layer to the one before it, for transformers"
+    )
+    clip: Clip | None = option(None, help="largest norm of the gradient: a number, or auto; unset: no clipping")
+    ema: float | None = option(
+        None,
+        above=0,
+        below=1,
+        help="average the weights with this decay in each step, and keep the average where it validates better",
+    )
+    mixup: float = option(0.0, minimum=0, help="alpha of mixup, 0.2 to 1; the teacher sees the mixed images too")
+    cutmix: float = option(0.0, minimum=0, help="alpha of CutMix; with mixup, each step takes one of them")
+    drop_path: float = option(
+        0.0, minimum=0, below=1, help="drop residual branches with up to this probability (stochastic depth)"
+    )
     label_smoothing: float = option(0.0, minimum=0, below=1, help="label smoothing of the cross-entropy")
     patience: int | None = option(None, minimum=1, help="stop after this many epochs without a better validation")
     views: int = option(
@@ -35,7 +84,9 @@ class Training(Options):
         help="seeded augmentations of an image, which recur in turn; 0: a new one in each epoch, without cache",
     )
     cache: str = option(
-        "on", choices=("on", "off"), help="keep the outputs of frozen networks on each image in the run's directory"
+        "auto",
+        choices=("auto", "on", "off"),
+        help="keep the outputs of frozen networks on each image in the run's directory; auto: where images recur",
     )
     cache_limit: float = option(
         8.0, minimum=0, help="disk that this may take, in GB; beyond it, frozen networks run in every step"
@@ -52,6 +103,20 @@ class Training(Options):
         choices=("auto", "fp32", "bf16", "fp16"),
         help="auto: bf16 where the hardware supports it and it is faster",
     )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the images of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def __post_init__(self) -> None:
+        """Check that the options go together."""
+        super().__post_init__()
+        if self.cache == "on" and self.mixes:
+            name = "mixup" if self.mixup else "cutmix"
+            raise UsageError(
+                f"--cache on: with --{name} every step has new images, so that no output can be read back; leave it out"
+            )
 
 
 class EarlyOptions(Options):

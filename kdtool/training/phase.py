@@ -17,7 +17,7 @@ from kdtool.utils.tensor_files import safe_load, write_tensors
 LOG = "metrics.jsonl"
 """The file of a run with the metrics of its epochs, one line of JSON for each."""
 
-FORMAT = 3
+FORMAT = 4
 """The number of the format of a phase's files. A release that changes it refuses the runs of earlier ones."""
 
 # Saving may take this share of the time since the last save. What is lost in a kill is cheap to repeat.

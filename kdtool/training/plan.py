@@ -20,6 +20,7 @@ from kdtool.models.conversion import digest
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
+from kdtool.training.mixing import mixing_of
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.student import Auxiliary, StudentModule
@@ -123,8 +124,9 @@ class FitPlan:
         frozen_part = self._frozen_part(engine, cache)
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
+        split, mixing = self._train_split(data), mixing_of(self.training, len(data.spec.classes))
         train = DistillationBatches(
-            self._train_split(data), engine, teacher, self.logits, taps, frozen_part, begin, self.training.views
+            split, engine, teacher, self.logits, taps, frozen_part, begin, self.training.views, mixing
         )
         if self.validates == "accuracy":
             return train, DistillationBatches(data.val, engine, student=frozen_part, begin=begin)
@@ -134,10 +136,15 @@ class FitPlan:
         """Return the train split, without the images that have no label if the loss is the labels' cross-entropy.
 
         Raises:
-            UsageError: there are images without a label, and the loss has no meaning for them.
+            UsageError: there are images without a label or mixtures, and the loss has no meaning for them.
         """
         if self.objective is None:
             return data.train.labelled()
+        if self.training.mixes and self.objective.needs_labels() and not self.objective.only_labels:
+            raise UsageError(
+                f"--{'mixup' if self.training.mixup else 'cutmix'}: {self.objective.name} needs the one label of every "
+                "image, which a mixture has not; leave it out, or use a loss that does without, such as kd"
+            )
         if data.train.unlabelled and self.objective.needs_labels():
             raise UsageError(
                 f"--unlabelled: {self.objective.name} needs the label of every image; use a loss that does without, "

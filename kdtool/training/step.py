@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +24,9 @@ class Step:
     `kdtool.training.Auxiliary`). ``unlabelled`` says that some images may have no label: their class is `UNLABELLED`.
     ``classifier`` are the weights [classes, features] of the teacher's linear classifier, for objectives that need it
     (see `Objective.needs_classifier`); None where it has none. ``indices`` [batch] are the places of the images in
-    their split, on the CPU; None where a batch comes from no split.
+    their split, on the CPU; None where a batch comes from no split. ``parts`` [batch, classes] are the parts of the
+    classes in images that are mixtures, None where they are not; ``target`` is then `UNLABELLED` everywhere, since no
+    mixture has one label.
     """
 
     student: Tensor
@@ -39,12 +42,20 @@ class Step:
     unlabelled: bool = False
     classifier: Tensor | None = None
     indices: Tensor | None = None
+    parts: Tensor | None = None
 
     def cross_entropy(self) -> Tensor:
         """Return the cross-entropy against the labels in nats, a scalar, with the training's label smoothing.
 
-        It is the mean over the images that have a label, and 0 where none has one.
+        It is the mean over the images that have a label, and 0 where none has one. Of mixtures it is
+        -sum_c p_c log q_c with the parts p.
         """
+        if self.parts is not None:
+            known = self.parts.sum(1, keepdim=True)
+            smooth = self.label_smoothing
+            parts = (1 - smooth) * self.parts + smooth * known / self.parts.shape[1]
+            total = -(parts * F.log_softmax(self.student, dim=1)).sum()
+            return total / known.sum().clamp(min=torch.finfo(known.dtype).tiny)
         if not self.unlabelled:
             return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(

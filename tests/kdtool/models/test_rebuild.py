@@ -18,7 +18,7 @@ from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.surgery import drop_blocks, halve_widths, remove_channels
 from kdtool.surgery.depth.drop import find_stages
-from kdtool.training.loop import make_optimizer
+from kdtool.training.optimization.optimizer import make_optimizer
 from kdtool.training.options import Training
 from kdtool_pruners.filter_l1 import filter_norms
 

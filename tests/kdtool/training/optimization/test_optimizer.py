@@ -1,17 +1,19 @@
 """The optimisers, and the schedules by hand."""
 
+import math
+
 import pytest
 import torch
 
-from kdtool.training.optimizer import make_optimizer, make_schedule
+from kdtool.training.optimization.optimizer import make_optimizer, make_schedule
 from kdtool.training.options import Training
 
 
-def rates(schedule, steps=8, **changes):
+def rates(schedule, steps=8, epochs=1, **changes):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    made = make_schedule(optimizer, Training(schedule=schedule, lr=1.0, **changes), steps)
+    made = make_schedule(optimizer, Training(schedule=schedule, lr=1.0, epochs=epochs, **changes), steps)
     found = []
-    for _ in range(steps):
+    for _ in range(steps * epochs):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         made.step()
@@ -26,6 +28,16 @@ def test_schedules_by_hand():
     cycle = rates("one-cycle", 10)
     assert cycle[:3] == pytest.approx([0.04, 0.52, 1.0])
     assert cycle[-1] == pytest.approx(0.04 / 1e4)
+
+
+def test_warm_up_by_hand():
+    # Half an epoch of 4 steps is 2 steps: 1/3, 2/3, and then the cosine of the other 6.
+    expected = [1 / 3, 2 / 3, *((1 + math.cos(math.pi * step / 6)) / 2 for step in range(6))]
+    assert rates("cosine", 4, 2, warmup=0.5) == pytest.approx(expected)
+    assert rates("constant", 4, 2, warmup=1) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    # One-cycle reaches its top after its own rise of 5 of 10 steps, or right away.
+    assert rates("one-cycle", 10, warmup=0.5).index(pytest.approx(1.0)) == 4
+    assert rates("one-cycle", 10, warmup=0)[1] < rates("one-cycle", 10, warmup=0)[0]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])

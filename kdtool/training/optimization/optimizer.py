@@ -1,0 +1,58 @@
+"""The optimiser of a phase, and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from kdtool.training.options import Training
+from kdtool.utils.uncompiled import with_plain_step
+
+
+def make_optimizer(parameters: list[Any], training: Training) -> torch.optim.Optimizer:
+    """Return the optimiser of parameters or of groups of them (see `kdtool.training.parameter_groups`).
+
+    It is fused: on small networks its own arithmetic dominates the step.
+    """
+    if training.optimizer == "sgd":
+        return with_plain_step(torch.optim.SGD)(
+            parameters,
+            lr=training.lr,
+            momentum=training.momentum,
+            nesterov=training.momentum > 0,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    return with_plain_step(kind)(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:
+    """Return the schedule of the learning rates over the steps of a phase, ``steps`` in each epoch.
+
+    A warm-up rises in equal steps; the schedule itself follows it in what is left of the phase. One-cycle has a rise of
+    its own, which lasts as long as the warm-up.
+    """
+    total = max(steps * training.epochs, 1)
+    warm = None if training.warmup is None else min(round(training.warmup * steps), total - 1)
+    if training.schedule == "one-cycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        rise = 0.3 if warm is None else warm / total
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=max(total, 2), pct_start=rise)
+    if not warm:
+        return _main_schedule(optimizer, training, total)
+    first = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
+    return lr_scheduler.SequentialLR(
+        optimizer, [first, _main_schedule(optimizer, training, total - warm)], milestones=[warm]
+    )
+
+
+def _main_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:
+    if training.schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    if training.schedule == "multi-step":
+        milestones = [round(fraction * steps) for fraction in training.milestones]
+        return lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -1,0 +1,100 @@
+"""The options of a training that change its updates, in the loop: averages, clipping, warm-up, mixtures."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from kdtool.data.raw import UNLABELLED
+from kdtool.training.batches import DistillationBatches
+from kdtool.training.callback import Callback
+from kdtool.training.engine import Engine
+from kdtool.training.evaluate import evaluate
+from kdtool.training.frozen_network import LOGITS, FrozenNetwork
+from kdtool.training.loop import Loop
+from kdtool.training.mixing import Mixing
+from kdtool.training.options import Training
+from kdtool.training.step import Step
+from kdtool.training.student import StudentModule
+
+
+class Memory:
+    """A store in memory."""
+
+    def __init__(self, state=None):
+        self.state, self.rows = state, []
+
+    def load(self):
+        return copy.deepcopy(self.state)
+
+    def save(self, state):
+        self.state = copy.deepcopy(state())
+
+    def log(self, row):
+        self.rows.append(row)
+
+
+class KeepsLast(Callback):
+    keeps_last = True
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callbacks=(), **changes):
+    training = Training(**{"precision": "fp32", "device": "cpu", **changes})
+    engine = Engine(training, 0)
+    train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None)
+    val = DistillationBatches(data.val, engine)
+    plan = SimpleNamespace(name="phase", training=training, loss=loss, validates="accuracy", classifier=None)
+    return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
+
+
+def test_averages_and_automatic_clipping_go_on_bit_for_bit(digits):
+    options = {"epochs": 3, "ema": 0.9, "clip": "auto", "warmup": 1, "weight_decay": 0.1, "norm_decay": False}
+    whole, stores = network(), (Memory(), Memory())
+    metrics = loop(whole, digits, stores[0], **options).run()
+    first = loop(network(), digits, stores[1], **options)
+    first._is_over = lambda: first.state.epoch == 2
+    first.run()
+    resumed = network()
+    assert loop(resumed, digits, Memory(stores[1].state), **options).run() == metrics
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_average_is_validated_beside_the_weights_and_the_better_one_is_kept(digits):
+    store, module = Memory(), network()
+    # Weights that jump about are worse than their average.
+    metrics = loop(module, digits, store, epochs=4, lr=0.03, schedule="constant", ema=0.99).run()
+    averaged = [row["val_accuracy_averaged"] for row in store.rows]
+    assert metrics["averaged"]
+    assert metrics["accuracy"] == max(averaged) > max(row["val_accuracy"] for row in store.rows)
+    assert evaluate(module, digits.val)["accuracy"] == metrics["accuracy"]
+
+
+def test_what_a_callback_wants_as_the_last_step_left_it_is_not_averaged(digits):
+    assert loop(network(), digits, ema=0.9, callbacks=[KeepsLast()]).updates.average is None
+
+
+def test_mixtures_teach_and_reach_the_teacher(digits):
+    seen = []
+
+    def watch(step):
+        seen.append((step.target.unique().tolist(), step.images, step.parts, step.teacher))
+        return step.cross_entropy() + (step.student - step.teacher).square().mean()
+
+    engine, store = Engine(Training(device="cpu", precision="fp32"), 0), Memory()
+    taught_by = FrozenNetwork(network(), {LOGITS: "key"}, engine, None)
+    training = loop(network(), digits, store, watch, epochs=1, teacher=taught_by)
+    training.train.mixing = Mixing(0.4, 1.0, 10)
+    training.run()
+    targets, images, parts, answers = seen[0]
+    assert targets == [UNLABELLED]
+    assert parts.sum(1).tolist() == pytest.approx([1.0] * 64)
+    assert (parts.max(1).values < 1).any()
+    torch.testing.assert_close(answers, taught_by.module(images))
