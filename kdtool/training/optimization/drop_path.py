@@ -48,8 +48,8 @@ def dropping_paths(module: nn.Module, rate: float) -> Iterator[None]:
         yield
     finally:
         for part, name, before in places:
-            if name != "p":
-                delattr(part, name)  # else a place that held None would be listed as a module from now on
+            if before is None:
+                delattr(part, name)  # else the place would be listed as a module from now on
             setattr(part, name, before)
 
 
