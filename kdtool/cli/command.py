@@ -24,6 +24,8 @@ from kdtool.errors import Error, UsageError, nearest
 from kdtool.plugins.entry_points import SINGULAR, Plugin, installed, names
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import load, method_class
+from kdtool.training.options import Training
+from kdtool.training.recipes.reading import Recipe, names as recipe_names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -172,6 +174,9 @@ class StepCommand(ChainCommand):
         for title in sorted(records, key=_section_order(ctx.method_options)):
             with formatter.section(title):
                 formatter.write_dl(records[title])
+        if any(section.options is Training for section in self.groups):
+            with formatter.section("Recipes (--recipe NAME; options that are given win)"):
+                formatter.write_dl([(recipe.name, recipe.summary()) for recipe in map(Recipe.parse, recipe_names())])
         if self.kind and not ctx.method_given:
             with formatter.section(self.methods_title()):
                 formatter.write_dl([(plugin.name, _summary(plugin)) for plugin in _plugins(self.kind)])

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.distillation.options import SearchOptions, StudentOptions
 from kdtool.distillation.successive_halving import choose
@@ -50,6 +51,8 @@ def distill(
         raise UsageError(
             "--classes, --in-channels and --image-size: a student has those of its teacher; leave them out"
         )
+    given = training_options
+    training_options, data_options = with_recipe(given, data_options)
     distiller, training, search = cls(**own), Training(**training_options), SearchOptions(**search_options).search
     settings = {}
     if search is not None:
@@ -63,6 +66,9 @@ def distill(
     data = data_for(parent, data_options, learner=origin, fresh=fresh)
     teachers = as_teachers(teachers, data.spec, data_options)
     network = student_for(parent, student, origin, refiner, stem, training.seed)
+    inherits = getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
+    automatic = cls.recipe_by_steps and fresh and not inherits
+    training = settled(training, given, data, network or parent.network, automatic=automatic)
     inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
     typed = {"student": origin.path if origin else student, **options}

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.options import split
@@ -32,9 +33,13 @@ def prune(
     parent = load(checkpoint)
     cls = method_class("pruners", method)
     own, data_options, training_options = split(options, cls, DataOptions, Training)
+    given = training_options
+    training_options, data_options = with_recipe(given, data_options)
     pruner, training = cls(**own), Training(**training_options)
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, data_options) if training.epochs > 0 or data_options or parent.data else None
+    if data is not None:
+        training = settled(training, given, data, parent.network, automatic=False)
     entry = entry_of("prune", method, parent, options, target, pruner, training, data)
     # With another --mean or --std the network learns them; as its own teacher it sees what it was trained with.
     teachers = [parent] if data is None else as_teachers([parent], data.spec, data_options)

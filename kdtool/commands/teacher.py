@@ -8,6 +8,7 @@ from typing import Any
 from kdtool.commands import history
 from kdtool.commands.inputs import say_expected, say_not_held_out
 from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
+from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
@@ -40,6 +41,8 @@ def teacher(
     """
     source, network_name = parse(name)
     groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions)
+    given, typed_data = groups[2], groups[1]
+    groups[2], groups[1] = with_recipe(given, groups[1])
     shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
@@ -61,13 +64,15 @@ def teacher(
             say_expected(weights, name, data.spec)
         if elsewhere:
             say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
-    elif groups[1] or groups[2].keys() - {"seed"} or groups[4]:
-        idle = next(iter([*groups[1], *(groups[2].keys() - {"seed"}), *groups[4]]))
+    elif typed_data or given.keys() - {"seed"} or groups[4]:
+        idle = next(iter([*typed_data, *(given.keys() - {"seed"}), *groups[4]]))
         raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
     network = create(
         name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
     )
     typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
+    if data is not None:
+        training = settled(training, given, data, network, automatic=not elsewhere)
     entry = history.entry(
         "teacher", [name], typed, method=network.architecture.source,
         settings={

@@ -30,6 +30,8 @@ class Distiller(Method):
     """Whether the user must give a student; if not, `distill` makes one when none is given."""
     several_teachers: ClassVar[bool] = False
     """Whether it needs two or more teachers; `distill` finds them in ``run.teachers``."""
+    recipe_by_steps: ClassVar[bool] = False
+    """Whether its trainings begin with fresh weights and suit a recipe that is chosen by the number of steps."""
     fits: ClassVar[str] = ""
     """One sentence for the help: when to use the method."""
 
@@ -97,6 +99,7 @@ class LossDistiller(Objective, Distiller):
     Override `loss`, and also `watch` if the loss compares feature maps.
     """
 
+    recipe_by_steps: ClassVar[bool] = True
     weight_option: ClassVar[str] = "weight"
     """The option that holds the weight of the teacher's term; ``NAME:NUMBER`` in a sum of losses sets it."""
 

@@ -183,6 +183,18 @@ class Options:
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
         )
 
+    @classmethod
+    def info(cls, name: str) -> OptionInfo:
+        """Return the description of one option.
+
+        Raises:
+            UsageError: there is no such option.
+        """
+        for info in cls.describe():
+            if info.name == name:
+                return info
+        raise UsageError(f"there is no option {name!r}{nearest(name, [info.name for info in cls.describe()])}")
+
     def as_data(self) -> dict[str, Any]:
         """Return the options as plain data, as the history and the run directory store them."""
         return {info.name: _plain(getattr(self, info.name)) for info in self.describe()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.plugins.options import Options, option
+from kdtool.training.recipes.reading import Recipe
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Clip:
 class Training(Options):
     """Options of a training."""
 
+    recipe: Recipe | None = option(
+        None,
+        help="take the defaults of these options from a recipe: its NAME (below) or FILE.toml; unset: by the number of "
+        "steps",
+    )
     epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
     lr: float = option(1e-3, above=0, help="highest learning rate")
     batch_size: int = option(64, minimum=1, help="images per step")
@@ -112,6 +119,8 @@ class Training(Options):
     def __post_init__(self) -> None:
         """Check that the options go together."""
         super().__post_init__()
+        if self.recipe is not None:
+            object.__setattr__(self, "recipe", self.recipe.checked(self.describe(), DataOptions.describe()))
         if self.cache == "on" and self.mixes:
             name = "mixup" if self.mixup else "cutmix"
             raise UsageError(

@@ -32,6 +32,7 @@ class IKD(Distiller):
 
     fits: ClassVar[str] = "Fits if it is unknown how small the model can be: it makes a series of ever smaller models."
     makes_student: ClassVar[bool] = True
+    recipe_by_steps: ClassVar[bool] = True
 
     iters: int = option(4, minimum=1, help="number of models M_1 ... M_K to make")
     refiner: Refiner = nested("refiners", "halve", help="refiner that makes each structure from the one before")

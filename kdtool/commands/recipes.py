@@ -1,0 +1,75 @@
+"""Which recipe a training follows: the one that was named, else one that suits the number of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kdtool.data.checks import tell
+from kdtool.data.splits import Data
+from kdtool.errors import UsageError
+from kdtool.models.architecture import Network
+from kdtool.training.options import Training
+from kdtool.training.recipes.reading import Recipe
+
+# From this many steps on, a rate as high as SGD takes it wins over adam (examples/recipes).
+STANDARD_FROM_STEPS = 2000
+
+# Who sets one of these has a recipe of their own in mind: none is chosen for them.
+OWN = ("optimizer", "lr", "schedule", "batch_size", "momentum", "weight_decay", "warmup", "milestones")
+
+
+def with_recipe(training: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of a training and of its data with those of the recipe that they name; given ones win.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if training.get("recipe") is None:
+        return dict(training), dict(data)
+    named = Training(recipe=training["recipe"]).recipe
+    assert named is not None
+    return {**named.training, **training}, {**named.data, **data}
+
+
+def settled(
+    training: Training,
+    given: Mapping[str, Any],
+    data: Data,
+    network: Network,
+    *,
+    automatic: bool,
+) -> Training:
+    """Return the training as a recipe sets it for ``network``; options that were ``given`` win.
+
+    With ``automatic`` one is chosen by the number of steps, and said, where none is named and none of the options that
+    make up a recipe is given.
+
+    Raises:
+        UsageError: the rate of the recipe is for another optimiser than the given one.
+    """
+    recipe = training.recipe
+    if recipe is None:
+        if not automatic or any(name in given for name in OWN):
+            return training
+        recipe = _by_steps(training, data)
+    batch_norm = any(isinstance(part, _BatchNorm) for part in network.module.modules())
+    chosen = recipe.options(batch_norm=batch_norm)
+    own, asked = chosen.get("optimizer"), given.get("optimizer")
+    if None not in (own, asked) and own != asked and "lr" not in given:
+        raise UsageError(f"--optimizer {asked}: the rate of recipe {recipe} is for {own}; give --lr too")
+    changes = {name: value for name, value in chosen.items() if name not in given}
+    if training.recipe is None and recipe.name != "quick":
+        words = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
+        tell(f"recipe {recipe}, for so many steps: {words}; --recipe NAME for another one")
+    return dataclasses.replace(training, **changes, recipe=recipe)
+
+
+def _by_steps(training: Training, data: Data) -> Recipe:
+    """Return the recipe that suits the number of steps, counted in batches of 128 images."""
+    steps = training.epochs * math.ceil(len(data.train) / 128)
+    return Recipe.parse("standard" if steps >= STANDARD_FROM_STEPS else "quick")

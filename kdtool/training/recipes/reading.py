@@ -1,0 +1,124 @@
+"""Read a recipe: one that comes with kdtool, by its name, or a file of the user's."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import UsageError, nearest
+from kdtool.plugins.options import OptionInfo
+
+FOLDER = Path(__file__).parent
+
+TABLES = ("training", "without_batch_norm", "data")
+
+DATA = ("augment", "erase")
+"""The options of a data set that a recipe may set."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of a training under a name.
+
+    ``without_batch_norm`` are those that replace ``training`` for networks without batch-norm, such as transformers.
+    """
+
+    name: str
+    about: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    without_batch_norm: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """Return the recipe of a name (`names`), or of a file whose name ends in ``.toml``.
+
+        Raises:
+            UsageError: there is none, or the file is no recipe.
+        """
+        if text.endswith(".toml"):
+            return _read(Path(text), text)
+        if text not in names():
+            hint = nearest(text, names()) or f"; one of {', '.join(names())}, or a file FILE.toml"
+            raise UsageError(f"there is no recipe {text!r}{hint}")
+        return _read(FOLDER / f"{text}.toml", text)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def summary(self) -> str:
+        """Return what the recipe is for, and the options that it sets."""
+        tables = [("", {**self.training, **self.data}), ("without batch-norm: ", self.without_batch_norm)]
+        lists = [f"{title}{', '.join(_typed(*item) for item in table.items())}" for title, table in tables if table]
+        return f"{self.about}: {'; '.join(lists)}"
+
+    def checked(self, training: Sequence[OptionInfo], data: Sequence[OptionInfo]) -> Recipe:
+        """Return the recipe with values as the declarations of the options want them.
+
+        Raises:
+            UsageError: there is no such option, or it cannot have such a value.
+        """
+        settings = [info for info in training if info.name != "recipe"]
+        prepared = [info for info in data if info.name in DATA]
+        tables = {
+            "training": _checked(self.name, "training", self.training, settings),
+            "without_batch_norm": _checked(self.name, "without_batch_norm", self.without_batch_norm, settings),
+            "data": _checked(self.name, "data", self.data, prepared),
+        }
+        return Recipe(self.name, self.about, **tables)
+
+    def options(self, *, batch_norm: bool) -> dict[str, Any]:
+        """Return the options of the training of a network with or without batch-norm."""
+        return dict(self.training) if batch_norm else {**self.training, **self.without_batch_norm}
+
+
+def _typed(name: str, value: Any) -> str:
+    flag = name.replace("_", "-")
+    return f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Return the names of the recipes that come with kdtool, the shortest training first."""
+    found = {path.stem for path in FOLDER.glob("*.toml")}
+    order = [name for name in ("quick", "standard", "patient") if name in found]
+    return (*order, *sorted(found - set(order)))
+
+
+def _read(path: Path, name: str) -> Recipe:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is no TOML: {error}") from error
+    about = content.pop("about", "")
+    if not isinstance(about, str):
+        raise UsageError(f"{path}: about has to be a text")
+    for key, table in content.items():
+        if key not in TABLES:
+            raise UsageError(f"{path}: a recipe has no entry {key!r}{nearest(key, (*TABLES, 'about'))}")
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {key} has to be a table, [{key}]")
+        content[key] = {option.replace("-", "_"): value for option, value in table.items()}
+    return Recipe(name, about, **content)
+
+
+def _checked(recipe: str, table: str, values: Mapping[str, Any], infos: Sequence[OptionInfo]) -> dict[str, Any]:
+    known = {info.name: info for info in infos}
+    checked = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"recipe {recipe}: [{table}] has no option {name!r}{nearest(name, known)}")
+        try:
+            checked[name] = known[name].check(value)
+        except UsageError as error:
+            raise UsageError(f"recipe {recipe}: [{table}] {error}") from error
+    return checked

@@ -1,0 +1,103 @@
+"""Recipes on the command line's functions: options that are given win, and what was used is recorded."""
+
+import pytest
+import torch
+
+import kdtool
+from kdtool import UsageError
+from kdtool.commands import recipes
+from kdtool.commands.recipes import settled
+from kdtool.models.architecture import Network
+from kdtool.training.options import Training
+
+
+def network(*, batch_norm):
+    return Network(None, torch.nn.Sequential(torch.nn.BatchNorm2d(1) if batch_norm else torch.nn.Identity()))
+
+
+def test_given_options_win(digits):
+    given = {"recipe": "standard", "lr": 0.5}
+    training = settled(Training(**given), given, digits, network(batch_norm=True), automatic=True)
+    assert (training.lr, training.optimizer, training.schedule) == (0.5, "sgd", "one-cycle")
+    other = settled(Training(**given), given, digits, network(batch_norm=False), automatic=True)
+    assert (other.lr, other.optimizer) == (0.5, "adamw")
+
+
+def test_the_number_of_steps_chooses(digits, caplog):
+    few = settled(Training(epochs=20), {"epochs": 20}, digits, network(batch_norm=True), automatic=True)
+    assert (few.optimizer, few.lr, str(few.recipe)) == ("adam", 1e-3, "quick")
+    assert not caplog.text
+    given = {"epochs": 1000}
+    many = settled(Training(**given), given, digits, network(batch_norm=True), automatic=True)
+    assert (many.optimizer, many.schedule, str(many.recipe)) == ("sgd", "one-cycle", "standard")
+    assert "recipe standard, for so many steps: --optimizer sgd, --lr 0.1" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{"epochs": 1000, "lr": 0.01}, {"epochs": 1000, "optimizer": "sgd"}])
+def test_nothing_is_chosen_for_who_has_a_recipe(given, digits):
+    assert settled(Training(**given), given, digits, network(batch_norm=True), automatic=True) == Training(**given)
+
+
+def test_nothing_is_chosen_for_weights_that_go_on(digits):
+    given = {"epochs": 1000}
+    assert settled(Training(**given), given, digits, network(batch_norm=True), automatic=False) == Training(**given)
+
+
+def test_a_rate_of_another_optimiser_is_refused(digits):
+    given = {"recipe": "standard", "optimizer": "adam"}
+    with pytest.raises(UsageError, match="--optimizer adam: the rate of recipe standard is for sgd; give --lr too"):
+        settled(Training(**given), given, digits, network(batch_norm=True), automatic=False)
+
+
+def test_what_was_used_is_recorded(teacher, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text('[training]\nepochs = 1\nlabel_smoothing = 0.1\n[data]\naugment = "none"\n')
+    monkeypatch.chdir(tmp_path)
+    made = kdtool.distill(teacher, "none", refiner="halve", recipe="mine.toml", lr=0.01, output=tmp_path / "s.pt")
+    entry = made.history[-1]
+    used = {name: entry["training"][name] for name in ("recipe", "epochs", "label_smoothing", "lr", "optimizer")}
+    assert used == {"recipe": "mine.toml", "epochs": 1, "label_smoothing": 0.1, "lr": 0.01, "optimizer": "adam"}
+    assert entry["data"]["augment"] == "none"
+    assert "--recipe mine.toml" in entry["line"]
+
+
+def test_pruning_takes_a_recipe_only_if_it_is_named(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 0)
+    plain = kdtool.prune(teacher, ratio=0.5, epochs=0, output=tmp_path / "a.pt").history[-1]["training"]
+    named = kdtool.prune(teacher, ratio=0.5, epochs=0, recipe="standard", output=tmp_path / "b.pt")
+    assert (plain["recipe"], plain["optimizer"]) == (None, "adam")
+    assert named.history[-1]["training"]["optimizer"] in ("sgd", "adamw")
+
+
+@pytest.mark.parametrize(("method", "automatic"), [("kd", True), ("ikd", True), ("stagewise", False)])
+def test_methods_that_suit_it_follow_it(method, automatic, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 0)
+    student = {} if method == "ikd" else {"refiner": "halve"}
+    more = {"iters": 1} if method == "ikd" else {}
+    made = kdtool.distill(teacher, method, epochs=1, output=tmp_path / "s.pt", **student, **more)
+    assert made.history[-1]["training"]["recipe"] == ("standard" if automatic else None)
+
+
+def test_weights_that_are_inherited_go_on(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 0)
+    refiner = {"name": "halve", "init": "inherit"}
+    made = kdtool.distill(teacher, "kd", refiner=refiner, epochs=1, output=tmp_path / "s.pt")
+    assert made.history[-1]["training"]["recipe"] is None
+
+
+@pytest.mark.parametrize("method", ["dkd", "kd:0.9+dkd"])
+def test_mixtures_are_refused_where_a_loss_needs_one_label(method, teacher, tmp_path):
+    with pytest.raises(UsageError, match="needs the one label of every image"):
+        kdtool.distill(teacher, method, refiner="halve", mixup=0.2, epochs=1, output=tmp_path / "s.pt")
+    assert not (tmp_path / "s.run").exists()
+
+
+def test_mixtures_have_no_cache(teacher, tmp_path):
+    with pytest.raises(UsageError, match="--cache on: with --mixup every step has new images"):
+        kdtool.distill(teacher, "kd", refiner="halve", recipe="patient", cache="on", output=tmp_path / "s.pt")
+    kdtool.distill(teacher, "kd", refiner="halve", mixup=0.2, epochs=1, output=tmp_path / "s.pt")
+    assert not list(tmp_path.glob("*.run/cache/*.npy"))
+
+
+def test_stagewise_averages_the_part_that_learns(teacher, tmp_path):
+    made = kdtool.distill(teacher, "stagewise", refiner="halve", ema=0.9, epochs=1, output=tmp_path / "s.pt")
+    assert all(torch.isfinite(tensor).all() for tensor in made.module.state_dict().values())
