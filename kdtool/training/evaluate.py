@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtool.data.splits import Split
+from kdtool.models.architecture import Network
+from kdtool.models.conversion import digest
 from kdtool.training.engine import Engine
+from kdtool.utils.seeds import derive
 
 # Images per batch without training: the maps of more no longer fit into a CPU's caches.
 VALIDATION_BATCH = 128
@@ -25,6 +29,28 @@ def evaluate(
     Without an engine the module runs on its own device in float32.
     """
     return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name)
+
+
+_known: dict[str, dict[str, Any]] = {}
+"""Metrics of this process by what they were measured of, the latest last."""
+
+# A series of models is evaluated, not thousands.
+MOST_KNOWN = 256
+
+
+def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, Any]:
+    """Return the metrics of `evaluate`; those of the same network on the same images are measured once in a process.
+
+    So the steps of a chain do not measure again what an earlier one has measured. ``engine`` computes in float32.
+    """
+    about = (digest(network.module), network.architecture.as_data(), split.name, split.spec.as_data(), engine.device)
+    key = f"{derive(repr(about)):x}"
+    if key not in _known:
+        module = engine.place(copy.deepcopy(network.module))
+        _known[key] = evaluate(module, split, engine=engine)
+    while len(_known) > MOST_KNOWN:
+        del _known[next(iter(_known))]
+    return dict(_known[key])
 
 
 def score(logits: Tensor, labels: Tensor, split: str) -> dict[str, Any]:

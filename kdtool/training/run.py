@@ -17,7 +17,7 @@ from kdtool.errors import UsageError
 from kdtool.features.segments import Part
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, write
-from kdtool.models.conversion import conversion_of, converted, described, digest, plain, seen_in
+from kdtool.models.conversion import conversion_of, converted, described, plain, seen_in
 from kdtool.models.reinit import reinitialize
 from kdtool.models.size import measure
 from kdtool.models.weights import load_exactly
@@ -25,7 +25,7 @@ from kdtool.plugins.entry_points import manager
 from kdtool.surgery.refiner import refined
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
-from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
+from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.loop import Loop, LossNotFiniteError, portable
 from kdtool.training.options import Training
@@ -78,7 +78,6 @@ class Run:
         self.teachers = teachers if data is None else [seen_in(teacher, data.spec) for teacher in teachers]
         self.caches, self.parent, self.entry = directory / "cache", parent, entry
         self.rows: list[dict[str, Any]] = []
-        self._scores: dict[str, list[dict[str, Any]]] = {}
         self._told: set[str] = set()
         self.masked = False
         if masked:
@@ -211,22 +210,18 @@ class Run:
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Return the metrics of a network on a split, in float32 (see `kdtool.training.evaluate.evaluate`)."""
-        engine = engine_for(dataclasses.replace(self.training, precision="fp32"), VALIDATION_BATCH, network)
-        module = copy.deepcopy(network.module)
-        return evaluate(engine.place(module), self.data.split(split), engine=engine)
+        training = dataclasses.replace(self.training, precision="fp32")
+        return evaluate_once(network, self.data.split(split), engine_for(training, VALIDATION_BATCH, network))
 
     def scores(self, network: Network) -> list[dict[str, Any]]:
         """Return the metrics that are reported of a result: those of validation and, if there is one, of test.
 
-        They are measured once for the same weights. No strategy may select by those of the test split.
+        No strategy may select by those of the test split.
         """
         if self._data is None:
             return []
-        key = digest(network.module)
-        if key not in self._scores:
-            splits = ["val"] if self.data.test is None else ["val", "test"]
-            self._scores[key] = [self.evaluate(network, split) for split in splits]
-        return self._scores[key]
+        splits = ["val"] if self.data.test is None else ["val", "test"]
+        return [self.evaluate(network, split) for split in splits]
 
     def keep(self, name: str, network: Network, *, taught_by: str, **about: Any) -> Path:
         """Write a model as ``NAME.pt`` in the run's directory, add its row to the result's table, and return the path.

@@ -1,0 +1,33 @@
+"""Metrics that are measured once: of the same network on the same images, and of nothing else."""
+
+import copy
+
+import torch
+
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.training import evaluate as module
+from kdtool.training.engine import engine_for
+from kdtool.training.evaluate import evaluate_once
+from kdtool.training.options import Training
+
+
+def test_the_same_network_on_the_same_images_is_measured_once(digits, monkeypatch):
+    measured = []
+    real = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args, **options: measured.append(1) or real(*args, **options))
+    monkeypatch.setattr(module, "_known", {})
+    options = NetworkOptions(image_size=8, in_channels=1)
+    network = create("kdtool:lenet-300-100", options=options, data=None, own={}, seed=0)
+    engine = engine_for(Training(device="cpu", precision="fp32"), 128, network)
+    first = evaluate_once(network, digits.val, engine)
+    first["note"] = "of the caller"
+    assert evaluate_once(copy.deepcopy(network), digits.val, engine).keys() == first.keys() - {"note"}
+    assert len(measured) == 1
+    evaluate_once(network, digits.test, engine)
+    other = digits.normalised((0.5,), (0.5,))
+    evaluate_once(network, other.val, engine)
+    with torch.no_grad():
+        network.module.fc3.bias.add_(torch.arange(10.0))
+    assert evaluate_once(network, digits.val, engine)["accuracy"] != first["accuracy"]
+    assert len(measured) == 4
