@@ -51,8 +51,8 @@ def distill(
         raise UsageError(
             "--classes, --in-channels and --image-size: a student has those of its teacher; leave them out"
         )
-    given = training_options
-    training_options, data_options = with_recipe(given, data_options)
+    given, given_data = training_options, data_options
+    training_options, data_options = with_recipe(given, given_data)
     distiller, training, search = cls(**own), Training(**training_options), SearchOptions(**search_options).search
     settings = {}
     if search is not None:
@@ -65,14 +65,18 @@ def distill(
     fresh = origin is None and (refiner is None or refiner.init == "fresh")
     data = data_for(parent, data_options, learner=origin, fresh=fresh)
     teachers = as_teachers(teachers, data.spec, data_options)
-    network = student_for(parent, student, origin, refiner, stem, training.seed)
+    repairs: list[dict[str, Any]] = []
+    network = student_for(parent, student, origin, refiner, stem, training.seed, data, repairs.append)
     inherits = getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
     automatic = cls.recipe_by_steps and fresh and not inherits
-    training = settled(training, given, data, network or parent.network, automatic=automatic)
+    pupil = network or parent.network
+    training, data = settled(training, given, data, given_data, pupil, automatic=automatic)
     inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
     typed = {"student": origin.path if origin else student, **options}
     entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs)
+    for about in repairs:
+        entry.record_repair(about)
     if search is not None:
         entry.record(search={"asked": str(search)})
     # A student that is made from the teacher may have its zeros; one that has a name has weights of its own.

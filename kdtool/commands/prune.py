@@ -13,6 +13,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.pruning.branches import say_branches
+from kdtool.surgery.repair.options import RepairOptions
 from kdtool.training.options import Training
 
 
@@ -33,13 +34,15 @@ def prune(
     parent = load(checkpoint)
     cls = method_class("pruners", method)
     own, data_options, training_options = split(options, cls, DataOptions, Training)
-    given = training_options
-    training_options, data_options = with_recipe(given, data_options)
+    given, given_data = training_options, data_options
+    training_options, data_options = with_recipe(given, given_data)
     pruner, training = cls(**own), Training(**training_options)
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, data_options) if training.epochs > 0 or data_options or parent.data else None
+    if isinstance(pruner, RepairOptions):
+        pruner.check_images(data)
     if data is not None:
-        training = settled(training, given, data, parent.network, automatic=False)
+        training, data = settled(training, given, data, given_data, parent.network, automatic=False)
     entry = entry_of("prune", method, parent, options, target, pruner, training, data)
     # With another --mean or --std the network learns them; as its own teacher it sees what it was trained with.
     teachers = [parent] if data is None else as_teachers([parent], data.spec, data_options)

@@ -14,7 +14,7 @@ from kdtool.data.splits import Data
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.training.options import Training
-from kdtool.training.recipes.reading import Recipe
+from kdtool.training.recipes.reading import Recipe, typed
 
 # From this many steps on, a rate as high as SGD takes it wins over adam (examples/recipes).
 STANDARD_FROM_STEPS = 2000
@@ -40,11 +40,12 @@ def settled(
     training: Training,
     given: Mapping[str, Any],
     data: Data,
+    given_data: Mapping[str, Any],
     network: Network,
     *,
     automatic: bool,
-) -> Training:
-    """Return the training as a recipe sets it for ``network``; options that were ``given`` win.
+) -> tuple[Training, Data]:
+    """Return the training and the data as a recipe sets them for ``network``; options that were given win.
 
     With ``automatic`` one is chosen by the number of steps, and said, where none is named and none of the options that
     make up a recipe is given.
@@ -55,7 +56,7 @@ def settled(
     recipe = training.recipe
     if recipe is None:
         if not automatic or any(name in given for name in OWN):
-            return training
+            return training, data
         recipe = _by_steps(training, data)
     batch_norm = any(isinstance(part, _BatchNorm) for part in network.module.modules())
     chosen = recipe.options(batch_norm=batch_norm)
@@ -63,10 +64,13 @@ def settled(
     if None not in (own, asked) and own != asked and "lr" not in given:
         raise UsageError(f"--optimizer {asked}: the rate of recipe {recipe} is for {own}; give --lr too")
     changes = {name: value for name, value in chosen.items() if name not in given}
+    spec = data.spec
+    views = {"augment": spec.augment, "erase": spec.erase, **recipe.data}
+    views |= {name: given_data[name] for name in views if name in given_data}
     if training.recipe is None and recipe.name != "quick":
-        words = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
-        tell(f"recipe {recipe}, for so many steps: {words}; --recipe NAME for another one")
-    return dataclasses.replace(training, **changes, recipe=recipe)
+        words = [typed(*item) for item in ({**changes, **recipe.data}).items()]
+        tell(f"recipe {recipe}, for so many steps: {', '.join(words)}; --recipe NAME for another one")
+    return dataclasses.replace(training, **changes, recipe=recipe), data.with_augmentation(**views)
 
 
 def _by_steps(training: Training, data: Data) -> Recipe:

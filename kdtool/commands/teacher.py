@@ -72,7 +72,7 @@ def teacher(
     )
     typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     if data is not None:
-        training = settled(training, given, data, network, automatic=not elsewhere)
+        training, data = settled(training, given, data, typed_data, network, automatic=not elsewhere)
     entry = history.entry(
         "teacher", [name], typed, method=network.architecture.source,
         settings={

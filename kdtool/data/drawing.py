@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 
 import torch
 
+from kdtool.data.changes import changes_of
 from kdtool.data.checks import Files, check_differ, say_changes, say_duplicates, say_older, tell
 from kdtool.data.classes import positions
 from kdtool.data.fingerprint import fingerprint_of
@@ -104,6 +106,7 @@ def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Fo
     flip = form.channels == 3 if raw.flip is None else raw.flip
     # What fits in memory is decided for all splits together.
     in_memory = fits_in_memory(sum(map(len, parts.values())), spec.in_channels, spec.image_size)
+    changes = changes_of(spec.split_seed, spec.augment, spec.erase, spec.mean)
     images = {
         name: images_of(
             part,
@@ -112,7 +115,8 @@ def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Fo
             padding=Fraction(padding, side),
             flip=flip,
             in_memory=in_memory,
-            augment=spec.augment == "standard" and name in ("train", "unlabelled"),
+            augment=spec.augment != "none" and name in ("train", "unlabelled"),
+            changes=changes if name in ("train", "unlabelled") else None,
             seed=spec.split_seed,
         )
         for name, part in parts.items()
@@ -122,4 +126,5 @@ def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Fo
     if unlabelled is not None:
         labels = torch.cat([parts["train"].labels, parts["unlabelled"].labels])
         train = Split("train", JoinedImages(images["train"], images["unlabelled"]), labels, spec)
-    return Data(spec, train, splits["val"], splits.get("test"), unlabelled)
+    again = partial(_prepared, parts, raw=raw, form=form, unlabelled=unlabelled)
+    return Data(spec, train, splits["val"], splits.get("test"), unlabelled, again)

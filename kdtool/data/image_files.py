@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdtool.data.augmentation import Crop, crop_of, crops
+from kdtool.data.changes import Changes
 from kdtool.data.image_formats import as_seen, is_turned, open_image
 from kdtool.data.preparation import Preparation
 from kdtool.errors import Error, UsageError
@@ -65,8 +66,9 @@ class FileImages:
         seed: int = 0,
         flip: bool = False,
         augment: bool = False,
+        changes: Changes | None = None,
     ) -> None:
-        """Remember which files to read; without ``augment`` every view is plain.
+        """Remember which files to read; without ``augment`` no view is cropped. ``changes`` are made of each view.
 
         Raises:
             UsageError: ``channels`` is neither 1 nor 3.
@@ -74,7 +76,7 @@ class FileImages:
         if prepared.channels not in (1, 3):
             raise UsageError(f"--in-channels {prepared.channels}: image files are read with 1 channel or 3")
         self.paths, self.prepared = paths, prepared
-        self.seed, self.flip, self.augment = seed, flip, augment
+        self.seed, self.flip, self.augment, self.changes = seed, flip, augment, changes
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -90,7 +92,7 @@ class FileImages:
             view_crops = crops(len(self), self.seed, view, flip=self.flip)
         count = sum(len(chunk) for chunk in chunks)
         loader = DataLoader(
-            _Batches(self, view_crops),
+            _Batches(self, view_crops, view),
             sampler=[chunk.tolist() for chunk in chunks],
             batch_size=None,
             num_workers=0 if count < FEW or len(chunks) < 2 else _workers(),
@@ -117,13 +119,13 @@ class _Batches(Dataset[Tensor | str]):
     An error is returned as its message: a raised one would reach the main process with the worker's traceback.
     """
 
-    def __init__(self, images: FileImages, view_crops: Tensor | None) -> None:
-        self.images, self.view_crops = images, view_crops
+    def __init__(self, images: FileImages, view_crops: Tensor | None, view: int | None) -> None:
+        self.images, self.view_crops, self.view = images, view_crops, view
 
     def __getitem__(self, indices: list[int]) -> Tensor | str:  # type: ignore[override]
         images = self.images
         try:
-            return torch.stack(
+            pixels = torch.stack(
                 [
                     read_image(
                         images.paths[index],
@@ -133,6 +135,9 @@ class _Batches(Dataset[Tensor | str]):
                     for index in indices
                 ]
             )
+            if images.changes is None or self.view is None:
+                return pixels
+            return images.changes(pixels, torch.tensor(indices), self.view)
         except Error as error:
             return str(error)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdtool.data.augmentation import shifted, shifts
+from kdtool.data.changes import ChangedImages, Changes
 from kdtool.data.image_files import FileImages
 from kdtool.data.pixels import resized, with_channels
 from kdtool.data.preparation import SMALL, Preparation
@@ -170,25 +171,30 @@ def images_of(
     flip: bool,
     in_memory: bool,
     augment: bool,
+    changes: Changes | None,
     seed: int,
 ) -> Images:
-    """Return the images of a split as ``prepared`` says; without ``augment`` every view is plain.
+    """Return the images of a split as ``prepared`` says; without ``augment`` and ``changes`` every view is plain.
 
     ``fingerprint`` is the hash of the split's. ``padding`` is a fraction of the side of an image; ``flip`` says whether
-    a view may mirror images.
+    a view may mirror images. ``changes`` are made after all else.
     """
     size, channels = prepared.size, prepared.channels
     if isinstance(split.images, Tensor):
         kept = size if in_memory else min(split.images.shape[2:])
         small: Images = MemoryImages(split.images, size=kept, channels=channels, interpolation=prepared.interpolation)
         small = _shifted(small, round(padding * kept), flip, seed) if augment else small
-        return small if kept == size else GrownImages(small, size, prepared.interpolation)
+        return _changed(small if kept == size else GrownImages(small, size, prepared.interpolation), changes)
     if size > SMALL:
-        return FileImages(split.images, prepared, seed=seed, flip=flip, augment=augment)
+        return FileImages(split.images, prepared, seed=seed, flip=flip, augment=augment, changes=changes)
     files = FileImages(split.images, prepared)
     plain: Images = _memory_of(files, fingerprint) if in_memory else files
-    return _shifted(plain, round(padding * size), flip, seed) if augment else plain
+    return _changed(_shifted(plain, round(padding * size), flip, seed) if augment else plain, changes)
 
 
 def _shifted(plain: Images, padding: int, flip: bool, seed: int) -> Images:
     return ShiftedImages(plain, seed=seed, padding=padding, flip=flip) if padding or flip else plain
+
+
+def _changed(images: Images, changes: Changes | None) -> Images:
+    return images if changes is None else ChangedImages(images, changes)

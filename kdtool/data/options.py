@@ -7,7 +7,7 @@ from pathlib import Path
 from kdtool.data.preparation import INTERPOLATION
 from kdtool.plugins.options import Options, option
 
-SPLITTING = ("subset", "validation", "split_seed", "augment")
+SPLITTING = ("subset", "validation", "split_seed", "augment", "erase")
 """The options that a description of a data set holds as they are."""
 
 
@@ -21,7 +21,12 @@ class DataOptions(Options):
         0.1, above=0, below=1, help="fraction of train kept for validation, where there is no such split"
     )
     split_seed: int = option(0, minimum=0, help="seed of the splits, the subset and the augmentation")
-    augment: str = option("standard", choices=("none", "standard"), help="augmentation of the training images")
+    augment: str = option(
+        "standard",
+        choices=("none", "standard", "trivial", "rand"),
+        help="augmentation of the training images: crops and mirrors, followed by TrivialAugment or RandAugment",
+    )
+    erase: float = option(0.0, minimum=0, maximum=1, help="probability that a part of a training image is erased")
     mean: tuple[float, ...] | None = option(
         None, minimum=0, maximum=1, help="normalise with this mean, one number a channel, for images in 0..1"
     )

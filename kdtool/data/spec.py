@@ -13,7 +13,7 @@ from kdtool.data.fingerprint import Fingerprint, checked
 from kdtool.data.preparation import INTERPOLATION, Preparation, default_crop
 from kdtool.errors import Error
 
-AUGMENT = ("none", "standard")
+AUGMENT = ("none", "standard", "trivial", "rand")
 
 SPLIT_BY = ("order", "path")
 
@@ -24,6 +24,7 @@ OLDER: dict[str, Any] = {
     "white": 65535,
     "splits": {},
     "crop": math.nan,
+    "erase": 0.0,
 }
 
 
@@ -37,7 +38,8 @@ class DataSpec:
     resized. ``white`` is the value of white in images of more than 8 bits or of floating-point numbers, None if there
     are none.
     ``split_by`` says how images are held out: ``path``, by a hash of each file's path, or ``order``, drawn from the
-    list of all images. ``splits`` are the fingerprints of the splits, by name.
+    list of all images. ``augment`` and ``erase`` say how views of the train split
+    are changed. ``splits`` are the fingerprints of the splits, by name.
     """
 
     name: str
@@ -56,11 +58,12 @@ class DataSpec:
     white: int | None = None
     split_by: str = "order"
     splits: dict[str, Fingerprint] = dataclasses.field(default_factory=dict)
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         if type(self.crop) is float and math.isnan(self.crop) and type(self.image_size) is int:
             object.__setattr__(self, "crop", default_crop(self.image_size))
-        for name in ("subset", "validation", "crop"):
+        for name in ("subset", "validation", "crop", "erase"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(_number(name, value) for value in _tuple_of(self, name)))
@@ -76,6 +79,7 @@ class DataSpec:
         _check(0 < self.subset <= 1, "subset", self.subset)
         _check(0 < self.validation < 1, "validation", self.validation)
         _check(0 < self.crop <= 1, "crop", self.crop)
+        _check(0 <= self.erase <= 1, "erase", self.erase)
         _check(self.augment in AUGMENT, "augment", self.augment)
         _check(self.interpolation in INTERPOLATION, "interpolation", self.interpolation)
         _check(self.split_by in SPLIT_BY, "split_by", self.split_by)

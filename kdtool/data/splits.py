@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,7 @@ class Split:
     @property
     def augmented(self) -> bool:
         """Whether a view differs from the plain images."""
-        return self.name == "train" and self.spec.augment != "none"
+        return self.name == "train" and (self.spec.augment != "none" or self.spec.erase > 0)
 
     def batches(
         self,
@@ -102,6 +102,8 @@ class Data:
     test: Split | None
     unlabelled: str | None = None
     """The value of ``--unlabelled``, if the train split ends in images without a label."""
+    prepared: Callable[[DataSpec], Data] | None = dataclasses.field(default=None, repr=False, compare=False)
+    """Prepares the same images by another description."""
 
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``val`` or ``test``.
@@ -119,5 +121,18 @@ class Data:
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Data:
         """Return the same images normalised by another mean and std (one number per channel, for images in 0..1)."""
         spec = dataclasses.replace(self.spec, mean=mean, std=std)
+        if spec.erase and self.prepared is not None:
+            return self.prepared(spec)  # what is erased is filled with the mean
         test = None if self.test is None else self.test.under(spec)
-        return Data(spec, self.train.under(spec), self.val.under(spec), test, self.unlabelled)
+        return Data(spec, self.train.under(spec), self.val.under(spec), test, self.unlabelled, self.prepared)
+
+    def with_augmentation(self, augment: str, erase: float) -> Data:
+        """Return the same images with another augmentation of the train split; no file is opened again.
+
+        ``augment`` and ``erase`` are values of the options of these names.
+        """
+        spec = dataclasses.replace(self.spec, augment=augment, erase=erase)
+        if spec == self.spec:
+            return self
+        assert self.prepared is not None
+        return self.prepared(spec)

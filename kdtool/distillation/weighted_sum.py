@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import UsageError
@@ -76,6 +76,28 @@ class WeightedSum(Objective, Options):
         """Return whether a loss reads the weights of the teacher's classifier."""
         return any(term.needs_classifier() for term in self.terms.values())
 
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the options that weigh the teacher's terms in all losses or in one, by the full name of their flag."""
+        terms = {part: self.terms[part]} if part else self.terms
+        return {
+            f"--{name.replace('_', '-')}-{flag.removeprefix('--')}": value
+            for name, term in terms.items()
+            for flag, value in term.weights().items()
+        }
+
+    def parts(self, step: Step) -> Mapping[str, Tensor]:
+        """Return the teacher's terms of all losses by field, with their factors."""
+        return {
+            name: step.now(self.factors[name]) * without_labels(term, self._seen_by(name, step))[0]
+            for name, term in self.terms.items()
+            if not term.only_labels
+        }
+
+    def _seen_by(self, name: str, step: Step) -> Step:
+        """Return the step with only those maps that one of the losses watches."""
+        maps = [pair for pair, owner in zip(step.maps, step.owners, strict=True) if owner == name]
+        return dataclasses.replace(step, maps=maps, owners=())
+
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         import torch
@@ -83,8 +105,7 @@ class WeightedSum(Objective, Options):
         zero = step.student.new_zeros(())
         total, labels_weight, weights = zero, zero, [zero]
         for name, term in self.terms.items():
-            maps = [pair for pair, owner in zip(step.maps, step.owners, strict=True) if owner == name]
-            loss, weight = without_labels(term, dataclasses.replace(step, maps=maps, owners=()))
+            loss, weight = without_labels(term, self._seen_by(name, step))
             factor = step.now(self.factors[name])
             total = total + factor * loss
             if term.only_labels:
@@ -137,6 +158,8 @@ def sum_class(text: str, base: type[Any], find: Callable[[str], type[Any]]) -> t
             raise UsageError(f"{text}: {name} occurs twice; write it once, with one weight")
         has_weight = cls.weight_option in {info.name for info in cls.describe()}
         defaults = {cls.weight_option: number} if has_weight and number is not None else {}
+        if cls.two_views:
+            raise UsageError(f"{text}: {name} shows each image twice and cannot be summed with others")
         fields[field] = nested(cls.kind, name, help="a loss of the sum", hidden=True, **defaults)
         factors[field] = 1.0 if has_weight or number is None else number
         classes.append(cls)

@@ -53,6 +53,8 @@ class DistillationBatches:
     begin: Tap | None = None
     views: int = 0
     mixing: Mixing | None = None
+    kept_as: str = ""
+    """The name of these images in the cache, by default that of the split."""
 
     def __len__(self) -> int:
         return len(self.split)
@@ -68,7 +70,7 @@ class DistillationBatches:
         """Yield the batches of the images ``order`` (None: all, in their own order) in a view (None: not augmented)."""
         wanted: list[Tap | str] = [*([LOGITS] if self.logits else []), *self.taps]
         keep = self.mixing is None and (view is None or self.views > 0)
-        name, images = self.split.name, len(self.split)
+        name, images = self.kept_as or self.split.name, len(self.split)
         teacher = begun = None
         if self.teacher is not None and wanted:
             teacher = self.teacher.look(wanted, split=name, images=images, view=view, keep=keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from kdtool.features.pairs import Pair
     from kdtool.models.architecture import Network
+    from kdtool.plugins.schedule import Schedule
     from kdtool.training.step import Step
 
 
@@ -26,6 +27,9 @@ class Objective:
     """Whether `loss` reads the teacher's logits; where it does not, they are not computed."""
     only_labels: ClassVar[bool] = False
     """Whether `loss` is the labels' cross-entropy and nothing else."""
+    two_views: ClassVar[bool] = False
+    """Whether `loss` is given every image twice: all images as the training augments them, and then, in the same order,
+    all of them with strong changes on top (RandAugment)."""
     validates: ClassVar[str] = "accuracy"
     """What selects the best epoch: the ``accuracy`` on the validation split, or the ``loss`` itself there."""
 
@@ -40,6 +44,17 @@ class Objective:
     def needs_classifier(self) -> bool:
         """Return whether `loss` reads the weights of the teacher's linear classifier, in ``step.classifier``."""
         return False
+
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the values of the options that weigh the teacher's terms, by flag; a message names them.
+
+        ``part`` is the key of one of the `parts` that is meant alone.
+        """
+        return {}
+
+    def parts(self, step: Step) -> Mapping[str, Tensor]:
+        """Return the terms of a sum of losses without the labels' cross-entropy, by name; empty if it is no sum."""
+        return {}
 
     def check(self, student: Network, teacher: Network) -> None:
         """Check, before anything is trained, that `loss` has a meaning for these two networks.

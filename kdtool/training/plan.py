@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from kdtool.training.mixing import mixing_of
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.student import Auxiliary, StudentModule
+from kdtool.training.two_views import STRONG, TwoViews
 from kdtool.utils.seeds import derive, seeded
 
 if TYPE_CHECKING:
@@ -118,16 +120,20 @@ class FitPlan:
 
     def batches(
         self, data: Data, engine: Engine, cache: Cache | None
-    ) -> tuple[DistillationBatches, DistillationBatches]:
+    ) -> tuple[DistillationBatches | TwoViews, DistillationBatches]:
         """Return the batches of the train split and of the validation split."""
         teacher = self._frozen_teacher(engine, cache)
         frozen_part = self._frozen_part(engine, cache)
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
         split, mixing = self._train_split(data), mixing_of(self.training, len(data.spec.classes))
-        train = DistillationBatches(
+        weak = DistillationBatches(
             split, engine, teacher, self.logits, taps, frozen_part, begin, self.training.views, mixing
         )
+        train: DistillationBatches | TwoViews = weak
+        if self.objective is not None and self.objective.two_views:
+            strong = data.with_augmentation(STRONG, data.spec.erase).train
+            train = TwoViews(weak, dataclasses.replace(weak, split=strong, kept_as=f"{split.name}-strong"))
         if self.validates == "accuracy":
             return train, DistillationBatches(data.val, engine, student=frozen_part, begin=begin)
         return train, DistillationBatches(data.val, engine, teacher, self.logits, taps, frozen_part, begin)
@@ -144,6 +150,11 @@ class FitPlan:
             raise UsageError(
                 f"--{'mixup' if self.training.mixup else 'cutmix'}: {self.objective.name} needs the one label of every "
                 "image, which a mixture has not; leave it out, or use a loss that does without, such as kd"
+            )
+        if self.training.mixes and self.objective.two_views:
+            raise UsageError(
+                f"--{'mixup' if self.training.mixup else 'cutmix'}: {self.objective.name} compares two views of the "
+                "same image, which would be mixed with different ones; leave it out"
             )
         if data.train.unlabelled and self.objective.needs_labels():
             raise UsageError(

@@ -56,7 +56,7 @@ class Recipe:
     def summary(self) -> str:
         """Return what the recipe is for, and the options that it sets."""
         tables = [("", {**self.training, **self.data}), ("without batch-norm: ", self.without_batch_norm)]
-        lists = [f"{title}{', '.join(_typed(*item) for item in table.items())}" for title, table in tables if table]
+        lists = [f"{title}{', '.join(typed(*item) for item in table.items())}" for title, table in tables if table]
         return f"{self.about}: {'; '.join(lists)}"
 
     def checked(self, training: Sequence[OptionInfo], data: Sequence[OptionInfo]) -> Recipe:
@@ -79,7 +79,8 @@ class Recipe:
         return dict(self.training) if batch_norm else {**self.training, **self.without_batch_norm}
 
 
-def _typed(name: str, value: Any) -> str:
+def typed(name: str, value: Any) -> str:
+    """Return an option as it is typed on the command line."""
     flag = name.replace("_", "-")
     return f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
 

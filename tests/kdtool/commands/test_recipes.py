@@ -17,36 +17,42 @@ def network(*, batch_norm):
 
 def test_given_options_win(digits):
     given = {"recipe": "standard", "lr": 0.5}
-    training = settled(Training(**given), given, digits, network(batch_norm=True), automatic=True)
+    training, _ = settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True)
     assert (training.lr, training.optimizer, training.schedule) == (0.5, "sgd", "one-cycle")
-    other = settled(Training(**given), given, digits, network(batch_norm=False), automatic=True)
+    other, _ = settled(Training(**given), given, digits, {}, network(batch_norm=False), automatic=True)
     assert (other.lr, other.optimizer) == (0.5, "adamw")
 
 
 def test_the_number_of_steps_chooses(digits, caplog):
-    few = settled(Training(epochs=20), {"epochs": 20}, digits, network(batch_norm=True), automatic=True)
+    few, _ = settled(Training(epochs=20), {"epochs": 20}, digits, {}, network(batch_norm=True), automatic=True)
     assert (few.optimizer, few.lr, str(few.recipe)) == ("adam", 1e-3, "quick")
     assert not caplog.text
     given = {"epochs": 1000}
-    many = settled(Training(**given), given, digits, network(batch_norm=True), automatic=True)
+    many, _ = settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True)
     assert (many.optimizer, many.schedule, str(many.recipe)) == ("sgd", "one-cycle", "standard")
     assert "recipe standard, for so many steps: --optimizer sgd, --lr 0.1" in caplog.text
 
 
 @pytest.mark.parametrize("given", [{"epochs": 1000, "lr": 0.01}, {"epochs": 1000, "optimizer": "sgd"}])
 def test_nothing_is_chosen_for_who_has_a_recipe(given, digits):
-    assert settled(Training(**given), given, digits, network(batch_norm=True), automatic=True) == Training(**given)
+    assert settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True) == (
+        Training(**given),
+        digits,
+    )
 
 
 def test_nothing_is_chosen_for_weights_that_go_on(digits):
     given = {"epochs": 1000}
-    assert settled(Training(**given), given, digits, network(batch_norm=True), automatic=False) == Training(**given)
+    assert settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False) == (
+        Training(**given),
+        digits,
+    )
 
 
 def test_a_rate_of_another_optimiser_is_refused(digits):
     given = {"recipe": "standard", "optimizer": "adam"}
     with pytest.raises(UsageError, match="--optimizer adam: the rate of recipe standard is for sgd; give --lr too"):
-        settled(Training(**given), given, digits, network(batch_norm=True), automatic=False)
+        settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False)
 
 
 def test_what_was_used_is_recorded(teacher, tmp_path, monkeypatch):
