@@ -37,8 +37,18 @@ def shifts(images: int, seed: int, view: int, *, padding: int, flip: bool) -> Sh
     """Draw the shifts of one view for all images of a split, each 0 to ``2 * padding`` pixels."""
     generator = _generator(seed, view)
     top, left = torch.randint(0, 2 * padding + 1, (2, images), generator=generator)
-    mirrored = torch.rand(images, generator=generator) < 0.5
-    return Shifts(top, left, mirrored if flip else torch.zeros_like(mirrored))
+    return Shifts(top, left, _mirrored(images, seed, view) if flip else torch.zeros(images, dtype=torch.bool))
+
+
+def _mirrored(images: int, seed: int, view: int) -> Tensor:
+    """Draw which images of a view are mirrored, bool [images].
+
+    A coin decides for view 0, and every image is mirrored in every other view from there on: two epochs in a row show
+    both sides of it, where coins for each view would show the same one again half of the time (Jordan, 2024,
+    arXiv:2404.00498).
+    """
+    coin = torch.rand(images, generator=torch.Generator().manual_seed(derive("mirror", seed))) < 0.5
+    return coin ^ bool(view % 2)
 
 
 def shifted(images: Tensor, indices: Tensor, view: Shifts, padding: int) -> Tensor:
@@ -91,7 +101,7 @@ def crops(images: int, seed: int, view: int, *, flip: bool) -> Tensor:
     drawn = torch.rand(images, 5, generator=_generator(seed, view), dtype=torch.float64)
     drawn[:, 0] = AREA[0] + (AREA[1] - AREA[0]) * drawn[:, 0]
     drawn[:, 1] = (math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * drawn[:, 1]).exp()
-    drawn[:, 4] = (drawn[:, 4] < 0.5) if flip else 0.0
+    drawn[:, 4] = _mirrored(images, seed, view) if flip else 0.0
     return drawn
 
 

@@ -27,6 +27,16 @@ def test_shifts_cover_every_place_and_half_are_mirrored():
     assert abs(torch.corrcoef(torch.stack([view.top, view.left]).float())[0, 1]) < 0.05
 
 
+def test_every_image_is_mirrored_in_every_other_view():
+    views = [shifts(100, seed=0, view=view, padding=2, flip=True).mirrored for view in range(4)]
+    assert torch.equal(views[1], ~views[0])
+    assert torch.equal(views[2], views[0])
+    assert torch.equal(views[3], views[1])
+    rows = [crops(100, 0, view, flip=True)[:, 4].bool() for view in range(2)]
+    assert torch.equal(rows[1], ~rows[0])
+    assert not torch.equal(views[0], shifts(100, seed=1, view=0, padding=2, flip=True).mirrored)
+
+
 def test_nothing_is_mirrored_without_flip():
     assert not shifts(100, seed=0, view=0, padding=2, flip=False).mirrored.any()
 
