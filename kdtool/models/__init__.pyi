@@ -4,4 +4,5 @@ from .sources import (
 )
 from .used_weights import (
     computed_weights as computed_weights,
+    keep_used_weights as keep_used_weights,
 )

@@ -78,6 +78,25 @@ def used_weight(layer: nn.Module) -> Tensor | None:
     return next(iter(weights.values())) if len(weights) == 1 else None
 
 
+def keep_used_weights(layer: nn.Module, kept: list[Tensor]) -> None:
+    """Change a layer that computes its weight so that each forward appends the weight in use to ``kept``.
+
+    If gradients are computed, the weight keeps its own.
+    """
+    forward = layer.forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with _Watch() as watch:
+            outputs = forward(*args, **kwargs)
+        for weight in watch.weights:
+            if weight.requires_grad:
+                weight.retain_grad()
+            kept.append(weight)
+        return outputs
+
+    layer.forward = watched  # type: ignore[method-assign]
+
+
 def _is_plain(layer: nn.Module) -> bool:
     """Return whether a layer is known to use its parameter ``weight`` as it is, without running it."""
     kind = type(layer)

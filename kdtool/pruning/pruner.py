@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STEPS = "number of steps, each with its own retraining; the first ones remove most"
 
+CHANNEL_SCOPE = "compare each channel with all others, those of its layer, or those of layers with the same structure"
+
 
 class Pruner(Method):
     """Remove weights that a trained network does not need, and retrain the rest."""
@@ -132,9 +134,7 @@ class ChannelPruner(Pruner):
 
     ratio: float = option(0.3, above=0, below=1, help="fraction of the size to remove")
     of: str = option("params", choices=("params", "macs", "channels", "latency"), help="size that the ratio refers to")
-    scope: str = option(
-        "global", choices=("global", "layer"), help="compare each channel with all others, or with those of its layer"
-    )
+    scope: str = option("global", choices=("global", "layer", "isomorphic"), help=CHANNEL_SCOPE)
     round_to: int = option(16, minimum=1, help="layers keep multiples of this many channels; 16 suits onnxruntime")
     steps: int = option(1, minimum=1, help=STEPS)
 

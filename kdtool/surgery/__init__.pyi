@@ -10,6 +10,7 @@ from .channels.importance import (
     over_norms as over_norms,
     relative as relative,
     sum_over_filters as sum_over_filters,
+    sum_over_parameters as sum_over_parameters,
 )
 from .channels.remove import (
     remove_channels as remove_channels,

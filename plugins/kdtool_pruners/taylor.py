@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +28,19 @@ class Taylor(ChannelPruner):
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return a function that scores each filter by its squared change of the loss."""
-        import itertools
+        return partial(squared, changes=changes(network.module, train_batches(run, self.batches)))
 
-        import torch
 
-        train, size = run.data.train, run.training.batch_size
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(run.training.seed))
-        indexed = train.batches(size, order=order[: self.batches * size])
-        batches = itertools.islice(((images, labels) for _, images, labels in indexed), self.batches)
-        return partial(squared, changes=changes(network.module, batches))
+def train_batches(run: Run, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and labels of ``count`` batches of the train split, drawn with the seed of the training."""
+    import itertools
+
+    import torch
+
+    train, size = run.data.train, run.training.batch_size
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(run.training.seed))
+    indexed = train.batches(size, order=order[: count * size])
+    yield from itertools.islice(((images, labels) for _, images, labels in indexed), count)
 
 
 def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -7,16 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_pruning import ops
 from torch_pruning.pruner import function
 
-from kdtool.surgery.channels.torch_pruning_adapter import graph_of, module_path
+from kdtool.models.layers import CONV_LINEAR
+from kdtool.surgery.channels.torch_pruning_adapter import graph_of, module_path, parameter_path
 
 _FILTERS = (function.prune_conv_out_channels, function.prune_linear_out_channels)
 
 _NORMS = (function.prune_batchnorm_out_channels,)
 
+_WITH_TENSORS = (ops.OPTYPE.BN, ops.OPTYPE.LN, ops.OPTYPE.GN, ops.OPTYPE.IN, ops.OPTYPE.PRELU)
+"""Kinds of layers that have one element of each parameter for a channel."""
+
 LayerScore = Callable[[str, nn.Module], Tensor]
 """Returns scores [..., channels] of a layer's output channels, by the layer's path and the layer itself."""
+
+
+ParameterScore = Callable[[str, Tensor], Tensor]
+"""Returns scores of the elements of a parameter, in its shape, by its name and the parameter itself."""
 
 
 def over_filters(group: Any, score: LayerScore) -> Tensor:
@@ -41,6 +50,47 @@ def over_norms(group: Any, score: LayerScore) -> Tensor | None:
     """
     total, count = _sum(group, score, _NORMS)
     return total / count if count is not None and bool(count.all()) else None
+
+
+def sum_over_parameters(group: Any, score: ParameterScore) -> Tensor:
+    """Return the sum [channels] of the scores of all elements of parameters that are removed with a channel.
+
+    These are filters and biases of the layers that output the channel, scales and shifts of norms, weights of the
+    layers that read the channel, and parameters of no layer, such as the scales of a residual branch. An element
+    between two channels of the group counts for both.
+    """
+    total = torch.zeros(len(group[0].idxs))
+    for item in group:
+        node, idxs = item.dep.target, torch.tensor(item.idxs)
+        for scores in _by_channel(graph_of(group), node, item.dep.handler, score):
+            if len(scores) > 1 or len(total) == 1:  # a slope that all channels share is removed with none
+                total.index_add_(0, torch.tensor(item.root_idxs), scores[idxs])
+    return total
+
+
+def _by_channel(graph: Any, node: Any, handler: Any, score: ParameterScore) -> list[Tensor]:
+    """Return the summed scores [channels of the node] of each parameter at a node of the graph."""
+    layer = node.module
+    if node.type == ops.OPTYPE.PARAMETER:
+        scores = score(parameter_path(graph, layer), layer.detach())
+        return [scores.movedim(node.pruning_dim, 0).reshape(scores.shape[node.pruning_dim], -1).sum(1)]
+    path, tensors = module_path(graph, layer), {name: getattr(layer, name, None) for name in ("weight", "bias")}
+    scores_of = {name: score(f"{path}.{name}", part.detach()) for name, part in tensors.items() if part is not None}
+    if isinstance(layer, CONV_LINEAR):
+        outputs = graph.is_out_channel_pruning_fn(handler)
+        filters_or_inputs = _per_channel(layer, scores_of["weight"], outputs=outputs)
+        return [filters_or_inputs, scores_of["bias"]] if outputs and "bias" in scores_of else [filters_or_inputs]
+    if node.type in _WITH_TENSORS:
+        return [scores.reshape(-1, scores.shape[-1]).sum(0) for scores in scores_of.values()]
+    return []
+
+
+def _per_channel(layer: nn.Module, scores: Tensor, *, outputs: bool) -> Tensor:
+    """Return the sums of scores in the shape of a layer's weight over all but its output or its input channels."""
+    groups = getattr(layer, "groups", 1)
+    blocks = scores.reshape(groups, scores.shape[0] // groups, scores.shape[1], -1)
+    first = outputs != getattr(layer, "transposed", False)  # the weight of a transposed convolution begins with inputs
+    return blocks.sum((2, 3) if first else (1, 3)).flatten()
 
 
 def filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:

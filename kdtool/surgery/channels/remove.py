@@ -24,7 +24,7 @@ from kdtool.models.size import macs
 from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.groups import Group, Scores, groups
 from kdtool.surgery.channels.importance import begins_with
-from kdtool.surgery.channels.selection import Costs, Ranked, choose, outputs, ranked, unit_of
+from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, outputs, ranked, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.tensors import copy_to_cut, slice_tensors
 from kdtool.surgery.tracing.alignment import misaligned
@@ -33,7 +33,6 @@ from kdtool.surgery.tracing.probe_shape import least_shape
 from kdtool.surgery.tracing.trace import trace
 
 OF = ("params", "macs", "channels")
-SCOPES = ("global", "layer")
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def remove_channels(
 
     The size is counted in ``of``: ``params``, ``macs`` or ``channels`` (outputs of convolutions and linear layers).
     ``importance`` returns a score for each channel of a Torch-Pruning group. With ``scope="global"`` the scores of all
-    groups are compared, with ``"layer"`` each group loses the same fraction of its channels. Each group keeps a
-    positive multiple of ``round_to`` channels.
+    groups are compared, with ``"layer"`` each group loses the same fraction of its channels, with ``"isomorphic"`` each
+    class of groups with the same structure. Each group keeps a positive multiple of ``round_to`` channels.
 
     Raises:
         Error: an option is invalid, or no channels of this network can be removed such that the result passes the

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from kdtool.models.hooks import evaluating
 from kdtool.models.layers import CONV_LINEAR, is_depthwise
 from kdtool.surgery.channels.groups import Group, Member
+from kdtool.surgery.channels.isomorphism import topology
+
+SCOPES = ("global", "layer", "isomorphic")
+"""Which groups are compared by their scores: all, none, or those of the same structure."""
 
 TOLERANCE = 0.0005
 """A choice is good enough if it misses the target by at most this fraction of the whole size."""
@@ -141,13 +146,11 @@ def choose(groups: Sequence[Ranked], costs: Costs, ratio: float, scope: str) -> 
     """Return the number of steps of each group, by its index, such that ``ratio`` of the whole size goes.
 
     If there is not so much to remove, all groups make all their steps. With the scope ``global`` the least important
-    channels of all groups go first, with ``layer`` every group loses the same fraction of its channels. Groups that
-    make no step are not in the result.
+    channels of all groups go first, with ``layer`` every group loses the same fraction of its channels. With
+    ``isomorphic`` every class of groups of the same structure loses the same fraction of its channels: the least
+    important ones of the class. Groups that make no step are not in the result.
     """
-    queue = sorted(
-        ((_key(group, step, scope), number, step) for number, group in enumerate(groups) for step in _steps(group)),
-        key=lambda entry: entry[0],
-    )
+    queue = sorted(_queued(groups, scope), key=lambda entry: entry[0])
 
     def taken(count: int) -> dict[int, int]:
         return {number: step for _, number, step in queue[:count]}
@@ -174,16 +177,35 @@ def choose(groups: Sequence[Ranked], costs: Costs, ratio: float, scope: str) -> 
     return steps
 
 
-def _steps(group: Ranked) -> range:
-    return range(1, len(group.kept))
+def _queued(groups: Sequence[Ranked], scope: str) -> Iterator[tuple[float, int, int]]:
+    """Yield each step of each group: the fraction of its class that is gone after it, the group's index and the step.
+
+    Only groups of one class are compared by their scores. The scopes differ in what the classes are.
+    """
+    classes: dict[Hashable, list[int]] = defaultdict(list)
+    for number, group in enumerate(groups):
+        classes[_class(number, group, scope)].append(number)
+    for numbers in classes.values():
+        left = size = sum(groups[number].group.size for number in numbers)
+        steps = [(score, number, step) for number in numbers for step, score in enumerate(_scores(groups[number]), 1)]
+        for _, number, step in sorted(steps, key=lambda entry: entry[0]):
+            kept = groups[number].kept
+            left -= kept[step - 1] - kept[step]
+            yield 1 - left / size, number, step
 
 
-def _key(group: Ranked, step: int, scope: str) -> float:
-    """Return the number by which the steps of all groups are sorted."""
-    size = group.group.size
-    if scope == "layer":
-        return 1 - group.kept[step] / size
-    return float(group.scores[size - group.kept[step - 1] : size - group.kept[step]].mean())
+def _class(number: int, group: Ranked, scope: str) -> Hashable:
+    """Return the class of a group within a scope."""
+    if scope == "isomorphic":
+        return topology(group.group.graph)
+    return number if scope == "layer" else 0
+
+
+def _scores(group: Ranked) -> list[float]:
+    """Return the mean score of the channels that go in each step of a group, which never falls from step to step."""
+    gone = [group.group.size - left for left in group.kept]
+    means = (float(group.scores[begin:end].mean()) for begin, end in pairwise(gone))
+    return list(accumulate(means, max))  # the channels are sorted: only rounding makes a mean fall
 
 
 def _macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:

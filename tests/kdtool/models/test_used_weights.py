@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from kdtool.models.architecture import Architecture, Network
-from kdtool.models.used_weights import computed_weights, named, nonzero, used_weight
+from kdtool.models.used_weights import computed_weights, keep_used_weights, named, nonzero, used_weight
 
 
 def standardised(weight, eps=1e-6):
@@ -139,3 +139,16 @@ def test_a_network_whose_hooks_keep_weights_can_be_copied():
         copy.deepcopy(module)
     network = Network(Architecture("test", "net", {"classes": 2, "in_channels": 1, "image_size": 2}), module)
     assert torch.equal(used_weight(copy.deepcopy(network).module[1]), used_weight(module[1]))
+
+
+def test_weights_in_use_are_kept_with_their_gradients():
+    layer = StdConv2d(2, 3, 1, bias=False)
+    kept = []
+    keep_used_weights(layer, kept)
+    images = torch.rand(4, 2, 5, 5)
+    layer(images).square().sum().backward()
+    plain = standardised(layer.weight).detach().requires_grad_(True)
+    nn.functional.conv2d(images, plain).square().sum().backward()
+    assert len(kept) == 1
+    torch.testing.assert_close(kept[0], plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept[0].grad, plain.grad, rtol=1e-3, atol=1e-3)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kdtool.surgery.channels import selection
 from kdtool.surgery.channels.groups import Group
 from kdtool.surgery.channels.selection import choose, ranked
 
@@ -38,3 +39,20 @@ def test_too_much_is_taken_where_it_is_nearer_than_too_little():
 def test_with_the_scope_of_a_layer_all_lose_the_same_part(ratio, steps):
     groups = groups_of([1.0, 2.0, 3.0, 9.0], [40.0, 50.0, 60.0, 90.0])
     assert choose(groups, Counted(0.1, 0.1), ratio, "layer") == steps
+
+
+def test_with_the_isomorphic_scope_each_class_loses_its_least_channels(monkeypatch):
+    # Groups 0 and 2 are of one class, whose scores are ten thousand times those of the other.
+    monkeypatch.setattr(selection, "topology", lambda graph: graph)
+    rows = [10e4, 20e4, 30e4, 90e4], [1.0, 2.0, 3.0, 9.0], [40e4, 50e4, 60e4, 91e4]
+    groups = [ranked(Group(4, (), graph), torch.tensor(row), 1, 1) for row, graph in zip(rows, "aba", strict=True)]
+    # A quarter of each: 10 and 20 of the eight in class a, 1 of the four in class b.
+    assert choose(groups, Counted(0.1, 0.1, 0.1), 0.3, "isomorphic") == {0: 2, 1: 1}
+    # A half of each: 10, 20, 30 and 40, and 1 and 2.
+    assert choose(groups, Counted(0.1, 0.1, 0.1), 0.6, "isomorphic") == {0: 3, 1: 2, 2: 1}
+
+
+def test_steps_of_equal_scores_are_made_in_their_order():
+    # The means of equal scores differ in their last bits.
+    groups = groups_of([0.1] * 40)
+    assert choose(groups, Counted(0.01), 0.2, "global") == {0: 20}
