@@ -39,6 +39,10 @@ class Clip:
         return "auto" if self.norm is None else f"{self.norm:g}"
 
 
+# Without --views every view recurs about four times: the teacher runs in a quarter of the epochs.
+EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
+
+
 class Training(Options):
     """Options of a training."""
 
@@ -85,10 +89,11 @@ class Training(Options):
     )
     label_smoothing: float = option(0.0, minimum=0, below=1, help="label smoothing of the cross-entropy")
     patience: int | None = option(None, minimum=1, help="stop after this many epochs without a better validation")
-    views: int = option(
-        8,
+    views: int | None = option(
+        None,
         minimum=0,
-        help="seeded augmentations of an image, which recur in turn; 0: a new one in each epoch, without cache",
+        help="seeded augmentations of an image, which recur in turn where a teacher looks; 0: a new one in each epoch, "
+        "without cache; unset: one for every 4 epochs, 2 to 8",
     )
     cache: str = option(
         "auto",
@@ -110,6 +115,14 @@ class Training(Options):
         choices=("auto", "fp32", "bf16", "fp16"),
         help="auto: bf16 where the hardware supports it and it is faster",
     )
+
+    @property
+    def recurring_views(self) -> int:
+        """The number of views of an image that recur; 0 if every epoch has a new one."""
+        if self.views is not None:
+            return self.views
+        fewest, most = VIEWS
+        return min(most, max(fewest, self.epochs // EPOCHS_FOR_A_VIEW))
 
     @property
     def mixes(self) -> bool:

@@ -128,7 +128,7 @@ class FitPlan:
         taps = [pair.teacher for pair in self.pairs]
         split, mixing = self._train_split(data), mixing_of(self.training, len(data.spec.classes))
         weak = DistillationBatches(
-            split, engine, teacher, self.logits, taps, frozen_part, begin, self.training.views, mixing
+            split, engine, teacher, self.logits, taps, frozen_part, begin, self.training.recurring_views, mixing
         )
         train: DistillationBatches | TwoViews = weak
         if self.objective is not None and self.objective.two_views:
