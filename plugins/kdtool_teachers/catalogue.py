@@ -94,6 +94,12 @@ def _resnet9(classes: int, in_channels: int, image_size: int, width: int = 64) -
     return resnet9(classes, in_channels, width)
 
 
+def _airbench94(classes: int, in_channels: int, image_size: int, width: int = 64) -> nn.Module:
+    from kdtool_teachers.airbench import airbench94
+
+    return airbench94(classes, in_channels, width)
+
+
 def _vgg(classes: int, in_channels: int, image_size: int, **settings: Any) -> nn.Module:
     from kdtool_teachers.vgg_cifar import vgg_cifar
 
@@ -107,6 +113,7 @@ NETWORKS: dict[str, Entry] = {
     "densenet-bc-100-12": Entry(CIFAR10, 4, _densenet_bc),
     "lenet-300-100": Entry(MNIST, 1, _lenet_300_100, grows_with_image=True),
     "lenet-5": Entry(MNIST, 1, _lenet_5),
+    "airbench94": Entry(CIFAR10, 9, _airbench94, options=("width",)),
     "resnet9": Entry(CIFAR10, 8, _resnet9, options=("width",)),
     "resnet8x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=8)),
     "resnet32x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=32)),

@@ -61,6 +61,12 @@ def resnet9(classes):
     return sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in convolutions) + 513 * classes
 
 
+def airbench(classes):
+    convolutions = [(24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256)]
+    # The first convolution has 2x2 weights and a bias.
+    return 24 * 13 + sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in convolutions) + 257 * classes
+
+
 X4 = {"widths": (32, 64, 128, 256), "projects": True}
 B = {"projects": True}
 # Parameters with 10 and with 100 classes, the published millions and their number of classes, and the sum by hand.
@@ -81,6 +87,8 @@ COUNTS = [
     ("vgg8", 3_918_858, 3_965_028, "3.97", 100, lambda classes: vgg(1, classes)),
     # Its author gives no number of parameters: only the sum by hand is independent.
     ("resnet9", 6_573_130, 6_619_300, "6.57", 10, resnet9),
+    # 1.97 M in the paper, without the scales of norms and with a classifier that has no bias.
+    ("airbench94", 1_972_802, 1_995_932, "1.97", 10, airbench),
     ("vgg13", 9_416_010, 9_462_180, "9.46", 100, lambda classes: vgg(2, classes)),
 ]
 
@@ -104,6 +112,7 @@ def test_parameters_as_published(name, ten, hundred, published, classes, by_hand
         pytest.param("wrn-40-1", [6, 6, 6], wide(3, 1, 10), marks=pytest.mark.slow),
         ("vgg8", None, None),
         ("resnet9", None, None),
+        ("airbench94", None, None),
         pytest.param("vgg13", None, None, marks=pytest.mark.slow),
     ],
 )
@@ -138,7 +147,8 @@ def test_stages_can_be_watched_by_name(name):
     for stage in stages:
         module.get_submodule(stage).register_forward_hook(lambda _, __, y, stage=stage: maps.update({stage: y.shape}))
     module(torch.zeros(2, 3, 32, 32, device="meta"))
-    sides = {"vgg8": [32, 16, 8, 4, 4], "vgg13": [32, 16, 8, 4, 4], "resnet9": [32, 16, 8, 4]}.get(name, [32, 16, 8])
+    sides = {"vgg8": [32, 16, 8, 4, 4], "vgg13": [32, 16, 8, 4, 4], "resnet9": [32, 16, 8, 4]}
+    sides = sides.get(name, [32, 16, 8]) if name != "airbench94" else [15, 7, 3]
     assert [shape[2:] for shape in maps.values()] == [(side, side) for side in sides]
     assert list(maps) == [f"layer{number}" for number in range(1, len(sides) + 1)]
 
