@@ -117,7 +117,9 @@ def _removed(
         if module is not None:
             check_rebuilt(result := Network(capture(network.architecture, module), module.eval()), probe_shape)
             means = {begins_with(item.group.graph): _mean_left(item, steps.get(i, 0)) for i, item in enumerate(sound)}
-            return Removal(result, of, ratio, costs.removed(steps, sound), surgery.reason, means)
+            more = any(steps.get(number, 0) < len(item.kept) - 1 for number, item in enumerate(sound))
+            reason = surgery.reason or (f"layers keep multiples of {round_to} channels" if more else "")
+            return Removal(result, of, ratio, costs.removed(steps, sound), reason, means)
     raise Error(surgery.reason or f"no layer is wider than {round_to} channels")
 
 

@@ -160,6 +160,13 @@ def test_a_ratio_that_would_empty_layers_is_capped():
     assert removal.as_data()["capped"] == "all layers have their minimum width"
 
 
+def test_a_ratio_between_two_steps_is_missed_for_the_multiple():
+    removal = remove(network("kdtool:lenet-5", 28), 0.27, round_to=48)
+    # From 120 to 96 channels and then from 84 to 48; the one step left, from 96 to 48, would remove far too much.
+    assert removal.removed == pytest.approx((24 * (400 + 1 + 84) + 36 * (96 + 1 + 10)) / 61706, abs=1e-6)
+    assert removal.as_data()["capped"] == "layers keep multiples of 48 channels"
+
+
 def test_what_was_frozen_and_the_given_network_stay_as_they_are():
     net = network("torchvision:resnet18")
     net.module.conv1.weight.requires_grad_(False)
