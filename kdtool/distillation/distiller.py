@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from kdtool.distillation.weighted_sum import sum_class
@@ -14,6 +14,7 @@ from kdtool.training.objective import Objective
 
 if TYPE_CHECKING:
     from kdtool.models.architecture import Network
+    from kdtool.plugins.schedule import Schedule
     from kdtool.training.run import Run
 
 
@@ -102,12 +103,20 @@ class LossDistiller(Objective, Distiller):
     recipe_by_steps: ClassVar[bool] = True
     weight_option: ClassVar[str] = "weight"
     """The option that holds the weight of the teacher's term; ``NAME:NUMBER`` in a sum of losses sets it."""
+    weight_options: ClassVar[tuple[str, ...]] = ()
+    """All options that weigh the teacher's terms, if there are others than ``weight_option``."""
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the student with this loss and return it."""
         self.check_student(named=student is not None, refined=False)
         assert student is not None
         return run.fit(self.name, student, teacher=teacher, objective=self).network
+
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the values of the options that weigh the teacher's terms, by flag."""
+        declared = {info.name: info.flag for info in self.describe()}
+        names = self.weight_options or (self.weight_option,)
+        return {declared[name]: getattr(self, name) for name in names if name in declared}
 
 
 def _hint_for_several() -> str:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kdtool.errors import Error, UsageError
 from kdtool.models.memory_format import as_saved
 from kdtool.models.weights import load_exactly
+from kdtool.training.balance import Balance
 from kdtool.training.batches import Batch, DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
@@ -26,6 +27,7 @@ from kdtool.training.plan import FitPlan
 from kdtool.training.state import State
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
+from kdtool.training.two_views import TwoViews
 from kdtool.utils.progress import Advance, progress, say_once
 from kdtool.utils.seeds import derive, forked, set_seed
 from kdtool.utils.uncompiled import optimizing
@@ -52,7 +54,7 @@ class Loop:
         self,
         student: StudentModule,
         plan: FitPlan,
-        train: DistillationBatches,
+        train: DistillationBatches | TwoViews,
         val: DistillationBatches,
         engine: Engine,
         store: Store,
@@ -78,6 +80,7 @@ class Loop:
         # An average would not be what the last step left.
         self.updates = Updates(student, learnt, training, engine, self.steps, averaged=not self.keeps_last)
         self.state, self.threads = State(), engine.threads()
+        self.balance = Balance(plan, student.module, engine, self.steps, callbacks)
         for callback in callbacks:
             callback.begin(student.module, self.steps, training.epochs)
 
@@ -123,7 +126,7 @@ class Loop:
         rate = self.updates.rate
         mean_loss = self._train_epoch(advance)
         self.threads.end_epoch((time.perf_counter() - started) / self.steps)
-        logged: dict[str, Any] = {}
+        logged: dict[str, Any] = {**self.balance.logged(state.epoch)}
         for callback in self.callbacks:
             logged |= callback.after_epoch(self.student.module, state.epoch + 1)
         logged |= self._keep_better(self._validate())
@@ -183,6 +186,7 @@ class Loop:
                 self._check_finite(total, number)
                 note = f"epoch {epoch + 1}/{training.epochs}  loss {total.item() / number:.3f}"
                 advance(looks, note + self._validated())
+            self.balance.look(step, loss, number)
             self.updates.step(loss)
             for callback in self.callbacks:
                 callback.after_step(self.student.module, step)

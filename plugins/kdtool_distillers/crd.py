@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -104,6 +104,10 @@ class CRDLoss(Objective):
     def needs_classifier(self) -> bool:
         """Return whether the objective reads the weights of the teacher's classifier."""
         return self.options.objective.needs_classifier()
+
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the weight of the contrast."""
+        return {"--weight": self.options.weight}
 
     def watch(self, student: Network, teacher: Network) -> Sequence[Pair]:
         """Return the pair of layers whose features are embedded."""

@@ -29,6 +29,8 @@ class DIST(LossDistiller):
         "Fits a teacher that is much stronger than the student and too confident to be matched exactly."
     )
 
+    weight_options: ClassVar[tuple[str, ...]] = ("beta", "gamma")
+
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs (ImageNet: 1)")
     beta: float | Schedule = option(2.0, minimum=0, help="weight of the correlation over the classes of each image")
     gamma: float | Schedule = option(2.0, minimum=0, help="weight of the correlation over the images of each class")

@@ -25,6 +25,7 @@ class KD(LossDistiller):
 
     fits: ClassVar[str] = "Fits any two networks with the same classes; try it first. --alpha 1 needs no labels."
     weight_option: ClassVar[str] = "alpha"
+    weight_options: ClassVar[tuple[str, ...]] = ("alpha", "temperature")
 
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
     alpha: float | Schedule = option(

@@ -35,6 +35,7 @@ class MLKD(LossDistiller):
 
     fits: ClassVar[str] = "Fits any two networks with the same classes, if kd helps; large batches help it."
     weight_option: ClassVar[str] = "instance_weight"
+    weight_options: ClassVar[tuple[str, ...]] = ("instance_weight", "batch_weight", "class_weight")
 
     temperatures: tuple[float, ...] = option(
         (2.0, 3.0, 4.0, 5.0, 6.0), above=0, help="temperatures that soften both outputs; the terms of all are added"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, LossDistiller, Objective, UsageError, nested, option
+from kdtool import Distiller, LossDistiller, Objective, Schedule, UsageError, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +76,10 @@ class MutualLoss(Objective):
     def needs_labels(self) -> bool:
         """Return whether the objective needs labels."""
         return self.objective.needs_labels()
+
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the options that weigh the terms of the objective."""
+        return self.objective.weights(part)
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

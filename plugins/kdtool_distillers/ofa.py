@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -82,6 +83,10 @@ class OFALoss(Objective):
     def needs_labels(self) -> bool:
         """Return True: the loss needs the right class of every image."""
         return True
+
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the weights of the student's own logits and of the branches."""
+        return {"--logit-weight": self.options.logit_weight, "--branch-weight": self.options.branch_weight}
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

@@ -30,6 +30,8 @@ class RKD(Relation):
         "Fits features that serve more than the classifier, such as image search; needs batches of many images."
     )
 
+    weight_options: ClassVar[tuple[str, ...]] = ("distance", "angle")
+
     distance: float | Schedule = option(25.0, minimum=0, help="weight of the term of the distances")
     angle: float | Schedule = option(50.0, minimum=0, help="weight of the term of the angles; 0: do not compute them")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -62,6 +63,10 @@ class SelfLoss(Objective):
     logits: ClassVar[bool] = False
 
     options: Self
+
+    def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
+        """Return the weights of the terms of the last stage and of the features."""
+        return {"--alpha": self.options.alpha, "--beta": self.options.beta}
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""

@@ -48,6 +48,8 @@ class WKD(LossDistiller):
         "Fits many classes, some of which are alike; --logit-weight 0 --feature-weight 0.006 compares maps alone."
     )
 
+    weight_options: ClassVar[tuple[str, ...]] = ("logit_weight", "feature_weight")
+
     logit_weight: float | Schedule = option(
         600.0, minimum=0, help="weight of the distance of probabilities (WKD-L); 0: do not compute it"
     )

@@ -50,7 +50,9 @@ def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callba
     engine = Engine(training, 0)
     train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None)
     val = DistillationBatches(data.val, engine)
-    plan = SimpleNamespace(name="phase", training=training, loss=loss, validates="accuracy", classifier=None)
+    plan = SimpleNamespace(
+        name="phase", training=training, loss=loss, validates="accuracy", classifier=None, objective=None
+    )
     return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
 
 
