@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,17 +203,19 @@ def student_for(
     refiner: Refiner | None,
     stem: str | None,
     seed: int,
+    data: Data | None = None,
+    record: Callable[[dict[str, Any]], None] = lambda about: None,
 ) -> Network | None:
     """Return the student, or None if the method makes it.
 
     It is made by the ``refiner``, is that of the checkpoint ``origin`` (see `load_student`), or is built by its name
-    ``student``, in this order.
+    ``student``, in this order. A refiner may repair it with images of ``data``, and give what it did to ``record``.
 
     Raises:
         Error: the student cannot be made.
     """
     if refiner is not None:
-        return refined(refiner, parent.network, seed)
+        return refined(refiner, parent.network, seed, data=data, record=record)
     if origin is not None:
         return origin.network
     return None if student is None else create_like(str(student), parent.network, stem=stem, seed=seed)

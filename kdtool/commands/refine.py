@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.inputs import load
+from kdtool.commands.inputs import data_for, load
 from kdtool.commands.outputs import entry_of, finish_untrained, named_after, target_of
+from kdtool.data.options import DataOptions
+from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.plugins.registry import make
-from kdtool.surgery.refiner import refined
+from kdtool.plugins.options import split
+from kdtool.plugins.registry import method_class
+from kdtool.surgery.refiner import InheritingRefiner, refined
 
 
 def refine(
@@ -23,16 +26,27 @@ def refine(
 ) -> Checkpoint:
     """Make a smaller structure of a checkpoint's network, with fresh or inherited weights, and write a checkpoint.
 
-    ``seed`` sets the fresh weights; ``options`` are those of the method.
+    ``seed`` sets the fresh weights; ``options`` are those of the method and `DataOptions`: a repair (``repair=``) needs
+    images, by default those of the data set that the checkpoint remembers.
 
     Raises:
-        UsageError: there is no such method or option, or the output exists already.
+        UsageError: there is no such method or option, the output exists already, or there are no images for a repair.
         Error: this network cannot be made smaller in this way; nothing is written.
     """
     parent = load(checkpoint)
-    refiner = make("refiners", method, **options)
+    cls = method_class("refiners", method)
+    own, data_options = split(options, cls, DataOptions)
+    refiner = cls(**own)
+    repairs = isinstance(refiner, InheritingRefiner) and refiner.repairs
+    if data_options and not repairs:
+        raise UsageError(
+            f"--{next(iter(data_options)).replace('_', '-')}: only --repair uses images here; leave it out"
+        )
     target = target_of(output, named_after(parent, method), force=force)
-    entry = entry_of("refine", method, parent, {**options, **({"seed": seed} if seed else {})}, target, refiner)
+    known = repairs and (parent.data is not None or data_options.get("data") is not None)
+    data = data_for(parent, data_options) if known else None
+    given = {**options, **({"seed": seed} if seed else {})}
+    entry = entry_of("refine", method, parent, given, target, refiner, data=data)
     with entry.timed():
-        network = refined(refiner, parent.network, seed)
+        network = refined(refiner, parent.network, seed, data=data, record=entry.record_repair)
     return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry)

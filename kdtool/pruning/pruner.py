@@ -10,6 +10,7 @@ from kdtool.plugins.defaults import RETRAINING_LOSS
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import option
 from kdtool.plugins.registry import nested
+from kdtool.surgery.repair.options import RepairOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +120,7 @@ class MaskPruner(Pruner):
         return apply_masks(onto or network, masks)
 
 
-class ChannelPruner(Pruner):
+class ChannelPruner(RepairOptions, Pruner):
     """Remove the channels with the lowest importance from the network, which becomes smaller, as do its files.
 
     Override `importance`. Channels that depend on each other by the structure of the network are removed together.
@@ -150,10 +151,12 @@ class ChannelPruner(Pruner):
         """Return a smaller, retrained copy.
 
         Raises:
+            UsageError: there are no images for the repair.
             Error: no step can remove any channel.
         """
         from kdtool.pruning.masks import cubic
 
+        data = run.data if self.repairs else None
         removed, failed = 0.0, None
         reached: dict[str, Any] = {}
         means: Mapping[str, float] = {}
@@ -163,7 +166,9 @@ class ChannelPruner(Pruner):
             except Error as error:
                 failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
                 continue
-            network, removed, failed = removal.network, 1 - (1 - removed) * (1 - removal.removed), None
+            seed, record = run.training.seed, run.entry.record_repair
+            network = self.repaired(removal.network, network, data, seed, record)
+            removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
             means = removal.means if self.relative_scores else {}
             reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
             run.record(reached=reached)

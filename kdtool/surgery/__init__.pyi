@@ -24,6 +24,9 @@ from .depth.drop import (
 from .depth.stages import (
     stages as stages,
 )
+from .refiner import (
+    InheritingRefiner as InheritingRefiner,
+)
 from .width.halve import (
     halve_widths as halve_widths,
 )

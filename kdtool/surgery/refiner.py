@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import option
-from kdtool.utils.seeds import seeded
+from kdtool.surgery.repair.options import RepairOptions
+from kdtool.utils.seeds import derive, seeded
 
 if TYPE_CHECKING:
+    from kdtool.data.splits import Data
     from kdtool.models.architecture import Network
 
 
@@ -35,21 +38,49 @@ class Refiner(Method):
         raise NotImplementedError
 
 
-def refined(refiner: Refiner, network: Network, *seed: object) -> Network:
+class InheritingRefiner(RepairOptions, Refiner):
+    """Make a smaller structure, whose inherited weights are repaired if ``repair`` says so.
+
+    With ``init="inherit"``, `refine` returns a network that says which channels its layers kept, as those of
+    `kdtool.surgery.halve_widths`, `drop_blocks` and `reach_budget` do.
+    """
+
+    def __post_init__(self) -> None:
+        """Check that there are weights to repair."""
+        super().__post_init__()
+        if self.repairs and self.init != "inherit":
+            raise UsageError(f"--repair {self.repair}: fresh weights have nothing to repair; add --init inherit")
+
+
+def refined(
+    refiner: Refiner,
+    network: Network,
+    *seed: object,
+    data: Data | None = None,
+    record: Callable[[dict[str, Any]], None] = lambda about: None,
+) -> Network:
     """Return the refiner's network; its fresh weights depend only on ``seed``.
 
+    If the refiner repairs what it made, images of ``data`` are used, which are normalised for ``network``. What was
+    repaired is given to ``record`` as plain data.
+
     Raises:
+        UsageError: there are no images to repair with.
         Error: the network cannot be made smaller in this way.
     """
     from kdtool.models.conversion import plain
     from kdtool.models.size import measure
 
-    network = plain(network)
+    if isinstance(refiner, InheritingRefiner):
+        refiner.check_images(data)
+    before = plain(network)
     with seeded("refine", *seed):
-        smaller = refiner.refine(network)
-    if refiner.must_shrink and measure(smaller)["parameters"] >= measure(network)["parameters"]:
+        smaller = refiner.refine(before)
+    if refiner.must_shrink and measure(smaller)["parameters"] >= measure(before)["parameters"]:
         raise Error(
             f"{network.architecture.spec}: {refiner.name} makes it no smaller (every width is at its minimum"
             ", or there is nothing left to drop); use another refiner or fewer iterations"
         )
+    if isinstance(refiner, InheritingRefiner):
+        smaller = refiner.repaired(smaller, network, data, derive("repair", *seed), record)
     return smaller

@@ -50,6 +50,10 @@ class HistoryEntry:
             raise ValueError(f"the history entry has a field {sorted(taken)[0]!r} of its own; use another name")
         self.facts |= facts
 
+    def record_repair(self, about: Mapping[str, Any]) -> None:
+        """Add what one of the command's repairs did to the list ``repair``."""
+        self.record(repair=[*self.facts.get("repair", ()), dict(about)])
+
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
         """Record how many seconds the block took, and how many seconds of CPU time this process used in it."""

@@ -195,7 +195,8 @@ class Run:
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
-        smaller = refined(refiner, network, self.training.seed, name)
+        seed, record = self.training.seed, self.entry.record_repair
+        smaller = refined(refiner, network, seed, name, data=self._data, record=record)
         # Inherited weights expect what the weights from which they come expect.
         return converted(smaller, conversion_of(network.module)) if refiner.init == "inherit" else smaller
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdtool import Refiner, option
+from kdtool import option
+from kdtool.surgery import InheritingRefiner
 
 if TYPE_CHECKING:
     from kdtool import Network
 
 
-class Depth(Refiner):
+class Depth(InheritingRefiner):
     """Drop blocks from the stages of the network."""
 
     times: int = option(1, minimum=1, help="how many times to halve the blocks of every stage")

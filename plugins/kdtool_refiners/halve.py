@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdtool import Refiner, option
+from kdtool import option
+from kdtool.surgery import InheritingRefiner
 
 if TYPE_CHECKING:
     from kdtool import Network
 
 
-class Halve(Refiner):
+class Halve(InheritingRefiner):
     """Halve the width of every layer."""
 
     times: int = option(1, minimum=1, help="how many times to do this in a row")

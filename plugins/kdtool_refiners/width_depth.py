@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdtool import Budget, Refiner, UsageError, option
+from kdtool import Budget, UsageError, option
+from kdtool.surgery import InheritingRefiner
 
 if TYPE_CHECKING:
     from kdtool import Network
 
 
-class WidthDepth(Refiner):
+class WidthDepth(InheritingRefiner):
     """Drop blocks and narrow layers until a budget is met.
 
     To reach x times the size, dropped blocks bring x ** depth_share, as closely as whole blocks allow, and narrower

@@ -6,7 +6,7 @@ import click
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import checkpoint, output_options
+from kdtool.cli.common import LABELLED_DATA, checkpoint, output_options
 from kdtool.utils.files import beside
 
 EXAMPLES = """
@@ -15,6 +15,7 @@ Examples:
   kdtool refine teacher.pt
   kdtool refine teacher.pt --method halve --times 2
   kdtool refine teacher.pt --method depth --keep 1,1,2,2 --init inherit
+  kdtool refine teacher.pt --init inherit --repair least-squares
   kdtool refine teacher.pt --method width-depth --target-macs 0.25x
   kdtool refine teacher.pt --method like --arch timm:resnet18
 """
@@ -54,6 +55,7 @@ command = StepCommand(
             ["--seed"], type=click.IntRange(min=0), metavar="INTEGER", help="seed of new weights  [default: 0]"
         ),
     ],
-    help="Make the structure of a network smaller, without training it.",
+    groups=[LABELLED_DATA],
+    help="Make the structure of a network smaller, without training it. The data are only for --repair.",
     epilog=EXAMPLES,
 )

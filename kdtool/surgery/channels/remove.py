@@ -26,6 +26,7 @@ from kdtool.surgery.channels.groups import Group, Scores, groups
 from kdtool.surgery.channels.importance import begins_with
 from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, outputs, ranked, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
+from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.surgery.slicing.tensors import copy_to_cut, slice_tensors
 from kdtool.surgery.tracing.alignment import misaligned
 from kdtool.surgery.tracing.flow import Flow
@@ -115,7 +116,8 @@ def _removed(
             break
         module = surgery.without(chosen)
         if module is not None:
-            check_rebuilt(result := Network(capture(network.architecture, module), module.eval()), probe_shape)
+            result = InheritedNetwork(capture(network.architecture, module), module.eval(), surgery.kept)
+            check_rebuilt(result, probe_shape)
             means = {begins_with(item.group.graph): _mean_left(item, steps.get(i, 0)) for i, item in enumerate(sound)}
             more = any(steps.get(number, 0) < len(item.kept) - 1 for number, item in enumerate(sound))
             reason = surgery.reason or (f"layers keep multiples of {round_to} channels" if more else "")
@@ -182,7 +184,7 @@ class _Lost:
 
 
 class Surgery:
-    """Cuts copies of one network, checks them, and remembers in ``reason`` why the last copy failed."""
+    """Cuts copies of one network, checks them, and remembers which outputs layers kept and why the last copy failed."""
 
     def __init__(
         self, network: Network, original: nn.Module, limits: Limits, shape: tuple[int, int, int] | None = None
@@ -191,6 +193,7 @@ class Surgery:
         self.shape = shape or network.architecture.input
         self.parts = dict(original.named_modules())
         self.reason = ""
+        self.kept: Mapping[str, Tensor] = {}
 
     def sound(self, candidates: list[Ranked]) -> list[Ranked]:
         """Return the groups that can lose about half of their channels, found by bisecting the list."""
@@ -207,6 +210,7 @@ class Surgery:
         lost = _Lost(chosen)
         try:
             flow = trace(self.original, self.shape, lambda path, layer: lost.kept(path, "outputs", width_of(layer)))
+            self.kept = flow.outputs
             wrong = [*flow.conflicts, *self._differing(flow, lost)]
             if not wrong:
                 return self._cut(flow, lost)
@@ -219,15 +223,11 @@ class Surgery:
 
     def _cut(self, flow: Flow, lost: _Lost) -> nn.Module | None:
         """Return a copy that is cut as the flow says, or None if it fails a check."""
-
-        def keep(path: str, dim: int, size: int) -> Tensor:
-            return torch.arange(size)
-
         # Attributes that hold widths are changed only if the network does not run with the old ones: most of them are
         # widths inside attention, which does not change.
         for fitted, widest in ((False, False), (True, True), (True, False)):
             module = copy_to_cut(self.original)
-            widths = slice_tensors(module, flow, keep)
+            widths = slice_tensors(module, flow, lambda path, dim, size: torch.arange(size))
             fit_attributes(module, widths if fitted else {}, widest=widest)
             try:
                 sanity.check(self.network.architecture, module, "channels removed", self.shape)

@@ -16,6 +16,7 @@ from kdtool.models.reinit import fill
 from kdtool.surgery.depth.stages import Stage, stages_of
 from kdtool.surgery.depth.verify import inseparable_stages
 from kdtool.surgery.slicing.attributes import fit_attributes
+from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.surgery.slicing.tensors import slice_tensors
 from kdtool.surgery.tracing.trace import trace
 
@@ -65,7 +66,8 @@ def finished(network: Network, module: nn.Module, dropped: Sequence[str], init: 
     refined = capture(network.architecture, module, dropped=dropped)
     if init == "fresh":
         fill(module, skeleton(refined))
-    return Network(refined, module.eval())
+        return Network(refined, module.eval())
+    return InheritedNetwork(refined, module.eval())
 
 
 def find_stages(network: Network) -> list[Stage]:

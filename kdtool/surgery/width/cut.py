@@ -48,6 +48,15 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Narrowed:
+    """A narrower copy of a network's module."""
+
+    module: nn.Module
+    kept: dict[str, Tensor]
+    """The output channels that layers kept, by path; layers that could not be followed are missing."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a cut does not work, and the path of the module that failed; None if the cause was not a failing run."""
 
@@ -55,7 +64,7 @@ class Failure:
     where: str | None = None
 
 
-def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failure:
+def narrowed(network: Network, cut: Cut, *, aligned: bool) -> Narrowed | Failure:
     """Return a narrower copy of a network's module, or the reason why there is none.
 
     With ``aligned``, the copy is refused unless every layer is shown to receive the channels that it was cut for.
@@ -77,7 +86,7 @@ def narrowed(network: Network, cut: Cut, *, aligned: bool) -> nn.Module | Failur
             return Failure(f"its channels cannot be followed ({first_line(error)})")
         if wrong:
             return Failure(f"its channels cannot be followed through {wrong[0]}")
-    return module
+    return Narrowed(module, flow.outputs)
 
 
 def _cut(module: nn.Module, shape: tuple[int, int, int], cut: Cut) -> Flow:

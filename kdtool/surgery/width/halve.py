@@ -13,9 +13,10 @@ from kdtool.models.architecture import Network, capture, skeleton
 from kdtool.models.layers import LAYERS
 from kdtool.models.reinit import fill
 from kdtool.surgery.slicing.fixed_dims import Fixed, fixed_dimensions, outline
+from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.surgery.slicing.kept_indices import whole_ratios
 from kdtool.surgery.slicing.tensors import heads_of
-from kdtool.surgery.width.cut import Cut, Failure, narrowed, outputs_of
+from kdtool.surgery.width.cut import Cut, Failure, Narrowed, narrowed, outputs_of
 
 # Some structures split a width into halves or quarters.
 _PARTS = (2, 4)
@@ -68,11 +69,13 @@ def halve_widths(
 
         inside = inner_layers(network)
     cut = Cut(ratio**times, round_to, fixed=fixed_dimensions(architecture, base), inside=inside)
-    module = _first_that_works(network, cut, fresh=fresh, text=text)
+    result = _first_that_works(network, cut, fresh=fresh, text=text)
+    module = result.module
     refined = capture(architecture, module, base=base)
     if fresh:
         fill(module, skeleton(architecture))
-    return Network(refined, module.eval())
+        return Network(refined, module.eval())
+    return InheritedNetwork(refined, module.eval(), result.kept)
 
 
 def least_ratio(network: Network) -> float:
@@ -112,7 +115,7 @@ def _check_no_rotary(network: Network) -> None:
         )
 
 
-def _first_that_works(network: Network, cut: Cut, *, fresh: bool, text: str) -> nn.Module:
+def _first_that_works(network: Network, cut: Cut, *, fresh: bool, text: str) -> Narrowed:
     """Return a narrower module: with the exact sizes, or with the nearest that fit together.
 
     Raises:
@@ -176,7 +179,7 @@ def _variants(module: nn.Module, cut: Cut, *, fresh: bool) -> Iterator[Cut]:
             yield dataclasses.replace(variant, follow=False)
 
 
-def _with_pinned_layers(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> nn.Module | None:
+def _with_pinned_layers(network: Network, cut: Cut, failure: Failure, *, fresh: bool) -> Narrowed | None:
     """Return a narrower module in which some kinds of layers keep all outputs or inputs, or None if none works.
 
     The outputs or inputs of such layers are not channels but, for example, one number for each position. The layers of
