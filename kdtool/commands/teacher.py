@@ -18,7 +18,8 @@ from kdtool.models.sources import create, expected_images, parse
 from kdtool.models.weight_files import class_names, fitting_names
 from kdtool.plugins.options import split
 from kdtool.training.callback import KeepEpoch
-from kdtool.training.options import EarlyOptions, Training
+from kdtool.training.optimization.whitening import whitened
+from kdtool.training.options import EarlyOptions, InitialOptions, Training
 from kdtool.utils.files import slug
 
 
@@ -34,16 +35,18 @@ def teacher(
 ) -> Checkpoint:
     """Build the network ``SOURCE:NAME`` and, if a data set is named, train it on the labels.
 
-    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions` and of the source itself.
+    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions`, `InitialOptions` and of the
+    source itself.
 
     Raises:
         Error: the network cannot be built, the weights do not fit, or the training fails.
     """
     source, network_name = parse(name)
-    groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions)
+    groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions, InitialOptions)
     given, typed_data = groups[2], groups[1]
     groups[2], groups[1] = with_recipe(given, groups[1])
     shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
+    initial = InitialOptions(**groups[5])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
     target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
@@ -64,14 +67,14 @@ def teacher(
             say_expected(weights, name, data.spec)
         if elsewhere:
             say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
-    elif typed_data or given.keys() - {"seed"} or groups[4]:
-        idle = next(iter([*typed_data, *(given.keys() - {"seed"}), *groups[4]]))
-        raise UsageError(f"--{idle.replace('_', '-')}: nothing is trained without --data")
+    elif idle := [*typed_data, *(given.keys() - {"seed"}), *groups[4], *groups[5]]:
+        raise UsageError(f"--{idle[0].replace('_', '-')}: nothing is trained without --data")
     network = create(
         name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
     )
     typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     if data is not None:
+        network = whitened(network, data.train) if initial.whiten else network
         training, data = settled(training, given, data, typed_data, network, automatic=not elsewhere)
     entry = history.entry(
         "teacher", [name], typed, method=network.architecture.source,
@@ -85,6 +88,7 @@ def teacher(
     entry.record(
         architecture=network.architecture.as_data(),
         keep=keep.as_data(),
+        **({"initial": initial.as_data()} if initial.whiten else {}),
         trained_elsewhere=elsewhere,
         **({"held_out": False} if data and elsewhere else {}),
     )
@@ -98,4 +102,5 @@ def teacher(
         kept = [KeepEpoch(keep.epoch)] if keep.epoch is not None else []
         with entry.timed():
             network = run.fit("teacher", network, callbacks=kept).network
+        network.module.requires_grad_(True)
         return finish(run, network, target, early_weights(kept[0]) if kept else None)

@@ -141,6 +141,14 @@ class Training(Options):
             )
 
 
+class InitialOptions(Options):
+    """Options of the weights with which a training begins."""
+
+    whiten: bool = option(
+        False, help="fix the first convolution to filters that whiten the training images, for short trainings"
+    )
+
+
 class EarlyOptions(Options):
     """Options that keep early weights of a teacher in its checkpoint, beside the final ones."""
 

@@ -18,7 +18,7 @@ from kdtool.cli.output import print_result
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
-from kdtool.training.options import EarlyOptions
+from kdtool.training.options import EarlyOptions, InitialOptions
 from kdtool.utils.files import slug
 
 if TYPE_CHECKING:
@@ -125,7 +125,13 @@ command = TeacherCommand(
             help="load the weights from a state_dict: .pth, .pt or .safetensors",
         ),
     ],
-    groups=[Section("Network", NetworkOptions), LABELLED_DATA, TRAINING, Section("Early weights", EarlyOptions)],
+    groups=[
+        Section("Network", NetworkOptions),
+        LABELLED_DATA,
+        TRAINING,
+        Section("Initial weights", InitialOptions),
+        Section("Early weights", EarlyOptions),
+    ],
     help="Build a network by name; with --data, train it. The result can be the teacher of kdtool distill.",
     epilog=EXAMPLES,
 )
