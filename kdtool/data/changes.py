@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdtool.data.deferred import Deferred
+from kdtool.errors import UsageError
 from kdtool.utils.seeds import derive, forked
-
-if TYPE_CHECKING:
-    pass
 
 AUTOMATIC = ("trivial", "rand")
 """The values of ``--augment`` that change an image after ``standard``."""
@@ -20,13 +20,13 @@ AUTOMATIC = ("trivial", "rand")
 # An odd number of 64 bits, half of them set, which spreads the indices of images over all seeds.
 _SPREAD = 0x9E3779B97F4A7C15
 
-# Images that are changed together take at most this many bytes. The more they are, the more of them go through the
-# same operation, and torchvision takes several images in a fraction of the time that it takes for one after another.
-TOGETHER_BYTES = 2**24
-
 
 def seed_of(first: int, index: int) -> int:
-    """Return the seed of one image's changes, 0 <= seed < 2**63; ``first`` is that of the view."""
+    """Return the seed of the changes of image ``index``, 0 <= seed < 2**63: ``first`` xor 0x9E3779B97F4A7C15 * index.
+
+    The product is modulo 2**63. ``first`` is the view's ``derive("changes", seed of the splits, view)``; a hash for
+    each image would take longer.
+    """
     return first ^ (index * _SPREAD & (2**63 - 1))
 
 
@@ -38,7 +38,7 @@ class Changes:
     Cubuk et al., 2020, arXiv:1909.13719: two operations of magnitude 9) or anything else for none. Then, with the
     probability ``erase``, a rectangle of 0.02 to 0.33 of the image's area is filled with ``fill``, one number for each
     channel (random erasing, Zhong et al., 2020, arXiv:1708.04896). All are those of ``torchvision.transforms.v2``,
-    with its defaults.
+    which draw from torch's global generator after it was given the image's seed.
     """
 
     seed: int
@@ -47,40 +47,65 @@ class Changes:
     fill: tuple[int, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out torchvision's transforms, which every process makes for itself."""
+        """Leave out torchvision's transforms: every process makes its own."""
         return Changes, (self.seed, self.augment, self.erase, self.fill)
 
     @cached_property
-    def _operations(self) -> _Operations | None:
+    def _automatic(self) -> Deferred | None:
         from torchvision.transforms import v2
 
-        automatic = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}
-        return _Operations(automatic[self.augment]()) if self.augment in automatic else None
+        if self.augment not in AUTOMATIC:
+            return None
+        transform = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}[self.augment]()
+        return Deferred(transform, "_apply_image_or_video_transform")
 
     @cached_property
-    def _eraser(self) -> Any:
+    def _eraser(self) -> Deferred | None:
         from torchvision.transforms import v2
 
-        return v2.RandomErasing(self.erase, value=list(map(float, self.fill)), inplace=True) if self.erase else None
+        if not self.erase:
+            return None
+        return Deferred(v2.RandomErasing(self.erase, value=list(map(float, self.fill)), inplace=True), "transform")
+
+    def load(self) -> None:
+        """Import torchvision now, so that worker processes that are started later need not, each in every epoch."""
+        _ = self._automatic, self._eraser
 
     def __call__(self, images: Tensor, indices: Tensor, view: int) -> Tensor:
         """Return a changed copy of uint8 images [batch, channels, height, width].
 
         ``indices`` [batch] are their places in the split. torch's global random state is left as it was.
         """
-        changed = images.clone()
-        rows = changed.unbind()
-        first = derive("changes", self.seed, view)
-        states: list[Tensor] = []
+        changed = images.clone(memory_format=torch.contiguous_format)
+        first, automatic, eraser = derive("changes", self.seed, view), self._automatic, self._eraser
+        operations, erased = [], []
         with forked():
-            for row, index in zip(rows, indices.tolist(), strict=True):
+            for row, index in zip(changed.unbind(), indices.tolist(), strict=True):
                 torch.default_generator.manual_seed(seed_of(first, index))
-                if self._operations is not None:
-                    self._operations.draw(row)
-                if self._eraser is not None:
-                    states.append(torch.get_rng_state())
+                if automatic is not None:
+                    operations.append(automatic.draw(row))
+                if eraser is not None:
+                    erased.append(eraser.draw(row))
+        if automatic is not None:
+            automatic.change_all(changed, operations)
+        if eraser is not None:
+            for image, steps in zip(changed, erased, strict=True):
+                for step in steps:
+                    eraser.change(image, step)  # in place
         return changed
 
 
-class _Operations:
-    pass
+def changes_of(seed: int, augment: str, erase: float, mean: Sequence[float]) -> Changes | None:
+    """Return the changes of a view, or None if there are none; ``mean``, in 0..1, fills what is erased.
+
+    Raises:
+        UsageError: ``augment`` is not for images of as many channels as ``mean`` has numbers.
+    """
+    if augment not in AUTOMATIC and not erase:
+        return None
+    if augment in AUTOMATIC and len(mean) not in (1, 3):
+        raise UsageError(
+            f"--augment {augment}: is for images of 1 channel or 3, and these have {len(mean)}; "
+            "use --augment standard or none"
+        )
+    return Changes(seed, augment, erase, tuple(round(255 * value) for value in mean))

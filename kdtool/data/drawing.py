@@ -9,13 +9,14 @@ from fractions import Fraction
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from kdtool.data.changes import changes_of
 from kdtool.data.checks import Files, check_differ, say_changes, say_duplicates, say_older, tell
 from kdtool.data.classes import positions
 from kdtool.data.fingerprint import fingerprint_of
 from kdtool.data.form import Form, white_of
-from kdtool.data.images import JoinedImages, fits_in_memory, images_of
+from kdtool.data.images import Images, JoinedImages, fits_in_memory, images_of, plain_images
 from kdtool.data.raw import RawData, RawSplit
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
@@ -95,36 +96,46 @@ def opened(
     if places is not None:
         order = torch.tensor(places)
         parts = {name: part if name == "unlabelled" else part.labelled_by(order) for name, part in parts.items()}
-    return _prepared(parts, spec, raw, form, None if unlabelled is None else unlabelled[0])
+    # What fits in memory is decided for all splits together.
+    in_memory = fits_in_memory(sum(map(len, parts.values())), spec.in_channels, spec.image_size)
+    plain = {
+        name: plain_images(part, spec.preparation, prints[name]["hash"], in_memory=in_memory)
+        for name, part in parts.items()
+    }
+    labels = {name: part.labels for name, part in parts.items()}
+    return _prepared(plain, labels, spec, raw, form, None if unlabelled is None else unlabelled[0])
 
 
-def _prepared(parts: dict[str, RawSplit], spec: DataSpec, raw: RawData, form: Form, unlabelled: str | None) -> Data:
-    """Prepare the images of all splits in the same way, and join those without labels to the train split."""
+def _prepared(
+    plain: dict[str, Images],
+    labels: dict[str, Tensor],
+    spec: DataSpec,
+    raw: RawData,
+    form: Form,
+    unlabelled: str | None,
+) -> Data:
+    """Prepare the views of all splits in the same way, and join images without labels to the train split."""
     side = raw.image_size or form.size
     padding = side // 8 if raw.padding is None else raw.padding
     # A mirrored photograph shows the same class; a gray image may be a letter, which a mirror changes.
     flip = form.channels == 3 if raw.flip is None else raw.flip
-    # What fits in memory is decided for all splits together.
-    in_memory = fits_in_memory(sum(map(len, parts.values())), spec.in_channels, spec.image_size)
     changes = changes_of(spec.split_seed, spec.augment, spec.erase, spec.mean)
     images = {
         name: images_of(
             part,
             spec.preparation,
-            spec.splits[name]["hash"],
             padding=Fraction(padding, side),
             flip=flip,
-            in_memory=in_memory,
             augment=spec.augment != "none" and name in ("train", "unlabelled"),
             changes=changes if name in ("train", "unlabelled") else None,
             seed=spec.split_seed,
         )
-        for name, part in parts.items()
+        for name, part in plain.items()
     }
-    splits = {name: Split(name, images[name], part.labels, spec) for name, part in parts.items()}
+    splits = {name: Split(name, images[name], labels[name], spec) for name in plain}
     train = splits["train"]
     if unlabelled is not None:
-        labels = torch.cat([parts["train"].labels, parts["unlabelled"].labels])
-        train = Split("train", JoinedImages(images["train"], images["unlabelled"]), labels, spec)
-    again = partial(_prepared, parts, raw=raw, form=form, unlabelled=unlabelled)
+        joined = torch.cat([labels["train"], labels["unlabelled"]])
+        train = Split("train", JoinedImages(images["train"], images["unlabelled"]), joined, spec)
+    again = partial(_prepared, plain, labels, raw=raw, form=form, unlabelled=unlabelled)
     return Data(spec, train, splits["val"], splits.get("test"), unlabelled, again)

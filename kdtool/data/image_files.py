@@ -90,6 +90,8 @@ class FileImages:
         view_crops = None
         if view is not None and self.augment:
             view_crops = crops(len(self), self.seed, view, flip=self.flip)
+        if view is not None and self.changes is not None:
+            self.changes.load()
         count = sum(len(chunk) for chunk in chunks)
         loader = DataLoader(
             _Batches(self, view_crops, view),

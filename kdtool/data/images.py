@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from kdtool.data.augmentation import shifted, shifts
-from kdtool.data.changes import ChangedImages, Changes
+from kdtool.data.changes import Changes
 from kdtool.data.image_files import FileImages
 from kdtool.data.pixels import resized, with_channels
 from kdtool.data.preparation import SMALL, Preparation
@@ -23,6 +24,10 @@ IN_MEMORY_BYTES = 2**30
 
 # How many files are read in one chunk when a whole split is loaded into memory.
 READ_AT_ONCE = 256
+
+# As many batches are changed together as take at most about this many bytes: the more images there are, the more of
+# them go through the same operation.
+TOGETHER_BYTES = 2**24
 
 
 class Images(Protocol):
@@ -108,6 +113,31 @@ class GrownImages:
             yield resized(images, self.size, self.interpolation)
 
 
+class ChangedImages:
+    """Images that are changed in every view, after all else."""
+
+    def __init__(self, images: Images, changes: Changes) -> None:
+        """Change the views of ``images``."""
+        self.images, self.changes = images, changes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        batches = self.images.batches(chunks, view)
+        if view is None:
+            yield from batches
+            return
+        # At first few, so that who wants a single batch does not wait for many.
+        waiting, together = iter(chunks), 1
+        while indices := list(islice(waiting, together)):
+            images = torch.cat(list(islice(batches, together)))
+            yield from self.changes(images, torch.cat(indices), view).split([len(chunk) for chunk in indices])
+            if images.nbytes <= TOGETHER_BYTES // 2:
+                together *= 2
+
+
 class JoinedImages:
     """The images of one source, followed by those of another."""
 
@@ -162,34 +192,40 @@ def _memory_of(files: FileImages, fingerprint: str) -> MemoryImages:
     return memory
 
 
-def images_of(
-    split: RawSplit,
-    prepared: Preparation,
-    fingerprint: str,
-    *,
-    padding: Fraction,
-    flip: bool,
-    in_memory: bool,
-    augment: bool,
-    changes: Changes | None,
-    seed: int,
-) -> Images:
-    """Return the images of a split as ``prepared`` says; without ``augment`` and ``changes`` every view is plain.
+def plain_images(split: RawSplit, prepared: Preparation, fingerprint: str, *, in_memory: bool) -> Images:
+    """Return the images of a split as ``prepared`` says, or smaller ones that `images_of` enlarges.
 
-    ``fingerprint`` is the hash of the split's. ``padding`` is a fraction of the side of an image; ``flip`` says whether
-    a view may mirror images. ``changes`` are made after all else.
+    ``fingerprint`` is the hash of the split's. They are read, or resized, at their first use.
     """
     size, channels = prepared.size, prepared.channels
     if isinstance(split.images, Tensor):
         kept = size if in_memory else min(split.images.shape[2:])
-        small: Images = MemoryImages(split.images, size=kept, channels=channels, interpolation=prepared.interpolation)
-        small = _shifted(small, round(padding * kept), flip, seed) if augment else small
-        return _changed(small if kept == size else GrownImages(small, size, prepared.interpolation), changes)
-    if size > SMALL:
-        return FileImages(split.images, prepared, seed=seed, flip=flip, augment=augment, changes=changes)
+        return MemoryImages(split.images, size=kept, channels=channels, interpolation=prepared.interpolation)
     files = FileImages(split.images, prepared)
-    plain: Images = _memory_of(files, fingerprint) if in_memory else files
-    return _changed(_shifted(plain, round(padding * size), flip, seed) if augment else plain, changes)
+    return _memory_of(files, fingerprint) if in_memory and size <= SMALL else files
+
+
+def images_of(
+    plain: Images,
+    prepared: Preparation,
+    *,
+    padding: Fraction,
+    flip: bool,
+    augment: bool,
+    changes: Changes | None,
+    seed: int,
+) -> Images:
+    """Return `plain_images` with their views; without ``augment`` and ``changes`` every view is plain.
+
+    ``padding`` is a fraction of the side of an image; ``flip`` says whether a view may mirror images. ``changes`` are
+    made after all else.
+    """
+    size = prepared.size
+    if isinstance(plain, FileImages) and size > SMALL:
+        return FileImages(plain.paths, prepared, seed=seed, flip=flip, augment=augment, changes=changes)
+    kept = plain.size if isinstance(plain, MemoryImages) else size
+    images = _shifted(plain, round(padding * kept), flip, seed) if augment else plain
+    return _changed(images if kept == size else GrownImages(images, size, prepared.interpolation), changes)
 
 
 def _shifted(plain: Images, padding: int, flip: bool, seed: int) -> Images:

@@ -7,6 +7,8 @@ from pathlib import Path
 from kdtool.data.preparation import INTERPOLATION
 from kdtool.plugins.options import Options, option
 
+AUGMENT = ("none", "standard", "trivial", "rand")
+
 SPLITTING = ("subset", "validation", "split_seed", "augment", "erase")
 """The options that a description of a data set holds as they are."""
 
@@ -23,7 +25,7 @@ class DataOptions(Options):
     split_seed: int = option(0, minimum=0, help="seed of the splits, the subset and the augmentation")
     augment: str = option(
         "standard",
-        choices=("none", "standard", "trivial", "rand"),
+        choices=AUGMENT,
         help="augmentation of the training images: crops and mirrors, followed by TrivialAugment or RandAugment",
     )
     erase: float = option(0.0, minimum=0, maximum=1, help="probability that a part of a training image is erased")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdtool.data.fingerprint import Fingerprint, checked
+from kdtool.data.options import AUGMENT
 from kdtool.data.preparation import INTERPOLATION, Preparation, default_crop
 from kdtool.errors import Error
-
-AUGMENT = ("none", "standard", "trivial", "rand")
 
 SPLIT_BY = ("order", "path")
 
@@ -38,8 +37,8 @@ class DataSpec:
     resized. ``white`` is the value of white in images of more than 8 bits or of floating-point numbers, None if there
     are none.
     ``split_by`` says how images are held out: ``path``, by a hash of each file's path, or ``order``, drawn from the
-    list of all images. ``augment`` and ``erase`` say how views of the train split
-    are changed. ``splits`` are the fingerprints of the splits, by name.
+    list of all images. ``augment`` and ``erase`` are the options of these names: how a view of the train split differs
+    from its images. ``splits`` are the fingerprints of the splits, by name.
     """
 
     name: str

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from kdtool.data.augmentation import Crop
+from kdtool.data.changes import changes_of
 from kdtool.data.image_files import FEW, FileImages, read_image
 from kdtool.data.preparation import Preparation, default_crop
 from kdtool.errors import Error, UsageError
@@ -137,6 +138,20 @@ def test_workers_keep_the_order_and_a_view_depends_on_nothing_else(many):
     assert torch.equal(plain[3], read_image(many[3], prepared(72, 3)))
     unaugmented = FileImages(many, prepared(72, 3), seed=5, flip=True)
     assert torch.equal(plain, all_of(unaugmented, natural, view=1))
+
+
+def test_workers_change_images_as_the_main_process_does(many):
+    changes = changes_of(5, "rand", 0.5, (0.4, 0.5, 0.6))
+    images = FileImages(many, prepared(72, 3), seed=5, flip=True, augment=True, changes=changes)
+    order = torch.randperm(len(many))
+    before = torch.random.get_rng_state()
+    by_workers = all_of(images, order, view=1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    here = all_of(images, torch.arange(len(many)), view=1, batch=len(many))  # a single batch starts no workers
+    assert torch.equal(by_workers, here)
+    cropped = FileImages(many, prepared(72, 3), seed=5, flip=True, augment=True)
+    assert torch.equal(here, changes(all_of(cropped, order, view=1), torch.arange(len(many)), 1))
+    assert torch.equal(all_of(images, order, view=None), all_of(cropped, order, view=None))
 
 
 def test_a_damaged_file_among_many_is_one_line(many, tmp_path):
