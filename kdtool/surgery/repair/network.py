@@ -19,24 +19,24 @@ from kdtool.models.hooks import patched
 from kdtool.models.layers import CONV_LINEAR
 from kdtool.models.used_weights import computed_weights, kind_of
 from kdtool.surgery.repair.calls import Calls, width
-from kdtool.surgery.repair.least_squares import correction
+from kdtool.surgery.repair.layers import agrees, rescale, solve
 from kdtool.surgery.repair.products import Product, inputs_at, rows_of
 from kdtool.surgery.slicing.inherited import InheritedNetwork, origins
 
 ROWS = 20_000
 """A layer is corrected by its outputs at so many places of the images at most."""
 
-NUMBERS = 50_000_000
-"""So many inputs of a layer are held at most, in float64; wide layers use fewer places for it."""
+NUMBERS = 20_000_000
+"""Wide layers use fewer places, so that no more of their inputs are held, in float64."""
+
+MOST_NUMBERS = 50_000_000
+"""So many inputs are held where a layer would otherwise have fewer than two places for each of its weights."""
 
 HELD = 100_000_000
 """So many outputs of the original are held at most, in float32; if there are more, the images run several times."""
 
 SAME = 1e-5
 """Outputs that differ by less than this fraction of their size are the same; nothing is corrected there."""
-
-AGREES = 1e-3
-"""How far the product of a layer's rows may be from its outputs, as a fraction of the largest."""
 
 
 @dataclass
@@ -67,10 +67,9 @@ def repair_network(network: Network, original: Network, images: Tensor, method: 
     """Return a copy whose layers return on images what they returned in the network that it was cut from.
 
     ``images`` [images, channels, height, width] are normalised for the networks. With ``least-squares`` the weights of
-    each layer that returns something else become those that come closest. With ``mean`` its bias takes what its outputs
-    lack on average (Berisha, Mehnert and Condurache, Variance-Based Pruning, 2025, arXiv:2507.12988). Both give the
-    batch-norms behind such layers the statistics of the images, as REPAIR does (Jordan et al., 2022, arXiv:2211.08403).
-    All is computed on the CPU.
+    each layer that returns something else become those that come closest. With ``statistics`` they are scaled, and its
+    bias moved, so that each output has the mean and the deviation of before. Both give the batch-norms behind such
+    layers the statistics of the images. All is computed on the CPU.
 
     Raises:
         Error: the network does not say which channels it kept.
@@ -172,8 +171,9 @@ class _Repair:
         """Return at how many positions of its output a layer is compared."""
         weight = self.layers[path]._parameters.get("weight")
         groups = getattr(self.layers[path], "groups", 1)
-        inputs = 1 if weight is None else weight[0].numel() * groups
-        return max(1, min(ROWS, positions, NUMBERS // inputs))
+        own = 1 if weight is None else weight[0].numel()  # what one output reads
+        rows = max(NUMBERS // (own * groups), min(2 * own, MOST_NUMBERS // (own * groups)))
+        return max(1, min(ROWS, positions, rows))
 
     def targets(self, paths: list[str]) -> dict[str, _Target]:
         """Run the original and return what layers have to return."""
@@ -248,47 +248,26 @@ class _Repair:
         if missing.square().mean() <= SAME**2 * target.rows.double().square().mean():
             return False
         self.changed = True
-        weight, bias = (layer._parameters.get(name) for name in ("weight", "bias"))
-        reason = ""
-        if path in self.computed or weight is None:
-            reason = f"computes its weight ({kind_of(layer)})"
-        elif self.uses[id(weight)] > 1:
-            reason = "shares its weight with another layer"
-        elif len(product.seen) != 1:
+        reason = self._excluded(path, layer, product)
+        x = None if reason else inputs_at(product.seen[0], target.positions).double()
+        if x is not None and not agrees(layer, x, outputs):
             reason = f"multiplies in its own way ({type(layer).__name__})"
-        elif self.method == "mean":
-            reason = self._shift(path, bias, missing)
-        else:
-            reason = _solve(layer, product.seen[0], outputs, missing, target.positions)
+        elif x is not None and self.method == "least-squares":
+            reason = solve(layer, x, missing)
+        elif x is not None and path not in self.calls.before_norm:
+            # A batch-norm takes the mean and the deviation off again, and gets new ones itself.
+            reason = rescale(layer, outputs, target.rows)
         if reason:
             self.left[path] = reason
             return False
         self.done.append(path)
         return True
 
-    def _shift(self, path: str, bias: Tensor | None, missing: Tensor) -> str:
-        """Add to a bias what the outputs lack on average; return why that cannot be done, or nothing."""
-        if bias is not None:
-            bias.add_(missing.mean(0).to(bias.dtype))
-            return ""
-        return "" if path in self.calls.before_norm else "has no bias, and no batch-norm follows"
-
-
-def _solve(layer: nn.Module, product: dict[str, Any], outputs: Tensor, missing: Tensor, positions: Tensor) -> str:
-    """Correct a layer's weight and bias by least squares; return why that cannot be done, or nothing."""
-    weight, bias = layer._parameters["weight"], layer._parameters.get("bias")
-    assert weight is not None
-    x = inputs_at(product, positions).double()
-    groups = len(x)
-    columns = weight.double().flatten(1).unflatten(0, (groups, -1)).mT  # [groups, inputs, outputs]
-    computed = (x @ columns).transpose(0, 1).flatten(1) + (0 if bias is None else bias.double())
-    if not (computed - outputs).abs().max() <= AGREES * outputs.abs().max():
-        return f"multiplies in its own way ({type(layer).__name__})"
-    per_group = missing.unflatten(1, (groups, -1)).transpose(0, 1)
-    change = correction(x, per_group, biased=bias is not None, free=columns != 0)
-    if change is None:
-        return "comes no closer on held-out images"
-    weight.add_(change.weight.mT.flatten(0, 1).view_as(weight).to(weight.dtype))
-    if bias is not None:
-        bias.add_(change.bias.flatten().to(bias.dtype))
-    return ""
+    def _excluded(self, path: str, layer: nn.Module, product: Product) -> str:
+        """Return why a layer cannot be repaired, or nothing."""
+        weight = layer._parameters.get("weight")
+        if path in self.computed or weight is None:
+            return f"computes its weight ({kind_of(layer)})"
+        if self.uses[id(weight)] > 1:
+            return "shares its weight with another layer"
+        return "" if len(product.seen) == 1 else f"multiplies in its own way ({type(layer).__name__})"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdtool.models.architecture import Network
     from kdtool.surgery.repair.network import Repaired
 
-METHODS = ("none", "mean", "least-squares")
+METHODS = ("none", "statistics", "least-squares")
 
 
 class RepairOptions(Options):
@@ -25,7 +25,7 @@ class RepairOptions(Options):
     repair: str = option(
         "none",
         choices=METHODS,
-        help="correct the layers behind removed channels without labels: their mean, or their weights by least squares",
+        help="correct the layers behind removed channels without labels: mean and variance of outputs, or all weights",
     )
     repair_images: int = option(256, minimum=2, help="images of the train split that --repair uses")
 

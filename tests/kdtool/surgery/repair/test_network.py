@@ -178,7 +178,7 @@ def halved_weight(net, layer):
     return InheritedNetwork(ARCHITECTURE, module)
 
 
-# The mean
+# Mean and variance
 
 
 def test_the_mean_of_a_channel_moves_into_the_bias():
@@ -188,12 +188,32 @@ def test_the_mean_of_a_channel_moves_into_the_bias():
     with torch.no_grad():
         net.module[0].weight[[1, 3]] = 0
         net.module[0].bias[[1, 3]] = constant
-    done = repair_network(without(net, 0, 1, [0, 2]), net, images(), "mean")
+    done = repair_network(without(net, 0, 1, [0, 2]), net, images(), "statistics")
     before = net.module[1]
     expected = before.bias + (before.weight[:, [1, 3]] * constant[:, None, None]).sum((1, 2, 3))
     torch.testing.assert_close(done.network.module[1].bias, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs(done.network, images()), outputs(net, images()), rtol=1e-4, atol=1e-5)
-    assert torch.equal(done.network.module[1].weight, before.weight[:, [0, 2]])
+    torch.testing.assert_close(done.network.module[1].weight, before.weight[:, [0, 2]], rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_get_the_mean_and_the_deviation_that_they_had():
+    net = network(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3), nn.Flatten(), nn.Linear(12, 3))
+    small = without(net, 0, 2, [0, 2, 5])
+    done = repair_network(small, net, images(), "statistics").network
+    for end, dims in ((3, (0, 2, 3)), (5, 0)):
+        now, before = (one.module[:end](images()).detach() for one in (done, net))
+        torch.testing.assert_close(now.mean(dims), before.mean(dims), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(now.std(dims), before.std(dims), rtol=1e-3, atol=1e-4)
+
+
+def test_outputs_that_do_not_vary_are_not_scaled():
+    net = network(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 3, 1), nn.Flatten(), nn.Linear(108, 3))
+    with torch.no_grad():
+        net.module[0].weight[0] = 0
+    done = repair_network(without(net, 0, 2, [0]), net, images(), "statistics")
+    assert torch.equal(done.network.module[2].weight, net.module[2].weight[:, [0]])
+    outputs_ = done.network.module[:3](images()).detach().mean((0, 2, 3))
+    torch.testing.assert_close(outputs_, net.module[:3](images()).detach().mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norms_get_the_statistics_of_the_images_where_something_changed():
@@ -204,7 +224,7 @@ def test_batch_norms_get_the_statistics_of_the_images_where_something_changed():
     module = without(net, 0, 3, [0, 1, 3]).module
     module[1] = nn.BatchNorm2d(3).eval()
     small = InheritedNetwork(ARCHITECTURE, module, {"0": torch.tensor([0, 1, 3])})
-    done = repair_network(small, net, images(), "mean").network.module
+    done = repair_network(small, net, images(), "statistics").network.module
     assert not done[1].running_mean.any()  # what it receives is what it received before
     inputs = module[:4](images()).detach().movedim(1, 0).flatten(1).double()
     torch.testing.assert_close(done[4].running_mean.double(), inputs.mean(1), rtol=1e-4, atol=1e-5)
@@ -241,12 +261,13 @@ def test_a_layer_that_multiplies_in_its_own_way_is_named():
 
     last = Doubled(72, 3)
     net = network(nn.Flatten(), last)
-    assert left(net, halved_weight(net, last))["1"] == "multiplies in its own way (Doubled)"
+    for method in ("statistics", "least-squares"):
+        assert left(net, halved_weight(net, last), method) == {"1": "multiplies in its own way (Doubled)"}
 
 
 def test_a_mean_without_a_bias_is_named():
     net = network(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3, bias=False), nn.Flatten(), nn.Linear(12, 3))
-    assert left(net, without(net, 0, 2, [0, 1, 2]), "mean") == {"2": "has no bias, and no batch-norm follows"}
+    assert left(net, without(net, 0, 2, [0, 1, 2]), "statistics") == {"2": "has no bias, and no batch-norm follows"}
 
 
 def test_a_layer_whose_channels_are_not_known_is_named():
@@ -259,7 +280,7 @@ def test_a_layer_whose_channels_are_not_known_is_named():
 def test_a_network_that_does_not_say_what_it_kept_is_refused():
     net = network(nn.Flatten(), nn.Linear(72, 3))
     with pytest.raises(Error, match="test:net: cannot be repaired, .* leave out --repair"):
-        repair_network(Network(ARCHITECTURE, copy.deepcopy(net.module)), net, images(), "mean")
+        repair_network(Network(ARCHITECTURE, copy.deepcopy(net.module)), net, images(), "statistics")
 
 
 # With the edits
