@@ -132,8 +132,10 @@ class FitPlan:
         )
         train: DistillationBatches | TwoViews = weak
         if self.objective is not None and self.objective.two_views:
-            strong = data.with_augmentation(STRONG, data.spec.erase).train
-            train = TwoViews(weak, dataclasses.replace(weak, split=strong, kept_as=f"{split.name}-strong"))
+            plain = "none" if data.spec.augment == "none" else "standard"  # else the weak view would be a strong one
+            views = (self._train_split(data.with_augmentation(how, data.spec.erase)) for how in (plain, STRONG))
+            names = (split.name, f"{split.name}-strong")
+            train = TwoViews(*(dataclasses.replace(weak, split=view, kept_as=name) for view, name in zip(views, names)))
         if self.validates == "accuracy":
             return train, DistillationBatches(data.val, engine, student=frozen_part, begin=begin)
         return train, DistillationBatches(data.val, engine, teacher, self.logits, taps, frozen_part, begin)
