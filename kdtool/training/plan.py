@@ -133,9 +133,9 @@ class FitPlan:
         train: DistillationBatches | TwoViews = weak
         if self.objective is not None and self.objective.two_views:
             plain = "none" if data.spec.augment == "none" else "standard"  # else the weak view would be a strong one
-            views = (self._train_split(data.with_augmentation(how, data.spec.erase)) for how in (plain, STRONG))
-            names = (split.name, f"{split.name}-strong")
-            train = TwoViews(*(dataclasses.replace(weak, split=view, kept_as=name) for view, name in zip(views, names)))
+            first, second = (self._train_split(data.with_augmentation(how, data.spec.erase)) for how in (plain, STRONG))
+            strong = dataclasses.replace(weak, split=second, kept_as=f"{split.name}-strong")
+            train = TwoViews(dataclasses.replace(weak, split=first), strong)
         if self.validates == "accuracy":
             return train, DistillationBatches(data.val, engine, student=frozen_part, begin=begin)
         return train, DistillationBatches(data.val, engine, teacher, self.logits, taps, frozen_part, begin)
