@@ -45,7 +45,7 @@ def whitened(network: Network, train: Split) -> Network:
     filters = _filters(images, layer.kernel_size)
     signed = torch.cat([filters, -filters])[: layer.out_channels]
     with torch.no_grad():
-        layer.weight[: len(signed)] = signed.view(len(signed), *layer.weight.shape[1:]).to(layer.weight.dtype)
+        layer.weight[: len(signed)] = signed.view(len(signed), *layer.weight.shape[1:])
     layer.weight.requires_grad_(False)
     return Network(network.architecture, module)
 
@@ -61,4 +61,5 @@ def _filters(images: Tensor, kernel: tuple[int, ...]) -> Tensor:
         covariance = covariance + patches.t() @ patches
         count += len(patches)
     values, vectors = torch.linalg.eigh(covariance / count)
-    return (vectors / (values.clamp(min=0) + EPSILON).sqrt()).t().flip(0)
+    filters: Tensor = (vectors / (values.clamp(min=0) + EPSILON).sqrt()).t().flip(0)
+    return filters.float()
