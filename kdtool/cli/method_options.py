@@ -12,6 +12,7 @@ import click
 from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import Plugin, installed, names
 from kdtool.plugins.registry import load, method_class
+from kdtool.training.recipes.reading import names as recipe_names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -92,6 +93,8 @@ class Value(click.ParamType):  # type: ignore[type-arg]
             candidates = names(self.info.kind)
         elif self.info.name in ("data", "unlabelled"):
             candidates = names("datasets")
+        elif self.info.name == "recipe":
+            candidates = recipe_names()
         return [CompletionItem(name) for name in candidates if name.startswith(incomplete)]
 
 
