@@ -36,3 +36,7 @@ def completed(line: str) -> list[str]:
 )
 def test_a_word_is_completed(line: str, expected: list[str]) -> None:
     assert completed(line) == expected
+
+
+def test_recipes_are_completed():
+    assert completed("teacher --recipe st") == ["standard"]
