@@ -46,14 +46,14 @@ def rows_of(y: Tensor, layer: nn.Module) -> Tensor:
 def inputs_at(product: dict[str, Any], positions: Tensor) -> Tensor:
     """Return what the weight is multiplied with at some positions of the output.
 
-    ``positions`` [rows] count the positions of the output as `rows_of` does. The result is [groups, rows, inputs], in
-    the order of the columns of ``weight.flatten(1)``.
+    ``positions`` [rows] count the positions of the output as `rows_of` does. The result is [groups, rows, inputs] in
+    float64, in the order of the columns of ``weight.flatten(1)``.
     """
     x: Tensor
     weight: Tensor
     x, weight = product["input"], product["weight"]
     if weight.dim() == 2:
-        return x.flatten(0, -2)[positions].unsqueeze(0)
+        return x.flatten(0, -2)[positions].unsqueeze(0).double()
     kernel, spatial = weight.shape[2:], weight.dim() - 2
     stride, dilation = (_each(product.get(name, 1), spatial) for name in ("stride", "dilation"))
     padding = product.get("padding", 0)
@@ -73,11 +73,9 @@ def inputs_at(product: dict[str, Any], positions: Tensor) -> Tensor:
     at = torch.zeros(len(positions), math.prod(kernel), dtype=torch.long)
     for size, corner, jump, offset, step in zip(x.shape[2:], corners, stride, offsets, dilation, strict=True):
         at = at * size + corner[:, None] * jump + offset * step
-    # [rows, kernel, channels]
-    patches: Tensor = x.flatten(2).mT[images[:, None], at]
-    groups = product.get("groups", 1)
-    patches = patches.mT.unflatten(1, (groups, -1))  # [rows, groups, channels of a group, kernel]
-    return patches.flatten(2).transpose(0, 1)
+    patches = x.movedim(1, -1).flatten(1, -2).contiguous()[images[:, None], at]  # [rows, kernel, channels]
+    by_group: Tensor = patches.unflatten(2, (product.get("groups", 1), -1)).permute(2, 0, 3, 1)
+    return by_group.to(torch.float64, memory_format=torch.contiguous_format).flatten(2)
 
 
 def _each(value: int | Sequence[int], count: int) -> tuple[int, ...]:

@@ -40,9 +40,12 @@ def test_they_give_the_outputs(name):
     positions = torch.randperm(len(y))[: len(y) // 2].sort().values
     (seen,) = product.seen
     x = inputs_at(seen, positions)
+    assert x.dtype == torch.float64
     groups = len(x)
     weight = layer.weight.detach().flatten(1).unflatten(0, (groups, -1))
-    computed = torch.einsum("gri,goi->rgo", x, weight).flatten(1) + (0 if layer.bias is None else layer.bias.detach())
+    computed = torch.einsum("gri,goi->rgo", x.float(), weight).flatten(1) + (
+        0 if layer.bias is None else layer.bias.detach()
+    )
     torch.testing.assert_close(computed, y[positions], rtol=1e-4, atol=1e-5)
 
 
