@@ -12,8 +12,8 @@ from kdtool.errors import UsageError
 from kdtool.models.checkpoint import read
 from kdtool.surgery.gates.gated import Places, Reader
 from kdtool.training.optimization.optimizer import make_optimizer
-from kdtool.training.step import Step
 from kdtool.training.options import Training
+from kdtool.training.step import Step
 from kdtool_distillers.gated import Gated
 from kdtool_distillers.gated_options import GateSearchOptions
 from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
