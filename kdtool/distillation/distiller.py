@@ -113,10 +113,11 @@ class LossDistiller(Objective, Distiller):
         return run.fit(self.name, student, teacher=teacher, objective=self).network
 
     def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
-        """Return the values of the options that weigh the teacher's terms, by flag."""
+        """Return the values of the options that weigh the teacher's terms, by flag; without those that are unset."""
         declared = {info.name: info.flag for info in self.describe()}
         names = self.weight_options or (self.weight_option,)
-        return {declared[name]: getattr(self, name) for name in names if name in declared}
+        values = {declared[name]: getattr(self, name) for name in names if name in declared}
+        return {flag: value for flag, value in values.items() if value is not None}
 
 
 def _hint_for_several() -> str:

@@ -29,7 +29,7 @@ LEAST = 3
 
 # From this ratio on a line is said. The table in examples/knowledge/README.md has ratios that were measured, and how
 # well the students learned.
-LIMIT = 30.0
+LIMIT = 20.0
 
 
 class Balance:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import LossDistiller, Schedule, option
+from kdtool import Schedule, option
+from kdtool_distillers.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,13 +13,17 @@ if TYPE_CHECKING:
     from kdtool import Step
 
 
-class DIST(LossDistiller):
+class DIST(WarmUp):
     """Correlate with the teacher's probabilities, in each image and in each class (Huang et al., 2022).
 
     With p(z) = softmax(z / T) [batch, classes], s and t the logits of student and teacher, and rho Pearson's
     correlation, the loss is
 
-    CE + beta * T^2 * mean over images of (1 - rho(p(s), p(t))) + gamma * T^2 * mean over classes of the same.
+    CE + w * T^2 * (beta * mean over images of (1 - rho(p(s), p(t))) + gamma * mean over classes of the same),
+
+    where w = min(epoch / warm-up, 1) and epochs count from 1. The authors have no warm-up (``--teacher-warmup 0``), and
+    train for 240 epochs. The gradient of rho is large for the small logits of a fresh student, and in a short training
+    it spoils the first epochs.
 
     Correlation does not prescribe how confident the student is; a small student cannot reach the confidence of a much
     larger teacher. The defaults are the authors' for CIFAR-100; on ImageNet they use T = 1. Their code adds 1e-8 to the
@@ -38,7 +43,8 @@ class DIST(LossDistiller):
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         images, classes = uncorrelated(step.student, step.teacher, step.now(self.temperature))
-        return step.cross_entropy() + step.now(self.beta) * images + step.now(self.gamma) * classes
+        taught = step.now(self.beta) * images + step.now(self.gamma) * classes
+        return step.cross_entropy() + self.warm(step) * taught
 
 
 def uncorrelated(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

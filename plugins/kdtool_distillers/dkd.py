@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Error, LossDistiller, Schedule, option
+from kdtool import Error, Schedule, option
+from kdtool_distillers.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,14 +13,15 @@ if TYPE_CHECKING:
     from kdtool import Network, Step
 
 
-class DKD(LossDistiller):
+class DKD(WarmUp):
     """Match the teacher's probability of the right class and its ranking of the others separately (Zhao et al., 2022).
 
     With p(z) = softmax(z / T) over all classes, b(z) = (p_y, 1 - p_y) for the right class y, and q(z) the softmax of
     z / T over all classes except y, the loss is a mean over the batch, in nats:
 
-    CE + w * T^2 * (alpha * KL(b(t) || b(s)) + beta * KL(q(t) || q(s))), where w = min(epoch / warmup, 1) and epochs
-    count from 1.
+    CE + w * T^2 * (alpha * KL(b(t) || b(s)) + beta * KL(q(t) || q(s))), where w = min(epoch / warm-up, 1) and
+    epochs count from 1. The warm-up is the authors' 20 epochs, but at most half of the phase, so that a short training
+    reaches the full weights too; ``--teacher-warmup 20`` gives their number in any training.
 
     The defaults are the authors' for ResNet-32x4 to 8x4 on CIFAR-100, with 240 epochs. Their beta depends on the pair;
     it is larger for a more confident teacher: 2 for ResNet-56 to 20 and ResNet-110 to 32, 6 for VGG-13 to 8 and
@@ -31,10 +33,11 @@ class DKD(LossDistiller):
         "Fits a teacher that is nearly always confident, and many classes; needs the labels of all images."
     )
 
+    weight_options: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+
     temperature: float | Schedule = option(4.0, above=0, help="temperature T that softens both outputs")
     alpha: float | Schedule = option(1.0, minimum=0, help="weight of the term for the right class against all others")
     beta: float | Schedule = option(8.0, minimum=0, help="weight of the term for the other classes among each other")
-    warmup: int = option(20, minimum=0, help="epochs in which the weights of the teacher's terms grow linearly")
 
     def needs_labels(self) -> bool:
         """Return True: the loss needs the right class of every image."""
@@ -55,8 +58,7 @@ class DKD(LossDistiller):
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
         right, others = decoupled(step.student, step.teacher, step.target, step.now(self.temperature))
-        warmed_up = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
-        return step.cross_entropy() + warmed_up * (step.now(self.alpha) * right + step.now(self.beta) * others)
+        return step.cross_entropy() + self.warm(step) * (step.now(self.alpha) * right + step.now(self.beta) * others)
 
 
 def decoupled(student: Tensor, teacher: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import LossDistiller, Schedule, option
+from kdtool import Schedule, option
+from kdtool_distillers.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from kdtool.features import Pair
 
 
-class ReviewKD(LossDistiller):
+class ReviewKD(WarmUp):
     """Match each stage of the teacher with the same and all later stages of the student (Chen et al., 2021).
 
     From the last stage to the first, the student's map is fused with the fused map of the later stages, with weights
     that attention learns for each position (ABF), and compared with the teacher's map g_s:
 
-    CE + w * weight * sum over stages of HCL(fused_s, g_s), where w = min(epoch / warmup, 1) and epochs count from 1.
+    CE + w * weight * sum over stages of HCL(fused_s, g_s), where w = min(epoch / warm-up, 1) and epochs count from 1.
+    The warm-up is the authors' 20 epochs, but at most half of the phase, so that a short training reaches the full
+    weight too; ``--teacher-warmup 20`` gives their number in any training.
     HCL(f, g) is the weighted mean of mean((f - g)^2) on the maps themselves (weight 1) and on the maps averaged to 4x4,
     2x2 and 1x1 positions (weights 1/2, 1/4, 1/8), if those are smaller than the maps.
 
@@ -39,7 +42,6 @@ class ReviewKD(LossDistiller):
     logits: ClassVar[bool] = False
 
     weight: float | Schedule = option(1.0, minimum=0, help="weight of the teacher's term")
-    warmup: int = option(20, minimum=0, help="epochs in which the weight of the teacher's term grows linearly")
     before: str = option(
         "both",
         choices=("both", "teacher", "none"),
@@ -70,9 +72,8 @@ class ReviewKD(LossDistiller):
         """Return the loss of one batch."""
         import torch
 
-        warmed_up = min((step.epoch + 1) / self.warmup, 1.0) if self.warmup else 1.0
         terms = torch.stack([hierarchical(student, teacher) for student, teacher in step.maps])
-        return step.cross_entropy() + warmed_up * step.now(self.weight) * terms.sum()
+        return step.cross_entropy() + self.warm(step) * step.now(self.weight) * terms.sum()
 
 
 def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Error, LossDistiller, Schedule, UsageError, option
+from kdtool import Error, Schedule, UsageError, option
+from kdtool_distillers.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from kdtool.features import Pair
 
 
-class WKD(LossDistiller):
+class WKD(WarmUp):
     """Move the student's probabilities and the statistics of its maps to the teacher's, by Wasserstein distances (Lv et
     al., 2024).
 
@@ -34,8 +35,10 @@ class WKD(LossDistiller):
       and, with ``--grid`` above 1, of each cell of such a grid, averaged. f is the student's map after a 1x1
       convolution with batch-norm, and ReLU if the teacher's map ends in one; it is trained with the student and then
       dropped.
-    - d is 1 up to the epoch ``decay`` * epochs, then (1 + cos(pi * u)) / 2 with u from 0 to 1 over the other epochs.
-      Epochs count from 0; the authors' count from 1, with which the last one, and a training of one, has no teacher.
+    - d is min(epoch / warm-up, 1) up to the epoch ``decay`` * epochs, then (1 + cos(pi * u)) / 2 with u from 0 to 1
+      over the other epochs. There epochs count from 0; the authors' count from 1, with which the last one, and a
+      training of one, has no teacher. The authors have no warm-up (``--teacher-warmup 0``), and train for 240 epochs;
+      without it a student learned nothing in 10 epochs of few images with SGD.
 
     A weight of 0 leaves its part out, as the maps by default. The defaults are the authors' for ResNet-32x4 to 8x4 on
     CIFAR-100 with 240 epochs and logits alone. There they use ``--logit-weight 0 --feature-weight 0.006`` for the maps
@@ -120,7 +123,7 @@ class WKD(LossDistiller):
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch."""
-        decay, loss = decayed(step.epoch, step.epochs, self.decay), step.cross_entropy()
+        decay, loss = self.warm(step) * decayed(step.epoch, step.epochs, self.decay), step.cross_entropy()
         if self.logit_weight:
             if step.classifier is None:
                 raise UsageError("--objective wkd: needs the classifier of a fixed teacher, and here is none; use kd")

@@ -54,12 +54,15 @@ def test_a_sure_teacher_stays_finite():
     assert torch.isfinite(student.grad).all()
 
 
-@pytest.mark.parametrize(("epoch", "warmup", "share"), [(0, 20, 0.05), (9, 20, 0.5), (30, 20, 1.0), (0, 0, 1.0)])
+@pytest.mark.parametrize(
+    ("epoch", "warmup", "share"), [(0, 20, 0.05), (9, 20, 0.5), (30, 20, 1.0), (0, 0, 1.0), (0, None, 0.05)]
+)
 def test_the_loss_grows_in_the_warm_up(numbers, step_of, epoch, warmup, share):
     student, teacher, target = numbers(4, 3), numbers(4, 3), torch.tensor([0, 1, 2, 1])
     right, others = by_hand(student, teacher, target, 4.0)
     hard = -student.log_softmax(dim=1)[torch.arange(4), target].mean().item()
-    value = DKD(warmup=warmup).loss(step_of(student=student, teacher=teacher, target=target, epoch=epoch))
+    step = step_of(student=student, teacher=teacher, target=target, epoch=epoch, epochs=240)
+    value = DKD(teacher_warmup=warmup).loss(step)
     assert value.item() == pytest.approx(hard + share * (right + 8 * others), rel=1e-10)
 
 

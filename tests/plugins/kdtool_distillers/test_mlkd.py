@@ -48,7 +48,17 @@ def test_the_defaults_are_the_authors_loss_of_two_equal_views(shape, seed, step_
         student=torch.from_numpy(student), teacher=torch.from_numpy(teacher), target=torch.from_numpy(target)
     )
     expected = authors([student] * 2, [teacher] * 2, target, labels=0.1, weight=0.9)
-    assert MLKD().loss(step).item() == pytest.approx(expected, rel=1e-11)
+    assert MLKD(class_weight=0.45).loss(step).item() == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "weight"), [(64, 100, 0.45), (32, 50, 0.45), (128, 10, 0.45 / 400), (64, 10, 0.0045)]
+)
+def test_the_weight_between_classes_is_the_authors_for_their_batches_and_classes(images, classes, weight, step_of):
+    chance = np.random.default_rng(0)
+    student, teacher = (torch.from_numpy(chance.normal(size=(images, classes))) for _ in range(2))
+    step = step_of(student=student, teacher=teacher, target=torch.zeros(images, dtype=torch.long))
+    assert MLKD().loss(step).item() == pytest.approx(MLKD(class_weight=weight).loss(step).item(), rel=1e-12)
 
 
 def test_each_weight_is_of_its_term(numbers, step_of):
