@@ -88,6 +88,7 @@ def test_concat_head_takes_maximum_and_mean():
 @pytest.mark.parametrize("name", SOURCE.networks())
 @pytest.mark.parametrize(("in_channels", "image_size"), [(1, 8), (3, 45), (3, 160)])
 def test_other_inputs_and_classes(name, in_channels, image_size):
+    image_size = max(image_size, NETWORKS[name].min_image_size)
     with torch.device("meta"), torch.no_grad():
         module = build(name, 7, in_channels, image_size)
         assert not module.training
