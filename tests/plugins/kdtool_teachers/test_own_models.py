@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtool import UsageError, make
+from kdtool_teachers.catalogue import NETWORKS
 
 SOURCE = make("teachers", "kdtool")
 
