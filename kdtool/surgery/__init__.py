@@ -3,8 +3,8 @@
 Every edit works on the network that is there, whatever library it comes from, and returns a changed copy. `tracing`
 finds which channels depend on which, and `slicing` cuts tensors and attributes accordingly. The edits stand on these
 two: `depth` leaves out blocks, `width` makes all layers narrower, `channels` removes the least important channels,
-`gates` learns which channels to remove, and `compound` combines depth and width to meet a budget. `refiner` is the
-contract of the plugins that make structures with these edits.
+`gates` learns which channels to remove, and `compound` combines depth and width to meet a budget. `repair` corrects the
+layers that read what was removed. `refiner` is the contract of the plugins that make structures with these edits.
 """
 
 import lazy_loader

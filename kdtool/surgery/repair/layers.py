@@ -12,16 +12,17 @@ AGREES = 1e-3
 
 
 def _columns(layer: nn.Module, groups: int) -> Tensor:
-    """Return the weight of a layer as [groups, inputs, outputs], float64."""
+    """Return the weight of a layer as [groups, inputs, outputs]."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
-    columns: Tensor = weight.double().flatten(1).unflatten(0, (groups, -1)).mT
+    columns: Tensor = weight.flatten(1).unflatten(0, (groups, -1)).mT
     return columns
 
 
 def agrees(layer: nn.Module, x: Tensor, outputs: Tensor) -> bool:
     """Return whether the rows x [groups, rows, inputs] give the outputs [rows, outputs] of a layer."""
     bias = layer._parameters.get("bias")
-    computed = (x @ _columns(layer, len(x))).transpose(0, 1).flatten(1) + (0 if bias is None else bias.double())
+    columns = _columns(layer, len(x))
+    computed = (x.to(columns.dtype) @ columns).transpose(0, 1).flatten(1) + (0 if bias is None else bias)
     return bool((computed - outputs).abs().max() <= AGREES * outputs.abs().max())
 
 

@@ -81,5 +81,5 @@ def _fits(x: Tensor, y: Tensor, ridges: Sequence[float], biased: bool, free: Ten
         x_mean, y_mean = torch.zeros_like(x_mean), torch.zeros_like(y_mean)
     centred = x - x_mean if biased else x
     for solved in ridge_regressions(centred, y - y_mean, ridges):
-        weight = solved * free
+        weight = solved.mul_(free)
         yield weight, y_mean - x_mean @ weight
