@@ -314,7 +314,7 @@ def test_a_chain_comes_closer_after_edits_of_its_channels(edit):
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
 def test_residual_networks_come_closer_after_every_edit(edit):
-    net = real("kdtool:resnet8", 16)
+    net = real("kdtool:resnet20", 16)
     small = EDITS[edit](net)
     done = repair_network(small, net, images(48, (3, 16, 16)), "least-squares")
     assert not done.left
