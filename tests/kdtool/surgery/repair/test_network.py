@@ -8,11 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from kdtool import Budget, Error
+from kdtool import Error
 from kdtool.models.architecture import Architecture, Network
-from kdtool.models.options import NetworkOptions
-from kdtool.models.sources import create
-from kdtool.surgery import halve_widths, reach_budget, remove_channels
 from kdtool.surgery.repair import network as repairing
 from kdtool.surgery.repair.network import repair_network
 from kdtool.surgery.slicing.inherited import InheritedNetwork
@@ -281,49 +278,3 @@ def test_a_network_that_does_not_say_what_it_kept_is_refused():
     net = network(nn.Flatten(), nn.Linear(72, 3))
     with pytest.raises(Error, match="test:net: cannot be repaired, .* leave out --repair"):
         repair_network(Network(ARCHITECTURE, copy.deepcopy(net.module)), net, images(), "statistics")
-
-
-# With the edits
-
-
-def real(spec, size=32):
-    return create(spec, options=NetworkOptions(classes=10, image_size=size), data=None)
-
-
-def by_size(group):
-    return torch.arange(len(group[0].idxs)) * 0.618 % 1
-
-
-EDITS = {
-    "removed": lambda net: remove_channels(net, ratio=0.3, importance=by_size, round_to=1).network,
-    "halved": lambda net: halve_widths(net, ratio=0.75, init="inherit"),
-    "shallower": lambda net: reach_budget(net, Budget.parse("0.6x"), depth_share=1, init="inherit"),
-    "both": lambda net: reach_budget(net, Budget.parse("0.4x"), init="inherit"),
-}
-
-
-@pytest.mark.parametrize("edit", ["removed", "halved"])
-def test_a_chain_comes_closer_after_edits_of_its_channels(edit):
-    net = real("kdtool:lenet-5")
-    small = EDITS[edit](net)
-    done = repair_network(small, net, images(48, net.architecture.input), "least-squares")
-    assert not done.left
-    assert done.errors[1] < 0.5 * done.errors[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("edit", EDITS)
-def test_residual_networks_come_closer_after_every_edit(edit):
-    net = real("kdtool:resnet20", 16)
-    small = EDITS[edit](net)
-    done = repair_network(small, net, images(48, (3, 16, 16)), "least-squares")
-    assert not done.left
-    assert done.errors[1] < 0.5 * done.errors[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spec", ["torchvision:mobilenet_v2", "torchvision:densenet121", "timm:convnext_atto"])
-def test_other_families_come_closer(spec):
-    net = real(spec)
-    done = repair_network(EDITS["halved"](net), net, images(64, (3, 32, 32)), "least-squares")
-    assert done.errors[1] < done.errors[0]
