@@ -54,7 +54,7 @@ class Training(Options):
     epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
     lr: float = option(1e-3, above=0, help="highest learning rate")
     batch_size: int = option(64, minimum=1, help="images per step")
-    optimizer: str = option("adam", choices=("adam", "adamw", "sgd"), help="optimiser")
+    optimizer: str = option("adam", choices=("adam", "adamw", "muon", "sgd"), help="optimiser")
     schedule: str = option(
         "cosine",
         choices=("constant", "cosine", "multi-step", "one-cycle"),
@@ -69,8 +69,8 @@ class Training(Options):
     warmup: float | None = option(
         None, minimum=0, help="epochs in which the rate rises to --lr; unset: 0, or 0.3 of the phase with one-cycle"
     )
-    momentum: float = option(0.9, minimum=0, below=1, help="Nesterov momentum of sgd")
-    weight_decay: float = option(0.0, minimum=0, help="weight decay (decoupled in adamw)")
+    momentum: float = option(0.9, minimum=0, below=1, help="Nesterov momentum of sgd and muon")
+    weight_decay: float = option(0.0, minimum=0, help="weight decay (decoupled in adamw and muon)")
     norm_decay: bool = option(True, help="weight decay on the scales of norms and on biases too")
     layer_decay: float = option(
         1.0, above=0, maximum=1, help="factor of the rate from each layer to the one before it, for transformers"

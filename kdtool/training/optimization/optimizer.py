@@ -14,8 +14,18 @@ from kdtool.utils.uncompiled import with_plain_step
 def make_optimizer(parameters: list[Any], training: Training) -> torch.optim.Optimizer:
     """Return the optimiser of parameters or of groups of them (see `kdtool.training.parameter_groups`).
 
-    It is fused: on small networks its own arithmetic dominates the step.
+    Those of torch are fused: on small networks their own arithmetic dominates the step. Muon (Jordan et al., 2024,
+    https://kellerjordan.github.io/posts/muon) moves every matrix, and every convolution as a matrix of out x rest, by
+    the orthogonal factor of its momentum, scaled to the size of AdamW's steps (Liu et al., 2025, arXiv:2502.16982);
+    vectors and what is no matrix move as in AdamW with Nesterov momentum.
     """
+    if training.optimizer == "muon":
+        from timm.optim import Muon
+
+        made: torch.optim.Optimizer = with_plain_step(Muon)(
+            parameters, lr=training.lr, momentum=training.momentum, nesterov=True, weight_decay=training.weight_decay
+        )
+        return made
     if training.optimizer == "sgd":
         return with_plain_step(torch.optim.SGD)(
             parameters,

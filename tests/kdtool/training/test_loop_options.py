@@ -56,8 +56,17 @@ def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callba
     return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
 
 
-def test_averages_and_automatic_clipping_go_on_bit_for_bit(digits):
-    options = {"epochs": 3, "ema": 0.9, "clip": "auto", "warmup": 1, "weight_decay": 0.1, "norm_decay": False}
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_averages_and_automatic_clipping_go_on_bit_for_bit(digits, optimizer):
+    options = {
+        "optimizer": optimizer,
+        "epochs": 3,
+        "ema": 0.9,
+        "clip": "auto",
+        "warmup": 1,
+        "weight_decay": 0.1,
+        "norm_decay": False,
+    }
     whole, stores = network(), (Memory(), Memory())
     metrics = loop(whole, digits, stores[0], **options).run()
     first = loop(network(), digits, stores[1], **options)

@@ -46,3 +46,31 @@ def test_optimizers(name, kind):
     assert type(made).__name__ == kind
     assert made.defaults["weight_decay"] == 0.01
     assert made.defaults["fused"]
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (8, 4, 3, 2)])
+def test_muon_moves_a_matrix_by_the_orthogonal_factor_of_its_gradient(shape):
+    torch.manual_seed(0)
+    weight, gradient = torch.nn.Parameter(torch.zeros(shape)), torch.randn(shape)
+    made = make_optimizer([weight], Training(optimizer="muon", lr=0.1, momentum=0.0))
+    weight.grad = gradient
+    made.step()
+    # The scale of the steps is that of AdamW: 0.2 * sqrt(24). Five steps of Newton and Schulz with the authors'
+    # coefficients bring singular values to 0.7 to 1.2 and keep the directions, here up to the rounding of bfloat16.
+    moved = weight.detach().reshape(8, 24) / (-0.1 * 0.2 * math.sqrt(24))
+    left, _, right = torch.linalg.svd(gradient.reshape(8, 24), full_matrices=False)
+    inner = left.T @ moved @ right.T
+    assert inner.diagonal().min() > 0.65
+    assert inner.diagonal().max() < 1.25
+    assert (inner - inner.diagonal().diag()).abs().max() < 0.03
+
+
+def test_muon_moves_vectors_as_nadamw_and_decays_weights_apart_from_the_gradient():
+    training = Training(optimizer="muon", lr=0.1, weight_decay=0.5)
+    bias, weight = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(4, 4))
+    made = make_optimizer([bias, weight], training)
+    bias.grad, weight.grad = torch.tensor([1.0, -2.0, 3.0]), torch.zeros(4, 4)
+    made.step()
+    # 1 - 0.1 * 0.5, then 0.1 * (0.9 m + 0.1 g) / (1 - 0.9) / |g| with m = 0.1 g, without the correction of Nadam's m.
+    torch.testing.assert_close(bias.detach(), torch.tensor([0.76, 1.14, 0.76]))
+    torch.testing.assert_close(weight.detach(), torch.full((4, 4), 0.95))
