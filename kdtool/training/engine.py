@@ -133,11 +133,23 @@ def _precision(name: str, device: torch.device, macs: int, outputs: int) -> str:
         raise UsageError("--precision fp16: needs a GPU; use bf16 or fp32 on the CPU")
     if name != "auto":
         return name
+    pays = device.type == "cuda" or macs >= max(BF16_PAYS_FROM_MACS, BF16_PAYS_FROM_MACS_PER_OUTPUT * outputs)
+    return "bf16" if pays and _has_bf16(device) else "fp32"
+
+
+def has_bf16(name: str) -> bool:
+    """Return whether the device of the option ``device`` multiplies matrices of bf16 faster than those of fp32.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    return _has_bf16(_device(name))
+
+
+def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = device.type == "cpu" and _cpu_bf16()
-    pays = macs >= max(BF16_PAYS_FROM_MACS, BF16_PAYS_FROM_MACS_PER_OUTPUT * outputs)
-    return "bf16" if native and pays else "fp32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and _cpu_bf16()
 
 
 def _cpu_bf16() -> bool:

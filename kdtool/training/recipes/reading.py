@@ -14,7 +14,7 @@ from kdtool.plugins.options import OptionInfo
 
 FOLDER = Path(__file__).parent
 
-TABLES = ("training", "without_batch_norm", "data")
+TABLES = ("training", "muon", "without_batch_norm", "data")
 
 DATA = ("augment", "erase")
 """The options of a data set that a recipe may set."""
@@ -24,12 +24,14 @@ DATA = ("augment", "erase")
 class Recipe:
     """Options of a training under a name.
 
-    ``without_batch_norm`` are those that replace ``training`` for networks without batch-norm, such as transformers.
+    ``muon`` are those that replace ``training`` where Muon costs little (`kdtool.training.optimization.muon_cost`),
+    ``without_batch_norm`` those that replace ``training`` for networks without batch-norm, such as transformers.
     """
 
     name: str
     about: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
+    muon: Mapping[str, Any] = field(default_factory=dict)
     without_batch_norm: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,7 +57,11 @@ class Recipe:
 
     def summary(self) -> str:
         """Return what the recipe is for, and the options that it sets."""
-        tables = [("", {**self.training, **self.data}), ("without batch-norm: ", self.without_batch_norm)]
+        tables = [
+            ("", {**self.training, **self.data}),
+            ("where Muon costs little: ", self.muon),
+            ("without batch-norm: ", self.without_batch_norm),
+        ]
         lists = [f"{title}{', '.join(typed(*item) for item in table.items())}" for title, table in tables if table]
         return f"{self.about}: {'; '.join(lists)}"
 
@@ -69,14 +75,20 @@ class Recipe:
         prepared = [info for info in data if info.name in DATA]
         tables = {
             "training": _checked(self.name, "training", self.training, settings),
+            "muon": _checked(self.name, "muon", self.muon, settings),
             "without_batch_norm": _checked(self.name, "without_batch_norm", self.without_batch_norm, settings),
             "data": _checked(self.name, "data", self.data, prepared),
         }
         return Recipe(self.name, self.about, **tables)
 
-    def options(self, *, batch_norm: bool) -> dict[str, Any]:
-        """Return the options of the training of a network with or without batch-norm."""
-        return dict(self.training) if batch_norm else {**self.training, **self.without_batch_norm}
+    def options(self, *, batch_norm: bool, muon: bool = False) -> dict[str, Any]:
+        """Return the options of the training of a network with or without batch-norm.
+
+        ``muon`` says whether Muon costs little there.
+        """
+        if not batch_norm:
+            return {**self.training, **self.without_batch_norm}
+        return {**self.training, **(self.muon if muon else {})}
 
 
 def typed(name: str, value: Any) -> str:

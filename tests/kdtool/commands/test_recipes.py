@@ -8,7 +8,14 @@ from kdtool import UsageError
 from kdtool.commands import recipes
 from kdtool.commands.recipes import settled
 from kdtool.models.architecture import Network
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
 from kdtool.training.options import Training
+
+
+@pytest.fixture(autouse=True)
+def without_bf16(monkeypatch):
+    monkeypatch.setattr(recipes, "has_bf16", lambda device: False)
 
 
 def network(*, batch_norm):
@@ -47,6 +54,26 @@ def test_nothing_is_chosen_for_weights_that_go_on(digits):
         Training(**given),
         digits,
     )
+
+
+def test_muon_is_taken_where_it_costs_little(digits, monkeypatch):
+    small = create("kdtool:resnet20", options=NetworkOptions(), data=digits)
+    given = {"recipe": "standard"}
+
+    def optimizer(network, **more):
+        return settled(Training(**given, **more), {**given, **more}, digits, {}, network, automatic=True)[0].optimizer
+
+    assert optimizer(small) == "sgd"
+    monkeypatch.setattr(recipes, "has_bf16", lambda device: True)
+    assert optimizer(small) == "muon"
+    assert optimizer(small, optimizer="sgd") == "sgd"
+    # At 8 x 8 pixels the work of a step is small beside that of the products of its large matrices.
+    large = create("torchvision:resnet18", options=NetworkOptions(), data=digits)
+    assert optimizer(large) == "sgd"
+    asked, _ = settled(
+        Training(**given, optimizer="muon"), {**given, "optimizer": "muon"}, digits, {}, large, automatic=True
+    )
+    assert (asked.lr, asked.weight_decay) == (8e-3, 0.1)
 
 
 def test_a_rate_of_another_optimiser_is_refused(digits):

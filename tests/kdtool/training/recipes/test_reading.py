@@ -61,6 +61,8 @@ def test_reading_imports_no_torch():
 
 
 def test_without_batch_norm_replaces_options():
-    recipe = Recipe("mine", training={"lr": 1.0, "clip": 2.0}, without_batch_norm={"lr": 0.5})
+    recipe = Recipe("mine", training={"lr": 1.0, "clip": 2.0}, muon={"lr": 2.0}, without_batch_norm={"lr": 0.5})
     assert recipe.options(batch_norm=True) == {"lr": 1.0, "clip": 2.0}
     assert recipe.options(batch_norm=False) == {"lr": 0.5, "clip": 2.0}
+    assert recipe.options(batch_norm=True, muon=True) == {"lr": 2.0, "clip": 2.0}
+    assert recipe.options(batch_norm=False, muon=True) == {"lr": 0.5, "clip": 2.0}
