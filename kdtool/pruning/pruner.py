@@ -13,13 +13,14 @@ from kdtool.plugins.registry import nested
 from kdtool.surgery.repair.options import RepairOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
     from kdtool.models.architecture import Network
     from kdtool.surgery.channels.groups import Scores
     from kdtool.surgery.channels.remove import Removal
+    from kdtool.training.callback import Callback
     from kdtool.training.run import Run
 
 STEPS = "number of steps, each with its own retraining; the first ones remove most"
@@ -45,8 +46,9 @@ class Pruner(Method):
         pruned: Network,
         teacher: Network | None,
         name: str = "retrain",
+        callbacks: Sequence[Callback] = (),
     ) -> Network:
-        """Retrain the pruned network in the phase ``name`` and return it.
+        """Retrain the pruned network in the phase ``name``, with callbacks that take part in it, and return it.
 
         The teacher is used only if the option ``teacher`` is set. With 0 epochs the network is returned unchanged.
         """
@@ -54,7 +56,7 @@ class Pruner(Method):
             return pruned
         taught_by = teacher if self.teacher else None
         objective = self.objective if taught_by is not None else None
-        return run.fit(name, pruned, teacher=taught_by, objective=objective).network
+        return run.fit(name, pruned, teacher=taught_by, objective=objective, callbacks=callbacks).network
 
 
 class MaskPruner(Pruner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from kdtool.utils.seeds import derive
 
 # Images per batch without training: the maps of more no longer fit into a CPU's caches.
 VALIDATION_BATCH = 128
+
+# Images for the validation of a loss of maps.
+ENOUGH = 500
 
 
 def evaluate(
@@ -51,6 +55,17 @@ def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, A
     while len(_known) > MOST_KNOWN:
         del _known[next(iter(_known))]
     return dict(_known[key])
+
+
+def images_for_a_loss(held_out: int, trained: int) -> Tensor:
+    """Return the indices of the validation images on which a loss of maps is measured, int64.
+
+    Each image has thousands of numbers, so that a quarter of the number of training images tells enough, and at least
+    `ENOUGH`: with ``--subset`` most of the time would be spent on the validation otherwise. They lie at equal distances
+    in the split, which is in the order of the classes.
+    """
+    step = math.ceil(held_out / max(ENOUGH, trained // 4))
+    return torch.arange(0, held_out, step)
 
 
 def score(logits: Tensor, labels: Tensor, split: str) -> dict[str, Any]:

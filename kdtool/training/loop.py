@@ -19,7 +19,7 @@ from kdtool.training.balance import Balance
 from kdtool.training.batches import Batch, DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
-from kdtool.training.evaluate import VALIDATION_BATCH, score
+from kdtool.training.evaluate import VALIDATION_BATCH, images_for_a_loss, score
 from kdtool.training.optimization.drop_path import dropping_paths
 from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
@@ -246,10 +246,10 @@ class Loop:
                     logits.append(self.student.answer(batch.inputs).float().cpu())
                 labels.append(batch.target.cpu())
             return score(torch.cat(logits), torch.cat(labels), self.val.split.name)
-        total = 0.0
-        for batch in self.val.batches(VALIDATION_BATCH):
+        total, chosen = 0.0, images_for_a_loss(len(self.val), len(self.train))
+        for batch in self.val.batches(VALIDATION_BATCH, order=chosen):
             total += float(self.plan.loss(self._step(batch))) * len(batch.indices)
-        return {"split": self.val.split.name, "loss": total / len(self.val), "images": len(self.val)}
+        return {"split": self.val.split.name, "loss": total / len(chosen), "images": len(chosen)}
 
     def _validated(self) -> str:
         best = self.state.best

@@ -27,7 +27,8 @@ class Stagewise(Distiller):
     the paper.
 
     The outputs of the frozen stages and of the teacher are computed once per image and kept in the run, so that an
-    epoch costs only the stage that is trained. The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs per
+    epoch costs only the stage that is trained. The loss of a stage is validated on at most a quarter as many images as
+    it is trained on (500 at least). The paper's settings are Adam at 1e-4, batches of 64 and 100 epochs per
     stage.
     """
 

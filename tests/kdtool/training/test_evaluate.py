@@ -8,7 +8,7 @@ from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.training import evaluate as module
 from kdtool.training.engine import engine_for
-from kdtool.training.evaluate import evaluate_once
+from kdtool.training.evaluate import evaluate_once, images_for_a_loss
 from kdtool.training.options import Training
 
 
@@ -31,3 +31,10 @@ def test_the_same_network_on_the_same_images_is_measured_once(digits, monkeypatc
         network.module.fc3.bias.add_(torch.arange(10.0))
     assert evaluate_once(network, digits.val, engine)["accuracy"] != first["accuracy"]
     assert len(measured) == 4
+
+
+def test_a_loss_of_maps_is_measured_on_no_more_images_than_tell_enough():
+    assert images_for_a_loss(400, 100).tolist() == list(range(400))
+    assert images_for_a_loss(1000, 100).tolist() == list(range(0, 1000, 2))
+    assert images_for_a_loss(6000, 5400).tolist() == list(range(0, 6000, 5))
+    assert len(images_for_a_loss(6000, 54_000)) == 6000

@@ -1,0 +1,145 @@
+"""Weight sharing by k-means (Han, Mao and Dally, Deep Compression, 2016, arXiv:1510.00149, section 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kdtool import Callback, Pruner, option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from kdtool import Network, Run, Step
+
+# Lloyd's steps end when no centroid moves; of weights this takes some tens of them.
+MOST_STEPS = 300
+
+
+class Cluster(Pruner):
+    """Let the weights of each layer share a few values, found by k-means, and retrain the values (Han et al., 2016).
+
+    The n weights w_i of a layer that are not zero are split into k = 2^bits clusters that minimise
+    sum_i (w_i - c_{z(i)})^2, starting from k values at equal distances from the smallest to the largest weight; each
+    weight becomes the centroid c of its cluster. In the retraining the gradient of a centroid is the sum of the
+    gradients of its weights, dL/dc_k = sum_{i: z(i) = k} dL/dw_i, so that the weights stay equal. Zeros stay zero:
+    after ``--method magnitude`` this is the paper's second stage.
+
+    The network keeps its shape and its speed; its file compresses better. A layer needs bits / 32 of its bytes and the
+    k values: n * bits + 32 * k bits, before a Huffman code. Biases and norms stay as they are.
+    """
+
+    conv_bits: int = option(8, minimum=1, maximum=16, help="bits for the index of a value in convolutions")
+    linear_bits: int = option(5, minimum=1, maximum=16, help="the same in linear layers")
+
+    def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
+        """Return a copy whose layers have few different weights, retrained."""
+        import copy
+
+        import torch
+
+        from kdtool import Network
+        from kdtool.pruning import dense_layers
+        from kdtool.training import prunable, sparsity
+
+        dense = dense_layers(network, 0.0)
+        module = copy.deepcopy(network.module)
+        bits, layers = 0, 0
+        for name, weight in prunable(module).items():
+            width = self.conv_bits if weight.ndim > 2 else self.linear_bits
+            values = weight.flatten().double().cpu().numpy()
+            kept = values != 0
+            centroids, codes = kmeans(values[kept], 2**width)
+            values[kept] = centroids[codes]
+            with torch.no_grad():
+                module.get_parameter(name).copy_(torch.from_numpy(values).view_as(weight))
+            bits += int(kept.sum()) * math.ceil(math.log2(max(2, len(centroids)))) + 32 * len(centroids)
+            layers += 1
+        facts: dict[str, Any] = {"layers": layers, "bytes": bits // 8}
+        run.record(shared_values={**facts, "dense": dense.layers} if dense else facts)
+        if sparsity(module) > 0:
+            run.keep_zeros()
+        return self.retrain(run, Network(network.architecture, module), teacher, callbacks=[SharedValues()])
+
+
+class SharedValues(Callback):
+    """Keep weights of a layer equal that are equal when the phase begins."""
+
+    def __init__(self) -> None:
+        """Know of no weights yet."""
+        self.clusters: dict[str, tuple[Tensor, int]] = {}
+        """By the name of a weight tensor, the cluster of each weight, int64 and flat, and the number of clusters."""
+
+    def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
+        """Remember which weights are equal, and sum their gradients in each step."""
+        import torch
+
+        from kdtool.training import prunable
+
+        for name, values in prunable(module).items():
+            found, codes = torch.unique(values, return_inverse=True)
+            self.clusters[name] = (codes.flatten(), len(found))
+            weight = module.get_parameter(name)
+            weight.register_post_accumulate_grad_hook(lambda tied, name=name: self._sum(tied, name))  # type: ignore[misc]
+
+    def _sum(self, weight: Tensor, name: str) -> None:
+        if weight.grad is not None:
+            codes, count = self.clusters[name]
+            gradient = weight.grad.flatten()
+            sums = gradient.new_zeros(count).index_add_(0, codes, gradient)
+            weight.grad.copy_(sums[codes].view_as(weight))
+
+    def after_step(self, module: nn.Module, step: Step) -> None:
+        """Set the weights of a cluster to their mean: optimisers that look at a whole matrix move them apart."""
+        import torch
+
+        with torch.no_grad():
+            for name, (codes, count) in self.clusters.items():
+                weight = module.get_parameter(name)
+                flat = weight.flatten()
+                lowest, highest = (
+                    flat.new_zeros(count).scatter_reduce(0, codes, flat, reduce, include_self=False)
+                    for reduce in ("amin", "amax")
+                )
+                if not torch.equal(lowest, highest):
+                    sums = flat.new_zeros(count).index_add_(0, codes, flat)
+                    weight.copy_((sums / torch.bincount(codes, minlength=count))[codes].view_as(weight))
+
+    def state(self) -> dict[str, Any]:
+        """Return the clusters."""
+        return {"clusters": self.clusters}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the clusters."""
+        for name, (codes, count) in state["clusters"].items():
+            device = self.clusters[name][0].device if name in self.clusters else codes.device
+            self.clusters[name] = (codes.to(device), count)
+
+
+def kmeans(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return at most ``count`` centroids of numbers, in rising order, and the index of each number's centroid.
+
+    Lloyd's algorithm from centroids at equal distances. In one dimension the clusters are intervals, so that sorted
+    numbers and their running sums give each step exactly and alike on every machine. Clusters without a number are left
+    out. ``values`` is [n]; no value gives no centroid.
+    """
+    import numpy as np
+
+    if not len(values):
+        return np.zeros(0), np.zeros(0, dtype=np.int64)
+    ordered = np.sort(values)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    centroids = np.linspace(ordered[0], ordered[-1], count)
+    for _ in range(MOST_STEPS):
+        edges = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
+        bounds = np.concatenate([[0], edges, [len(ordered)]])
+        sizes = np.diff(bounds)
+        moved = np.where(sizes > 0, np.diff(sums[bounds]) / np.maximum(sizes, 1), centroids)
+        if np.array_equal(moved, centroids):
+            break
+        centroids = moved
+    centroids = np.unique(centroids[sizes > 0])
+    return centroids, np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)

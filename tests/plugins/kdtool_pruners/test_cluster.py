@@ -1,0 +1,84 @@
+"""Weight sharing: k-means beside scikit-learn, the gradient of a shared value by hand, and weights that stay equal."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from torch import nn
+
+import kdtool
+from kdtool.training.zeros import prunable
+from kdtool_pruners.cluster import SharedValues, kmeans
+
+
+@pytest.mark.parametrize("count", [2, 5, 16])
+def test_kmeans_beside_scikit_learn(count):
+    values = np.random.default_rng(count).normal(size=500)
+    start = np.linspace(values.min(), values.max(), count)[:, None]
+    theirs = KMeans(count, init=start, n_init=1, tol=0.0, max_iter=1000).fit(values[:, None])
+    centroids, codes = kmeans(values, count)
+    np.testing.assert_allclose(centroids, np.sort(theirs.cluster_centers_[:, 0]), atol=1e-9)
+    np.testing.assert_allclose(centroids[codes], theirs.cluster_centers_[theirs.labels_, 0], atol=1e-9)
+
+
+def test_kmeans_of_few_values():
+    centroids, codes = kmeans(np.array([3.0, 1.0, 3.0]), 8)
+    assert centroids.tolist() == [1.0, 3.0]
+    assert codes.tolist() == [1, 0, 1]
+    assert len(kmeans(np.zeros(0), 4)[0]) == 0
+    assert kmeans(np.full(4, 0.5), 4)[0].tolist() == [0.5]
+
+
+def test_the_gradient_of_a_value_is_the_sum_over_its_weights():
+    layer, inputs = nn.Linear(2, 2, bias=False), torch.tensor([[1.0, 10.0]])
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.5, 0.5], [-1.0, 0.5]]))
+    shared = SharedValues()
+    shared.begin(layer, 1, 1)
+    layer(inputs).sum().backward()
+    # Each row has the gradient [1, 10]; 0.5 stands at three places: 1 + 10 + 10.
+    assert layer.weight.grad.tolist() == [[21.0, 21.0], [1.0, 21.0]]
+
+
+def test_what_an_optimiser_moves_apart_becomes_the_mean():
+    layer = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    shared = SharedValues()
+    shared.begin(layer, 1, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    shared.after_step(layer, None)
+    assert layer.weight.tolist() == [[1.5, 1.5]]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", pytest.param("muon", marks=pytest.mark.slow)])
+def test_layers_have_few_values_after_the_retraining_too(teacher_path, tmp_path, optimizer):
+    options = {"conv_bits": 4, "linear_bits": 2, "epochs": 1, "optimizer": optimizer}
+    shared = kdtool.prune(teacher_path, "cluster", output=tmp_path / "shared.pt", **options)
+    plain = kdtool.prune(teacher_path, "cluster", output=tmp_path / "plain.pt", **{**options, "epochs": 0})
+    stored = 0
+    for name, weight in prunable(shared.module).items():
+        bits = 4 if weight.ndim > 2 else 2
+        values = len(weight.unique())
+        assert 1 < values <= 2**bits
+        assert not torch.equal(weight, prunable(plain.module)[name])
+        stored += weight.numel() * bits + 32 * len(prunable(plain.module)[name].unique())
+    assert plain.history[-1]["shared_values"]["bytes"] == pytest.approx(stored / 8, rel=0.02)
+
+
+def test_convolutions_have_a_number_of_values_of_their_own(tmp_path):
+    network = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "lenet.pt")
+    shared = kdtool.prune(network, "cluster", conv_bits=3, linear_bits=6, epochs=0, output=tmp_path / "shared.pt")
+    counts = {name: len(weight.unique()) for name, weight in prunable(shared.module).items()}
+    assert {name: count for name, count in counts.items() if count > 8} == {"fc1.weight": 64, "fc2.weight": 64}
+
+
+def test_zeros_stay_zero_and_take_no_bits(teacher_path, tmp_path):
+    sparse = kdtool.prune(teacher_path, "magnitude", ratio=0.9, epochs=0, output=tmp_path / "sparse.pt")
+    shared = kdtool.prune(sparse, "cluster", epochs=1, output=tmp_path / "shared.pt")
+    for name, weight in prunable(sparse.module).items():
+        assert torch.equal(prunable(shared.module)[name] == 0, weight == 0)
+    dense = kdtool.prune(teacher_path, "cluster", epochs=0, output=tmp_path / "dense.pt")
+    facts = [checkpoint.history[-1]["shared_values"]["bytes"] for checkpoint in (shared, dense)]
+    assert facts[0] < 0.5 * facts[1]
