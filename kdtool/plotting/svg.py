@@ -89,12 +89,12 @@ def draw_chart(chart: Chart) -> str:
         handles: dict[str, Any] = {}
         for index, (axes, panel) in enumerate(zip(figure.axes, chart.panels, strict=True)):
             handles |= _panel(axes, panel, names)
-            axes.set_title(_no_formula(panel.title))
-            axes.set_xlabel(_no_formula(chart.x))
+            axes.set_title(no_formula(panel.title))
+            axes.set_xlabel(no_formula(chart.x))
             if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
         columns = min(len(names), 3 * min(len(chart.panels), COLUMNS))
-        figure.legend(handles.values(), map(_no_formula, handles), loc="outside lower center", ncols=columns)
+        figure.legend(handles.values(), map(no_formula, handles), loc="outside lower center", ncols=columns)
         return as_svg(figure)
 
 
@@ -132,7 +132,7 @@ def _phases(axes: Any, names: Sequence[str], starts: Sequence[int]) -> None:
     for start in starts[1:]:
         axes.axvline(start + 0.5, color="#999999", linewidth=0.6, linestyle=":")
     if 1 < len(starts) <= MAX_TICKS:
-        axes.set_xticks([start + 1 for start in starts], map(_no_formula, names), rotation=40, ha="right")
+        axes.set_xticks([start + 1 for start in starts], map(no_formula, names), rotation=40, ha="right")
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
@@ -163,6 +163,7 @@ def as_svg(figure: Any) -> str:
     return whole[whole.index("<svg") :].strip()
 
 
-def _no_formula(text: str) -> str:
+def no_formula(text: str) -> str:
+    """Return a text that matplotlib shows as it is."""
     # matplotlib treats text between two dollar signs as a formula.
     return text.replace("$", r"\$")

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, Exporter, LossDistiller, UsageError, nested, option
+from kdtool_distillers.gated_gradual import GradualSearch
+from kdtool_distillers.gated_loss import GateSearchLoss
 from kdtool_distillers.gated_options import GateSearchOptions
-from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
+from kdtool_distillers.gated_proximal import ProximalSearch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,20 +29,27 @@ class Gated(GateSearchOptions, Distiller):
     """Search the teacher for the student that learns from it best within a budget, then distil (Gu and Tresp, 2020).
 
     Every channel is multiplied by a gate g_j >= 0 wherever it is read. In a DenseNet each connection (the channels of
-    one layer that another layer reads) has its own gates. Starting from the teacher with all gates at 1, weights w and
-    gates are trained on
+    one layer that another layer reads) has its own gates. Weights w start from the teacher's and are trained by SGD on
+    KL_tau(teacher || gated) + lambda_1 / 2 ||w||^2 while gates close, all of which are 1 at first. Gate j has the
+    relative cost alpha_j = F_j / max F, where F_j are the MACs that gate j alone saves, recomputed when other gates
+    close (or the parameters, if the budget counts parameters).
 
-        KL_tau(teacher || gated) + lambda_1 / 2 ||w||^2 + lambda_2 sum_j alpha_j |g_j|,   alpha_j = F_j / max F,
+    --closing gradual: gates stay 0 or 1. They close in the order of s_j / alpha_j, where s_j is the running mean of
+    (g_j dKL/dg_j)^2 over the steps (Molchanov et al., 2019, arXiv:1906.10771), so that after the part p of the first
+    three quarters of the search the cost is at most budget + (whole - budget) (1 - p)^3 (Zhu and Gupta, 2017,
+    arXiv:1710.01878). In the last quarter the weights recover.
 
-    where F_j are the MACs that gate j alone saves, recomputed when other gates close (or the parameters, if the budget
-    counts parameters). lambda_1 is the weight decay of SGD; the paper writes its term without the half. Weights are
-    trained by SGD, gates by accelerated proximal steps: with eta the learning rate of the gates,
+    --closing proximal, the paper's: gates are penalised by lambda_2 sum_j alpha_j |g_j| and move by accelerated
+    proximal steps: with eta the learning rate of the gates,
 
         x_k = max(y_k - eta dKL/dg(y_k) - lambda_2 eta alpha, 0),   y_k = max(x_(k-1) + mu (x_(k-1) - x_(k-2)), 0),
 
-    mu = (k - 2) / (k + 1). The search ends as soon as the budget is met. Then the closed channels are removed, the open
-    gates are folded into the weights they multiply, the weights before batch-norms are scaled to the size of the
-    teacher's (which changes no output), and the student is distilled with the objective.
+    mu = (k - 2) / (k + 1). The search ends as soon as the budget is met. lambda_1 is the weight decay of SGD; the paper
+    writes its term without the half.
+
+    Then the closed channels are removed, the open gates are folded into the weights they multiply, the weights before
+    batch-norms are scaled to the size of the teacher's (which changes no output), and the student is distilled with the
+    objective.
     """
 
     fits: ClassVar[str] = "Fits a budget of MACs, parameters or latency: it finds which channels the teacher needs."
@@ -120,7 +129,8 @@ class Gated(GateSearchOptions, Distiller):
             clip=self.search_clip or None,
             weight_decay=self.weight_penalty,  # the gradient of lambda_1 / 2 ||w||^2
         )
-        search = GateSearch(options, costs, macs, measure)
+        closing = GradualSearch if self.closing == "gradual" else ProximalSearch
+        search = closing(options, costs, macs, measure)
         fit = search_run.fit("search", gated, teacher=teacher, objective=GateSearchLoss(options), callbacks=[search])
         return fit.network, search.needed.cpu()
 
@@ -175,9 +185,10 @@ class Gated(GateSearchOptions, Distiller):
             "removed": round(1 - size / total, 4),
         }
         if not budget.reached(size, total):
+            more = "raise --gate-penalty, or " if self.closing == "proximal" else "or "
             missed = (
                 f"{flag} {budget} was not met in {self.search_epochs} epochs of search; allow more --search-epochs, "
-                "raise --gate-penalty, or close the smallest gates with --force-target"
+                f"{more}close the gates that matter least with --force-target"
             )
             reached["missed"] = missed
             logging.getLogger("kdtool").warning("%s", missed)
@@ -189,7 +200,10 @@ class Gated(GateSearchOptions, Distiller):
                 *(flag, budget, 100 * share, self.round_to),
             )
         gates = gate_map(gated.module, kept)  # type: ignore[arg-type]
-        search = [{key: row[key] for key in ("epoch", "open", "macs", "kl")} for row in run.epochs("search")]
+        key = "latency_ratio" if self.target_latency is not None else self.count
+        keys = dict.fromkeys(("epoch", "open", "macs", key, "kl"))
+        search = [{name: row[name] for name in keys if name in row} for row in run.epochs("search")]
         run.record(reached=reached, gates=gates, search=search)
-        draw_gates(gates, run.directory / "gates.svg")
-        draw_search(search, run.directory / "search.svg")
+        title = f"{gated.architecture.spec}: {100 * (1 - size / total):.1f} % of the {reached['of']} removed"
+        draw_gates(gates, run.directory / "gates.svg", title)
+        draw_search(search, run.directory / "search.svg", (key, budget.limit(total)), title)

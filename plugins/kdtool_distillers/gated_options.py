@@ -12,9 +12,15 @@ class GateSearchOptions(Options):
     target_macs: Budget | None = option(None, help="multiply-accumulates of the student: 0.3x of the teacher's, or 90M")
     target_params: Budget | None = option(None, help="parameters of the student: 0.3x of the teacher's, or 0.8M")
     target_latency: Budget | None = option(None, help="time in onnxruntime, as a fraction of the teacher's: 0.5x")
+    closing: str = option(
+        "gradual",
+        choices=("gradual", "proximal"),
+        help="how gates close: step by step, those first that matter least for what they cost, or by shrinking (the "
+        "paper)",
+    )
     search_epochs: int = option(10, minimum=1, help="epochs in which the search has to meet the budget")
     force_target: bool = option(
-        True, help="if the search misses the budget, close the gates that are smallest for what they save"
+        True, help="if the search misses the budget, close the gates that matter least for what they save"
     )
     fill_target: bool = option(
         True, help="where the search goes below the budget, keep as many of the closed channels as still fit"
@@ -28,13 +34,22 @@ class GateSearchOptions(Options):
         None, minimum=0, help="value kl_0 of the KL to search for, in nats, by |KL - kl_0|; unset: as small as possible"
     )
     cost_weights: bool = option(True, help="penalise each gate by what it saves; off: all gates equally (alpha = 1)")
+    stream_alpha: float | None = option(
+        None,
+        minimum=0,
+        maximum=1,
+        help="alpha of the gates of residual streams; 0: they close last; unset: what they save, like all others",
+    )
     gate_penalty: float | None = option(
-        None, above=0, help="lambda_2; unset: small at first, doubled in every epoch of the second half of the search"
+        None,
+        above=0,
+        help="lambda_2 of proximal; unset: small at first, doubled in every epoch of the second half of the search",
     )
     gate_lr: float | None = option(
         None,
         above=0,
-        help="learning rate of the gates; unset: gates that the loss does not need close in half of the search",
+        help="learning rate of the gates of proximal; unset: gates that the loss does not need close in half of the "
+        "search",
     )
     weight_penalty: float = option(1e-4, minimum=0, help="lambda_1, the weight decay of the search")
     search_lr: float = option(0.01, above=0, help="learning rate of the weights in the search (sgd)")
@@ -42,15 +57,18 @@ class GateSearchOptions(Options):
         50.0, minimum=0, help="largest norm of the gradient of the weights in the search; 0: no clipping"
     )
     gate_step: float = option(
-        0.1, minimum=0, help="most that the gradient moves a gate in one step; 0: no limit, and gates may grow above 2"
+        0.1,
+        minimum=0,
+        help="most that the gradient moves a gate of proximal in one step; 0: no limit, and gates may grow above 2",
     )
     latency_every: int = option(2, minimum=1, help="epochs of the search between two measurements of the latency")
 
     def __post_init__(self) -> None:
-        """Check that there is exactly one budget.
+        """Check that there is exactly one budget, and that the options fit together.
 
         Raises:
-            UsageError: there is none, there are several, or the latency is no fraction of the teacher's.
+            UsageError: there is none, there are several, the latency is no fraction of the teacher's, or an option
+                belongs to the other way of closing.
         """
         super().__post_init__()
         flags = [flag for flag, budget in self._targets() if budget is not None]
@@ -60,6 +78,11 @@ class GateSearchOptions(Options):
             raise UsageError("--method gated needs a budget: --target-macs 0.3x, --target-params or --target-latency")
         if self.target_latency is not None and not self.target_latency.relative:
             raise UsageError(f"--target-latency {self.target_latency}: give a fraction of the teacher's, such as 0.5x")
+        for flag, value in (("--gate-penalty", self.gate_penalty), ("--gate-lr", self.gate_lr)):
+            if value is not None and self.closing != "proximal":
+                raise UsageError(
+                    f"{flag}: belongs to --closing proximal, whose gates shrink; give that, or leave it out"
+                )
 
     def _targets(self) -> list[tuple[str, Budget | None]]:
         return [

@@ -28,6 +28,7 @@ from kdtool.surgery.channels.groups import Group, groups
 from kdtool.surgery.channels.selection import Ranked, ranked, unit_of
 from kdtool.surgery.channels.verify import VerifiedSurgery, as_columns, randomised
 from kdtool.surgery.gates.connections import Readers, readers_of
+from kdtool.surgery.gates.stream import in_stream
 
 FREE = -1
 """Stands for the gate of a column, or the unit of an output, that has none and always stays."""
@@ -69,6 +70,13 @@ class Places:
     """[outputs] the unit of each output, or `FREE`, by the path of a layer that outputs gated channels."""
     tensors: dict[str, Tensor]
     """[channels] the unit of each channel, or `FREE`, by the path of a norm or of a parameter of its own."""
+    streams: tuple[int, ...] = ()
+    """The groups that are residual streams: several layers add to their channels."""
+
+    @property
+    def in_stream(self) -> Tensor:
+        """A mask [gates] of the gates on channels of a residual stream."""
+        return torch.isin(self.groups, torch.tensor(self.streams, dtype=self.groups.dtype))
 
     @property
     def count(self) -> int:
@@ -150,6 +158,7 @@ def _numbered(gated: Sequence[Group], module: nn.Module, readers: Readers) -> Pl
         tuple(Reader(path, gates, readers.norms.get(path, "")) for path, gates in columns.items()),
         outputs,
         {path: units for path, units in tensors.items() if path not in own_norms},
+        tuple(number for number, group in enumerate(gated) if in_stream(group)),
     )
 
 

@@ -15,8 +15,9 @@ from kdtool.training.optimization.optimizer import make_optimizer
 from kdtool.training.options import Training
 from kdtool.training.step import Step
 from kdtool_distillers.gated import Gated
+from kdtool_distillers.gated_loss import GateSearchLoss
 from kdtool_distillers.gated_options import GateSearchOptions
-from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
+from kdtool_distillers.gated_proximal import ProximalSearch
 
 SHORT = {
     "epochs": 1,
@@ -59,11 +60,19 @@ def two_gates():
 
 
 def search_of(gated, **changes):
-    options = {"gate_penalty": 0.4, "gate_lr": 0.5, "round_to": 1, "target_macs": "4", "gate_step": 0, **changes}
+    options = {
+        "gate_penalty": 0.4,
+        "gate_lr": 0.5,
+        "round_to": 1,
+        "target_macs": "4",
+        "gate_step": 0,
+        "closing": "proximal",
+        **changes,
+    }
     # 1 x 3 and 3 x 2 products: 9; of these the first gate saves 2 + 4 and the second 1 + 2.
     costs = kdtool.surgery.gates.GateCosts(gated, (1, 1, 1), "macs")
     assert costs.total == 9
-    return GateSearch(GateSearchOptions(**options), costs, costs)
+    return ProximalSearch(GateSearchOptions(**options), costs, costs)
 
 
 def step_of(student=None):
@@ -173,16 +182,28 @@ def test_the_losses_by_hand():
     assert loss(search_loss="ce") == pytest.approx(torch.tensor(2.0).log().item())
 
 
-@pytest.mark.parametrize(("flag", "key"), [("target_macs", "macs"), ("target_params", "parameters")])
-def test_the_budget_is_met(teacher, tmp_path, flag, key):
-    student = distil(teacher, tmp_path / "s.pt", **{"target_macs": None, flag: "0.5x"})
+@pytest.mark.parametrize(
+    ("flag", "key", "options"),
+    [
+        ("target_macs", "macs", {"closing": "proximal"}),
+        ("target_params", "parameters", {"closing": "proximal"}),
+        ("target_macs", "macs", {}),
+        ("target_params", "parameters", {"cost_weights": False}),
+        ("target_macs", "macs", {"round_to": 4, "search_loss": "ce", "search_epochs": 1}),
+    ],
+)
+def test_the_budget_is_met(teacher, tmp_path, flag, key, options):
+    student = distil(teacher, tmp_path / "s.pt", **{"target_macs": None, flag: "0.5x", **options})
     entry = student.history[-1]
     whole = kdtool.load(teacher).history[-1]["size"][key]
     assert 0.49 * whole <= entry["size"][key] <= 0.5 * whole
     assert "missed" not in entry["reached"]
     epochs = rows(tmp_path / "s.run")
     assert epochs[-1][key] <= entry["size"][key]
-    assert len(epochs) < 4 or epochs[-1]["open"] < epochs[-2]["open"]
+    if "closing" in options:
+        assert len(epochs) < 4 or epochs[-1]["open"] < epochs[-2]["open"]
+    elif len(epochs) == 4:
+        assert epochs[0]["open"] > epochs[1]["open"] > epochs[2]["open"] == epochs[3]["open"]
     assert [row["model"] for row in entry["rows"]] == ["teacher", "searched", "student"]
     again = read(tmp_path / "s.pt")
     images = torch.rand(2, *again.architecture.input)
@@ -208,8 +229,9 @@ def test_the_student_gives_the_outputs_of_the_search(teacher, tmp_path, monkeypa
         torch.testing.assert_close(start.module(images), gated.module(images), rtol=1e-4, atol=1e-4)
 
 
-def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after):
-    long = {"target_macs": "0.2x", "search_epochs": 12}
+@pytest.mark.parametrize(("closing", "epochs"), [("proximal", 12), ("gradual", 4)])
+def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after, closing, epochs):
+    long = {"target_macs": "0.2x", "search_epochs": epochs, "closing": closing}
     whole = distil(teacher, tmp_path / "whole.pt", **long)
     assert len(rows(tmp_path / "whole.run")) > 2
     with cut_after("search", 2):
@@ -222,7 +244,7 @@ def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after):
 
 
 def test_a_budget_that_is_not_met_is_told_or_forced(teacher, tmp_path, caplog):
-    weak = {"gate_penalty": 1e-6, "gate_lr": 1e-3, "search_epochs": 1, "epochs": 0}
+    weak = {"closing": "proximal", "gate_penalty": 1e-6, "gate_lr": 1e-3, "search_epochs": 1, "epochs": 0}
     missed = distil(teacher, tmp_path / "missed.pt", force_target=False, **weak)
     assert "--target-macs 0.5x was not met in 1 epochs of search" in caplog.text
     assert "--force-target" in missed.history[-1]["reached"]["missed"]
@@ -251,6 +273,7 @@ class Stopwatch(kdtool.Exporter):
 @pytest.mark.parametrize("force", [False, True])
 def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
     weak = {"gate_penalty": 1e-6, "gate_lr": 1e-3} if force else {}
+    weak["closing"] = "proximal"
     options = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 2, "epochs": 0}
     student = distil(teacher, tmp_path / "s.pt", force_target=force, **options, **weak)
     measured = [row.get("latency_ratio") for row in rows(tmp_path / "s.run")]
@@ -261,9 +284,23 @@ def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
     assert "missed" not in student.history[-1]["reached"]
 
 
+def test_the_latency_is_met_step_by_step(teacher, tmp_path):
+    options = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 1, "epochs": 0}
+    student = distil(teacher, tmp_path / "s.pt", search_epochs=8, **options)
+    epochs = rows(tmp_path / "s.run")
+    # In the last two of eight epochs gates rest, and nothing is measured.
+    assert ["latency_ratio" in row for row in epochs] == [True] * 6 + [False] * 2
+    assert epochs[0]["open"] > epochs[1]["open"] > epochs[2]["open"] >= epochs[5]["open"] == epochs[7]["open"]
+    assert 0.57 <= student.history[-1]["rows"][-1]["latency_ratio"] <= 0.6
+    assert "missed" not in student.history[-1]["reached"]
+    # The latency is that of the MACs, which is what is expected; gates close gradually, and not at the measurement.
+    assert epochs[3]["latency_ratio"] < 0.75
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"closing": "gradual", "gate_lr": 0.1}, r"--gate-lr: belongs to --closing proximal"),
         ({"target_macs": "900M"}, r"--target-macs 900M: kdtool:lenet-5 has 417k MACs; give less than that"),
         ({"target_macs": "0.0001x"}, r"--target-macs 0.0001x: with one channel per layer kdtool:lenet-5 still has"),
         ({"target_macs": "0.1x", "round_to": 64}, r"with 64 channels \(--round-to\) per layer"),

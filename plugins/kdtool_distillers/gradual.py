@@ -1,0 +1,67 @@
+"""Importance and order of gates that stay 0 or 1 and close step by step, as pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST = 1e-12
+"""The smallest alpha that a score is divided by: gates with an alpha of 0 close last."""
+
+
+def cubic_limit(total: float, target: float, progress: float) -> float:
+    """Return the cost that a network may have: target + (total - target) * (1 - progress)^3 (Zhu and Gupta, 2017).
+
+    The schedule is that of arXiv:1710.01878, for a cost (MACs or parameters) in place of a sparsity. ``progress`` is
+    the part of the closing that is over; the limit is ``target`` from 1 on.
+    """
+    return target + (total - target) * (1 - min(max(progress, 0.0), 1.0)) ** 3
+
+
+def squared_effect(gates: Tensor, gradient: Tensor) -> Tensor:
+    """Return (g * dL/dg)^2 [gates], what closing a gate changes the loss by, squared, to first order.
+
+    Molchanov, Mallya, Tyree, Frosio and Kautz (2019), arXiv:1906.10771, Equation 8, for gates in place of weights.
+    """
+    return (gates * gradient).square()
+
+
+def running_mean(mean: Tensor, value: Tensor, k: int, steps: int) -> Tensor:
+    """Return mean + (value - mean) / min(k, steps), with k = 1, 2, ... the number of values so far.
+
+    It is the mean of all values up to the number ``steps``, and an exponential mean over about as many from then on.
+    """
+    return mean + (value - mean) / min(k, steps)
+
+
+def closing_order(
+    scores: Tensor, alpha: Tensor, closable: Tensor, is_open: Tensor, sets: Tensor, round_to: int
+) -> Tensor:
+    """Return the indices of the gates that may close, those to close first at the beginning.
+
+    ``scores`` and ``alpha`` are the need and the relative cost of each gate, ``closable`` and ``is_open`` masks, and
+    ``sets`` the number of each gate's set, all [gates]. A set keeps multiples of ``round_to`` channels, so its open
+    gates close in blocks: sorted by score / alpha, the first ``round_to`` stay, and each further ``round_to`` are a
+    block. Blocks are sorted by the sum of their scores over the sum of their alphas. With ``round_to`` 1 this is the
+    order of score / alpha.
+    """
+    import torch
+
+    need = torch.where(closable, scores / alpha.clamp_min(LEAST), torch.inf)
+    need = torch.where(is_open, need, -torch.inf)
+    order = need.argsort(descending=True, stable=True)
+    order = order[sets[order].argsort(stable=True)]
+    of_set = sets[order]
+    sizes = torch.bincount(of_set)
+    place = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[of_set]
+    block = of_set * (len(order) // round_to + 1) + place // round_to
+    block = block.unique(return_inverse=True)[1]
+    closing = closable[order] & is_open[order] & (place >= round_to)
+    total = torch.zeros(2, int(block.max()) + 1, dtype=torch.double, device=order.device)
+    for row, values in zip(total, (scores, alpha), strict=True):
+        row.index_add_(0, block, torch.where(closing, values[order].double(), 0))
+    ratio = (total[0] / total[1].clamp_min(LEAST))[block]
+    order, ratio = order[closing], ratio[closing]
+    return order[ratio.argsort(stable=True)]
