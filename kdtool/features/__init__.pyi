@@ -17,6 +17,7 @@ from .segments import (
     Part as Part,
     cuttable as cuttable,
     parts_of as parts_of,
+    watched as watched,
 )
 from .taps import (
     Tap as Tap,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.errors import FAILURES, Error, UsageError
+from kdtool.features.pairs import as_maps
 from kdtool.features.preactivation import Watched
 from kdtool.features.taps import Tap, Unit, units
 from kdtool.models.architecture import Network
@@ -58,6 +59,15 @@ class Segment:
             except _ReachedError as reached:
                 output = reached.output
         return output, maps
+
+
+def watched(module: nn.Module, images: Tensor, taps: Sequence[Tap]) -> tuple[Tensor, list[Tensor]]:
+    """Return the output of a network on images, and those of the layers ``taps`` as [batch, channels, height, width].
+
+    ``images`` are [batch, channels, height, width].
+    """
+    output, maps = Segment().run(module, images, taps)
+    return output, [as_maps(maps[layer.name], layer) for layer in taps]
 
 
 class _ReachedError(Exception):
