@@ -58,6 +58,9 @@ from .plugins.hookspecs import (
 from .plugins.options import (
     option as option,
 )
+from .plugins.points import (
+    Points as Points,
+)
 from .plugins.registry import (
     make as make,
     nested as nested,

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdtool.commands.history import public_line
 from kdtool.commands.inputs import data_for, load
+from kdtool.data.options import DataOptions
+from kdtool.data.splits import Data, Split
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.size import measure
-from kdtool.plugins.registry import make
+from kdtool.plugins.options import split
+from kdtool.plugins.registry import make, method_class
 from kdtool.utils.files import beside, check_output, slug
 from kdtool.utils.progress import say
+
+BATCH = 64
+"""Images in a batch of those that an exporter gets."""
+
+MOST_IMAGES = 5000
+"""The most validation images that choose how a file is quantised; each of many trials runs on all of them."""
 
 
 def export(
@@ -27,33 +38,37 @@ def export(
     output: str | Path | None = None,
     force: bool = False,
     against: str | Path | Checkpoint | None = None,
-    data_dir: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Write a network in another format and return the measurements, as plain data.
 
     The latency is compared with ``against``. The default is the checkpoint's first teacher: its file if that is
     unchanged, else the same network rebuilt without its weights. If the data set is available, the accuracy of the
-    written file on the test split is measured too.
+    written file on the test split is measured too. ``options`` are options of the exporter and of `DataOptions`; the
+    latter replace what the checkpoint remembers.
 
     Raises:
         UsageError: the output's suffix is not that of the format, or the output exists already.
         Error: the network cannot be written, or the file does not give the network's outputs; nothing is written.
     """
     checkpoint = load(checkpoint)
-    exporter = make("exporters", method, **options)
+    own, of_data = split(options, method_class("exporters", method), DataOptions)
+    exporter = make("exporters", method, **own)
     default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
-    target = Path(output) if output is not None else beside(default, exporter.suffix)
+    target = Path(output) if output is not None else beside(default, exporter.ending)
     if target.suffix != exporter.suffix:
         raise UsageError(f"-o {target}: the name of a {method} file ends in {exporter.suffix}")
     check_output(target, force=force)
     teacher, teacher_name = _teacher(checkpoint, against)
+    data = _data(checkpoint, of_data, needed=exporter.uses_validation)
+    extra = {"val": _batches(data.val, MOST_IMAGES) if data else None} if exporter.uses_validation else {}
     result: dict[str, Any] = exporter.export(
         checkpoint.network,
         target,
         metadata=_metadata(checkpoint),
         teacher=teacher,
-        test=_test_batches(checkpoint, Path(data_dir) if data_dir else None),
+        test=_batches(data.test) if data and data.test else None,
+        **extra,
     )
     size = measure(checkpoint.network)
     return {
@@ -109,15 +124,32 @@ def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) ->
     return Network(architecture, build(architecture)), f"{architecture.spec}, rebuilt without its weights"
 
 
-def _test_batches(checkpoint: Checkpoint, data_dir: Path | None) -> Iterator[tuple[Tensor, Tensor]] | None:
-    """Return the batches of the test split, or None if there is no data set or no test split."""
-    if checkpoint.data is None:
+def _data(checkpoint: Checkpoint, options: dict[str, Any], *, needed: bool) -> Data | None:
+    """Return the data set, or None if there is none or it cannot be opened, which is said."""
+    if checkpoint.data is None and options.get("data") is None:
         return None
     try:
-        test = data_for(checkpoint, {"data_dir": data_dir} if data_dir else {}).test
+        return data_for(checkpoint, options)
     except Error as error:
+        if needed or options.get("data") is not None:
+            raise
         say(f"the accuracy of the file is not measured: {error}")
         return None
-    if test is None:
-        return None
-    return ((images, labels) for _, images, labels in test.batches(64))
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The images of a split with their labels, in batches, read again each time they are iterated."""
+
+    split: Split
+    order: Tensor | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((images, labels) for _, images, labels in self.split.batches(BATCH, order=self.order))
+
+
+def _batches(split: Split, most: int | None = None) -> _Batches:
+    """Return all images of a split in batches, or ``most`` of them, evenly spaced."""
+    if most is None or len(split) <= most:
+        return _Batches(split)
+    return _Batches(split, torch.arange(most) * len(split) // most)

@@ -20,7 +20,17 @@ class Exporter(Method):
 
     kind: ClassVar[str] = "exporters"
     suffix: ClassVar[str] = ""
-    """The end of the names of its files, such as ``.onnx``."""
+    """The suffix of its files, such as ``.onnx``."""
+
+    @property
+    def ending(self) -> str:
+        """The end of the default names of its files, such as ``-int8.onnx``; by default the suffix alone."""
+        return self.suffix
+
+    @property
+    def uses_validation(self) -> bool:
+        """Whether `export` takes ``val``: validation images, as ``test`` has those of the test split."""
+        return False
 
     def export(
         self,
@@ -33,9 +43,10 @@ class Exporter(Method):
     ) -> dict[str, Any]:
         """Write ``output`` and return the measurements as plain data.
 
-        ``metadata`` is stored in the file. ``teacher`` is the network with which the latency is compared. ``test`` is
-        an iterable of (images, labels) batches of the test split: images float32 [batch, channels, height, width],
-        normalised, and labels int64 [batch].
+        ``metadata`` is stored in the file. ``teacher`` is the network with which the latency is compared. ``test``
+        yields (images, labels) batches of the test split each time it is iterated: images float32 [batch, channels,
+        height, width], normalised, and labels int64 [batch]. An exporter that `uses_validation` takes ``val`` too,
+        such batches of the validation split; it is None if there is none.
         """
         raise NotImplementedError
 

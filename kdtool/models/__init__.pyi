@@ -1,3 +1,6 @@
+from .conversion import (
+    digest as digest,
+)
 from .sources import (
     check_name as check_name,
     create_like as create_like,

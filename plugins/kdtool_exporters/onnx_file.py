@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Error, Exporter, option
+from kdtool import Exporter, Points, UsageError, option
 from kdtool.utils import gzip_bytes
-from kdtool_exporters.onnx_model import frozen, write
-from kdtool_exporters.onnx_parity import check_parity, run
+from kdtool_exporters.onnx_disk import move, scratch_folder, write_errors
+from kdtool_exporters.onnx_model import scrub_file
+from kdtool_exporters.onnx_session import accuracy, open_file
+from kdtool_exporters.onnx_verdict import verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kdtool import Network
+
+    Batches = Iterable[tuple[Tensor, Tensor]]
+
+QUANTISED = ("max_drop", "calibration", "calibration_images", "float_ends", "skip", "reduce_range")
+"""The options of files of a lower precision."""
+
+COMPARED_SECONDS, COMPARED_PAIRS = 3.0, 20
+"""How long, and how many pairs of samples, two ways to quantise are timed to choose the faster."""
 
 
 class Onnx(Exporter):
@@ -27,11 +36,36 @@ class Onnx(Exporter):
     batch size. It is written only if |y_onnx - y| <= 1e-4 max|y| on random images and the best classes are the same.
     If not, the file may still pass a comparison with the network in float64, where its relative error may be 1e-4 or
     four times that of the network's own float32 outputs, whichever is larger.
+
+    ``int8`` and ``fp16`` write a file of lower precision, which is made from the checked one. The validation images
+    calibrate it, and choose among the ways to quantise. Convolutional networks get 8-bit weights and activations with
+    ranges that are fixed; of a transformer only the layers with weights are quantised, with ranges that are fixed or
+    found while it runs.
     """
 
     suffix: ClassVar[str] = ".onnx"
 
     opset: int = option(18, minimum=18, help="version of the ONNX operator set")
+    int8: bool = option(False, help="quantise weights and activations to 8 bits")
+    fp16: bool = option(False, help="convert weights and activations to half precision")
+    max_drop: Points | None = option(
+        None, help="put the layers that lose most back to float until at most this accuracy is lost, such as 1%"
+    )
+    calibration: str = option(
+        "auto",
+        choices=("auto", "minmax", "percentile", "entropy"),
+        help="how int8 finds the ranges of activations; auto: what is best on validation images",
+    )
+    calibration_images: int = option(256, minimum=2, help="number of validation images that calibrate int8")
+    float_ends: str = option(
+        "auto",
+        choices=("auto", "on", "off"),
+        help="leave the first and the last layer in float; auto: if that is more accurate and no slower",
+    )
+    skip: tuple[str, ...] = option((), help="layers that stay in float, such as head,blocks.0.*")
+    reduce_range: str = option(
+        "auto", choices=("auto", "on", "off"), help="use 7 bits of 8; auto: if this processor would overflow"
+    )
     latency: bool = option(True, help="measure the latency in onnxruntime")
     pairs: int = option(50, minimum=1, help="pairs of latency samples, one of the student and one of its teacher")
     threads: int = option(1, minimum=1, help="threads of onnxruntime in the latency measurement")
@@ -40,6 +74,24 @@ class Onnx(Exporter):
         60.0, above=0, help="measure fewer pairs if they would take longer than this, in seconds"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.int8 and self.fp16:
+            raise UsageError("--int8 and --fp16: choose one; the file has one precision")
+        for info in self.describe():
+            if info.name in QUANTISED and getattr(self, info.name) != info.default and not (self.int8 or self.fp16):
+                raise UsageError(f"{info.flag}: belongs to --int8 or --fp16; give one of them")
+
+    @property
+    def ending(self) -> str:
+        """The end of the names of its files, such as ``-int8.onnx``."""
+        return ("-int8" if self.int8 else "-fp16" if self.fp16 else "") + self.suffix
+
+    @property
+    def uses_validation(self) -> bool:
+        """Whether `export` takes validation images."""
+        return self.int8 or self.fp16
+
     def export(
         self,
         network: Network,
@@ -47,111 +99,94 @@ class Onnx(Exporter):
         *,
         metadata: Mapping[str, str],
         teacher: Network | None = None,
-        test: Iterable[tuple[Tensor, Tensor]] | None = None,
+        test: Batches | None = None,
+        val: Batches | None = None,
     ) -> dict[str, Any]:
         """Write ``output`` and return the measurements as plain data.
 
+        ``val`` are batches of validation images, which a file of lower precision is made with; they are iterated
+        several times, and so is ``test``.
+
         Raises:
             kdtool.Error: the network cannot be exported, or the file does not give the network's outputs or cannot be
-                written; no file is left behind.
+                written, or loses more accuracy than is allowed; no file is left behind.
         """
-        module, spec = frozen(network.module), network.architecture.spec
-        with _scratch_folder(output) as folder:
+        from kdtool_exporters.onnx_lower import lowered
+        from kdtool_exporters.onnx_once import write_once
+
+        spec = network.architecture.spec
+        with scratch_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
             path = folder / output.name
-            with _write_errors(output):
-                write(module, network.architecture, path, opset=self.opset, metadata=metadata)
-            session = _session(path, spec)
+            float_path = Path(scratch) / "float.onnx" if self.int8 or self.fp16 else path
+            parity = write_once(network, float_path, opset=self.opset, metadata=metadata, output=output)
+            about = {}
+            if float_path != path:
+                made = lowered(self, float_path, path, spec, val, self._slower if self.latency else None)
+                with write_errors(output):
+                    scrub_file(path, {**metadata, "kdtool.precision": made["precision"]})
+                about = self._beside_float(made, path, float_path, spec, test)
             measured: dict[str, Any] = {
                 "onnx": str(output),
-                "file_bytes": sum(file.stat().st_size for file in folder.iterdir()),
-                "gzip_bytes": sum(gzip_bytes(file) for file in folder.iterdir()),
+                **_sizes([*folder.iterdir()]),
                 "opset": self.opset,
-                "parity": check_parity(session, module, network.architecture),
-                "accuracy": _accuracy(session, test) if test is not None else None,
+                "parity": parity,
+                "accuracy": about.pop("accuracy") if about else _accuracy(path, spec, test),
+                **about,
                 "latency": self._measure(path, teacher) if self.latency else None,
             }
-            with _write_errors(output):
-                _move(folder, output.parent)
+            with write_errors(output):
+                move(folder, output.parent)
+        if about and about["worth_it"] is False:
+            logging.getLogger("kdtool").warning("%s: not worth it: %s", output, about["why"])
         return measured
+
+    def _beside_float(
+        self, made: dict[str, Any], path: Path, float_path: Path, spec: str, test: Batches | None
+    ) -> dict[str, Any]:
+        """Return what the file of lower precision loses and gains beside the float file."""
+        before, after = (_accuracy(file, spec, test) for file in (float_path, path))
+        latency = self._time(path, float_path) if self.latency else None
+        worth_it, why = verdict(before, after, latency)
+        of_float = {**_sizes([float_path]), "accuracy": before, "latency": latency}
+        return {"accuracy": after, "quantised": made, "float": of_float, "worth_it": worth_it, "why": why}
 
     def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
         """Return the latency of the file, compared with that of the teacher, which is exported in the same way."""
-        from kdtool.exporting import measure_latency
+        if teacher is None:
+            return self._time(path, None)
+        from kdtool_exporters.onnx_once import write_once
 
         with tempfile.TemporaryDirectory() as scratch:
-            teacher_path = None
-            if teacher is not None:
-                teacher_path = Path(scratch) / "teacher.onnx"
-                with _write_errors(teacher_path):
-                    write(frozen(teacher.module), teacher.architecture, teacher_path, opset=self.opset, metadata={})
-            return measure_latency(
-                path,
-                teacher_path,
-                batch=self.latency_batch,
-                threads=self.threads,
-                pairs=self.pairs,
-                seconds=self.latency_seconds,
-            )
+            teacher_path = Path(scratch) / "teacher.onnx"
+            write_once(teacher, teacher_path, opset=self.opset, metadata={}, output=teacher_path, check=False)
+            return self._time(path, teacher_path)
+
+    def _slower(self, path: Path, other: Path) -> float:
+        """Return the latency of a file over that of another, measured for a short time."""
+        pairs, seconds = min(COMPARED_PAIRS, self.pairs), min(COMPARED_SECONDS, self.latency_seconds)
+        return float(self._time(path, other, pairs, seconds)["ratio"])
+
+    def _time(
+        self, path: Path, against: Path | None, pairs: int | None = None, seconds: float | None = None
+    ) -> dict[str, Any]:
+        from kdtool.exporting import measure_latency
+
+        return measure_latency(
+            path,
+            against,
+            batch=self.latency_batch,
+            threads=self.threads,
+            pairs=pairs or self.pairs,
+            seconds=seconds or self.latency_seconds,
+        )
 
 
-def _session(path: Path, spec: str) -> Any:
-    """Return an onnxruntime session of a file; ``spec`` names the network in the error."""
-    import onnxruntime
-    import torch
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (state.Fail, state.InvalidGraph, state.NotImplemented) as error:
-        reason = str(error).splitlines()[0]
-        raise Error(f"{spec}: onnxruntime {onnxruntime.__version__} does not load its ONNX file: {reason}") from error
+def _sizes(files: list[Path]) -> dict[str, int]:
+    return {
+        "file_bytes": sum(file.stat().st_size for file in files),
+        "gzip_bytes": sum(gzip_bytes(file) for file in files),
+    }
 
 
-def _accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any] | None:
-    """Return the accuracy of the file itself on the batches of the test split, or None if there are none."""
-    correct = images = 0
-    for batch, labels in test:
-        correct += int((run(session, batch).argmax(axis=1) == labels.cpu().numpy()).sum())
-        images += len(labels)
-    if images == 0:
-        return None
-    return {"split": "test", "accuracy": correct / images, "error": 1 - correct / images, "images": images}
-
-
-@contextlib.contextmanager
-def _scratch_folder(output: Path) -> Iterator[Path]:
-    """Yield a folder on the same disk as ``output``, and delete it afterwards, also after an error.
-
-    A temporary folder and not a temporary file name: a model refers to a second file of weights by that file's name.
-    """
-    with _write_errors(output):
-        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
-    with scratch as folder:
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def _write_errors(output: Path) -> Iterator[None]:
-    """Turn an OSError into an error that names ``output``."""
-    try:
-        yield
-    except OSError as error:
-        raise Error(f"{output}: cannot be written: {error.strerror or error}; name another with -o") from error
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Move the files of a folder to ``target``; after a crash each of them is there completely or not at all."""
-    # The model last: without its weights it cannot be loaded.
-    for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".onnx"):
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(file, target / file.name)
-    # The renames survive a crash only after the directory is synced.
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _accuracy(path: Path, spec: str, test: Batches | None) -> dict[str, Any] | None:
+    return None if test is None else accuracy(open_file(path, spec), test)

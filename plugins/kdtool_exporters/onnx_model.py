@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import io
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from kdtool import Architecture
 
 INPUT, OUTPUT = "images", "logits"
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""The operators whose second input may be the weights of a layer."""
+SCOPES = "pkg.torch.onnx.name_scopes"
 ONE_FILE_BYTES = 1_900_000_000
 """A protobuf message is limited to 2 GiB; larger weights go into a second file."""
 
@@ -61,6 +65,7 @@ def write(
     actual = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if actual != opset:
         raise Error(f"--opset {opset}: torch.onnx exports {architecture.spec} in opset {actual}; use --opset {actual}")
+    name_layers(model)
     scrub(model)
     onnx.helper.set_model_props(model, dict(metadata))
     path.write_bytes(model.SerializeToString())
@@ -108,6 +113,51 @@ def _quiet() -> Iterator[io.StringIO]:
             yield printed
         finally:
             logging.disable(level)
+
+
+def set_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
+    """Write a copy of a model with other metadata; weights in a second file stay there."""
+    import onnx
+
+    model = onnx.load(str(source), load_external_data=False)
+    onnx.helper.set_model_props(model, dict(metadata))
+    target.write_bytes(model.SerializeToString())
+
+
+def scrub_file(path: Path, metadata: Mapping[str, str]) -> None:
+    """Leave only ``metadata`` of what a file tells beside its computation (see `scrub`)."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    scrub(model)
+    onnx.helper.set_model_props(model, dict(metadata))
+    path.write_bytes(model.SerializeToString())
+
+
+def weighted(model: Any) -> list[tuple[Any, str]]:
+    """Return the nodes of a model that multiply by weights, in their order, each with the name of its weights."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in WEIGHTED and len(node.input) > 1]
+    return [(node, node.input[1]) for node in nodes if node.input[1] in constants]
+
+
+def name_layers(model: Any) -> None:
+    """Give each node that multiplies by weights the path of its module, such as ``layer1.0.conv1``.
+
+    torch names such a weight as the network does, or numbers it if it was transposed; then the node's metadata tell
+    the module. The name is that by which a layer is left out of quantisation.
+    """
+    taken = {node.name for node in model.graph.node}
+    for node, weight in weighted(model):
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
+        try:
+            path = [str(scope) for scope in ast.literal_eval(scopes or "[]")][-2:-1]
+        except (SyntaxError, ValueError):
+            path = []
+        name = weight.removesuffix(".weight") if weight.endswith(".weight") else (path or [node.name])[0]
+        if name and name not in taken:
+            taken.add(name)
+            node.name = name
 
 
 def scrub(message: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
-from kdtool_exporters.onnx_model import INPUT, OUTPUT
+from kdtool_exporters.onnx_session import run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +21,6 @@ TOLERANCE = 1e-4
 # The error of a file against float64 may be this many times that of the network's own float32 outputs: sums in
 # another order have errors of about the same size.
 ROUNDINGS = 4
-
-
-def run(session: Any, images: Tensor) -> NDArray[np.float32]:
-    """Return the logits [batch, classes] of a file's session for images [batch, channels, height, width]."""
-    outputs: list[NDArray[np.float32]] = session.run([OUTPUT], {INPUT: images.cpu().contiguous().numpy()})
-    return outputs[0]
 
 
 def check_parity(session: Any, module: nn.Module, architecture: Architecture) -> dict[str, Any]:

@@ -9,9 +9,12 @@ import click
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import checkpoint, json_option, output_options
+from kdtool.cli.common import WHICH_DATA, checkpoint, json_option, output_options
 from kdtool.cli.output import as_json, facts, shown_value, zeros_note
+from kdtool.data.options import DataOptions
 from kdtool.exporting.exporter import Exporter
+from kdtool.plugins.options import split
+from kdtool.plugins.registry import make
 from kdtool.utils.files import beside
 
 EXAMPLES = """
@@ -19,15 +22,18 @@ EXAMPLES = """
 Examples:
   kdtool export --onnx student.pt
   kdtool export student.pt -o student.onnx --against teacher.pt
+  kdtool export student.pt --int8 --max-drop 1%
   kdtool export student.pt --json > costs.json
 """
 
 
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
-    path, against, data_dir = (parsed.params[name] for name in ("checkpoint", "against", "data_dir"))
-    suffix = parsed.method_class.suffix if parsed.method_class and issubclass(parsed.method_class, Exporter) else ""
-    extra = {name: value for name, value in (("against", against), ("data_dir", data_dir)) if value is not None}
+    path, against = (parsed.params[name] for name in ("checkpoint", "against"))
+    assert parsed.method_class is not None
+    own, _ = split(parsed.options, parsed.method_class, DataOptions)
+    exporter: Exporter = make("exporters", parsed.method, **own)
+    extra = {"against": against} if against is not None else {}
 
     def run(work: Work) -> str | None:
         from kdtool import api
@@ -46,8 +52,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         "export",
         run,
         checkpoints=(path,) if path else (),
-        output=lambda source: parsed.params["output"] or beside(source, suffix),
-        suffix=suffix,
+        output=lambda source: parsed.params["output"] or beside(source, exporter.ending),
+        suffix=exporter.suffix,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         files=(against,) if against else (),
@@ -72,7 +78,7 @@ command = StepCommand(
     flags=True,
     params=[
         checkpoint(),
-        *output_options("CHECKPOINT with the suffix of the format"),
+        *output_options("CHECKPOINT with the suffix of the format, such as student-int8.onnx"),
         json_option(),
         click.Option(
             ["--against"],
@@ -80,13 +86,8 @@ command = StepCommand(
             metavar="FILE",
             help="checkpoint to compare the latency with  [default: the first teacher]",
         ),
-        click.Option(
-            ["--data-dir"],
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="directory of data sets, to measure the file's accuracy (or set KDTOOL_DATA)",
-        ),
     ],
+    groups=[WHICH_DATA],
     help="Convert a network to another format, check the outputs, and measure size and latency.",
     epilog=EXAMPLES,
 )

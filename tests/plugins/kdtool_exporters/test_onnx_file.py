@@ -18,7 +18,7 @@ from torch import nn
 
 from kdtool import Architecture, Error, Network
 from kdtool.testing.checks import check_exporter
-from kdtool_exporters import onnx_file
+from kdtool_exporters import onnx_once
 from kdtool_exporters.onnx_file import Onnx
 from kdtool_exporters.onnx_model import write
 
@@ -163,7 +163,7 @@ def test_a_newer_opset_and_nothing_is_printed(capfd, tmp_path):
 
 
 def test_weights_too_large_for_one_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(onnx_file, "write", functools.partial(write, one_file_bytes=1000))
+    monkeypatch.setattr(onnx_once, "write", functools.partial(write, one_file_bytes=1000))
     module = Linear(torch.relu)
     facts = QUICK.export(network(module), tmp_path / "big.onnx", metadata={"kdtool.input": "[1, 8, 8]"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
