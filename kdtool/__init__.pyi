@@ -19,6 +19,7 @@ from .api import (
     export as export,
     inspect as inspect,
     load as load,
+    measure as measure,
     prune as prune,
     refine as refine,
     report as report,

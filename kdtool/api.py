@@ -7,6 +7,7 @@ from kdtool.commands.distill import distill
 from kdtool.commands.export import export
 from kdtool.commands.inputs import load
 from kdtool.commands.inspect import evaluate, inspect
+from kdtool.commands.measure import measure
 from kdtool.commands.prune import prune
 from kdtool.commands.refine import refine
 from kdtool.commands.teacher import teacher
@@ -20,6 +21,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "measure",
     "prune",
     "refine",
     "report",

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import kdtool
 from benchmarks.coverage.networks import CLASSES, Entry
-from kdtool.exporting.latency import open_session
+from kdtool.exporting.sessions import open_session
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
 from kdtool.models.options import NetworkOptions

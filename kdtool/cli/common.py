@@ -66,3 +66,15 @@ def output_options(default: str) -> list[click.Parameter]:
 def json_option() -> click.Option:
     """Return the option ``--json`` of a command that prints results."""
     return click.Option(["--json", "as_json"], is_flag=True, help="print JSON on stdout")
+
+
+def latency_options() -> list[click.Parameter]:
+    """Return the options of how a latency is measured."""
+    number = click.IntRange(min=1)
+    return [
+        click.Option(
+            ["--provider"], metavar="TEXT", help="cpu, cuda, tensorrt, openvino, coreml or qnn  [default: cpu]"
+        ),
+        click.Option(["--threads"], type=number, metavar="INTEGER", help="threads of onnxruntime  [default: 1]"),
+        click.Option(["--batch"], type=number, metavar="INTEGER", help="images in a batch  [default: 1]"),
+    ]

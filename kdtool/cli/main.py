@@ -21,6 +21,7 @@ COMMANDS = {
     "distill": "Train a student with a teacher.",
     "prune": "Prune a network and retrain it.",
     "export": "Convert a network, for example to ONNX, and measure it.",
+    "measure": "Measure the latency of ONNX files on this device.",
     "evaluate": "Measure accuracy and loss of checkpoints.",
     "inspect": "Show structure, size, scores and history of a checkpoint.",
     "compare": "Compare checkpoints: predictions, sizes, latency.",

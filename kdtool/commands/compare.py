@@ -19,6 +19,7 @@ from kdtool.data.splits import Split
 from kdtool.errors import Error
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.latency import measure_latency
+from kdtool.exporting.sessions import check_provider
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
 from kdtool.plugins.registry import make
@@ -62,6 +63,9 @@ def compare(
     split: str = "test",
     device: str = "auto",
     latency: bool = False,
+    provider: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
     picture: str | Path | None = None,
     force: bool = False,
     **options: Any,
@@ -69,9 +73,10 @@ def compare(
     """Return how networks differ on one split of a data set, by default that of the first checkpoint.
 
     ``latency`` also measures the latency of each network against the first. This exports the networks to onnxruntime
-    and takes seconds for each. ``picture`` is a PNG file to write; it shows the first 64 images that the networks
-    classify differently. ``options`` are options of `DataOptions`; they replace what the checkpoints remember. Each
-    network sees the images as in its training, and its classes are matched by name.
+    and takes seconds for each; ``provider``, ``threads`` and ``batch`` are those of `measure_latency`. ``picture`` is a
+    PNG file to write; it shows the first 64 images that the networks classify differently. ``options`` are options of
+    `DataOptions`; they replace what the checkpoints remember. Each network sees the images as in its training, and its
+    classes are matched by name.
 
     Returns:
         For two checkpoints: ``a`` and ``b``, each with ``checkpoint`` (path), ``accuracy`` with the ends of its 95 %
@@ -92,10 +97,12 @@ def compare(
     """
     if picture is not None:
         check_output(Path(picture), force=force)
+    if latency:
+        check_provider(provider)
     evaluated = _evaluate([load(checkpoint) for checkpoint in (a, b, *more)], split, device, options)
     models = [_numbers(network) for network in evaluated]
     if latency:
-        _add_latency(models, evaluated)
+        _add_latency(models, evaluated, {"provider": provider, "threads": threads, "batch": batch})
     if picture is not None:
         _draw(evaluated, Path(picture), split)
     images = len(evaluated[0].labels)
@@ -178,7 +185,7 @@ def _pair(a: _Evaluated, b: _Evaluated) -> dict[str, Any]:
     }
 
 
-def _add_latency(models: list[dict[str, Any]], evaluated: list[_Evaluated]) -> None:
+def _add_latency(models: list[dict[str, Any]], evaluated: list[_Evaluated], how: dict[str, Any]) -> None:
     """Add to every model but the first its latency, measured against the first."""
     exporter: Exporter = make("exporters", exporter_of_suffix(".onnx").name, latency=False)
     with tempfile.TemporaryDirectory() as scratch:
@@ -186,7 +193,7 @@ def _add_latency(models: list[dict[str, Any]], evaluated: list[_Evaluated]) -> N
         for network, file in zip(evaluated, files, strict=True):
             exporter.export(network.checkpoint.network, file, metadata={})
         for model, file in zip(models[1:], files[1:], strict=True):
-            model["latency"] = measure_latency(file, files[0])
+            model["latency"] = measure_latency(file, files[0], **how)
             model["latency_ratio"] = model["latency"]["ratio"]
 
 

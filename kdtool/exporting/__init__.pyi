@@ -1,3 +1,11 @@
 from .latency import (
     measure_latency as measure_latency,
 )
+from .measurement import (
+    measure_file as measure_file,
+    measured_elsewhere as measured_elsewhere,
+    read_measurements as read_measurements,
+)
+from .sessions import (
+    check_provider as check_provider,
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import sys
 from collections.abc import Iterator
 from typing import Protocol
@@ -22,7 +23,8 @@ def progress(title: str, total: int) -> Iterator[Advance]:
 
     ``title`` is the text before the bar, ``total`` the number of steps.
     """
-    if not sys.stderr.isatty():
+    # Where latency is measured on another device, rich may be missing.
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
         yield lambda steps=1, note="": None
         return
     from rich.console import Console

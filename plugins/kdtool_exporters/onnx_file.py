@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Exporter, Points, UsageError, option
+from kdtool import Error, Exporter, Points, UsageError, option
 from kdtool.utils import gzip_bytes
 from kdtool_exporters.onnx_disk import move, scratch_folder, write_errors
-from kdtool_exporters.onnx_model import scrub_file
+from kdtool_exporters.onnx_model import set_metadata, structure_of
 from kdtool_exporters.onnx_session import accuracy, open_file
 from kdtool_exporters.onnx_verdict import verdict
 
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 QUANTISED = ("max_drop", "calibration", "calibration_images", "float_ends", "skip", "reduce_range")
 """The options of files of a lower precision."""
+
+MEASURED = ("provider", "threads", "batch", "pairs", "latency_seconds")
+"""The options of a latency measurement."""
+
+MISSING = (
+    "holds no measurement of this network; export it with --no-latency and the same other options, and measure that "
+    "{} file on the device: kdtool measure --json"
+)
 
 COMPARED_SECONDS, COMPARED_PAIRS = 3.0, 20
 """How long, and how many pairs of samples, two ways to quantise are timed to choose the faster."""
@@ -68,10 +76,18 @@ class Onnx(Exporter):
     )
     latency: bool = option(True, help="measure the latency in onnxruntime")
     pairs: int = option(50, minimum=1, help="pairs of latency samples, one of the student and one of its teacher")
+    provider: str = option(
+        "cpu",
+        choices=("cpu", "cuda", "tensorrt", "openvino", "coreml", "qnn"),
+        help="what onnxruntime runs the network on in the latency measurement",
+    )
     threads: int = option(1, minimum=1, help="threads of onnxruntime in the latency measurement")
-    latency_batch: int = option(1, minimum=1, help="images in a batch in the latency measurement")
+    batch: int = option(1, minimum=1, help="images in a batch in the latency measurement")
     latency_seconds: float = option(
         60.0, above=0, help="measure fewer pairs if they would take longer than this, in seconds"
+    )
+    latency_from: Path | None = option(
+        None, help="take the latencies from a file that kdtool measure --json made on another device"
     )
 
     def __post_init__(self) -> None:
@@ -79,7 +95,10 @@ class Onnx(Exporter):
         if self.int8 and self.fp16:
             raise UsageError("--int8 and --fp16: choose one; the file has one precision")
         for info in self.describe():
-            if info.name in QUANTISED and getattr(self, info.name) != info.default and not (self.int8 or self.fp16):
+            changed = getattr(self, info.name) != info.default
+            if info.name in MEASURED and changed and self.latency_from:
+                raise UsageError(f"{info.flag}: --latency-from tells how it was measured elsewhere; leave one out")
+            if info.name in QUANTISED and changed and not (self.int8 or self.fp16):
                 raise UsageError(f"{info.flag}: belongs to --int8 or --fp16; give one of them")
 
     @property
@@ -111,9 +130,15 @@ class Onnx(Exporter):
             kdtool.Error: the network cannot be exported, or the file does not give the network's outputs or cannot be
                 written, or loses more accuracy than is allowed; no file is left behind.
         """
+        from kdtool.exporting import check_provider, read_measurements
         from kdtool_exporters.onnx_lower import lowered
         from kdtool_exporters.onnx_once import write_once
 
+        if self.latency_from is not None:
+            read_measurements(self.latency_from)
+        elif self.latency:
+            check_provider(self.provider)
+        timed_here = self.latency and self.latency_from is None
         spec = network.architecture.spec
         with scratch_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
             path = folder / output.name
@@ -121,9 +146,9 @@ class Onnx(Exporter):
             parity = write_once(network, float_path, opset=self.opset, metadata=metadata, output=output)
             about = {}
             if float_path != path:
-                made = lowered(self, float_path, path, spec, val, self._slower if self.latency else None)
+                made = lowered(self, float_path, path, spec, val, self._slower if timed_here else None)
                 with write_errors(output):
-                    scrub_file(path, {**metadata, "kdtool.precision": made["precision"]})
+                    set_metadata(path, path, {**metadata, "kdtool.precision": made["precision"]})
                 about = self._beside_float(made, path, float_path, spec, test)
             measured: dict[str, Any] = {
                 "onnx": str(output),
@@ -169,13 +194,21 @@ class Onnx(Exporter):
     def _time(
         self, path: Path, against: Path | None, pairs: int | None = None, seconds: float | None = None
     ) -> dict[str, Any]:
-        from kdtool.exporting import measure_latency
+        from kdtool.exporting import measure_latency, measured_elsewhere, read_measurements
 
+        if self.latency_from is not None:
+            rows = read_measurements(self.latency_from)
+            own, other = structure_of(path), None if against is None else structure_of(against)
+            found = measured_elsewhere(rows, own, other)
+            if found is None:
+                raise Error(f"{self.latency_from}: {MISSING.format(self.suffix)}")
+            return {**found, "from": str(self.latency_from)}
         return measure_latency(
             path,
             against,
-            batch=self.latency_batch,
+            batch=self.batch,
             threads=self.threads,
+            provider=self.provider,
             pairs=pairs or self.pairs,
             seconds=seconds or self.latency_seconds,
         )

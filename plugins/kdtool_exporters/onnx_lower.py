@@ -28,8 +28,8 @@ def lowered(
 ) -> dict[str, Any]:
     """Write the file ``output`` in the precision that ``options`` ask for, and return how it was made, as plain data.
 
-    ``options`` is the `Onnx` exporter, ``source`` the float file, in a folder for temporary files. ``val`` are batches of validation images, iterated
-    several times; ``slower`` returns the latency of a file over that of another.
+    ``options`` is the `Onnx` exporter, ``source`` the float file, in a folder for temporary files. ``val`` are batches
+    of validation images, iterated several times; ``slower`` returns the latency of a file over that of another.
 
     Raises:
         kdtool.Error: there are no validation images that the options need, or too much accuracy is lost.

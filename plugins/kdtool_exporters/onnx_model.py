@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
+from kdtool_exporters.onnx_structure import structure
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,22 +117,21 @@ def _quiet() -> Iterator[io.StringIO]:
 
 
 def set_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Write a copy of a model with other metadata; weights in a second file stay there."""
+    """Write a copy of a model that tells ``metadata`` and its structure alone; weights in a second file stay there."""
     import onnx
 
     model = onnx.load(str(source), load_external_data=False)
-    onnx.helper.set_model_props(model, dict(metadata))
+    scrub(model)
+    onnx.helper.set_model_props(model, {**metadata, "kdtool.structure": structure(model)})
     target.write_bytes(model.SerializeToString())
 
 
-def scrub_file(path: Path, metadata: Mapping[str, str]) -> None:
-    """Leave only ``metadata`` of what a file tells beside its computation (see `scrub`)."""
+def structure_of(path: Path) -> str:
+    """Return what `set_metadata` wrote of a file's structure."""
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
-    scrub(model)
-    onnx.helper.set_model_props(model, dict(metadata))
-    path.write_bytes(model.SerializeToString())
+    return str({entry.key: entry.value for entry in model.metadata_props}["kdtool.structure"])
 
 
 def weighted(model: Any) -> list[tuple[Any, str]]:

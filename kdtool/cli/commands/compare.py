@@ -11,8 +11,9 @@ import click
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.commands.evaluate import device_option, split_option
-from kdtool.cli.common import WHICH_DATA, checkpoints, json_option
+from kdtool.cli.common import WHICH_DATA, checkpoints, json_option, latency_options
 from kdtool.cli.output import as_json, facts, shown_value, table
+from kdtool.errors import UsageError
 
 EXAMPLES = """
 \b
@@ -46,8 +47,11 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     options: dict[str, Any] = {key: parsed.params[key] for key in ("split", "device") if parsed.params[key] is not None}
     picture: Path | None = parsed.params["output"]
+    how = {key: parsed.params[key] for key in ("provider", "threads", "batch") if parsed.params[key] is not None}
     if parsed.params["latency"]:
-        options["latency"] = True
+        options |= {"latency": True, **how}
+    elif how:
+        raise UsageError(f"--{next(iter(how))}: belongs to --latency; give that too")
 
     def run(work: Work) -> str | None:
         from kdtool import api
@@ -119,6 +123,7 @@ command = StepCommand(
             is_flag=True,
             help="measure the latency relative to the first checkpoint in onnxruntime; takes seconds each",
         ),
+        *latency_options(),
         click.Option(
             ["-o", "--output"],
             type=click.Path(path_type=Path),

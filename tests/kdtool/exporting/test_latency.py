@@ -2,21 +2,12 @@ import itertools
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdtool import Error
-from kdtool.exporting import latency
-from kdtool.exporting.latency import (
-    LEAST_PAIRS,
-    Sampler,
-    compare,
-    measure_latency,
-    paired,
-    percentiles,
-    repeats,
-    warm_up,
-)
+from kdtool import Error, UsageError
+from kdtool.exporting.latency import LEAST_PAIRS, measure_latency
 
 
 def model(layers, width=192, size=("batch", 192)):
@@ -42,6 +33,7 @@ def test_a_model_with_more_work_takes_longer(tmp_path):
     assert found["noise"] > 0
     assert (found["clock"], found["threads"], found["pairs"], found["batch"]) == ("thread-cpu", 1, 8, 32)
     assert found["cpu"]
+    assert found["provider"] == "cpu"
 
 
 def test_alone_there_is_no_ratio():
@@ -72,69 +64,64 @@ def test_an_input_of_unknown_size():
         measure_latency(model(1, size=("batch", "size")))
 
 
-def test_pairs_alternate():
-    order = []
+class FakeSession:
+    """A session that claims to run on another provider than the CPU, and runs on the CPU."""
 
-    def named(name, cpu):
-        def take():
-            order.append(name)
-            return cpu, 10 * cpu
+    def __init__(self, session, providers):
+        self.session, self.providers = session, providers
+        self.run, self.get_inputs, self.get_outputs = session.run, session.get_inputs, session.get_outputs
 
-        return take
-
-    first, second = paired(named("a", 1.0), named("b", 2.0), 3, lambda: order.append(" "))
-    assert "".join(order) == "ab ba ab "
-    assert first.tolist() == [[1, 10]] * 3
-    assert second.tolist() == [[2, 20]] * 3
+    def get_providers(self):
+        return self.providers
 
 
-def test_the_ratio_follows_the_pairs_through_a_slow_spell():
-    # The machine is five times slower for half of the time, and for one pair only beside the first network.
-    spell = np.array([1.0] * 10 + [5.0] * 11)
-    first, second = 3 * spell, 4 * spell
-    first[4] *= 7
-    ratio, low, high = compare(first, second)
-    assert ratio == low == high == pytest.approx(0.75)
+@pytest.fixture
+def openvino(monkeypatch):
+    """An onnxruntime that has OpenVINO; the list that is returned holds the providers of its sessions."""
+    real, asked, got = onnxruntime.InferenceSession, [], ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+
+    def session(source, options, providers):
+        asked.extend(providers)
+        return FakeSession(real(source, options, providers=["CPUExecutionProvider"]), got)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return asked, got
 
 
-def test_the_interval_is_of_the_size_it_should_be():
-    rng = np.random.default_rng(1)
-    inside = 0
-    for seed in range(100):
-        first, second = 2 * rng.lognormal(0, 0.05, 50), rng.lognormal(0, 0.05, 50)
-        _, low, high = compare(first, second, seed=seed, resamples=400)
-        inside += low <= 2 <= high
-    assert 87 <= inside <= 100
-    # 1.25 * sigma / sqrt(n) is the standard error of a median; here sigma of the ratio is 2 * 0.05 * sqrt(2).
-    assert (high - low) / 2 == pytest.approx(1.96 * 1.25 * 2 * 0.05 * 2**0.5 / 50**0.5, rel=0.5)
+def test_another_provider_is_timed_by_the_wall(openvino):
+    found = measure_latency(model(2), model(2), pairs=1, provider="openvino", threads=1)
+    assert (found["provider"], found["clock"]) == ("openvino", "wall")
+    assert {*map(str, openvino[0])} == {str(("OpenVINOExecutionProvider", {"num_of_threads": "1"}))}
 
 
-def test_one_seed_gives_one_interval():
-    times = np.random.default_rng(0).lognormal(0, 0.1, (2, 20))
-    assert compare(*times, seed=3) == compare(*times, seed=3)
-    assert compare(*times, seed=3, resamples=9) != compare(*times, seed=4, resamples=9)
+def test_a_provider_that_falls_back_to_the_cpu_is_refused(openvino):
+    openvino[1].remove("OpenVINOExecutionProvider")
+    with pytest.raises(Error, match=r"^--provider openvino: onnxruntime cannot use it here and would run on the CPU"):
+        measure_latency(model(2), provider="openvino")
 
 
-@pytest.mark.parametrize(("seconds", "calls"), [(20e-6, 250), (3e-3, 2), (5e-3, 1), (2.0, 1)])
-def test_a_sample_lasts_five_milliseconds(seconds, calls):
-    assert repeats(seconds) == calls
+@pytest.mark.parametrize(
+    ("provider", "message"),
+    [
+        (
+            "cuda",
+            r"^--provider cuda: onnxruntime \S+ has it not, but cpu; .* the package onnxruntime-gpu, to be installed",
+        ),
+        (
+            "gpu",
+            r"^--provider gpu: there is none of that name; the providers are cpu, cuda, tensorrt, openvino, coreml",
+        ),
+    ],
+)
+def test_a_provider_that_is_not_installed(monkeypatch, provider, message):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(UsageError, match=message):
+        measure_latency(model(2), provider=provider)
 
 
-def test_a_sample_is_told_per_call(monkeypatch):
-    calls, walls, cpus = [], iter([1000, 1600]), iter([0, 300])
-    monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: next(walls))
-    monkeypatch.setattr(latency.time, "thread_time_ns", lambda: next(cpus))
-    assert Sampler(lambda: calls.append(1), 3)() == (100, 200)
-    assert len(calls) == 4
-
-
-def test_warming_up_leaves_out_the_first_call(monkeypatch):
-    clock = iter([0, 9, 10, 13, 20, 22] + [30, 40] * 20)
-    monkeypatch.setattr(latency.time, "perf_counter", lambda: next(clock))
-    assert warm_up(lambda: None, seconds=100) == 2
-    clock = iter([0, 9, 10, 13])
-    assert warm_up(lambda: None, seconds=1) == 3
-
-
-def test_percentiles():
-    assert percentiles(np.arange(11) * 1e6) == {"p50_ms": 5, "p90_ms": 9}
+def test_a_model_of_one_batch_size():
+    found = measure_latency(model(2, size=(4, 192)), pairs=1, batch=4)
+    assert found["batch"] == 4
+    with pytest.raises(Error, match=r"^the model takes batches of 4 images only; measure it with --batch 4$"):
+        measure_latency(model(2, size=(4, 192)), pairs=1)

@@ -48,10 +48,9 @@ def test_an_int8_file(exported, patterns):
 
 def test_an_int8_file_has_integers_and_its_metadata(exported):
     model = onnx.load(exported[0])
-    assert {entry.key: entry.value for entry in model.metadata_props} == {
-        "kdtool.input": "[1, 8, 8]",
-        "kdtool.precision": "int8",
-    }
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert {*metadata} == {"kdtool.input", "kdtool.precision", "kdtool.structure"}
+    assert (metadata["kdtool.input"], metadata["kdtool.precision"]) == ("[1, 8, 8]", "int8")
     kinds = {node.op_type for node in model.graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}

@@ -55,8 +55,9 @@ def test_a_network_that_is_exported_again(exported, tmp_path):
     assert exported == ["a"]
     assert parity == again
     assert parity["same_argmax"]
-    assert onnxruntime.InferenceSession(first).get_modelmeta().custom_metadata_map == {"kdtool.input": "[1, 4, 4]"}
-    assert onnxruntime.InferenceSession(second).get_modelmeta().custom_metadata_map == {"other": "é"}
+    metadata = [onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map for path in (first, second)]
+    assert metadata[0].pop("kdtool.structure") == metadata[1].pop("kdtool.structure")
+    assert metadata == [{"kdtool.input": "[1, 4, 4]"}, {"other": "é"}]
     assert onnx.load(first).graph == onnx.load(second).graph
 
 
