@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdtool.commands.costs import side_by_side, teacher_costs
 from kdtool.commands.history import public_line
 from kdtool.commands.inputs import data_for, load
 from kdtool.data.options import DataOptions
@@ -44,7 +45,8 @@ def export(
 
     The latency is compared with ``against``. The default is the checkpoint's first teacher: its file if that is
     unchanged, else the same network rebuilt without its weights. If the data set is available, the accuracy of the
-    written file on the test split is measured too. ``options`` are options of the exporter and of `DataOptions`; the
+    written file and of the teacher on the test split are measured too. ``side_by_side`` has the costs of the file and
+    of the teacher (see `kdtool.commands.costs`). ``options`` are options of the exporter and of `DataOptions`; the
     latter replace what the checkpoint remembers.
 
     Raises:
@@ -59,24 +61,29 @@ def export(
     if target.suffix != exporter.suffix:
         raise UsageError(f"-o {target}: the name of a {method} file ends in {exporter.suffix}")
     check_output(target, force=force)
-    teacher, teacher_name = _teacher(checkpoint, against)
+    teacher = _teacher(checkpoint, against)
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
     extra = {"val": _batches(data.val, MOST_IMAGES) if data else None} if exporter.uses_validation else {}
     result: dict[str, Any] = exporter.export(
         checkpoint.network,
         target,
         metadata=_metadata(checkpoint),
-        teacher=teacher,
+        teacher=teacher.network if teacher else None,
         test=_batches(data.test) if data and data.test else None,
         **extra,
     )
     size = measure(checkpoint.network)
+    other = None
+    if teacher is not None:
+        of_teacher = _teacher_data(checkpoint, teacher.checkpoint, of_data) if data else None
+        other = teacher_costs(teacher.network, teacher.checkpoint, of_teacher)
     return {
         "checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec,
-        "against": teacher_name,
+        "against": teacher.name if teacher else None,
         **size,
         "compression": checkpoint.compression(size["parameters"]),
         **result,
+        "side_by_side": side_by_side(result, size, other),
     }
 
 
@@ -98,13 +105,22 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
     return metadata
 
 
-def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) -> tuple[Network | None, str | None]:
-    """Return the network to compare with, and its name for the reader; both are None if there is no teacher."""
+@dataclass(frozen=True)
+class _Teacher:
+    """The network to compare with, its name for the reader, and its checkpoint unless it was rebuilt."""
+
+    network: Network
+    name: str
+    checkpoint: Checkpoint | None
+
+
+def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) -> _Teacher | None:
+    """Return the network to compare with, or None if there is no teacher."""
     if against is not None:
         other = load(against)
-        return other.network, str(other.path) if other.path else other.architecture.spec
+        return _Teacher(other.network, str(other.path) if other.path else other.architecture.spec, other)
     if len(checkpoint.history) < 2:
-        return None, None
+        return None
     first, second = checkpoint.history[:2]
     used = next(entry for entry in second["inputs"] if entry["role"] == "checkpoint")
     recorded = Path(used["path"])
@@ -117,11 +133,23 @@ def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) ->
             except Error:
                 continue
             if fingerprint(candidate.module.state_dict()) == used["weights"]:
-                return candidate.network, str(path)
+                return _Teacher(candidate.network, str(path), candidate)
     if "architecture" not in first:
-        return None, None
+        return None
     architecture = Architecture.from_data(first["architecture"])
-    return Network(architecture, build(architecture)), f"{architecture.spec}, rebuilt without its weights"
+    network = Network(architecture, build(architecture))
+    return _Teacher(network, f"{architecture.spec}, rebuilt without its weights", None)
+
+
+def _teacher_data(checkpoint: Checkpoint, teacher: Checkpoint | None, options: dict[str, Any]) -> Data | None:
+    """Return the data set of the checkpoint as the teacher sees it, or None if that does not fit it."""
+    if teacher is None:
+        return None
+    try:
+        return data_for(teacher, options) if teacher.data else data_for(checkpoint, options, learner=teacher)
+    except Error as error:
+        say(f"the accuracy of the teacher is not measured: {error}")
+        return None
 
 
 def _data(checkpoint: Checkpoint, options: dict[str, Any], *, needed: bool) -> Data | None:

@@ -157,7 +157,7 @@ class Onnx(Exporter):
                 "parity": parity,
                 "accuracy": about.pop("accuracy") if about else _accuracy(path, spec, test),
                 **about,
-                "latency": self._measure(path, teacher) if self.latency else None,
+                **self._measure(path, teacher),
             }
             with write_errors(output):
                 move(folder, output.parent)
@@ -176,15 +176,15 @@ class Onnx(Exporter):
         return {"accuracy": after, "quantised": made, "float": of_float, "worth_it": worth_it, "why": why}
 
     def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
-        """Return the latency of the file, compared with that of the teacher, which is exported in the same way."""
-        if teacher is None:
-            return self._time(path, None)
+        """Return the latency of the file, beside that and the size of the teacher, exported in the same way."""
+        if not self.latency or teacher is None:
+            return {"latency": self._time(path, None) if self.latency else None}
         from kdtool_exporters.onnx_once import write_once
 
         with tempfile.TemporaryDirectory() as scratch:
             teacher_path = Path(scratch) / "teacher.onnx"
             write_once(teacher, teacher_path, opset=self.opset, metadata={}, output=teacher_path, check=False)
-            return self._time(path, teacher_path)
+            return {"latency": self._time(path, teacher_path), "teacher": _sizes([*teacher_path.parent.iterdir()])}
 
     def _slower(self, path: Path, other: Path) -> float:
         """Return the latency of a file over that of another, measured for a short time."""

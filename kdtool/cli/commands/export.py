@@ -10,7 +10,7 @@ import click
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import WHICH_DATA, checkpoint, json_option, output_options
-from kdtool.cli.output import as_json, facts, shown_value, zeros_note
+from kdtool.cli.output import as_json, facts, shown_value, table, zeros_note
 from kdtool.data.options import DataOptions
 from kdtool.exporting.exporter import Exporter
 from kdtool.plugins.options import split
@@ -43,7 +43,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         )
         if parsed.params["as_json"]:
             return as_json(costs)
-        click.echo(facts(list(_flat(costs))), err=True)
+        click.echo(as_text(costs), err=True)
         if zeros_note(costs):
             click.echo(zeros_note(costs), err=True)
         return work.result
@@ -60,11 +60,61 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     )
 
 
+COLUMNS = {
+    "of": "",
+    "file": "file",
+    "float": "float32",
+    "teacher": "teacher",
+    "difference": "difference",
+    "ratio": "ratio",
+}
+
+SIDE_BY_SIDE = (*("parameters", "nonzero", "macs", "file_bytes", "gzip_bytes", "accuracy", "float", "teacher"),
+                "side_by_side")  # fmt: skip
+"""The entries of the costs that the table has."""
+
+IN_JSON_ONLY = ("tried", "max_abs", "max_abs_diff", "same_argmax", "batches", "student", "clock", "pairs")
+"""Details of these entries."""
+
+
+def as_text(costs: dict[str, Any]) -> str:
+    """Return what an export measured as text: a table of the file beside its teacher, and what is not in it."""
+    rows = costs.get("side_by_side") or []
+    rest = {name: value for name, value in costs.items() if not rows or name not in SIDE_BY_SIDE}
+    if not rows:
+        return facts(list(_flat(rest)))
+    shown = [
+        {
+            "of": row["of"].replace("_", " "),
+            **{name: _shown(row["of"], name, row[name]) for name in COLUMNS if name != "of" and name in row},
+        }
+        for row in rows
+    ]
+    brief = {
+        name: {key: item for key, item in value.items() if key not in (*IN_JSON_ONLY, "teacher")}
+        if isinstance(value, dict)
+        else value
+        for name, value in rest.items()
+    }
+    return f"{table(COLUMNS, shown)}\n\n{facts(list(_flat(brief)))}"
+
+
+def _shown(row: str, column: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if column == "ratio":
+        return f"{value:.3g}x"
+    text = shown_value(row, value)
+    return f"+{text}" if column == "difference" and value > 0 else text
+
+
 def _flat(costs: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in costs.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{name}".replace("_", " "), ", ".join(map(str, value)) or "none"))
         elif value is not None:
             rows.append((f"{prefix}{name}".replace("_", " "), shown_value(name, value)))
     return rows

@@ -3,6 +3,7 @@
 import pytest
 
 import kdtool
+from kdtool.cli.commands.export import as_text
 from kdtool.cli.main import cli
 from kdtool.errors import Error, UsageError
 
@@ -54,3 +55,56 @@ def test_data_that_are_not_found(bare, tmp_path):
         kdtool.export(bare, output=tmp_path / "a.onnx", data=f"folder:{tmp_path}/nowhere", latency=False)
     with pytest.raises(UsageError, match=r"^there is no option 'lattency'; did you mean latency"):
         kdtool.export(bare, output=tmp_path / "a.onnx", lattency=False)
+
+
+@pytest.fixture(scope="module")
+def pair(teacher_path, tmp_path_factory):
+    """A student of the teacher, without any training, and its measurements."""
+    folder = tmp_path_factory.mktemp("pair")
+    kdtool.distill(teacher_path, method="kd", student="kdtool:lenet-300-100", epochs=1, output=folder / "student.pt")
+    facts = kdtool.export(folder / "student.pt", output=folder / "a.onnx", pairs=1, latency_seconds=0.1)
+    return folder / "student.pt", facts
+
+
+def test_costs_stand_beside_those_of_the_teacher(pair, teacher_path):
+    path, facts = pair
+    rows = {row["of"]: row for row in facts["side_by_side"]}
+    teacher, student = kdtool.load(teacher_path), kdtool.load(path)
+    assert rows["accuracy"]["teacher"] == teacher.metric("test", "accuracy")
+    assert rows["accuracy"]["file"] == facts["accuracy"]["accuracy"] == student.metric("test", "accuracy")
+    assert rows["error"]["difference"] == pytest.approx(
+        student.metric("test", "error") - teacher.metric("test", "error")
+    )
+    assert (rows["parameters"]["file"], rows["parameters"]["ratio"]) == (facts["parameters"], 1)
+    assert rows["file_bytes"]["teacher"] == facts["teacher"]["file_bytes"] > 1000
+    assert rows["latency_p50_ms"]["teacher"] == facts["latency"]["teacher"]["p50_ms"]
+    assert rows["latency_p50_ms"]["ratio"] == facts["latency"]["ratio"]
+    assert "float" not in rows["accuracy"]
+
+
+def test_the_table_on_the_command_line(pair):
+    text = as_text(pair[1])
+    head = text.splitlines()[0].split()
+    assert head == ["file", "teacher", "difference", "ratio"]
+    assert "latency p50 ms" in text
+    assert "latency student" not in text
+
+
+def test_a_teacher_that_records_no_accuracy_is_measured(pair, teacher_path):
+    """Its checkpoint records nothing of these images."""
+    checkpoint = kdtool.load(teacher_path)
+    checkpoint.metrics = []
+    facts = kdtool.export(pair[0], output=pair[0].with_name("b.onnx"), against=checkpoint, latency=False)
+    rows = {row["of"]: row for row in facts["side_by_side"]}
+    assert rows["accuracy"]["teacher"] == kdtool.load(teacher_path).metric("test", "accuracy")
+    assert rows["file_bytes"]["teacher"] is None
+
+
+def test_a_teacher_that_is_gone_has_no_accuracy(pair, teacher_path, tmp_path):
+    student = kdtool.load(pair[0])
+    student.history[1]["inputs"][0]["path"] = str(tmp_path / "gone.pt")
+    student.path = None
+    facts = kdtool.export(student, output=tmp_path / "c.onnx", latency=False)
+    rows = {row["of"]: row for row in facts["side_by_side"]}
+    assert rows["accuracy"]["teacher"] is None
+    assert rows["parameters"]["teacher"] == 50610
