@@ -22,7 +22,7 @@ COMMANDS = {
     "prune": "Prune a network and retrain it.",
     "export": "Convert a network, for example to ONNX, and measure it.",
     "measure": "Measure the latency of ONNX files on this device.",
-    "evaluate": "Measure accuracy and loss of checkpoints.",
+    "evaluate": "Measure accuracy and loss of checkpoints and ONNX files.",
     "inspect": "Show structure, size, scores and history of a checkpoint.",
     "compare": "Compare checkpoints: predictions, sizes, latency.",
     "report": "Write an HTML report on checkpoints, runs and studies.",

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtool.commands.inputs import data_for, load
+from kdtool.commands.inputs import data_for
+from kdtool.commands.onnx_input import OnnxCheckpoint, load_any, size_of
 from kdtool.data.classes import positions
 from kdtool.data.splits import Split
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.latency import measure_latency
 from kdtool.exporting.sessions import check_provider
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.models.size import measure
 from kdtool.plugins.registry import make
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
@@ -99,7 +99,7 @@ def compare(
         check_output(Path(picture), force=force)
     if latency:
         check_provider(provider)
-    evaluated = _evaluate([load(checkpoint) for checkpoint in (a, b, *more)], split, device, options)
+    evaluated = _evaluate([load_any(checkpoint) for checkpoint in (a, b, *more)], split, device, options)
     models = [_numbers(network) for network in evaluated]
     if latency:
         _add_latency(models, evaluated, {"provider": provider, "threads": threads, "batch": batch})
@@ -121,7 +121,9 @@ def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: d
     evaluated: list[_Evaluated] = []
     for checkpoint in checkpoints:
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
-        data = data_for(checkpoint, options) if checkpoint.data else data_for(first, options, learner=checkpoint)
+        named = checkpoint.data is not None and options.get("data") is not None
+        parent = checkpoint if named or _knows_images(checkpoint) else _with_images(checkpoints)
+        data = data_for(parent, options, learner=checkpoint)
         images = data.split(split)
         logits, labels = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
         if evaluated:
@@ -138,6 +140,23 @@ def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: d
             )
         evaluated.append(_Evaluated(checkpoint, _name(checkpoint), logits, labels, images))
     return evaluated
+
+
+def _with_images(checkpoints: list[Checkpoint]) -> Checkpoint:
+    """Return the first checkpoint whose images can be found.
+
+    Raises:
+        UsageError: those of none can.
+    """
+    first = checkpoints[0]
+    found = next((checkpoint for checkpoint in checkpoints if _knows_images(checkpoint)), first)
+    if isinstance(found, OnnxCheckpoint) and not found.knows_images:
+        raise UsageError(f"{_name(first)}: does not tell where its images are; name them with --data")
+    return found
+
+
+def _knows_images(checkpoint: Checkpoint) -> bool:
+    return checkpoint.knows_images if isinstance(checkpoint, OnnxCheckpoint) else checkpoint.data is not None
 
 
 def _check_comparable(first: Checkpoint, other: Checkpoint) -> None:
@@ -165,7 +184,7 @@ def _numbers(network: _Evaluated) -> dict[str, Any]:
         "accuracy_low": low,
         "accuracy_high": high,
         "calibration_error": calibration_error(confidence.numpy(), network.correct.numpy()),
-        **measure(network.checkpoint.network),
+        **size_of(network.checkpoint),
         "file_bytes": path.stat().st_size if path and path.is_file() else None,
     }
 
@@ -190,8 +209,12 @@ def _add_latency(models: list[dict[str, Any]], evaluated: list[_Evaluated], how:
     exporter: Exporter = make("exporters", exporter_of_suffix(".onnx").name, latency=False)
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / f"{index}{exporter.suffix}" for index in range(len(evaluated))]
-        for network, file in zip(evaluated, files, strict=True):
-            exporter.export(network.checkpoint.network, file, metadata={})
+        for index, network in enumerate(evaluated):
+            if isinstance(network.checkpoint, OnnxCheckpoint):
+                assert network.checkpoint.path is not None
+                files[index] = network.checkpoint.path
+            else:
+                exporter.export(network.checkpoint.network, files[index], metadata={})
         for model, file in zip(models[1:], files[1:], strict=True):
             model["latency"] = measure_latency(file, files[0], **how)
             model["latency_ratio"] = model["latency"]["ratio"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kdtool.commands.costs import side_by_side, teacher_costs
-from kdtool.commands.history import public_line
+from kdtool.commands.history import public_line, public_word
 from kdtool.commands.inputs import data_for, load
 from kdtool.data.options import DataOptions
+from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Architecture, Network, build
@@ -64,15 +65,15 @@ def export(
     teacher = _teacher(checkpoint, against)
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
     extra = {"val": _batches(data.val, MOST_IMAGES) if data else None} if exporter.uses_validation else {}
+    size = measure(checkpoint.network)
     result: dict[str, Any] = exporter.export(
         checkpoint.network,
         target,
-        metadata=_metadata(checkpoint),
+        metadata=_metadata(checkpoint, data, size),
         teacher=teacher.network if teacher else None,
         test=_batches(data.test) if data and data.test else None,
         **extra,
     )
-    size = measure(checkpoint.network)
     other = None
     if teacher is not None:
         of_teacher = _teacher_data(checkpoint, teacher.checkpoint, of_data) if data else None
@@ -87,22 +88,46 @@ def export(
     }
 
 
-def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+def _metadata(checkpoint: Checkpoint, data: Data | None, size: Mapping[str, int]) -> dict[str, str]:
     """Return what a user of the file needs to prepare its inputs, and its history without paths of this machine."""
     metadata = {
         "kdtool.source": checkpoint.architecture.spec,
         "kdtool.input": json.dumps(checkpoint.architecture.input),
+        "kdtool.size": json.dumps(size),
         "kdtool.history": json.dumps([public_line(entry["line"]) for entry in checkpoint.history]),
     }
-    if checkpoint.data is not None:
+    spec = checkpoint.data or (data.spec if data else None)
+    if spec is not None:
+        about = {**spec.as_data(), "name": public_word(spec.name), "directory": None}
         metadata |= {
-            "kdtool.classes": json.dumps(list(checkpoint.data.classes)),
-            "kdtool.mean": json.dumps(list(checkpoint.data.mean)),
-            "kdtool.std": json.dumps(list(checkpoint.data.std)),
-            "kdtool.crop": json.dumps(checkpoint.data.crop),
-            "kdtool.interpolation": json.dumps(checkpoint.data.interpolation),
+            "kdtool.classes": json.dumps(list(spec.classes)),
+            "kdtool.mean": json.dumps(list(spec.mean)),
+            "kdtool.std": json.dumps(list(spec.std)),
+            "kdtool.crop": json.dumps(spec.crop),
+            "kdtool.interpolation": json.dumps(spec.interpolation),
+            "kdtool.preparation": json.dumps(_preparation(spec)),
+            "kdtool.data": json.dumps(about),
         }
     return metadata
+
+
+def _preparation(spec: DataSpec) -> dict[str, Any]:
+    """Return how an image file becomes an input, in the order of the steps; docs/guides/onnx.md has the code."""
+    return {
+        "turn": "exif",
+        "background": 255,
+        "mode": {1: "L", 3: "RGB"}.get(spec.in_channels),
+        "crop": spec.crop,
+        "size": spec.image_size,
+        "interpolation": spec.interpolation,
+        "resize": "pillow",
+        "divide": 255,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "layout": "NCHW",
+        "dtype": "float32",
+        "white": spec.white,
+    }
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kdtool.commands.inputs import data_for, load
+from kdtool.commands.onnx_input import SUFFIX, OnnxCheckpoint, described_onnx, load_any
 from kdtool.data.options import DataOptions
 from kdtool.data.survey import survey
 from kdtool.errors import UsageError
@@ -47,10 +48,14 @@ def inspect(
         Error: ``checkpoint`` cannot be read, or its stages cannot be determined; or the data set cannot be read.
     """
     if data is not None:
-        before = None if checkpoint is None else load(checkpoint).data
+        before = None if checkpoint is None else load_any(checkpoint).data
         return survey(DataOptions(data=data, **options), before)
     if checkpoint is None:
         raise UsageError("name a checkpoint, or a data set with --data")
+    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).suffix == SUFFIX:
+        if stages:
+            raise UsageError(f"{checkpoint}: an ONNX file has no stages; name the checkpoint it was exported from")
+        return described_onnx(Path(checkpoint))
     checkpoint = load(checkpoint)
     size = measure(checkpoint.network)
     return {
@@ -96,17 +101,20 @@ def evaluate(
     device: str = "auto",
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Return the accuracy of each checkpoint on a split, as plain data.
+    """Return the accuracy of each checkpoint or ONNX file on a split, as plain data.
 
     A row has ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss`` and ``images``. ``options`` are
     options of `DataOptions`; they replace what the checkpoint remembers.
 
     Raises:
+        UsageError: an ONNX file is of a folder of images, whose place it does not tell.
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
     several = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
     rows = []
-    for checkpoint in map(load, several):
+    for checkpoint in map(load_any, several):
+        if isinstance(checkpoint, OnnxCheckpoint) and options.get("data") is None and not checkpoint.knows_images:
+            raise UsageError(f"{checkpoint.path}: does not tell where its images are; name them with --data")
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
         data = data_for(checkpoint, options)
         metrics = evaluate_module(engine.place(copy.deepcopy(checkpoint.module)), data.split(split), engine=engine)

@@ -62,7 +62,8 @@ def read_sources(paths: Iterable[Path]) -> list[CheckpointSource | StudySource]:
 
 def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
     directory = path if path.is_dir() else directory_of(path)
-    run = read_run(directory)
+    # An ONNX file is not what the run of the same name made.
+    run = None if path.suffix == ".onnx" else read_run(directory)
     if run is None and path.is_dir():
         raise UsageError(f"{path}: is not the directory of a run or a study; name a checkpoint, a .run or a .study")
     about = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -150,12 +151,17 @@ class Onnx(Exporter):
                 with write_errors(output):
                     set_metadata(path, path, {**metadata, "kdtool.precision": made["precision"]})
                 about = self._beside_float(made, path, float_path, spec, test)
+            scores = about.pop("accuracy") if about else _accuracy(path, spec, test)
+            if scores is not None:
+                lower = {} if path == float_path else {"kdtool.precision": made["precision"]}
+                with write_errors(output):
+                    set_metadata(path, path, {**metadata, **lower, "kdtool.metrics": json.dumps([scores])})
             measured: dict[str, Any] = {
                 "onnx": str(output),
                 **_sizes([*folder.iterdir()]),
                 "opset": self.opset,
                 "parity": parity,
-                "accuracy": about.pop("accuracy") if about else _accuracy(path, spec, test),
+                "accuracy": scores,
                 **about,
                 **self._measure(path, teacher),
             }

@@ -12,7 +12,7 @@ from kdtool.cli.output import SCORES, as_json, table
 EXAMPLES = """
 \b
 Examples:
-  kdtool evaluate teacher.pt student.pt
+  kdtool evaluate teacher.pt student.pt student-int8.onnx
   kdtool evaluate student.pt --split val --json
 """
 
@@ -48,6 +48,6 @@ command = StepCommand(
     plan,
     params=[checkpoints(), json_option(), split_option(), device_option()],
     groups=[WHICH_DATA],
-    help="Measure accuracy and loss of checkpoints, on the data set recorded in each unless --data is given.",
+    help="Measure accuracy and loss of checkpoints and ONNX files, on the data set recorded in each unless --data is given.",
     epilog=EXAMPLES,
 )

@@ -130,6 +130,7 @@ def test_one_file_alone_with_its_metadata(exported):
     model = onnx.load(output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert len(metadata.pop("kdtool.structure")) == 16
+    assert json.loads(metadata.pop("kdtool.metrics")) == [exported[1]["accuracy"]]
     assert metadata == {
         "kdtool.classes": '["z\\u00e9ro", "one"]',
         "kdtool.input": "[1, 8, 8]",

@@ -1,0 +1,174 @@
+"""ONNX files as inputs of commands that measure: an onnxruntime session in the place of a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from kdtool.commands.inputs import load
+from kdtool.data.spec import DataSpec
+from kdtool.errors import Error, UsageError
+from kdtool.exporting.sessions import described, failures, open_session
+from kdtool.models.architecture import Architecture, Network
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.size import measure
+from kdtool.utils.files import gzip_bytes
+
+SUFFIX = ".onnx"
+
+SIZES = ("parameters", "nonzero", "macs")
+"""What a file tells of its network's size."""
+
+
+class SessionModule(nn.Module):
+    """A session as a module without parameters, which maps images to logits on the CPU."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.session = session
+        self.images, self.logits = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits [batch, classes] of images [batch, channels, height, width], on their device."""
+        feed = {self.images: images.float().cpu().contiguous().numpy()}
+        return torch.from_numpy(self.session.run([self.logits], feed)[0]).to(images.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A session has no state that a run changes, and cannot be copied.
+        return self
+
+
+@dataclass
+class OnnxCheckpoint(Checkpoint):
+    """An ONNX file in the form of a checkpoint; it has no weights that can be trained."""
+
+    about: Mapping[str, str] = field(default_factory=dict)
+    """The metadata of the file."""
+
+    @property
+    def knows_images(self) -> bool:
+        """Whether its data set can be found by its name: a folder's path is not in the file."""
+        return self.data is not None and ":" not in self.data.name
+
+    def size(self) -> dict[str, int | None]:
+        """Return what the file tells of its network's size, None where it does not."""
+        content = _plain(self.about.get("kdtool.size"), {})
+        values = {name: content.get(name) if isinstance(content, dict) else None for name in SIZES}
+        return {name: value if type(value) is int else None for name, value in values.items()}
+
+
+def load_any(source: str | Path | Checkpoint) -> Checkpoint:
+    """Return a checkpoint, or an ONNX file that ``kdtool export`` wrote in the form of one.
+
+    Raises:
+        Error: the file is missing, is damaged, or is neither of these.
+    """
+    if isinstance(source, Checkpoint) or Path(source).suffix != SUFFIX:
+        return load(source)
+    return read_onnx(Path(source))
+
+
+def size_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the ``parameters``, ``nonzero`` and ``macs`` of a checkpoint or an ONNX file (None if not known)."""
+    return checkpoint.size() if isinstance(checkpoint, OnnxCheckpoint) else {**measure(checkpoint.network)}
+
+
+def read_onnx(path: Path) -> OnnxCheckpoint:
+    """Read an ONNX file with what its metadata tell.
+
+    Raises:
+        UsageError: there is no such file.
+        Error: onnxruntime cannot load it, or it does not tell how its images are prepared and what its classes are.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    try:
+        session = open_session(path, torch.get_num_threads())
+    except failures() as error:
+        raise Error(f"{path}: onnxruntime does not load it: {(str(error).splitlines() or [''])[0]}") from error
+    inputs, about = session.get_inputs(), session.get_modelmeta().custom_metadata_map
+    shape = inputs[0].shape[1:]
+    if len(inputs) != 1 or len(shape) != 3 or not all(isinstance(size, int) for size in shape) or shape[1] != shape[2]:
+        raise Error(f"{path}: takes {described(inputs)}, not square images [batch, channels, height, width]")
+    data = _data(about, shape, path)
+    options = {"classes": len(data.classes), "in_channels": shape[0], "image_size": shape[1]}
+    source, _, name = about.get("kdtool.source", "").partition(":")
+    architecture = Architecture(source=source or "onnx", name=name or path.name, options=options)
+    metrics = _plain(about.get("kdtool.metrics"), [])
+    lines = _plain(about.get("kdtool.history"), [])
+    return OnnxCheckpoint(
+        Network(architecture, SessionModule(session)),
+        data,
+        metrics if isinstance(metrics, list) and all(isinstance(row, dict) for row in metrics) else [],
+        [{"command": "", "method": "", "line": str(line)} for line in lines] if isinstance(lines, list) else [],
+        path,
+        about=about,
+    )
+
+
+def _data(about: Mapping[str, str], shape: list[int], path: Path) -> DataSpec:
+    """Return the data set of a file's metadata.
+
+    Raises:
+        Error: they do not tell the classes or the normalisation.
+    """
+    described = _plain(about.get("kdtool.data"), None)
+    if described is None:
+        # Files of 0.1 tell less.
+        known = {name: _plain(about.get(f"kdtool.{name}"), None) for name in ("classes", "mean", "std")}
+        if None in known.values():
+            missing = ", ".join(f"kdtool.{name}" for name, value in known.items() if value is None)
+            raise Error(
+                f"{path}: its metadata lack {missing}, so that neither its images nor its classes are known; name "
+                "a file that kdtool export wrote of a checkpoint that records its data"
+            )
+        optional = {name: _plain(about.get(f"kdtool.{name}"), None) for name in ("crop", "interpolation")}
+        described = {
+            **{"name": "folder:", "directory": None, "subset": 1.0, "validation": 0.1, "split_seed": 0},
+            **{"augment": "none", "image_size": shape[1], "in_channels": shape[0]},
+            **known,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+    try:
+        return DataSpec.from_data(described)
+    except (Error, TypeError) as error:
+        raise Error(f"{path}: its metadata are damaged: {error}") from error
+
+
+def _plain(text: str | None, default: Any) -> Any:
+    """Return the value of a text in JSON, or ``default`` if there is none."""
+    try:
+        return default if text is None else json.loads(text)
+    except ValueError:
+        return default
+
+
+def described_onnx(path: Path) -> dict[str, Any]:
+    """Return what `kdtool.inspect` tells of an ONNX file; the numbers that it does not tell are None.
+
+    Raises:
+        Error: it cannot be read.
+    """
+    checkpoint = read_onnx(path)
+    assert checkpoint.data is not None
+    return {
+        "path": str(path),
+        "source": checkpoint.architecture.spec,
+        **checkpoint.size(),
+        "compression": None,
+        "file_bytes": path.stat().st_size,
+        "gzip_bytes": gzip_bytes(path),
+        "precision": checkpoint.about.get("kdtool.precision", "float32"),
+        "classes": checkpoint.architecture.classes,
+        "input": list(checkpoint.architecture.input),
+        "architecture": None,
+        "data": checkpoint.data.as_data(),
+        "metrics": checkpoint.metrics,
+        "history": checkpoint.history,
+    }
