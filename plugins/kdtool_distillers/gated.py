@@ -37,7 +37,7 @@ class Gated(GateSearchOptions, Distiller):
     --closing gradual: gates stay 0 or 1. They close in the order of s_j / alpha_j, where s_j is the running mean of
     (g_j dKL/dg_j)^2 over the steps (Molchanov et al., 2019, arXiv:1906.10771), so that after the part p of the first
     three quarters of the search the cost is at most budget + (whole - budget) (1 - p)^3 (Zhu and Gupta, 2017,
-    arXiv:1710.01878). In the last quarter the weights recover.
+    arXiv:1710.01878). In the last quarter the weights recover. Residual streams are spared where they can be.
 
     --closing proximal, the paper's: gates are penalised by lambda_2 sum_j alpha_j |g_j| and move by accelerated
     proximal steps: with eta the learning rate of the gates,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,8 @@ CLOSING = 0.75
 """The part of the search in which gates close; in the rest the weights recover."""
 CLOSINGS = 64
 """How often gates close, at most; the scores of more steps are means of more images."""
+SPARED = 0.125
+"""The part of the channels that layers inside residual blocks keep at least for the streams to be spared by default."""
 MEAN_STEPS = 50
 """About how many steps the running mean of the scores looks back."""
 
@@ -34,7 +37,8 @@ class GradualSearch(GateSearch):
     tensors: ClassVar[dict[str, str]] = {**GateSearch.tensors, "scores": "scores"}
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
-        """Start from the gates as they are."""
+        """Start from the gates as they are, and find out whether the residual streams can be spared."""
+        self.spares = False
         super().begin(module, steps, epochs)
         self.scores = self.before.new_zeros(self.before.shape)
         self.closing = max(1, math.ceil(CLOSING * steps * epochs))
@@ -42,6 +46,33 @@ class GradualSearch(GateSearch):
         # A latency is at first expected to fall like the MACs.
         self.expected = self.options.budget[1].amount * self.costs.total if self.target is None else self.target
         self.settled = False
+        self.spares = self.options.stream_alpha is None and bool(self.stream.any()) and self._can_spare_streams()
+        self._update_alpha(self.before > 0)
+
+    def _can_spare_streams(self) -> bool:
+        """Return whether the budget can be met with the streams whole and `SPARED` of the gates of all other sets.
+
+        If not, a line says that the streams close like all others.
+        """
+        from kdtool.surgery.gates import minimal_gates
+
+        kept = self.stream | minimal_gates(self.before, self.costs)
+        for number in range(self.costs.set_count):
+            members = (self.costs.sets == number).nonzero().flatten()
+            kept[members[: math.ceil(SPARED * len(members))]] = True
+        if self.costs.of(kept) <= self.expected:
+            return True
+        flag, budget = self.options.budget
+        logging.getLogger("kdtool").warning(
+            "%s %s: other layers would need less than an eighth of their channels, so the residual streams become "
+            "narrower as well (--stream-alpha 0: only where nothing else is left)",
+            *(flag, budget),
+        )
+        return False
+
+    def _stream_alpha(self) -> float | None:
+        """Return 0 if the streams are spared."""
+        return 0.0 if self.spares else self.options.stream_alpha
 
     def after_step(self, module: nn.Module, step: Step) -> None:
         """Score the gates, and close as many as the schedule asks for."""

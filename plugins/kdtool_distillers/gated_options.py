@@ -38,7 +38,8 @@ class GateSearchOptions(Options):
         None,
         minimum=0,
         maximum=1,
-        help="alpha of the gates of residual streams; 0: they close last; unset: what they save, like all others",
+        help="alpha of the gates of residual streams; 0: they close last; unset: with gradual 0, unless other layers "
+        "would need less than an eighth of their channels, and with proximal what they save",
     )
     gate_penalty: float | None = option(
         None,

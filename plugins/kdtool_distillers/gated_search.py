@@ -80,9 +80,13 @@ class GateSearch(Callback):
         """Set alpha [gates] to what each gate saves now, relative to the largest of them."""
         saved = self.costs.saved(is_open)
         alpha = saved / saved.max() if self.options.cost_weights else saved.new_ones(saved.shape)
-        if self.options.stream_alpha is not None:
-            alpha = alpha.masked_fill(self.stream, self.options.stream_alpha)
+        if (of_stream := self._stream_alpha()) is not None:
+            alpha = alpha.masked_fill(self.stream, of_stream)
         self.alpha = alpha.to(self.before.dtype)
+
+    def _stream_alpha(self) -> float | None:
+        """Return the alpha of the gates of residual streams; None if it is what they save, like that of all others."""
+        return self.options.stream_alpha
 
     def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
         """Return what the epoch's log records; measure the latency if it is due.

@@ -99,7 +99,16 @@ def test_the_alpha_of_the_stream(kind):
     assert search.alpha.tolist() == [1] * 4 + [0] * 4
     plain = search_of(gated, kind, closing=closing)
     plain.begin(gated, steps=4, epochs=2)
-    assert plain.alpha.tolist() == [1] * 8
+    # With 1 of 4 other gates, at least an eighth, 1 + 4 + 4 = 9 are left, which is the budget.
+    assert plain.alpha.tolist() == ([1] * 4 + [0] * 4 if kind is GradualSearch else [1] * 8)
+
+
+def test_streams_close_with_the_others_where_these_cannot_meet_the_budget(caplog):
+    gated = eight_gates(streams=(1,))
+    search = search_of(gated, target_macs="8")
+    search.begin(gated, steps=4, epochs=2)
+    assert search.alpha.tolist() == [1] * 8
+    assert "--target-macs 8: other layers would need less than an eighth of their channels" in caplog.text
 
 
 def test_the_stream_closes_last():
