@@ -20,6 +20,9 @@ Value = int | float | str
 SEED = "seed"
 """The key of the matrix over whose values results are averaged."""
 
+EXPORT, ONNX = "export", ".onnx"
+"""The command that measures a checkpoint instead of making one, and the suffix of its files."""
+
 MAX_COMMANDS = 10_000
 """The largest number of commands in a study."""
 
@@ -30,7 +33,7 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 @dataclass(frozen=True)
 class Command:
-    """A step with a value for every placeholder: one command line, which makes one checkpoint."""
+    """A step with a value for every placeholder: one command line, which makes one checkpoint or ONNX file."""
 
     step: str
     values: dict[str, Value]
@@ -44,6 +47,11 @@ class Command:
     def name(self) -> str:
         """The stem of its files' names, such as ``pruned_seed=0_ratio=0.5``."""
         return "_".join([self.step, *(f"{key}={slug(str(value))}" for key, value in self.values.items())])
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the file that it makes."""
+        return ONNX if self.template[:1] == (EXPORT,) else ".pt"
 
     def words(self, directory: Path) -> list[str]:
         """Return the words of the command line, with the study's checkpoints in ``directory``."""
@@ -157,6 +165,9 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
         for placeholder in placeholders:
             if placeholder not in matrix:
                 _check_reference(placeholder, [*steps], all_names, f"{where}: run: {{{placeholder}}}", [*matrix])
+        for placeholder in placeholders:
+            if placeholder in steps and steps[placeholder].template[0] == EXPORT:
+                raise UsageError(f"{where}: {placeholder!r} is an export, which makes no checkpoint for other steps")
         sources = list(dict.fromkeys(placeholder for placeholder in placeholders if placeholder in steps))
         keys = {*placeholders, *(key for source in sources for key in steps[source].keys)}
         steps[name] = _Step(name, words, sources, [key for key in matrix if key in keys])

@@ -42,6 +42,10 @@ class Record:
         """Return the path of a command's checkpoint."""
         return self.directory / f"{name}.pt"
 
+    def file(self, command: Command) -> Path:
+        """Return the path of the file that a command makes, a checkpoint or an ONNX file."""
+        return self.directory / f"{command.name}{command.suffix}"
+
     def identity(self, command: Command) -> dict[str, Any]:
         """Return what a checkpoint depends on: the command's words and the hashes of the files that it reads.
 
@@ -59,7 +63,7 @@ class Record:
     def is_done(self, command: Command) -> bool:
         """Return whether the command's checkpoint exists, unchanged and made with the same identity."""
         entry = self.commands.get(command.name, {})
-        path = self.checkpoint(command.name)
+        path = self.file(command)
         return (
             entry.get("status") == "done"
             and entry["told"] == self.identity(command)
@@ -94,7 +98,7 @@ class Record:
 
         Files that a command with another identity left at its path are removed.
         """
-        target = self.checkpoint(command.name)
+        target = self.file(command)
         run = directory_of(target)
         _wait_for(run)
         identity = self.identity(command)
@@ -112,7 +116,7 @@ class Record:
         """Record how a command ended: ``status``, ``seconds``, and ``row`` or ``error``."""
         entry = self.commands[command.name] | about
         if about["status"] == "done":
-            entry["made"] = self.hash(self.checkpoint(command.name))
+            entry["made"] = self.hash(self.file(command))
         self.commands[command.name] = entry
         self.save()
 

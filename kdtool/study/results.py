@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kdtool.errors import Error
-from kdtool.study.recipe import SEED, Command, Recipe
+from kdtool.study.recipe import ONNX, SEED, Command, Recipe
 from kdtool.study.record import Record
 from kdtool.utils.progress import progress, say
 from kdtool.utils.statistics import mean_interval
@@ -19,13 +20,15 @@ STEP_KEYS = ("step", "a", "b")
 
 
 def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the numbers of a checkpoint for the table of a study, and the description of its data set.
+    """Return the numbers of a checkpoint or an ONNX file for the table of a study, and the description of its data set.
 
     Raises:
         Error: the checkpoint cannot be read.
     """
     from kdtool.models.checkpoint import read
 
+    if path.suffix == ONNX:
+        return _numbers_of_export(path), None
     checkpoint = read(path)
     size = checkpoint.history[-1]["size"]
     numbers = {
@@ -38,11 +41,27 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return numbers, None if checkpoint.data is None else checkpoint.data.as_data()
 
 
+def _numbers_of_export(path: Path) -> dict[str, Any]:
+    """Return the numbers of an ONNX file, from what the command that made it printed."""
+    try:
+        costs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        accuracy, latency, lower = (costs.get(name) or {} for name in ("accuracy", "latency", "quantised"))
+        return {
+            **{name: accuracy.get(name) for name in ("accuracy", "error")},
+            "val_accuracy": lower.get("val_accuracy"),
+            **{name: costs[name] for name in ("parameters", "nonzero", "macs", "compression", "file_bytes")},
+            "latency_ms": (latency.get("student") or {}).get("p50_ms"),
+            "latency_ratio": latency.get("ratio"),
+        }
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        raise Error(f"{path.with_suffix('.json')}: is damaged or missing ({error}); run the study again") from error
+
+
 def row_of(command: Command, record: Record) -> dict[str, Any]:
     """Return the row of a finished command."""
     entry = record.commands[command.name]
     names = {"name": command.name, "step": command.step, "values": command.values}
-    return {**names, **entry["row"], "seconds": entry["seconds"], "checkpoint": str(record.checkpoint(command.name))}
+    return {**names, **entry["row"], "seconds": entry["seconds"], "checkpoint": str(record.file(command))}
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -128,7 +147,7 @@ def _groups(recipe: Recipe, steps: Sequence[str]) -> list[list[Command]]:
 def _compare(record: Record, group: Sequence[Command]) -> None:
     from kdtool.commands.compare import compare
 
-    first, second, *more = (record.checkpoint(command.name) for command in group)
+    first, second, *more = (record.file(command) for command in group)
     result = compare(first, second, *more)
     pairs = result.get("pairs") or [result]
     for (a, b), pair in zip(itertools.combinations(group, 2), pairs, strict=True):

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from kdtool.errors import Error, UsageError
-from kdtool.study.recipe import Command, Recipe, read_recipe
+from kdtool.study.recipe import ONNX, Command, Recipe, read_recipe
 from kdtool.study.record import Record, opened
 from kdtool.study.results import comparisons, means, numbers_of, row_of
 from kdtool.utils.files import write_text
@@ -37,8 +37,9 @@ def run_study(
     Returns:
         ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``step``, ``values`` of the matrix,
         ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``, ``nonzero``, ``macs``,
-        ``compression``, ``seconds``, ``checkpoint``), ``means`` over seeds (the same numbers, ``seeds``, the number of
-        seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
+        ``compression``, ``seconds``, ``checkpoint``; of an export also ``file_bytes``, ``latency_ms`` and
+        ``latency_ratio``, and the accuracy of the file), ``means`` over seeds (the same numbers, ``seeds``, the
+        number of seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
         ``comparisons`` of pairs (the steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``,
         ``l2``, ``l2_sum``, ``mcnemar_p``), ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``) and
         ``not_run`` (names). The same data are written to ``results.json`` in the directory.
@@ -130,18 +131,22 @@ class _Study:
         if self.stopped:
             return _Exit(-1, 0.0)
         directory = self.recipe.directory
-        words = [*KDTOOL, *command.words(directory), "-o", str(self.record.checkpoint(command.name))]
+        target = self.record.file(command)
+        words = [*KDTOOL, *command.words(directory), "-o", str(target)]
+        exports = command.suffix == ONNX
+        # What an export measures goes beside its file.
+        printed = target.with_suffix(".json") if exports else Path(os.devnull)
         environment = dict(os.environ)
         if self.jobs > 1:
             # Parallel processes share the cores evenly.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
         say(f"{command.name}: {'resumes' if resume else 'begins'}")
         started = time.monotonic()
-        with open(self.log(command), "wb") as log:
+        with open(self.log(command), "wb") as log, open(printed, "wb") as output:
             process = subprocess.Popen(
-                [*words, *(["--resume"] if resume else [])],
+                [*words, *(["--json"] if exports else []), *(["--resume"] if resume else [])],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=output,
                 stderr=log,
                 env=environment,
             )
@@ -158,7 +163,7 @@ class _Study:
         data: dict[str, Any] | None = None
         if error is None:
             try:
-                row, data = numbers_of(self.record.checkpoint(command.name))
+                row, data = numbers_of(self.record.file(command))
             except Error as problem:
                 error = str(problem)
         status = DONE if error is None else FAILED

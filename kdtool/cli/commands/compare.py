@@ -133,7 +133,7 @@ command = StepCommand(
         click.Option(["-f", "--force"], is_flag=True, help="overwrite an existing picture"),
     ],
     groups=[WHICH_DATA],
-    help="Compare checkpoints and ONNX files: accuracy, calibration error, images classified differently, distance of the outputs, "
-    "and McNemar's test of the errors. Three or more checkpoints are compared in pairs.",
+    help="Compare checkpoints and ONNX files: accuracy, calibration error, images classified differently, distance of "
+    "the outputs, and McNemar's test of the errors. Three or more checkpoints are compared in pairs.",
     epilog=EXAMPLES,
 )

@@ -48,6 +48,7 @@ command = StepCommand(
     plan,
     params=[checkpoints(), json_option(), split_option(), device_option()],
     groups=[WHICH_DATA],
-    help="Measure accuracy and loss of checkpoints and ONNX files, on the data set recorded in each unless --data is given.",
+    help="Measure accuracy and loss of checkpoints and ONNX files, on the data set recorded in each unless "
+    "--data is given.",
     epilog=EXAMPLES,
 )

@@ -62,7 +62,7 @@ command = StepCommand(
         ),
         click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files"),
     ],
-    help="Write an HTML report on checkpoints, ONNX files, runs and studies: the commands that made them, sizes, scores, training "
-    "curves, and charts of the accuracy over each value of a study.",
+    help="Write an HTML report on checkpoints, ONNX files, runs and studies: the commands that made them, sizes, "
+    "scores, training curves, and charts of the accuracy over each value of a study.",
     epilog=EXAMPLES,
 )

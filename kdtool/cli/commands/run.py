@@ -15,7 +15,7 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.errors import Error, UsageError
-from kdtool.study.recipe import Recipe, in_step, read_recipe
+from kdtool.study.recipe import EXPORT, ONNX, Recipe, in_step, read_recipe
 
 EXAMPLES = """
 \b
@@ -48,6 +48,9 @@ ROWS = {
     "nonzero": "nonzero",
     "compression": "compression",
     "macs": "MACs",
+    "file_bytes": "file bytes",
+    "latency_ms": "latency ms",
+    "latency_ratio": "latency",
     "classified_differently": "classified differently",
     "agreement": "agreement",
     "l2": "L2",
@@ -56,7 +59,7 @@ ROWS = {
     "seconds": "seconds",
 }
 
-COUNTS = ("parameters", "nonzero", "macs")
+COUNTS = ("parameters", "nonzero", "macs", "file_bytes")
 """The columns whose means are rounded to integers."""
 
 SPREAD = ("accuracy", "val_accuracy", "classified_differently", "l2")
@@ -102,7 +105,7 @@ def check_commands(recipe: Recipe) -> None:
     Raises:
         UsageError: a command makes no checkpoint or its options are wrong; the message names the step.
     """
-    outputs = {recipe.directory / f"{command.name}.pt" for command in recipe.commands}
+    outputs = {recipe.directory / f"{command.name}{command.suffix}" for command in recipe.commands}
     for command in recipe.commands:
         try:
             _check(command.words(recipe.directory), outputs)
@@ -124,12 +127,14 @@ def _check(words: Sequence[str], outputs: Collection[Path]) -> None:
     with command.make_context(name, rest, parent=root, allow_extra_args=True) as context:
         step: ChainStep = command.invoke(context)
         following = context.args
-        for option in ("output", "force", "resume"):
+        for option in ("output", "force", "resume", "as_json"):
             if context.params.get(option):
-                raise UsageError(f"the study sets --{option} itself; leave it out")
+                raise UsageError(f"the study sets --{option.removeprefix('as_')} itself; leave it out")
     if following:
         raise UsageError(f"{following[0]} begins another command; write it as a [[step]] of its own")
-    if not step.makes_checkpoint:
+    if name == EXPORT and step.suffix != ONNX:
+        raise UsageError(f"export writes {step.suffix} files here; a step of a study writes {ONNX} files")
+    if not (step.makes_checkpoint or name == EXPORT):
         raise UsageError(f"{name} makes no checkpoint, so it cannot be a step")
     if len(step.checkpoints) < step.min_checkpoints:
         raise UsageError(f'{name} needs a checkpoint; name the step that makes it, for example from = "teacher"')
@@ -145,7 +150,14 @@ def _check(words: Sequence[str], outputs: Collection[Path]) -> None:
 def lines(recipe: Recipe) -> list[str]:
     """Return the commands as they are typed in a shell."""
     return [
-        shlex.join(["kdtool", *command.words(recipe.directory), "-o", str(recipe.directory / f"{command.name}.pt")])
+        shlex.join(
+            [
+                "kdtool",
+                *command.words(recipe.directory),
+                "-o",
+                str(recipe.directory / f"{command.name}{command.suffix}"),
+            ]
+        )
         for command in recipe.commands
     ]
 

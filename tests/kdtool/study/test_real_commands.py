@@ -35,8 +35,12 @@ def test_a_study_of_real_commands(tmp_path):
         name = "pruned"
         from = "exploded"
         run = "prune"
+        [[step]]
+        name = "file"
+        from = "distilled"
+        run = "export --int8 --calibration minmax --pairs 2 --latency-seconds 0.5"
         [[compare]]
-        of = ["teacher", "distilled"]
+        of = ["teacher", "distilled", "file"]
     """)
     line = [Path(sys.executable).with_name("kdtool"), "run", recipe, "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -46,8 +50,9 @@ def test_a_study_of_real_commands(tmp_path):
     result = json.loads(done.stdout)
     assert [row["name"] for row in result["failed"]] == ["exploded_seed=3"]
     assert "not finite" in result["failed"][0]["error"]
-    assert [row["step"] for row in result["means"]] == ["teacher", "small", "distilled"]
-    assert len(result["comparisons"]) == 1
+    assert [row["step"] for row in result["means"]] == ["teacher", "small", "distilled", "file"]
+    assert result["rows"][-1]["latency_ratio"] > 0
+    assert len(result["comparisons"]) == 3
     assert result["comparisons"][0]["classified_differently"] > 0
 
     again = subprocess.run(line, capture_output=True, text=True, env=environment)

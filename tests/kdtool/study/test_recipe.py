@@ -108,6 +108,10 @@ ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
             "[matrix]\nratio = [1]\n[[step]]\nname = 'one'\nrun = 'x {rato}'",
             "step 'one': run: {rato}: 'rato' is neither a key of [matrix] nor a step; did you mean ratio?",
         ),
+        (
+            "[[step]]\nname = 'one'\nrun = 'export x.pt'\n[[step]]\nname = 'b'\nfrom = 'one'\nrun = 'prune'",
+            "step 'b': 'one' is an export, which makes no checkpoint for other steps",
+        ),
         (ONE + "[[compare]]\nof = ['one']", "[[compare]] number 1: of must be a list of at least two steps"),
         (ONE + "[[compare]]\nof = ['one', 'two']", "[[compare]] number 1: of: 'two' is no step"),
         (ONE + "[[compare]]\nof = ['one', 'one']", "[[compare]] number 1: of: 'one' is listed twice"),

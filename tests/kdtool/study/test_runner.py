@@ -31,6 +31,8 @@ if "fail" in words and not os.path.exists(os.environ["CALLS"] + ".mended"):
 if "slow" in words and "--resume" not in words:
     time.sleep(60)
 shutil.copy(os.environ["CHECKPOINT"], target)
+if "--json" in words:
+    print(os.environ["COSTS"])
 with open(target, "ab") as file:  # every output has another hash
     file.write(os.urandom(4))
 """
@@ -256,3 +258,32 @@ def test_comparisons_are_made_for_all_values_and_kept(stand_in, run, monkeypatch
     del compared[:]
     assert run(text)["comparisons"] == result["comparisons"]
     assert compared == []
+
+
+def test_an_export_gives_a_row_with_its_latency(stand_in, run, tmp_path, monkeypatch):
+    costs = {
+        **{"parameters": 10, "nonzero": 9, "macs": 8, "compression": 2.0, "file_bytes": 7},
+        "accuracy": {"split": "test", "accuracy": 0.75, "error": 0.25},
+        "latency": {"student": {"p50_ms": 1.5}, "ratio": 0.5},
+    }
+    monkeypatch.setenv("COSTS", json.dumps(costs))
+    step = '[[step]]\nname = "file"\nfrom = "pruned"\nrun = "export"\n'
+    result = run(RECIPE + step)
+    assert "export pruned_seed=0_ratio=0.5.pt -o file_seed=0_ratio=0.5.onnx --json" in stand_in()
+    assert (result["failed"], result["not_run"]) == ([], [])
+    (row, *_) = [row for row in result["rows"] if row["step"] == "file"]
+    expected = {"accuracy": 0.75, "error": 0.25, "file_bytes": 7, "latency_ms": 1.5, "latency_ratio": 0.5, "macs": 8}
+    assert {name: row[name] for name in expected} == expected
+    assert row["checkpoint"].endswith("file_seed=0_ratio=0.5.onnx")
+    (mean, *_) = [mean for mean in result["means"] if mean["step"] == "file"]
+    assert (mean["latency_ratio"], mean["seeds"]) == (0.5, 2)
+    assert run(RECIPE + step)["rows"] == result["rows"]
+    assert stand_in() == []
+
+
+def test_an_export_that_prints_no_costs_failed(stand_in, run, monkeypatch):
+    monkeypatch.setenv("COSTS", "oh no")
+    text = '[[step]]\nname = "teacher"\nrun = "teacher"\n[[step]]\nname = "file"\nfrom = "teacher"\nrun = "export"\n'
+    result = run(text)
+    assert [row["name"] for row in result["failed"]] == ["file"]
+    assert "file.json: is damaged or missing" in result["failed"][0]["error"]

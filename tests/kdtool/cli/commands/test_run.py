@@ -42,7 +42,9 @@ def write(here: Path, command: str) -> None:
         ("prune evaluate", "evaluate begins another command; write it as a [[step]] of its own"),
         ("prune student.pt", "prune takes one checkpoint in a step, not 2"),
         ("evaluate", "evaluate makes no checkpoint, so it cannot be a step"),
-        ("export --onnx", "export makes no checkpoint, so it cannot be a step"),
+        ("export --json", "the study sets --json itself; leave it out"),
+        ("export --rati 2", "export has no option --rati"),
+        ("export --int8 --fp16", "--int8 and --fp16: choose one"),
         ("demo", "demo makes no checkpoint, so it cannot be a step"),
         ("run r.toml", "run makes no checkpoint, so it cannot be a step"),
         ("prune --help", "--help makes no checkpoint, so it cannot be a step"),
@@ -86,6 +88,17 @@ def test_a_dry_run_prints_the_commands(run: Run, here: Path) -> None:
         "kdtool prune out/teacher_seed=1.pt --ratio 0.5 -o out/second_seed=1.pt",
     ]
     assert not (here / "out").exists()
+
+
+def test_an_export_is_a_step(run: Run, here: Path) -> None:
+    write(here, "export --int8 --no-latency")
+
+    result = run("run r.toml -o out --dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[2] == (
+        "kdtool export out/teacher_seed=0.pt --int8 --no-latency -o out/second_seed=0.onnx"
+    )
 
 
 def test_results_are_a_table_or_json(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
