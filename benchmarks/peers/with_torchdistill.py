@@ -3,33 +3,15 @@
 It is run in an environment where torchdistill is installed, and kdtool is not.
 """
 
-import argparse
 import json
 
 import torch
+from shared import accuracy, images_of, networks_of, read_settings
 from torch.utils.data import RandomSampler, SequentialSampler
 from torchdistill.core.distillation import get_distillation_box
-from torchvision import datasets, models, transforms
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("settings", help="JSON that benchmarks.peers writes")
-with open(parser.parse_args().settings, encoding="utf-8") as file:
-    settings = json.load(file)
-
-torch.manual_seed(settings["seed"])
-plain = [transforms.ToTensor(), transforms.Normalize(settings["mean"], settings["std"])]
-augmented = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *plain]
-data = {
-    split: datasets.ImageFolder(f"{settings['data']}/{split}", transforms.Compose(steps))
-    for split, steps in (("train", augmented), ("val", plain), ("test", plain))
-}
-
-
-def network(name: str) -> torch.nn.Module:
-    made = getattr(models, name)(num_classes=10)
-    if settings["stem"] == "small":
-        made.conv1, made.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
-    return made
+settings = read_settings(__doc__)
+data = images_of(settings)
 
 
 def loader(split: str) -> dict:
@@ -38,15 +20,7 @@ def loader(split: str) -> dict:
     return {"dataset_id": split, "sampler": sampler, "kwargs": settings_of}
 
 
-def accuracy(module: torch.nn.Module, batches: torch.utils.data.DataLoader) -> float:
-    module.eval()
-    with torch.inference_mode():
-        right = sum((module(images).argmax(1) == labels).sum().item() for images, labels in batches)
-    return right / len(batches.dataset)
-
-
-teacher, student = network(settings["teacher"]), network(settings["student"])
-teacher.load_state_dict(torch.load(settings["weights"], weights_only=True)["model"])
+teacher, student = networks_of(settings)
 at_the_output = {
     f"{who}_module_{what}": end for who in ("student", "teacher") for what, end in (("path", "."), ("io", "output"))
 }

@@ -27,8 +27,14 @@ STRUCTURE = "kdtool.structure"
 PRECISION = "kdtool.precision"
 """The entry of a file's metadata that says its precision, if it is not float32."""
 
-SCRIPT = ("errors", "exporting/latency", "exporting/measurement", "exporting/samples", "exporting/sessions",
-          "utils/progress")  # fmt: skip
+SCRIPT = (
+    "errors",
+    "exporting/latency",
+    "exporting/measurement",
+    "exporting/samples",
+    "exporting/sessions",
+    "utils/progress",
+)
 """The modules that measure, without .py; they import each other, numpy and onnxruntime."""
 
 

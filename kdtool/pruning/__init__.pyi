@@ -1,5 +1,6 @@
 from .masks import (
     apply_masks as apply_masks,
+    cubic_at as cubic_at,
     dense_layers as dense_layers,
 )
 from .pruner import (

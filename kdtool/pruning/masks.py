@@ -20,13 +20,21 @@ Masks = dict[str, Tensor]
 """By the name of a weight tensor, a mask of its shape: True for weights that stay."""
 
 
+def cubic_at(begin: float, end: float, progress: float) -> float:
+    """Return end + (begin - end) (1 - progress)^3, a sparsity or a cost that goes from ``begin`` to ``end``.
+
+    The first steps change most, the last ones little (Zhu and Gupta, 2017, arXiv:1710.01878). ``progress`` is the part
+    that is over; from 1 on the value is ``end``.
+    """
+    return end + (begin - end) * (1 - min(max(progress, 0.0), 1.0)) ** 3
+
+
 def cubic(begin: float, end: float, steps: int) -> list[float]:
     """Return the sparsity, a fraction, after each step of gradual pruning from ``begin`` to ``end``.
 
-    s_t = s_f + (s_i - s_f) (1 - t / n)^3: the first steps remove most, the last ones little (Zhu and Gupta, 2017,
-    arXiv:1710.01878).
+    s_t = s_f + (s_i - s_f) (1 - t / n)^3, see `cubic_at`.
     """
-    return [end + (begin - end) * (1 - step / steps) ** 3 for step in range(1, steps)] + [end]
+    return [cubic_at(begin, end, step / steps) for step in range(1, steps)] + [end]
 
 
 @dataclass(frozen=True)

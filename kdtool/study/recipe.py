@@ -53,6 +53,11 @@ class Command:
         """The suffix of the file that it makes."""
         return ONNX if self.template[:1] == (EXPORT,) else ".pt"
 
+    @property
+    def file(self) -> str:
+        """The name of the file that it makes."""
+        return f"{self.name}{self.suffix}"
+
     def words(self, directory: Path) -> list[str]:
         """Return the words of the command line, with the study's checkpoints in ``directory``."""
         values = {**self.values, **{step: directory / f"{name}.pt" for step, name in self.inputs.items()}}

@@ -44,7 +44,7 @@ class Record:
 
     def file(self, command: Command) -> Path:
         """Return the path of the file that a command makes, a checkpoint or an ONNX file."""
-        return self.directory / f"{command.name}{command.suffix}"
+        return self.directory / command.file
 
     def identity(self, command: Command) -> dict[str, Any]:
         """Return what a checkpoint depends on: the command's words and the hashes of the files that it reads.

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool_distillers.gated_search import GateSearch
-from kdtool_distillers.gradual import closing_order, cubic_limit, running_mean, squared_effect
+from kdtool_distillers.gradual import closing_order, need, running_mean, squared_effect
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,6 +78,8 @@ class GradualSearch(GateSearch):
         """Score the gates, and close as many as the schedule asks for."""
         import torch
 
+        from kdtool.pruning import cubic_at
+
         gates = self._gates(module)
         assert gates.grad is not None
         with torch.no_grad():
@@ -87,7 +89,7 @@ class GradualSearch(GateSearch):
             self.scores = torch.where(self.before > 0, now, self.scores)
             gates.grad = None
             if self.k <= self.closing and (self.k % self.every == 0 or self.k == self.closing):
-                self._close(cubic_limit(self.costs.total, self.expected, self.k / self.closing))
+                self._close(cubic_at(self.costs.total, self.expected, self.k / self.closing))
                 gates.copy_(self.before)
 
     def _close(self, limit: float) -> None:
@@ -99,7 +101,7 @@ class GradualSearch(GateSearch):
             return
         remaining = close_until(self.costs, is_open, self._closing_order(self.before), limit)
         self.before = self.before * remaining
-        self.needed = self.scores / self.alpha.clamp_min(1e-12)
+        self.needed = need(self.scores, self.alpha)
 
     def _closing_order(self, values: Tensor) -> Tensor:
         """Return the gates that may close, first those with the smallest score over alpha, block by block."""
@@ -107,8 +109,8 @@ class GradualSearch(GateSearch):
 
         is_open = values > 0
         self._update_alpha(is_open)
-        need = self.scores / self.alpha.clamp_min(1e-12)
-        closable = is_open & ~minimal_gates(need.masked_fill(~is_open, -1), self.costs)
+        needed = need(self.scores, self.alpha)
+        closable = is_open & ~minimal_gates(needed.masked_fill(~is_open, -1), self.costs)
         return closing_order(self.scores, self.alpha, closable, is_open, self.costs.sets, self.costs.round_to)
 
     def _end_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool_distillers.gated_search import GateSearch
+from kdtool_distillers.gradual import need
 from kdtool_distillers.proximal import ahead, closing_threshold, gradient_step, shrink
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class ProximalSearch(GateSearch):
         from kdtool.surgery.gates import minimal_gates
 
         closable = (values > 0) & ~minimal_gates(values, self.costs)
-        weighted = torch.where(closable, values / self.alpha.clamp_min(1e-12), torch.inf)
+        weighted = torch.where(closable, need(values, self.alpha), torch.inf)
         return weighted.argsort(stable=True)[: int(closable.sum())]
 
     def load(self, state: dict[str, Any]) -> None:

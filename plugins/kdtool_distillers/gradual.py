@@ -11,21 +11,17 @@ LEAST = 1e-12
 """The smallest alpha that a score is divided by: gates with an alpha of 0 close last."""
 
 
-def cubic_limit(total: float, target: float, progress: float) -> float:
-    """Return the cost that a network may have: target + (total - target) * (1 - progress)^3 (Zhu and Gupta, 2017).
-
-    The schedule is that of arXiv:1710.01878, for a cost (MACs or parameters) in place of a sparsity. ``progress`` is
-    the part of the closing that is over; the limit is ``target`` from 1 on.
-    """
-    return target + (total - target) * (1 - min(max(progress, 0.0), 1.0)) ** 3
-
-
 def squared_effect(gates: Tensor, gradient: Tensor) -> Tensor:
     """Return (g * dL/dg)^2 [gates], what closing a gate changes the loss by, squared, to first order.
 
     Molchanov, Mallya, Tyree, Frosio and Kautz (2019), arXiv:1906.10771, Equation 8, for gates in place of weights.
     """
     return (gates * gradient).square()
+
+
+def need(scores: Tensor, alpha: Tensor) -> Tensor:
+    """Return score / alpha [gates], how much each gate is needed for what it costs."""
+    return scores / alpha.clamp_min(LEAST)
 
 
 def running_mean(mean: Tensor, value: Tensor, k: int, steps: int) -> Tensor:
@@ -49,9 +45,9 @@ def closing_order(
     """
     import torch
 
-    need = torch.where(closable, scores / alpha.clamp_min(LEAST), torch.inf)
-    need = torch.where(is_open, need, -torch.inf)
-    order = need.argsort(descending=True, stable=True)
+    needed = torch.where(closable, need(scores, alpha), torch.inf)
+    needed = torch.where(is_open, needed, -torch.inf)
+    order = needed.argsort(descending=True, stable=True)
     order = order[sets[order].argsort(stable=True)]
     of_set = sets[order]
     sizes = torch.bincount(of_set)
@@ -62,6 +58,6 @@ def closing_order(
     total = torch.zeros(2, int(block.max()) + 1, dtype=torch.double, device=order.device)
     for row, values in zip(total, (scores, alpha), strict=True):
         row.index_add_(0, block, torch.where(closing, values[order].double(), 0))
-    ratio = (total[0] / total[1].clamp_min(LEAST))[block]
+    ratio = need(*total)[block]
     order, ratio = order[closing], ratio[closing]
     return order[ratio.argsort(stable=True)]

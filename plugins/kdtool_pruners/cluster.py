@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Callback, Pruner, option
@@ -66,7 +65,7 @@ class Cluster(Pruner):
 
 
 class SharedValues(Callback):
-    """Keep weights of a layer equal that are equal when the phase begins."""
+    """Keep weights of a layer equal that are equal when the phase begins, which it does with the same weights again."""
 
     def __init__(self) -> None:
         """Know of no weights yet."""
@@ -107,16 +106,6 @@ class SharedValues(Callback):
                 if not torch.equal(lowest, highest):
                     sums = flat.new_zeros(count).index_add_(0, codes, flat)
                     weight.copy_((sums / torch.bincount(codes, minlength=count))[codes].view_as(weight))
-
-    def state(self) -> dict[str, Any]:
-        """Return the clusters."""
-        return {"clusters": self.clusters}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take over the clusters."""
-        for name, (codes, count) in state["clusters"].items():
-            device = self.clusters[name][0].device if name in self.clusters else codes.device
-            self.clusters[name] = (codes.to(device), count)
 
 
 def kmeans(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -105,7 +105,7 @@ def check_commands(recipe: Recipe) -> None:
     Raises:
         UsageError: a command makes no checkpoint or its options are wrong; the message names the step.
     """
-    outputs = {recipe.directory / f"{command.name}{command.suffix}" for command in recipe.commands}
+    outputs = {recipe.directory / command.file for command in recipe.commands}
     for command in recipe.commands:
         try:
             _check(command.words(recipe.directory), outputs)
@@ -150,14 +150,7 @@ def _check(words: Sequence[str], outputs: Collection[Path]) -> None:
 def lines(recipe: Recipe) -> list[str]:
     """Return the commands as they are typed in a shell."""
     return [
-        shlex.join(
-            [
-                "kdtool",
-                *command.words(recipe.directory),
-                "-o",
-                str(recipe.directory / f"{command.name}{command.suffix}"),
-            ]
-        )
+        shlex.join(["kdtool", *command.words(recipe.directory), "-o", str(recipe.directory / command.file)])
         for command in recipe.commands
     ]
 

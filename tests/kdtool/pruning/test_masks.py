@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from kdtool.models.architecture import Architecture, Network
-from kdtool.pruning.masks import Masking, apply_masks, cubic, lowest_scores
+from kdtool.pruning.masks import Masking, apply_masks, cubic, cubic_at, lowest_scores
 from kdtool.training.zeros import HoldZeros, prunable, sparsity
 
 
@@ -83,6 +83,8 @@ def test_the_cubic_schedule_by_hand():
     # From 0.5 on: 0.8 - 0.3 / 8.
     assert cubic(0.5, 0.8, 2) == pytest.approx([0.7625, 0.8])
     assert cubic(0.3, 0.9, 1) == [0.9]
+    # Of a cost: 40 + 60 (1 - p)^3
+    assert [cubic_at(100, 40, p) for p in (0, 0.25, 0.5, 1, 2)] == pytest.approx([100, 65.3125, 47.5, 40, 40])
 
 
 def test_a_masked_copy_leaves_the_network_alone():

@@ -1,11 +1,8 @@
-"""Fixtures: steps built by hand in float64, and runs that are interrupted."""
-
-import contextlib
+"""Fixtures: steps built by hand in float64."""
 
 import pytest
 import torch
 
-import kdtool
 from kdtool import Step
 
 
@@ -33,24 +30,3 @@ def numbers():
     """A function that draws random float64 tensors, the same ones in every run."""
     chance = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=chance, dtype=torch.float64)
-
-
-@pytest.fixture
-def cut_after(monkeypatch):
-    """A function that returns a context in which a run is interrupted after an epoch of a phase is logged."""
-
-    @contextlib.contextmanager
-    def cut(phase, epoch):
-        log = kdtool.Run.log
-
-        def die(self, row):
-            log(self, row)
-            if (row["phase"], row["epoch"]) == (phase, epoch):
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(kdtool.Run, "log", die)
-            with pytest.raises(KeyboardInterrupt):
-                yield
-
-    return cut

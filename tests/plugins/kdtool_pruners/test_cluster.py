@@ -82,3 +82,13 @@ def test_zeros_stay_zero_and_take_no_bits(teacher_path, tmp_path):
     dense = kdtool.prune(teacher_path, "cluster", epochs=0, output=tmp_path / "dense.pt")
     facts = [checkpoint.history[-1]["shared_values"]["bytes"] for checkpoint in (shared, dense)]
     assert facts[0] < 0.5 * facts[1]
+
+
+def test_a_cut_retraining_goes_on_bit_for_bit(teacher_path, tmp_path, cut_after):
+    options = {"linear_bits": 3, "epochs": 3}
+    whole = kdtool.prune(teacher_path, "cluster", output=tmp_path / "whole.pt", **options)
+    with cut_after("retrain", 1):
+        kdtool.prune(teacher_path, "cluster", output=tmp_path / "cut.pt", **options)
+    cut = kdtool.prune(teacher_path, "cluster", output=tmp_path / "cut.pt", resume=True, **options)
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(tensor, cut.module.state_dict()[name]), name
