@@ -114,6 +114,7 @@ NETWORKS: dict[str, Entry] = {
     "lenet-300-100": Entry(MNIST, 1, _lenet_300_100, grows_with_image=True),
     "lenet-5": Entry(MNIST, 1, _lenet_5),
     "airbench94": Entry(CIFAR10, 9, _airbench94, options=("width",)),
+    "airbench94-16": Entry(CIFAR10, 9, partial(_airbench94, width=16)),
     "resnet9": Entry(CIFAR10, 8, _resnet9, options=("width",)),
     "resnet8x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=8)),
     "resnet32x4": Entry(CIFAR10, 1, partial(_RESNET_X4, depth=32)),

@@ -61,10 +61,11 @@ def resnet9(classes):
     return sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in convolutions) + 513 * classes
 
 
-def airbench(classes):
-    convolutions = [(24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256)]
+def airbench(classes, width=64):
+    wide = 4 * width
+    convolutions = [(24, width), (width, width), (width, wide), (wide, wide), (wide, wide), (wide, wide)]
     # The first convolution has 2x2 weights and a bias.
-    return 24 * 13 + sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in convolutions) + 257 * classes
+    return 24 * 13 + sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in convolutions) + (wide + 1) * classes
 
 
 X4 = {"widths": (32, 64, 128, 256), "projects": True}
@@ -89,6 +90,7 @@ COUNTS = [
     ("resnet9", 6_573_130, 6_619_300, "6.57", 10, resnet9),
     # 1.97 M in the paper, without the scales of norms and with a classifier that has no bias.
     ("airbench94", 1_972_802, 1_995_932, "1.97", 10, airbench),
+    ("airbench94-16", 127_106, 132_956, "0.1", 10, lambda classes: airbench(classes, width=16)),
     ("vgg13", 9_416_010, 9_462_180, "9.46", 100, lambda classes: vgg(2, classes)),
 ]
 
@@ -148,7 +150,7 @@ def test_stages_can_be_watched_by_name(name):
         module.get_submodule(stage).register_forward_hook(lambda _, __, y, stage=stage: maps.update({stage: y.shape}))
     module(torch.zeros(2, 3, 32, 32, device="meta"))
     sides = {"vgg8": [32, 16, 8, 4, 4], "vgg13": [32, 16, 8, 4, 4], "resnet9": [32, 16, 8, 4]}
-    sides = sides.get(name, [32, 16, 8]) if name != "airbench94" else [15, 7, 3]
+    sides = sides.get(name, [32, 16, 8]) if "airbench94" not in name else [15, 7, 3]
     assert [shape[2:] for shape in maps.values()] == [(side, side) for side in sides]
     assert list(maps) == [f"layer{number}" for number in range(1, len(sides) + 1)]
 
