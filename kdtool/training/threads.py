@@ -15,6 +15,11 @@ import torch
 # Each number of threads is timed in this many steps, after one that is not counted: layers set themselves up in it.
 TIMED = 3
 
+# If the best number of threads and another one differ by less than this factor, three steps may be misled by other
+# programs: the two are timed in turn this many times more.
+CLOSE = 1.3
+TURNS = 3
+
 # A larger number has to be faster by this factor; otherwise the difference may be noise, and others use the cores.
 WORTH = 1.05
 
@@ -50,6 +55,8 @@ class Threads:
         self.choices = [fixed] if fixed else candidates(self.before)
         self.count = self.choices[0]
         self.times: dict[int, list[float]] = {}
+        self.turns: list[int] | None = None
+        self.left = timed + 1
         self.speedup = 1.0
         self.usual: float | None = None
         self.clock = 0.0
@@ -74,26 +81,42 @@ class Threads:
         if self.decided:
             return False
         now = time.perf_counter()
-        self.times.setdefault(self.count, []).append(now - self.clock)
+        if self.left <= self.timed:
+            self.times.setdefault(self.count, []).append(now - self.clock)
         self.clock = now
-        if len(self.times[self.count]) <= self.timed:
-            return False
-        position = self.choices.index(self.count)
+        self.left -= 1
+        return not self.left and self._next()
+
+    def _next(self) -> bool:
+        """Go on with the next number of threads; return whether the choice is made instead."""
         best = self._best()
-        if position + 1 < len(self.choices) and best == self.count:
-            self._use(self.choices[position + 1])
+        if self.turns is None:
+            position = self.choices.index(self.count)
+            if position + 1 < len(self.choices) and best == self.count:
+                self._use(self.choices[position + 1])
+                return False
+            self.turns = self._close_to(best)
+        if self.turns:
+            self._use(self.turns.pop())
             return False
         self.speedup = self._seconds(self.choices[0]) / self._seconds(best)
         self._use(best)
         self.decided = True
         return True
 
+    def _close_to(self, best: int) -> list[int]:
+        """Return what to time again: ``best`` and the number that comes next to it, in turn, if they are close."""
+        others = sorted((self._seconds(count), count) for count in self.times if count != best)
+        if not others or others[0][0] > CLOSE * self._seconds(best):
+            return []
+        return [others[0][1], best] * TURNS
+
     def end_epoch(self, seconds_per_step: float) -> None:
         """Time the next steps again if the mean time of an epoch's steps is far from the usual one."""
         if len(self.choices) == 1 or not self.decided:
             return
         if self.usual is not None and not 1 / CHANGED < seconds_per_step / self.usual < CHANGED:
-            self.times, self.decided, self.usual = {}, False, None
+            self.times, self.turns, self.decided, self.usual = {}, None, False, None
             self._use(self.choices[0])
         elif self.usual is None:
             self.usual = seconds_per_step
@@ -114,11 +137,11 @@ class Threads:
             self._use(state["count"])
 
     def _use(self, count: int) -> None:
-        self.count = count
+        self.count, self.left = count, self.timed + 1
         torch.set_num_threads(count)
 
     def _seconds(self, count: int) -> float:
-        return statistics.median(self.times[count][1:])
+        return statistics.median(self.times[count])
 
     def _best(self) -> int:
         """Return the smallest number of threads that no larger one beats by `WORTH`."""

@@ -77,6 +77,28 @@ def test_the_first_step_with_each_number_does_not_count(machine):
         assert threads.count == 8
 
 
+def test_two_that_are_close_are_timed_in_turn(machine):
+    used = []
+    # Another program takes half of the second core for the first 12 steps.
+    machine.cost = lambda count: used.append(count) or {1: 1.0, 2: 1.1 if len(used) < 12 else 0.7}[count]
+    machine.used = 2
+    with Threads(None, CPU) as threads:
+        while not machine.step(threads):
+            pass
+        assert threads.count == 2
+        assert used == [1] * 4 + [2] * 4 + ([1] * 4 + [2] * 4) * 3
+
+
+def test_two_that_are_far_apart_are_timed_once(machine):
+    steps = 1
+    machine.cost = lambda count: 1 / count
+    machine.used = 2
+    with Threads(None, CPU) as threads:
+        while not machine.step(threads):
+            steps += 1
+        assert (threads.count, steps) == (2, 8)
+
+
 def test_larger_numbers_are_not_tried_when_they_have_begun_to_lose(machine):
     tried = set()
     machine.cost = lambda count: tried.add(count) or {1: 1.0, 2: 2.0}[count]
