@@ -87,6 +87,7 @@ bench: $(INSTALLED)
 		echo "== $$script"; \
 		$(BIN)/python "$$script" || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.peers
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m benchmarks.coverage $(ARGS)

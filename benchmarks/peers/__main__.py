@@ -39,9 +39,8 @@ def arguments():
     return parser.parse_args()
 
 
-def some_images(scratch, images):
-    """Link a part of the images of each class into train, val and test, and return their folder."""
-    source = Path(os.environ.get("KDTOOL_DATA", ".")).resolve() / "cifar10"
+def some_images(source, scratch, images):
+    """Copy a part of the images of each class into train, val and test, and return their folder."""
     for split, count, first in (("train", images // 10, 0), ("val", 100, 0), ("test", 100, 100)):
         for folder in sorted(path for path in (source / SPLITS[split]).iterdir() if path.is_dir()):
             target = scratch / "images" / split / folder.name
@@ -71,11 +70,15 @@ def timed(command, threads):
 
 def main():
     chosen = arguments()
+    source = Path(os.environ.get("KDTOOL_DATA", ".")).resolve() / "cifar10"
+    if not (source / "train").is_dir():
+        print("nothing measured: the folders cifar10/train and cifar10/test are not in KDTOOL_DATA")
+        return
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         os.environ["KDTOOL_CACHE"] = str(scratch / "cache")
         python = chosen.torchdistill or environment_of_torchdistill(scratch)
-        data = {"data": f"folder:{some_images(scratch, chosen.images)}", "stem": chosen.stem}
+        data = {"data": f"folder:{some_images(source, scratch, chosen.images)}", "stem": chosen.stem}
         teacher = kdtool.teacher(
             "torchvision:resnet34", output=scratch / "teacher.pt", epochs=8, recipe="standard", lr=0.02, **data
         )
