@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 from kdtool.features.segments import Segment
 from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
-from kdtool.training.output_cache import Cache, CachedArray, as_read
+from kdtool.training.output_cache import Cache, CachedArray, rounded
 
 LOGITS = "logits"
 
@@ -19,8 +22,9 @@ class FrozenNetwork:
     """A network in eval mode, without gradients, whose logits and maps are cached for each image and view.
 
     Logits are stored as float32, maps as bfloat16 if they are computed so, else as float16, in their order in memory.
-    Outputs that are computed now are rounded like those that are read back, so that a loss cannot tell the difference.
-    A missing output is computed from the last cached tap before it, else from the images.
+    Outputs that are computed now are rounded like those that are read back, with and without a cache: at each cut while
+    the network runs, so that what lies behind it is the same from the images as from the cached tap. A missing output
+    is computed from the last cached tap before it, else from the images.
     """
 
     def __init__(
@@ -41,6 +45,9 @@ class FrozenNetwork:
         self.module = engine.place(module).eval().requires_grad_(False)
         self.keys, self.engine, self.cache = keys, engine, cache
         self.cut = list(cut) or [Segment()]
+        self.ends = [segment.end for segment in self.cut if segment.end is not None]
+        # What lies behind a cut depends on where the network is cut.
+        self.way = f"-{zlib.crc32(repr([tap.name for tap in self.ends]).encode()):08x}" if self.ends else ""
 
     def look(
         self, wanted: Sequence[Tap | str], *, split: str, images: int, view: int | None, keep: bool = True
@@ -66,8 +73,31 @@ class FrozenNetwork:
         first = self.cut[0] if begin is None else self.after(begin)
         assert first is not None
         segment = Segment(begin, end, first.skipped, first.image)
-        with torch.no_grad(), self.engine.autocast():
+        with contextlib.ExitStack() as stack, torch.no_grad(), self.engine.autocast():
+            for tap in self.ends:
+                stack.callback(self._rounding(tap).remove)
             return segment.run(self.module, x, watch)
+
+    def turned(self, output: Tap | str) -> bool:
+        """Return whether channels come last on disk, as they do in memory; else every step would have to move them."""
+        return self.engine.channels_last and isinstance(output, Tap) and output.layout == "nchw"
+
+    def as_map(self, output: Tap | str, rows: Tensor) -> Tensor:
+        """Return rows as the array of an output holds them as the output itself."""
+        return rows.permute(0, 3, 1, 2) if self.turned(output) else rows
+
+    def as_kept(self, output: Tap | str, rows: Tensor) -> Tensor:
+        """Return an output as its array holds it."""
+        return rows.permute(0, 2, 3, 1) if self.turned(output) else rows
+
+    def as_read(self, tap: Tap, rows: Tensor) -> Tensor:
+        """Return the output of a tap as it is read back: rounded, and in that order in memory."""
+        return self.as_map(tap, self.as_kept(tap, rounded(rows)).contiguous())
+
+    def _rounding(self, tap: Tap) -> Any:
+        """Let the layers behind a tap read its output as it is read back."""
+        layer = self.module.get_submodule(tap.path)
+        return layer.register_forward_hook(lambda _, __, output: self.as_read(tap, output))
 
 
 class CachedView:
@@ -95,7 +125,7 @@ class CachedView:
         """
         device = self.frozen.engine.device
         outputs = {
-            output: self._as_map(output, array.read(indices))
+            output: self.frozen.as_map(output, array.read(indices))
             for output, array in self.arrays.items()
             if array and not array.filling
         }
@@ -111,18 +141,8 @@ class CachedView:
 
     def _name(self, output: Tap | str) -> str:
         name, engine = output.name if isinstance(output, Tap) else output, self.frozen.engine
-        form = engine.precision + "-nhwc" * self._turned(output)
+        form = engine.precision + self.frozen.way + "-nhwc" * self.frozen.turned(output)
         return f"{self.frozen.keys[name]}-{self.view}-{form}-{name}"
-
-    def _turned(self, output: Tap | str) -> bool:
-        """Return whether channels come last on disk, as they do in memory; else every step would have to move them."""
-        return self.frozen.engine.channels_last and isinstance(output, Tap) and output.layout == "nchw"
-
-    def _as_map(self, output: Tap | str, rows: Tensor) -> Tensor:
-        return rows.permute(0, 3, 1, 2) if self._turned(output) else rows
-
-    def _as_kept(self, output: Tap | str, rows: Tensor) -> Tensor:
-        return rows.permute(0, 2, 3, 1) if self._turned(output) else rows
 
     def _open(self, output: Tap | str) -> bool:
         cache = self.frozen.cache
@@ -133,7 +153,7 @@ class CachedView:
 
     def _start(self) -> Tap | None:
         """Return the last tap with a complete array in front of all missing outputs, and open its array."""
-        ends = [segment.end for segment in self.frozen.cut if segment.end is not None]
+        ends = self.frozen.ends
         first = min(
             ends.index(output) if isinstance(output, Tap) and output in ends else len(ends) for output in self.missing
         )
@@ -147,11 +167,11 @@ class CachedView:
     def _compute(self, indices: Tensor, x: Tensor | None) -> dict[Tap | str, Tensor]:
         assert x is not None
         taps = [output for output in self.missing if isinstance(output, Tap)]
-        ends = [segment.end for segment in self.frozen.cut if segment.end is not None]
+        ends = self.frozen.ends
         cuttable = LOGITS not in self.missing and all(tap in ends for tap in taps)
         end = max(taps, key=ends.index) if cuttable else None
         logits, maps = self.frozen.run(self.start, end, x, taps)
-        outputs: dict[Tap | str, Tensor] = {tap: as_read(maps[tap.name]) for tap in taps}
+        outputs: dict[Tap | str, Tensor] = {tap: self.frozen.as_read(tap, maps[tap.name]) for tap in taps}
         if LOGITS in self.missing:
             outputs[LOGITS] = logits.float()
         if not self.began:
@@ -159,7 +179,7 @@ class CachedView:
         for output, rows in outputs.items():
             array = self.arrays.get(output)
             if array is not None:
-                outputs[output] = self._as_map(output, array.write(indices, self._as_kept(output, rows)))
+                array.write(indices, self.frozen.as_kept(output, rows))
         return outputs
 
     def _begin(self, outputs: dict[Tap | str, Tensor]) -> None:
@@ -170,5 +190,5 @@ class CachedView:
             return
         for output, rows in outputs.items():
             half = torch.bfloat16 if rows.dtype == torch.bfloat16 else torch.float16
-            shape = (self.images, *self._as_kept(output, rows).shape[1:])
+            shape = (self.images, *self.frozen.as_kept(output, rows).shape[1:])
             self.arrays[output] = cache.create(self._name(output), shape, torch.float32 if output == LOGITS else half)

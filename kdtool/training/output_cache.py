@@ -1,4 +1,8 @@
-"""A cache of arrays on disk with one row for each image; all arrays together stay below a limit."""
+"""A cache of arrays on disk with one row for each image; all arrays together stay below a limit.
+
+Whether an array is there, was there or is lost must not change a result. So `rounded` decides what an output is, not
+the array, and an array that is damaged is not there.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,12 @@ DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.bfloat16: np.int16,
 }
 
+# Complete arrays end with this many bytes more: the sum of their numbers' bits.
+SUM_BYTES = 8
+
+# The arrays whose sum this process wrote or has seen to be right.
+_CHECKED: set[tuple[Path, int]] = set()
+
 
 class Cache:
     """A directory of cached arrays that takes no more than ``limit`` bytes."""
@@ -42,14 +52,26 @@ class Cache:
         self._used: set[Path] = set()
 
     def ready(self, name: str) -> bool:
-        """Return whether the array of that name is complete."""
-        return self._path(name).exists()
+        """Return whether the array of that name is complete; one that is damaged is removed."""
+        path = self._path(name)
+        if not path.exists():
+            return False
+        try:
+            known = (path, path.stat().st_mtime_ns)
+            if known not in _CHECKED:
+                _check(path)
+                _CHECKED.add(known)
+        except (OSError, ValueError, EOFError) as error:
+            self.tell(f"{path}: damaged ({' '.join(str(error).split())}); its outputs are computed again")
+            path.unlink(missing_ok=True)
+            return False
+        return True
 
     def open(self, name: str) -> CachedArray:
         """Return a complete array for reading."""
         path = self._path(name)
         self._used.add(path)
-        return CachedArray(path, np.load(path, mmap_mode="r"), filling=False)
+        return CachedArray(path, np.load(path, mmap_mode="r", allow_pickle=False), filling=False)
 
     def create(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> CachedArray | None:
         """Return an array to fill row by row, or None if there is no room for it.
@@ -99,16 +121,43 @@ class Cache:
         self.limit = 0
 
 
-def as_read(rows: Tensor) -> Tensor:
-    """Return rows in the type in which they are read back: bfloat16 unchanged, all others as float32."""
-    return rows if rows.dtype == torch.bfloat16 else rows.float()
+def rounded(rows: Tensor) -> Tensor:
+    """Return maps as they are read back: bfloat16 unchanged, all others as float32 with the precision of float16.
+
+    Numbers that are finite but too large for float16 are unchanged; an array that would have to hold one is not kept.
+    """
+    if rows.dtype == torch.bfloat16:
+        return rows
+    exact, kept = rows.float(), rows.to(torch.float16).float()
+    return torch.where(_overflown(exact, kept), exact, kept)
 
 
-def _overflown(rows: Tensor, kept: Tensor) -> bool:
-    """Return whether a finite number of ``rows`` became infinite in ``kept``."""
-    # Mostly nothing is infinite, and the first check is enough.
-    infinite = kept.isinf()
-    return bool(infinite.any()) and bool((infinite & rows.cpu().isfinite()).any())
+def _overflown(rows: Tensor, kept: Tensor) -> Tensor:
+    """Return which of the finite numbers ``rows`` became infinite in ``kept``."""
+    return kept.isinf() & rows.isfinite()
+
+
+def _sum_of(array: np.ndarray) -> int:
+    """Return the sum of an array's bytes, taken as integers of 2 bytes, modulo 2 to the power of 64."""
+    flat = array.reshape(-1).view(np.uint16)
+    step = GIVE_BACK_BYTES // flat.itemsize
+    total = sum(int(flat[start : start + step].sum(dtype=np.uint64)) for start in range(0, len(flat), step))
+    return total % (1 << 64)
+
+
+def _check(path: Path) -> None:
+    """Check that an array is whole and holds the bits that were written.
+
+    Raises:
+        ValueError: it does not.
+    """
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    with open(path, "rb") as file:
+        file.seek(-SUM_BYTES, os.SEEK_END)
+        if array.dtype not in DTYPES.values() or file.tell() != array.offset + array.nbytes:
+            raise ValueError("it is not of the expected size")
+        if _sum_of(array) != int.from_bytes(file.read(), "little"):
+            raise ValueError("its numbers are not those that were written")
 
 
 def _allocate(path: Path) -> None:
@@ -131,28 +180,34 @@ class CachedArray:
         """Return the rows ``indices`` [batch], as bfloat16 if they are stored so, else as float32."""
         rows = torch.from_numpy(self.array[indices.numpy()])
         self._touch(rows)
-        return as_read(rows.view(self.dtype))
+        typed = rows.view(self.dtype)
+        return typed if self.dtype == torch.bfloat16 else typed.float()
 
-    def write(self, indices: Tensor, rows: Tensor) -> Tensor:
-        """Write the rows ``indices`` [batch] and return them as `read` will return them.
+    def write(self, indices: Tensor, rows: Tensor) -> None:
+        """Write the rows ``indices`` [batch], which are `rounded` if the array is one of float16.
 
         If a number is too large for the array's type, filling ends and nothing is cached.
         """
+        if not self.filling:
+            return
         kept = rows.detach().cpu().to(self.dtype)
-        if not self.filling or (self.dtype == torch.float16 and _overflown(rows, kept)):
+        if self.dtype == torch.float16 and bool(_overflown(rows.cpu(), kept).any()):
             self.filling = False
-            return rows
+            return
         bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept
         self.array[indices.numpy()] = bits.numpy()
         self._touch(kept)
-        return as_read(kept)
 
     def close(self) -> None:
         """Make a filled array readable; call this only after every row was written."""
         partial = self.path.with_suffix(".part")
         if self.filling:
             self.array.flush()
-            os.replace(partial, self.path)
+            with contextlib.suppress(OSError):  # a disk that is full now: the outputs are computed again
+                with open(partial, "ab") as file:
+                    file.write(_sum_of(self.array).to_bytes(SUM_BYTES, "little"))
+                os.replace(partial, self.path)
+                _CHECKED.add((self.path, self.path.stat().st_mtime_ns))
         self.filling = False
 
     def _touch(self, rows: Tensor) -> None:

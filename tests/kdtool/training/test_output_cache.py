@@ -9,20 +9,21 @@ import psutil
 import pytest
 import torch
 
-from kdtool.training.output_cache import GIVE_BACK_BYTES, LEFT_FREE_BYTES, Cache
+from kdtool.training import output_cache
+from kdtool.training.output_cache import GIVE_BACK_BYTES, LEFT_FREE_BYTES, Cache, rounded
 
 
 def filled(cache, name, rows):
     array = cache.create(name, tuple(rows.shape), torch.float16)
     order = torch.randperm(len(rows))
-    kept = torch.empty_like(rows)
+    kept = rounded(rows)
     for chunk in order.split(3):
-        kept[chunk] = array.write(chunk, rows[chunk])
+        array.write(chunk, kept[chunk])
     array.close()
     return kept
 
 
-def test_rows_are_read_as_they_were_returned_when_written(tmp_path):
+def test_rows_are_read_as_they_are_rounded(tmp_path):
     cache = Cache(tmp_path / "cache", 10**6)
     rows = torch.randn(10, 4, 2)
     kept = filled(cache, "a", rows)
@@ -93,11 +94,46 @@ def test_memory_does_not_grow_with_the_array(tmp_path):
 
 def test_a_number_beyond_float16_is_not_cached(tmp_path):
     cache = Cache(tmp_path, 10**6)
-    array = cache.create("a", (2, 1), torch.float16)
-    rows = torch.tensor([[1.0], [1e6]])
-    assert torch.equal(array.write(torch.arange(2), rows), rows)
+    array = cache.create("a", (2, 2), torch.float16)
+    rows = torch.tensor([[1.0, 65504.0], [1e6, float("inf")]])  # 65504 is the largest number of float16
+    assert torch.equal(rounded(rows), rows)
+    array.write(torch.arange(2), rounded(rows))
     array.close()
     assert not cache.ready("a")
+
+
+def test_rounding_is_that_of_float16_and_leaves_bfloat16_alone():
+    # Between 2048 and 4096 float16 holds even numbers, bfloat16 multiples of 16.
+    assert rounded(torch.tensor([2049.0, 2051.0])).tolist() == [2048.0, 2052.0]
+    assert rounded(torch.tensor([2064.0], dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:],
+        lambda data: b"",
+        lambda data: data.replace(b"<f2", b"|O2"),
+        lambda data: data.replace(b"(10, 4)", b"(90, 4)"),
+    ],
+)
+def test_a_damaged_array_is_not_there_and_said_to_be_damaged(tmp_path, damage, monkeypatch):
+    told = []
+    cache = Cache(tmp_path, 10**6, told.append)
+    filled(cache, "a", torch.randn(10, 4))
+    (file,) = tmp_path.glob("*.npy")
+    file.write_bytes(damage(file.read_bytes()))
+    monkeypatch.setattr(output_cache, "_CHECKED", set())  # as in a new process
+    assert not cache.ready("a")
+    assert not file.exists()
+    (line,) = told
+    assert line.startswith(f"{file}: damaged (")
+    assert line.endswith("; its outputs are computed again")
+    filled(cache, "a", torch.randn(10, 4))
+    monkeypatch.setattr(output_cache, "_CHECKED", set())
+    assert cache.ready("a")
 
 
 def test_a_full_disk_is_said_once_and_the_work_goes_on(tmp_path, monkeypatch, capsys):
