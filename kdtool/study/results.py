@@ -38,6 +38,9 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
         "compression": checkpoint.compression(size["parameters"]),
     }
+    models = checkpoint.history[-1].get("rows")
+    if models:
+        numbers["models"] = models
     return numbers, None if checkpoint.data is None else checkpoint.data.as_data()
 
 

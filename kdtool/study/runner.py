@@ -37,7 +37,8 @@ def run_study(
     Returns:
         ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``step``, ``values`` of the matrix,
         ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``, ``nonzero``, ``macs``,
-        ``compression``, ``seconds``, ``checkpoint``; of an export also ``file_bytes``, ``latency_ms`` and
+        ``compression``, ``seconds``, ``checkpoint``; of a strategy that makes several models also ``models``, a row for
+        each, such as ``ikd``'s M0 ... M4; of an export also ``file_bytes``, ``latency_ms`` and
         ``latency_ratio``, and the accuracy of the file), ``means`` over seeds (the same numbers, ``seeds``, the
         number of seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
         ``comparisons`` of pairs (the steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``,

@@ -21,7 +21,7 @@ class IKD(Distiller):
       one with the smallest cross-entropy against the labels on the validation split. The objective itself cannot
       compare candidates: its teacher's term measures the distance to another teacher for each of them, and is smallest
       for the teacher that is easiest to imitate. The cross-entropy is the same measure for all, and unlike the
-      accuracy it has hardly any ties on a small split.
+      accuracy it has hardly any ties on a small split. The other candidates have rows too, as "M2 from M0".
 
     With a tolerance (Algorithm 2), training stops at the first M_i whose validation accuracy is more than the tolerance
     below that of M*, and M* is the result. M* is the last model that was accepted (``last``, as in the paper), so that
@@ -95,5 +95,8 @@ class IKD(Distiller):
         for j in range(first, i):
             fit = run.fit(f"M{i} from M{j}", structure, teacher=models[j], objective=self.objective)
             candidates.append((run.evaluate(fit.network)["loss"], j, fit.network))
-        _, j, network = min(candidates, key=lambda candidate: candidate[:2])
-        return network, f"M{j}"
+        _, best, chosen = min(candidates, key=lambda candidate: candidate[:2])
+        for _, j, network in candidates:
+            if j != best:
+                run.add_row(f"M{i} from M{j}", network, taught_by=f"M{j}", kept=False)
+        return chosen, f"M{best}"

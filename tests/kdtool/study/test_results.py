@@ -1,6 +1,7 @@
 import pytest
 
-from kdtool.study.results import means
+import kdtool
+from kdtool.study.results import means, numbers_of
 
 
 def test_means_over_seeds_by_hand():
@@ -23,3 +24,20 @@ def test_means_over_seeds_by_hand():
     assert isinstance(counted[0]["parameters"], int)
     assert counted[0]["parameters"] == 5
     assert "mcnemar_p" not in counted[0]
+
+
+def test_the_row_of_a_strategy_has_its_models(teacher_path, tmp_path):
+    """`ikd` makes several models, `kd` one: the tables of the former need a row for each."""
+    student = kdtool.distill(teacher_path, method="ikd", iters=2, epochs=0, device="cpu", output=tmp_path / "s.pt")
+    numbers, _ = numbers_of(tmp_path / "s.pt")
+    assert [(row["model"], row["taught_by"]) for row in numbers["models"]] == [
+        ("M0", "labels"),
+        ("M1", "M0"),
+        ("M2", "M1"),
+    ]
+    assert numbers["models"][-1]["error"] == student.metric("test", "error") == numbers["error"]
+    assert "models" not in numbers_of(teacher_path)[0]
+    # A table is no number, so it has no mean.
+    rows = [{"step": "s", "values": {"seed": seed}, **numbers} for seed in (0, 1)]
+    assert means(rows)[0].keys() >= {"error", "error_low"}
+    assert "models" not in means(rows)[0]

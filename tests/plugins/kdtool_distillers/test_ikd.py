@@ -51,8 +51,14 @@ def test_ancestral_keeps_the_candidate_with_the_least_validation_loss(teacher_pa
     for phase in ("M2 from M0", "M2 from M1"):
         _, loss = max((row["val_accuracy"], -row["val_loss"]) for row in lines if row["phase"] == phase)
         best[phase] = -loss
-    taught_by = rows(read(tmp_path / "s.run" / "M2.pt"))["M2"]["taught_by"]
-    assert taught_by == min(best, key=best.get).removeprefix("M2 from ")
+    table = rows(read(tmp_path / "s.run" / "M2.pt"))
+    chosen, other = sorted(best, key=best.get)
+    assert table["M2"]["taught_by"] == chosen.removeprefix("M2 from ")
+    # The table has the candidate that was not chosen too.
+    assert list(table) == ["M0", "M1", other, "M2"]
+    assert (table[other]["taught_by"], table[other]["kept"]) == (other.removeprefix("M2 from "), False)
+    assert table[other]["parameters"] == table["M2"]["parameters"]
+    assert table[other]["error"] != table["M2"]["error"]
 
 
 def test_tolerance_stops_and_returns_the_last_acceptable(teacher_path, tmp_path):
