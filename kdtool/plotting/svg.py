@@ -24,6 +24,9 @@ COLUMNS = 3
 MAX_TICKS = 12
 """Up to this number, every phase or every value of x has its own tick."""
 
+MAX_DIGITS = 6
+"""From this length on, the values of x have no ticks of their own."""
+
 LOG_RATIO = 20
 """Losses are drawn on a logarithmic axis if the largest exceeds the smallest by more than this factor."""
 
@@ -120,10 +123,11 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
         )
     for name, value in panel.level.items():
         handles[name] = axes.axhline(value, color=COLORS[names.index(name) % len(COLORS)], linestyle="--", linewidth=1)
-    # If there are few values of x, each has a tick.
+    # If there are few values of x, each has a tick, unless they were measured and have many digits.
     ticks = sorted({point.x for points in panel.lines.values() for point in points})
-    if len(ticks) <= MAX_TICKS:
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    labels = [f"{tick:g}" for tick in ticks]
+    if len(ticks) <= MAX_TICKS and max(map(len, labels), default=0) < MAX_DIGITS:
+        axes.set_xticks(ticks, labels)
     return handles
 
 

@@ -1,4 +1,4 @@
-"""The charts of a study: accuracy against each number of its matrix, with a line for each method."""
+"""The charts of a study: accuracy against each number of its matrix, and against what each result costs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from kdtool.plotting.chart import Chart, Panel, Point
 from kdtool.study.recipe import SEED
+
+COSTS = {"latency_ratio": "latency", "macs": "MACs", "file_bytes": "bytes"}
+"""The costs of an exported file, and the titles of their panels."""
 
 MEASURES = {"val_accuracy": "validation accuracy", "accuracy": "test accuracy"}
 
@@ -19,6 +22,9 @@ def charts(results: Mapping[str, Any]) -> list[Chart]:
     numbers is a panel. A step that does not depend on the number, such as the teacher, is a horizontal level. With the
     number of layers on the x axis and a panel for each fraction of the data, these are Figures 3 and 4 of Kulkarni et
     al. (2021).
+
+    If the study exports, one more chart has the test accuracy against the latency, the MACs and the bytes of each file,
+    as fractions of the most expensive one's.
     """
     rows = [*results["means"], *(row for row in results["rows"] if SEED not in row["values"])]
     keys = {key: None for row in rows for key, value in row["values"].items() if _number(value) and key != SEED}
@@ -29,7 +35,25 @@ def charts(results: Mapping[str, Any]) -> list[Chart]:
             panels = list(_panels(measured, key, measure))
             if panels:
                 result.append(Chart(f"{label} against {key}", key, label, panels))
-    return result
+    return result + _against_costs(rows)
+
+
+def _against_costs(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Return the chart of the exported files' accuracy against their costs, if there are at least two files."""
+    files = [row for row in rows if all(_number(row.get(key)) for key in ("accuracy", *COSTS))]
+    if len(files) < 2:
+        return []
+    panels = []
+    for key, title in COSTS.items():
+        largest = max(row[key] for row in files)
+        lines: dict[str, list[Point]] = {}
+        for row in files:
+            point = Point(row[key] / largest, row["accuracy"], row.get("accuracy_low"), row.get("accuracy_high"))
+            lines.setdefault(_line(row), []).append(point)
+        panels.append(
+            Panel(title, {name: sorted(points, key=lambda point: point.x) for name, points in lines.items()}, {})
+        )
+    return [Chart("test accuracy against costs", "fraction of the largest", MEASURES["accuracy"], panels)]
 
 
 def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterable[Panel]:

@@ -53,6 +53,7 @@ def _numbers_of_export(path: Path) -> dict[str, Any]:
             **{name: accuracy.get(name) for name in ("accuracy", "error")},
             "val_accuracy": lower.get("val_accuracy"),
             **{name: costs[name] for name in ("parameters", "nonzero", "macs", "compression", "file_bytes")},
+            "gzip_bytes": costs.get("gzip_bytes"),
             "latency_ms": (latency.get("student") or {}).get("p50_ms"),
             "latency_ratio": latency.get("ratio"),
         }

@@ -38,9 +38,9 @@ def run_study(
         ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``step``, ``values`` of the matrix,
         ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``, ``nonzero``, ``macs``,
         ``compression``, ``seconds``, ``checkpoint``; of a strategy that makes several models also ``models``, a row for
-        each, such as ``ikd``'s M0 ... M4; of an export also ``file_bytes``, ``latency_ms`` and
-        ``latency_ratio``, and the accuracy of the file), ``means`` over seeds (the same numbers, ``seeds``, the
-        number of seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
+        each, such as ``ikd``'s M0 ... M4; of an export also ``file_bytes``, ``gzip_bytes``, ``latency_ms`` and
+        ``latency_ratio``, and the accuracy of the file), ``means`` over seeds (the same numbers, ``seeds``, the number
+        of seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
         ``comparisons`` of pairs (the steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``,
         ``l2``, ``l2_sum``, ``mcnemar_p``), ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``) and
         ``not_run`` (names). The same data are written to ``results.json`` in the directory.

@@ -58,3 +58,27 @@ def test_a_study_without_seeds_is_drawn_from_its_rows():
     (chart,) = charts({"means": [], "rows": rows})
 
     assert chart.panels == [Panel("", {"kd": [Point(0.5, 0.5), Point(0.75, 0.25)]}, {})]
+
+
+def test_what_is_exported_is_drawn_against_its_costs():
+    files = [
+        {"step": step, "values": {}, "accuracy": accuracy, "latency_ratio": ratio, "macs": macs, "file_bytes": size}
+        for step, accuracy, ratio, macs, size in (
+            ("teacher", 0.99, 1.0, 200, 4000),
+            ("small", 0.97, 0.5, 20, 1000),
+            ("small", 0.98, 0.75, 40, 2000),
+        )
+    ]
+    # A checkpoint has no measured latency, so it is in no panel.
+    rows = [*files, {"step": "checkpoint", "values": {}, "accuracy": 0.5, "macs": 999}]
+
+    (chart,) = charts({"means": [], "rows": rows})
+
+    assert (chart.title, chart.x) == ("test accuracy against costs", "fraction of the largest")
+    assert [panel.title for panel in chart.panels] == ["latency", "MACs", "bytes"]
+    assert chart.panels[1].lines == {
+        "teacher": [Point(1.0, 0.99)],
+        "small": [Point(0.1, 0.97), Point(0.2, 0.98)],
+    }
+    assert chart.panels[2].lines["small"] == [Point(0.25, 0.97), Point(0.5, 0.98)]
+    assert charts({"means": [], "rows": rows[:1]}) == []

@@ -262,7 +262,7 @@ def test_comparisons_are_made_for_all_values_and_kept(stand_in, run, monkeypatch
 
 def test_an_export_gives_a_row_with_its_latency(stand_in, run, tmp_path, monkeypatch):
     costs = {
-        **{"parameters": 10, "nonzero": 9, "macs": 8, "compression": 2.0, "file_bytes": 7},
+        **{"parameters": 10, "nonzero": 9, "macs": 8, "compression": 2.0, "file_bytes": 7, "gzip_bytes": 5},
         "accuracy": {"split": "test", "accuracy": 0.75, "error": 0.25},
         "latency": {"student": {"p50_ms": 1.5}, "ratio": 0.5},
     }
@@ -272,7 +272,8 @@ def test_an_export_gives_a_row_with_its_latency(stand_in, run, tmp_path, monkeyp
     assert "export pruned_seed=0_ratio=0.5.pt -o file_seed=0_ratio=0.5.onnx --json" in stand_in()
     assert (result["failed"], result["not_run"]) == ([], [])
     (row, *_) = [row for row in result["rows"] if row["step"] == "file"]
-    expected = {"accuracy": 0.75, "error": 0.25, "file_bytes": 7, "latency_ms": 1.5, "latency_ratio": 0.5, "macs": 8}
+    sizes = {"file_bytes": 7, "gzip_bytes": 5, "macs": 8}
+    expected = {"accuracy": 0.75, "error": 0.25, "latency_ms": 1.5, "latency_ratio": 0.5, **sizes}
     assert {name: row[name] for name in expected} == expected
     assert row["checkpoint"].endswith("file_seed=0_ratio=0.5.onnx")
     (mean, *_) = [mean for mean in result["means"] if mean["step"] == "file"]
