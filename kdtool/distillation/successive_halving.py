@@ -1,41 +1,127 @@
-"""Successive halving (Jamieson and Talwalkar, 2016, arXiv:1502.07943): choose between settings by short trainings."""
+"""Choose between settings by short trainings: successive halving (Jamieson and Talwalkar, 2016, arXiv:1502.07943).
+
+Optuna decides which settings train longer, in its asynchronous form (Li et al., 2020, arXiv:1810.05934). Its study is
+in memory: a search that was cut is repeated from the results of the trainings, which are on the disk.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import UsageError
 from kdtool.utils.progress import say
 
 if TYPE_CHECKING:
+    import optuna
+
     from kdtool.distillation.distiller import Distiller
     from kdtool.models.architecture import Network
     from kdtool.training.run import Run
 
+HALF = 2
+"""Of so many settings, the best one trains longer."""
 
-def rounds(settings: int, epochs: int) -> list[tuple[int, int]]:
-    """Return for each round how many settings are tried, and for how many epochs each of them is trained.
+LOSS_COUNTS = 1e-9
+"""The part of the loss that is taken off the accuracy, so that it decides between equal accuracies."""
 
-    Each round keeps the better half of the settings and trains it twice as long. All rounds cost the same, and together
-    about one training of ``epochs``.
+
+@dataclass
+class Halving:
+    """What a search came to: every training, and the setting that validated best in the longest ones."""
+
+    best: str
+    trainings: list[dict[str, Any]] = field(default_factory=list)
+    """``setting``, ``epochs``, ``accuracy`` and ``loss`` on the validation split, in the order of the trainings."""
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of all trainings together."""
+        return sum(row["epochs"] for row in self.trainings)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the trainings of equal length together, the best first: ``epochs`` and ``results``."""
+        lengths = sorted({row["epochs"] for row in self.trainings})
+        return [{"epochs": epochs, "results": self._ranked(epochs)} for epochs in lengths]
+
+    def _ranked(self, epochs: int) -> list[dict[str, Any]]:
+        rows = [row for row in self.trainings if row["epochs"] == epochs]
+        results = [{key: row[key] for key in ("setting", "accuracy", "loss")} for row in rows]
+        return sorted(results, key=lambda result: (-result["accuracy"], result["loss"]))
+
+
+def rungs(settings: int, epochs: int) -> list[int]:
+    """Return the lengths of the trainings in which settings are compared, in epochs, the shortest first.
+
+    There are as many as it takes to get from ``settings`` to one by halves. If every second setting goes on to the
+    next length, each length costs the same, and all together about one training of ``epochs``.
     """
     count = max(math.ceil(math.log2(settings)), 1)
-    remaining = [math.ceil(settings / 2**number) for number in range(count)]
-    return [(tried, max(round(epochs / (count * tried)), 1)) for tried in remaining]
+    remaining = [math.ceil(settings / HALF**number) for number in range(count)]
+    return sorted({max(round(epochs / (count * tried)), 1) for tried in remaining})
+
+
+def expected(settings: int, epochs: int) -> int:
+    """Return about how many epochs all trainings of a search take, if the better half always goes on."""
+    return sum(length * math.ceil(settings / HALF**number) for number, length in enumerate(rungs(settings, epochs)))
+
+
+def halve(
+    names: Sequence[str],
+    lengths: Sequence[int],
+    train: Callable[[str, int], Mapping[str, Any]],
+    go_on: Callable[[str, int], bool] = lambda name, epochs: True,
+) -> Halving:
+    """Train settings for the first of the ``lengths``, those that validate better for the next, and so on.
+
+    ``train`` returns ``accuracy`` and ``loss`` on the validation split after so many epochs from scratch. The settings
+    come in the given order: a setting trains longer if it is in the better half of those that trained as long so far.
+    Before each training but the first, ``go_on`` says whether there is time for it.
+    """
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALF)
+    halving = Halving("")
+
+    def objective(trial: optuna.Trial) -> float:
+        name = names[trial.number]
+        value = -math.inf
+        for number, epochs in enumerate(lengths):
+            if halving.trainings and not go_on(name, epochs):
+                break
+            score = train(name, epochs)
+            halving.trainings.append({"setting": name, "epochs": epochs, **score})
+            value = score["accuracy"] - LOSS_COUNTS * min(score["loss"], 1e3)
+            trial.report(value, step=HALF**number)
+            if trial.should_prune():
+                break
+        return value
+
+    try:
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0), pruner=pruner)
+        study.optimize(objective, n_trials=len(names))
+    finally:
+        optuna.logging.set_verbosity(level)
+    longest = max(row["epochs"] for row in halving.trainings)
+    last = [row for row in halving.trainings if row["epochs"] == longest]
+    halving.best = max(last, key=lambda row: (row["accuracy"], -row["loss"]))["setting"]
+    return halving
 
 
 def choose(
     run: Run, settings: Mapping[str, Distiller], teacher: Network, student: Network | None
 ) -> tuple[Distiller, dict[str, Any]]:
-    """Return the setting that validates best, and a report of the rounds and their cost as plain data.
+    """Return the setting that validates best, and a report of the trainings and their cost as plain data.
 
     ``settings`` are distillers by the text of their options. Every training starts from scratch, with the same seed and
-    with the learning rate's schedule over its own epochs. The report holds ``chosen``, ``rounds``, ``epochs`` (of all
-    trainings) and ``seconds``.
+    with the learning rate's schedule over its own epochs. The report holds ``chosen``, ``rounds`` (the trainings of one
+    length each), ``epochs`` (of all trainings) and ``seconds``.
 
     Raises:
         UsageError: there are no epochs, so that no setting is trained.
@@ -43,22 +129,22 @@ def choose(
     if run.training.epochs < 1:
         raise UsageError("--search: with --epochs 0 there is nothing to choose by; give --epochs of 1 or more")
     started = time.perf_counter()
-    names, reports, spent = list(settings), [], 0
-    for number, (count, epochs) in enumerate(rounds(len(settings), run.training.epochs), start=1):
-        names, results = names[:count], []
-        for name in names:
-            trial = run.sub_run(f"search {number} {name}", dataclasses.replace(run.training, epochs=epochs))
-            score = trial.evaluate(settings[name].distill(trial, teacher, student))
-            results.append({"setting": name, "accuracy": score["accuracy"], "loss": score["loss"]})
-        results.sort(key=lambda result: (-result["accuracy"], result["loss"]))
-        shown = ", ".join(f"{result['setting']} {result['accuracy']:.4f}" for result in results)
-        say(f"search, round {number}, validation accuracy after {_epochs(epochs)}: {shown}")
-        reports.append({"epochs": epochs, "results": results})
-        names, spent = [result["setting"] for result in results], spent + count * epochs
+
+    def train(name: str, epochs: int) -> dict[str, Any]:
+        trial = run.sub_run(f"search {name} {_epochs(epochs)}", dataclasses.replace(run.training, epochs=epochs))
+        score = trial.evaluate(settings[name].distill(trial, teacher, student))
+        say(f"search: {name} reaches {score['accuracy']:.4f} on validation images after {_epochs(epochs)}")
+        return {"accuracy": score["accuracy"], "loss": score["loss"]}
+
+    halving = halve([*settings], rungs(len(settings), run.training.epochs), train)
     seconds = round(time.perf_counter() - started, 1)
-    best = names[0]
-    say(f"search: {best}; it cost {_epochs(spent)} and {seconds} s; the training has {_epochs(run.training.epochs)}")
-    return settings[best], {"chosen": best, "rounds": reports, "epochs": spent, "seconds": seconds}
+    best = halving.best
+    say(
+        f"search: {best}; it cost {_epochs(halving.epochs)} and {seconds} s; the training has "
+        f"{_epochs(run.training.epochs)}"
+    )
+    report = {"chosen": best, "rounds": halving.rounds(), "epochs": halving.epochs, "seconds": seconds}
+    return settings[best], report
 
 
 def _epochs(count: int) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import ClassVar, Self
 
 from kdtool.errors import UsageError
 
 _UNITS = {"G": 10**9, "M": 10**6, "k": 10**3, "": 1}
 
-_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})([xkKMG]?)")
+_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})([A-Za-z]*)")
 
 
 @dataclass(frozen=True)
@@ -20,40 +22,59 @@ class Budget:
     amount: float
     relative: bool = False
 
+    units: ClassVar[Mapping[str, float]] = _UNITS
+    """The amounts of one unit each, the largest first."""
+    examples: ClassVar[tuple[str, str]] = ("0.25x", "90M, 250k")
+    """A share and amounts, for messages."""
+    least: ClassVar[float] = 1
+    """The smallest amount that can be meant."""
+
     @classmethod
-    def parse(cls, text: str) -> Budget:
+    def parse(cls, text: str) -> Self:
         """Return the budget of a text such as ``0.25x``, ``90M``, ``1.2G``, ``250k`` or a plain number.
 
         Raises:
-            UsageError: the text has another form, a share is not between 0 and 1, or an amount is below 1.
+            UsageError: the text has another form, a share is not between 0 and 1, or an amount is too small.
         """
         match = _NUMBER.fullmatch(text.strip())
-        if match is None:
+        unit = None if match is None else cls._unit(match[2])
+        if match is None or unit is None:
+            share, amounts = cls.examples
             raise UsageError(
-                f"{text[:40]!r} is not a budget; write a share of the present size (0.25x) or an amount (90M, 250k)"
+                f"{text[:40]!r} is not a budget; write a share of the present size ({share}) or an amount ({amounts})"
             )
-        number, unit = match.groups()
         if unit == "x":
-            share = float(number)
-            if not 0 < share < 1:
+            share_of = float(match[1])
+            if not 0 < share_of < 1:
                 raise UsageError(
                     f"{text} is not a share below the present size; write one between 0x and 1x, such as 0.25x"
                 )
-            return cls(share, relative=True)
-        amount = float(Decimal(number) * _UNITS[unit.replace("K", "k")])
-        if amount < 1:
+            return cls(share_of, relative=True)
+        amount = float(Decimal(match[1]) * Decimal(str(cls.units[unit])))
+        if amount < cls.least:
             raise UsageError(
-                f"{text} is not an amount of 1 or more; write a share of the present size with an x, such as 0.25x"
+                f"{text} is not an amount of {cls.least:g} or more; write a share of the present size with an x, such "
+                "as 0.25x"
             )
         return cls(amount)
+
+    @classmethod
+    def _unit(cls, text: str) -> str | None:
+        """Return a unit as `units` has it, ``x`` for a share, or None if there is no such unit."""
+        if text in (*cls.units, "x"):
+            return text
+        # MS and mb can only mean ms and MB; m alone could be a million or a thousandth.
+        known = {unit.lower(): unit for unit in cls.units}
+        return known.get(text.lower()) if len(text) > 1 or text == "K" else None
 
     def __str__(self) -> str:
         """Return the text from which `parse` makes this budget."""
         if self.relative:
             return f"{Decimal(repr(self.amount)):f}x"
-        scale = next((scale for scale in _UNITS.values() if self.amount % scale == 0), 1)
-        unit = next(unit for unit, size in _UNITS.items() if size == scale)
-        return f"{Decimal(repr(self.amount / scale)):f}".removesuffix(".0") + unit
+        amount = Decimal(repr(self.amount))
+        scales = {unit: Decimal(str(size)) for unit, size in self.units.items()}
+        unit = next((unit for unit, scale in scales.items() if amount % scale == 0), [*scales][-1])
+        return f"{amount / scales[unit]:f}".removesuffix(".0") + unit
 
     def limit(self, of: float) -> float:
         """Return the largest size within the budget, where ``of`` is the present size."""
@@ -62,6 +83,21 @@ class Budget:
     def reached(self, size: float, of: float) -> bool:
         """Return whether ``size`` is within the budget, where ``of`` is the size before."""
         return size <= self.limit(of)
+
+
+class LatencyBudget(Budget):
+    """An upper limit of a latency in seconds: ``0.4x`` of that of the present network, ``5ms`` or ``800us``."""
+
+    units: ClassVar[Mapping[str, float]] = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+    examples: ClassVar[tuple[str, str]] = ("0.4x", "5ms, 800us")
+    least: ClassVar[float] = 1e-6
+
+
+class SizeBudget(Budget):
+    """An upper limit of a file's size in bytes: ``0.25x`` of that of the present network, ``2MB`` or ``500kB``."""
+
+    units: ClassVar[Mapping[str, float]] = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1.0}
+    examples: ClassVar[tuple[str, str]] = ("0.25x", "2MB, 500kB")
 
 
 def short(size: float) -> str:

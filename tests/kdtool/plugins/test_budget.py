@@ -1,7 +1,7 @@
 import pytest
 
 from kdtool import Budget, UsageError
-from kdtool.plugins.budget import short
+from kdtool.plugins.budget import LatencyBudget, SizeBudget, short
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,31 @@ def test_an_amount_is_at_least_1(text):
 def test_a_size_is_told_with_three_digits():
     sizes = [0, 7, 999, 1000, 40_912_345, 1_234_000_000, 3e12]
     assert [short(size) for size in sizes] == ["0", "7", "999", "1k", "40.9M", "1.23G", "3000G"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "text", "amount", "relative", "shown"),
+    [
+        (LatencyBudget, "5ms", 5e-3, False, "5ms"),
+        (LatencyBudget, "1.5ms", 1.5e-3, False, "1500us"),
+        (LatencyBudget, "800us", 8e-4, False, "800us"),
+        (LatencyBudget, "0.4x", 0.4, True, "0.4x"),
+        (SizeBudget, "2MB", 2_000_000, False, "2MB"),
+        (SizeBudget, "2mb", 2_000_000, False, "2MB"),
+        (SizeBudget, "500kB", 500_000, False, "500kB"),
+        (SizeBudget, "0.25x", 0.25, True, "0.25x"),
+    ],
+)
+def test_budgets_of_time_and_of_bytes(cls, text, amount, relative, shown):
+    budget = cls.parse(text)
+    assert (budget.amount, budget.relative, str(budget)) == (amount, relative, shown)
+    assert cls.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [(LatencyBudget, "5"), (LatencyBudget, "5M"), (SizeBudget, "2"), (SizeBudget, "5ms"), (Budget, "5ms")],
+)
+def test_an_amount_of_another_unit_is_refused(cls, text):
+    with pytest.raises(UsageError, match="is not a budget"):
+        cls.parse(text)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import kdtool
-from kdtool.distillation.successive_halving import rounds
 from kdtool.models.checkpoint import read
 from kdtool.plugins.registry import method_class
 from kdtool.plugins.search import Search
@@ -76,47 +75,35 @@ def test_what_cannot_be_tried_is_refused(method, text, message):
         settings(method, text)
 
 
-@pytest.mark.parametrize(
-    ("count", "epochs", "expected"),
-    [
-        (2, 20, [(2, 10)]),
-        (4, 20, [(4, 2), (2, 5)]),
-        (8, 240, [(8, 10), (4, 20), (2, 40)]),
-        (5, 30, [(5, 2), (3, 3), (2, 5)]),
-        (4, 1, [(4, 1), (2, 1)]),
-    ],
-)
-def test_the_better_half_trains_longer(count, epochs, expected):
-    assert rounds(count, epochs) == expected
-
-
 def test_the_best_by_validation_is_trained_and_the_search_is_told(teacher_path, tmp_path, capsys):
     student = kdtool.distill(
         teacher_path,
         student="kdtool:lenet-300-100",
         search="temperature=1,4,alpha=0,1",
-        epochs=4,
+        epochs=8,
         lr=3e-3,
         output=tmp_path / "s.pt",
     )
     entry = read(tmp_path / "s.pt").history[-1]
     search = entry["search"]
     assert search["asked"] == "temperature=1,4,alpha=0,1"
-    assert [(row["epochs"], len(row["results"])) for row in search["rounds"]] == [(1, 4), (1, 2)]
+    # Two lengths, of 8 epochs together if two of the four go on: 4 * 1 and 2 * 2.
+    assert [row["epochs"] for row in search["rounds"]] == [1, 2]
     first, last = (row["results"] for row in search["rounds"])
-    ranked = sorted(first, key=lambda result: (-result["accuracy"], result["loss"]))
-    assert {result["setting"] for result in last} == {result["setting"] for result in ranked[:2]}
+    assert len(first) == 4
+    assert 1 <= len(last) < 4
+    assert first[0]["setting"] in {result["setting"] for result in last}
     best = max(last, key=lambda result: (result["accuracy"], -result["loss"]))
     assert search["chosen"] == best["setting"]
     temperature, alpha = (float(part.partition("=")[2]) for part in search["chosen"].split(", "))
     assert (entry["options"]["temperature"], entry["options"]["alpha"]) == (temperature, alpha)
-    assert search["epochs"] == 6
+    assert search["epochs"] == len(first) + 2 * len(last)
     stderr = capsys.readouterr().err
-    assert f"search: {search['chosen']}; it cost 6 epochs and " in stderr
+    assert f"search: {search['chosen']}; it cost {search['epochs']} epochs and " in stderr
     assert "--search temperature=1,4,alpha=0,1" in entry["line"]
     # The result equals that of a training with the chosen options and without a search.
     plain = kdtool.distill(
-        teacher_path, student="kdtool:lenet-300-100", temperature=temperature, alpha=alpha, epochs=4, lr=3e-3,
+        teacher_path, student="kdtool:lenet-300-100", temperature=temperature, alpha=alpha, epochs=8, lr=3e-3,
         output=tmp_path / "plain.pt",
     )  # fmt: skip
     assert plain.metrics == student.metrics
