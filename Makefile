@@ -20,7 +20,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14
 PARALLEL := --numprocesses 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-all test-lowest matrix lint docs bench coverage clean
+.PHONY: help demo test test-all test-lowest matrix lint tables docs bench coverage clean
 
 help:
 	@echo "make demo         a teacher made small on real digits, in a few minutes"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-lowest  the quick tests with the lowest versions of all dependencies, in .venv-lowest"
 	@echo "make matrix       the quick tests with each of $(PYTHONS) that is installed"
 	@echo "make lint         style, types, imports between packages, the wheel"
+	@echo "make tables       the tables of the examples, from the results that their studies wrote"
 	@echo "make docs         the documentation, in build/site; a warning is an error"
 	@echo "make bench        the benchmarks, each of which prints ratios"
 	@echo "make coverage     every edit on 167 networks, in about an hour; goes on where it was stopped (ARGS=--help)"
@@ -78,6 +79,9 @@ lint: $(INSTALLED)
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel
 	$(BIN)/check-wheel-contents build/wheel
+
+tables: $(INSTALLED)
+	$(BIN)/cog -r -P -I examples examples/README.md examples/*/README.md
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --site-dir build/site

@@ -1,0 +1,94 @@
+"""The tables of the README files here, drawn by cog from the results that studies wrote (``make tables``).
+
+A README has a block of Python in a comment; what the block prints stands below it, until the end mark::
+
+    <!-- [[[cog
+    from tables import *
+    study = Study(cog.inFile, "results-small.json")
+    show(["step", "test accuracy in %"], [[f"`{step}`", study.percent(step)] for step in ("kd", "none")])
+    ]]] -->
+    <!-- [[[end]]] -->
+
+``results-small.json`` is what ``kdtool run recipe-small.toml --json`` printed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+__all__ = ["Study", "count", "fmean", "show", "spread"]
+
+
+class Study:
+    """The results of a study, which stand beside a README."""
+
+    def __init__(self, readme: str, name: str) -> None:
+        results = json.loads((Path(readme).parent / name).read_text(encoding="utf-8"))
+        self.rows: list[dict[str, Any]] = results["rows"]
+        # A step without a seed has no mean.
+        self.means: list[dict[str, Any]] = [
+            *results["means"],
+            *(row for row in self.rows if "seed" not in row["values"]),
+        ]
+        self.pairs: list[dict[str, Any]] = results["comparison_means"] or results["comparisons"]
+
+    def mean(self, step: str, **values: Any) -> dict[str, Any]:
+        """Return the only row of means with this step and these values."""
+        return _only((row for row in self.means if row["step"] == step and _has(row, values)), step, values)
+
+    def seeds(self, step: str, **values: Any) -> list[dict[str, Any]]:
+        """Return the rows with this step and these values, one for each seed."""
+        return [row for row in self.rows if row["step"] == step and _has(row, values)]
+
+    def pair(self, a: str, b: str, **values: Any) -> dict[str, Any]:
+        """Return the means of a comparison of two steps, in whichever order it was made."""
+        return _only((row for row in self.pairs if {row["a"], row["b"]} == {a, b} and _has(row, values)), a, values)
+
+    def percent(self, step: str, key: str = "accuracy", digits: int = 1, **values: Any) -> str:
+        """Return a mean in %, with half of its 95 % interval where there are several seeds."""
+        row = self.mean(step, **values)
+        return spread(row, key, 100, digits)
+
+    def each(self, step: str, key: str = "accuracy", digits: int = 1, **values: Any) -> str:
+        """Return the numbers of the seeds in %, such as ``97.1, 96.2, 98.0``."""
+        return ", ".join(f"{100 * row[key]:.{digits}f}" for row in self.seeds(step, **values))
+
+    def seconds(self, *steps: str) -> float:
+        """Return how long the commands of these steps took together, of all steps if none is named."""
+        return sum(row["seconds"] for row in self.rows if not steps or row["step"] in steps)
+
+
+def spread(row: dict[str, Any], key: str, scale: float = 1, digits: int = 1) -> str:
+    """Return the number of a row of means, with half of its interval if it has one."""
+    low = row.get(f"{key}_low")
+    half = "" if low is None else f" ± {scale * (row[key] - low):.{digits}f}"
+    return f"{scale * row[key]:.{digits}f}{half}"
+
+
+def count(number: float) -> str:
+    """Return a count as it is read: 1,234,567."""
+    return f"{round(number):,}"
+
+
+def show(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> None:
+    """Print a Markdown table whose first ``left`` columns are text and whose others are numbers."""
+    align = ["---"] * left + ["--:"] * (len(head) - left)
+    print()
+    for row in (head, align, *rows):
+        print("|" + "|".join(f" {cell} " if cell not in ("---", "--:") else str(cell) for cell in row) + "|")
+    print()
+
+
+def _has(row: dict[str, Any], values: dict[str, Any]) -> bool:
+    return all(row["values"].get(key) == value for key, value in values.items())
+
+
+def _only(rows: Iterable[dict[str, Any]], step: str, values: dict[str, Any]) -> dict[str, Any]:
+    found = list(rows)
+    if len(found) != 1:
+        raise ValueError(f"{step} {values}: {len(found)} rows, not one")
+    return found[0]
