@@ -23,6 +23,7 @@ from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
+from kdtool.training.replicas import Replica
 from kdtool.training.student import StudentModule
 from kdtool_distillers.gated_options import GateSearchOptions
 from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
@@ -55,7 +56,8 @@ def prepared(module, data, engine, batches, loss, *callbacks):
     training = Training(epochs=100, optimizer="sgd", lr=1e-3, batch_size=BATCH, device="cpu", precision="fp32")
     val = DistillationBatches(data.val, engine)
     loop = Loop(StudentModule(module), Plan(training, loss), train, val, engine, Nowhere(), callbacks)
-    return lambda: loop._train_epoch(lambda *told: None)
+    replica = Replica(loop.learner)
+    return lambda: loop._train_epoch(replica, lambda *told: None)
 
 
 def main():

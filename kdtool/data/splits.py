@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ class Split:
 
     def batches(
         self,
-        batch_size: int,
+        batch_size: int | Sequence[int],
         *,
         order: Tensor | None = None,
         view: int | None = None,
@@ -47,14 +47,15 @@ class Split:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield indices [batch] (on the CPU), images float32 [batch, channels, size, size] and labels [batch].
 
-        ``order`` holds the indices of the images, int64 (None: all, in their stored order). ``view`` None yields plain
-        images; ``view`` k is the k-th augmentation of every image, independent of the order and the batch size.
+        ``batch_size`` is that of all batches, or a list of the size of each. ``order`` holds the indices of the images,
+        int64 (None: all, in their stored order). ``view`` None yields plain images; ``view`` k is the k-th augmentation
+        of every image, independent of the order and the batch size.
 
         Raises:
             Error: an image file is damaged.
         """
         indices = torch.arange(len(self)) if order is None else order.cpu()
-        chunks = indices.split(batch_size)
+        chunks = indices.split(batch_size if isinstance(batch_size, int) else list(batch_size))
         for chunk, pixels in zip(chunks, self._images.batches(chunks, view), strict=True):
             images = normalised(pixels.to(device), self.spec.mean, self.spec.std)
             if channels_last:
@@ -72,6 +73,10 @@ class Split:
             return self
         first = self._images.first
         return Split(self.name, first, self.labels[: len(first)], self.spec)
+
+    def first(self, count: int) -> Split:
+        """Return the first ``count`` images; all of them if there are no more."""
+        return self if count >= len(self) else Split(self.name, self._images, self.labels[:count], self.spec)
 
     def prepare(self) -> None:
         """Load images that are kept in memory now, under a progress bar of their own, instead of at the first batch."""

@@ -66,8 +66,13 @@ class DistillationBatches:
         frozen = self.student is not None or (self.teacher is not None and (self.logits or self.taps))
         return epoch % self.views if frozen and self.views and self.mixing is None else epoch
 
-    def batches(self, batch_size: int, *, order: Tensor | None = None, view: int | None = None) -> Iterator[Batch]:
-        """Yield the batches of the images ``order`` (None: all, in their own order) in a view (None: not augmented)."""
+    def batches(
+        self, batch_size: int | Sequence[int], *, order: Tensor | None = None, view: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batches of the images ``order`` (None: all, in their own order) in a view (None: not augmented).
+
+        ``batch_size`` is that of all batches, or a list of the size of each.
+        """
         wanted: list[Tap | str] = [*([LOGITS] if self.logits else []), *self.taps]
         keep = self.mixing is None and (view is None or self.views > 0)
         name, images = self.kept_as or self.split.name, len(self.split)
@@ -96,12 +101,12 @@ class DistillationBatches:
             look.close()
 
     def _raw(
-        self, indices: Tensor, batch_size: int, view: int | None, *, blind: bool
+        self, indices: Tensor, batch_size: int | Sequence[int], view: int | None, *, blind: bool
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Yield indices, images (None if ``blind``: no network needs them) and labels."""
         device = self.engine.device
         if blind:
-            for chunk in indices.split(batch_size):
+            for chunk in indices.split(batch_size if isinstance(batch_size, int) else list(batch_size)):
                 yield chunk, None, self.split.labels[chunk].to(device)
             return
         yield from self.split.batches(

@@ -15,7 +15,8 @@ class Callback:
     """Takes part in one phase; each method does nothing unless it is overridden.
 
     What a callback does has to follow from the objective, the training options and the student's weights, since a
-    resumed phase is recognised by those. What it remembers belongs in `state`, so that a phase that is killed resumes
+    resumed phase is recognised by those. In several processes it has to do the same in each of them (see
+    `kdtool.utils.decided`). What it remembers belongs in `state`, so that a phase that is killed resumes
     to the same bits.
     """
 
@@ -23,6 +24,8 @@ class Callback:
     """Whether the phase's result is what its last step left, instead of the epoch that validated best."""
     remedy: ClassVar[str] = ""
     """What a user can do if the loss of the phase is not finite; empty: the loop names --lr and --clip."""
+    reads_step: ClassVar[bool] = True
+    """Whether `after_step` reads its step; where it does not, nothing has to be put together for it."""
     over: bool = False
     """Set to True to end the phase after the current step or epoch."""
 
@@ -37,8 +40,15 @@ class Callback:
         """Return a scalar tensor that is added to the loss of the step; None for no penalty."""
         return None
 
+    def before_step(self, module: nn.Module) -> None:
+        """Act on the gradients of the whole batch, before they are clipped and the optimiser uses them."""
+
     def after_step(self, module: nn.Module, step: Step) -> None:
-        """Act after a step of the optimiser; the gradients of `parameters` are still there and have to be cleared."""
+        """Act after a step of the optimiser; the gradients of `parameters` are still there and have to be cleared.
+
+        Where several processes or passes share a batch, ``student``, ``teacher``, ``target``, ``indices`` and ``parts``
+        of ``step`` are those of the whole batch; the other fields are those of the last pass of this process.
+        """
 
     def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
         """Act after ``epoch`` epochs, before the validation, and return plain numbers for the epoch's log."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,6 +17,7 @@ from kdtool.models.size import step_of
 from kdtool.training.options import Training
 from kdtool.training.threads import TIMED, Threads
 from kdtool.utils.malloc import keep_freed_memory
+from kdtool.utils.processes import device_of_process
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
 BF16_PAYS_FROM_MACS = 500_000_000
@@ -39,10 +39,8 @@ class Engine:
         that memory format (see `engine_for`).
 
         Raises:
-            UsageError: there is no such device, it cannot do that precision, or a launcher started several processes.
+            UsageError: there is no such device, or it cannot do that precision.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UsageError("kdtool trains in one process; start it without torchrun or a launcher")
         self.device = _device(training.device)
         self.thread_option = training.threads
         if self.device.type == "cpu":
@@ -60,9 +58,12 @@ class Engine:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
-    def threads(self, timed: int = TIMED) -> Threads:
-        """Return the context of the number of threads that is fastest; each is tried in ``timed`` steps."""
-        return Threads(self.thread_option, self.device, timed)
+    def threads(self, timed: int = TIMED, *, shared: bool = False) -> Threads:
+        """Return the context of the number of threads that is fastest; each is tried in ``timed`` steps.
+
+        If the steps are ``shared`` by several processes, the first one chooses for all.
+        """
+        return Threads(self.thread_option, self.device, timed, shared=shared)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run in the engine's precision."""
@@ -116,6 +117,9 @@ def engine_for(training: Training, batch_size: int, network: Network, *others: N
 
 
 def _device(name: str) -> torch.device:
+    own = None if name == "cpu" else device_of_process()
+    if own is not None:
+        return own
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

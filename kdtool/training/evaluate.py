@@ -15,6 +15,8 @@ from kdtool.data.splits import Split
 from kdtool.models.architecture import Network
 from kdtool.models.conversion import digest
 from kdtool.training.engine import Engine
+from kdtool.training.shares import is_shared, spans
+from kdtool.utils.processes import everyone, gathered
 from kdtool.utils.seeds import derive
 
 # Images per batch without training: the maps of more no longer fit into a CPU's caches.
@@ -30,7 +32,7 @@ def evaluate(
     """Return ``split`` (its name), ``accuracy``, ``error`` (fractions), ``loss`` (mean cross-entropy in nats)
     and ``images`` (their number).
 
-    Without an engine the module runs on its own device in float32.
+    Without an engine the module runs on its own device in float32. The processes of a run share the images.
     """
     return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name)
 
@@ -49,7 +51,7 @@ def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, A
     """
     about = (digest(network.module), network.architecture.as_data(), split.name, split.spec.as_data(), engine.device)
     key = f"{derive(repr(about)):x}"
-    if key not in _known:
+    if not everyone(key in _known):
         module = engine.place(copy.deepcopy(network.module))
         _known[key] = evaluate(module, split, engine=engine)
     while len(_known) > MOST_KNOWN:
@@ -90,7 +92,10 @@ def outputs(
     was_training = module.training
     module.eval()
     logits, labels = [], []
-    batches = split.batches(batch_size, device=device, channels_last=engine.channels_last if engine else False)
+    start, sizes = spans(len(split), batch_size)
+    order = torch.arange(start, start + sum(sizes))
+    channels_last = engine.channels_last if engine else False
+    batches = split.batches(sizes, order=order, device=device, channels_last=channels_last)
     with engine.threads(timed=1) if engine else contextlib.nullcontext() as threads:
         for _, images, target in batches:
             with engine.autocast() if engine else contextlib.nullcontext():
@@ -100,4 +105,5 @@ def outputs(
             if threads is not None:
                 threads.tick()
     module.train(was_training)
-    return torch.cat(logits), torch.cat(labels)
+    measured = torch.cat(logits), torch.cat(labels)
+    return (gathered(measured[0]), gathered(measured[1])) if is_shared(len(split)) else measured

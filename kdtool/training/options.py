@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
@@ -39,6 +40,9 @@ class Clip:
         return "auto" if self.norm is None else f"{self.norm:g}"
 
 
+# Options that came after runs and checkpoints were written without them.
+LATER = ("accumulate", "checkpoint_activations", "sync_batchnorm")
+
 # Without --views every view recurs about four times: the teacher runs in a quarter of the epochs.
 EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
 
@@ -53,7 +57,8 @@ class Training(Options):
     )
     epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
     lr: float = option(1e-3, above=0, help="highest learning rate")
-    batch_size: int = option(64, minimum=1, help="images per step")
+    batch_size: int = option(64, minimum=1, help="images per step, of all processes and passes together")
+    accumulate: int = option(1, minimum=1, help="passes in which a step takes its batch, for less memory")
     optimizer: str = option("adam", choices=("adam", "adamw", "muon", "sgd"), help="optimiser")
     schedule: str = option(
         "cosine",
@@ -105,6 +110,12 @@ class Training(Options):
     )
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
+    checkpoint_activations: bool = option(
+        False, help="compute activations again in the backward pass instead of keeping them, for less memory"
+    )
+    sync_batchnorm: bool = option(
+        False, help="batch-norm over the images of all processes, on GPUs; off: over those of each process"
+    )
     threads: int | None = option(
         None,
         minimum=1,
@@ -128,6 +139,14 @@ class Training(Options):
     def mixes(self) -> bool:
         """Whether the images of a batch are mixed with each other."""
         return self.mixup > 0 or self.cutmix > 0
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the options as plain data; those that earlier releases did not have only where they are set.
+
+        So a run of an earlier release is recognised.
+        """
+        unset = {info.name: info.default for info in self.describe() if info.name in LATER}
+        return {name: value for name, value in super().as_data().items() if name not in unset or value != unset[name]}
 
     def __post_init__(self) -> None:
         """Check that the options go together."""

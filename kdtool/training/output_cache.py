@@ -2,6 +2,9 @@
 
 Whether an array is there, was there or is lost must not change a result. So `rounded` decides what an output is, not
 the array, and an array that is damaged is not there.
+
+Several processes that train together fill one file for each machine: each writes the rows of the images that it has,
+and the file gets its name when all have written all rows. Between machines the rows are sent.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdtool.utils.files import slug
+from kdtool.utils.processes import collected, everyone, gathered, leads_node, nodes
 from kdtool.utils.progress import say
 
 # Pages of a mapped file count as memory of this process until they are given back.
@@ -52,8 +57,10 @@ class Cache:
         self._used: set[Path] = set()
 
     def ready(self, name: str) -> bool:
-        """Return whether the array of that name is complete; one that is damaged is removed."""
-        path = self._path(name)
+        """Return whether the array of that name is complete, on every machine; one that is damaged is removed."""
+        return everyone(self._is_whole(self._path(name)) if leads_node() else True)
+
+    def _is_whole(self, path: Path) -> bool:
         if not path.exists():
             return False
         try:
@@ -78,30 +85,38 @@ class Cache:
 
         Arrays that were not opened by this cache are removed to make room, the oldest first.
         """
-        kind = np.dtype(DTYPES[dtype])
-        size = int(np.prod(shape)) * kind.itemsize
-        path = self._path(name)
+        kind, path = np.dtype(DTYPES[dtype]), self._path(name)
         partial = path.with_suffix(".part")
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if not self._room(size, partial):
-                return None
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=kind, shape=shape)
-            _allocate(partial)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            self._full(error.strerror or str(error))
+        reasons = collected(self._make(partial, shape, kind) if leads_node() else None)
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is not None:
+            if leads_node():
+                partial.unlink(missing_ok=True)
+            if reason:
+                self._full(reason)
             return None
         self._used.add(path)
-        return CachedArray(path, array, filling=True)
+        return CachedArray(path, np.lib.format.open_memmap(partial, mode="r+"), filling=True)
+
+    def _make(self, partial: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> str | None:
+        """Make the file of an array; return None, or why it cannot be made: "" if it is larger than the limit."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            reason = self._room(int(np.prod(shape)) * kind.itemsize, partial)
+            if reason is None:
+                np.lib.format.open_memmap(partial, mode="w+", dtype=kind, shape=shape)
+                _allocate(partial)
+        except OSError as error:
+            return error.strerror or str(error)
+        return reason
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{slug(name)}.npy"
 
-    def _room(self, size: int, partial: Path) -> bool:
+    def _room(self, size: int, partial: Path) -> str | None:
         partial.unlink(missing_ok=True)
         if size > self.limit:
-            return False
+            return ""
         files = [path for path in self.directory.iterdir() if path.is_file()]
         taken = sum(path.stat().st_size for path in files)
         on_disk = taken + shutil.disk_usage(self.directory).free - LEFT_FREE_BYTES
@@ -113,8 +128,8 @@ class Cache:
             taken -= path.stat().st_size
             path.unlink()
         if taken + size > on_disk:
-            self._full(f"{LEFT_FREE_BYTES >> 30} GB of the disk stay free")
-        return taken + size <= limit
+            return f"{LEFT_FREE_BYTES >> 30} GB of the disk stay free"
+        return None if taken + size <= limit else ""
 
     def _full(self, reason: str) -> None:
         self.tell(f"{self.directory}: no room for a cache ({reason}); the networks run in every step instead")
@@ -172,7 +187,7 @@ class CachedArray:
 
     def __init__(self, path: Path, array: np.memmap, *, filling: bool) -> None:
         """Read ``array``, or fill it until `close` moves it to ``path``."""
-        self.path, self.array, self.filling = path, array, filling
+        self.path, self.array, self.filling, self.made = path, array, filling, filling
         self.touched = 0
         self.dtype = next(torch_type for torch_type, numpy_type in DTYPES.items() if array.dtype == numpy_type)
 
@@ -188,11 +203,14 @@ class CachedArray:
 
         If a number is too large for the array's type, filling ends and nothing is cached.
         """
-        if not self.filling:
+        if not self.filling and nodes() == 1:
             return
         kept = rows.detach().cpu().to(self.dtype)
         if self.dtype == torch.float16 and bool(_overflown(rows.cpu(), kept).any()):
             self.filling = False
+        if nodes() > 1:
+            indices, kept = gathered(indices), gathered(kept.contiguous().view(torch.uint8)).view(self.dtype)
+        if not self.filling or (nodes() > 1 and not leads_node()):
             return
         bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept
         self.array[indices.numpy()] = bits.numpy()
@@ -200,15 +218,17 @@ class CachedArray:
 
     def close(self) -> None:
         """Make a filled array readable; call this only after every row was written."""
+        if not self.made:
+            return
         partial = self.path.with_suffix(".part")
-        if self.filling:
+        if everyone(self.filling) and leads_node():
             self.array.flush()
             with contextlib.suppress(OSError):  # a disk that is full now: the outputs are computed again
                 with open(partial, "ab") as file:
                     file.write(_sum_of(self.array).to_bytes(SUM_BYTES, "little"))
                 os.replace(partial, self.path)
                 _CHECKED.add((self.path, self.path.stat().st_mtime_ns))
-        self.filling = False
+        self.filling = self.made = False
 
     def _touch(self, rows: Tensor) -> None:
         if self.array.nbytes <= GIVE_BACK_BYTES:

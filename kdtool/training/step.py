@@ -26,7 +26,8 @@ class Step:
     (see `Objective.needs_classifier`); None where it has none. ``indices`` [batch] are the places of the images in
     their split, on the CPU; None where a batch comes from no split. ``parts`` [batch, classes] are the parts of the
     classes in images that are mixtures, None where they are not; ``target`` is then `UNLABELLED` everywhere, since no
-    mixture has one label.
+    mixture has one label. ``known`` is which part of the images of the whole step has a label, where several processes
+    or passes share a step and some images have none; None: that of this batch.
     """
 
     student: Tensor
@@ -43,11 +44,13 @@ class Step:
     classifier: Tensor | None = None
     indices: Tensor | None = None
     parts: Tensor | None = None
+    known: float | None = None
 
     def cross_entropy(self) -> Tensor:
         """Return the cross-entropy against the labels in nats, a scalar, with the training's label smoothing.
 
-        It is the mean over the images that have a label, and 0 where none has one. Of mixtures it is
+        It is the mean over the images that have a label, and 0 where none has one; of a share of a step it is the part
+        whose weighted mean over all shares is the mean over the step. Of mixtures it is
         -sum_c p_c log q_c with the parts p.
         """
         if self.parts is not None:
@@ -65,6 +68,8 @@ class Step:
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+        if self.known is not None:
+            return total / (self.known * len(self.target) or 1.0)
         return total / (self.target != UNLABELLED).sum().clamp(min=1)
 
     def now(self, number: float | Schedule) -> float:

@@ -12,6 +12,8 @@ from types import TracebackType
 
 import torch
 
+from kdtool.utils.processes import decided
+
 # Each number of threads is timed in this many steps, after one that is not counted: layers set themselves up in it.
 TIMED = 3
 
@@ -47,9 +49,12 @@ class Threads:
     phase goes on with it.
     """
 
-    def __init__(self, option: int | None, device: torch.device, timed: int = TIMED) -> None:
-        """Take the number that the user asks for; without one, find it in ``timed`` steps each, on the CPU."""
-        self.timed = timed
+    def __init__(self, option: int | None, device: torch.device, timed: int = TIMED, *, shared: bool = False) -> None:
+        """Take the number that the user asks for; without one, find it in ``timed`` steps each, on the CPU.
+
+        If several processes take the same ``shared`` steps, the times of the first one count.
+        """
+        self.timed, self.shared = timed, shared
         self.before = torch.get_num_threads()
         fixed = fixed_threads(option) if device.type == "cpu" else self.before
         self.choices = [fixed] if fixed else candidates(self.before)
@@ -82,7 +87,7 @@ class Threads:
             return False
         now = time.perf_counter()
         if self.left <= self.timed:
-            self.times.setdefault(self.count, []).append(now - self.clock)
+            self.times.setdefault(self.count, []).append(self._agreed(now - self.clock))
         self.clock = now
         self.left -= 1
         return not self.left and self._next()
@@ -115,6 +120,7 @@ class Threads:
         """Time the next steps again if the mean time of an epoch's steps is far from the usual one."""
         if len(self.choices) == 1 or not self.decided:
             return
+        seconds_per_step = self._agreed(seconds_per_step)
         if self.usual is not None and not 1 / CHANGED < seconds_per_step / self.usual < CHANGED:
             self.times, self.turns, self.decided, self.usual = {}, None, False, None
             self._use(self.choices[0])
@@ -135,6 +141,9 @@ class Threads:
         if len(self.choices) > 1 and 0 < state["count"] <= self.before:
             self.decided = True
             self._use(state["count"])
+
+    def _agreed(self, seconds: float) -> float:
+        return decided(lambda: seconds) if self.shared else seconds
 
     def _use(self, count: int) -> None:
         self.count, self.left = count, self.timed + 1

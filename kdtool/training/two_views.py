@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,9 @@ class TwoViews:
         """Return the number of an epoch's augmentation; both views are cropped and mirrored alike in it."""
         return self.strong.view(epoch)
 
-    def batches(self, batch_size: int, *, order: Tensor | None = None, view: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int | Sequence[int], *, order: Tensor | None = None, view: int | None = None
+    ) -> Iterator[Batch]:
         """Yield batches of twice ``batch_size`` rows, all weak ones first; see `DistillationBatches.batches`."""
         both = (part.batches(batch_size, order=order, view=view) for part in (self.weak, self.strong))
         for weak, strong in zip(*both, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class HoldZeros(Callback):
 
     A layer whose weights are all zero was initialised so and not pruned: it is free to learn.
     """
+
+    reads_step: ClassVar[bool] = False
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
         """Remember where the zeros of the module's convolutions and linear layers are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Callback, Pruner, option
 
@@ -30,6 +30,8 @@ class Cluster(Pruner):
     The network keeps its shape and its speed; its file compresses better. A layer needs bits / 32 of its bytes and the
     k values: n * bits + 32 * k bits, before a Huffman code. Biases and norms stay as they are.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("clustering", "weight-sharing", "palettization", "k-means", "kmeans")
 
     conv_bits: int = option(8, minimum=1, maximum=16, help="bits for the index of a value in convolutions")
     linear_bits: int = option(5, minimum=1, maximum=16, help="the same in linear layers")
@@ -67,13 +69,15 @@ class Cluster(Pruner):
 class SharedValues(Callback):
     """Keep weights of a layer equal that are equal when the phase begins, which it does with the same weights again."""
 
+    reads_step: ClassVar[bool] = False
+
     def __init__(self) -> None:
         """Know of no weights yet."""
         self.clusters: dict[str, tuple[Tensor, int]] = {}
         """By the name of a weight tensor, the cluster of each weight, int64 and flat, and the number of clusters."""
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
-        """Remember which weights are equal, and sum their gradients in each step."""
+        """Remember which weights are equal."""
         import torch
 
         from kdtool.training import prunable
@@ -81,15 +85,15 @@ class SharedValues(Callback):
         for name, values in prunable(module).items():
             found, codes = torch.unique(values, return_inverse=True)
             self.clusters[name] = (codes.flatten(), len(found))
-            weight = module.get_parameter(name)
-            weight.register_post_accumulate_grad_hook(lambda tied, name=name: self._sum(tied, name))  # type: ignore[misc]
 
-    def _sum(self, weight: Tensor, name: str) -> None:
-        if weight.grad is not None:
-            codes, count = self.clusters[name]
-            gradient = weight.grad.flatten()
-            sums = gradient.new_zeros(count).index_add_(0, codes, gradient)
-            weight.grad.copy_(sums[codes].view_as(weight))
+    def before_step(self, module: nn.Module) -> None:
+        """Give the weights of a cluster the sum of their gradients."""
+        for name, (codes, count) in self.clusters.items():
+            weight = module.get_parameter(name)
+            if weight.grad is not None:
+                gradient = weight.grad.flatten()
+                sums = gradient.new_zeros(count).index_add_(0, codes, gradient)
+                weight.grad.copy_(sums[codes].view_as(weight))
 
     def after_step(self, module: nn.Module, step: Step) -> None:
         """Set the weights of a cluster to their mean: optimisers that look at a whole matrix move them apart."""

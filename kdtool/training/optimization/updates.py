@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdtool.training.engine import Engine
 from kdtool.training.optimization.averaging import WeightAverage
@@ -49,9 +49,8 @@ class Updates:
         """The learning rate of the next step, of the parameters that learn fastest."""
         return float(max(self.schedule.get_last_lr()))
 
-    def step(self, loss: Tensor) -> None:
-        """Move the parameters down the gradient of a loss, a scalar tensor, and clear the gradient."""
-        self.engine.backward(loss)
+    def step(self) -> None:
+        """Move the parameters down their gradients, and clear these."""
         self.engine.step(self.optimizer, self.student.parameters() if self.clipping else (), self.clipping)
         self.schedule.step()
 

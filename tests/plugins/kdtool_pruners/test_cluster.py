@@ -36,6 +36,7 @@ def test_the_gradient_of_a_value_is_the_sum_over_its_weights():
     shared = SharedValues()
     shared.begin(layer, 1, 1)
     layer(inputs).sum().backward()
+    shared.before_step(layer)
     # Each row has the gradient [1, 10]; 0.5 stands at three places: 1 + 10 + 10.
     assert layer.weight.grad.tolist() == [[21.0, 21.0], [1.0, 21.0]]
 
