@@ -5,6 +5,7 @@ A file may hold any data, so that everything that is read from one is checked he
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,18 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.errors import Error
+from kdtool.errors import FAILURES, Error, first_line
 from kdtool.models.edits import (
     changed_attributes,
     changed_buffers,
+    check_names,
     drop_modules,
     fit_shapes,
     set_attributes,
     set_buffers,
 )
 from kdtool.models.modules import are_projectors, insert_projector, insert_select, projectors_of, selects_of
-from kdtool.models.no_init import NoInit
+from kdtool.models.no_init import NoInit, Outline, lacks_memory
 from kdtool.models.source import Source
+from kdtool.models.trial import check_runs
 from kdtool.models.used_weights import detach_computed
 from kdtool.models.weights import load_exactly
 from kdtool.plugins.registry import make
@@ -35,6 +38,10 @@ _LARGEST = {"classes": 1_000_000, "in_channels": 4096, "image_size": 4096}
 _LARGEST_INPUT = 2**24
 
 _STEMS = ("default", "small")
+
+# What a build may take in bytes, whatever the file; and how many times the bytes of the weights: a network that was
+# halved four times began with 256 times as many.
+LEAST_MEMORY, MEMORY_FACTOR = 1 << 28, 1 << 9
 
 
 @dataclass(frozen=True)
@@ -208,8 +215,7 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
         if architecture.attributes or architecture.buffers:
             raise Error(f"{architecture.spec}: its layers were resized, so it cannot be built without weights")
         return skeleton(architecture).eval()
-    with torch.random.fork_rng(devices=[]), NoInit():
-        module = skeleton(architecture)
+    module = _base(architecture, weights)
     try:
         resized = fit_shapes(module, weights)
         set_attributes(module, architecture.attributes)
@@ -223,29 +229,42 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
         raise Error(f"{architecture.spec}: the weights do not fit the network: {reason[:300]}") from error
     module.eval()
     if resized or architecture.is_edited:
-        _check_runs(architecture, module)
+        check_runs(module, architecture.input, architecture.classes, architecture.spec)
     return module
 
 
-def _check_runs(architecture: Architecture, module: nn.Module) -> None:
-    """Check that an edited network runs, with one image of zeros.
+def _base(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the `skeleton` for weights of these names; it takes no memory for tensors that get those of the weights.
+
+    Some networks cannot be built in this way. Theirs takes no more memory than the weights can call for.
 
     Raises:
-        Error: it does not run, so the edits and the shapes of the weights do not fit each other.
+        Error: the base network cannot be built, or the weights have other names.
     """
-    from kdtool.errors import FAILURES, first_line
+    limit = max(LEAST_MEMORY, MEMORY_FACTOR * sum(tensor.nbytes for tensor in weights.values()))
+    outline = Outline(LEAST_MEMORY)
+    module: nn.Module | None = None
+    with torch.random.fork_rng(devices=[]):
+        with contextlib.suppress(NotImplementedError, Error, *FAILURES), outline:
+            module = skeleton(architecture)
+        if module is not None:
+            _check(architecture, module, weights)
+            if not outline.invented and not lacks_memory(module, weights):
+                return module
+        try:
+            with NoInit(limit):
+                module = skeleton(architecture)
+        except FAILURES as error:
+            raise Error(f"{architecture.spec}: cannot be built: {first_line(error)}") from error
+    _check(architecture, module, weights)
+    return module
 
+
+def _check(architecture: Architecture, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
-        with torch.no_grad():
-            output = module(torch.zeros(1, *architecture.input))
-        if tuple(output.shape) == (1, architecture.classes):
-            return
-        reason = f"its output is {list(output.shape)}"
-    except FAILURES as error:
-        reason = first_line(error)
-    raise Error(
-        f"{architecture.spec}: the recorded edits and the weights do not fit each other: it does not run ({reason})"
-    )
+        check_names(module, weights)
+    except Error as error:
+        raise Error(f"{architecture.spec}: {error}") from error
 
 
 def capture(

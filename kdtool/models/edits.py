@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdtool.errors import Error
 from kdtool.models.modules import Projected, leave_out
+from kdtool.models.weight_files import first_few
 
 _PLAIN = (bool, int, float)
 
@@ -59,7 +60,7 @@ def base_path(module: nn.Module, path: str, dropped: Iterable[str]) -> str:
 def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Give every parameter and buffer the shape of its tensor in ``weights``, in place; return whether any changed.
 
-    A resized tensor is not initialised.
+    A resized tensor is not initialised, and neither is one without memory, which gets memory here.
 
     Raises:
         Error: a tensor has another number of dimensions, or holds integers instead of floats or the reverse.
@@ -74,11 +75,11 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
             continue  # load_state_dict reports such keys
         for tensors in (owner._parameters, owner._buffers):
             old = tensors.get(name)
-            if old is None or old.shape == tensor.shape:
+            if old is None or (old.shape == tensor.shape and not old.is_meta):
                 continue
             if old.dim() != tensor.dim() or old.is_floating_point() != tensor.is_floating_point():
                 raise Error(f"{path}: a tensor of {tuple(tensor.shape)} does not fit one of {tuple(old.shape)}")
-            resized = True
+            resized |= old.shape != tensor.shape
             new = torch.empty(tensor.shape, dtype=old.dtype)
             if isinstance(old, nn.Parameter):
                 # A parameter that two modules share stays shared. It is set by its name, because recurrent layers
@@ -87,6 +88,25 @@ def fit_shapes(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
             else:
                 owner._buffers[name] = new
     return resized
+
+
+def check_names(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Check that weights have the names of a network's.
+
+    Raises:
+        Error: one is missing or unexpected.
+    """
+    own = module.state_dict()
+    parts = [
+        f"{len(names)} {what} ({first_few(names)})"
+        for what, names in (
+            ("missing", [name for name in own if name not in weights]),
+            ("unexpected", [name for name in weights if name not in own]),
+        )
+        if names
+    ]
+    if parts:
+        raise Error(f"the weights do not fit the network: {', '.join(parts)}")
 
 
 def set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,16 +1,18 @@
 """Build a network without its random initialisation, for weights that are replaced or never read.
 
-Drawing those weights would only cost time.
+Drawing those weights would only cost time. A file may name any network, so the memory of a build can be limited too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from kdtool.errors import Error
 
 _RANDOM_METHODS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.exponential_})
 
@@ -22,6 +24,17 @@ _INIT_FUNCTIONS = frozenset(
         *("kaiming_uniform", "kaiming_normal", "orthogonal", "sparse"),
     )
 )
+
+# Functions that make a tensor of a size that is given by numbers.
+_FACTORIES = frozenset(
+    {
+        *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace),
+        *(torch.rand, torch.randn, torch.randint, torch.randperm),
+    }
+)
+
+# The result of a function can be much larger than a tensor that has this many numbers.
+_LARGE = 1 << 12
 
 # Reads of a tensor as a Python number, which a meta tensor cannot answer.
 _SCALAR_READS = frozenset({Tensor.__float__, Tensor.item})
@@ -36,6 +49,33 @@ class NoInit(TorchFunctionMode):
     Zero, not uninitialised memory, because torch.nn.init.trunc_normal_ draws until all numbers lie within bounds.
     """
 
+    def __init__(self, limit: int | None = None) -> None:
+        """Let the tensors that are made take at most ``limit`` bytes, counted before they are made."""
+        super().__init__()
+        self.limit, self.taken = limit, 0
+
+    def _count(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> None:
+        """Count what a call will allocate, found by making the same call on the meta device.
+
+        Raises:
+            Error: it is too much.
+        """
+        if self.limit is None:
+            return
+        if func in _FACTORIES:
+            try:
+                result = func(*args, **{**(kwargs or {}), "device": "meta"})
+            except (RuntimeError, TypeError, ValueError, NotImplementedError):
+                return  # the call itself fails too
+        else:
+            result = on_meta(func, args, kwargs or {}, least=_LARGE)
+        made = result if isinstance(result, list | tuple) else [result]
+        self.taken += sum(tensor.nbytes for tensor in made if isinstance(tensor, Tensor))
+        if self.taken > self.limit:
+            raise Error(
+                f"building the network takes more than {self.limit >> 20} MiB, which the weights do not call for"
+            )
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -46,7 +86,41 @@ class NoInit(TorchFunctionMode):
                 return target.zero_()
         if func in _TRANSFORMS:
             return args[0]
+        self._count(func, args, kwargs)
         return func(*args, **(kwargs or {}))
+
+
+def on_meta(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, least: int) -> Any:
+    """Return the result of a function without memory, if one of its tensors has ``least`` numbers; else None.
+
+    It is None too where the function fails, or has no such form.
+    """
+    values = [*_flat(args), *kwargs.values()]
+    if not any(isinstance(value, Tensor) and value.numel() >= least and not value.is_meta for value in values):
+        return None
+    # Functions that only look at a tensor, or give it another type or place, take no more memory than it has.
+    if getattr(func, "__name__", "") in _HARMLESS:
+        return None
+    try:
+        with torch._C.DisableTorchFunction():
+            return func(*_as_meta(args), **{key: _as_meta(value) for key, value in kwargs.items()})
+    except Exception:  # some functions have no meta form; what a call raises, it will raise itself
+        return None
+
+
+_HARMLESS = frozenset(
+    {"__get__", "__set__", "size", "dim", "numel", "stride", "data_ptr", "item", "tolist", "numpy", "__float__"}
+)
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    return [inner for value in values for inner in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _as_meta(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_meta, value))
+    return value.detach().to("meta") if isinstance(value, Tensor) else value
 
 
 def _random_target(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
@@ -61,6 +135,9 @@ def _random_target(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any)
 class Outline(NoInit):
     """Skip the memory as well: tensors that would hold random numbers are on PyTorch's meta device, shape only."""
 
+    invented = False
+    """Whether a number of a tensor without memory was asked for, so that what was built may not be what it would be."""
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -68,8 +145,19 @@ class Outline(NoInit):
         if func is torch.empty:
             return func(*args, **{**(kwargs or {}), "device": "meta"})
         if func in _SCALAR_READS and args[0].is_meta:
+            self.invented = True
             return 1.0
         target = _random_target(func, args, kwargs)
         if target is not None and target.is_meta:
             return target
         return super().__torch_function__(func, types, args, kwargs)
+
+
+def lacks_memory(module: nn.Module, weights: Container[str]) -> bool:
+    """Return whether a network has a tensor without memory that none of the ``weights``, named so, will replace."""
+    replaced = {id(tensor) for path, tensor in [*module.named_parameters(), *module.named_buffers()] if path in weights}
+    return any(
+        isinstance(value, Tensor) and value.is_meta and id(value) not in replaced
+        for part in module.modules()
+        for value in (*part._parameters.values(), *part._buffers.values(), *vars(part).values())
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,12 @@ _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 # How the reader's error names what the pickle would import: "... GLOBAL posix.system ..."
 _IMPORTS = re.compile(r"GLOBAL ([\w.]*\w)")
+
+# What Python's reader of zip archives raises.
+_ZIP_DAMAGE = (
+    *(zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, UnicodeDecodeError),
+    *(RuntimeError, struct.error, zlib.error, OverflowError),
+)
 
 _KINDS = {
     b"version https://git-lfs": "a Git LFS pointer instead of the file; run git lfs pull",
@@ -65,7 +73,8 @@ def safe_load(path: str | Path, *, foreign: bool = False) -> Any:
 
     Code in the file never runs. ``foreign`` files may also hold what training scripts save beside weights, such as
     numbers of numpy, paths and dates (see `kdtool.utils.stand_ins`). The sizes that the file claims are checked against
-    its own size before and after it is read. Files in torch's zip format are memory-mapped.
+    its own size before and after it is read, and each record of a zip archive against its checksum. Nothing stays
+    mapped from the file, so that it may be overwritten.
 
     Raises:
         Error: the file is missing, damaged or of another format; the message says which format.
@@ -87,9 +96,9 @@ def safe_load(path: str | Path, *, foreign: bool = False) -> Any:
         raise Error(f"{path}: the file is empty")
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
-        content = _load_torch(path, mapped=True, foreign=foreign)
+        content = _load_torch(path, zipped=True, foreign=foreign)
     elif head.startswith(_LEGACY_MAGIC):
-        content = _load_torch(path, mapped=False, foreign=foreign)
+        content = _load_torch(path, zipped=False, foreign=foreign)
     elif _is_safetensors(head):
         content = _load_safetensors(path)
     else:
@@ -106,10 +115,11 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        # Not load_file, whose tensors stay mapped from the file.
+        tensors: dict[str, Tensor] = load(path.read_bytes())
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise Error(f"{path}: a damaged or truncated safetensors file ({_reason(error)})") from error
     return tensors
@@ -130,18 +140,32 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """Check that this is a zip archive as `torch.save` writes it: entries are neither compressed nor overlapping."""
+    """Check that this is a zip archive as `torch.save` writes it, and that no bit of it has changed.
+
+    Entries are neither compressed nor overlapping.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries, comment = archive.infolist(), archive.comment
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+            _check_entries(path, archive, size)
+            damaged = archive.testzip()
+    except _ZIP_DAMAGE as error:
         raise Error(f"{path}: truncated or damaged ({_reason(error)}); copy or download it again") from error
+    if damaged is not None:
+        raise Error(
+            f"{path}: damaged: the record {printable(damaged)} does not match its checksum; copy or download it again"
+        )
+
+
+def _check_entries(path: Path, archive: zipfile.ZipFile, size: int) -> None:
+    entries, comment = archive.infolist(), archive.comment
     names = [entry.filename for entry in entries]
     members = {name.partition("/")[2] for name in names}
     if "constants.pkl" in members:
         raise Error(f"{path}: a TorchScript archive, which is code; save the state_dict() of the module instead")
     if "data.pkl" not in members:
         raise Error(f"{path}: a zip archive with other content ({printable(', '.join(names[:3])) or 'nothing'})")
+    if len(set(names)) < len(names):
+        raise Error(f"{path}: damaged: two of its entries have the same name")
     # With a comment, two readers of the archive may find different directories in it.
     if comment or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise Error(f"{path}: the archive is compressed or altered, not as torch.save writes it; save it again")
@@ -151,12 +175,12 @@ def _check_zip(path: Path, size: int) -> None:
         raise Error(f"{path}: damaged: its index is larger than {PICKLE_LIMIT >> 20} MiB")
 
 
-def _load_torch(path: Path, *, mapped: bool, foreign: bool) -> Any:
+def _load_torch(path: Path, *, zipped: bool, foreign: bool) -> Any:
     try:
-        if _has_bytearray(path, zipped=mapped):
+        if _has_bytearray(path, zipped=zipped):
             raise Error(f"{path}: contains a bytearray; save only tensors and plain containers")
         with torch.serialization.safe_globals([*STAND_INS] if foreign else []):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Error:
         raise
     except pickle.UnpicklingError as error:

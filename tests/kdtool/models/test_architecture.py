@@ -1,5 +1,6 @@
 import dataclasses
 
+import psutil
 import pytest
 import torch
 
@@ -188,3 +189,61 @@ def test_shapes_that_do_not_fit_each_other_are_refused(narrow):
     weights[name] = weights[name][:-1]
     with pytest.raises(Error, match="the weights do not fit each other"):
         build(narrow.architecture, weights)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"conv1": {"padding": (5000, 5000)}},
+        {"layer1.0.conv1": {"padding": (30000, 30000), "stride": (1, 1)}},
+        {"maxpool": {"padding": 10**9, "kernel_size": 3 * 10**9}},
+        {"avgpool": {"output_size": (10**5, 10**5)}},
+    ],
+)
+def test_edits_that_would_fill_the_memory_are_refused_before_they_run(attributes):
+    net = network()
+    architecture = dataclasses.replace(net.architecture, attributes=attributes)
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(Error, match="do not fit each other: it does not run"):
+        build(architecture, net.module.state_dict())
+    assert psutil.Process().memory_info().rss - before < 500 << 20
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("kdtool:resnet20", "kdtool:lenet-5", "timm:test_vit2", "timm:test_byobnet", "torchvision:mnasnet0_5"),
+        *(
+            pytest.param(spec, marks=pytest.mark.slow)
+            for spec in (
+                "timm:swin_tiny_patch4_window7_224",
+                "torchvision:regnet_y_400mf",
+                "timm:beit_base_patch16_224",
+            )
+        ),
+    ],
+)
+def test_what_is_built_without_memory_is_what_is_built_with_it(spec):
+    made = create(spec, options=NetworkOptions(classes=10), data=None)
+    weights = {name: tensor.clone() for name, tensor in made.module.state_dict().items()}
+    rebuilt = build(made.architecture, weights)
+    assert outputs_equal(made.module, rebuilt, made.architecture.input)
+    for (name, ours), (same, theirs) in zip(rebuilt.named_buffers(), made.module.named_buffers(), strict=True):
+        assert name == same
+        assert torch.equal(ours, theirs)
+    assert not any(tensor.is_meta for tensor in (*rebuilt.parameters(), *rebuilt.buffers()))
+    assert not {tensor.data_ptr() for tensor in weights.values()} & {one.data_ptr() for one in rebuilt.parameters()}
+
+
+def giant(name, **options):
+    shape = {"classes": 10, "in_channels": 3, "image_size": 224, "stem": "default"}
+    return Architecture("timm", name, {**shape, **options})
+
+
+@pytest.mark.parametrize("architecture", [giant("beit_base_patch16_224", image_size=2048)])
+def test_what_a_network_computes_when_it_is_built_is_bounded(architecture):
+    """Its relative positions, of which there are as many as pairs of patches, would take 16 GB."""
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(Error, match="building the network takes more than"):
+        build(architecture, {})
+    assert psutil.Process().memory_info().rss - before < 600 << 20
