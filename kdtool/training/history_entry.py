@@ -4,10 +4,65 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
+import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from kdtool.utils.files import read_text
+from kdtool.utils.strict_json import dumps
+
+# The file of a run with the time that its processes took so far, those that were killed too.
+SPENT = "spent.json"
+
+
+class Clock:
+    """The time that a command took, over all processes that worked on it.
+
+    A process that is killed loses at most what it did since `keep`, which the run calls after each epoch.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """Go on from what earlier processes left in ``directory``; None if there is no such place."""
+        self.path = None if directory is None else directory / SPENT
+        self.before = {"seconds": 0.0, "cpu_seconds": 0.0} if self.path is None else _spent(self.path)
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count the time of this process."""
+        self.started, self.used = time.perf_counter(), time.process_time()
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """The ``seconds``, and the ``cpu_seconds`` of the processes."""
+        now = {"seconds": time.perf_counter() - self.started, "cpu_seconds": time.process_time() - self.used}
+        return {name: round(self.before[name] + seconds, 1) for name, seconds in now.items()}
+
+    def keep(self) -> None:
+        """Write down the time for a later process; it is not worth an error, nor a wait for the disk."""
+        if self.path is None:
+            return
+        temporary = self.path.with_name(f".{SPENT}.tmp")
+        with contextlib.suppress(OSError):
+            temporary.write_text(dumps(self.spent), encoding="utf-8")
+            os.replace(temporary, self.path)
+
+
+def _spent(path: Path) -> dict[str, float]:
+    try:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
+        content = None
+    told = content if isinstance(content, dict) else {}
+    numbers = {name: told.get(name) for name in ("seconds", "cpu_seconds")}
+    return {
+        name: float(number) if isinstance(number, int | float) and 0 <= number < math.inf else 0.0
+        for name, number in numbers.items()
+    }
 
 
 @dataclass
@@ -38,6 +93,8 @@ class HistoryEntry:
     """When the command began, in UTC by ISO 8601."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What was recorded, by name."""
+    clock: Clock = field(default_factory=Clock)
+    """The time that the command took; not part of the entry."""
 
     def record(self, **facts: Any) -> None:
         """Add facts as plain data; a fact of the same name is replaced.
@@ -56,12 +113,15 @@ class HistoryEntry:
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
-        """Record how many seconds the block took, and how many seconds of CPU time this process used in it."""
-        started, used = time.perf_counter(), time.process_time()
+        """Record how many ``seconds`` the block took, and how many ``cpu_seconds`` of its processes.
+
+        Those of processes that were killed before count too.
+        """
+        self.clock.start()
         yield
-        self.record(seconds=round(time.perf_counter() - started, 1), cpu_seconds=round(time.process_time() - used, 1))
+        self.record(**self.clock.spent)
 
     def as_data(self) -> dict[str, Any]:
         """Return the entry as plain data: its fields, and beside them what was recorded."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "facts"}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("facts", "clock")}
         return copy.deepcopy({**own, **self.facts})

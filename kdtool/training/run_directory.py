@@ -1,4 +1,9 @@
-"""The directory of a run: which command it belongs to, whether it is finished, and the lock of its process."""
+"""The directory of a run: which command it belongs to, whether it is finished, and the lock of its process.
+
+A process may be killed between any two operations on files. So whatever it leaves has a meaning: a directory without
+``run.json`` was never begun, temporary files belong to nobody once the lock is free, and what a finished run has left
+is removed by the next call. Only what a call made itself is removed when it fails.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,12 @@ import filelock
 
 from kdtool.data.fingerprint import changes, checked
 from kdtool.errors import Error, UsageError
-from kdtool.utils.files import check_output, write_text
+from kdtool.training.history_entry import SPENT
+from kdtool.utils.files import check_output, read_text, write_text
 from kdtool.utils.strict_json import dumps
+
+# The lock outlives a run. A kill before the first write of ``run.json`` leaves nothing else.
+LOCK = "lock"
 
 # The keys of the fingerprints of the images in a flat ``run.json``.
 SPLITS = "data.splits."
@@ -36,8 +45,17 @@ class RunDirectory:
     def finish(self) -> None:
         """Mark the run as finished and remove the files that only a resumed run needs."""
         self._write(finished=True)
-        shutil.rmtree(self.path / "phases", ignore_errors=True)
-        shutil.rmtree(self.path / "cache", ignore_errors=True)
+        self.tidy()
+
+    def reopen(self) -> None:
+        """Mark a finished run as not finished, because its result is to be made again."""
+        self._write(finished=False)
+
+    def tidy(self) -> None:
+        """Remove the files of a finished run that only a resumed run needs; a kill may have left some of them."""
+        for name in ("phases", "cache"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / SPENT).unlink(missing_ok=True)
 
     def _write(self, *, finished: bool) -> None:
         self.finished = finished
@@ -62,44 +80,93 @@ def run_directory(output: Path, identity: Mapping[str, Any], *, force: bool, res
     """
     path = directory_of(output)
     plain: dict[str, Any] = json.loads(dumps(identity, default=str))
-    earlier = read_run(path)
-    if earlier is not None and resume:
+    earlier = _earlier(path, force=force and not resume)
+    resumed = resume and earlier is not None
+    if resumed and earlier is not None:
         _check_same(path, earlier, plain)
     else:
         check_output(output, force=force)
-        if path.exists():
-            if not force:
-                raise UsageError(
-                    f"{path}: holds an earlier run; continue it with --resume, or start again with --force"
-                )
-            if earlier is None and any(path.iterdir()):
-                raise UsageError(f"{path}: exists and is not a run of kdtool; name another output with -o")
-    try:
-        _make(path)
-        with filelock.FileLock(path / "lock", timeout=0):
-            if earlier is not None and not resume:
-                _empty(path)
-            directory = RunDirectory(path, plain, finished=bool(resume and earlier and earlier["finished"]))
-            if not (resume and earlier):
+        if earlier is None and not is_unused(path):
+            raise UsageError(f"{path}: exists and is not a run of kdtool; name another output with -o")
+        if earlier is not None and not force:
+            raise UsageError(f"{path}: holds an earlier run; continue it with --resume, or start again with --force")
+    made = _make(path)
+    with _locked(path):
+        _sweep(path)
+        if earlier is not None and not resumed:
+            _empty(path)
+        directory = RunDirectory(path, plain, finished=bool(resumed and earlier and earlier["finished"]))
+        try:
+            if not resumed:
                 directory._write(finished=False)
-            try:
-                yield directory
-            except BaseException:
-                written = (path / "phases").rglob("*")
-                if not any(entry.is_file() for entry in written):  # no phase was begun: leave nothing behind
-                    shutil.rmtree(path)
-                raise
+            yield directory
+        except BaseException:
+            if not resumed and not has_progress(path):  # this call made all that is here, and trained nothing
+                _empty(path)
+                if made or earlier is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = filelock.FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
     except filelock.Timeout as error:
         raise Error(
             f"{path}: another process works there; wait until it ends, or name another output with -o"
         ) from error
-
-
-def _make(path: Path) -> None:
+    except OSError as error:
+        raise Error(f"{path}: cannot be written: {error.strerror or error}; name another output with -o") from error
     try:
-        path.mkdir(exist_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def has_progress(path: Path) -> bool:
+    """Return whether a directory holds the weights of a training: a phase, or those kept after a loss that failed."""
+    phases = (path / "phases").rglob("*.pt")
+    return any(entry.is_file() for entry in phases) or any(path.glob("*-last-good.pt"))
+
+
+def is_unused(path: Path) -> bool:
+    """Return whether there is no directory, or one that a process left before it began its run there."""
+    if not path.is_dir() or path.is_symlink():
+        return not path.exists() and not path.is_symlink()
+    return all(entry.name == LOCK or _is_temporary(entry) for entry in path.iterdir())
+
+
+def _earlier(path: Path, *, force: bool) -> dict[str, Any] | None:
+    """Return the ``run.json`` of an earlier run; with ``force`` a damaged one is that of an unknown run."""
+    try:
+        return read_run(path)
+    except UsageError:
+        if force:
+            return {"finished": False}
+        raise
+
+
+def _make(path: Path) -> bool:
+    """Create the directory, and return whether there was none."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
     except OSError as error:
         raise Error(f"{path}: cannot be created: {error.strerror}; name another output with -o") from error
+    return True
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of processes that were killed; the lock says that no process works here."""
+    for entry in path.rglob(".*.tmp"):
+        entry.unlink(missing_ok=True)
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
@@ -109,14 +176,19 @@ def read_run(path: Path) -> dict[str, Any] | None:
         UsageError: the file is damaged.
     """
     try:
-        content = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        content = json.loads(read_text(path / "run.json"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}/run.json: is damaged; remove the directory {path}") from error
-    if not isinstance(content, dict) or "finished" not in content:
-        raise UsageError(f"{path}/run.json: is damaged; remove the directory {path}")
+    except OSError as error:
+        raise UsageError(f"{path}/run.json: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}/run.json: is damaged; {_DAMAGED.format(path)}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("finished"), bool):
+        raise UsageError(f"{path}/run.json: is damaged; {_DAMAGED.format(path)}")
     return content
+
+
+_DAMAGED = "start again with --force, or remove the directory {}"
 
 
 def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -167,7 +239,7 @@ def _short(value: Any) -> str:
 
 def _empty(path: Path) -> None:
     for entry in path.iterdir():
-        if entry.name == "lock":
+        if entry.name == LOCK:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -1,15 +1,24 @@
-"""Atomic writes, and names and checks of output files."""
+"""Atomic writes, bounded reads, and names and checks of output files."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import platform
 import re
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdtool.errors import Error, UsageError
+
+# A text file that a person writes, or the log of a very long training, is far smaller.
+TEXT_LIMIT = 64 << 20
+
+# The names of temporary files: what is written, on which machine, by which process.
+_TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})\.(\d{1,9})\.tmp")
 
 
 @contextlib.contextmanager
@@ -19,8 +28,9 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         Error: the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{_short(path.name)}.{_machine()}.{os.getpid()}.tmp")
     try:
+        _sweep(path)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -29,7 +39,54 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise Error(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    """Return the beginning of a name, so that there is room behind it: most file systems take 255 bytes."""
+    return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a short name of this machine, or container: the numbers of processes mean nothing on another one."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose process was killed."""
+    beginning = f".{_short(path.name)}."
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if not entry.name.startswith(beginning) or not (match := _TEMPORARY.fullmatch(entry.name)):
+                continue
+            import psutil  # seldom needed
+
+            if match[1] == _machine() and not psutil.pid_exists(int(match[2])):
+                os.unlink(entry.path)
+
+
+def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
+    """Return the text of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, too large, or no UTF-8.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for somebody who writes to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it is larger than {limit >> 20} MiB")
+    return content.decode("utf-8")
 
 
 def _sync_directory(directory: Path) -> None:

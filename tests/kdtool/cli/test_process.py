@@ -1,0 +1,136 @@
+"""Whatever surrounds the process, it ends with its result and code 0, or with one line and another code."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kdtool.cli.process import Stopped, exhausted, exit_code_of
+
+KDTOOL = shlex.join([sys.executable, "-m", "kdtool"])
+
+
+def shell(line, **variables):
+    """Return the exit code, stdout and stderr of a line for bash in which ``kdtool`` stands for the command."""
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        ["bash", "-c", line.replace("kdtool", KDTOOL, 1)], capture_output=True, text=True, env=environment
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "plugins --json"])
+def test_a_result_that_cannot_be_printed_is_no_success(words):
+    assert shell(f"kdtool {words} > /dev/full") == (
+        1,
+        "",
+        "Error: stdout: the result cannot be written: No space left on device\n",
+    )
+    code, _, err = shell(f"kdtool {words} >&-")
+    assert (code, err) == (
+        1,
+        "Error: stdout is closed, so no result can be printed; redirect it to a file or to /dev/null\n",
+    )
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_messages_that_nobody_can_read_change_nothing(redirection):
+    code, out, _ = shell(f"kdtool plugins {redirection}")
+    assert code == 0
+    assert out == shell("kdtool plugins")[1]
+    code, out, _ = shell(f"kdtool inspect /no/such/file {redirection}")
+    assert (code, out) == (2, "")
+
+
+def test_a_closed_stream_is_not_the_place_of_the_next_file(tmp_path):
+    """Without care the first file that is opened gets the number of stderr, and what libraries print there."""
+    script = (
+        "import os; from kdtool.cli.process import check_streams; check_streams(); "
+        f"file = open({str(tmp_path / 'precious')!r}, 'w'); os.write(2, b'noise'); print(file.fileno())"
+    )
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -c {shlex.quote(script)} 2>&-"], capture_output=True)
+    assert int(done.stdout) > 2
+    assert (tmp_path / "precious").read_bytes() == b""
+
+
+@pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0"}])
+def test_characters_that_the_terminal_lacks(variables, tmp_path):
+    code, out, err = shell("kdtool plugins", **variables)
+    assert (code, err) == (0, "")
+    assert "distiller" in out
+    name = os.fsencode(str(tmp_path)) + b"/caf\xe9-\xff.pt"
+    done = subprocess.run(
+        [sys.executable.encode(), b"-m", b"kdtool", b"inspect", name], capture_output=True, env=os.environ | variables
+    )
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"Error: ")
+
+
+def test_a_foreign_directory_without_home_or_rights(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    bare = f"env -i PATH={shlex.quote(os.environ['PATH'])}"
+    assert shell(f"cd {gone}; rmdir {gone}; {bare} kdtool plugins")[::2] == (0, "")
+    code, out, err = shell(f"cd {gone.parent}; {bare} kdtool inspect /no/such/file")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (MemoryError(), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"), "memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "memory"),
+        (OSError(12, "Cannot allocate memory"), "memory"),
+        (RuntimeError("can't start new thread"), "threads or memory"),
+        (OSError(24, "Too many open files"), "open files"),
+        (ValueError("a mistake"), None),
+    ],
+)
+def test_what_is_used_up_is_known(error, what):
+    assert exhausted(error) == what
+    outer = ImportError("cannot be imported")
+    outer.__cause__ = error
+    assert exhausted(outer) == what
+
+
+@pytest.mark.parametrize("kilobytes", [100_000, 1_000_000])
+def test_too_little_memory_is_one_line(kilobytes, teacher_path):
+    code, out, err = shell(f"ulimit -v {kilobytes}; kdtool inspect {teacher_path}", OMP_NUM_THREADS="1")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("Error: there is not enough of ")
+    assert "unexpected" not in err
+    assert "Traceback" not in err
+
+
+def test_a_signal_has_its_own_exit_code():
+    assert exit_code_of(Stopped(signal.SIGTERM)) == 143
+    assert exit_code_of(Stopped(signal.SIGHUP)) == 129
+    assert exit_code_of(KeyboardInterrupt()) == 130
+
+
+TRAIN = "teacher kdtool:lenet-300-100 --data digits --epochs 100000 --schedule constant -o t.pt"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_training_in_order(number, code, tmp_path):
+    """It says how to go on, which works; and a signal that is ignored, as by nohup, stays so."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdtool", *TRAIN.split()], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "t.run").rglob("state.pt")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (code, "")
+    assert err.endswith("Error: teacher was interrupted; run the same command with --resume to continue\n")
+    assert "Traceback" not in err
+    assert list((tmp_path / "t.run").rglob(".*")) == []
