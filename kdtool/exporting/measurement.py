@@ -33,7 +33,11 @@ SCRIPT = (
     "exporting/measurement",
     "exporting/samples",
     "exporting/sessions",
+    "utils/formatting",
+    "utils/processes",
     "utils/progress",
+    "utils/screens",
+    "utils/verbosity",
 )
 """The modules that measure, without .py; they import each other, numpy and onnxruntime."""
 

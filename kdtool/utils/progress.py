@@ -1,13 +1,16 @@
-"""Progress bars and messages on stderr."""
+"""Progress bars and messages on stderr. Where stderr is no terminal, plain lines take the place of the bars."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
+
+from kdtool.utils import screens
+from kdtool.utils.screens import Meter, Screen
+from kdtool.utils.verbosity import is_quiet, is_verbose
 
 
 class Advance(Protocol):
@@ -17,47 +20,82 @@ class Advance(Protocol):
         """Move the bar."""
 
 
+# The screen that is shown now; a second bar goes into the same one.
+_shown: list[Screen] = []
+
+
 @contextlib.contextmanager
 def progress(title: str, total: int) -> Iterator[Advance]:
-    """Show a progress bar with the remaining time while the block runs; show nothing if stderr is not a terminal.
+    """Show a progress bar with the remaining time while the block runs.
 
-    ``title`` is the text before the bar, ``total`` the number of steps.
+    ``title`` is the text before the bar, ``total`` the number of steps. Off a terminal a line is printed when an epoch
+    ends, but at most one in a minute and at least one in two (see `kdtool.utils.screens`). Within `command_progress`
+    a bar whose title is the name of a phase moves the bar of the command too.
     """
-    # Where latency is measured on another device, rich may be missing.
-    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
-        yield lambda steps=1, note="": None
+    with _screen(None) as screen:
+        meter = screen.add(title, total)
+        try:
+            yield lambda steps=1, note="": screen.advance(meter, steps, note)
+        finally:
+            screen.remove(meter)
+
+
+@contextlib.contextmanager
+def command_progress(title: str, phases: Iterable[tuple[str, float]]) -> Iterator[None]:
+    """Show a bar for a whole command while the block runs.
+
+    ``phases`` are the titles of the bars that are to come, and for how many seconds each is expected to run.
+    """
+    with _screen(Meter(title, 0), list(phases)):
+        yield
+
+
+def phase_skipped(title: str) -> None:
+    """Move the bar of the command over a phase that is finished already."""
+    if _shown:
+        _shown[-1].skip(title)
+
+
+def epoch_ended(line: str) -> None:
+    """Print a line about an epoch that ended: off a terminal at most one in a minute, all of them if it is wanted."""
+    if _shown:
+        _shown[-1].epoch_ended(line)
+    elif is_verbose():
+        say(line)
+
+
+@contextlib.contextmanager
+def _screen(whole: Meter | None, phases: list[tuple[str, float]] | None = None) -> Iterator[Screen]:
+    """Yield the screen that is shown, or open one; ``whole`` is the bar of a command over its ``phases``."""
+    if _shown and whole is None:
+        yield _shown[-1]
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bars:
-        task = bars.add_task(title, total=total, note="")
-
-        def advance(steps: int = 1, note: str = "") -> None:
-            if note:
-                bars.update(task, advance=steps, note=note)
-            else:
-                bars.update(task, advance=steps)
-
-        yield advance
+    with contextlib.ExitStack() as stack:
+        outer = _shown[-1] if _shown else None
+        if outer is not None:
+            outer.pause()
+            stack.callback(outer.resume)
+        screen = screens.opened(whole, phases or [])
+        stack.enter_context(screen)
+        _shown.append(screen)
+        stack.callback(_shown.remove, screen)
+        yield screen
 
 
 def say(line: str) -> None:
-    """Print one line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line on stderr, unless only errors are wanted."""
+    if not is_quiet():
+        for screen in _shown[-1:]:
+            screen.clear()
+        print(line, file=sys.stderr, flush=True)
+
+
+def say_once(line: str) -> None:
+    """Print one line on stderr, once in a process."""
+    if not is_quiet():
+        _say_once(line)
 
 
 @functools.lru_cache(maxsize=1000)
-def say_once(line: str) -> None:
-    """Print one line on stderr, once in a process."""
+def _say_once(line: str) -> None:
     say(line)

@@ -1,0 +1,68 @@
+"""What a command says before it trains, the bar of the whole command, and the dry run."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.size import measure
+from kdtool.training.foresight.forecast import Forecast, read_forecast, write_forecast
+from kdtool.training.foresight.rehearsal import rehearse
+from kdtool.training.run import Run
+from kdtool.utils.progress import command_progress, say
+from kdtool.utils.screens import in_notebook
+from kdtool.utils.verbosity import is_announcing, is_quiet, is_verbose
+
+Work = Callable[[Run], Network]
+"""What a command does in its run: it trains and returns the network that is to be written."""
+
+
+@contextlib.contextmanager
+def foreseen(run: Run, work: Work, target: Path) -> Iterator[None]:
+    """Say what the run will do and cost, and show the progress of the whole command while the block runs.
+
+    A run that is resumed was foreseen when it began. From Python, nothing is said where nobody looks on.
+    """
+    looked_on = is_announcing() or (not is_quiet() and (sys.stderr.isatty() or in_notebook()))
+    forecast = read_forecast(run.directory) if looked_on else None
+    if looked_on and forecast is None:
+        forecast, _ = rehearse(work, run)
+        write_forecast(run.directory, forecast)
+    if forecast is None:
+        yield
+        return
+    tell(forecast, target)
+    with command_progress(target.name, [(phase.name, phase.cost.seconds) for phase in forecast.phases]):
+        yield
+
+
+def tell(forecast: Forecast, target: Path) -> None:
+    """Say what a command will do and cost."""
+    free = shutil.disk_usage(target.absolute().parent).free
+    for line in [*forecast.lines(target, free), *(forecast.table() if is_verbose() else [])]:
+        say(line)
+
+
+def dry_run(work: Work, target: Path, **about: Any) -> Checkpoint:
+    """Say what a command would do and cost, and return the checkpoint that it would make, without training.
+
+    ``about`` are the arguments of `Run`. The last entry of the checkpoint's history holds the ``forecast``.
+
+    Raises:
+        Error: the command cannot train, or what it makes depends on a training.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), **about)
+        forecast, network = rehearse(work, run, strict=True)
+    tell(forecast, target)
+    run.record(forecast=forecast.as_data(), size=measure(network or about["parent"].network))
+    history = [*(run.parent.history if run.parent else []), run.entry.as_data()]
+    spec = run.data.spec if about["data"] is not None else None
+    return Checkpoint(network or about["parent"].network, spec, [], history)
