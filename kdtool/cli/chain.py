@@ -13,7 +13,10 @@ from pathlib import Path
 import click
 
 from kdtool.cli.stdin import piped_paths
-from kdtool.errors import Error, UsageError, nearest
+from kdtool.errors import Error, UsageError
+from kdtool.utils.kinds import check_checkpoint
+from kdtool.utils.progress import say
+from kdtool.utils.verbosity import announcing
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class ChainStep:
     resume: bool = False
     resumable: bool = False
     """An interrupted run can be continued; other steps are repeated."""
+    onnx: bool = False
+    """It also takes ONNX files."""
     directories: bool = False
     """It also takes the directories of runs and studies."""
     files: tuple[Path, ...] = ()
@@ -200,6 +205,8 @@ def _inputs(steps: Sequence[ChainStep]) -> tuple[Path, ...]:
 def _check_input(step: ChainStep, path: Path) -> None:
     if not (step.directories and path.is_dir()):
         check_file(path)
+    if path in step.checkpoints and not step.onnx:
+        check_checkpoint(path)
 
 
 def _count(number: int) -> str:
@@ -208,6 +215,9 @@ def _count(number: int) -> str:
 
 def _no_checkpoint(step: ChainStep, following: str) -> str:
     least = step.min_checkpoints
+    if step.checkpoints and least == 2:
+        only = step.checkpoints[0]
+        return f"{step.name}: takes two files or more, and got one; name another: kdtool {step.name} {only} FILE"
     missing = "no checkpoint" if least == 1 else f"{_count(least)}, not {len(step.checkpoints)}"
     # The user may have meant a file with the name of a command.
     hint = f"; for the file {following} write ./{following}" if Path(following).is_file() else ""
@@ -224,14 +234,13 @@ def check_file(path: Path) -> None:
         UsageError: it is missing or a directory; the message has similar names.
     """
     if path.is_dir():
-        raise UsageError(f"{path}: is a directory; name a file in it")
+        from kdtool.cli.explain import directory
+
+        raise UsageError(directory(path))
     if not path.exists():
-        similar = [file.name for file in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
-        if path.name == str(path):  # perhaps a misspelt command
-            context = click.get_current_context(silent=True)
-            root = context.find_root() if context else None
-            similar += root.command.list_commands(root) if root and isinstance(root.command, click.Group) else []
-        raise UsageError(f"{path}: there is no such file{nearest(path.name, similar, count=1)}")
+        from kdtool.cli.explain import missing_file
+
+        raise UsageError(missing_file(path))
 
 
 def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:

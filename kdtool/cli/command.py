@@ -19,8 +19,9 @@ from kdtool.cli.grammar import (
     step_names,
 )
 from kdtool.cli.method_options import MethodOption, Place, Section, api_options, method_options, owners, role_methods
+from kdtool.data.dataset import dataset_name
 from kdtool.data.options import DataOptions
-from kdtool.errors import Error, UsageError, nearest
+from kdtool.errors import Error, UsageError
 from kdtool.plugins.entry_points import SINGULAR, Plugin, installed, names
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import load, method_class
@@ -138,7 +139,7 @@ class StepCommand(ChainCommand):
             cls(**values)
         for name in ("data", "unlabelled"):
             if DataOptions in classes and name in options:
-                method_class("datasets", options[name].partition(":")[0])
+                dataset_name(options[name])
         return self.plan(ParsedCommand(own, options, ctx.method or "", ctx.method_class))
 
     def explain(self, ctx: click.Context, flag: str) -> str:
@@ -146,7 +147,7 @@ class StepCommand(ChainCommand):
         assert isinstance(ctx, StepContext)
         name = flag.removeprefix("--no-").removeprefix("--").replace("-", "_")
         shared = [option.flags[0] for option in ctx.method_options if option.info.name == name]
-        if shared:
+        if shared and len(shared) > 1 - ("_" not in flag):
             return f"{flag} is ambiguous; write {' or '.join(shared)}"
         if self.kind and (methods := owners(self.kind, name)):
             return f"{flag} is an option of {self.as_typed(methods)}, not of {self.as_typed([ctx.method or ''])}"
@@ -156,7 +157,10 @@ class StepCommand(ChainCommand):
             methods = owners(option.info.kind, inner) if option.info.kind else []
             if methods := [method for method in methods if method_class(option.info.kind or "", method).fills_role()]:
                 return f"{flag} is an option of {role} {' or '.join(methods)}"
-        return f"{self.name} has no option {flag}{nearest(flag, option_arity(self.get_params(ctx)), count=1)}"
+        from kdtool.cli.explain import unknown_option
+
+        known = [*self.flags_of(ctx), *(["--method"] if self.kind and not self.default_method else [])]
+        return f"{self.name} has no option {flag}{unknown_option(self.name or '', flag, known, self.kind)}"
 
     def as_typed(self, methods: Sequence[str]) -> str:
         """Return methods as they are typed on the command line."""

@@ -10,6 +10,8 @@ from click.shell_completion import CompletionItem
 from kdtool.cli.grammar import step_names
 from kdtool.cli.method_options import Section
 from kdtool.data.options import DataOptions
+from kdtool.errors import similar
+from kdtool.plugins.entry_points import names
 from kdtool.training.options import Training
 
 TRAINING = Section("Training", Training)
@@ -40,6 +42,27 @@ def _step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """Return completions of a word that is another checkpoint or the name of the next step."""
     steps = [name for name in step_names(ctx) if incomplete and name.startswith(incomplete)]
     return [CompletionItem(name) for name in steps] or [CompletionItem(incomplete, type="file")]
+
+
+def as_network(word: str) -> str:
+    """Return how a word without a source is written as a network, for a message."""
+    from kdtool.models.names import known, named, other_task
+
+    source, _, network = word.replace("/", ":").replace(".", ":").partition(":")
+    if network and source in names("teachers"):
+        return f"write {source}:{network}"
+    if Path(word).is_file():
+        return f"is a file, and the network comes first; kdtool inspect {word} shows what it is"
+    if Path(word).is_dir():
+        return "is a directory, and the network comes first: kdtool teacher SOURCE:NAME --data DATA"
+    if found := named(word):
+        return f"write {' or '.join(found)}"
+    if task := other_task(word):
+        return task.removeprefix("; it ")
+    sources = names("teachers")
+    alike = similar(word, [name for source in sources for name in known(source) or ()])[:1]
+    hint = f"; did you mean {' or '.join(named(alike[0]))}?" if alike else ""
+    return f"a network is written as {' or '.join(f'{source}:NAME' for source in sources)}{hint}"
 
 
 def check_network(spec: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdtool.errors import UsageError, nearest
+from kdtool.errors import UsageError
 
 if TYPE_CHECKING:
     from kdtool.cli.method_options import MethodOption
@@ -123,7 +123,9 @@ class ChainCommand(click.Command):
         try:
             left_over = super().parse_args(ctx, list(segment.words))
         except click.NoSuchOption as error:
-            raise UsageError(self.explain(ctx, error.option_name)) from error
+            raise UsageError(self.explain(ctx, _typed(error.option_name, segment.words))) from error
+        except click.BadOptionUsage as error:
+            raise self._without_value(ctx, error) from error
         ctx.args = segment.rest
         if not ctx.resilient_parsing:
             self._check_words(ctx, left_over)
@@ -131,16 +133,41 @@ class ChainCommand(click.Command):
 
     def _check_words(self, ctx: click.Context, left_over: Sequence[str]) -> None:
         if left_over:
-            hint = nearest(left_over[0], step_names(ctx), count=1)
+            from kdtool.cli.explain import unexpected_word
+
+            hint = unexpected_word(left_over[0], ctx.params.values(), step_names(ctx), self.flags_of(ctx))
             raise UsageError(f"{self.name}: unexpected argument {left_over[0]!r}{hint}")
         earlier: list[ChainCommand] = ctx.find_root().meta.setdefault("kdtool.steps", [])
         if self.alone and (earlier or ctx.args):
             raise UsageError(f"{self.name} cannot be part of a chain; run it alone")
         earlier.append(self)
 
+    def _without_value(self, ctx: click.Context, error: click.BadOptionUsage) -> Exception:
+        """Return the error of an option that stands without its value, in place of click's."""
+        from kdtool.cli.explain import needs_value
+
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and error.option_name in param.opts and not param.is_flag:
+                return UsageError(needs_value(param))
+        return error
+
     def explain(self, ctx: click.Context, flag: str) -> str:
         """Return the error message for an option that this command does not have."""
-        return f"{self.name} has no option {flag}{nearest(flag, option_arity(self.get_params(ctx)), count=1)}"
+        from kdtool.cli.explain import unknown_option
+
+        return f"{self.name} has no option {flag}{unknown_option(self.name or '', flag, self.flags_of(ctx))}"
+
+    def flags_of(self, ctx: click.Context) -> list[str]:
+        """Return the names of all options that this command has."""
+        return list(option_arity(self.get_params(ctx)))
+
+
+def _typed(flag: str, words: Sequence[str]) -> str:
+    """Return an unknown option as it was typed: ``-epochs``, where click names the first letter that it cannot read."""
+    if flag.startswith("--"):
+        return flag
+    long = [word for word in words if word[:1] == "-" and word[:2] != "--" and flag[1:] in word and len(word) > 2]
+    return long[0].partition("=")[0] if long and long[0][1:].isalpha() else flag
 
 
 def step_names(ctx: click.Context) -> list[str]:

@@ -92,13 +92,21 @@ class Commands(click.Group):
         """Return the command that the first word names.
 
         Raises:
-            UsageError: there is no such command; the message lists similar names.
+            UsageError: there is no such command; the message says what may be meant.
         """
         if not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            names = self.list_commands(ctx)
-            hint = nearest(args[0], names) or f"; the commands are {', '.join(names)}"
-            raise UsageError(f"there is no command {args[0]!r}{hint}")
+            from kdtool.cli.explain import unknown_command
+
+            raise UsageError(unknown_command(args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options in front of the first command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            place = "options stand behind the command that they belong to, as in kdtool distill --method NAME"
+            raise UsageError(f"kdtool has no option {error.option_name}; {place}") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
@@ -188,6 +196,7 @@ cli = Commands(
     chain=True,
     help=HELP,
     epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
     params=[
         click.Option(["--debug"], is_flag=True, expose_value=False, callback=set_debug, help=DEBUG_HELP),
         click.Option(

@@ -17,7 +17,8 @@ from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
-from kdtool.models.conversion import convention_of, expected_by, recorded_classes, trained_elsewhere
+from kdtool.models.conversion import convention_of
+from kdtool.models.prediction import expected_by, recorded_classes, trained_elsewhere
 from kdtool.models.sources import create_like
 from kdtool.surgery.refiner import Refiner, refined
 

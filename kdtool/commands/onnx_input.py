@@ -44,7 +44,7 @@ class SessionModule(nn.Module):
         return self
 
 
-@dataclass
+@dataclass(repr=False)
 class OnnxCheckpoint(Checkpoint):
     """An ONNX file in the form of a checkpoint; it has no weights that can be trained."""
 

@@ -21,6 +21,7 @@ from kdtool.training.callback import KeepEpoch
 from kdtool.training.optimization.whitening import whitened
 from kdtool.training.options import EarlyOptions, InitialOptions, Training
 from kdtool.utils.files import slug
+from kdtool.utils.progress import say
 
 
 def teacher(
@@ -94,6 +95,8 @@ def teacher(
     )
     if data is None and (names := fitting_names(weights_file, classes, network.architecture.classes)):
         entry.record(classes=list(names))
+    if data is None and not elsewhere:
+        say(f"{target}: is untrained, its weights are random; with --data the network is trained")
     if data is None:
         return finish_untrained(Checkpoint(network), target, entry)
     with running(target, entry, data, training, None, force=force, resume=resume) as run:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from kdtool.errors import UsageError
+from kdtool.plugins.entry_points import names
 from kdtool.plugins.method import Method
+from kdtool.plugins.registry import also_called, method_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,3 +39,26 @@ class Dataset(Method):
             kdtool.Error: there are no images; the message says what to do.
         """
         return self.load(argument, root).train.images
+
+
+def dataset_name(text: str) -> str:
+    """Return the name of the data set in a value of ``--data``: the part before the colon.
+
+    Raises:
+        UsageError: there is no such data set; for a path the message says how a folder of images is named.
+    """
+    name = text.partition(":")[0]
+    folders = also_called(Dataset.kind, "image-folder") if name not in names(Dataset.kind) else []
+    if folders and Path(text).suffix in _ARCHIVES:
+        raise UsageError(f"--data {text}: is an archive; unpack it, and write {folders[0]}:PATH")
+    if folders and (("/" in text and "://" not in text) or Path(text).exists()):
+        raise UsageError(
+            f"--data {text}: no data set is called so; for images in a folder for each class write {folders[0]}:{text}"
+        )
+    if folders and also_called(Dataset.kind, name) == folders:
+        raise UsageError(f"no data set is called {name!r}; images in a folder for each class are {folders[0]}:PATH")
+    method_class(Dataset.kind, name)
+    return name
+
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2")

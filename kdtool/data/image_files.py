@@ -37,9 +37,14 @@ def read_image(path: Path, prepared: Preparation, crop: Crop | None = None) -> T
         left, upper, right, lower = _box(width, height, prepared, crop)
         wanted = math.ceil(width * size / (right - left)), math.ceil(height * size / (lower - upper))
         image.draft(None, wanted[::-1] if turned else wanted)  # type: ignore[arg-type]
-        seen = as_seen(image, "L" if prepared.channels == 1 else "RGB", prepared.white)
-        how = Image.Resampling[prepared.interpolation.upper()]
-        pixels = np.asarray(seen.resize((size, size), how, box=_box(*seen.size, prepared, crop)))
+        return prepared_pixels(image, prepared, crop)
+
+
+def prepared_pixels(image: Image.Image, prepared: Preparation, crop: Crop | None = None) -> Tensor:
+    """Return an open image as uint8 [channels, size, size]: ``crop`` of it, or by default its centre square."""
+    seen = as_seen(image, "L" if prepared.channels == 1 else "RGB", prepared.white)
+    how = Image.Resampling[prepared.interpolation.upper()]
+    pixels = np.asarray(seen.resize((prepared.size,) * 2, how, box=_box(*seen.size, prepared, crop)))
     if crop is not None and crop.mirrored:
         pixels = pixels[:, ::-1]
     if pixels.ndim == 2:

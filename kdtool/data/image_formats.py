@@ -132,7 +132,7 @@ def is_turned(image: ImageFile.ImageFile) -> bool:
     return _orientation(image) >= 5
 
 
-def as_seen(image: ImageFile.ImageFile, mode: str, white: int | None) -> Image.Image:
+def as_seen(image: Image.Image, mode: str, white: int | None) -> Image.Image:
     """Return an image in ``mode`` (L or RGB) with 8 bits, turned upright, and transparent pixels over white.
 
     ``white`` is the value of white in images of more than 8 bits (None stands for 65535) or of floating-point numbers.
@@ -157,15 +157,15 @@ def as_seen(image: ImageFile.ImageFile, mode: str, white: int | None) -> Image.I
     return converted if turn is None else converted.transpose(turn)
 
 
-def pixels_of(image: ImageFile.ImageFile) -> NDArray[np.generic]:
+def pixels_of(image: Image.Image) -> NDArray[np.generic]:
     """Return all bits of an image: [height, width] or [height, width, channels].
 
     Pillow keeps the upper 8 of 16 bits in colour; the lower ones are decoded again, with the order of bytes reversed.
     """
-    deep, file = _deep_mode(image), image.fp
-    if deep is None:
+    deep = _deep_mode(image)
+    if deep is None or not isinstance(image, ImageFile.ImageFile):
         return np.asarray(image)
-    form, order = deep
+    (form, order), file = deep, image.fp
     tiles, format_ = list(image.tile), image.format
     high = np.asarray(image).astype(np.uint16)
     assert file is not None
@@ -181,7 +181,7 @@ def pixels_of(image: ImageFile.ImageFile) -> NDArray[np.generic]:
     return high << 8 | low
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     # Pillow turns TIFF itself.
     if image.format == "TIFF" or not EXIF_PLACES & image.info.keys():
         return 1
@@ -196,8 +196,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
 
 
-def _deep_mode(image: ImageFile.ImageFile) -> tuple[str, str] | None:
+def _deep_mode(image: Image.Image) -> tuple[str, str] | None:
     """Return the channels and the order of bytes of an image in colour with 16 bits, None for other images."""
+    if not isinstance(image, ImageFile.ImageFile):  # it is decoded already
+        return None
     if not image.mode.startswith(("RGB", "CMYK")) or not getattr(image, "tile", None):
         return None
     arguments = image.tile[0].args

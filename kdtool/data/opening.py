@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdtool.data.checks import files_of, tell
-from kdtool.data.dataset import Dataset
+from kdtool.data.dataset import Dataset, dataset_name
 from kdtool.data.drawing import drawn, naming, opened
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
 from kdtool.data.form import form_of
@@ -71,7 +71,7 @@ def open_data(
     for key in wanted:
         value = getattr(options, key)
         if key in ("mean", "std") and value is not None and len(value) != channels:
-            raise UsageError(f"--{key}: {len(value)} numbers for {channels} channels; give one for each")
+            raise UsageError(_for_each_channel(key, value, channels))
         wanted[key] = wanted[key] if value is None else value
     same = like is not None and like.name == name
     spec = DataSpec(
@@ -95,6 +95,13 @@ def open_data(
         mean, std = data.train.labelled().statistics()
         data = data.normalised(wanted["mean"] or mean, wanted["std"] or std)
     return data
+
+
+def _for_each_channel(key: str, value: tuple[float, ...], channels: int) -> str:
+    """Return the message for a mean or std of another number of channels."""
+    given = "1 number" if len(value) == 1 else f"{len(value)} numbers"
+    example = f", such as {','.join([f'{value[0]:g}'] * channels)}" if len(value) == 1 else ""
+    return f"--{key}: {given} for {channels} channels; give one for each{example}"
 
 
 def _published(raw: RawData, channels: int) -> dict[str, Any]:
@@ -179,7 +186,7 @@ def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | N
     """Return the name and the images of ``--unlabelled``."""
     if name is None:
         return None
-    kind, _, argument = name.partition(":")
+    kind, argument = dataset_name(name), name.partition(":")[2]
     dataset: Dataset = make("datasets", kind)
     with naming(f"--unlabelled {kind}"):
         images = dataset.images(argument, None if root is None else root.expanduser())
@@ -201,7 +208,7 @@ def _absolute(root: Path | None) -> str | None:
 
 def load_raw(spec: str, root: Path | None, *, download: bool = False) -> RawData:
     """Return the data set that a value of ``--data`` names, as its files store it."""
-    name, _, argument = spec.partition(":")
+    name, argument = dataset_name(spec), spec.partition(":")[2]
     dataset: Dataset = make("datasets", name, **({"download": True} if download else {}))
     with naming(name):
         return dataset.load(argument, None if root is None else root.expanduser())

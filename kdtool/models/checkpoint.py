@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
+from kdtool.models.prediction import Recorded
+from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.tensor_files import safe_load, write_tensors
 
 FORMAT = "kdtool"
@@ -33,8 +35,8 @@ class Early:
     weights: dict[str, Tensor]
 
 
-@dataclass
-class Checkpoint:
+@dataclass(repr=False)
+class Checkpoint(Recorded):
     """A network with the description of its data, its metrics and the history of the commands that made it.
 
     ``metrics`` is a list of ``{split, accuracy, error, loss, images}``. ``history`` has one entry for each command
@@ -42,11 +44,6 @@ class Checkpoint:
     training, if they were kept.
     """
 
-    network: Network
-    data: DataSpec | None = None
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    path: Path | None = None
     early: Early | None = None
 
     @property
@@ -58,11 +55,6 @@ class Checkpoint:
     def module(self) -> nn.Module:
         """The module, in eval mode; it maps [batch, channels, height, width] to logits [batch, classes]."""
         return self.network.module
-
-    @property
-    def architecture(self) -> Architecture:
-        """The plain data from which the network is rebuilt."""
-        return self.network.architecture
 
     def metric(self, split: str, name: str) -> float | None:
         """Return one metric, such as ``metric("test", "error")``, or None if it was not measured."""
@@ -136,6 +128,7 @@ def read(path: str | Path) -> Checkpoint:
         Error: the file is not a checkpoint of this version, or is damaged; the message says what it is and what to do.
     """
     path = Path(path)
+    check_checkpoint(path)
     content = safe_load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_IMPORT_HINT.format(path)}")

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.data.classes import positions
-from kdtool.data.preparation import INTERPOLATION, SMALL
 from kdtool.data.spec import DataSpec
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, fingerprint
-from kdtool.models.sources import expected_images
+from kdtool.models.prediction import expected_by, recorded_classes
 from kdtool.utils.seeds import derive
 
 
@@ -123,39 +122,6 @@ def described(network: Network, spec: DataSpec) -> DataSpec:
     """Return a description of the data of a run as the checkpoint of a network has to record it."""
     conversion = conversion_of(network.module)
     return spec if conversion is None else conversion.own.applied(spec)
-
-
-def trained_elsewhere(checkpoint: Checkpoint) -> bool:
-    """Return whether the weights of a checkpoint come from another program, and no data are recorded since."""
-    return checkpoint.data is None and bool(checkpoint.history and checkpoint.history[0].get("trained_elsewhere"))
-
-
-def expected_by(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return how weights that were trained elsewhere expect their images: mean, std, crop and interpolation.
-
-    These are entries of a `DataSpec` for the network's input; what is not known, or does not fit it, is left out.
-    """
-    if not trained_elsewhere(checkpoint):
-        return {}
-    architecture = checkpoint.architecture
-    channels, size, _ = architecture.input
-    own = {name: architecture.options[name] for name in architecture.origin().as_data()}
-    expected = expected_images(architecture.spec, own)
-    fits = {
-        "mean": len(expected["mean"]) == channels,
-        "std": len(expected["std"]) == channels,
-        "crop": size > SMALL,
-        "interpolation": expected.get("interpolation") in INTERPOLATION,
-    }
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in expected.items() if fits[name]}
-
-
-def recorded_classes(checkpoint: Checkpoint) -> tuple[str, ...] | None:
-    """Return the classes in the order of a network's outputs, from its data or its file of weights; None if unknown."""
-    if checkpoint.data is not None:
-        return checkpoint.data.classes
-    names = checkpoint.history[0].get("classes") if trained_elsewhere(checkpoint) else None
-    return None if names is None else tuple(names)
 
 
 def convention_of(checkpoint: Checkpoint, spec: DataSpec) -> Convention:

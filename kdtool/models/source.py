@@ -14,6 +14,9 @@ class Source(Method):
     """Build networks by name."""
 
     kind: ClassVar[str] = "teachers"
+    library: ClassVar[str] = ""
+    """The distribution that has the networks, if it is another one than the plugin's; its version is part of the key
+    under which the names are cached."""
 
     def networks(self) -> list[str]:
         """Return the names of the networks that `build` can build."""

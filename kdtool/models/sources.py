@@ -11,6 +11,7 @@ import torch
 from kdtool.data.splits import Data
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Architecture, Network
+from kdtool.models.names import remember
 from kdtool.models.options import NetworkOptions
 from kdtool.models.source import Source
 from kdtool.models.stem import small_stem
@@ -100,6 +101,7 @@ def create(
             module = small_stem(module)
     if weights is not None:
         fit_weights(module, read_weights(weights), weights)
+    remember(source)  # the source's library is imported by now
     network = Network(architecture, module.eval())
     check_forward(network)
     return network

@@ -32,6 +32,8 @@ class Method(Options):
 
     kind: ClassVar[str] = ""
     name: ClassVar[str]
+    also_called: ClassVar[tuple[str, ...]] = ()
+    """Other words for the method, for the message where a user writes one of them instead of its name."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "name" not in cls.__dict__:

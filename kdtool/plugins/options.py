@@ -5,9 +5,11 @@ One declaration defines the command-line option, the Python argument and the ent
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -49,6 +51,11 @@ def option(
         "choices": choices,
     }
     return dataclasses.field(default=default, metadata={"kdtool": about})
+
+
+_KIND_NAMES = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "True or False"}
+
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,6})?) ?(%?)")
 
 
 @dataclass(frozen=True)
@@ -115,13 +122,36 @@ class OptionInfo:
             except UsageError as error:
                 raise UsageError(f"{self.flag}: {error}") from error
         if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
-            raise UsageError(f"{self.flag}: expected {self.type.__name__}, got {value!r}")
+            kind = _KIND_NAMES.get(self.type, self.type.__name__)
+            raise UsageError(f"{self.flag}: expected {kind}, got {value!r}{self._meant(value)}")
         if self.choices and value not in self.choices:
             hint = nearest(str(value), self.choices) or f"; one of {', '.join(self.choices)}"
             raise UsageError(f"{self.flag}: {value!r} is not a choice{hint}")
         if isinstance(value, int | float) and not self._in_range(value):
-            raise UsageError(f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'})")
+            raise UsageError(
+                f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'}){self._meant(value)}"
+            )
         return value
+
+    def _meant(self, value: Any) -> str:
+        """Return what to write for a value in percent, for an integer such as 1e3 or 3.0, or for a missing value."""
+        text = str(value).strip()
+        if text.startswith("--"):
+            return "; the option stands without its value"
+        percent = _PERCENT.fullmatch(text)
+        if percent and self.type is float and self.minimum in (None, 0) and 1 in (self.maximum, self.below):
+            number = float(percent[1]) / 100
+            if (percent[2] or number >= 0.1) and self._in_range(number):
+                return f"; for {percent[1].removesuffix('.0')} % write {number:g}"
+        if self.type is float and not self.many and re.fullmatch(r"\d{1,9},\d{1,9}", text):
+            return f"; write {text.replace(',', '.')}"
+        if text[:1] in "[({" and self.many:
+            return "; a list is written as 1,2,3"
+        if self.type is int and not isinstance(value, int):
+            with contextlib.suppress(ValueError, OverflowError):
+                if float(text) == int(float(text)):
+                    return f"; write {int(float(text))}"
+        return ""
 
     def _check_scheduled(self, value: str | Schedule) -> Any:
         try:

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from kdtool.errors import UsageError, nearest
+from kdtool.errors import UsageError, bare, nearest
 from kdtool.plugins.entry_points import KINDS, SINGULAR, BrokenPlugin, Plugin, installed, names, reason_of, register
 from kdtool.plugins.method import COMBINING, Method
 from kdtool.plugins.options import OptionInfo
@@ -33,13 +33,34 @@ def method_class(kind: str, name: str) -> type[Any]:
         return _combined(kind, term, name)
     if not plugins:
         known = names(kind)
-        hint = nearest(name, known) or f"; there are {', '.join(known)}"
-        raise UsageError(f"no {SINGULAR[kind]} is called {name!r}{hint}")
+        meant = also_called(kind, name)
+        if kind == "distillers" and "," in name and {*name.split(",")} <= {*known}:
+            meant = [name.replace(",", "+")]
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else nearest(name, known)
+        raise UsageError(f"no {SINGULAR[kind]} is called {name!r}{hint or '; there are ' + ', '.join(known)}")
     if len({(plugin.module, plugin.attribute) for plugin in plugins}) > 1:
         owners = " and ".join(plugin.distribution for plugin in plugins)
         raise BrokenPlugin(f"{SINGULAR[kind]} {name!r} comes from {owners}: uninstall one of them")
     cls: type[Any] = load(plugins[0])
     return cls
+
+
+def also_called(kind: str, word: str) -> list[str]:
+    """Return the methods of a kind that are also called ``word``, without case and hyphens.
+
+    Methods of other packages are not imported for that.
+    """
+    word = bare(word)
+    return [plugin.name for plugin in installed() if plugin.kind == kind and word in _other_names(plugin)]
+
+
+def _other_names(plugin: Plugin) -> set[str]:
+    if not plugin.builtin:
+        return set()
+    try:
+        return {bare(name) for name in load(plugin).also_called}
+    except UsageError:
+        return set()
 
 
 @functools.cache

@@ -64,6 +64,8 @@ class _Cifar(Dataset):
 class CIFAR10(_Cifar):
     """Read CIFAR-10's 60,000 images of 32x32 pixels from cifar-10-batches-py in --data-dir."""
 
+    also_called: ClassVar[tuple[str, ...]] = ("cifar-10",)
+
     torchvision_name: ClassVar[str] = "CIFAR10"
     folder: ClassVar[str] = "cifar-10-batches-py"
     train_files: ClassVar[tuple[str, ...]] = tuple(f"data_batch_{number}" for number in range(1, 6))

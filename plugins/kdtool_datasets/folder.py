@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Dataset, Error, UsageError
 from kdtool.utils import printable
@@ -28,6 +28,8 @@ class Folder(Dataset):
 
     Without a test split, a fixed fifth of every class becomes one. The list is PATH/labels.csv, or PATH itself.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("image-folder", "imagenet", "custom", "images", "directory", "dir")
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the images' paths; PATH is looked up as given, then below ``root``."""

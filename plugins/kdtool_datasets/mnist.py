@@ -65,6 +65,8 @@ class MNIST(_Mnist):
 class FashionMNIST(_Mnist):
     """Read Fashion-MNIST's 70,000 pieces of clothing of 28x28 pixels from FashionMNIST/raw in --data-dir."""
 
+    also_called: ClassVar[tuple[str, ...]] = ("fashion", "fmnist")
+
     torchvision_name: ClassVar[str] = "FashionMNIST"
     classes: ClassVar[tuple[str, ...]] = (
         "T-shirt/top",

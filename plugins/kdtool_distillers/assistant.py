@@ -18,6 +18,7 @@ class Assistant(Distiller):
     student is given, its structure is what the refiner makes from the last assistant.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("takd", "teacher-assistant")
     fits: ClassVar[str] = (
         "Fits a student much smaller than its teacher, at the price of one more training for each assistant."
     )

@@ -26,6 +26,7 @@ class AT(LossDistiller):
     maps instead. The numbers of channels may differ.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("attention", "attention-transfer")
     fits: ClassVar[str] = (
         "Fits two networks with maps of the same resolutions, ideally of one family; it learns no adapters."
     )

@@ -22,6 +22,7 @@ class BornAgain(Distiller):
     reported as the ensemble. The run keeps the generations, so that they can teach together (--method ensemble).
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("ban", "born-again-networks")
     fits: ClassVar[str] = "Fits if the model should become better, not smaller."
     needs_student: ClassVar[bool] = False
 

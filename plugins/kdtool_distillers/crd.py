@@ -36,6 +36,7 @@ class CRD(Distiller):
     may be drawn twice.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("contrastive", "contrast")
     fits: ClassVar[str] = "Fits features that serve more than the classifier; memorises all images, slower steps."
 
     weight: float | Schedule = option(0.8, minimum=0, help="weight of both contrastive terms")

@@ -29,6 +29,7 @@ class DKD(WarmUp):
     ResNet-34 to 18 and 2 for ResNet-50 to MobileNet.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("decoupled",)
     fits: ClassVar[str] = (
         "Fits a teacher that is nearly always confident, and many classes; needs the labels of all images."
     )

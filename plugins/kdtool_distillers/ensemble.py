@@ -27,6 +27,7 @@ class Ensemble(Distiller):
     its checkpoint records them.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("multi-teacher", "teachers")
     fits: ClassVar[str] = "Fits if there are several trained networks, and only one can be deployed."
     several_teachers: ClassVar[bool] = True
 

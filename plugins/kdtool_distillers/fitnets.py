@@ -25,6 +25,7 @@ class FitNets(LossDistiller):
     with the weight of 100 that Tian et al. (arXiv:1910.10699) use in their comparison.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("hint", "hints", "feature", "features")
     fits: ClassVar[str] = "Fits a deep student that learns slowly; the widths may differ."
     logits: ClassVar[bool] = False
 

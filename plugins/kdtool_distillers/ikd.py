@@ -30,6 +30,7 @@ class IKD(Distiller):
     The paper's settings are T = 20, alpha = 0.7, Adam at 1e-4, batches of 64.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("iterative", "incremental")
     fits: ClassVar[str] = "Fits if it is unknown how small the model can be: it makes a series of ever smaller models."
     makes_student: ClassVar[bool] = True
     recipe_by_steps: ClassVar[bool] = True

@@ -25,6 +25,7 @@ class LogitStd(LossDistiller):
     ``weight`` is the biased form with T * sqrt(r) and ``weight`` / r. The defaults are those of the authors' code.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("logit-standardization", "standardized")
     fits: ClassVar[str] = (
         "Fits a student that is too small to match the size of its teacher's logits, only their order."
     )

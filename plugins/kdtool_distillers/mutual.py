@@ -27,6 +27,7 @@ class Mutual(Distiller):
     epoch.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("dml", "deep-mutual-learning")
     fits: ClassVar[str] = "Fits if there is no good teacher yet, at the cost of training several networks at once."
 
     peers: int = option(2, minimum=1, help="number of students, which differ in their initial weights only")

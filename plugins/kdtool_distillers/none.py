@@ -19,6 +19,7 @@ class Alone(LossDistiller):
     weight of the labels.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("baseline", "scratch", "labels", "cross-entropy", "ce", "no-teacher")
     fits: ClassVar[str] = "Fits as a baseline: the gain of a distillation is the difference to this."
     logits: ClassVar[bool] = False
     only_labels: ClassVar[bool] = True

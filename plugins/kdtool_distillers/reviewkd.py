@@ -38,6 +38,7 @@ class ReviewKD(WarmUp):
     since not every network has such a layer. Their code for CIFAR-100 counts epochs from 0.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("review", "knowledge-review")
     fits: ClassVar[str] = "Fits if the logits alone are not enough: all stages teach, at the cost of slower steps."
     logits: ClassVar[bool] = False
 

@@ -26,6 +26,7 @@ class RKD(Relation):
     With ``--angle 0`` they are not computed.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("relational", "relation")
     fits: ClassVar[str] = (
         "Fits features that serve more than the classifier, such as image search; needs batches of many images."
     )

@@ -31,6 +31,7 @@ class Self(Distiller):
     the data and, if no student is named, the structure; its weights are not used.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("self-distillation", "byot", "be-your-own-teacher")
     fits: ClassVar[str] = "Fits if there is no teacher; the training costs more, the result does not."
     needs_student: ClassVar[bool] = False
 

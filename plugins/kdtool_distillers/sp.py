@@ -21,6 +21,7 @@ class SP(Relation):
     images.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("similarity", "similarity-preserving")
     fits: ClassVar[str] = (
         "Fits networks of different families, whose channels cannot be compared; needs batches of many images."
     )

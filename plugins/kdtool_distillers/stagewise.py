@@ -32,6 +32,7 @@ class Stagewise(Distiller):
     stage.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("layerwise", "blockwise")
     fits: ClassVar[str] = (
         "Fits little data: each stage learns from the teacher's maps; both networks need the same stages."
     )

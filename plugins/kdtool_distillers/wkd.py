@@ -47,6 +47,7 @@ class WKD(WarmUp):
     logits, and 0.02 with a ratio of 2 for the maps.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("wasserstein",)
     fits: ClassVar[str] = (
         "Fits many classes, some of which are alike; --logit-weight 0 --feature-weight 0.006 compares maps alone."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Callback, ChannelPruner, Error, option
 
@@ -20,6 +20,8 @@ class BnScale(ChannelPruner):
     pass none stay. The paper first trains the network with lambda * sum |gamma| added to its loss, so that the scales
     of unneeded channels become small: ``--sparse-epochs`` sets the number of these epochs.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("slimming", "network-slimming", "batch-norm", "bn")
 
     sparse_epochs: int = option(
         0, minimum=0, help="epochs of training with a penalty on the scales, before the pruning"

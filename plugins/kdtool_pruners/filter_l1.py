@@ -22,6 +22,8 @@ class FilterL1(ChannelPruner):
     fraction instead.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("l1", "l1-norm", "structured", "ln-structured", "filter", "channels")
+
     relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:

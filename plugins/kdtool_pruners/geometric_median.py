@@ -21,6 +21,8 @@ class GeometricMedian(ChannelPruner):
     over layers whose outputs are added.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("fpgm",)
+
     relative_scores: ClassVar[bool] = True
 
     def importance(self, run: Run, network: Network) -> Scores:

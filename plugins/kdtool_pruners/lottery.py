@@ -7,7 +7,7 @@ and the Lottery Ticket Hypothesis, 2020, arXiv:1912.05671.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Error, MaskPruner, UsageError, option
 
@@ -25,6 +25,8 @@ class Lottery(MaskPruner):
     remaining ones are reset to the early weights that the checkpoint keeps (``kdtool teacher --keep-init`` or
     ``--keep-epoch``), and trained for ``--epochs``.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("lth", "lottery-ticket", "imp")
 
     steps: int = option(3, minimum=1, help="number of rounds, each of which trains from the early weights")
     teacher: bool = option(False, help="train with the unpruned model as teacher; off: with only the labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import MaskPruner
 
@@ -19,6 +19,8 @@ class Magnitude(MaskPruner):
     Of the n weights of all convolutions and linear layers (biases and norms stay), the round(ratio * n) with the
     smallest |w| become zero, and stay zero in the retraining. Weights that are already zero count as removed.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("l1", "unstructured", "l1-unstructured", "weights", "sparse")
 
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
         """Return |w| by the name of the weight tensor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Error, Pruner
 
@@ -19,6 +19,8 @@ class TwoFour(Pruner):
     smallest |w| become zero. Layers are not pruned if their number of inputs is not a multiple of four, or if they
     compute the weights that they use (standardised convolutions).
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("nm", "n:m", "semi-structured", "24", "2in4")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import option
 from kdtool.surgery import InheritingRefiner
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Depth(InheritingRefiner):
     """Drop blocks from the stages of the network."""
+
+    also_called: ClassVar[tuple[str, ...]] = ("layers", "blocks", "shallow", "shallower")
 
     times: int = option(1, minimum=1, help="how many times to halve the blocks of every stage")
     keep: tuple[int, ...] | None = option(None, minimum=1, help="blocks to keep in each stage, such as 1,1,2,2")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import option
 from kdtool.surgery import InheritingRefiner
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Halve(InheritingRefiner):
     """Halve the width of every layer."""
+
+    also_called: ClassVar[tuple[str, ...]] = ("width", "narrow", "0.5", "0.5x", "half-width")
 
     times: int = option(1, minimum=1, help="how many times to do this in a row")
     ratio: float = option(0.5, above=0, below=1, help="new width over old width")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Refiner, UsageError, option
+from kdtool import Error, Refiner, Source, UsageError, make, option
 
 if TYPE_CHECKING:
     from kdtool import Network
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 class Like(Refiner):
     """Build another architecture for the same images and classes, with fresh weights."""
+
+    also_called: ClassVar[tuple[str, ...]] = ("arch", "model", "network", "student")
 
     must_shrink: ClassVar[bool] = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Budget, UsageError, option
 from kdtool.surgery import InheritingRefiner
@@ -17,6 +17,8 @@ class WidthDepth(InheritingRefiner):
     To reach x times the size, dropped blocks bring x ** depth_share, as closely as whole blocks allow, and narrower
     layers bring the rest. In a network without stages of blocks, only the layers become narrower.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("compound", "scale", "budget")
 
     target_macs: Budget | None = option(None, help="multiply-accumulates of the result: 0.25x of the network's, or 90M")
     target_params: Budget | None = option(None, help="parameters of the result: 0.25x of the network's, or 0.8M")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Error, Source
 from kdtool.errors import nearest
 from kdtool_teachers.names import unknown
+from kdtool_teachers.offline import is_missing, without_retries
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 class Timm(Source):
     """Build a classification network of timm, such as timm:resnet18."""
+
+    library: ClassVar[str] = "timm"
 
     def networks(self) -> list[str]:
         """Return the names of timm's networks, without the tags of their pretrained weights."""
@@ -62,13 +66,18 @@ class Timm(Source):
             raise Error(f"timm:{network}: timm has no pretrained weights for it; leave --pretrained out")
         shape = f"{classes} classes and {in_channels}x{image_size}x{image_size} pixels"
         try:
-            module: nn.Module = timm.create_model(network, pretrained=pretrained, **options)
+            with without_retries() if pretrained else nullcontext():
+                module: nn.Module = timm.create_model(network, pretrained=pretrained, **options)
         except Exception as error:  # any of a thousand constructors or of three download libraries may fail
             reason = " ".join(str(error).split()) or type(error).__name__
+            if pretrained and is_missing(error):
+                raise Error(
+                    f"timm:{network}: its pretrained weights are not here and cannot be downloaded; give a downloaded "
+                    "file with --weights"
+                ) from error
             if pretrained:
                 raise Error(
-                    f"timm:{network}: cannot be built with pretrained weights for {shape} ({reason}); without a "
-                    "network connection, give a downloaded file with --weights"
+                    f"timm:{network}: cannot be built with pretrained weights for {shape} ({reason})"
                 ) from error
             made_for = "x".join(str(size) for size in config.input_size)
             raise Error(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Error, Source
 from kdtool_teachers.names import unknown
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Torchvision(Source):
     """Build a classification network of torchvision, such as torchvision:resnet18."""
+
+    library: ClassVar[str] = "torchvision"
 
     def networks(self) -> list[str]:
         """Return the names of torchvision's classifiers (not of its detection, segmentation and video networks)."""

@@ -69,6 +69,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         checkpoints=tuple(parsed.params["checkpoints"]),
         min_checkpoints=2,
         max_checkpoints=None,
+        onnx=True,
         output=(lambda _: picture) if picture else None,
         suffix=".png",
         force=parsed.params["force"],

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdtool.cli.chain import ChainStep, Work, check_file
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TRAINING, check_network, checkpoints, output_options
+from kdtool.cli.common import DATA, TRAINING, as_network, check_network, checkpoints, output_options
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.options import SearchOptions, StudentOptions
+from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
+from kdtool.plugins.entry_points import names
 from kdtool.plugins.registry import method_class
 from kdtool.utils.files import beside, slug
+from kdtool.utils.kinds import check_checkpoint
 
 EXAMPLES = """
 \b
@@ -38,17 +42,21 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     # A strategy may have its own option ``refiner``, which then does not define the student.
     own = method.describe()
     refined = "refiner" in parsed.options and "refiner" not in [info.name for info in own]
-    method.check_student(named=student is not None, refined=refined)
+    if student is None:
+        _check_words(paths, several=method.several_teachers)
     if len(paths) > 1:
         for path in paths:
             check_file(path)
         method.check_teachers(len(paths))
+    method.check_student(named=student is not None, refined=refined)
     if (search := parsed.options.get("search")) is not None:
         search.settings(method, {info.name: parsed.options[info.name] for info in own if info.name in parsed.options})
     # A student with a colon is SOURCE:NAME, unless a file of that name exists; without a colon it is a file.
     is_file = student is not None and (":" not in student or Path(student).exists())
     if student is not None and not is_file:
         method_class("teachers", student.partition(":")[0])
+    elif student is not None:
+        check_student_file(student)
 
     def run(work: Work) -> str | None:
         from kdtool import api
@@ -72,6 +80,36 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         files=(Path(student),) if student is not None and is_file else (),
         slow_check=partial(check_network, student) if student is not None and not is_file else None,
     )
+
+
+def _check_words(paths: Sequence[Path], *, several: bool) -> None:
+    """Check that no word that stands for a teacher is meant to be the student.
+
+    Raises:
+        UsageError: one is the name of a network; or there are two checkpoints, and the method has one teacher.
+    """
+    for path in paths:
+        if str(path).partition(":")[0] in names("teachers") and not path.exists() and len(paths) > 1:
+            raise UsageError(f"distill: {path} is a network; if it is the student, write --student {path}")
+    if len(paths) == 2 and not several and all(path.exists() for path in paths):
+        raise UsageError(
+            f"distill: takes one teacher, {paths[0]}; if {paths[1]} is the student, write --student {paths[1]}"
+        )
+
+
+def check_student_file(student: str) -> None:
+    """Check that a student without a colon is a file.
+
+    Raises:
+        UsageError: it is an ONNX file, a method or the name of a network without its source.
+    """
+    path = Path(student)
+    check_checkpoint(path)
+    if path.exists() or path.suffix or path.name != student:
+        return
+    if student in names("refiners"):
+        raise UsageError(f"--student {student}: is a refiner; write --refiner {student}")
+    raise UsageError(f"--student {student}: there is no such file; {as_network(student)}")
 
 
 command = StepCommand(

@@ -27,7 +27,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         rows = api.evaluate(list(work.checkpoints), **options, **parsed.options)
         return as_json(rows) if parsed.params["as_json"] else table({"checkpoint": "checkpoint", **SCORES}, rows)
 
-    return ChainStep("evaluate", run, checkpoints=tuple(parsed.params["checkpoints"]), max_checkpoints=None)
+    return ChainStep("evaluate", run, checkpoints=tuple(parsed.params["checkpoints"]), max_checkpoints=None, onnx=True)
 
 
 SPLIT = ("train", "val", "test")

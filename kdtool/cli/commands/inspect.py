@@ -58,6 +58,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         checkpoints=tuple(parsed.params["checkpoints"]),
         min_checkpoints=0 if of_data else 1,
         max_checkpoints=None,
+        onnx=True,
     )
 
 

@@ -32,6 +32,10 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     if script is not None and (models or options or parsed.params["as_json"]):
         raise UsageError("--script writes the program that measures; give it alone")
 
+    for path in models:
+        if path.suffix == ".pt":
+            raise UsageError(f"{path}: is a checkpoint, and measure takes ONNX files; write kdtool export {path}")
+
     def run(work: Work) -> str | None:
         if script is not None:
             from kdtool.exporting.measurement import write_script
@@ -54,6 +58,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         checkpoints=models,
         min_checkpoints=0 if script else 1,
         max_checkpoints=0 if script else None,
+        onnx=True,
         files=models,
         output=(lambda _: script) if script else None,
         suffix=script.suffix if script else "",

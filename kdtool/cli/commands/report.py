@@ -36,6 +36,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         run,
         checkpoints=tuple(parsed.params["checkpoints"]),
         max_checkpoints=None,
+        onnx=True,
         directories=True,
         output=lambda source: target or beside(source, "-report.html"),
         suffix=".html",

@@ -71,6 +71,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     path: Path | None = parsed.params["recipe"]
     if path is None:
         raise UsageError("run: no recipe given; name it (kdtool run recipe.toml)")
+    if path.suffix in (".pt", ".onnx"):
+        raise UsageError(f"{path}: is a network, and run takes a recipe, FILE.toml; see kdtool run --help")
     recipe = read_recipe(path, parsed.params["output"])
     check_commands(recipe)
 

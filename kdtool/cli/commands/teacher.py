@@ -11,7 +11,7 @@ import click
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import LABELLED_DATA, TRAINING, check_network, output_options
+from kdtool.cli.common import LABELLED_DATA, TRAINING, as_network, check_network, output_options
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
@@ -70,9 +70,10 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     name = parsed.params["network"]
     if name is None:
-        raise UsageError(f"teacher: no network given; write one as {_sources()}")
+        hint = "; if the file teacher.pt is meant, write its whole name" if Path("teacher.pt").exists() else ""
+        raise UsageError(f"teacher: no network given; write one as {_sources()}{hint}")
     if not name.partition(":")[2]:
-        raise UsageError(f"{name}: a network is written as {_sources()}")
+        raise UsageError(f"{name.rstrip(':')}: {as_network(name.rstrip(':'))}")
     weights: Path | None = parsed.params["weights"]
     pretrained: bool = parsed.params["pretrained"]
     if weights is not None and pretrained:

@@ -137,7 +137,7 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
         ("prune", "the pipe was closed without a path"),
         ("compare teacher.pt", "the pipe was closed without a path"),
         ("teacher", "teacher: no network given; write one as kdtool:NAME or timm:NAME or torchvision:NAME"),
-        ("teacher resnet18", "resnet18: a network is written as kdtool:NAME or "),
+        ("teacher somenet", "somenet: a network is written as kdtool:NAME or "),
         ("teacher timm:resnet18 --weights none.pth", "none.pth: there is no such file"),
         (
             "teacher timm:resnet18 --weights student.pt --pretrained",

@@ -188,7 +188,7 @@ def test_images_are_decoded_once_for_all_steps_of_a_chain(folder, use, monkeypat
 
 def test_one_number_for_three_channels_is_refused(folder, use):
     use(Files(folder))
-    with pytest.raises(Error, match="--mean: 1 numbers for 3 channels; give one for each"):
+    with pytest.raises(Error, match="--mean: 1 number for 3 channels; give one for each, such as 0.5,0.5,0.5"):
         open_data(DataOptions(data="folder:x", mean=(0.5,)))
 
 

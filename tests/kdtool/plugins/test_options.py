@@ -46,7 +46,7 @@ def test_an_option_without_a_default_is_required() -> None:
     assert not info(Needs, "ratio").optional
     with pytest.raises(UsageError, match=r"^Needs needs --ratio: a fraction$"):
         Needs()  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match="--ratio: expected float, got None"):
+    with pytest.raises(UsageError, match="--ratio: expected a number, got None"):
         Needs(ratio=None)  # type: ignore[arg-type]
 
 
@@ -73,21 +73,21 @@ def test_a_subclass_adds_to_the_options_it_inherits() -> None:
     [
         ("whole", 0, "--whole: 0 is out of range (1 <= x <= 5)"),
         ("whole", 6, "--whole: 6 is out of range (1 <= x <= 5)"),
-        ("whole", 2.0, "--whole: expected int, got 2.0"),
-        ("whole", "2", "--whole: expected int, got '2'"),
-        ("whole", True, "--whole: expected int, got True"),
-        ("whole", None, "--whole: expected int, got None"),
+        ("whole", 2.0, "--whole: expected a whole number, got 2.0; write 2"),
+        ("whole", "2", "--whole: expected a whole number, got '2'; write 2"),
+        ("whole", True, "--whole: expected a whole number, got True"),
+        ("whole", None, "--whole: expected a whole number, got None"),
         ("part", 0, "--part: 0.0 is out of range (0 < x < 1)"),
         ("part", 1.0, "--part: 1.0 is out of range (0 < x < 1)"),
         ("part", float("nan"), "--part: nan is out of range (0 < x < 1)"),
-        ("part", True, "--part: expected float, got True"),
-        ("flag", 1, "--flag: expected bool, got 1"),
+        ("part", True, "--part: expected a number, got True"),
+        ("flag", 1, "--flag: expected True or False, got 1"),
         ("word", "man", "--word: 'man' is not a choice; did you mean mean, max?"),
         ("word", "sum", "--word: 'sum' is not a choice; one of mean, max"),
-        ("place", 3, "--place: expected Path, got 3"),
+        ("place", 3, "--place: expected a path, got 3"),
         ("keep", 1, "--keep: expected a list of int, got 1"),
         ("keep", (1, -1), "--keep: -1 is out of range (0 <= x)"),
-        ("keep", (1, 2.5), "--keep: expected int, got 2.5"),
+        ("keep", (1, 2.5), "--keep: expected a whole number, got 2.5"),
         ("shares", None, "--shares: expected a list of float, got None"),
         ("shares", (float("inf"),), "--shares: inf is out of range (a finite number)"),
     ],

@@ -11,7 +11,7 @@ from kdtool.cli.main import cli
     [
         ("timm:resnet8", 2, "timm knows no network 'resnet8'; did you mean resnet18"),
         ("torchvision:resnet17", 2, "torchvision knows no network 'resnet17'; did you mean resnet18"),
-        ("kdtool:resnet21", 2, "kdtool knows no network 'resnet21'; did you mean resnet32, resnet20"),
+        ("kdtool:resnet21", 2, "kdtool knows no network 'resnet21'; did you mean resnet20"),
         ("kdtool:xyz", 2, "kdtool knows no network 'xyz'; it has"),
         ("timm:hf-hub:someone/something", 2, "timm knows no network"),
         ("timm:mobilenetv5_300m_enc", 1, "is not a classifier"),

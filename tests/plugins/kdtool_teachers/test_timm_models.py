@@ -1,5 +1,7 @@
 """timm's networks for other inputs, and the names and inputs that are refused."""
 
+import socket
+
 import pytest
 import timm
 import torch
@@ -99,9 +101,33 @@ def test_a_network_that_has_no_pretrained_weights():
 def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Error, match=r"cannot be built with pretrained weights .*--weights") as raised:
+    with pytest.raises(
+        Error, match=r"pretrained weights are not here and cannot be downloaded; .* --weights$"
+    ) as raised:
         build("test_resnet", pretrained=True)
     assert "\n" not in str(raised.value)
+
+
+def test_a_server_without_an_address_is_not_asked_again_and_again(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    asked = []
+
+    def no_address(host, port, *args, **options):
+        asked.append(host)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_address)
+    monkeypatch.setattr("kdtool_teachers.offline.getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+
+    with pytest.raises(Error, match="cannot be downloaded"):
+        build("test_resnet", pretrained=True)
+
+    assert asked == ["huggingface.co"]
+    assert not constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(

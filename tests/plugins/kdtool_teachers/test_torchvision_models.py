@@ -70,7 +70,7 @@ def test_the_first_convolution_answers_as_strongly_with_other_channels():
     ("name", "image_size", "error", "message"),
     [
         ("resnet35", 64, UsageError, "did you mean resnet"),
-        ("fasterrcnn_resnet50_fpn", 64, UsageError, "torchvision knows no network"),
+        ("fasterrcnn_resnet50_fpn", 64, UsageError, "it is a network for detection"),
         ("vit_b_16", 50, Error, "--image-size 50"),
         ("maxvit_t", 64, Error, "--image-size 64"),
     ],

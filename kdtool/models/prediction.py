@@ -1,0 +1,142 @@
+"""What the file of a network records of its images and classes, and what the network says of a single image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdtool.data.preparation import INTERPOLATION, SMALL, Preparation, default_crop
+from kdtool.data.spec import DataSpec
+from kdtool.data.transform import Transform
+from kdtool.errors import Error
+from kdtool.models.architecture import Architecture, Network
+from kdtool.models.sources import expected_images
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+SHOWN = 4
+"""How many class names the description of a checkpoint has."""
+
+
+@dataclasses.dataclass(repr=False)
+class Recorded:
+    """A network with what its file records; the base class of `Checkpoint`."""
+
+    network: Network
+    data: DataSpec | None = None
+    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    path: Path | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The plain data from which the network is rebuilt."""
+        return self.network.architecture
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the logits; numbers from 0 if no names are recorded."""
+        return recorded_classes(self) or tuple(map(str, range(self.architecture.classes)))
+
+    @property
+    def transform(self) -> Transform:
+        """How the network expects an image: a function that prepares a file, an image of Pillow or an array of uint8.
+
+        The result is float32 [channels, size, size], normalised.
+
+        Raises:
+            Error: it is not recorded; the network was built without data.
+        """
+        channels, size, _ = self.architecture.input
+        if self.data is not None:
+            return Transform(self.data.preparation, self.data.mean, self.data.std)
+        expected = expected_by(self)
+        if not {"mean", "std"} <= {*expected}:
+            name = self.path or self.architecture.spec
+            raise Error(f"{name}: does not tell how its images are prepared; train it with data, or normalise yourself")
+        prepared = Preparation(
+            size, channels, expected.get("crop", default_crop(size)), expected.get("interpolation", "bilinear")
+        )
+        return Transform(prepared, expected["mean"], expected["std"])
+
+    def predict(self, image: str | Path | Image | NDArray[Any] | Tensor) -> dict[str, float]:
+        """Return the probability of each class for one image, the most likely class first.
+
+        ``image`` is what `transform` takes. Two classes of one name are told apart by their numbers.
+
+        Raises:
+            Error: the image cannot be read, or it is not recorded how the network expects it.
+        """
+        module = self.network.module
+        parameter = next(module.parameters(), None)
+        batch = self.transform(image)[None]
+        if parameter is not None:
+            batch = batch.to(parameter.device, parameter.dtype)
+        with torch.inference_mode():
+            probabilities = module.eval()(batch)[0].float().softmax(0).tolist()
+        order = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])
+        names = unique(self.classes)
+        return {names[index]: probabilities[index] for index in order}
+
+    def __repr__(self) -> str:
+        """Return five lines: the file, the network, its input and classes, its scores, and the last command."""
+        channels, height, width = self.architecture.input
+        parameters = sum(weight.numel() for weight in self.network.module.parameters())
+        names = ", ".join(self.classes[:SHOWN]) + (", ..." if len(self.classes) > SHOWN else "")
+        scores = ", ".join(f"{row['split']} {row['accuracy']:.4f}" for row in self.metrics if "accuracy" in row)
+        made = self.history[-1].get("line", "") if self.history else ""
+        return "\n".join(
+            f"{name:<11} {value}"
+            for name, value in (
+                ("checkpoint", self.path or "in memory"),
+                ("network", f"{self.architecture.spec}, {parameters:,} parameters"),
+                ("input", f"{channels}x{height}x{width}, {self.architecture.classes} classes: {names}"),
+                ("accuracy", scores or "not measured"),
+                ("made by", made or "unknown"),
+            )
+        )
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Return names that differ: a name that occurs again gets its number in the list."""
+    return [name if names.index(name) == number else f"{name} ({number})" for number, name in enumerate(names)]
+
+
+def trained_elsewhere(checkpoint: Recorded) -> bool:
+    """Return whether the weights of a checkpoint come from another program, and no data are recorded since."""
+    return checkpoint.data is None and bool(checkpoint.history and checkpoint.history[0].get("trained_elsewhere"))
+
+
+def expected_by(checkpoint: Recorded) -> dict[str, Any]:
+    """Return how weights that were trained elsewhere expect their images: mean, std, crop and interpolation.
+
+    These are entries of a `DataSpec` for the network's input; what is not known, or does not fit it, is left out.
+    """
+    if not trained_elsewhere(checkpoint):
+        return {}
+    architecture = checkpoint.architecture
+    channels, size, _ = architecture.input
+    own = {name: architecture.options[name] for name in architecture.origin().as_data()}
+    expected = expected_images(architecture.spec, own)
+    fits = {
+        "mean": len(expected["mean"]) == channels,
+        "std": len(expected["std"]) == channels,
+        "crop": size > SMALL,
+        "interpolation": expected.get("interpolation") in INTERPOLATION,
+    }
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in expected.items() if fits[name]}
+
+
+def recorded_classes(checkpoint: Recorded) -> tuple[str, ...] | None:
+    """Return the classes in the order of a network's outputs, from its data or its file of weights; None if unknown."""
+    if checkpoint.data is not None:
+        return checkpoint.data.classes
+    names = checkpoint.history[0].get("classes") if trained_elsewhere(checkpoint) else None
+    return None if names is None else tuple(names)
