@@ -7,7 +7,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from kdtool import Error
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNSIGNED_BYTES = 8
+
+# The images of MNIST have 47 million values. A packed file of a few bytes may claim any number.
+LARGEST = 1 << 28
 
 
 def read_idx(path: Path, axes: int) -> Tensor:
@@ -25,27 +28,32 @@ def read_idx(path: Path, axes: int) -> Tensor:
     """
     import torch
 
-    try:
-        content = _content(path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Error(f"{path}: cannot be read ({error})") from error
     header = 4 + 4 * axes
-    if len(content) < header or content[:4] != bytes((0, 0, UNSIGNED_BYTES, axes)):
-        raise Error(f"{path}: not an idx file of unsigned bytes with {axes} axes; download it again")
-    shape = struct.unpack(f">{axes}I", content[4:header])
-    if len(content) - header != math.prod(shape) or not math.prod(shape):
-        raise Error(
-            f"{path}: should hold {math.prod(shape)} values but holds {len(content) - header}; download it again"
-        )
+    try:
+        with _opened(path) as file:
+            head = file.read(header)
+            if len(head) < header or head[:4] != bytes((0, 0, UNSIGNED_BYTES, axes)):
+                raise Error(f"{path}: not an idx file of unsigned bytes with {axes} axes; download it again")
+            shape = struct.unpack(f">{axes}I", head[4:])
+            count = math.prod(shape)
+            if count > LARGEST:
+                raise Error(f"{path}: claims to hold {count:,} values; at most {LARGEST:,} are read")
+            # One byte more, to see whether the file ends there.
+            content = file.read(count + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Error(f"{path}: cannot be read ({error}); download it again") from error
+    if len(content) != count or not count:
+        held = f"more than {count}" if len(content) > count else str(len(content))
+        raise Error(f"{path}: should hold {count} values but holds {held}; download it again")
     # A bytearray, because torch warns about memory that it cannot write to.
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)
 
 
-def _content(path: Path) -> bytes:
-    """Return the bytes of a file, or the unpacked bytes of the same file with .gz."""
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file, or the same file with .gz, which is unpacked while it is read."""
     packed = path.with_name(path.name + ".gz")
     if not path.is_file() and packed.is_file():
-        return gzip.decompress(packed.read_bytes())
+        return cast(IO[bytes], gzip.open(packed, "rb"))
     if not path.is_file():
         raise Error(f"there is no {path}; unpack the data set again, or download it with --download")
-    return path.read_bytes()
+    return path.open("rb")
