@@ -63,8 +63,8 @@ class Bars(Screen):
         self.refreshed = time.monotonic()
         for meter, task in self.tasks.items():
             seconds = self.left() if meter is self.whole else meter.seconds_left()
-            left = f"{shown_duration(seconds)} left" if seconds is not None else ""
-            self.progress.update(task, completed=meter.fraction, note=meter.note, left=left)
+            left = f"{shown_duration(seconds)} left" if seconds is not None and seconds > 0.5 else ""
+            self.progress.update(task, description=meter.title, completed=meter.fraction, note=meter.note, left=left)
 
     def pause(self) -> None:
         """Show nothing until `resume`."""

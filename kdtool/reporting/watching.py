@@ -1,0 +1,144 @@
+"""How far a run or a study is, read from its files while another process works there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from kdtool.errors import UsageError
+from kdtool.study.record import FILE as STUDY_FILE, read_study
+from kdtool.training.foresight.forecast import Forecast, read_forecast
+from kdtool.training.phase import LOG, read_epochs
+from kdtool.training.run_directory import LOCK, directory_of, read_run
+
+RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+
+
+def watch(path: str | Path) -> dict[str, Any]:
+    """Return how far a run or a study is now, as plain data; nothing is changed.
+
+    ``path`` is the directory of a run (``student.run``) or of a study, or the checkpoint that a run makes.
+
+    Returns:
+        ``name`` (of the directory) and ``state`` (``running``, ``finished``, or ``stopped`` before the end). Of a run
+        ``phase`` and ``epoch`` (the last that ended), ``epochs`` (of the phase), ``phases`` (their number),
+        ``val_accuracy`` or ``val_loss`` (of the epoch), ``best_accuracy`` (of the phase), ``fraction`` (of the work, 0
+        to 1) and ``seconds_left``; each None where it is not known. Of a study ``done``, ``failed`` and ``begun`` (the
+        names of its commands) and ``runs`` (the states of those that are begun).
+
+    Raises:
+        UsageError: there is no run or study, or its files are damaged.
+    """
+    given = Path(path)
+    directory = given if given.is_dir() else directory_of(given)
+    if (directory / STUDY_FILE).is_file():
+        return _study(directory)
+    if not directory.is_dir():
+        raise UsageError(f"{given}: there is no such run; name the directory of a run (student.run) or of a study")
+    about = read_run(directory)
+    if about is None:
+        raise UsageError(f"{directory}: is not the directory of a run or a study")
+    rows = [row for log in _logs(directory) for row in read_epochs(log.parent)]
+    state = FINISHED if about["finished"] else RUNNING if _is_locked(directory) else STOPPED
+    return {"name": directory.name, "state": state, **_progress(rows, about, read_forecast(directory), state)}
+
+
+def _logs(directory: Path) -> list[Path]:
+    """Return the logs of a run and of those inside it, such as the trials of a search, the latest last."""
+    logs = [directory / LOG, *directory.glob(f"phases/**/{LOG}")]
+    return sorted((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime)
+
+
+def _is_locked(directory: Path) -> bool:
+    """Return whether a process works in a directory."""
+    if not (directory / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(directory / LOCK, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # it cannot be locked by this user; the other process could
+        return True
+
+
+def _progress(
+    rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], forecast: Forecast | None, state: str
+) -> dict[str, Any]:
+    last: Mapping[str, Any] = rows[-1] if rows else {}
+    phase = last.get("phase")
+    of_phase = [row for row in rows if row["phase"] == phase]
+    planned = _epochs_by_name(forecast)
+    training = about.get("training") or {}
+    accuracies = [row["val_accuracy"] for row in of_phase if row.get("val_accuracy") is not None]
+    fraction, left = _left(rows, forecast, planned)
+    if left is None and phase is not None and training.get("epochs"):
+        rest = training["epochs"] - last["epoch"]
+        left = rest * sum(row.get("seconds", 0.0) for row in of_phase) / len(of_phase)
+    return {
+        "phase": phase,
+        "epoch": last.get("epoch"),
+        "epochs": _epochs_of(phase, last.get("epoch"), forecast) or training.get("epochs"),
+        "phases": None if forecast is None else len(forecast.phases),
+        "val_accuracy": last.get("val_accuracy"),
+        "val_loss": last.get("val_loss"),
+        "best_accuracy": max(accuracies, default=None),
+        "fraction": 1.0 if state == FINISHED else fraction,
+        "seconds_left": 0.0 if state == FINISHED else left,
+    }
+
+
+def _epochs_by_name(forecast: Forecast | None) -> dict[str, int]:
+    epochs: dict[str, int] = {}
+    for phase in forecast.phases if forecast is not None else ():
+        epochs[phase.name] = epochs.get(phase.name, 0) + phase.epochs
+    return epochs
+
+
+def _epochs_of(name: str | None, epoch: int | None, forecast: Forecast | None) -> int | None:
+    """Return the epochs of the phase in which an epoch ended; the trials of a search have the name of the phase."""
+    epochs = [phase.epochs for phase in (forecast.phases if forecast is not None else ()) if phase.name == name]
+    return next((count for count in epochs if epoch is not None and count >= epoch), max(epochs, default=None))
+
+
+def _left(
+    rows: Sequence[Mapping[str, Any]], forecast: Forecast | None, planned: Mapping[str, int]
+) -> tuple[float | None, float | None]:
+    """Return the part of the work that is done, by the seconds that were foreseen, and the seconds that are left."""
+    if forecast is None or not forecast.cost.seconds:
+        return None, None
+    cost: dict[str, float] = {}
+    for phase in forecast.phases:
+        cost[phase.name] = cost.get(phase.name, 0.0) + phase.cost.seconds
+    counts = {name: sum(row["phase"] == name for row in rows) for name in planned}
+    begun = [name for name in planned if counts[name]]
+    done = 0.0
+    for name in begun:
+        ended = name != begun[-1]  # a phase may end before its last epoch
+        done += cost[name] * (1.0 if ended or not planned[name] else min(1.0, counts[name] / planned[name]))
+    total = sum(cost.values())
+    spent = sum(row.get("seconds", 0.0) for row in rows)
+    speed = spent / done if done else 1.0
+    rest = forecast.cost.seconds - total
+    return min(1.0, done / forecast.cost.seconds), (total - done) * speed + rest
+
+
+def _study(directory: Path) -> dict[str, Any]:
+    commands = read_study(directory)["commands"]
+    by_status = {
+        status: [name for name, entry in commands.items() if entry.get("status") == status]
+        for status in ("done", "failed", "begun")
+    }
+    works = _is_locked(directory)
+    state = RUNNING if works else STOPPED if by_status["begun"] or not commands else FINISHED
+    return {"name": directory.name, "state": state, **by_status, "runs": list(_runs(directory, by_status["begun"]))}
+
+
+def _runs(directory: Path, names: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for name in names:
+        run = directory / f"{name}.run"
+        if run.is_dir() and read_run(run) is not None:
+            yield watch(run)
