@@ -14,6 +14,7 @@ from . import (
 )
 from .api import (
     compare as compare,
+    compress as compress,
     distill as distill,
     evaluate as evaluate,
     export as export,

@@ -11,11 +11,13 @@ from kdtool.commands.measure import measure
 from kdtool.commands.prune import prune
 from kdtool.commands.refine import refine
 from kdtool.commands.teacher import teacher
+from kdtool.compression.command import compress
 from kdtool.reporting.page import report
 from kdtool.study.runner import run_study
 
 __all__ = [
     "compare",
+    "compress",
     "distill",
     "evaluate",
     "export",

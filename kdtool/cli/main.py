@@ -20,6 +20,7 @@ COMMANDS = {
     "refine": "Make a network smaller, without training.",
     "distill": "Train a student with a teacher.",
     "prune": "Prune a network and retrain it.",
+    "compress": "Find and train the best student within a budget.",
     "export": "Convert a network, for example to ONNX, and measure it.",
     "measure": "Measure the latency of ONNX files on this device.",
     "evaluate": "Measure accuracy and loss of checkpoints and ONNX files.",

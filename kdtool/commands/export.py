@@ -64,14 +64,14 @@ def export(
     check_output(target, force=force)
     teacher = _teacher(checkpoint, against)
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
-    extra = {"val": _batches(data.val, MOST_IMAGES) if data else None} if exporter.uses_validation else {}
+    extra = {"val": batches_of(data.val, MOST_IMAGES) if data else None} if exporter.uses_validation else {}
     size = measure(checkpoint.network)
     result: dict[str, Any] = exporter.export(
         checkpoint.network,
         target,
         metadata=_metadata(checkpoint, data, size),
         teacher=teacher.network if teacher else None,
-        test=_batches(data.test) if data and data.test else None,
+        test=batches_of(data.test) if data and data.test else None,
         **extra,
     )
     other = None
@@ -201,7 +201,7 @@ class _Batches:
         return ((images, labels) for _, images, labels in self.split.batches(BATCH, order=self.order))
 
 
-def _batches(split: Split, most: int | None = None) -> _Batches:
+def batches_of(split: Split, most: int | None = None) -> _Batches:
     """Return all images of a split in batches, or ``most`` of them, evenly spaced."""
     if most is None or len(split) <= most:
         return _Batches(split)

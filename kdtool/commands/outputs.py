@@ -89,7 +89,7 @@ def running(
 
     ``masked`` says that the network was pruned by masks.
     """
-    keys = ("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search")
+    keys = ("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search", "budget")
     recorded = entry.as_data()
     identity: dict[str, Any] = {key: recorded[key] for key in keys if key in recorded}
     identity["inputs"] = {used["role"]: used["weights"] for used in entry.inputs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kdtool.distillation.weighted_sum import sum_class
 from kdtool.errors import UsageError
@@ -70,6 +70,17 @@ class Distiller(Method):
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the student and return it; ``student`` is None if the method makes it itself."""
         raise NotImplementedError
+
+    @classmethod
+    def within(cls, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the options with which the student that the method makes costs at most a share of the teacher's cost.
+
+        ``kdtool compress`` asks methods that make their student in a training (`makes_student`); what they make is
+        measured after it. ``cost`` is ``latency``, ``macs`` or ``params``, ``epochs`` the length of each training of
+        the trial. ``exporter`` is an exporter as plain data, which measures latencies as the budget means them. None,
+        the default, means that the method takes no part.
+        """
+        return None
 
     @classmethod
     def fills_role(cls) -> bool:

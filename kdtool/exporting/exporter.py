@@ -50,6 +50,18 @@ class Exporter(Method):
         """
         raise NotImplementedError
 
+    def draft(self, network: Network, output: Path, *, val: Any = None) -> None:
+        """Write a file that is as large and as fast as that of `export`, for a measurement alone.
+
+        It may be made in a quicker way and without the checks. Without ``val``, the validation images as `export` takes
+        them, the weights and ranges of a file of lower precision may be any. By default it is what `export` writes.
+
+        Raises:
+            Error: the network cannot be written.
+        """
+        extra = {"val": val} if self.uses_validation else {}
+        self.export(network, output, metadata={}, **extra)
+
 
 def exporter_of_suffix(suffix: str) -> type[Exporter]:
     """Return the first installed exporter that writes files with ``suffix``, such as ``.onnx``; kdtool's own first.

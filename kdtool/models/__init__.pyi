@@ -7,6 +7,9 @@ from .names import (
 from .size import (
     macs as macs,
 )
+from .size import (
+    macs as macs,
+)
 from .sources import (
     check_name as check_name,
     create_like as create_like,

@@ -62,7 +62,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]]) -> str:
     groups: list[list[str]] = [losses] if losses else []
     groups += [[key] for key in known if key not in (*NO_CURVES, *losses)]
     starts = [at for at, row in enumerate(epochs) if at == 0 or row["phase"] != epochs[at - 1]["phase"]]
-    with _figure(len(groups)) as figure:
+    with figure_of(len(groups)) as figure:
         for axes, group in zip(figure.axes, groups, strict=True):
             for key, color in zip(group, COLORS, strict=False):
                 for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
@@ -88,7 +88,7 @@ def _needs_log_axis(values: Sequence[float]) -> bool:
 def draw_chart(chart: Chart) -> str:
     """Return a chart of a study as SVG: lines with an error bar at each point, and dashed levels."""
     names = list(dict.fromkeys(name for panel in chart.panels for name in [*panel.lines, *panel.level]))
-    with _figure(len(chart.panels), share=True) as figure:
+    with figure_of(len(chart.panels), share_x=True, share_y=True) as figure:
         handles: dict[str, Any] = {}
         for index, (axes, panel) in enumerate(zip(figure.axes, chart.panels, strict=True)):
             handles |= _panel(axes, panel, names)
@@ -143,8 +143,11 @@ def _phases(axes: Any, names: Sequence[str], starts: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def _figure(panels: int, *, share: bool = False) -> Iterator[Any]:
-    """Yield a figure with axes for ``panels`` panels; the style applies within the ``with`` block."""
+def figure_of(panels: int, *, share_x: bool = False, share_y: bool = False) -> Iterator[Any]:
+    """Yield a figure with axes for ``panels`` panels; the style applies within the ``with`` block.
+
+    Panels that share an axis leave room for a legend below them.
+    """
     # pyplot would keep the figures in memory and look for a screen.
     import matplotlib
     from matplotlib.figure import Figure
@@ -152,8 +155,8 @@ def _figure(panels: int, *, share: bool = False) -> Iterator[Any]:
     columns = min(panels, COLUMNS)
     rows = math.ceil(panels / columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows + 0.4 * share), layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
+        figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows + 0.4 * (share_x or share_y)), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
         for axes in grid.flat[panels:]:
             axes.remove()
         yield figure

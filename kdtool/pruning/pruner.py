@@ -13,7 +13,7 @@ from kdtool.plugins.registry import nested
 from kdtool.surgery.repair.options import RepairOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -39,6 +39,23 @@ class Pruner(Method):
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return the pruned network; ``network`` itself is not changed."""
         raise NotImplementedError
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return how this method can be sized to a cost, as `Refiner.ladders` does; by default it cannot be.
+
+        A pruner that leaves zeros has no ladders, since they do not make a network faster.
+        """
+        return []
+
+    @classmethod
+    def cutter(cls, run: Run, network: Network) -> Callable[[Mapping[str, Any]], Network]:
+        """Return a function from options to the pruned network without any training, for the search of a size.
+
+        Override it if something can be computed once for all sizes.
+        """
+        untrained = run.with_training(epochs=0)
+        return lambda options: cls(**options).prune(untrained, network, None)
 
     def retrain(
         self,
@@ -148,6 +165,24 @@ class ChannelPruner(RepairOptions, Pruner):
         removed first.
         """
         raise NotImplementedError
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return fractions of the MACs to remove, in steps of a 64th."""
+        from kdtool.pruning.sizing import round_to
+
+        common = {"of": "macs", "round_to": round_to(network)}
+        return [[{**common, "ratio": step / 64} for step in range(1, 63)]]
+
+    @classmethod
+    def cutter(cls, run: Run, network: Network) -> Callable[[Mapping[str, Any]], Network]:
+        """Return a function from options to the network without its least important channels.
+
+        The importance is computed once for all fractions.
+        """
+        from kdtool.pruning.sizing import cutter
+
+        return cutter(cls, run, network)
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a smaller, retrained copy.

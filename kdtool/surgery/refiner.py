@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import Error, UsageError
@@ -36,6 +36,16 @@ class Refiner(Method):
             kdtool.Error: this network cannot be made smaller in this way.
         """
         raise NotImplementedError
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return how this method can be sized to a cost: lists of options, each from the largest result to the smallest.
+
+        ``kdtool compress`` takes that step of a list which just meets a budget, found by bisection, so that each list
+        gives a candidate. Options are plain data; where neighbours differ by a few per cent, a budget is met closely.
+        The default is one list with one step, the method's default options, or none if an option is required.
+        """
+        return [] if any(info.required for info in cls.describe()) else [[{}]]
 
 
 class InheritingRefiner(RepairOptions, Refiner):

@@ -6,15 +6,18 @@ import logging
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Distiller, Exporter, LossDistiller, UsageError, nested, option
+from kdtool.utils import decided
 from kdtool_distillers.gated_gradual import GradualSearch
 from kdtool_distillers.gated_loss import GateSearchLoss
 from kdtool_distillers.gated_options import GateSearchOptions
 from kdtool_distillers.gated_proximal import ProximalSearch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from kdtool import Network, Run
@@ -62,6 +65,11 @@ class Gated(GateSearchOptions, Distiller):
         "distillers", "kd", help="distiller whose loss is used after the search", temperature=4.0, alpha=0.9
     )
     exporter: Exporter = nested("exporters", "onnx", help="exporter that measures the latency")
+
+    @classmethod
+    def within(cls, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return a budget, and a search of as many epochs as the distillation has."""
+        return {f"target_{cost}": f"{share:.4f}x", "search_epochs": max(epochs, 2), "exporter": dict(exporter)}
 
     @classmethod
     def check_student(cls, *, named: bool, refined: bool) -> None:
@@ -166,6 +174,9 @@ class Gated(GateSearchOptions, Distiller):
         """Return the latency of a network as a fraction of the teacher's, or None if the exporter measures none."""
         if not getattr(self.exporter, "latency", True):
             return None
+        return decided(lambda: self._measured_latency(network, teacher))
+
+    def _measured_latency(self, network: Network, teacher: Network) -> float | None:
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / f"student{self.exporter.suffix}"
             latency = self.exporter.export(network, file, metadata={}, teacher=teacher).get("latency")

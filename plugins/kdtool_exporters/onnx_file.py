@@ -171,6 +171,13 @@ class Onnx(Exporter):
             logging.getLogger("kdtool").warning("%s: not worth it: %s", output, about["why"])
         return measured
 
+    def draft(self, network: Network, output: Path, *, val: Batches | None = None) -> None:
+        """Write a file that is as large and as fast, in a tenth of the time and without any check."""
+        from kdtool_exporters.onnx_draft import write_draft
+
+        with write_errors(output):
+            write_draft(self, network, output, val)
+
     def _beside_float(
         self, made: dict[str, Any], path: Path, float_path: Path, spec: str, test: Batches | None
     ) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from kdtool import option
 from kdtool.surgery import InheritingRefiner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kdtool import Network
 
 
@@ -19,6 +21,15 @@ class Depth(InheritingRefiner):
     times: int = option(1, minimum=1, help="how many times to halve the blocks of every stage")
     keep: tuple[int, ...] | None = option(None, minimum=1, help="blocks to keep in each stage, such as 1,1,2,2")
     blocks: int | None = option(None, minimum=1, help="blocks to keep in all stages together")
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return the numbers of blocks to keep, from all but one to one in each stage."""
+        from kdtool.surgery import stages
+
+        found = stages(network.module, network.architecture.input)
+        whole = sum(len(stage.blocks) for stage in found)
+        return [[{"blocks": blocks} for blocks in range(whole - 1, len(found) - 1, -1)]] if found else []
 
     def refine(self, network: Network) -> Network:
         """Return a network with fewer blocks in its stages."""

@@ -8,6 +8,8 @@ from kdtool import option
 from kdtool.surgery import InheritingRefiner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kdtool import Network
 
 
@@ -20,6 +22,12 @@ class Halve(InheritingRefiner):
     ratio: float = option(0.5, above=0, below=1, help="new width over old width")
     round_to: int = option(1, minimum=1, help="round widths up to multiples of this")
     scope: str = option("all", choices=("all", "inner"), help="all widths, or only those inside residual blocks")
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return ratios of all widths, and ratios of those inside residual blocks, in steps of a 64th."""
+        ratios = [step / 64 for step in range(63, 1, -1)]
+        return [[{"ratio": ratio, "scope": scope} for ratio in ratios] for scope in ("all", "inner")]
 
     def refine(self, network: Network) -> Network:
         """Return a network with every width multiplied by ``ratio``, ``times`` times."""

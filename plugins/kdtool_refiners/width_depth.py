@@ -8,6 +8,8 @@ from kdtool import Budget, UsageError, option
 from kdtool.surgery import InheritingRefiner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kdtool import Network
 
 
@@ -34,6 +36,11 @@ class WidthDepth(InheritingRefiner):
             raise UsageError("--target-macs and --target-params are two budgets; give one")
         if self.target_macs is None and self.target_params is None:
             raise UsageError(f"{self.name} needs a budget: --target-macs 0.25x, or --target-params 0.25x")
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return budgets of MACs in steps of 4 %, from 0.96 of the network's to 0.01."""
+        return [[{"target_macs": f"{0.96**step:.4f}x"} for step in range(1, 113)]]
 
     def refine(self, network: Network) -> Network:
         """Return a network within the budget, as close to it as whole blocks and channels allow."""

@@ -1,0 +1,137 @@
+"""What may become the student: how it is made, in which precision, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdtool.compression.costs import Cost
+from kdtool.errors import Error, UsageError, nearest
+from kdtool.models.architecture import Network
+from kdtool.plugins.entry_points import BrokenPlugin, installed
+from kdtool.plugins.registry import method_class
+from kdtool.surgery.refiner import refined
+from kdtool.training.run import Run
+from kdtool.utils.progress import say
+
+KINDS = ("pruners", "refiners", "distillers")
+"""The kinds of methods that propose."""
+
+FLOAT, INT8 = "float32", "int8"
+
+TEACHER = "teacher"
+"""The kind of a candidate that is the teacher in a lower precision."""
+
+Make = Callable[[Mapping[str, Any]], Network]
+
+
+@dataclass
+class Candidate:
+    """A network that may be trained, and how it was made."""
+
+    kind: str
+    method: str
+    options: Mapping[str, Any]
+    precision: str = FLOAT
+    cost: Cost | None = None
+    """None until it is made, if a training makes it."""
+    network: Network | None = None
+    inherits: bool = True
+    """Whether it begins with weights of the teacher."""
+    note: str = ""
+    """Why it is not trained, for the table."""
+
+    @property
+    def name(self) -> str:
+        """The method with its options, such as ``halve ratio=0.594, scope=inner int8``."""
+        options = ", ".join(f"{key.replace('_', '-')}={_short(value)}" for key, value in self.options.items())
+        return " ".join(
+            part for part in (self.method, options, "" if self.precision == FLOAT else self.precision) if part
+        )
+
+    @property
+    def made_by_training(self) -> bool:
+        """Whether its method makes it in a training."""
+        return self.kind == "distillers"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is trained at all."""
+        return self.kind != TEACHER
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The options of one way of a method to make a network smaller, the largest result first."""
+
+    kind: str
+    method: str
+    steps: Sequence[Mapping[str, Any]]
+    make: Make
+    inherits: bool = field(default=True)
+
+
+def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladder], dict[str, str]]:
+    """Return the ladders of all installed refiners and pruners, and why others have none, by the method's name.
+
+    Raises:
+        UsageError: a name in ``only`` is not installed.
+    """
+    _check_names(only)
+    found: list[Ladder] = []
+    refused: dict[str, str] = {}
+    for kind in ("pruners", "refiners"):
+        for name, cls in _methods(kind, only):
+            try:
+                makes = cls.cutter(run, network) if kind == "pruners" else _refining(cls, run, network)
+                own = [steps for steps in cls.ladders(network) if steps]
+            except Error as error:
+                refused[name] = str(error)
+                continue
+            fresh = kind == "refiners" and getattr(cls(**own[0][0]), "init", "fresh") == "fresh" if own else True
+            found += [Ladder(kind, name, list(steps), makes, not fresh) for steps in own]
+    return found, refused
+
+
+def making(
+    cost: str, share: float, epochs: int, exporter: Mapping[str, Any], only: Sequence[str]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the methods that make their student in a training, with the options that keep it within a budget."""
+    found = []
+    for name, cls in _methods("distillers", only):
+        if cls.makes_student:
+            options = cls.within(cost, share, epochs=epochs, exporter=exporter)
+            if options is not None:
+                found.append((name, options))
+    return found
+
+
+def _refining(cls: type[Any], run: Run, network: Network) -> Make:
+    seed = run.training.seed
+    return lambda options: refined(cls(**options), network, seed, data=run.data)
+
+
+def _methods(kind: str, only: Sequence[str]) -> list[tuple[str, type[Any]]]:
+    """Return the methods of a kind, without those that are broken, which is said."""
+    found = []
+    for plugin in installed():
+        if plugin.kind != kind or (only and plugin.name not in only):
+            continue
+        try:
+            found.append((plugin.name, method_class(kind, plugin.name)))
+        except BrokenPlugin as error:
+            say(f"compress: {error}")
+    return found
+
+
+def _check_names(only: Sequence[str]) -> None:
+    known = [plugin.name for plugin in installed() if plugin.kind in KINDS]
+    for name in only:
+        if name not in known:
+            raise UsageError(f"--candidates {name}: there is no refiner, pruner or distiller of that name"
+                             f"{nearest(name, known)}")  # fmt: skip

@@ -1,0 +1,197 @@
+"""What a network costs before it is trained: multiply-accumulates, bytes of its file and latency.
+
+Latencies are shares of the teacher's: files are timed in adjacent pairs with the teacher's, so that other load on the
+machine affects both equally. Files are drafts, see `Exporter.draft`.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdtool.compression.options import BudgetOptions
+from kdtool.errors import Error
+from kdtool.exporting.exporter import Exporter, exporter_of_suffix
+from kdtool.exporting.measurement import read_measurements
+from kdtool.exporting.samples import LEAST_SAMPLE, Sampler, compare, paired, repeats, warm_up
+from kdtool.exporting.sessions import caller, check_provider, cpu_name, failures, open_session
+from kdtool.models.architecture import Network
+from kdtool.models.size import macs
+from kdtool.plugins.registry import make
+
+SUFFIX = ".onnx"
+
+PAIRS, LEAST_PAIRS = 24, 6
+"""Pairs of samples of a measurement; fewer if they take longer than `SECONDS`."""
+
+SECONDS = 1.0
+
+INT8 = "int8"
+"""The option of an exporter that quantises to 8 bits."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a network as a file."""
+
+    macs: int
+    parameters: int
+    file_bytes: int | None = None
+    latency_ratio: float | None = None
+    """Its latency over that of the teacher's file in float32; None if it was not measured."""
+    latency_ms: float | None = None
+    """That share of the teacher's latency on the device."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the numbers by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The budget in numbers; infinite where there is none."""
+
+    latency_ratio: float = math.inf
+    file_bytes: float = math.inf
+    macs: float = math.inf
+
+    def load(self, cost: Cost) -> float:
+        """Return the largest of a cost's numbers over their limits: up to 1 the budget is met."""
+        pairs = [(cost.macs, self.macs), (cost.file_bytes, self.file_bytes), (cost.latency_ratio, self.latency_ratio)]
+        return max(value / limit for value, limit in pairs if value is not None)
+
+    @property
+    def exported(self) -> bool:
+        """Whether a file has to be written to know if the budget is met."""
+        return self.timed or self.file_bytes < math.inf
+
+    @property
+    def timed(self) -> bool:
+        """Whether the latency is limited."""
+        return self.latency_ratio < math.inf
+
+
+class Meter:
+    """Measures networks against a teacher, on the device that the options name."""
+
+    def __init__(self, teacher: Network, options: BudgetOptions, folder: Path, int8: bool = False) -> None:
+        """Time the teacher's file in ``folder``, where files of candidates are written.
+
+        With ``int8`` the files of candidates have 8 bits, if the exporter can.
+
+        Raises:
+            UsageError: the provider is not installed, or no exporter writes ONNX files.
+            Error: the teacher cannot be exported, or onnxruntime cannot run it.
+        """
+        check_provider(options.provider)
+        self.options, self.folder, self.int8 = options, folder, int8
+        self.exporter = exporter_for(options, int8=int8)
+        path = folder / f"teacher{SUFFIX}"
+        exporter_for(options).draft(teacher, path)
+        self.teacher_bytes = path.stat().st_size
+        self.call = self._caller(path)
+        self.teacher_seconds = warm_up(self.call, SECONDS)
+        self.sampler = Sampler(self.call, repeats(self.teacher_seconds))
+        cpu = options.provider == "cpu" and options.latency_threads == 1
+        self.column = 0 if cpu and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100 else 1
+        samples = np.array([self.sampler() for _ in range(LEAST_PAIRS * 2)])
+        self.teacher_ms = float(np.median(samples[:, self.column])) / 1e6
+        self.device = device_of(options)
+        if options.latency_from is not None:
+            self.teacher_ms = _elsewhere(teacher, options, folder)
+
+    def cost(self, network: Network, limits: Limits | None = None) -> Cost:
+        """Return the cost of a network; with ``limits`` the file and its latency only if they are limited, and if
+        they are met so far.
+
+        Raises:
+            Error: it cannot be exported, or onnxruntime cannot run it.
+        """
+        counted = Cost(
+            macs(network.module, network.architecture.input),
+            sum(parameter.numel() for parameter in network.module.parameters()),
+        )
+        if limits is not None and (limits.load(counted) > 1 or not limits.exported):
+            return counted
+        path = self.folder / f"candidate{SUFFIX}"
+        self.exporter.draft(network, path)
+        sized = Cost(counted.macs, counted.parameters, path.stat().st_size)
+        if limits is not None and (limits.load(sized) > 1 or not limits.timed):
+            return sized
+        ratio = self.ratio(path)
+        return Cost(counted.macs, counted.parameters, sized.file_bytes, ratio, ratio * self.teacher_ms)
+
+    def ratio(self, path: Path) -> float:
+        """Return the latency of a file over that of the teacher's draft."""
+        call = self._caller(path)
+        seconds = warm_up(call, SECONDS / 4)
+        sampler = Sampler(call, repeats(seconds))
+        # A sample makes one call more than it times, see Sampler.
+        pair = (sampler.repeats + 1) * seconds + (self.sampler.repeats + 1) * self.teacher_seconds
+        pairs = max(LEAST_PAIRS, min(PAIRS, int(SECONDS / pair)))
+        first, second = paired(sampler, self.sampler, pairs)
+        return compare(first[:, self.column], second[:, self.column])[0]
+
+    def _caller(self, path: Path) -> Any:
+        try:
+            session = open_session(path, self.options.latency_threads, self.options.provider)
+            return caller(session, self.options.latency_batch, 0)
+        except failures() as error:
+            raise Error(f"onnxruntime cannot run the network: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def exporter_for(options: BudgetOptions, *, int8: bool = False, **more: Any) -> Exporter:
+    """Return the exporter of files that onnxruntime reads, with the device of the options as far as it has these."""
+    cls = exporter_of_suffix(SUFFIX)
+    known = {info.name for info in cls.describe()}
+    wanted = {"latency": False, **({INT8: True} if int8 else {}), **more}
+    exporter: Exporter = make("exporters", cls.name, **{name: wanted[name] for name in wanted if name in known})
+    return exporter
+
+
+def device_options(options: BudgetOptions) -> dict[str, Any]:
+    """Return the options of an exporter that measures latency on the device of a budget, as plain data."""
+    cls = exporter_of_suffix(SUFFIX)
+    known = {info.name for info in cls.describe()}
+    wanted = {"provider": options.provider, "threads": options.latency_threads, "batch": options.latency_batch}
+    return {"name": cls.name, **{name: value for name, value in wanted.items() if name in known}}
+
+
+def can_quantise() -> bool:
+    """Return whether the installed exporter writes files of 8 bits."""
+    return INT8 in {info.name for info in exporter_of_suffix(SUFFIX).describe()}
+
+
+def device_of(options: BudgetOptions) -> str:
+    """Return the device that a latency in milliseconds means, as text."""
+    if options.latency_from is not None:
+        row = read_measurements(options.latency_from)[-1]
+        return f"{row.get('cpu') or 'the device'} of {options.latency_from} ({row['threads']} threads)"
+    threads = options.latency_threads
+    return f"{cpu_name()}, {options.provider}, {threads} thread{'s' * (threads > 1)}, batch {options.latency_batch}"
+
+
+def _elsewhere(teacher: Network, options: BudgetOptions, folder: Path) -> float:
+    """Return the teacher's latency in milliseconds as it was measured elsewhere.
+
+    Raises:
+        Error: the file has no measurement of the teacher.
+    """
+    exporter = exporter_for(options, latency=True, latency_from=options.latency_from)
+    measured: Mapping[str, Any] = exporter.export(teacher, folder / f"elsewhere{SUFFIX}", metadata={})
+    return float(measured["latency"]["student"]["p50_ms"])
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a temporary folder for the files that are measured."""
+    with tempfile.TemporaryDirectory(prefix="kdtool-compress-") as folder:
+        yield Path(folder)

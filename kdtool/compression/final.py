@@ -1,0 +1,76 @@
+"""The winner as it is exported: its file of 8 bits, and what it costs and reaches there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdtool.commands.export import export
+from kdtool.compression.candidates import FLOAT, Candidate
+from kdtool.compression.costs import INT8, SUFFIX, Limits, device_options, exporter_for, scratch
+from kdtool.compression.options import BudgetOptions
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.utils.files import beside
+from kdtool.utils.progress import say
+
+SECONDS = 10.0
+"""How long the winner's latency is measured."""
+
+FLOAT_ENDS = ("auto", "off")
+"""How the first and the last layer are treated, in the order of the attempts: in float they may exceed the budget."""
+
+
+def file_of(target: Path) -> Path:
+    """Return the ONNX file of 8 bits that goes with a checkpoint."""
+    return beside(target, f"-{INT8}{SUFFIX}")
+
+
+def as_exported(winner: Candidate, network: Network, teacher: Network, budget: BudgetOptions) -> dict[str, Any] | None:
+    """Return the costs of a winner in float32 as ``kdtool export`` measures them, or None if no latency is limited."""
+    if winner.precision != FLOAT or budget.max_latency is None or budget.latency_from is not None:
+        return None
+    device = {name: value for name, value in device_options(budget).items() if name != "name"}
+    exporter = exporter_for(budget, latency=True, latency_seconds=SECONDS, **device)
+    with scratch() as folder:
+        return exporter.export(network, folder / f"winner{SUFFIX}", metadata={}, teacher=teacher)
+
+
+def write_quantised(
+    winner: Candidate,
+    checkpoint: Checkpoint,
+    teacher: Checkpoint,
+    target: Path,
+    budget: BudgetOptions,
+    limits: Limits,
+) -> dict[str, Any] | None:
+    """Write the ONNX file of a winner of 8 bits beside ``target`` and return its costs; None for other winners.
+
+    It is quantised in the best way; if that is beyond the budget, with the first and the last layer in 8 bits too.
+    """
+    if winner.precision == FLOAT:
+        return None
+    device = device_options(budget)
+    name = device.pop("name")
+    if budget.latency_from is None:
+        device |= {"latency_seconds": SECONDS}
+    else:
+        device = {"latency": False}
+    costs: dict[str, Any] = {}
+    known = {info.name for info in type(exporter_for(budget)).describe()}
+    for ends in FLOAT_ENDS if "float_ends" in known else (None,):
+        extra = {} if ends is None else {"float_ends": ends}
+        costs = export(
+            checkpoint, name, output=file_of(target), force=True, against=teacher, int8=True, **device, **extra
+        )
+        if excess(costs, limits) <= 1:
+            break
+    say(f"compress: the file of 8 bits is {costs['onnx']}")
+    return costs
+
+
+def excess(costs: Mapping[str, Any], limits: Limits) -> float:
+    """Return the latency or the bytes of an exported file over their limit, whichever is more."""
+    ratio = (costs.get("latency") or {}).get("ratio")
+    return max(float(costs.get("file_bytes", 0)) / limits.file_bytes, float(ratio or 0.0) / limits.latency_ratio)

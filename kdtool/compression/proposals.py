@@ -1,0 +1,218 @@
+"""Propose candidates that just meet the budget; everything here is measured before anything is trained."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
+from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
+from kdtool.compression.options import BudgetOptions
+from kdtool.compression.sizing import Sizing, size
+from kdtool.errors import Error, UsageError
+from kdtool.models.architecture import Network
+from kdtool.plugins.budget import Budget, short
+from kdtool.training.run import Run
+from kdtool.utils.progress import progress, say
+from kdtool.utils.verbosity import QUIET, verbosity
+
+MOST_SECONDS = 90.0
+"""No further ladder is begun after this time."""
+
+BATCH = 32
+"""Images in the batches with which pruners score channels here."""
+
+BELOW = 0.97
+"""The share of the budget that is asked of a method that makes its student in a training."""
+
+
+@dataclass
+class Proposals:
+    """The candidates within the budget, those beyond it, and what all are compared with."""
+
+    teacher: Cost
+    limits: Limits
+    device: str
+    candidates: list[Candidate] = field(default_factory=list)
+    beyond: list[Candidate] = field(default_factory=list)
+    """The smallest of each ladder of which nothing meets the budget."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why methods made no network, by name."""
+    seconds: float = 0.0
+
+    def chosen(self, most: int) -> list[Candidate]:
+        """Return up to ``most`` candidates: by turns of each kind and precision the one with the most MACs.
+
+        Of networks that cost the same the one that computes more is likely to learn more.
+        """
+        groups: dict[tuple[int, str], list[Candidate]] = {}
+        for candidate in self.candidates:
+            kinds = (TEACHER, "pruners", "refiners", "distillers")
+            groups.setdefault((kinds.index(candidate.kind), candidate.precision), []).append(candidate)
+        for group in groups.values():
+            group.sort(key=lambda candidate: -(candidate.cost.macs if candidate.cost else 0))
+        turns = itertools.zip_longest(*(groups[key] for key in sorted(groups)))
+        ordered = [candidate for turn in turns for candidate in turn if candidate is not None]
+        for candidate in ordered[most:]:
+            candidate.note = "not among those that were trained"
+        return ordered[:most]
+
+
+def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) -> Proposals:
+    """Return the candidates that just meet the budget, measured on the device of the options.
+
+    ``folder`` is for temporary files.
+
+    Raises:
+        UsageError: the teacher meets the budget already.
+        Error: nothing meets the budget; the message has the smallest that can be had.
+    """
+    started = time.perf_counter()
+    run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
+    meter = Meter(network, options, folder)
+    limits = _limits(network, meter, options)
+    whole = meter.cost(network)
+    teacher = Cost(whole.macs, whole.parameters, meter.teacher_bytes, 1.0, meter.teacher_ms)
+    proposals = Proposals(teacher, limits, meter.device)
+    if limits.load(teacher) <= 1:
+        raise UsageError(f"{_typed(options)}: the teacher meets it already ({_costs(teacher)}); ask for less")
+    found, proposals.refused = ladders(run, network, options.candidates)
+    meters = [(FLOAT, meter, limits.load(teacher))]
+    if options.quantised and can_quantise():
+        meters += _quantised(network, options, folder, proposals)
+    work = [(mode, ladder) for mode in meters for ladder in found]
+    hints: dict[tuple[str, str, int], int] = {}
+    with progress("proposing", len(work)) as advance:
+        for (precision, timer, load), ladder in work:
+            if time.perf_counter() - started > MOST_SECONDS:
+                proposals.refused.setdefault(f"{ladder.method} {precision}", "no time was left to measure it")
+                continue
+            key = (precision, ladder.kind, len(ladder.steps))
+            hint = hints.get(key) if ladder.kind == "pruners" else None
+            with verbosity(QUIET):  # a method may say for each size what it did
+                sizing = size(list(ladder.steps), ladder.make, timer.cost, limits, whole=load, hint=hint)
+            if sizing.best is not None:
+                hints[key] = sizing.best.step
+            candidate = _add(proposals, ladder, precision, sizing)
+            if candidate is not None and not limits.timed and candidate.network is not None:
+                candidate.cost = timer.cost(candidate.network)
+            advance(note=ladder.method)
+    if proposals.candidates or not proposals.beyond:
+        proposals.candidates += _trained(proposals, options)
+    proposals.seconds = time.perf_counter() - started
+    if not proposals.candidates:
+        raise _out_of_reach(proposals, options)
+    return proposals
+
+
+def _quantised(
+    network: Network, options: BudgetOptions, folder: Path, proposals: Proposals
+) -> list[tuple[str, Meter, float]]:
+    """Return the meter of files of 8 bits, if ladders are worth measuring in them; add the teacher if it fits so."""
+    try:
+        meter = Meter(network, options, folder, int8=True)
+        cost = meter.cost(network)
+    except Error as error:
+        proposals.refused[INT8] = str(error)
+        return []
+    load = proposals.limits.load(cost)
+    teacher = Candidate(TEACHER, TEACHER, {}, INT8, cost, network)
+    if load <= 1:
+        proposals.candidates.append(teacher)
+        return []
+    proposals.beyond.append(teacher)
+    if load >= proposals.limits.load(proposals.teacher):
+        ratio = cost.latency_ratio or math.nan
+        proposals.refused[INT8] = f"8 bits save nothing here: the teacher takes {ratio:.2f} of its time in float32"
+        return []
+    return [(INT8, meter, load)]
+
+
+def _add(proposals: Proposals, ladder: Ladder, precision: str, sizing: Sizing) -> Candidate | None:
+    """Add what was found of a ladder to the proposals; return it if it meets the budget and is new."""
+    one = sizing.best or sizing.smallest
+    if one is None:
+        reason = sizing.reasons[-1] if sizing.reasons else "it has no steps"
+        proposals.refused.setdefault(f"{ladder.method} {precision}", reason)
+        return None
+    candidate = Candidate(ladder.kind, ladder.method, one.options, precision, one.cost, one.network, ladder.inherits)
+    known = [*proposals.candidates, *proposals.beyond]
+    if any(other.name == candidate.name for other in known):
+        return None
+    (proposals.candidates if sizing.best else proposals.beyond).append(candidate)
+    return candidate if sizing.best else None
+
+
+def _trained(proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
+    """Return candidates that a method makes in a training, within the limit that is hardest to meet."""
+    limits, teacher = proposals.limits, proposals.teacher
+    shares = {
+        "latency": limits.latency_ratio,
+        "params": limits.file_bytes / (teacher.file_bytes or math.inf),
+        "macs": limits.macs / teacher.macs,
+    }
+    cost = min(shares, key=shares.__getitem__)
+    methods = making(cost, BELOW * shares[cost], 1, device_options(options), options.candidates)
+    return [Candidate("distillers", name, {f"max-{cost}": f"{shares[cost]:.3g}x"}) for name, _ in methods]
+
+
+def share_of(candidate: Candidate) -> tuple[str, float]:
+    """Return the cost and the share of the teacher's that are asked of a method that makes its student."""
+    ((flag, text),) = candidate.options.items()
+    return flag.removeprefix("max-"), BELOW * float(text.removesuffix("x"))
+
+
+def _limits(network: Network, meter: Meter, options: BudgetOptions) -> Limits:
+    """Return the budget in numbers."""
+    from kdtool.models.size import macs
+
+    def limit(budget: Budget | None, of: float) -> float:
+        return math.inf if budget is None else budget.limit(of)
+
+    seconds = limit(options.max_latency, meter.teacher_ms / 1e3)
+    return Limits(
+        seconds * 1e3 / meter.teacher_ms,
+        limit(options.max_size, meter.teacher_bytes),
+        limit(options.max_macs, macs(network.module, network.architecture.input)),
+    )
+
+
+def _typed(options: BudgetOptions) -> str:
+    return " ".join(f"{flag} {text}" for flag, text in options.texts.items() if flag != "--max-drop")
+
+
+def _costs(cost: Cost) -> str:
+    """Return a cost as text."""
+    parts = [f"{short(cost.macs)} MACs"]
+    parts += [f"{short(cost.file_bytes)}B"] if cost.file_bytes is not None else []
+    parts += [f"{cost.latency_ms:.3g} ms ({cost.latency_ratio:.2f}x)"] if cost.latency_ms is not None else []
+    return ", ".join(parts)
+
+
+def _out_of_reach(proposals: Proposals, options: BudgetOptions) -> Error:
+    costs = [(candidate, candidate.cost) for candidate in proposals.beyond if candidate.cost is not None]
+    if not costs:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in proposals.refused.items())
+        return Error(f"{_typed(options)}: no method can make this network smaller ({reasons[:300]})")
+    smallest, cost = min(costs, key=lambda pair: proposals.limits.load(pair[1]))
+    return Error(
+        f"{_typed(options)}: nothing meets it on {proposals.device}; the smallest that can be had is {smallest.name} "
+        f"with {_costs(cost)}; allow more. Nothing was trained"
+    )
+
+
+def say_proposals(proposals: Proposals, chosen: Sequence[Candidate]) -> None:
+    """Say how many candidates there are, and on which device they were measured."""
+    methods = ", ".join(_unique(candidate.method for candidate in proposals.candidates))
+    say(
+        f"compress: {len(proposals.candidates)} candidates meet the budget ({methods}), measured in "
+        f"{proposals.seconds:.0f} s on {proposals.device}; {len(chosen)} of them are trained"
+    )
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

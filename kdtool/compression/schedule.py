@@ -1,0 +1,156 @@
+"""How long candidates and the winner train, and what it will take, from the times of a few steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from kdtool.compression.candidates import Candidate
+from kdtool.data.splits import Data
+from kdtool.distillation.successive_halving import expected, rungs
+from kdtool.errors import UsageError
+from kdtool.models.architecture import Network
+from kdtool.training.engine import engine_for
+from kdtool.training.options import Training
+
+TIMED_STEPS = 2
+"""Steps that are timed, after one that is not."""
+
+MOST_EPOCHS = 300
+"""The longest training that --hours alone leads to."""
+
+SPARE = 0.9
+"""The part of the time that is planned; exports, evaluations and other programs take the rest."""
+
+MOST_FOR_TRIALS = 0.55
+"""The part of the planned time that trials may take, so that the winner gets the rest."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """What an epoch takes, in seconds."""
+
+    by_candidate: Mapping[str, float]
+    """A training of each candidate over the train split, with its validation."""
+    teacher: float
+    """The teacher over the train split."""
+
+    def of(self, candidate: Candidate) -> float:
+        """Return the seconds of an epoch of a candidate; one that a training makes takes twice the longest."""
+        return self.by_candidate.get(candidate.name, 2 * max(self.by_candidate.values(), default=3 * self.teacher))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Who trains how long: as plain data in the run, since the times of another run would lead to another one."""
+
+    names: tuple[str, ...]
+    """The candidates that are trained, in this order."""
+    lengths: tuple[int, ...]
+    """The epochs of their trainings, see `rungs`."""
+    epochs: int
+    """The epochs of the winner's training."""
+    seconds: float
+    """What all trainings together are expected to take."""
+    deadline: float | None = None
+    """After so many seconds of trials no further one begins; None without --hours."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the schedule as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Schedule:
+        """Return the schedule that `as_data` described."""
+        return cls(**{**data, "names": tuple(data["names"]), "lengths": tuple(data["lengths"])})
+
+
+def plan(
+    candidates: Sequence[Candidate], times: Times, training: Training, *, hours: float | None, spent: float, given: bool
+) -> Schedule:
+    """Return how long candidates train: for ``training.epochs``, or so that all is done within ``hours``.
+
+    ``spent`` are the seconds that proposing took. With ``hours``, ``training.epochs`` is a limit if it was ``given``.
+    If there is little time, fewer candidates are trained.
+
+    Raises:
+        UsageError: not even one epoch of one candidate fits into the time.
+    """
+    if hours is None:
+        return _schedule(candidates, training.epochs, times, training)
+    left = SPARE * (hours * 3600 - spent)
+    most = training.epochs if given else MOST_EPOCHS
+    for count in range(len(candidates), 0, -1):
+        tried = candidates[:count]
+        low, high = 0, most
+        while low < high:
+            epochs = (low + high + 1) // 2
+            schedule = _schedule(tried, epochs, times, training)
+            trials = _trial_seconds(tried, epochs, times)
+            fits = schedule.seconds <= left and (trials <= MOST_FOR_TRIALS * left or count == 1)
+            low, high = (epochs, high) if fits else (low, epochs - 1)
+        if low >= 1 and _trial_seconds(tried, low, times) <= MOST_FOR_TRIALS * max(left, 1e-9) + 1e-9:
+            schedule = _schedule(tried, low, times, training)
+            return Schedule(schedule.names, schedule.lengths, low, schedule.seconds, MOST_FOR_TRIALS * left)
+    least = times.of(candidates[0]) + times.teacher
+    raise UsageError(
+        f"--hours {hours:g}: an epoch of the smallest plan takes about {least:.0f} s and proposing took {spent:.0f} s; "
+        f"give --hours {(least + spent) / SPARE / 3600 + 0.01:.2f} or more, or --subset"
+    )
+
+
+def _schedule(candidates: Sequence[Candidate], epochs: int, times: Times, training: Training) -> Schedule:
+    lengths = rungs(len(candidates), epochs) if len(candidates) > 1 else []
+    views = min(training.recurring_views or epochs, max(epochs, 1))
+    final = max(times.of(candidate) if candidate.trains else 0.0 for candidate in candidates) * epochs
+    seconds = _trial_seconds(candidates, epochs, times) + final + times.teacher * views
+    names = tuple(candidate.name for candidate in candidates)
+    return Schedule(names, tuple(lengths), epochs, seconds)
+
+
+def _trial_seconds(candidates: Sequence[Candidate], epochs: int, times: Times) -> float:
+    if len(candidates) < 2:
+        return 0.0
+    each = [times.of(candidate) if candidate.trains else 0.0 for candidate in candidates]
+    return expected(len(candidates), epochs) * sum(each) / len(each)
+
+
+def time_epochs(candidates: Sequence[Candidate], teacher: Network, training: Training, data: Data) -> Times:
+    """Time a few steps of every candidate on random images, and return what an epoch of each takes."""
+    steps = math.ceil(len(data.train) / training.batch_size)
+    validation = len(data.val) / max(len(data.train), 1)
+    forward = _step(teacher, training, learns=False)
+    seconds = {}
+    for candidate in candidates:
+        if candidate.network is not None and candidate.trains:
+            step = _step(candidate.network, training)
+            seconds[candidate.name] = steps * step * (1 + validation / 3)
+    return Times(seconds, steps * forward)
+
+
+def _step(network: Network, training: Training, *, learns: bool = True) -> float:
+    """Return the seconds of one step on a batch of random images, or of a forward pass."""
+    engine = engine_for(training, training.batch_size, network)
+    module = engine.place(copy.deepcopy(network.module)).train(learns).requires_grad_(learns)
+    images = torch.randn(training.batch_size, *network.architecture.input, device=engine.device)
+    labels = torch.zeros(training.batch_size, dtype=torch.int64, device=engine.device)
+    best = math.inf
+    for step in range(TIMED_STEPS + 1):
+        started = time.perf_counter()
+        with torch.set_grad_enabled(learns), engine.autocast():
+            logits = module(images)
+        if learns:
+            F.cross_entropy(logits.float(), labels).backward()
+            module.zero_grad()
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        if step:
+            best = min(best, time.perf_counter() - started)
+    return best

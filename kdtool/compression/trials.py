@@ -1,0 +1,230 @@
+"""Train candidates, each for as long as successive halving lets it, and keep every trial as a checkpoint.
+
+What a trial reached is written down at once. A compression that was killed repeats its decisions from these results,
+and trains nothing twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdtool.commands.export import batches_of
+from kdtool.commands.onnx_input import SessionModule
+from kdtool.commands.recipes import settled
+from kdtool.compression.candidates import FLOAT, Candidate
+from kdtool.compression.costs import SUFFIX, Cost, Limits, Meter, device_options, exporter_for, scratch
+from kdtool.compression.options import BudgetOptions
+from kdtool.compression.proposals import Proposals, share_of
+from kdtool.data.splits import Data
+from kdtool.distillation.distiller import Distiller
+from kdtool.distillation.successive_halving import Halving, halve
+from kdtool.errors import Error
+from kdtool.exporting.sessions import open_session
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import read, write
+from kdtool.plugins.registry import method_class
+from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
+from kdtool.training.options import Training
+from kdtool.training.run import Run
+from kdtool.utils.files import slug, write_text
+from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
+
+FILE = "trials.json"
+"""The file of a run with what each trial reached."""
+
+MOST_VALIDATION = 5000
+"""The most validation images on which a file of 8 bits is tried."""
+
+
+@dataclass
+class Given:
+    """The options of the trainings as the user gave them, from which a recipe fills in the others."""
+
+    training: Mapping[str, Any]
+    data: Mapping[str, Any]
+    budget: BudgetOptions
+
+
+@dataclass
+class Trials:
+    """The trainings of a compression in its run."""
+
+    run: Run
+    distiller: Distiller
+    given: Given
+    teacher: Network
+    """The teacher as the run sees it."""
+    proposals: Proposals
+    candidates: Sequence[Candidate]
+    done: list[dict[str, Any]] = field(default_factory=list)
+    """A row for each training: ``setting``, ``epochs``, ``accuracy``, ``loss``, ``seconds`` and ``checkpoint``."""
+
+    def __post_init__(self) -> None:
+        path = self.run.directory / FILE
+        self.done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        self.by_name = {candidate.name: candidate for candidate in self.candidates}
+        for row in self.done:
+            candidate = self.by_name.get(row["setting"])
+            if candidate is not None and candidate.cost is None and row["cost"] is not None:
+                candidate.cost, candidate.note = Cost(**row["cost"]), row["note"]
+
+    @property
+    def seconds(self) -> float:
+        """The time of all trainings, also those before a kill."""
+        return sum(float(row["seconds"]) for row in self.done)
+
+    def search(self, lengths: Sequence[int], deadline: float) -> Halving:
+        """Train the candidates by successive halving; after ``deadline`` seconds of training none is begun."""
+
+        def go_on(name: str, epochs: int) -> bool:
+            known = any((row["setting"], row["epochs"]) == (name, epochs) for row in self.done)
+            return known or self.seconds + self._expected(name, epochs) < deadline
+
+        return halve([*self.by_name], lengths, self.train, go_on)
+
+    def _expected(self, name: str, epochs: int) -> float:
+        """Return how long a training will take, by the last one of the candidate, or of any."""
+        rows = [row for row in self.done if row["setting"] == name] or self.done
+        return float(rows[-1]["seconds"]) / max(rows[-1]["epochs"], 1) * epochs if rows else 0.0
+
+    def train(self, name: str, epochs: int) -> dict[str, Any]:
+        """Train a candidate from its first weights, and return its score on the validation images."""
+        for row in self.done:
+            if (row["setting"], row["epochs"]) == (name, epochs):
+                return _for_search(row)
+        started = time.perf_counter()
+        candidate = self.by_name[name]
+        network = self._trained(candidate, epochs)
+        score, fits = self.score(candidate, network), self._fits(candidate)
+        path = self.run.directory / f"{slug(name)}.pt"
+        write(path, self.run.checkpoint(network, [{**score, "split": "val"}], note=name))
+        self._note(
+            {
+                "setting": name,
+                "epochs": epochs,
+                "accuracy": score["accuracy"],
+                "loss": score["loss"],
+                "seconds": round(time.perf_counter() - started, 2),
+                "checkpoint": path.name,
+                "cost": candidate.cost and candidate.cost.as_data(),
+                "note": candidate.note,
+                "within": fits,
+            }
+        )
+        note = f" ({candidate.note})" if candidate.note else ""
+        say(f"compress: {name}: {score['accuracy']:.4f} on validation images after {_epochs(epochs)}{note}")
+        return _for_search(self.done[-1])
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        self.done.append(dict(row))
+        write_text(self.run.directory / FILE, dumps(self.done, indent=1) + "\n")
+
+    def _trained(self, candidate: Candidate, epochs: int) -> Network:
+        if not candidate.trains:
+            assert candidate.network is not None
+            return candidate.network
+        run = self.sub_run(f"trial {candidate.name} {_epochs(epochs)}", candidate, epochs)
+        if candidate.network is None:
+            return self._make(candidate, run, epochs)
+        return self.distiller.distill(run, self.teacher, candidate.network)
+
+    def _make(self, candidate: Candidate, run: Run, epochs: int) -> Network:
+        """Let a method make its student in a training; measure it, and keep it as the candidate's network."""
+        cls = method_class("distillers", candidate.method)
+        cost, share = share_of(candidate)
+        options = cls.within(cost, share, epochs=epochs, exporter=device_options(self.given.budget))
+        network: Network = cls(**options).distill(run, self.teacher, None)
+        with scratch() as folder:
+            meter = Meter(self.teacher, self.given.budget, folder)
+            candidate.cost = meter.cost(network)
+        candidate.network = network
+        keep(self.run, candidate)
+        return network
+
+    def _fits(self, candidate: Candidate) -> bool:
+        """Return whether a candidate is within the budget; one that a training made may not be."""
+        limits: Limits = self.proposals.limits
+        fits = candidate.cost is None or limits.load(candidate.cost) <= 1
+        if not fits:
+            candidate.note = "beyond the budget"
+        return fits
+
+    def score(self, candidate: Candidate, network: Network) -> dict[str, Any]:
+        """Return the metrics on the validation images: of the network, or of its file if that has 8 bits."""
+        if candidate.precision == FLOAT:
+            return self.run.evaluate(network)
+        val = self.run.data.val
+        with scratch() as folder:
+            path = folder / f"trial{SUFFIX}"
+            exporter_for(self.given.budget, int8=True).draft(network, path, val=batches_of(val, MOST_VALIDATION))
+            module = SessionModule(open_session(path))
+            return evaluate(module, val, batch_size=VALIDATION_BATCH)
+
+    def sub_run(self, name: str, candidate: Candidate, epochs: int) -> Run:
+        """Return a run inside of this one, whose recipe suits the candidate and the number of epochs."""
+        training, data = self.settled(candidate, epochs)
+        directory = self.run.directory / "phases" / slug(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        inner = Run(
+            directory,
+            data=data,
+            training=training,
+            parent=self.run.parent,
+            entry=dataclasses.replace(self.run.entry, facts=dict(self.run.entry.facts)),
+            teachers=self.run.teachers,
+            masked=self.run.masked,
+        )
+        inner.caches = self.run.caches
+        return inner
+
+    def settled(self, candidate: Candidate, epochs: int) -> tuple[Training, Data]:
+        """Return the training of a candidate for so many epochs, with the recipe that suits it."""
+        training = dataclasses.replace(self.run.training, epochs=epochs)
+        network = candidate.network or self.teacher
+        automatic = type(self.distiller).recipe_by_steps and not candidate.inherits
+        return settled(training, self.given.training, self.run.data, self.given.data, network, automatic=automatic)
+
+
+def _for_search(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the score of a training; one that is beyond the budget is worse than any other."""
+    return {key: row[key] for key in ("accuracy", "loss")} if row["within"] else {"accuracy": 0.0, "loss": 1e3}
+
+
+def keep(run: Run, candidate: Candidate) -> None:
+    """Write the network of a candidate as it is before its training, so that a resumed run has the same one."""
+    if candidate.network is not None and candidate.trains:
+        path = _file(run.directory, candidate.name)
+        path.parent.mkdir(exist_ok=True)
+        write(path, run.checkpoint(candidate.network, [], note=candidate.name))
+
+
+def kept(run: Run, name: str) -> Network | None:
+    """Return the network of a candidate that an earlier process kept, or None."""
+    path = _file(run.directory, name)
+    return read(path).network if path.exists() else None
+
+
+def _file(directory: Path, name: str) -> Path:
+    return directory / "candidates" / f"{slug(name)}.pt"
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def check_distiller(method: str, cls: type[Distiller]) -> None:
+    """Check that a method can train a student that it is given.
+
+    Raises:
+        Error: it makes its student itself, or learns from several teachers.
+    """
+    if cls.makes_student or cls.several_teachers:
+        why = "makes its student itself" if cls.makes_student else "learns from several teachers"
+        raise Error(f"--method {method}: {why}; compress needs one that trains a given student, such as kd")
