@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdtool.cli.grammar import (
-    DEBUG_HELP,
     ChainCommand,
     StepContext,
     StepWords,
+    common_options,
     cut,
     option_arity,
-    set_debug,
     step_names,
 )
 from kdtool.cli.method_options import MethodOption, Place, Section, api_options, method_options, owners, role_methods
@@ -75,8 +74,7 @@ class StepCommand(ChainCommand):
         self.plan, self.kind, self.default_method, self.groups, self.flags = plan, kind, default, groups, flags
         self.alone = alone
         own = [_method_option(kind, default), *params] if kind and default else [*params]
-        debug = click.Option(["--debug"], is_flag=True, expose_value=False, callback=set_debug, help=DEBUG_HELP)
-        super().__init__(name, params=[*own, debug], **settings)
+        super().__init__(name, params=[*own, *common_options()], **settings)
 
     def method_named(self, segment: StepWords) -> str | None:
         """Return the method that a step's words name, the last if there are several."""

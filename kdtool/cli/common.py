@@ -83,6 +83,12 @@ def output_options(default: str) -> list[click.Parameter]:
         click.Option(["-o", "--output"], type=path, help=f"output file  [default: {default}]", metavar="FILE"),
         click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files and runs"),
         click.Option(["--resume"], is_flag=True, help="continue an interrupted run; applies to the whole chain"),
+        click.Option(
+            ["--dry-run"],
+            is_flag=True,
+            help="say what would be made, and in how much time, memory and disk, and write nothing; applies to the "
+            "whole chain",
+        ),
     ]
 
 

@@ -176,10 +176,19 @@ def step_names(ctx: click.Context) -> list[str]:
     return parent.command.list_commands(parent) if parent and isinstance(parent.command, click.Group) else []
 
 
-DEBUG_HELP = "show tracebacks, and the warnings of libraries"
+def common_options() -> list[click.Parameter]:
+    """Return the options that every command has, at any place of the command line; they hold for the whole of it."""
+    return [
+        _flag("debug", ["--debug"], "show tracebacks, and the warnings of libraries"),
+        _flag("quiet", ["-q", "--quiet"], "print nothing on stderr but errors"),
+        _flag("verbose", ["-v", "--verbose"], "print a line for each phase and each epoch"),
+    ]
 
 
-def set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Store ``--debug`` in the object of the root context, at any place of the command line."""
-    if value:
-        ctx.find_root().ensure_object(dict)["debug"] = True
+def _flag(name: str, flags: list[str], help: str) -> click.Option:
+    def store(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        # In the object of the root context, since click has a context for each step.
+        if value:
+            ctx.find_root().ensure_object(dict)[name] = True
+
+    return click.Option(flags, is_flag=True, expose_value=False, callback=store, help=help)

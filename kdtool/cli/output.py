@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 # Imported here for the commands; other packages need it too.
 from kdtool.utils.formatting import shown_value as shown_value
 from kdtool.utils.strict_json import dumps
+from kdtool.utils.verbosity import is_quiet
+
+if TYPE_CHECKING:
+    from kdtool.cli.chain import Work
+    from kdtool.models.checkpoint import Checkpoint
 
 
 def as_json(value: Any) -> str:
@@ -85,13 +90,33 @@ def reached_note(reached: Mapping[str, Any]) -> str:
     return f"{text}; left dense, as they compute their weights: {reached['dense']}" if "dense" in reached else text
 
 
-def print_result(checkpoint: Any) -> None:
-    """Print the result of a training on stderr: the models that the run kept, or else the checkpoint's scores."""
+def show(text: str) -> None:
+    """Print text that is no result, such as a table of a command that makes a checkpoint, on stderr."""
+    if not is_quiet():
+        click.echo(text, err=True)
+
+
+def write_stand_in(checkpoint: Checkpoint, work: Work) -> None:
+    """Write the checkpoint of a dry run, which is not trained, where the steps after it will look for it."""
+    from kdtool.models.checkpoint import write
+
+    if work.output is not None:
+        write(work.output, checkpoint, tell=False)
+
+
+def print_result(checkpoint: Checkpoint, work: Work) -> None:
+    """Print the result of a training on stderr: the models that the run kept, or else the checkpoint's scores.
+
+    In a dry run nothing is printed (see `write_stand_in`).
+    """
+    if work.dry_run:
+        write_stand_in(checkpoint, work)
+        return
     last = checkpoint.history[-1] if checkpoint.history else {}
     if last.get("rows"):
-        click.echo(table(MODELS, last["rows"]), err=True)
+        show(table(MODELS, last["rows"]))
     elif checkpoint.metrics:
-        click.echo(table(SCORES, checkpoint.metrics), err=True)
+        show(table(SCORES, checkpoint.metrics))
     print_notes(last)
 
 
@@ -100,4 +125,4 @@ def print_notes(entry: Mapping[str, Any], prefix: str = "") -> None:
     notes = [reached_note(entry["reached"])] if entry.get("reached") else []
     for note in (*notes, zeros_note(entry.get("size", {}))):
         if note:
-            click.echo(prefix + note, err=True)
+            show(prefix + note)

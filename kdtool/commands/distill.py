@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.commands.quantise import check_quantises, rounding
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.distillation.options import SearchOptions, StudentOptions
 from kdtool.distillation.successive_halving import choose
 from kdtool.errors import UsageError
+from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
+from kdtool.models.quantisation.training import described
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.options import Training
+from kdtool.training.run import Run
 
 
 def distill(
@@ -28,6 +33,7 @@ def distill(
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> Checkpoint:
     """Teach a student, write its checkpoint, and return it.
@@ -37,7 +43,8 @@ def distill(
     keeps its normalisation and its order of classes. Each teacher sees images normalised as in its own training.
     ``options`` are those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where
     they differ from the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by
-    validation in short trainings.
+    validation in short trainings. With ``dry_run`` nothing is trained or written: what the training would cost is said,
+    and the last entry of the untrained checkpoint's history has it as ``forecast``.
 
     Raises:
         Error: student and teacher do not fit together, or the training fails.
@@ -59,7 +66,9 @@ def distill(
         settings = {name: cls(**values) for name, values in search.settings(cls, own).items()}
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
-    refiner, stem = StudentOptions(**student_options).refiner, network_options.get("stem")
+    of_student, stem = StudentOptions(**student_options), network_options.get("stem")
+    check_quantises(cls, of_student)
+    refiner = of_student.refiner
     origin = load_student(student, parent) if refiner is None else None
     # With fresh weights a student expects whatever the run gives it; a teacher always sees what it was trained with.
     fresh = origin is None and (refiner is None or refiner.init == "fresh")
@@ -77,19 +86,29 @@ def distill(
     entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs)
     for about in repairs:
         entry.record_repair(about)
+    if of_student.quantize != "off" and network is not None:
+        network = rounding(network, data, of_student)
+        entry.record(quantised=described(network))
     if search is not None:
         entry.record(search={"asked": str(search)})
     # A student that is made from the teacher may have its zeros; one that has a name has weights of its own.
     masked = origin.masked if origin else student is None and parent.masked
-    with running(
-        target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=masked
-    ) as run:
+
+    def work(run: Run) -> Network:
+        chosen = distiller
+        if settings:
+            chosen, outcome = choose(run, settings, run.teachers[0].network, network)
+            run.entry.options = chosen.as_data()
+            run.record(search={"asked": str(search), **outcome})
+        trained: Network = chosen.distill(run, run.teachers[0].network, network)
+        return trained
+
+    others: dict[str, Any] = {"teachers": teachers, "masked": masked}
+    if dry_run:
+        return rehearsed(work, target, data=data, training=training, parent=parent, entry=entry, **others)
+    with running(target, entry, data, training, parent, force=force, resume=resume, work=work, **others) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():
-            if settings:
-                distiller, outcome = choose(run, settings, run.teachers[0].network, network)
-                entry.options = distiller.as_data()
-                entry.record(search={"asked": str(search), **outcome})
-            trained = distiller.distill(run, run.teachers[0].network, network)
+            trained = work(run)
         return finish(run, trained, target)

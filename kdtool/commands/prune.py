@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
+from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.quantisation.training import in_float
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.pruning.branches import say_branches
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.training.options import Training
+from kdtool.training.run import Run
 
 
 def prune(
@@ -24,14 +28,17 @@ def prune(
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> Checkpoint:
     """Remove weights or channels of a network and retrain the rest, with the unpruned network as teacher.
 
+    With ``dry_run`` nothing is trained or written (see `distill`).
+
     Raises:
         Error: the network cannot be pruned in this way, or the retraining fails.
     """
-    parent = load(checkpoint)
+    parent = in_float(load(checkpoint))
     cls = method_class("pruners", method)
     own, data_options, training_options = split(options, cls, DataOptions, Training)
     given, given_data = training_options, data_options
@@ -46,13 +53,19 @@ def prune(
     entry = entry_of("prune", method, parent, options, target, pruner, training, data)
     # With another --mean or --std the network learns them; as its own teacher it sees what it was trained with.
     teachers = [parent] if data is None else as_teachers([parent], data.spec, data_options)
-    with running(
-        target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=parent.masked
-    ) as run:
+
+    def work(run: Run) -> Network:
+        pruned: Network = pruner.prune(run, parent.network, run.teachers[0].network)
+        return pruned
+
+    others: dict[str, Any] = {"teachers": teachers, "masked": parent.masked}
+    if dry_run:
+        return rehearsed(work, target, data=data, training=training, parent=parent, entry=entry, **others)
+    with running(target, entry, data, training, parent, force=force, resume=resume, work=work, **others) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():
-            network = pruner.prune(run, parent.network, run.teachers[0].network)
+            network = work(run)
         if run.masked:
             say_branches(network)
         return finish(run, network, target)

@@ -10,6 +10,7 @@ from kdtool.commands.outputs import entry_of, finish_untrained, named_after, tar
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.quantisation.training import in_float
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.surgery.refiner import InheritingRefiner, refined
@@ -22,18 +23,19 @@ def refine(
     seed: int = 0,
     output: str | Path | None = None,
     force: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> Checkpoint:
     """Make a smaller structure of a checkpoint's network, with fresh or inherited weights, and write a checkpoint.
 
     ``seed`` sets the fresh weights; ``options`` are those of the method and `DataOptions`: a repair (``repair=``) needs
-    images, by default those of the data set that the checkpoint remembers.
+    images, by default those of the data set that the checkpoint remembers. With ``dry_run`` nothing is written.
 
     Raises:
         UsageError: there is no such method or option, the output exists already, or there are no images for a repair.
         Error: this network cannot be made smaller in this way; nothing is written.
     """
-    parent = load(checkpoint)
+    parent = in_float(load(checkpoint))
     cls = method_class("refiners", method)
     own, data_options = split(options, cls, DataOptions)
     refiner = cls(**own)
@@ -49,4 +51,4 @@ def refine(
     entry = entry_of("refine", method, parent, given, target, refiner, data=data)
     with entry.timed():
         network = refined(refiner, parent.network, seed, data=data, record=entry.record_repair)
-    return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry)
+    return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry, dry_run=dry_run)

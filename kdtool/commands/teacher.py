@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands import history
+from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import say_expected, say_not_held_out
 from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
-from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint, Early, weights_of
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, expected_images, parse
 from kdtool.models.weight_files import class_names, fitting_names
@@ -20,6 +22,7 @@ from kdtool.plugins.options import split
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.optimization.whitening import whitened
 from kdtool.training.options import EarlyOptions, InitialOptions, Training
+from kdtool.training.run import Run
 from kdtool.utils.files import slug
 from kdtool.utils.progress import say
 
@@ -32,12 +35,13 @@ def teacher(
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> Checkpoint:
     """Build the network ``SOURCE:NAME`` and, if a data set is named, train it on the labels.
 
     ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions`, `InitialOptions` and of the
-    source itself.
+    source itself. With ``dry_run`` nothing is trained or written (see `distill`).
 
     Raises:
         Error: the network cannot be built, the weights do not fit, or the training fails.
@@ -98,12 +102,21 @@ def teacher(
     if data is None and not elsewhere:
         say(f"{target}: is untrained, its weights are random; with --data the network is trained")
     if data is None:
-        return finish_untrained(Checkpoint(network), target, entry)
-    with running(target, entry, data, training, None, force=force, resume=resume) as run:
+        return finish_untrained(Checkpoint(network), target, entry, dry_run=dry_run)
+    kept: list[KeepEpoch] = []
+
+    def work(run: Run) -> Network:
+        kept[:] = [KeepEpoch(keep.epoch)] if keep.epoch is not None else []
+        return run.fit("teacher", network, callbacks=kept).network
+
+    if dry_run:
+        untrained = rehearsed(work, target, data=data, training=training, parent=None, entry=entry)
+        untrained.early = Early(keep.epoch, weights_of(untrained.module)) if keep.epoch is not None else None
+        return untrained
+    with running(target, entry, data, training, None, force=force, resume=resume, work=work) as run:
         if isinstance(run, Checkpoint):
             return run
-        kept = [KeepEpoch(keep.epoch)] if keep.epoch is not None else []
         with entry.timed():
-            network = run.fit("teacher", network, callbacks=kept).network
-        network.module.requires_grad_(True)
-        return finish(run, network, target, early_weights(kept[0]) if kept else None)
+            trained = work(run)
+        trained.module.requires_grad_(True)
+        return finish(run, trained, target, early_weights(kept[0]) if kept else None)

@@ -63,7 +63,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
 
         run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         teachers = work.checkpoints if len(work.checkpoints) > 1 else work.checkpoints[0]
-        print_result(api.distill(teachers, parsed.method, **run_options, **parsed.options))
+        print_result(api.distill(teachers, parsed.method, **run_options, **work.only_said, **parsed.options), work)
         return work.result
 
     return ChainStep(
@@ -76,6 +76,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         makes_checkpoint=True,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
+        dry_run=parsed.params["dry_run"],
         resumable=True,
         files=(Path(student),) if student is not None and is_file else (),
         slow_check=partial(check_network, student) if student is not None and not is_file else None,

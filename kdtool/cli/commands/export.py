@@ -56,6 +56,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         suffix=exporter.suffix,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
+        dry_run=parsed.params["dry_run"],
         files=(against,) if against else (),
     )
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import DATA, TRAINING, checkpoints, output_options
-from kdtool.cli.output import MODELS, print_notes, table
+from kdtool.cli.output import MODELS, print_notes, print_result, show, table
 from kdtool.utils.files import beside, slug
 
 EXAMPLES = """
@@ -34,12 +32,14 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         rows = []
         for path, target in zip(work.checkpoints, work.outputs, strict=True):
             run_options: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
-            pruned = api.prune(path, parsed.method, **run_options, **parsed.options)
-            if pruned.history:
+            pruned = api.prune(path, parsed.method, **run_options, **work.only_said, **parsed.options)
+            if work.dry_run:
+                print_result(pruned, work)
+            elif pruned.history:
                 print_notes(pruned.history[-1], f"{target.name}: " if len(work.outputs) > 1 else "")
                 rows += [_row(api.load(path)), _row(pruned, gzip=True)]
         if rows:
-            click.echo(table(COLUMNS, rows), err=True)
+            show(table(COLUMNS, rows))
         return work.result
 
     return ChainStep(
@@ -51,6 +51,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         makes_checkpoint=True,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
+        dry_run=parsed.params["dry_run"],
         resumable=True,
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import LABELLED_DATA, checkpoint, output_options
+from kdtool.cli.output import write_stand_in
 from kdtool.utils.files import beside
 
 EXAMPLES = """
@@ -29,7 +32,10 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        api.refine(work.checkpoints[0], parsed.method, output=work.output, force=work.force, **seed, **parsed.options)
+        run_options: dict[str, Any] = {"output": work.output, "force": work.force, **work.only_said}
+        refined = api.refine(work.checkpoints[0], parsed.method, **run_options, **seed, **parsed.options)
+        if work.dry_run:
+            write_stand_in(refined, work)
         return work.result
 
     return ChainStep(
@@ -40,6 +46,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         makes_checkpoint=True,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
+        dry_run=parsed.params["dry_run"],
     )
 
 

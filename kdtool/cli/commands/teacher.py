@@ -89,7 +89,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         from kdtool import api
 
         run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
-        print_result(api.teacher(name, **initial, **run_options, **parsed.options))
+        print_result(api.teacher(name, **initial, **run_options, **work.only_said, **parsed.options), work)
         return work.result
 
     return ChainStep(
@@ -101,6 +101,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         makes_checkpoint=True,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
+        dry_run=parsed.params["dry_run"],
         resumable="data" in parsed.options,
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
