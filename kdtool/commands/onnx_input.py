@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kdtool.models.architecture import Architecture, Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
 from kdtool.utils.files import gzip_bytes
+from kdtool.utils.strict_json import loads
 
 SUFFIX = ".onnx"
 
@@ -144,7 +144,7 @@ def _data(about: Mapping[str, str], shape: list[int], path: Path) -> DataSpec:
 def _plain(text: str | None, default: Any) -> Any:
     """Return the value of a text in JSON, or ``default`` if there is none."""
     try:
-        return default if text is None else json.loads(text)
+        return default if text is None else loads(text)
     except ValueError:
         return default
 

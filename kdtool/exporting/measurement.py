@@ -130,8 +130,10 @@ def read_measurements(path: str | Path) -> list[dict[str, Any]]:
         UsageError: the file cannot be read.
         Error: it holds something else.
     """
+    from kdtool.utils.strict_json import load  # not on the device that measures
+
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = load(Path(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,11 @@ from kdtool.errors import Error, UsageError
 from kdtool.study.record import FILE as STUDY_FILE, read_study
 from kdtool.training.phase import read_epochs
 from kdtool.training.run_directory import directory_of, read_run
+from kdtool.utils.files import read_text
+from kdtool.utils.strict_json import load
+
+LARGEST_PICTURE, MOST_PICTURES = 16 << 20, 64
+"""How many bytes of a picture are read, and how many pictures of a run."""
 
 TABLES = ("rows", "means", "comparisons", "comparison_means", "failed")
 """The tables of a study's results."""
@@ -73,9 +77,16 @@ def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
         about = inspect(checkpoint)
     if run is None:
         return CheckpointSource(path.name, about)
-    pictures = {picture.name: picture.read_bytes() for picture in sorted(directory.glob("*.svg"))}
+    pictures = {picture.name: _picture(picture) for picture in sorted(directory.glob("*.svg"))[:MOST_PICTURES]}
     name = (checkpoint if about else path).name
     return CheckpointSource(name, about, run, read_epochs(directory), pictures)
+
+
+def _picture(path: Path) -> bytes:
+    try:
+        return read_text(path, LARGEST_PICTURE).encode()
+    except ValueError as error:
+        raise Error(f"{path}: is no picture of a run ({error}); remove it") from error
 
 
 def _study(directory: Path) -> StudySource:
@@ -83,8 +94,8 @@ def _study(directory: Path) -> StudySource:
     if not path.exists():
         raise UsageError(f"{directory}: this study has no results yet; kdtool run writes them when it ends")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        results = load(path)
+    except ValueError:
         results = None
     if not isinstance(results, dict) or not all(_rows(results.get(table)) for table in TABLES):
         raise Error(f"{path}: is damaged; run kdtool run again, which writes it anew")

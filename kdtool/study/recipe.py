@@ -6,7 +6,6 @@ import itertools
 import math
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.utils.files import slug
+from kdtool.utils.strict_json import load_toml
 
 Value = int | float | str
 
@@ -95,10 +95,10 @@ def read_recipe(path: str | Path, output: str | Path | None = None) -> Recipe:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = load_toml(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is not valid TOML: {error}") from error
     try:
         return _recipe(path, content, output)

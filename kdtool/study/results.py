@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +13,7 @@ from kdtool.study.recipe import ONNX, SEED, Command, Recipe
 from kdtool.study.record import Record
 from kdtool.utils.progress import progress, say
 from kdtool.utils.statistics import mean_interval
+from kdtool.utils.strict_json import load
 
 STEP_KEYS = ("step", "a", "b")
 """The keys that name the steps of a row."""
@@ -47,7 +47,7 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
 def _numbers_of_export(path: Path) -> dict[str, Any]:
     """Return the numbers of an ONNX file, from what the command that made it printed."""
     try:
-        costs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        costs = load(path.with_suffix(".json"))
         accuracy, latency, lower = (costs.get(name) or {} for name in ("accuracy", "latency", "quantised"))
         return {
             **{name: accuracy.get(name) for name in ("accuracy", "error")},

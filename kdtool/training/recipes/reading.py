@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from kdtool.errors import UsageError, nearest
 from kdtool.plugins.options import OptionInfo
+from kdtool.utils.strict_json import load_toml
 
 FOLDER = Path(__file__).parent
 
@@ -107,10 +107,10 @@ def names() -> tuple[str, ...]:
 
 def _read(path: Path, name: str) -> Recipe:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = load_toml(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is no TOML: {error}") from error
     about = content.pop("about", "")
     if not isinstance(about, str):
