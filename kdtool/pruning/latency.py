@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kdtool.exporting.latency import measure_latency
 from kdtool.models.architecture import Network
 from kdtool.plugins.registry import make
 from kdtool.surgery.channels.remove import Removal, remove_channels
+from kdtool.utils.processes import decided
 
 TRIES = 7
 """How many candidates are measured at most; each costs a removal, an export and `SECONDS` of running both files."""
@@ -49,7 +51,7 @@ def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
                 low = fraction  # too little for any layer to lose ``round_to`` channels
                 continue
             file = _export(exporter, removal.network, Path(scratch) / f"part{exporter.suffix}")
-            removed = 1 - measure_latency(file, whole, seconds=SECONDS)["ratio"]
+            removed = 1 - decided(partial(_ratio, file, whole))
             timed = dataclasses.replace(removal, of="latency", asked=ratio, removed=removed)
             if best is None or abs(removed - ratio) < abs(best.removed - ratio):
                 best = timed
@@ -59,6 +61,12 @@ def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
     if best is None:
         raise Error(f"{spec}: no channels can be removed to save {ratio:.0%} of its latency; use --of params or macs")
     return best
+
+
+def _ratio(file: Path, whole: Path) -> float:
+    """Return the latency of a file as a fraction of that of the ``whole`` network."""
+    ratio: float = measure_latency(file, whole, seconds=SECONDS)["ratio"]
+    return ratio
 
 
 def _export(exporter: Exporter, network: Network, path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -36,7 +37,9 @@ class Replica:
         )
         # The module lies where it has to, even if two processes share a device.
         os.environ["ACCELERATE_BYPASS_DEVICE_MAP"] = "true"
-        self.module = accelerator.prepare_model(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # accelerate names an option of torch by its former name
+            self.module = accelerator.prepare_model(module)
         accelerator.free_memory()
 
     def __call__(self, *inputs: Any) -> Tensor:

@@ -4,3 +4,7 @@ from .files import (
 from .formatting import (
     printable as printable,
 )
+from .processes import (
+    decided as decided,
+    gathered as gathered,
+)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdtool import Callback
+from kdtool.utils import gathered
 
 if TYPE_CHECKING:
     from kdtool import Step
@@ -46,7 +47,7 @@ class Memory(Callback):
         self.order = labels.argsort(stable=True)
         sizes = labels.bincount()
         self.sizes, self.starts = sizes, sizes.cumsum(0) - sizes
-        self.epochs, self.pending = 0, list[Tensor]()
+        self.epochs, self.pending = 0, list[list[Tensor]]()
         self.device = torch.device("cpu")
 
     def _random(self, images: int, size: int) -> Tensor:
@@ -76,9 +77,10 @@ class Memory(Callback):
             raw = (own @ bank.to(own).t()).gather(1, indices).div(temperature).exp()
             scale = self.scales[number]
             if scale is None:
-                scale = self.scales[number] = float(raw.detach().mean()) * len(bank)
+                first = float(gathered(raw.detach().mean()[None]).mean())
+                scale = self.scales[number] = first * len(bank)
             scores.append(raw / scale)
-        self.pending = [own.detach() for own in embeddings]
+        self.pending.append([own.detach() for own in embeddings])
         return scores
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
@@ -90,7 +92,8 @@ class Memory(Callback):
         """Move the embeddings of the images of the step towards what they are now."""
         assert step.indices is not None
         rows = step.indices.to(self.device)
-        for bank, own in zip(self.banks, self.pending, strict=True):
+        for bank, parts in zip(self.banks, zip(*self.pending, strict=True), strict=True):
+            own = gathered(torch.cat(parts))
             bank[rows] = F.normalize(self.momentum * bank[rows] + (1 - self.momentum) * own.to(bank), dim=1)
         self.pending = []
 
