@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from kdtool.study.recipe import Command
 from kdtool.training.run_directory import directory_of
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
-from kdtool.utils.strict_json import dumps
+from kdtool.utils.strict_json import dumps, load
 
 FILE = "study.json"
 
@@ -46,19 +45,30 @@ class Record:
         """Return the path of the file that a command makes, a checkpoint or an ONNX file."""
         return self.directory / command.file
 
+    def log(self, command: Command) -> Path:
+        """Return the path of the file with what a command wrote to stderr."""
+        return self.directory / f"{command.name}.log"
+
     def identity(self, command: Command) -> dict[str, Any]:
         """Return what a checkpoint depends on: the command's words and the hashes of the files that it reads.
 
         The words do not contain the study's directory, so that a study can be moved.
         """
+        files = self.inputs(command)
+        return {
+            "command": command.words(Path()),
+            "inputs": {name: self.hash(path) for name, path in files.items()},
+        }
+
+    def inputs(self, command: Command) -> dict[str, Path]:
+        """Return the files that a command reads, by the text that stands for each of them in its words."""
         files = {f"{name}.pt": self.checkpoint(name) for name in command.inputs.values()}
-        words = command.words(Path())
-        for word in words:
+        for word in command.words(Path()):
             # An option's value may be attached: --weights=mine.pth.
             path = Path(word.partition("=")[2] if word.startswith("--") and "=" in word else word)
             if str(path) not in files and path.is_file():
                 files[str(path)] = path
-        return {"command": words, "inputs": {name: self.hash(path) for name, path in files.items()}}
+        return files
 
     def is_done(self, command: Command) -> bool:
         """Return whether the command's checkpoint exists, unchanged and made with the same identity."""
@@ -100,7 +110,7 @@ class Record:
         """
         target = self.file(command)
         run = directory_of(target)
-        _wait_for(run)
+        wait_for(run)
         identity = self.identity(command)
         entry = self.commands.get(command.name, {})
         # What is finished and begins again was made of other images, or its checkpoint was changed.
@@ -174,8 +184,8 @@ def read_study(directory: Path) -> dict[str, Any]:
     if not file.exists():
         return {"commands": {}, "comparisons": {}}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = load(file)
+    except ValueError:
         content = None
     is_record = isinstance(content, dict) and content.get("format") == FORMAT
     if not is_record or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
@@ -184,7 +194,7 @@ def read_study(directory: Path) -> dict[str, Any]:
     return record
 
 
-def _wait_for(run: Path) -> None:
+def wait_for(run: Path) -> None:
     """Wait for a process that still works in a run; its study may have been killed before it."""
     lock = run / "lock"
     if not lock.exists():

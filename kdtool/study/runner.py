@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kdtool.errors import Error, UsageError
-from kdtool.study.recipe import ONNX, Command, Recipe, read_recipe
+from kdtool.study.on_ray import OnRay
+from kdtool.study.places import Exit, Local, Place
+from kdtool.study.recipe import Command, Recipe, in_step, read_recipe
 from kdtool.study.record import Record, opened
 from kdtool.study.results import comparisons, means, numbers_of, row_of
+from kdtool.training.placement import Placement
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
+from kdtool.utils.ray_cluster import Cluster, connected
 from kdtool.utils.strict_json import dumps
-
-KDTOOL = (sys.executable, "-m", "kdtool")
 
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
 
 
 def run_study(
-    recipe: str | Path | Recipe, *, output: str | Path | None = None, jobs: int = 1, force: bool = False
+    recipe: str | Path | Recipe,
+    *,
+    output: str | Path | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    **placement: Any,
 ) -> dict[str, Any]:
     """Run the commands of a recipe, ``jobs`` of them in parallel, and return the results, as plain data.
+
+    ``placement`` are options of `Placement`: with ``ray="auto"`` the commands run as tasks of a Ray cluster, which
+    decides how many run at a time.
 
     A command is not run again if its checkpoint was made by the same words from the same inputs, unless ``force`` is
     given. An interrupted command is resumed. If a command fails, only the commands that use its checkpoint are left
@@ -47,14 +55,23 @@ def run_study(
 
     Raises:
         UsageError: the recipe is wrong, or its directory holds something else.
-        Error: another process runs the study.
+        Error: another process runs the study, or the cluster does not answer.
     """
     if jobs < 1:
         raise UsageError(f"--jobs: {jobs} is out of range: at least 1")
+    places = Placement(**placement)
     planned = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, output)
-    with opened(planned.directory, force=force) as record:
-        study = _Study(planned, record, jobs)
-        study.run()
+    connection: contextlib.AbstractContextManager[Cluster | None] = contextlib.nullcontext()
+    if places.ray is not None:
+        if jobs > 1:
+            raise UsageError("--jobs and --ray exclude each other; Ray runs as many steps as the cluster has room for")
+        _check_nothing_waits_for_itself(planned)
+        connection = connected(places.ray, places.resources)
+    # A cluster may not answer, so it is asked before anything is written.
+    with connection as cluster, opened(planned.directory, force=force) as record:
+        with _stopping(Local(record, jobs) if cluster is None else OnRay(record, cluster)) as place:
+            study = _Study(planned, record, place)
+            study.run()
         rows = [row_of(command, record) for command in planned.commands if study.status[command.name] == DONE]
         pairs, not_compared = comparisons(planned, record, {row["name"] for row in rows})
         result = {
@@ -71,12 +88,24 @@ def run_study(
         return result
 
 
-@dataclass
-class _Exit:
-    """The exit code of a process and how long it ran."""
+def _check_nothing_waits_for_itself(recipe: Recipe) -> None:
+    """Check that no command would hand out tasks, and wait for room that it takes itself.
 
-    code: int
-    seconds: float
+    Raises:
+        UsageError: a command has an option ``--ray`` of its own.
+    """
+    for command in recipe.commands:
+        if any(word.partition("=")[0] == "--ray" for word in command.template):
+            raise in_step(recipe, command, UsageError("the study itself runs with --ray; leave it out of the step"))
+
+
+@contextlib.contextmanager
+def _stopping(place: Place) -> Iterator[Place]:
+    """Yield a place; an error or an interruption ends what runs there."""
+    try:
+        yield place
+    finally:
+        place.stop()
 
 
 @dataclass
@@ -85,30 +114,21 @@ class _Study:
 
     recipe: Recipe
     record: Record
-    jobs: int
+    place: Place
     status: dict[str, str] = field(default_factory=dict)
     """The outcome of each command that is settled: done, failed or not run."""
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    stopped: bool = False
 
     def run(self) -> None:
-        """Run all commands that need to be run; an interruption ends their processes too."""
-        running: dict[Future[_Exit], Command] = {}
-        with ThreadPoolExecutor(self.jobs) as pool:
-            try:
-                while True:
-                    for command in self._ready([command.name for command in running.values()]):
-                        running[pool.submit(self._process, command, self.record.begin(command))] = command
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        self._end(running.pop(future), future.result())
-            except BaseException:
-                self.stopped = True
-                for process in self.processes:
-                    if process.poll() is None:
-                        process.terminate()
-                raise
+        """Run all commands that need to be run."""
+        running: dict[Future[Any], Command] = {}
+        while True:
+            for command in self._ready([command.name for command in running.values()]):
+                running[self.place.submit(command, self.record.begin(command))] = command
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                command = running.pop(future)
+                self._end(command, self.place.ended(command, future))
 
     def _ready(self, running: list[str]) -> list[Command]:
         """Return the commands that can begin now, and set the status of those that need not or cannot run."""
@@ -127,39 +147,9 @@ class _Study:
                     ready.append(command)
         return ready
 
-    def _process(self, command: Command, resume: bool) -> _Exit:
-        """Run one command to its end; its stderr is written to its log."""
-        if self.stopped:
-            return _Exit(-1, 0.0)
-        directory = self.recipe.directory
-        target = self.record.file(command)
-        words = [*KDTOOL, *command.words(directory), "-o", str(target)]
-        exports = command.suffix == ONNX
-        # What an export measures goes beside its file.
-        printed = target.with_suffix(".json") if exports else Path(os.devnull)
-        environment = dict(os.environ)
-        if self.jobs > 1:
-            # Parallel processes share the cores evenly.
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
-        say(f"{command.name}: {'resumes' if resume else 'begins'}")
-        started = time.monotonic()
-        with open(self.log(command), "wb") as log, open(printed, "wb") as output:
-            process = subprocess.Popen(
-                [*words, *(["--json"] if exports else []), *(["--resume"] if resume else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=log,
-                env=environment,
-            )
-            self.processes.append(process)
-            if self.stopped:
-                process.terminate()
-            code = process.wait()
-        return _Exit(code, time.monotonic() - started)
-
-    def _end(self, command: Command, ended: _Exit) -> None:
+    def _end(self, command: Command, ended: Exit) -> None:
         """Record the outcome of a command, and report it with the progress of the study."""
-        error = (_last_line(self.log(command)) or f"ended with exit code {ended.code}") if ended.code else None
+        error = (ended.error or f"ended with exit code {ended.code}") if ended.code else None
         row: dict[str, Any] = {}
         data: dict[str, Any] | None = None
         if error is None:
@@ -185,11 +175,7 @@ class _Study:
             return ""
         overall = fmean([seconds for step_times in times.values() for seconds in step_times])
         seconds = sum(fmean(times.get(command.step, [overall])) for command in rest)
-        return f"; about {_duration(seconds / min(self.jobs, len(rest)))} left"
-
-    def log(self, command: Command) -> Path:
-        """Return the path of the file with the command's stderr."""
-        return self.recipe.directory / f"{command.name}.log"
+        return f"; about {_duration(seconds / min(self.place.at_once, len(rest)))} left"
 
     def failures(self) -> list[dict[str, Any]]:
         """Return a row for each failed command: its name, the error and the path of its log."""
@@ -197,16 +183,11 @@ class _Study:
             {
                 "name": command.name,
                 "error": self.record.commands[command.name]["error"],
-                "log": str(self.log(command)),
+                "log": str(self.record.log(command)),
             }
             for command in self.recipe.commands
             if self.status[command.name] == FAILED
         ]
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("Error: ") if lines else ""
 
 
 def _duration(seconds: float) -> str:

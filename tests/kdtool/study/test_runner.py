@@ -14,7 +14,7 @@ import pytest
 
 import kdtool
 from kdtool.errors import Error, UsageError
-from kdtool.study import runner
+from kdtool.study import places
 from kdtool.study.record import opened
 
 STAND_IN = """
@@ -63,7 +63,7 @@ def stand_in(tmp_path, teacher_path, monkeypatch):
     calls.write_text("")
     monkeypatch.setenv("CALLS", str(calls))
     monkeypatch.setenv("CHECKPOINT", str(teacher_path))
-    monkeypatch.setattr(runner, "KDTOOL", (sys.executable, "-S", str(script)))
+    monkeypatch.setattr(places, "KDTOOL", (sys.executable, "-S", str(script)))
 
     def since():
         lines = calls.read_text().splitlines()
@@ -163,11 +163,11 @@ def test_a_failing_command_does_not_lose_the_others(stand_in, run, tmp_path, cap
 
 
 def test_a_command_that_breaks_off_without_a_word(stand_in, run, monkeypatch):
-    monkeypatch.setattr(runner, "KDTOOL", (sys.executable, "-c", "import sys; sys.exit(3)"))
+    monkeypatch.setattr(places, "KDTOOL", (sys.executable, "-c", "import sys; sys.exit(3)"))
     result = run(RECIPE)
     assert [row["error"] for row in result["failed"]] == ["ended with exit code 3"] * 2
     assert len(result["not_run"]) == 8
-    monkeypatch.setattr(runner, "KDTOOL", (sys.executable, "-c", ""))
+    monkeypatch.setattr(places, "KDTOOL", (sys.executable, "-c", ""))
     assert "no such file" in run(RECIPE)["failed"][0]["error"].lower()
 
 
@@ -176,7 +176,8 @@ def test_what_was_cut_goes_on_and_the_other_command_does_not(stand_in, run, tmp_
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE.replace("prune {ratio}", "prune {ratio} slow"))
     code = (
-        f"from kdtool.study import runner; runner.KDTOOL = {runner.KDTOOL!r}; runner.run_study({str(path)!r}, jobs=2)"
+        f"from kdtool.study import places, runner; places.KDTOOL = {places.KDTOOL!r}; "
+        f"runner.run_study({str(path)!r}, jobs=2)"
     )
     killed = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     directory = tmp_path / "recipe.study"

@@ -1,0 +1,126 @@
+import socket
+import threading
+import time
+
+import pytest
+
+from kdtool.errors import Error, UsageError
+from kdtool.utils import ray_cluster
+from kdtool.utils.ray_cluster import Resources, connected, why
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture
+def server():
+    """Start servers that answer every connection with the same bytes; return their addresses."""
+    listeners = []
+
+    def start(answer):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.recv(100)
+                connection.sendall(answer)
+                connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def connect(address):
+    with connected(address, Resources()):
+        raise AssertionError("there is no cluster")
+
+
+def test_an_address_that_refuses_or_is_something_else(server):
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    with pytest.raises(Error, match=rf"--ray 127.0.0.1:{port}: does not answer \(Connection refused\); .* ray start"):
+        connect(f"127.0.0.1:{port}")
+    with pytest.raises(Error, match="what answers there is no Ray cluster"):
+        connect(server(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    with pytest.raises(Error, match="what answers there is no Ray cluster"):
+        connect(server(b""))
+
+
+def test_an_address_that_is_silent(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "SECONDS_TO_ANSWER", 0.2)
+    started = time.monotonic()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(Error, match=r"does not answer \(timed out\)") as raised,
+    ):
+        connect(f"127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - started < 3
+    assert raised.value.exit_code == 1
+
+
+def test_the_first_answer_of_grpc_is_recognised(server):
+    # The frame of settings that gRPC sends first: length 0, type 4, no flags, stream 0.
+    address = server(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    host, _, port = address.rpartition(":")
+    ray_cluster._greet(address, host, int(port))
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "http://head:8265", "head:x", ""])
+def test_other_forms_of_an_address_are_refused(address):
+    with pytest.raises(UsageError, match="is neither auto nor HOST:PORT"):
+        connect(address)
+
+
+def test_the_address_of_the_environment(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert ray_cluster._host("auto") == ("10.0.0.1", 6379)
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert ray_cluster._host("auto") is None
+    assert ray_cluster._host("[::1]:6379") == ("::1", 6379)
+
+
+def test_what_ray_says_becomes_one_line(monkeypatch):
+    def refuse(*_, **__):
+        import os
+
+        os.write(2, b"Unauthenticated: RPC error: InvalidAuthToken\n")
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(Error, match="the cluster asks for a token; set RAY_AUTH_MODE=token"):
+        connect("auto")
+    monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no")))
+    with pytest.raises(Error, match=r"--ray auto: no Ray cluster runs on this machine; .* ray start --head"):
+        connect("auto")
+    monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch:\n2.1")))
+    with pytest.raises(Error, match="cannot be used: Version mismatch:"):
+        connect("auto")
+
+
+def test_why_a_task_failed():
+    errors = ray.exceptions
+    lost = why(errors.WorkerCrashedError())
+    assert lost == "its worker was lost, and so were those after it (WorkerCrashedError)"
+    assert "memory was short" in why(errors.OutOfMemoryError("killed"))
+    failed = errors.RayTaskError("run", "Traceback", ValueError("odd\nnumber"))
+    assert why(failed) == "ValueError: odd"
+    missing = errors.RayTaskError("run", "Traceback", ModuleNotFoundError("No module named 'kdtool'"))
+    assert "install the same kdtool on all" in why(missing)
+
+
+@pytest.mark.parametrize("cpus", [-1, 1.5, float("nan"), 1e9])
+def test_cores_that_ray_cannot_count(cpus):
+    with pytest.raises(UsageError, match="--ray-cpus"):
+        Resources(cpus=cpus)
+    Resources(cpus=0.5, gpus=0.25)
+    Resources(cpus=4, gpus=2)
