@@ -86,7 +86,7 @@ def compress(
         raise UsageError("--epochs 0: compress trains its candidates; give 1 or more")
     target = target_of(output, named_after(parent, "compressed"), force=force, resume=resume)
     data = data_for(parent, data_options)
-    _check_validation(budget, data)
+    check_validation(budget, data)
     teachers = as_teachers([parent], data.spec, data_options)
     entry = entry_of("compress", method, parent, options, target, distiller, training, data)
     entry.record(budget={**budget.as_data(), "met": None})
@@ -114,7 +114,7 @@ def _rehearsed(distiller: Distiller, given: Given, parent: Checkpoint, entry: Hi
     return Checkpoint(network, run.data.spec, [], [*parent.history, entry.as_data()])
 
 
-def _check_validation(budget: BudgetOptions, data: Data) -> None:
+def check_validation(budget: BudgetOptions, data: Data) -> None:
     """Raise a UsageError if there are no images to choose by."""
     if len(data.val) == 0:
         flag = "--max-drop is measured on" if budget.max_drop else "compress chooses by"

@@ -24,6 +24,7 @@ from kdtool.models.source import Source
 from kdtool.plugins.method import Method
 from kdtool.pruning.pruner import Pruner
 from kdtool.surgery.refiner import Refiner
+from kdtool.testing.ladders import check_ladders, check_within
 from kdtool.testing.require import require
 from kdtool.utils.seeds import forked, set_seed
 
@@ -50,8 +51,8 @@ def check_options(method: type[M] | M, base: type[M]) -> M:
         method = method()
     cls, name = type(method), method.name
     require(isinstance(method, base), f"{cls.__name__} is not a {base.__name__}")
-    kebab = re.fullmatch(r"[a-z0-9]+([-:][a-z0-9]+)*", name)  # the colon is for names such as 2:4
-    require(kebab, f"its name {name!r} must be kebab-case, such as logit-mse")
+    kebab = r"[a-z0-9]+([-:][a-z0-9]+)*"  # the colon is for names such as 2:4
+    require(re.fullmatch(kebab, name), f"its name {name!r} must be kebab-case, such as logit-mse")
     summary = cls.summary()
     sentence = summary.endswith(".") and not re.search(r"(?<! al)[.!?] [A-Z]", summary)
     require(sentence, f"{name}: its docstring must begin with one sentence and an empty line; it begins {summary!r}")
@@ -75,6 +76,7 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     from kdtool.testing.losses import check_loss
 
     distiller = check_options(method, Distiller)
+    check_within(type(distiller))
     if isinstance(distiller, LossDistiller):
         for learner in ("convnet", "vit"):
             for per_class in (1, 3):
@@ -113,6 +115,7 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
         repeats,
         f"{refiner.name}: its random numbers do not repeat after torch.manual_seed; draw them from torch's generator",
     )
+    check_ladders(type(refiner), lambda options: type(refiner)(**options).refine(before), before)
 
 
 def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image_size: int = 28) -> None:
@@ -127,11 +130,11 @@ def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image
         _unchanged(before.module, f"{pruner.name}: its input network"),
     ):
         after = pruner.prune(run, before, before)
+        check_ladders(type(pruner), type(pruner).cutter(run, before), before)
     _check_network(after, pruner.name)
     old, new = (sum(int(tensor.count_nonzero()) for tensor in net.module.parameters()) for net in (before, after))
-    fewer_values = sum(map(_values, after.module.parameters())) < sum(map(_values, before.module.parameters()))
-    message = f"{pruner.name}: its result has {new} nonzero parameters and the network {old}; prune some"
-    require(new < old or fewer_values, message)
+    fewer = new < old or sum(map(_values, after.module.parameters())) < sum(map(_values, before.module.parameters()))
+    require(fewer, f"{pruner.name}: its result has {new} nonzero parameters and the network {old}; prune some")
 
 
 def _values(tensor: Tensor) -> int:

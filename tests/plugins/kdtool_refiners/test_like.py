@@ -71,3 +71,37 @@ def test_weights_depend_on_the_seed_alone(teacher, tmp_path):
 def test_what_cannot_be_is_told_when_it_is_named(options, message):
     with pytest.raises(kdtool.UsageError, match=message):
         kdtool.make("refiners", "like", **options)
+
+
+def test_the_family_of_a_network_are_those_that_differ_in_size_alone():
+    from kdtool_refiners.like import family
+
+    names = [
+        "resnet10t",
+        "resnet14t",
+        "resnet18",
+        "resnet18d",
+        "resnet26",
+        "resnext26ts",
+        "resnetv2_18",
+        "wide_resnet18_2",
+    ]
+    assert family("resnet18", names) == ["resnet10t", "resnet14t"]
+    names = ["mobilenetv3_large_075", "mobilenetv3_large_150", "mobilenetv3_small_100", "mobilenetv4_conv_small_100"]
+    assert family("mobilenetv3_large_100", names) == ["mobilenetv3_large_075", "mobilenetv3_small_100"]
+    names = ["vit_tiny_patch16_224", "vit_tiny_patch16_384", "vit_base_patch16_224", "vit_relpos_small_patch16_224"]
+    assert family("vit_small_patch16_224", names) == ["vit_tiny_patch16_224", "vit_base_patch16_224"]
+    assert family("wrn-40-2", ["wrn-16-1", "wrn-16-2", "wrn-40-4", "wrn-40-1"]) == ["wrn-16-1", "wrn-16-2", "wrn-40-1"]
+    assert family("lenet-300-100", ["lenet-5"]) == []
+
+
+def test_the_smaller_members_of_a_family_from_large_to_small():
+    from kdtool.models.options import NetworkOptions
+    from kdtool.models.sources import create
+    from kdtool_refiners.like import Like
+
+    shape = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    network = create("kdtool:resnet44", options=shape, data=None)
+    assert Like.ladders(network) == [[{"arch": "kdtool:resnet32"}, {"arch": "kdtool:resnet20"}]]
+    smallest = create("kdtool:resnet20", options=shape, data=None)
+    assert Like.ladders(smallest) == [[]]

@@ -1,0 +1,219 @@
+"""From a budget to a student, on the digits."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kdtool
+from kdtool.compression.command import BudgetNotMetError, check_validation
+from kdtool.compression.options import BudgetOptions
+from kdtool.compression.record import results_of
+from kdtool.models.checkpoint import read
+from kdtool.models.size import measure
+from kdtool.training.run import Run
+
+QUICK = {"candidates": ("halve", "filter-l1"), "quantised": False, "epochs": 3, "lr": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def compressed(teacher_path, tmp_path_factory):
+    """A compression that was left alone."""
+    output = tmp_path_factory.mktemp("compressed") / "small.pt"
+    return kdtool.compress(teacher_path, max_macs="0.3x", output=output, **QUICK)
+
+
+def test_the_student_is_within_the_budget_and_its_run_has_what_was_tried(compressed, teacher_path):
+    teacher, directory = read(teacher_path), compressed.path.with_suffix(".run")
+    assert measure(compressed.network)["macs"] <= 0.3 * measure(teacher.network)["macs"]
+    assert measure(compressed.network)["macs"] >= 0.9 * 0.3 * measure(teacher.network)["macs"]
+    results = json.loads((directory / "results.json").read_text())
+    assert results == results_of(compressed)
+    assert results["met"] is True
+    trained = {row["setting"] for row in results["trials"]}
+    assert {name.split()[0] for name in trained} == {"halve", "filter-l1"}
+    for row in results["trials"]:
+        trial = read(directory / row["checkpoint"])
+        assert trial.metric("val", "accuracy") == row["accuracy"]
+        assert measure(trial.network)["macs"] <= 0.3 * measure(teacher.network)["macs"]
+    assert results["winner"] in trained
+    assert (directory / "frontier.svg").read_text().startswith("<svg")
+    assert not (directory / "phases").exists()
+
+
+def test_the_history_tells_the_command_and_the_winner(compressed):
+    entry = compressed.history[-1]
+    assert entry["command"] == "compress"
+    assert "--max-macs 0.3x" in entry["line"]
+    assert entry["candidate"]["method"] in ("halve", "filter-l1")
+    assert entry["budget"]["met"] is True
+    assert entry["training"]["epochs"] == 3
+    assert [row["model"] for row in entry["rows"] if row["note"] == "winner"]
+
+
+def test_only_the_winner_and_the_teacher_see_the_test_split(teacher_path, tmp_path, monkeypatch):
+    seen, evaluate = [], Run.evaluate
+
+    def watched(self, network, split="val"):
+        seen.append((split, measure(network)["macs"]))
+        return evaluate(self, network, split)
+
+    monkeypatch.setattr(Run, "evaluate", watched)
+    student = kdtool.compress(teacher_path, max_macs="0.2x", output=tmp_path / "s.pt", **QUICK)
+    sizes = {macs for split, macs in seen if split == "test"}
+    assert sizes == {measure(student.network)["macs"], measure(read(teacher_path).network)["macs"]}
+    # The trials are chosen by what they reach on the validation split.
+    results = results_of(student)
+    longest = max(row["epochs"] for row in results["trials"])
+    last = {row["setting"]: row["accuracy"] for row in results["trials"] if row["epochs"] == longest}
+    assert results["winner"] == max(last, key=last.__getitem__)
+
+
+def test_a_compression_that_was_cut_goes_on_and_trains_nothing_twice(compressed, teacher_path, tmp_path, monkeypatch):
+    logged, log = [], Run.log
+
+    def killing(self, row):
+        logged.append(row)
+        if len(logged) == 3:  # the first trial, of two epochs, is finished
+            raise KeyboardInterrupt
+        log(self, row)
+
+    options = {"max_macs": "0.3x", "output": tmp_path / "small.pt", **QUICK}
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", killing)
+        with pytest.raises(KeyboardInterrupt):
+            kdtool.compress(teacher_path, **options)
+    done = json.loads((tmp_path / "small.run" / "trials.json").read_text())
+    assert len(done) == 1
+    fits, fit = [], Run.fit
+    monkeypatch.setattr(
+        Run, "fit", lambda self, *args, **kw: fits.append(self.directory.name) or fit(self, *args, **kw)
+    )
+    resumed = kdtool.compress(teacher_path, resume=True, **options)
+    assert not any(done[0]["setting"].split()[0] in name and name.endswith("2-epochs") for name in fits)
+    assert_same(compressed, resumed)
+
+
+def assert_same(first, second):
+    """Check that two compressions chose alike and have the same weights, bit for bit."""
+    weights = second.module.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in first.module.state_dict().items())
+    one, other = results_of(first), results_of(second)
+    for results in (one, other):
+        for row in results["trials"]:
+            del row["seconds"]
+            for key in ("latency_ratio", "latency_ms"):
+                row["cost"].pop(key)
+    assert one["trials"] == other["trials"]
+    assert one["winner"] == other["winner"]
+
+
+KILLED = """
+import os, signal, sys
+import kdtool
+from kdtool.training.run import Run
+
+log, logged = Run.log, []
+
+def killing(self, row):
+    log(self, row)
+    logged.append(row)
+    if len(logged) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Run.log = killing
+kdtool.compress(
+    sys.argv[1], max_macs="0.3x", output=sys.argv[2], resume=len(sys.argv) > 4,
+    candidates=("halve", "filter-l1"), quantised=False, epochs=3, lr=3e-3,
+)
+"""
+
+
+@pytest.mark.slow
+def test_killed_twice_it_ends_with_the_same_bits(compressed, teacher_path, tmp_path):
+    output = tmp_path / "small.pt"
+    for epoch, more in ((3, ()), (1, ("resume",))):
+        words = [sys.executable, "-c", KILLED, str(teacher_path), str(output), str(epoch), *more]
+        process = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+    resumed = kdtool.compress(teacher_path, max_macs="0.3x", output=output, resume=True, **QUICK)
+    assert_same(compressed, resumed)
+
+
+def test_a_finished_compression_is_read(compressed, teacher_path):
+    again = kdtool.compress(teacher_path, max_macs="0.3x", output=compressed.path, resume=True, **QUICK)
+    assert again.history == compressed.history
+
+
+def test_what_nothing_can_meet_is_said_before_any_training_with_the_smallest(teacher_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "fit", lambda *args, **kw: pytest.fail("it trained"))
+    with pytest.raises(kdtool.Error, match=r"nothing meets it on .*; the smallest that can be had is .* MACs.*trained"):
+        kdtool.compress(teacher_path, max_macs="0.0001x", output=tmp_path / "s.pt", **QUICK)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_loss_that_nothing_stays_below_keeps_the_nearest_and_fails(teacher_path, tmp_path):
+    options = {**QUICK, "epochs": 1, "lr": 1e-9, "candidates": ("halve",)}
+    with pytest.raises(
+        BudgetNotMetError, match=r"nothing met .*--max-drop 0.5%: nearest was halve .* less accurate"
+    ) as error:
+        kdtool.compress(teacher_path, max_macs="0.3x", max_drop="0.5%", output=tmp_path / "s.pt", **options)
+    assert error.value.exit_code == 1
+    assert read(tmp_path / "s.pt").history[-1]["budget"]["met"] is False
+    # A finished run says the same again.
+    with pytest.raises(BudgetNotMetError, match="the nearest is kept in"):
+        kdtool.compress(
+            teacher_path, max_macs="0.3x", max_drop="0.5%", output=tmp_path / "s.pt", resume=True, **options
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "compress needs a budget"),
+        ({"max_macs": "90G"}, "the teacher meets it already"),
+        ({"max_macs": "0.3x", "candidates": ("halfe",)}, "no refiner, pruner or distiller of that name.*halve"),
+        (
+            {"max_macs": "0.3x", "latency_from": "there.json"},
+            "--latency-from: tells the device of a --max-latency in ms",
+        ),
+        ({"max_macs": "0.3x", "hours": 1e-6, "candidates": ("halve",)}, "--hours 1e-06: an epoch of the smallest plan"),
+        ({"max_macs": "0.3x", "epochs": 0}, "compress trains its candidates"),
+        ({"max_latency": "0.4x", "provider": "qnn"}, "--provider qnn: onnxruntime .* has it not"),
+    ],
+)
+def test_what_cannot_be_is_refused(teacher_path, tmp_path, options, message):
+    with pytest.raises(kdtool.UsageError, match=message):
+        kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("method", ["ikd", "ensemble"])
+def test_a_method_that_needs_no_student_is_refused(teacher_path, tmp_path, method):
+    with pytest.raises(kdtool.Error, match=f"--method {method}: .*compress needs one that trains a given student"):
+        kdtool.compress(teacher_path, method, max_macs="0.3x", output=tmp_path / "s.pt")
+
+
+def test_a_teacher_without_data_needs_some(tmp_path):
+    kdtool.teacher("kdtool:lenet-300-100", classes=10, output=tmp_path / "t.pt")
+    with pytest.raises(kdtool.UsageError, match="remembers no data set; name one with --data"):
+        kdtool.compress(tmp_path / "t.pt", max_macs="0.3x", max_drop="1%", output=tmp_path / "s.pt")
+
+
+def test_a_dry_run_measures_and_writes_nothing(teacher_path, tmp_path, capsys):
+    untrained = kdtool.compress(teacher_path, max_macs="0.3x", output=tmp_path / "s.pt", dry_run=True, **QUICK)
+    assert not [*tmp_path.iterdir()]
+    assert measure(untrained.network)["macs"] <= 0.3 * measure(read(teacher_path).network)["macs"]
+    assert "by the times of a few steps all takes about" in capsys.readouterr().err
+
+
+def test_a_largest_loss_needs_validation_images(digits):
+    data = dataclasses.replace(digits, val=[])
+    with pytest.raises(kdtool.UsageError, match="--max-drop is measured on validation images, and digits has none"):
+        check_validation(BudgetOptions(max_macs="0.3x", max_drop="1%"), data)
+    check_validation(BudgetOptions(max_macs="0.3x", max_drop="1%"), digits)

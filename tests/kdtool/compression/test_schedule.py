@@ -1,0 +1,60 @@
+"""How long candidates and the winner train within a number of hours."""
+
+import pytest
+
+from kdtool import UsageError
+from kdtool.compression.candidates import Candidate
+from kdtool.compression.schedule import Schedule, Times, plan
+from kdtool.training.options import Training
+
+CANDIDATES = [Candidate("refiners", f"r{number}", {}) for number in range(8)]
+TIMES = Times({candidate.name: 10.0 for candidate in CANDIDATES}, teacher=5.0)
+
+
+def planned(hours=None, *, epochs=20, given=False, spent=0.0, candidates=CANDIDATES, times=TIMES):
+    return plan(candidates, times, Training(epochs=epochs), hours=hours, spent=spent, given=given)
+
+
+def test_epochs_without_hours_are_those_of_the_winner_and_about_as_many_for_trials():
+    schedule = planned(epochs=24)
+    assert schedule.epochs == 24
+    assert schedule.lengths == (1, 2, 4)
+    # By hand: 8 * 1 + 4 * 2 + 2 * 4 epochs of 10 s, the winner's 24, and the teacher on 6 views of each image.
+    assert schedule.seconds == pytest.approx(240 + 240 + 6 * 5)
+    assert schedule.deadline is None
+
+
+@pytest.mark.parametrize("hours", [0.2, 0.5, 1.0])
+def test_hours_bound_everything(hours):
+    schedule = planned(hours, spent=60.0)
+    assert schedule.seconds <= 0.9 * (hours * 3600 - 60)
+    longer = planned(hours * 1.5, spent=60.0)
+    assert longer.epochs > schedule.epochs
+    assert schedule.deadline == pytest.approx(0.55 * 0.9 * (hours * 3600 - 60))
+
+
+def test_with_little_time_fewer_candidates_train():
+    schedule = planned(150 / 3600)
+    assert 1 <= len(schedule.names) < 8
+    assert schedule.names == tuple(candidate.name for candidate in CANDIDATES[: len(schedule.names)])
+
+
+def test_given_epochs_limit_what_hours_allow():
+    assert planned(5.0, epochs=12, given=True).epochs == 12
+    assert planned(5.0, epochs=12).epochs > 12
+
+
+def test_too_little_time_is_refused_with_what_it_takes():
+    with pytest.raises(UsageError, match=r"--hours 0.001: an epoch of the smallest plan takes about 15 s"):
+        planned(0.001)
+
+
+def test_one_candidate_needs_no_trials():
+    schedule = planned(epochs=10, candidates=CANDIDATES[:1])
+    assert schedule.lengths == ()
+    assert schedule.seconds == pytest.approx(10 * 10 + 2 * 5)
+
+
+def test_a_schedule_is_plain_data():
+    schedule = planned(1.0)
+    assert Schedule.from_data(schedule.as_data()) == schedule

@@ -1,0 +1,69 @@
+"""Drafts: files that are measured in place of those of an export."""
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool.plugins.registry import make
+
+
+@pytest.fixture(scope="module")
+def network():
+    shape = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    return create("kdtool:resnet8x4", options=shape, data=None)
+
+
+def layers(path, folder):
+    """Return the kinds of layers that onnxruntime runs, after its optimisations, with the number of each."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "optimised.onnx"), 4
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    return {kind: kinds.count(kind) for kind in ("Conv", "FusedConv", "Gemm", "BatchNormalization", "Add")}
+
+
+def test_onnxruntime_runs_a_draft_as_it_runs_an_export(network, tmp_path):
+    exporter = make("exporters", "onnx", latency=False)
+    exporter.draft(network, tmp_path / "draft.onnx")
+    exporter.export(network, tmp_path / "export.onnx", metadata={})
+    assert layers(tmp_path / "draft.onnx", tmp_path) == layers(tmp_path / "export.onnx", tmp_path)
+    sizes = [(tmp_path / name).stat().st_size for name in ("draft.onnx", "export.onnx")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+
+
+def test_with_validation_images_a_draft_has_the_weights_of_the_network(network, tmp_path):
+    images = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    batches = [(images, torch.arange(20) % 10)]
+    expected = network.module(images).detach()
+    for int8, tolerance in ((False, 1e-3), (True, 0.2)):
+        path = tmp_path / f"{int8}.onnx"
+        make("exporters", "onnx", latency=False, int8=int8).draft(network, path, val=batches)
+        logits = onnxruntime.InferenceSession(str(path)).run(None, {"images": images.numpy()})[0]
+        assert (torch.from_numpy(logits) - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_a_draft_of_eight_bits_needs_no_images_and_is_smaller(network, tmp_path):
+    for int8 in (False, True):
+        make("exporters", "onnx", latency=False, int8=int8).draft(network, tmp_path / f"{int8}.onnx")
+    whole, small = ((tmp_path / f"{int8}.onnx").stat().st_size for int8 in (False, True))
+    assert small < 0.5 * whole
+    kinds = {node.op_type for node in onnx.load(tmp_path / "True.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+
+
+def test_what_the_older_exporter_cannot_write_is_exported_as_usual(network, tmp_path, monkeypatch):
+    export, used = torch.onnx.export, []
+
+    def without(*args, dynamo, **options):
+        used.append(dynamo)
+        if not dynamo:
+            raise RuntimeError("no symbolic")
+        return export(*args, dynamo=dynamo, **options)
+
+    monkeypatch.setattr(torch.onnx, "export", without)
+    make("exporters", "onnx", latency=False).draft(network, tmp_path / "draft.onnx")
+    assert used == [False, True]
+    assert onnxruntime.InferenceSession(str(tmp_path / "draft.onnx")).get_outputs()[0].shape[1] == 10
