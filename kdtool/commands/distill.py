@@ -9,7 +9,7 @@ from typing import Any
 from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
-from kdtool.commands.quantise import check_quantises, rounding
+from kdtool.commands.quantise import rounding
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.distillation.options import SearchOptions, StudentOptions
@@ -18,7 +18,7 @@ from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
-from kdtool.models.quantisation.training import described
+from kdtool.models.quantisation.training import quantisation_of
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.options import Training
@@ -67,7 +67,7 @@ def distill(
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
     of_student, stem = StudentOptions(**student_options), network_options.get("stem")
-    check_quantises(cls, of_student)
+    cls.check_precision(of_student.quantize)
     refiner = of_student.refiner
     origin = load_student(student, parent) if refiner is None else None
     # With fresh weights a student expects whatever the run gives it; a teacher always sees what it was trained with.
@@ -88,7 +88,7 @@ def distill(
         entry.record_repair(about)
     if of_student.quantize != "off" and network is not None:
         network = rounding(network, data, of_student)
-        entry.record(quantised=described(network))
+        entry.record(quantised=quantisation_of(network))
     if search is not None:
         entry.record(search={"asked": str(search)})
     # A student that is made from the teacher may have its zeros; one that has a name has weights of its own.

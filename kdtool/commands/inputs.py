@@ -19,6 +19,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
 from kdtool.models.conversion import convention_of
 from kdtool.models.prediction import expected_by, recorded_classes, trained_elsewhere
+from kdtool.models.quantisation.training import in_float
 from kdtool.models.sources import create_like
 from kdtool.surgery.refiner import Refiner, refined
 
@@ -50,7 +51,7 @@ def load_teachers(
     """
     checkpoints = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
     method.check_teachers(len(checkpoints))
-    teachers = [load(checkpoint) for checkpoint in checkpoints]
+    teachers = [in_float(load(checkpoint)) for checkpoint in checkpoints]
     first, *others = teachers
     for number, other in enumerate(others, start=2):
         _check_pair(first, other, str(other.path or f"teacher {number}"), "the first teacher")
@@ -65,7 +66,7 @@ def load_student(student: str | Path | Checkpoint | None, parent: Checkpoint) ->
     """
     if student is None or (isinstance(student, str) and ":" in student and not Path(student).exists()):
         return None
-    origin = load(student)
+    origin = in_float(load(student))
     _check_pair(parent, origin, str(origin.path or "the student"), str(parent.path or "its teacher"))
     return origin
 

@@ -89,7 +89,10 @@ def running(
 
     ``masked`` says that the network was pruned by masks.
     """
-    keys = ("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search", "budget")
+    keys = (
+        *("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search", "budget"),
+        "quantised",
+    )
     recorded = entry.as_data()
     identity: dict[str, Any] = {key: recorded[key] for key in keys if key in recorded}
     identity["inputs"] = {used["role"]: used["weights"] for used in entry.inputs}

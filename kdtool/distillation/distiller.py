@@ -56,6 +56,19 @@ class Distiller(Method):
             )
 
     @classmethod
+    def check_precision(cls, quantize: str) -> None:
+        """Check that the method can train a student that rounds to ``quantize``; ``off`` is any method's.
+
+        Raises:
+            UsageError: it makes or edits its students, or trains them in several phases.
+        """
+        if quantize != "off" and cls.distill is not LossDistiller.distill:
+            raise UsageError(
+                f"--quantize {quantize}: {cls.name} makes or edits its students or trains them in parts; use a method "
+                f"with one loss, such as kd, or quantise its result: --student FILE --method kd --quantize {quantize}"
+            )
+
+    @classmethod
     def check_teachers(cls, count: int) -> None:
         """Check that the number of teachers suits the method: one, or two and more if it needs several.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdtool.errors import UsageError
 from kdtool.plugins.options import Options, option
 from kdtool.plugins.registry import nested
 from kdtool.plugins.search import Search
@@ -21,3 +22,13 @@ class StudentOptions(Options):
 
     student: str | None = option(None, help="student: SOURCE:NAME, or a checkpoint to go on from")
     refiner: Refiner | None = nested("refiners", help="make the student from the teacher with this refiner")
+    quantize: str = option(
+        "off", choices=("off", "int8"), help="train for this precision: the student rounds as its file will, see export"
+    )
+    quantize_skip: tuple[str, ...] = option((), help="layers that do not round, such as conv1,layer4.*")
+
+    def __post_init__(self) -> None:
+        """Check that the options go together."""
+        super().__post_init__()
+        if self.quantize_skip and self.quantize == "off":
+            raise UsageError("--quantize-skip: belongs to --quantize; add --quantize int8")

@@ -4,8 +4,15 @@ from .conversion import (
 from .names import (
     other_task as other_task,
 )
-from .size import (
-    macs as macs,
+from .quantisation.fake import (
+    quantiser_of as quantiser_of,
+    without_quantiser as without_quantiser,
+)
+from .quantisation.integers import (
+    integer_network as integer_network,
+)
+from .quantisation.training import (
+    quantisation_of as quantisation_of,
 )
 from .size import (
     macs as macs,

@@ -15,6 +15,7 @@ from kdtool.data.spec import DataSpec
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.prediction import Recorded
+from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
 from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.tensor_files import safe_load, write_tensors
 
@@ -24,7 +25,7 @@ VERSION = 1
 
 KEYS = {"format", "version", "architecture", "weights", "data", "metrics", "history"}
 
-OPTIONAL = {"early"}
+OPTIONAL = {"early", "quantisation"}
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Checkpoint(Recorded):
 
     ``metrics`` is a list of ``{split, accuracy, error, loss, images}``. ``history`` has one entry for each command
     that made it, the first for the teacher (see `kdtool.commands.history`). ``early`` are weights from early in the
-    training, if they were kept.
+    training, if they were kept. A network that was trained in 8 bits rounds (see `kdtool.models.quantisation`).
     """
 
     early: Early | None = None
@@ -74,8 +75,8 @@ class Checkpoint(Recorded):
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the state dict on the CPU, each tensor contiguous and in its own storage."""
-    return copied(module.state_dict())
+    """Return a copy of the weights in float on the CPU, each tensor contiguous and in its own storage."""
+    return copied(float_weights(module))
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,6 +115,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.early is not None:
         content["early"] = {"epoch": checkpoint.early.epoch, "weights": copied(checkpoint.early.weights)}
+    quantiser = quantiser_of(checkpoint.module)
+    if quantiser is not None:
+        content["quantisation"] = quantiser.as_data()
     write_tensors(path, content)
     checkpoint.path = path
     from kdtool.plugins.entry_points import manager
@@ -145,11 +149,13 @@ def read(path: str | Path) -> Checkpoint:
         metrics = _checked_entries(content["metrics"], "metrics", {"split"})
         history = _checked_entries(content["history"], "history", {"command"})
         _check_data_fits(architecture, data)
-        module = build(architecture, weights)
+        network = Network(architecture, build(architecture, weights))
+        if "quantisation" in content:
+            network = from_data(network, content["quantisation"])
         early = _checked_early(content["early"], weights) if "early" in content else None
     except Error as error:
         raise type(error)(f"{path}: {error}") from error
-    return Checkpoint(Network(architecture, module), data, metrics, history, path, early)
+    return Checkpoint(network, data, metrics, history, path, early)
 
 
 _IMPORT_HINT = "Import it: kdtool teacher timm:NAME --weights {}"

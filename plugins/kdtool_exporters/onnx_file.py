@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Batches = Iterable[tuple[Tensor, Tensor]]
 
+log = logging.getLogger("kdtool")
+
 QUANTISED = ("max_drop", "calibration", "calibration_images", "float_ends", "skip", "reduce_range")
 """The options of files of a lower precision."""
 
@@ -49,7 +51,7 @@ class Onnx(Exporter):
     ``int8`` and ``fp16`` write a file of lower precision, which is made from the checked one. The validation images
     calibrate it, and choose among the ways to quantise. Convolutional networks get 8-bit weights and activations with
     ranges that are fixed; of a transformer only the layers with weights are quantised, with ranges that are fixed or
-    found while it runs.
+    found while it runs. The 8-bit file of a network that was trained in 8 bits has the ranges of its training.
     """
 
     suffix: ClassVar[str] = ".onnx"
@@ -132,30 +134,46 @@ class Onnx(Exporter):
                 written, or loses more accuracy than is allowed; no file is left behind.
         """
         from kdtool.exporting import check_provider, read_measurements
+        from kdtool.models import without_quantiser
         from kdtool_exporters.onnx_lower import lowered
         from kdtool_exporters.onnx_once import write_once
+        from kdtool_exporters.onnx_trained import check_trained, trained_file
 
         if self.latency_from is not None:
             read_measurements(self.latency_from)
         elif self.latency:
             check_provider(self.provider)
         timed_here = self.latency and self.latency_from is None
-        spec = network.architecture.spec
+        spec, in_float = network.architecture.spec, without_quantiser(network)
+        trained = self.int8 and in_float is not network
+        if trained:
+            check_trained(self, spec)
+        scores: dict[str, Any] | None = None
+
+        def measured_of(file: Path) -> Mapping[str, str]:
+            nonlocal scores
+            scores = _accuracy(file, spec, test)
+            return {**metadata, **_metrics(scores)}
+
         with scratch_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
-            path = folder / output.name
-            float_path = Path(scratch) / "float.onnx" if self.int8 or self.fp16 else path
-            parity = write_once(network, float_path, opset=self.opset, metadata=metadata, output=output)
-            about = {}
-            if float_path != path:
-                made = lowered(self, float_path, path, spec, val, self._slower if timed_here else None)
-                with write_errors(output):
-                    set_metadata(path, path, {**metadata, "kdtool.precision": made["precision"]})
+            path, about = folder / output.name, {}
+            if not (self.int8 or self.fp16):
+                if in_float is not network:
+                    log.warning("%s: was trained in 8 bits, and this file computes in float; --int8: in 8 bits", spec)
+                parity = write_once(in_float, path, opset=self.opset, metadata=measured_of, output=output)
+            else:
+                float_path = Path(scratch) / "float.onnx"
+                parity = write_once(in_float, float_path, opset=self.opset, metadata={}, output=output)
+                if trained:
+                    with write_errors(output):
+                        made = trained_file(self, network, float_path, path, val)
+                else:
+                    made = lowered(self, float_path, path, spec, val, self._slower if timed_here else None)
                 about = self._beside_float(made, path, float_path, spec, test)
-            scores = about.pop("accuracy") if about else _accuracy(path, spec, test)
-            if scores is not None:
-                lower = {} if path == float_path else {"kdtool.precision": made["precision"]}
+                scores = about.pop("accuracy")
                 with write_errors(output):
-                    set_metadata(path, path, {**metadata, **lower, "kdtool.metrics": json.dumps([scores])})
+                    precision = {"kdtool.precision": made["precision"]}
+                    set_metadata(path, path, {**metadata, **precision, **_metrics(scores)})
             measured: dict[str, Any] = {
                 "onnx": str(output),
                 **_sizes([*folder.iterdir()]),
@@ -168,7 +186,7 @@ class Onnx(Exporter):
             with write_errors(output):
                 move(folder, output.parent)
         if about and about["worth_it"] is False:
-            logging.getLogger("kdtool").warning("%s: not worth it: %s", output, about["why"])
+            log.warning("%s: not worth it: %s", output, about["why"])
         return measured
 
     def draft(self, network: Network, output: Path, *, val: Batches | None = None) -> None:
@@ -192,11 +210,19 @@ class Onnx(Exporter):
         """Return the latency of the file, beside that and the size of the teacher, exported in the same way."""
         if not self.latency or teacher is None:
             return {"latency": self._time(path, None) if self.latency else None}
+        from kdtool.models import without_quantiser
         from kdtool_exporters.onnx_once import write_once
 
         with tempfile.TemporaryDirectory() as scratch:
             teacher_path = Path(scratch) / "teacher.onnx"
-            write_once(teacher, teacher_path, opset=self.opset, metadata={}, output=teacher_path, check=False)
+            write_once(
+                without_quantiser(teacher),
+                teacher_path,
+                opset=self.opset,
+                metadata={},
+                output=teacher_path,
+                check=False,
+            )
             return {"latency": self._time(path, teacher_path), "teacher": _sizes([*teacher_path.parent.iterdir()])}
 
     def _slower(self, path: Path, other: Path) -> float:
@@ -232,6 +258,10 @@ def _sizes(files: list[Path]) -> dict[str, int]:
         "file_bytes": sum(file.stat().st_size for file in files),
         "gzip_bytes": sum(gzip_bytes(file) for file in files),
     }
+
+
+def _metrics(scores: Mapping[str, Any] | None) -> dict[str, str]:
+    return {} if scores is None else {"kdtool.metrics": json.dumps([scores])}
 
 
 def _accuracy(path: Path, spec: str, test: Batches | None) -> dict[str, Any] | None:

@@ -127,11 +127,10 @@ def set_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> Non
 
 
 def structure_of(path: Path) -> str:
-    """Return what `set_metadata` wrote of a file's structure."""
+    """Return what `set_metadata` writes of a file's structure."""
     import onnx
 
-    model = onnx.load(str(path), load_external_data=False)
-    return str({entry.key: entry.value for entry in model.metadata_props}["kdtool.structure"])
+    return structure(onnx.load(str(path), load_external_data=False))
 
 
 def weighted(model: Any) -> list[tuple[Any, str]]:

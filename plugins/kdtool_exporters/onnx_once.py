@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +43,19 @@ _kept: dict[str, _Export] = {}
 
 
 def write_once(
-    network: Network, path: Path, *, opset: int, metadata: Mapping[str, str], output: Path, check: bool = True
+    network: Network,
+    path: Path,
+    *,
+    opset: int,
+    metadata: Mapping[str, str] | Callable[[Path], Mapping[str, str]],
+    output: Path,
+    check: bool = True,
 ) -> dict[str, Any] | None:
     """Write a network as ``path`` with ``metadata``, and return the parity of the file, or None without ``check``.
 
-    The network is exported and checked only if this process has not done so with the same ``opset``. A file whose
-    weights are in a second file is not kept. ``output`` is the name of the result in an error.
+    ``metadata`` may be a function that is given a file of the network without metadata, to measure it. The network is
+    exported and checked only if this process has not done so with the same ``opset``. A file whose weights are in a
+    second file is not kept. ``output`` is the name of the result in an error.
 
     Raises:
         kdtool.Error: the network cannot be exported, its file does not give its outputs, or cannot be written.
@@ -64,8 +71,9 @@ def write_once(
     if check and export.parity is None:
         session = open_file(export.file, network.architecture.spec)
         export.parity = check_parity(session, frozen(network.module), network.architecture)
+    told = metadata(export.file) if callable(metadata) else metadata
     with write_errors(output):
-        set_metadata(export.file, path, metadata)
+        set_metadata(export.file, path, told)
         others = [file for file in Path(export.folder.name).iterdir() if file != export.file]
         for file in others:
             os.replace(file, path.parent / file.name)

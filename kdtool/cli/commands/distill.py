@@ -49,6 +49,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
             check_file(path)
         method.check_teachers(len(paths))
     method.check_student(named=student is not None, refined=refined)
+    method.check_precision(parsed.options.get("quantize", "off"))
     if (search := parsed.options.get("search")) is not None:
         search.settings(method, {info.name: parsed.options[info.name] for info in own if info.name in parsed.options})
     # A student with a colon is SOURCE:NAME, unless a file of that name exists; without a colon it is a file.

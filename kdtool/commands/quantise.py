@@ -1,0 +1,26 @@
+"""Students that are trained in 8 bits."""
+
+from __future__ import annotations
+
+import torch
+
+from kdtool.data.splits import Data
+from kdtool.distillation.options import StudentOptions
+from kdtool.models.architecture import Network
+from kdtool.models.quantisation.training import begin_to_round
+
+IMAGES, BATCH = 256, 64
+"""How many training images set the first ranges, and how many run at once."""
+
+
+def rounding(network: Network, data: Data, options: StudentOptions) -> Network:
+    """Return a copy of a network that rounds, with ranges from plain training images, as the options ask for.
+
+    Raises:
+        UsageError: a pattern of ``quantize_skip`` matches no layer.
+        Error: the network has no layer that runs in 8 bits.
+    """
+    split = data.train
+    order = torch.arange(min(IMAGES, len(split))) * len(split) // min(IMAGES, len(split))
+    images = (batch for _, batch, _ in split.batches(BATCH, order=order))
+    return begin_to_round(network, images, options.quantize_skip)

@@ -1,0 +1,146 @@
+"""Students that are trained in 8 bits, from the command to the file."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import kdtool
+from kdtool.models.checkpoint import read
+from kdtool.models.quantisation.fake import quantiser_of
+from kdtool.training.run import Run
+
+# As many batches as are needed to train: each of these tests takes about a second.
+QUICK = {"subset": 0.1, "epochs": 2, "lr": 1e-3, "augment": "none", "precision": "fp32"}
+
+
+def distil(teacher, output, method="kd", **options):
+    return kdtool.distill(teacher, method, output=output, quantize="int8", **{**QUICK, **options})
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """A ResNet-20 that has learnt the digits a little."""
+    path = tmp_path_factory.mktemp("resnet") / "t.pt"
+    kdtool.teacher("kdtool:resnet20", data="digits", output=path, **{**QUICK, "epochs": 3})
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(resnet):
+    path = resnet.with_name("q.pt")
+    distil(resnet, path, student=resnet)
+    return path
+
+
+def test_the_checkpoint_has_float_weights_and_the_ranges(trained, resnet):
+    content = torch.load(trained, weights_only=True)
+    assert content["weights"].keys() == torch.load(resnet, weights_only=True)["weights"].keys()
+    assert content["quantisation"]["precision"] == "int8"
+    assert len(content["quantisation"]["weights"]) == 20
+    assert read(trained).history[-1]["quantised"] == {"precision": "int8", "layers": 20, "float_layers": []}
+    assert "--quantize int8" in read(trained).history[-1]["line"]
+
+
+def test_its_metrics_are_those_of_the_rounding_network(trained):
+    checkpoint = read(trained)
+    measured = kdtool.evaluate(trained, device="cpu")[0]
+    for name in ("accuracy", "loss"):
+        assert measured[name] == pytest.approx(checkpoint.metric("test", name), rel=1e-5)
+    in_float = kdtool.evaluate(checkpoint_in_float(checkpoint), device="cpu")[0]
+    assert in_float["loss"] != measured["loss"]
+
+
+def checkpoint_in_float(checkpoint):
+    from kdtool.models.quantisation.training import in_float
+
+    return in_float(checkpoint)
+
+
+@pytest.mark.slow
+def test_its_file_classifies_all_test_images_as_it_does(trained, tmp_path, digits):
+    facts = kdtool.export(trained, int8=True, latency=False, output=tmp_path / "q.onnx")
+    assert facts["quantised"]["way"] == "trained"
+    session = onnxruntime.InferenceSession(tmp_path / "q.onnx", providers=["CPUExecutionProvider"])
+    checkpoint, logits, expected = read(trained), [], []
+    spec = checkpoint.data
+    for _, images, _ in digits.normalised(spec.mean, spec.std).test.batches(64):
+        logits.append(session.run(None, {"images": images.numpy()})[0])
+        with torch.no_grad():
+            expected.append(checkpoint.module(images).numpy())
+    logits, expected = np.concatenate(logits), np.concatenate(expected)
+    best = np.sort(expected, axis=1)
+    # A value half-way between two integers may become either, which moves logits by a few parts in a hundred.
+    clear = best[:, -1] - best[:, -2] > 0.05 * np.abs(expected).max()
+    assert clear.mean() > 0.8
+    assert (logits.argmax(1) == expected.argmax(1))[clear].all()
+    assert np.abs(logits - expected).mean() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "more", [pytest.param({}, marks=pytest.mark.slow), {"ema": 0.9, "precision": "bf16"}], ids=["plain", "ema in bf16"]
+)
+def test_a_training_that_is_cut_resumes_to_the_same_bits(resnet, tmp_path, monkeypatch, more):
+    whole = distil(resnet, tmp_path / "whole.pt", student=resnet, epochs=3, **more)
+    log = Run.log
+
+    def cut(self, row):
+        log(self, row)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "log", cut)
+    with pytest.raises(KeyboardInterrupt):
+        distil(resnet, tmp_path / "cut.pt", student=resnet, epochs=3, **more)
+    monkeypatch.setattr(Run, "log", log)
+    again = distil(resnet, tmp_path / "cut.pt", student=resnet, epochs=3, resume=True, **more)
+    assert quantiser_of(again.module).as_data() == quantiser_of(whole.module).as_data()
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("method", ["none", "dkd", "at", "kd+at:100"])
+def test_methods_with_one_loss_train_in_8_bits(resnet, tmp_path, method):
+    made = distil(resnet, tmp_path / "q.pt", method, student=resnet, epochs=1, quantize_skip=["conv1", "layer3.*"])
+    assert made.history[-1]["quantised"]["float_layers"][0] == "conv1"
+    assert quantiser_of(made.module) is not None
+
+
+@pytest.mark.parametrize("method", ["gated", "ikd", "simkd", "mutual", "born-again", "stagewise"])
+def test_others_are_refused_by_name(resnet, tmp_path, method):
+    made_by_itself = kdtool.plugins.registry.method_class("distillers", method).makes_student
+    student = {} if made_by_itself else {"student": resnet}
+    student |= {"target_macs": "0.5x"} if method == "gated" else {}
+    with pytest.raises(kdtool.UsageError, match=f"--quantize int8: {method} makes or edits"):
+        distil(resnet, tmp_path / "q.pt", method, **student)
+    assert not (tmp_path / "q.pt").exists()
+
+
+def test_a_pattern_belongs_to_quantize(resnet, tmp_path):
+    with pytest.raises(kdtool.UsageError, match="--quantize-skip: belongs to --quantize"):
+        kdtool.distill(resnet, student=resnet, quantize_skip=["conv1"], output=tmp_path / "q.pt")
+
+
+def test_later_commands_go_on_in_float_and_say_so(trained, tmp_path, capsys):
+    pruned = kdtool.prune(trained, ratio=0.5, epochs=0, output=tmp_path / "p.pt")
+    assert quantiser_of(pruned.module) is None
+    assert "q.pt: was trained in 8 bits; its weights go on in float" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_file_without_int8_computes_in_float(trained, tmp_path, caplog):
+    kdtool.export(trained, latency=False, output=tmp_path / "f.onnx")
+    assert "was trained in 8 bits, and this file computes in float" in caplog.text
+    assert b"QuantizeLinear" not in (tmp_path / "f.onnx").read_bytes()
+
+
+def test_options_that_would_quantise_it_anew_are_refused(trained, tmp_path):
+    with pytest.raises(kdtool.UsageError, match="--calibration: .* was trained in 8 bits"):
+        kdtool.export(trained, int8=True, calibration="minmax", output=tmp_path / "f.onnx")
+
+
+def test_resume_with_another_precision_is_refused(resnet, tmp_path):
+    output = tmp_path / "q.pt"
+    distil(resnet, output, student=resnet, epochs=1)
+    with pytest.raises(kdtool.UsageError, match="--resume needs the same command: quantised"):
+        distil(resnet, output, student=resnet, epochs=1, quantize_skip=["conv1"], resume=True)
