@@ -1,3 +1,7 @@
 from .options import (
     Options as Options,
 )
+from .tracker import (
+    Tracked as Tracked,
+    Tracker as Tracker,
+)

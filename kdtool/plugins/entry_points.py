@@ -25,6 +25,9 @@ SINGULAR = {
     "datasets": "data set",
 }
 
+TRACKERS = "trackers"
+"""The kind of the plugins that show a training in another program; their group is ``kdtool.trackers``."""
+
 ALWAYS_ON = "kdtool"
 """The group of the entry points of plugins that listen to every command."""
 
@@ -66,7 +69,7 @@ def manager() -> pluggy.PluginManager:
 @functools.cache
 def installed() -> tuple[Plugin, ...]:
     """Return all installed plugins, sorted by kind and name, without importing them."""
-    groups = {f"kdtool.{kind}": kind for kind in KINDS} | {ALWAYS_ON: "always on"}
+    groups = {f"kdtool.{kind}": kind for kind in (*KINDS, TRACKERS)} | {ALWAYS_ON: "always on"}
     plugins: dict[tuple[str, str, str], Plugin] = {}
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
@@ -122,7 +125,7 @@ def always_on() -> list[BrokenPlugin]:
     """Register the plugins that are always on, and return the errors of those that are broken."""
     broken = []
     for plugin in installed():
-        if plugin.kind not in KINDS:
+        if plugin.kind == "always on":
             try:
                 register(plugin.module)
             except BrokenPlugin as error:

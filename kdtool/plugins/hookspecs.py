@@ -33,5 +33,5 @@ def phase_ended(run: Any, phase: str, metrics: dict[str, float]) -> None:
 
 
 @hookspec
-def checkpoint_saved(path: str) -> None:
-    """Called after a command has written a checkpoint."""
+def checkpoint_saved(path: str, metrics: list[dict[str, Any]]) -> None:
+    """Called after a command has written a checkpoint; ``metrics`` are its scores, by split."""

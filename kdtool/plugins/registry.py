@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdtool.errors import UsageError, bare, nearest
-from kdtool.plugins.entry_points import KINDS, SINGULAR, BrokenPlugin, Plugin, installed, names, reason_of, register
+from kdtool.plugins.entry_points import (
+    KINDS,
+    SINGULAR,
+    TRACKERS,
+    BrokenPlugin,
+    Plugin,
+    installed,
+    names,
+    reason_of,
+    register,
+)
 from kdtool.plugins.method import COMBINING, Method
 from kdtool.plugins.options import OptionInfo
 from kdtool.utils.progress import say
@@ -135,11 +145,28 @@ def load(plugin: Plugin) -> Any:
         BrokenPlugin: it fails to import, has an unknown hook, or names something that is not a method of its kind.
     """
     try:
+        if plugin.kind == TRACKERS:
+            return _tracker(plugin)
         if plugin.kind not in KINDS:
             return register(plugin.module)
         return _from_hook(plugin) if not plugin.attribute else _class_named(plugin)
     except BrokenPlugin as error:
         raise BrokenPlugin(f"{plugin}: {error}") from error
+
+
+def _tracker(plugin: Plugin) -> Any:
+    """Return the class of a tracker, with the name of its entry point."""
+    from kdtool.plugins.tracker import Tracker
+
+    where = f"{plugin.module}:{plugin.attribute}"
+    try:
+        cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on
+        raise BrokenPlugin(f"{where}: {reason_of(error)}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Tracker)):
+        raise BrokenPlugin(f"{where}: is not a tracker; name a class that derives from kdtool.plugins.Tracker")
+    cls.name = plugin.name
+    return cls
 
 
 def _class_named(plugin: Plugin) -> type[Method]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # The first steps set layers up. Then come enough for a median, and no more once they took long by themselves, or
 # beside the phase that they stand for.
-WARM_UP, FEWEST, MOST = 2, 4, 60
+WARM_UP, FEWEST, MOST = 2, 8, 60
 SECONDS = 1.0
 SHARE = 0.02
 
