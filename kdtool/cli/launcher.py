@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kdtool.errors import UsageError
 from kdtool.utils.processes import decided, first_to_fail, is_first, is_lost_process, launched, separate, together
+
+ALONE = {
+    "run": "starts processes of its own",
+    "demo": "is made for one process",
+    "compress": "measures time, which several processes share",
+}
+"""Commands for which there is one process, and why."""
 
 LOST = "another process of this training is gone: it was killed, or its machine does not answer"
 
@@ -21,14 +28,15 @@ def listen() -> None:
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def alone(command: str) -> None:
-    """Check that a command that starts processes of its own was not started by a launcher.
+def check(steps: Iterable[str]) -> None:
+    """Check that several processes can work on these steps.
 
     Raises:
-        UsageError: it was.
+        UsageError: they cannot.
     """
-    if launched() > 1:
-        raise UsageError(f"{command} starts processes of its own; start it without torchrun or another launcher")
+    for name in steps:
+        if launched() > 1 and name in ALONE:
+            raise UsageError(f"{name}: {ALONE[name]}; start it without torchrun or another launcher")
 
 
 def by_first(run: Callable[[], str | None], *, last: bool) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from kdtool.errors import Error, UsageError
+from kdtool.utils.processes import launched
 
 NOTICE_AFTER = 0.5
 """Seconds of waiting for the pipe after which the user is told so."""
@@ -20,11 +21,14 @@ def piped_paths(error_message: str) -> tuple[Path, ...]:
     """Return the paths on stdin, one per line; read until stdin is closed.
 
     Raises:
-        UsageError: stdin is a terminal, closed or ``/dev/null``; the message is ``error_message``.
+        UsageError: stdin is a terminal, closed or ``/dev/null``; the message is ``error_message``. Or a launcher gave
+            the same stdin to several processes.
         Error: the pipe was closed without a path, or its content is not text.
     """
     if not _is_pipe():
         raise UsageError(error_message)
+    if launched() > 1:
+        raise UsageError(f"no checkpoint given; name it, since {launched()} processes cannot read one pipe")
     notice = threading.Timer(NOTICE_AFTER, click.echo, ["waiting for a path on stdin"], {"err": True})
     notice.daemon = True
     notice.start()

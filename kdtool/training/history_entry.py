@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.utils.files import read_text
+from kdtool.utils.processes import collected
 from kdtool.utils.strict_json import dumps
 
 # The file of a run with the time that its processes took so far, those that were killed too.
@@ -119,7 +120,9 @@ class HistoryEntry:
         """
         self.clock.start()
         yield
-        self.record(**self.clock.spent)
+        spent = self.clock.spent
+        spent["cpu_seconds"] = round(sum(collected(spent["cpu_seconds"])), 1)
+        self.record(**spent)
 
     def as_data(self) -> dict[str, Any]:
         """Return the entry as plain data: its fields, and beside them what was recorded."""

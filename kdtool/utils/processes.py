@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -240,18 +241,15 @@ def first_to_fail() -> bool:
     """
     if launched() < 2:
         return True
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     try:
-        store = TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=SECONDS_FOR_A_WORD),
-        )
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection((host, port), timeout=SECONDS_FOR_A_WORD).close()  # torch is not silent if it fails
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=SECONDS_FOR_A_WORD))
         earlier: int = store.add(f"{_FAILURES}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1)
         return earlier == 1
-    except (KeyError, ValueError, RuntimeError):
+    except (KeyError, ValueError, OSError, RuntimeError):
         return True  # nobody can be asked
 
 
