@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kdtool.compression.costs import Cost
@@ -41,11 +41,14 @@ class Candidate:
     """Whether it begins with weights of the teacher."""
     note: str = ""
     """Why it is not trained, for the table."""
+    shown: Sequence[str] | None = None
+    """The options in its name; None: all of them."""
 
     @property
     def name(self) -> str:
         """The method with its options, such as ``halve ratio=0.594, scope=inner int8``."""
-        options = ", ".join(f"{key.replace('_', '-')}={_short(value)}" for key, value in self.options.items())
+        shown = {key: value for key, value in self.options.items() if self.shown is None or key in self.shown}
+        options = ", ".join(f"{key.replace('_', '-')}={_short(value)}" for key, value in shown.items())
         return " ".join(
             part for part in (self.method, options, "" if self.precision == FLOAT else self.precision) if part
         )
@@ -73,7 +76,9 @@ class Ladder:
     method: str
     steps: Sequence[Mapping[str, Any]]
     make: Make
-    inherits: bool = field(default=True)
+    inherits: bool = True
+    shown: Sequence[str] | None = None
+    """The options that differ between the steps of all ladders of the method."""
 
 
 def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladder], dict[str, str]]:
@@ -94,8 +99,18 @@ def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladde
                 refused[name] = str(error)
                 continue
             fresh = kind == "refiners" and getattr(cls(**own[0][0]), "init", "fresh") == "fresh" if own else True
-            found += [Ladder(kind, name, list(steps), makes, not fresh) for steps in own]
+            differing = _differing([step for steps in own for step in steps])
+            found += [Ladder(kind, name, list(steps), makes, not fresh, differing) for steps in own]
     return found, refused
+
+
+def _differing(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the options that have several values."""
+    values: dict[str, set[str]] = {}
+    for step in steps:
+        for key, value in step.items():
+            values.setdefault(key, set()).add(repr(value))
+    return [key for key, texts in values.items() if len(texts) > 1]
 
 
 def making(

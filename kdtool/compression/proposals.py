@@ -139,7 +139,9 @@ def _add(proposals: Proposals, ladder: Ladder, precision: str, sizing: Sizing) -
         reason = sizing.reasons[-1] if sizing.reasons else "it has no steps"
         proposals.refused.setdefault(f"{ladder.method} {precision}", reason)
         return None
-    candidate = Candidate(ladder.kind, ladder.method, one.options, precision, one.cost, one.network, ladder.inherits)
+    candidate = Candidate(
+        ladder.kind, ladder.method, one.options, precision, one.cost, one.network, ladder.inherits, shown=ladder.shown
+    )
     known = [*proposals.candidates, *proposals.beyond]
     if any(other.name == candidate.name for other in known):
         return None
