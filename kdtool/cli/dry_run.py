@@ -7,10 +7,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kdtool.cli.chain import Work
+from kdtool.cli.work import Work
 
 
 @contextlib.contextmanager

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 # Imported here for the commands; other packages need it too.
-from kdtool.utils.formatting import shown_value as shown_value
+from kdtool.utils.formatting import (
+    LONGEST_LINE,
+    printable,
+    printable_lines,
+    shown_value as shown_value,
+)
 from kdtool.utils.strict_json import dumps
 from kdtool.utils.verbosity import is_quiet
 
 if TYPE_CHECKING:
-    from kdtool.cli.chain import Work
+    from kdtool.cli.work import Work
     from kdtool.models.checkpoint import Checkpoint
 
 
@@ -43,7 +48,7 @@ def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
 def facts(rows: Sequence[tuple[str, str]]) -> str:
     """Return names and values as text, one pair per line."""
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(f"{name:<{width}}  {printable(value, LONGEST_LINE)}" for name, value in rows)
 
 
 def _render(console: Any, grid: Any) -> str:
@@ -93,7 +98,7 @@ def reached_note(reached: Mapping[str, Any]) -> str:
 def show(text: str) -> None:
     """Print text that is no result, such as a table of a command that makes a checkpoint, on stderr."""
     if not is_quiet():
-        click.echo(text, err=True)
+        click.echo(printable_lines(text), err=True)
 
 
 def write_stand_in(checkpoint: Checkpoint, work: Work) -> None:

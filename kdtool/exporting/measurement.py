@@ -34,6 +34,7 @@ SCRIPT = (
     "exporting/samples",
     "exporting/sessions",
     "utils/formatting",
+    "utils/meters",
     "utils/processes",
     "utils/progress",
     "utils/screens",

@@ -23,6 +23,7 @@ from kdtool.plugins.entry_points import (
 )
 from kdtool.plugins.method import COMBINING, Method
 from kdtool.plugins.options import OptionInfo
+from kdtool.plugins.tracker import tracker_class
 from kdtool.utils.progress import say
 
 
@@ -146,27 +147,12 @@ def load(plugin: Plugin) -> Any:
     """
     try:
         if plugin.kind == TRACKERS:
-            return _tracker(plugin)
+            return tracker_class(plugin)
         if plugin.kind not in KINDS:
             return register(plugin.module)
         return _from_hook(plugin) if not plugin.attribute else _class_named(plugin)
     except BrokenPlugin as error:
         raise BrokenPlugin(f"{plugin}: {error}") from error
-
-
-def _tracker(plugin: Plugin) -> Any:
-    """Return the class of a tracker, with the name of its entry point."""
-    from kdtool.plugins.tracker import Tracker
-
-    where = f"{plugin.module}:{plugin.attribute}"
-    try:
-        cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on
-        raise BrokenPlugin(f"{where}: {reason_of(error)}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Tracker)):
-        raise BrokenPlugin(f"{where}: is not a tracker; name a class that derives from kdtool.plugins.Tracker")
-    cls.name = plugin.name
-    return cls
 
 
 def _class_named(plugin: Plugin) -> type[Method]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.plugins.entry_points import TRACKERS, Plugin, installed, reason_of
+from kdtool.plugins.entry_points import TRACKERS, BrokenPlugin, Plugin, installed, reason_of
 from kdtool.plugins.hookspecs import hookimpl
 from kdtool.utils.formatting import printable
 from kdtool.utils.progress import say
@@ -92,7 +94,7 @@ class Tracker:
         """Record the metrics of the epoch that is kept."""
         inner = "" if run.directory == self.run_directory else f"{run.directory.name}/"
         best = metrics.get("best_epoch", 0)
-        kept = {key: metrics[key] for key in ("accuracy", "loss") if key in metrics}
+        kept: dict[str, Any] = {key: metrics[key] for key in ("accuracy", "loss") if key in metrics}
         self._guarded(self.numbers, _numbers(kept, f"{inner}{phase}/kept"), best)
 
     @hookimpl
@@ -149,10 +151,28 @@ def trackers(text: str) -> list[Tracker]:
     return made
 
 
-def _loaded(plugin: Plugin) -> type[Tracker]:
-    from kdtool.plugins.registry import load
+def tracker_class(plugin: Plugin) -> type[Tracker]:
+    """Import a plugin and return the class of its tracker, with the name of its entry point.
 
-    cls: type[Tracker] = load(plugin)
+    Raises:
+        BrokenPlugin: it fails to import, or names something else.
+    """
+    where = f"{plugin.module}:{plugin.attribute}"
+    try:
+        cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on
+        raise BrokenPlugin(f"{where}: {reason_of(error)}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Tracker)):
+        raise BrokenPlugin(f"{where}: is not a tracker; name a class that derives from kdtool.plugins.Tracker")
+    cls.name = plugin.name
+    return cls
+
+
+def _loaded(plugin: Plugin) -> type[Tracker]:
+    try:
+        cls = tracker_class(plugin)
+    except BrokenPlugin as error:
+        raise BrokenPlugin(f"{plugin}: {error}") from error
     if cls.needs and importlib.util.find_spec(cls.needs) is None:
         raise UsageError(f"--track {plugin.name}: {cls.needs} is not installed; {cls.install}")
     return cls

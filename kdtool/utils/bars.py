@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 
 from kdtool.utils.formatting import shown_duration
-from kdtool.utils.screens import REFRESH_SECONDS, Meter, Screen
+from kdtool.utils.meters import REFRESH_SECONDS, Meter, Screen
 
 # In a terminal with fewer columns there is no bar. A note that would be shorter than this is left out.
 WIDTH_OF_BAR, SMALLEST_NOTE = 44, 16

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from kdtool.utils import screens
-from kdtool.utils.screens import Meter, Screen
+from kdtool.utils.formatting import printable_lines
+from kdtool.utils.meters import Meter, Screen
 from kdtool.utils.verbosity import is_quiet, is_verbose
 
 
@@ -87,7 +88,7 @@ def say(line: str) -> None:
     if not is_quiet():
         for screen in _shown[-1:]:
             screen.clear()
-        print(line, file=sys.stderr, flush=True)
+        print(printable_lines(line), file=sys.stderr, flush=True)
 
 
 def say_once(line: str) -> None:

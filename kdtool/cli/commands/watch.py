@@ -59,7 +59,8 @@ def _way_on(state: Mapping[str, Any]) -> str:
 def _follow(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     """Show how far a run is until it ends, or until the user interrupts, and return its last state."""
     from kdtool import api
-    from kdtool.utils.screens import Meter, opened
+    from kdtool.utils.meters import Meter
+    from kdtool.utils.screens import opened
 
     shown: list[str] = []
     with opened(Meter(state["name"], 1.0), []) as screen:

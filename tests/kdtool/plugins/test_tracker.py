@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import kdtool
-from kdtool.plugins import registry, tracker as module
+from kdtool.plugins import tracker as module
 from kdtool.plugins.entry_points import Plugin, manager
 from kdtool.plugins.tracker import Tracked, Tracker, flat, trackers
 
@@ -45,17 +45,13 @@ def fake(monkeypatch):
     other = Plugin("trackers", "absent", "nowhere", "kdtool", "0", "Fake")
     monkeypatch.setattr(module, "installed", lambda: (plugin, other))
 
-    load = registry.load
-
     def loaded(found):
-        if found.kind != "trackers":
-            return load(found)
         attributes = {"name": found.name}
         if found.name == "absent":
             attributes |= {"needs": "no_such_module_x", "install": "pip install 'kdtool[absent]'"}
         return type(found.name, (Fake,), attributes)
 
-    monkeypatch.setattr("kdtool.plugins.registry.load", loaded)
+    monkeypatch.setattr(module, "tracker_class", loaded)
     return Fake.made
 
 

@@ -8,8 +8,9 @@ import types
 
 import pytest
 
-from kdtool.utils import bars, progress, screens
-from kdtool.utils.screens import InPlace, Lines, Meter, Screen
+from kdtool.utils import bars, meters, progress, screens
+from kdtool.utils.meters import Meter, Screen
+from kdtool.utils.screens import InPlace, Lines
 from kdtool.utils.verbosity import QUIET, VERBOSE, verbosity
 
 
@@ -117,6 +118,7 @@ def test_bars_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> N
     with bars.Bars(Meter("a-student-with-a-long-name.pt", 0), [("M1 from M0", 50.0)]) as screen:
         meter = screen.add("M1 from M0", 100)
         screen.refreshed = 0.0
+        meter.started -= 60
         screen.advance(meter, 40, "epoch 12/200  loss 0.123  val 0.9876")
         screen.progress.refresh()
         shown = out.getvalue()
@@ -137,7 +139,7 @@ def test_a_notebook_has_one_line_that_changes(
         pass
 
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=ZMQInteractiveShell))
-    monkeypatch.setattr(screens, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(meters, "REFRESH_SECONDS", 0.0)
     assert isinstance(screens.opened(None, []), InPlace)
     with progress.progress("kd", 4) as advance:
         advance(1, "epoch 1/2")
