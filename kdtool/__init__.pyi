@@ -21,6 +21,7 @@ from .api import (
     inspect as inspect,
     load as load,
     measure as measure,
+    networks as networks,
     prune as prune,
     refine as refine,
     report as report,

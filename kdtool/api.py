@@ -8,6 +8,7 @@ from kdtool.commands.export import export
 from kdtool.commands.inputs import load
 from kdtool.commands.inspect import evaluate, inspect
 from kdtool.commands.measure import measure
+from kdtool.commands.models import networks
 from kdtool.commands.prune import prune
 from kdtool.commands.refine import refine
 from kdtool.commands.teacher import teacher
@@ -24,6 +25,7 @@ __all__ = [
     "inspect",
     "load",
     "measure",
+    "networks",
     "prune",
     "refine",
     "report",

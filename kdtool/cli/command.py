@@ -199,7 +199,7 @@ class MethodName(click.ParamType):  # type: ignore[type-arg]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the matching names, from the metadata of installed packages."""
-        from click.shell_completion import CompletionItem
+        from kdtool.cli.candidates import methods
 
         return [CompletionItem(name) for name in names(self.kind) if name.startswith(incomplete)]
 

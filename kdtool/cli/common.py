@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from kdtool.cli.grammar import step_names
 from kdtool.cli.method_options import Section
 from kdtool.data.options import DataOptions
 from kdtool.errors import similar
@@ -39,9 +38,9 @@ def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
 
 
 def _step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return completions of a word that is another checkpoint or the name of the next step."""
-    steps = [name for name in step_names(ctx) if incomplete and name.startswith(incomplete)]
-    return [CompletionItem(name) for name in steps] or [CompletionItem(incomplete, type="file")]
+    from kdtool.cli.candidates import step_or_file
+
+    return step_or_file(ctx, param, incomplete)
 
 
 def as_network(word: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from kdtool.data.dataset import path_datasets
 from kdtool.errors import bare, nearest
 from kdtool.plugins.entry_points import installed, names
 
@@ -73,15 +74,13 @@ def unknown_option(command: str, flag: str, known: Collection[str], kind: str | 
 
 def unexpected_word(word: str, others: Iterable[Any], steps: Iterable[str], flags: Collection[str]) -> str:
     """Return the end of the message for a word too many, which may be empty; ``others`` are the command's values."""
-    from kdtool.plugins.registry import also_called
-
     sources = [value for value in others if isinstance(value, str) and value.rstrip(":") in names("teachers")]
     if sources:
         return f"; write {sources[0].rstrip(':')}:{word}"
     if "--data" in flags:
         if word.partition(":")[0] in names("datasets"):
             return f"; a data set is named with --data {word}"
-        if Path(word).is_dir() and (folders := also_called("datasets", "image-folder")):
+        if Path(word).is_dir() and (folders := path_datasets()):
             return f"; a folder of images is named with --data {folders[0]}:{word}"
     if "--weights" in flags and Path(word).is_file():
         return f"; weights are loaded with --weights {word}"
@@ -94,9 +93,7 @@ def unexpected_word(word: str, others: Iterable[Any], steps: Iterable[str], flag
 
 def directory(path: Path) -> str:
     """Return the message for a directory in the place of a file; it may be a folder of images."""
-    from kdtool.plugins.registry import also_called
-
-    folders = also_called("datasets", "image-folder")
+    folders = path_datasets()
     if any(path.glob("*.pt")) or path.suffix in (".run", ".study") or not folders:
         return f"{path}: is a directory; name a file in it"
     return f"{path}: is a directory without a checkpoint; images in it are named with --data {folders[0]}:{path}"

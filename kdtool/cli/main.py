@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "Write an HTML report on checkpoints, runs and studies.",
     "run": "Run a study from a recipe file.",
     "plugins": "List the installed methods.",
+    "models": "List the networks that can be built.",
     "demo": "Show the whole workflow on a small data set.",
 }
 """Name and short help of each command, in the order of use; listed here so that --help imports no command."""
@@ -134,7 +135,10 @@ class Commands(click.Group):
         state: dict[str, bool] = {}
         try:
             load_always_on(self)
-            code = super().main(args, "kdtool", complete_var, standalone_mode=False, obj=state, **extra)
+            if "_KDTOOL_COMPLETE" in os.environ:
+                importlib.import_module("kdtool.cli.completion")
+            with printing():
+                code = super().main(args, "kdtool", complete_var, standalone_mode=False, obj=state, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code

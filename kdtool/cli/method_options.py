@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdtool.errors import UsageError
-from kdtool.plugins.entry_points import Plugin, installed, names
+from kdtool.plugins.entry_points import Plugin, installed
 from kdtool.plugins.registry import load, method_class
-from kdtool.training.recipes.reading import names as recipe_names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -83,19 +82,10 @@ class Value(click.ParamType):  # type: ignore[type-arg]
             return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the matching choices, methods of the role's kind, data sets or files."""
-        from click.shell_completion import CompletionItem
+        """Return the matching choices, methods of the role's kind, data sets, networks or files."""
+        from kdtool.cli.candidates import of_option
 
-        if self.info.type is Path:
-            return [CompletionItem(incomplete, type="file")]
-        candidates: Iterable[str] = self.info.choices
-        if self.info.kind:
-            candidates = names(self.info.kind)
-        elif self.info.name in ("data", "unlabelled"):
-            candidates = names("datasets")
-        elif self.info.name == "recipe":
-            candidates = recipe_names()
-        return [CompletionItem(name) for name in candidates if name.startswith(incomplete)]
+        return of_option(self.info, incomplete)
 
 
 class MethodOption(click.Option):

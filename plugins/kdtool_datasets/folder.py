@@ -29,6 +29,7 @@ class Folder(Dataset):
     Without a test split, a fixed fifth of every class becomes one. The list is PATH/labels.csv, or PATH itself.
     """
 
+    takes_path: ClassVar[bool] = True
     also_called: ClassVar[tuple[str, ...]] = ("image-folder", "imagenet", "custom", "images", "directory", "dir")
 
     def load(self, argument: str, root: Path | None) -> RawData:

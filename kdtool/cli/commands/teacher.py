@@ -35,15 +35,15 @@ Examples:
 
 
 class NetworkName(click.ParamType):  # type: ignore[type-arg]
-    """``SOURCE:NAME``; only the source is completed, since importing the list of networks takes seconds."""
+    """``SOURCE:NAME``; names are completed from a list in the cache."""
 
     name = "network"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the matching sources, each with a colon."""
-        from click.shell_completion import CompletionItem
+        """Return the matching sources, each with a colon, or the matching networks of a source."""
+        from kdtool.cli.candidates import networks
 
-        return [CompletionItem(f"{name}:") for name in names("teachers") if f"{name}:".startswith(incomplete)]
+        return networks(incomplete)
 
 
 class TeacherCommand(StepCommand):

@@ -177,7 +177,7 @@ def test_the_groups_help_imports_no_command_and_no_table() -> None:
 
 def test_completion_imports_no_torch(tmp_path: Path) -> None:
     modules = imported(
-        _KDTOOL_COMPLETE="bash_complete", COMP_WORDS="kdtool distill --method ikd --pruner m", COMP_CWORD="5"
+        _KDTOOL_COMPLETE="bash_complete", COMP_LINE="kdtool distill --method ikd --pruner m", KDTOOL_CACHE=str(tmp_path)
     )
 
     assert not modules & HEAVY
