@@ -1,9 +1,13 @@
 """Fixtures that many tests share: the digits, and a network that trains on them in a second."""
 
 import atexit
+import multiprocessing
 import os
 import shutil
+import socket
+import sys
 import tempfile
+import traceback
 
 # As the command line does: threads that wait actively slow down a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -32,3 +36,46 @@ def teacher_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
     kdtool.teacher("kdtool:lenet-300-100", data="digits", epochs=3, output=path)
     return path
+
+
+@pytest.fixture
+def in_processes():
+    """A function that calls a function in ``count`` processes that train together, and returns their exit codes.
+
+    The processes are forks of this one, so that they have its imports: a function that runs in them may be any. It gets
+    no argument; an exception gives the exit code 1 and is printed.
+    """
+    # Each fork would import them otherwise; DistributedDataParallel takes torch's compiler.
+    import accelerate.utils  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+    def call(function, count=2, seconds=120, **environment):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def child(rank):
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            os.environ.update(WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count), TORCH_CPP_LOG_LEVEL="ERROR")
+            os.environ.update(environment)
+            code = 0
+            try:
+                function()
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(code)
+
+        forks = [multiprocessing.get_context("fork").Process(target=child, args=(rank,)) for rank in range(count)]
+        for fork in forks:
+            fork.start()
+        for fork in forks:
+            fork.join(seconds)
+        codes = [fork.exitcode for fork in forks]
+        for fork in forks:
+            fork.kill()
+        return codes
+
+    return call
