@@ -10,36 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from kdtool.cli.dry_run import dry_works
+from kdtool.cli.launcher import by_first, check
+from kdtool.cli.process import exit_code_of, print_result
 from kdtool.cli.stdin import piped_paths
+from kdtool.cli.work import Work as Work
 from kdtool.errors import Error, UsageError
 from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.progress import say
 from kdtool.utils.verbosity import announcing
-
-
-@dataclass(frozen=True)
-class Work:
-    """The inputs and outputs of one step, known when all steps are planned."""
-
-    checkpoints: tuple[Path, ...]
-    outputs: tuple[Path, ...]
-    """The files that it writes: one, none, or one for each checkpoint."""
-    force: bool
-    resume: bool
-    last: bool
-    """Whether no step follows, so that the step prints its result on stdout."""
-
-    @property
-    def output(self) -> Path | None:
-        """The file that it writes, the first if there are several, or None."""
-        return self.outputs[0] if self.outputs else None
-
-    @property
-    def result(self) -> str | None:
-        """The paths of the written files, one per line, for stdout; None if another step follows."""
-        return "\n".join(map(str, self.outputs)) if self.last else None
 
 
 @dataclass(frozen=True)
@@ -73,14 +52,20 @@ class ChainStep:
     """It also takes the directories of runs and studies."""
     files: tuple[Path, ...] = ()
     """Other files that it reads."""
+    dry_run: bool = False
+    """Train nothing in the whole chain, and say what it would do and cost."""
+    early_check: Callable[[], None] | None = None
+    """A check that needs no library; all steps are checked before the first one imports any."""
     slow_check: Callable[[], None] | None = None
     """A check that may import a library; it is made in advance only if the step is not the first."""
 
 
 class InterruptedStep(Error):
-    """The user interrupted a step with Ctrl-C."""
+    """The user interrupted a step with Ctrl-C, or another program with a signal."""
 
-    exit_code = 130
+    def __init__(self, message: str, interrupt: BaseException) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code_of(interrupt)
 
 
 class PartlyDone(Error):
@@ -97,28 +82,52 @@ def run_chain(steps: Sequence[ChainStep], *, debug: bool = False) -> None:
     Raises:
         Error: a step is wrong or fails; if the plan shows it, no step has run.
     """
+    check(step.name for step in steps)
     works = plan(steps)
+    for step in steps:
+        if step.early_check is not None:
+            step.early_check()
+    with announcing(), dry_works(works, dry=any(step.dry_run for step in steps)) as ready:
+        _run_all(steps, ready, debug=debug)
+
+
+def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) -> None:
     for step, work in zip(steps, works, strict=True):
+        if work.dry_run and not step.makes_checkpoint:
+            say(f"{step.name}: is left out of the dry run")
+            continue
         try:
             with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
                 text = _run(step, work)
         except PartlyDone as error:
-            click.echo(error.text)
+            print_result(error.text)
             raise
-        if text is not None:
-            click.echo(text)
-        if step.makes_checkpoint and not work.last:
-            click.echo(f"{step.name}: {work.output}", err=True)
+        if text is not None and not work.dry_run:
+            print_result(text)
+        if step.makes_checkpoint and not work.last and not work.dry_run:
+            say(f"{step.name}: {work.output}")
 
 
 def _run(step: ChainStep, work: Work) -> str | None:
     try:
-        return step.run(work)
+        if step.resumable and not work.dry_run:
+            return step.run(work)
+        return by_first(lambda: step.run(work), last=work.last)
     except KeyboardInterrupt as interrupt:
-        hint = "; run the same command with --resume to continue" if step.resumable else ""
-        raise InterruptedStep(f"{step.name} was interrupted{hint}") from interrupt
+        raise InterruptedStep(f"{step.name} was interrupted{_way_on(step, work)}", interrupt) from interrupt
+
+
+def _way_on(step: ChainStep, work: Work) -> str:
+    """Return how an interrupted step goes on."""
+    from kdtool.training.run_directory import directory_of, has_progress
+
+    if not step.resumable or work.output is None:
+        return ""
+    if has_progress(directory_of(work.output)):
+        return "; run the same command with --resume to continue"
+    return " before anything was saved"
 
 
 def plan(steps: Sequence[ChainStep]) -> list[Work]:
@@ -249,14 +258,15 @@ def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> Non
     Raises:
         UsageError: the file cannot be written, has another suffix, or exists already, or an earlier run exists.
     """
-    from kdtool.training.run_directory import directory_of
+    from kdtool.training.run_directory import directory_of, is_unused
     from kdtool.utils.files import check_output
 
     if output.suffix != suffix:
         raise UsageError(f"-o {output}: the name of this file must end in {suffix}")
     earlier = directory_of(output)
-    if resume and earlier.exists():
+    begun = not is_unused(earlier)
+    if resume and begun:
         return
     check_output(output, force=force)
-    if suffix == ".pt" and earlier.exists() and not force:
+    if suffix == ".pt" and begun and not force:
         raise UsageError(f"{earlier}: holds an earlier run; continue it with --resume, or start again with --force")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -12,6 +13,9 @@ from kdtool.data.options import DataOptions
 from kdtool.errors import similar
 from kdtool.plugins.entry_points import names
 from kdtool.training.options import Training
+
+if TYPE_CHECKING:
+    from kdtool.cli.command import ParsedCommand
 
 TRAINING = Section("Training", Training)
 
@@ -89,6 +93,30 @@ def output_options(default: str) -> list[click.Parameter]:
             "whole chain",
         ),
     ]
+
+
+def track_option() -> click.Option:
+    """Return the option ``--track`` of a command that trains; what it names is checked when it is read."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value and not ctx.resilient_parsing:
+            from kdtool.plugins.tracker import trackers
+
+            trackers(value)
+        return value or None
+
+    return click.Option(
+        ["--track"],
+        metavar="TRACKER[:PLACE],...",
+        envvar="KDTOOL_TRACK",
+        callback=check,
+        help="show the training in tensorboard[:DIR], mlflow[:URI] or wandb[:PROJECT]; also KDTOOL_TRACK",
+    )
+
+
+def tracked(parsed: ParsedCommand) -> dict[str, Any]:
+    """Return the argument of the Python functions for ``--track``; nothing without it."""
+    return {"track": parsed.params["track"]} if parsed.params["track"] else {}
 
 
 def json_option() -> click.Option:

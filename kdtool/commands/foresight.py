@@ -34,7 +34,10 @@ def foreseen(run: Run, work: Work, target: Path) -> Iterator[None]:
     forecast = read_forecast(run.directory) if looked_on else None
     if looked_on and forecast is None:
         forecast, _ = rehearse(work, run)
-        write_forecast(run.directory, forecast)
+        if forecast.reason and not forecast.phases:  # what is wrong is reported by the run itself
+            forecast = None
+        else:
+            write_forecast(run.directory, forecast)
     if forecast is None:
         yield
         return

@@ -29,11 +29,12 @@ def prune(
     force: bool = False,
     resume: bool = False,
     dry_run: bool = False,
+    track: str | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Remove weights or channels of a network and retrain the rest, with the unpruned network as teacher.
 
-    With ``dry_run`` nothing is trained or written (see `distill`).
+    ``dry_run`` and ``track`` are as in `distill`.
 
     Raises:
         Error: the network cannot be pruned in this way, or the retraining fails.
@@ -61,7 +62,9 @@ def prune(
     others: dict[str, Any] = {"teachers": teachers, "masked": parent.masked}
     if dry_run:
         return rehearsed(work, target, data=data, training=training, parent=parent, entry=entry, **others)
-    with running(target, entry, data, training, parent, force=force, resume=resume, work=work, **others) as run:
+    with running(
+        target, entry, data, training, parent, force=force, resume=resume, work=work, track=track, **others
+    ) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():

@@ -36,12 +36,13 @@ def teacher(
     force: bool = False,
     resume: bool = False,
     dry_run: bool = False,
+    track: str | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Build the network ``SOURCE:NAME`` and, if a data set is named, train it on the labels.
 
     ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions`, `InitialOptions` and of the
-    source itself. With ``dry_run`` nothing is trained or written (see `distill`).
+    source itself. ``dry_run`` and ``track`` are as in `distill`.
 
     Raises:
         Error: the network cannot be built, the weights do not fit, or the training fails.
@@ -113,7 +114,7 @@ def teacher(
         untrained = rehearsed(work, target, data=data, training=training, parent=None, entry=entry)
         untrained.early = Early(keep.epoch, weights_of(untrained.module)) if keep.epoch is not None else None
         return untrained
-    with running(target, entry, data, training, None, force=force, resume=resume, work=work) as run:
+    with running(target, entry, data, training, None, force=force, resume=resume, work=work, track=track) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():

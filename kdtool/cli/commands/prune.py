@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoints, output_options
+from kdtool.cli.common import DATA, TRAINING, checkpoints, output_options, track_option, tracked
+from kdtool.cli.early import check_early
 from kdtool.cli.output import MODELS, print_notes, print_result, show, table
 from kdtool.utils.files import beside, slug
 
@@ -32,7 +34,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         rows = []
         for path, target in zip(work.checkpoints, work.outputs, strict=True):
             run_options: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
-            pruned = api.prune(path, parsed.method, **run_options, **work.only_said, **parsed.options)
+            pruned = api.prune(
+                path, parsed.method, **run_options, **tracked(parsed), **work.only_said, **parsed.options
+            )
             if work.dry_run:
                 print_result(pruned, work)
             elif pruned.history:
@@ -52,6 +56,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
+        early_check=partial(check_early, parsed.options),
         resumable=True,
     )
 
@@ -78,7 +83,7 @@ command = StepCommand(
     plan,
     kind="pruners",
     default="magnitude",
-    params=[checkpoints(), *output_options("CHECKPOINT-METHOD.pt")],
+    params=[checkpoints(), *output_options("CHECKPOINT-METHOD.pt"), track_option()],
     groups=[DATA, TRAINING],
     help="Prune a trained network and retrain it. Several checkpoints are pruned one after another.",
     epilog=EXAMPLES,

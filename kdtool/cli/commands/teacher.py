@@ -11,7 +11,8 @@ import click
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import LABELLED_DATA, TRAINING, as_network, check_network, output_options
+from kdtool.cli.common import LABELLED_DATA, TRAINING, as_network, check_network, output_options, track_option, tracked
+from kdtool.cli.early import check_early
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
@@ -89,7 +90,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         from kdtool import api
 
         run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
-        print_result(api.teacher(name, **initial, **run_options, **work.only_said, **parsed.options), work)
+        print_result(
+            api.teacher(name, **initial, **run_options, **tracked(parsed), **work.only_said, **parsed.options), work
+        )
         return work.result
 
     return ChainStep(
@@ -102,6 +105,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
+        early_check=partial(check_early, parsed.options),
         resumable="data" in parsed.options,
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
@@ -119,6 +123,7 @@ command = TeacherCommand(
     params=[
         click.Argument(["network"], type=NetworkName(), required=False, metavar="SOURCE:NAME"),
         *output_options("NAME.pt"),
+        track_option(),
         click.Option(["--pretrained"], is_flag=True, help="use the pretrained weights of the source"),
         click.Option(
             ["--weights"],

@@ -1,0 +1,59 @@
+"""Checks of devices and data that need no torch, so that a mistake is seen at once and not after seconds of imports."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import Error, UsageError
+
+# The files of the drivers of GPUs that torch calls cuda: NVIDIA's (also in WSL and on Jetson) and AMD's.
+GPU_FILES = ("/dev/nvidia*", "/dev/dxg", "/dev/nvhost*", "/dev/nvmap", "/dev/kfd")
+
+DEVICE = re.compile(r"(auto|cpu|mps|cuda)(:\d+)?")
+
+
+def check_early(options: Mapping[str, Any]) -> None:
+    """Check the device and the path of the images among the options of a command.
+
+    Raises:
+        UsageError: this machine has no such device for sure.
+        Error: there is no folder at the path.
+    """
+    device = options.get("device")
+    if device is not None and not _may_exist(device):
+        raise UsageError(f"--device {device}: there is no such device here; try auto or cpu")
+    for name in ("data", "unlabelled"):
+        if options.get(name) is not None:
+            _check_data(options[name], options.get("data_dir"))
+
+
+def _may_exist(device: str) -> bool:
+    match = DEVICE.fullmatch(device)
+    if match is None:
+        return ":" in device or device in ("xpu", "hpu", "xla", "meta", "mtia", "ipu", "vulkan")  # torch knows
+    if match[1] == "mps":
+        return sys.platform == "darwin"
+    if match[1] == "cuda" and sys.platform == "linux":
+        return any(glob.glob(pattern) for pattern in GPU_FILES)
+    return True
+
+
+def _check_data(text: str, data_dir: str | Path | None) -> None:
+    from kdtool.plugins.registry import method_class
+
+    name, _, argument = text.partition(":")
+    cls: Any = method_class("datasets", name)
+    find = getattr(cls, "find", None)
+    if not (argument and cls.takes_path and find is not None):
+        return
+    directory = data_dir or os.environ.get("KDTOOL_DATA")
+    try:
+        find(argument, Path(directory).expanduser() if directory else None)
+    except Error as error:
+        raise type(error)(f"{name}: {error}") from error
