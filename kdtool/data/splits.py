@@ -14,6 +14,7 @@ from kdtool.data.images import Images, JoinedImages, fits_in_memory
 from kdtool.data.pixels import normalised, statistics
 from kdtool.data.preparation import SMALL
 from kdtool.data.spec import DataSpec
+from kdtool.data.transfer import on_device
 from kdtool.errors import UsageError
 
 # Mean and std of large images are computed from this many images, evenly spaced.
@@ -56,11 +57,11 @@ class Split:
         """
         indices = torch.arange(len(self)) if order is None else order.cpu()
         chunks = indices.split(batch_size if isinstance(batch_size, int) else list(batch_size))
-        for chunk, pixels in zip(chunks, self._images.batches(chunks, view), strict=True):
-            images = normalised(pixels.to(device), self.spec.mean, self.spec.std)
+        for chunk, pixels in zip(chunks, on_device(self._images.batches(chunks, view), device), strict=True):
+            images = normalised(pixels, self.spec.mean, self.spec.std)
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            yield chunk, images, self.labels[chunk].to(device)
+            yield chunk, images, self.labels[chunk].to(device, non_blocking=True)
 
     @property
     def unlabelled(self) -> int:

@@ -21,6 +21,7 @@ from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
 from kdtool.training.learner import Learner
 from kdtool.training.optimization.activations import recomputing_activations
+from kdtool.training.optimization.compiled import compiling
 from kdtool.training.optimization.drop_path import dropping_paths
 from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
@@ -104,6 +105,8 @@ class Loop:
             if self.training.checkpoint_activations:
                 stack.enter_context(recomputing_activations(modules, self.plan.student.architecture.spec))
             stack.enter_context(synchronised_norms(modules, self.training.sync_batchnorm))
+            shape = (self.training.batch_size, *self.plan.student.architecture.input)
+            stack.enter_context(compiling(self.student, self.engine, shape, wanted=self.training.compile))
             advance = stack.enter_context(bar)
             replica = Replica(self.learner)
             advance(self.state.epoch * self.steps)

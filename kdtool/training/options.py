@@ -41,7 +41,7 @@ class Clip:
 
 
 # Options that came after runs and checkpoints were written without them.
-LATER = ("accumulate", "checkpoint_activations", "sync_batchnorm")
+LATER = ("accumulate", "checkpoint_activations", "compile", "sync_batchnorm")
 
 # Without --views every view recurs about four times: the teacher runs in a quarter of the epochs.
 EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
@@ -110,6 +110,9 @@ class Training(Options):
     )
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
+    compile: bool = option(
+        False, help="compile the student with torch.compile; where that fails, a line says so and it trains without"
+    )
     checkpoint_activations: bool = option(
         False, help="compute activations again in the backward pass instead of keeping them, for less memory"
     )

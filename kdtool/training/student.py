@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class StudentModule:
         maps at the ``pairs`` to the list that the loss is given. ``auxiliary`` is trained with a whole student.
         """
         self.module, self.segment, self.pairs = module, segment, list(pairs)
+        self.forward: Callable[[Tensor], Tensor] = module
         self.adapters = Each() if adapters is None else adapters
         self.learns = None if learns is None else set(learns)
         self.auxiliary = Auxiliary(_Nothing()) if auxiliary is None else auxiliary
@@ -109,7 +110,7 @@ class StudentModule:
     def __call__(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return the output, the adapted outputs of the watched layers, and the outputs of the auxiliary networks."""
         if self.alone:
-            return self.module(inputs), [], []
+            return self.forward(inputs), [], []
         watched = [*(pair.student for pair in self.pairs), *self.auxiliary.taps]
         output, maps = (self.segment or Segment()).run(self.module, inputs, watched)
         adapted = self.adapters([pair.of_student(maps[pair.student.name]) for pair in self.pairs])
@@ -118,8 +119,7 @@ class StudentModule:
 
     def answer(self, inputs: Tensor) -> Tensor:
         """Return the student's output alone."""
-        output: Tensor = self.module(inputs) if self.segment is None else self.segment.run(self.module, inputs)[0]
-        return output
+        return self.forward(inputs) if self.segment is None else self.segment.run(self.module, inputs)[0]
 
     def compare(self, maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return the pairs (student, teacher) of maps that a loss compares, in float32."""
