@@ -12,7 +12,7 @@ from pathlib import Path
 from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.sizing import Sizing, size
+from kdtool.compression.sizing import POWER, Sizing, power_of, size
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.plugins.budget import Budget, short
@@ -20,7 +20,7 @@ from kdtool.training.run import Run
 from kdtool.utils.progress import progress, say
 from kdtool.utils.verbosity import QUIET, verbosity
 
-MOST_SECONDS = 90.0
+MOST_SECONDS = 100.0
 """No further ladder is begun after this time."""
 
 BATCH = 32
@@ -84,19 +84,17 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     meters = [(FLOAT, meter, limits.load(teacher))]
     if options.quantised and can_quantise():
         meters += _quantised(network, options, folder, proposals)
-    work = [(mode, ladder) for mode in meters for ladder in found]
-    hints: dict[tuple[str, str, int], int] = {}
+    work = [(mode, ladder) for ladder in _alternating(found) for mode in meters]
+    powers: dict[tuple[str, int], float] = {}
     with progress("proposing", len(work)) as advance:
         for (precision, timer, load), ladder in work:
             if time.perf_counter() - started > MOST_SECONDS:
                 proposals.refused.setdefault(f"{ladder.method} {precision}", "no time was left to measure it")
                 continue
-            key = (precision, ladder.kind, len(ladder.steps))
-            hint = hints.get(key) if ladder.kind == "pruners" else None
+            steps, key = list(ladder.steps), (ladder.kind, len(ladder.steps))
             with verbosity(QUIET):  # a method may say for each size what it did
-                sizing = size(list(ladder.steps), ladder.make, timer.cost, limits, whole=load, hint=hint)
-            if sizing.best is not None:
-                hints[key] = sizing.best.step
+                sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=powers.get(key, POWER))
+            powers[key] = power_of(sizing, load, len(steps)) or powers.get(key, POWER)
             candidate = _add(proposals, ladder, precision, sizing)
             if candidate is not None and not limits.timed and candidate.network is not None:
                 candidate.cost = timer.cost(candidate.network)
@@ -107,6 +105,16 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     if not proposals.candidates:
         raise _out_of_reach(proposals, options)
     return proposals
+
+
+def _alternating(found: Sequence[Ladder]) -> list[Ladder]:
+    """Return ladders by turns of their kinds, and within a kind first one of each method, in case time runs out."""
+    by_method: dict[tuple[str, str], list[Ladder]] = {}
+    for ladder in found:
+        by_method.setdefault((ladder.kind, ladder.method), []).append(ladder)
+    firsts = sorted(found, key=lambda ladder: by_method[ladder.kind, ladder.method].index(ladder))
+    kinds = [[ladder for ladder in firsts if ladder.kind == kind] for kind in ("refiners", "pruners")]
+    return [ladder for turn in itertools.zip_longest(*kinds) for ladder in turn if ladder is not None]
 
 
 def _quantised(

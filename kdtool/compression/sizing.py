@@ -20,6 +20,10 @@ TRIES = 6
 """The most networks that are made and measured to size one ladder, one more to see how small it gets."""
 
 
+POWER, LEAST_POWER = 1.5, 0.05
+"""By which power of what is left of a ladder its cost falls, before anything is known; and the least that is used."""
+
+
 @dataclass(frozen=True)
 class Sized:
     """A step of a ladder, with its network and its cost."""
@@ -50,12 +54,12 @@ def size(
     limits: Limits,
     *,
     whole: float,
-    hint: int | None = None,
+    power: float = POWER,
 ) -> Sizing:
     """Return the largest network of a ladder within the limits, or as near below them as `CLOSE`.
 
     ``whole`` is the load of the teacher itself, as a point before the first step. The next step to measure comes from
-    a straight line through the logarithms of the loads around the limit, beginning at ``hint``.
+    a power law through the loads around the limit; that of the first one is ``power``.
     """
     sizing = Sizing()
     low, high = -1, len(ladder)  # too large, and small enough or behind the end
@@ -80,8 +84,7 @@ def size(
     for _ in range(TRIES):
         if high - low < 2:
             break
-        step = _next(loads, low, high, len(ladder), hint)
-        hint = None
+        step = _next(loads, low, high, len(ladder), power)
         tried = attempt(step)
         if tried is None:
             # A step that removes too little to be one is before the first real one; any other is behind the last.
@@ -97,23 +100,32 @@ def size(
     return sizing
 
 
-def _next(loads: Mapping[int, float], low: int, high: int, count: int, hint: int | None) -> int:
-    """Return the step between ``low`` and ``high`` (exclusive) that is measured next."""
-    if hint is not None and low < hint < high:
-        return hint
-    if high in loads and low in loads:
-        first, last = math.log(loads[low]), math.log(loads[high])
-        if first > last:
-            place = low + (high - low) * (first - math.log(AIM)) / (first - last)
-            return min(max(round(place), low + 1), high - 1)
-    others = [step for step in loads if step < low]
-    if low in loads and others:  # nothing small enough yet: follow the line of the last two
-        before = max(others)
-        slope = (math.log(loads[before]) - math.log(loads[low])) / (low - before)
-        if slope > 0:
-            ahead = math.ceil((math.log(loads[low]) - math.log(AIM)) / slope)
-            return min(low + max(ahead, 1), high - 1)
-    if low == -1 and high == count and loads[-1] > 1:
-        # Costs fall about as the square of what is left: the share that has to go, of a ladder from all to nothing.
-        return min(int(count * (1 - math.sqrt(AIM / loads[-1]))), high - 1)
-    return (low + high) // 2
+def _next(loads: Mapping[int, float], low: int, high: int, count: int, power: float) -> int:
+    """Return the step between ``low`` and ``high`` (exclusive) that is measured next.
+
+    The cost is taken for a power of the part of the ladder that is left: of the channels of a layer, of its MACs, ...
+    The power is that between the two ends, or of the nearest point to the teacher, or ``power``.
+    """
+    if low not in loads:  # that step could not be made
+        return (low + high) // 2
+    ends = [low, high] if high in loads else [-1, low] if low != -1 else [-1]
+    if len(ends) == 2:
+        fall = math.log(loads[ends[0]] / loads[ends[1]])
+        power = fall / math.log(_left(ends[0], count) / _left(ends[1], count))
+    if power <= LEAST_POWER:
+        return (low + high) // 2
+    left = _left(ends[0], count) * (AIM / loads[ends[0]]) ** (1 / power)
+    return min(max(round((1 - left) * (count + 1)) - 1, low + 1), high - 1)
+
+
+def _left(step: int, count: int) -> float:
+    """Return the part of a ladder that is left after a step: 1 before the first one, near 0 at the last one."""
+    return 1 - (step + 1) / (count + 1)
+
+
+def power_of(sizing: Sizing, whole: float, count: int) -> float | None:
+    """Return the power by which the cost of a ladder fell up to the step that was taken, for the sizing of others."""
+    one = sizing.best
+    if one is None or not 0 < one.load < whole:
+        return None
+    return math.log(one.load / whole) / math.log(_left(one.step, count))

@@ -7,12 +7,12 @@ Language Models (Ma, Fang and Wang, 2023, arXiv:2305.11627) and in torch_pruning
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import ChannelPruner, option
-from kdtool_pruners.taylor import train_batches
+from kdtool_pruners.taylor import few_batches, train_batches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +34,12 @@ class GroupTaylor(ChannelPruner):
     relative_scores: ClassVar[bool] = True
 
     batches: int = option(10, minimum=1, help="batches of the train split to compute the loss on; the authors take 50")
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return fractions of the MACs to remove, scored by so many batches as take seconds."""
+        batches = few_batches(network)
+        return [[{**step, "batches": batches} for step in ladder] for ladder in super().ladders(network)]
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return a function that scores each channel by the first-order terms of its parameters."""

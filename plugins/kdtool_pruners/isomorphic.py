@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import ChannelPruner, option
 from kdtool_pruners.group_taylor import first_order, gradients
-from kdtool_pruners.taylor import train_batches
+from kdtool_pruners.taylor import few_batches, train_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,12 @@ class Isomorphic(ChannelPruner):
     )
     score: str = option("taylor", choices=("taylor", "l2", "l1"), help="score of a channel: group Taylor or group norm")
     batches: int = option(10, minimum=1, help="batches of the train split for taylor; the authors take 50")
+
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return fractions of the MACs to remove, scored by so many batches as take seconds."""
+        batches = few_batches(network)
+        return [[{**step, "batches": batches} for step in ladder] for ladder in super().ladders(network)]
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return a function that scores each channel by all parameters that are removed with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from kdtool.surgery import Scores
 
 
+MOST_BATCHES, LEAST_BATCHES, ENOUGH_MACS = 10, 2, 600_000_000
+"""Batches for a search of a size, and the multiply-accumulates of one image in all of them together."""
+
+
 class Taylor(ChannelPruner):
     """Remove the filters that change the loss least, to first order, then retrain (Molchanov et al., 2019).
 
@@ -26,9 +30,22 @@ class Taylor(ChannelPruner):
 
     batches: int = option(10, minimum=1, help="batches of the train split to compute the loss on")
 
+    @classmethod
+    def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Return fractions of the MACs to remove, scored by so many batches as take seconds."""
+        batches = few_batches(network)
+        return [[{**step, "batches": batches} for step in ladder] for ladder in super().ladders(network)]
+
     def importance(self, run: Run, network: Network) -> Scores:
         """Return a function that scores each filter by its squared change of the loss."""
         return partial(squared, changes=changes(network.module, train_batches(run, self.batches)))
+
+
+def few_batches(network: Network) -> int:
+    """Return on how many batches channels are scored when only a size is sought: fewer for large networks."""
+    from kdtool.models import macs
+
+    return max(LEAST_BATCHES, min(MOST_BATCHES, ENOUGH_MACS // macs(network.module, network.architecture.input)))
 
 
 def train_batches(run: Run, count: int) -> Iterator[tuple[Tensor, Tensor]]:

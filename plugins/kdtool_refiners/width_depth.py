@@ -39,8 +39,9 @@ class WidthDepth(InheritingRefiner):
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
-        """Return budgets of MACs in steps of 4 %, from 0.96 of the network's to 0.01."""
-        return [[{"target_macs": f"{0.96**step:.4f}x"} for step in range(1, 113)]]
+        """Return budgets of MACs in steps of a 64th of the network's, and finer ones below an eighth."""
+        shares = [step / 64 for step in range(62, 8, -1)] + [step / 512 for step in range(64, 4, -4)]
+        return [[{"target_macs": f"{share:.4f}x"} for share in shares]]
 
     def refine(self, network: Network) -> Network:
         """Return a network within the budget, as close to it as whole blocks and channels allow."""

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.sizing import TRIES, size
+from kdtool.compression.sizing import TRIES, power_of, size
 from kdtool.errors import Error
 
 LADDER = [{"ratio": step / 64} for step in range(63, 1, -1)]
 
 
-def sized(cost_of, limit, *, ladder=LADDER, whole=None, hint=None, fails=lambda ratio: False):
+def sized(cost_of, limit, *, ladder=LADDER, whole=None, power=1.5, fails=lambda ratio: False):
     """Size a ladder whose "networks" are their ratios; return the result and the ratios that were measured."""
     measured = []
 
@@ -26,7 +26,7 @@ def sized(cost_of, limit, *, ladder=LADDER, whole=None, hint=None, fails=lambda 
 
     limits = Limits(latency_ratio=limit)
     whole = 1 / limit if whole is None else whole
-    return size(ladder, make, measure, limits, whole=whole, hint=hint), measured
+    return size(ladder, make, measure, limits, whole=whole, power=power), measured
 
 
 @pytest.mark.parametrize("limit", [0.9, 0.5, 0.35, 0.1, 0.05])
@@ -42,10 +42,15 @@ def test_the_cost_is_within_five_per_cent_below_the_limit_in_a_few_measurements(
     assert len(measured) <= TRIES
 
 
-def test_a_hint_is_measured_first():
-    sizing, measured = sized(lambda ratio: ratio**2, 0.25, hint=LADDER.index({"ratio": 0.5}))
-    assert measured == [0.5]
-    assert sizing.best.load == 1.0
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_ladder_like_one_before_is_sized_by_one_measurement(power):
+    first, _ = sized(lambda ratio: ratio**power, 0.3)
+    learnt = power_of(first, 1 / 0.3, len(LADDER))
+    # The ladder goes from 63/64 to 2/64 of the widths, so that what is left of it is about the ratio.
+    assert learnt == pytest.approx(power, rel=0.05)
+    second, measured = sized(lambda ratio: ratio**power, 0.5, power=learnt)
+    assert len(measured) == 1
+    assert 0.95 <= second.best.load <= 1
 
 
 def test_costs_that_fall_in_steps_end_at_the_largest_that_fits():
