@@ -12,6 +12,8 @@ from importlib.machinery import PathFinder
 
 import click
 
+from kdtool.utils.formatting import printable
+
 _SECTION = b"[kdtool]"
 """The section of such plugins in ``entry_points.txt``."""
 
@@ -35,7 +37,7 @@ def load_always_on(cli: click.Group) -> None:
 def _warn(text: str) -> None:
     # No warning while the shell asks for completions.
     if "_KDTOOL_COMPLETE" not in os.environ:
-        click.echo(f"warning: {' '.join(text.split())}", err=True)
+        click.echo(f"warning: {printable(' '.join(text.split()), 1000)}", err=True)
 
 
 def _any_installed() -> bool:

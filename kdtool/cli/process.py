@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
 from kdtool.errors import Error
+from kdtool.utils.formatting import printable_lines
 
 # These end a process by default; a program that runs longer has to stop in order.
 SIGNALS = ("SIGTERM", "SIGHUP")
@@ -184,13 +185,13 @@ def _by_printing(error: OSError) -> bool:
 
 
 def print_result(text: str) -> None:
-    """Print a result on stdout.
+    """Print a result on stdout, without control characters.
 
     Raises:
         Error: it cannot be written.
     """
     with printing():
-        print(text)
+        print(printable_lines(text, None))
 
 
 def check_memory() -> None:

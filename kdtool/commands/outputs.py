@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands import history
+from kdtool.commands.foresight import Work, foreseen
+from kdtool.commands.processes import cache_of, shared_directory
+from kdtool.commands.tracking import tracking
 from kdtool.data.checks import tell
 from kdtool.data.splits import Data
-from kdtool.errors import UsageError
+from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, Early, read, write
 from kdtool.models.conversion import Convention, convention_of, conversion_of
 from kdtool.models.size import measure
 from kdtool.plugins.method import Method
 from kdtool.training.callback import KeepEpoch
-from kdtool.training.history_entry import HistoryEntry
+from kdtool.training.history_entry import Clock, HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
-from kdtool.training.run_directory import directory_of, run_directory
+from kdtool.training.run_directory import directory_of, is_unused
 from kdtool.utils.files import beside, check_output, slug
+from kdtool.utils.processes import count, decided, rank
+from kdtool.utils.progress import say
 
 
 def target_of(output: str | Path | None, default: Path, *, force: bool, resume: bool = False) -> Path:
@@ -34,7 +39,7 @@ def target_of(output: str | Path | None, default: Path, *, force: bool, resume: 
     target = Path(output) if output is not None else default
     if target.suffix != ".pt":
         raise UsageError(f"-o {target}: a checkpoint's name ends in .pt")
-    if not (resume and directory_of(target).exists()):
+    if not (resume and not is_unused(directory_of(target))):
         check_output(target, force=force)
     return target
 
@@ -84,10 +89,13 @@ def running(
     resume: bool,
     masked: bool = False,
     teachers: Sequence[Checkpoint] = (),
+    work: Work | None = None,
+    track: str | None = None,
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run; or, where a finished run is resumed, the checkpoint that it made.
 
-    ``masked`` says that the network was pruned by masks.
+    ``masked`` says that the network was pruned by masks. ``work`` is what will be done in the run; it is foreseen, so
+    that the user knows what the command costs, and sees how far it is. ``track`` names the programs that show it.
     """
     keys = (
         *("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search", "budget"),
@@ -103,13 +111,28 @@ def running(
             identity["teachers"] = [dataclasses.asdict(convention) for convention in own]
     # The same images may lie on another disk now, or KDTOOL_DATA may name the directory that the option named before.
     identity["data"] = {key: value for key, value in entry.data.items() if key != "directory"}
-    with run_directory(target, identity, force=force, resume=resume) as directory:
-        if directory.finished and target.exists():
-            yield read(target)
+    with shared_directory(target, identity, training, force=force, resume=resume) as directory:
+        if decided(lambda: directory.finished and target.exists()):
+            directory.tidy()
+            try:
+                finished = read(target)
+            except Error as error:
+                raise type(error)(f"{error}; or remove it, and the same command with --resume trains again") from error
+            yield finished
             return
-        yield Run(
+        if directory.finished:
+            directory.reopen()
+        entry.clock = Clock(directory.path)
+        run = Run(
             directory.path, data=data, training=training, parent=parent, entry=entry, teachers=teachers, masked=masked
         )
+        if count() > 1:
+            run.caches = cache_of(target)
+            entry.record(processes=count())
+            work = None  # the forecast of one process is none of several
+        foresight = foreseen(run, work, target) if work is not None else contextlib.nullcontext()
+        with tracking(run, track if rank() == 0 else None, target, resumed=resume), foresight:
+            yield run
         if target.exists():
             directory.finish()
 
@@ -135,13 +158,17 @@ def finish(run: Run, network: Network, target: Path, early: Early | None = None)
             f"{', '.join(f'{number:.4g}' for number in conversion.own.mean)} and std "
             f"{', '.join(f'{number:.4g}' for number in conversion.own.std)}, and its order of classes"
         )
-    write(target, checkpoint)
+    decided(lambda: write(target, checkpoint))
+    checkpoint.path = target
     return checkpoint
 
 
-def finish_untrained(checkpoint: Checkpoint, target: Path, entry: HistoryEntry) -> Checkpoint:
+def finish_untrained(checkpoint: Checkpoint, target: Path, entry: HistoryEntry, *, dry_run: bool = False) -> Checkpoint:
     """Write a checkpoint that no run made, with ``entry`` at the end of its history, and return it."""
     entry.record(size=measure(checkpoint.network))
     checkpoint.history = [*checkpoint.history, entry.as_data()]
-    write(target, checkpoint)
+    if dry_run:
+        say(f"makes {target.name} without training")
+    else:
+        write(target, checkpoint)
     return checkpoint

@@ -13,6 +13,7 @@ from kdtool.data.fingerprint import Fingerprint, checked
 from kdtool.data.options import AUGMENT
 from kdtool.data.preparation import INTERPOLATION, Preparation, default_crop
 from kdtool.errors import Error
+from kdtool.utils.formatting import printable
 
 SPLIT_BY = ("order", "path")
 
@@ -111,7 +112,7 @@ class DataSpec:
         content = {**OLDER, **content}
         if set(content) != known:
             odd = ", ".join(sorted(str(name)[:40] for name in set(content) ^ known))
-            raise Error(f"data description: missing or unknown entries {odd}")
+            raise Error(f"data description: missing or unknown entries {printable(str(odd), 200)}")
         return cls(**content)
 
 

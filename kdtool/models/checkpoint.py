@@ -16,6 +16,8 @@ from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.prediction import Recorded
 from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
+from kdtool.utils.formatting import printable
+from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.tensor_files import safe_load, write_tensors
 
@@ -25,7 +27,23 @@ VERSION = 1
 
 KEYS = {"format", "version", "architecture", "weights", "data", "metrics", "history"}
 
-OPTIONAL = {"early", "quantisation"}
+OPTIONAL = {"early", "fingerprint", "quantisation"}
+
+# More commands than this made no checkpoint.
+MOST_ENTRIES = 10_000
+
+METRICS = {"split!": TEXT, **dict.fromkeys(("accuracy", "error", "loss", "images"), CELL)}
+"""The form of an entry of the metrics, see `misfit`."""
+
+SIZE = {"parameters!": COUNT, **dict.fromkeys(("nonzero", "macs"), COUNT)}
+
+ENTRY = {
+    **{"command!": TEXT, **dict.fromkeys(("line", "method", "output", "date", "kept"), TEXT)},
+    **{"options": {}, "training": {}, "data": {}, "versions": Named(CELL), "size": SIZE, "masked": FLAG, "rows": ROWS},
+    **{"seconds": NUMBER, "cpu_seconds": NUMBER, "reached": {"of!": TEXT, "asked!": NUMBER, "removed!": NUMBER}},
+    "inputs": Each({"role!": TEXT, "path!": TEXT, "weights": TEXT, "lines": Each(TEXT)}),
+}
+"""The form of an entry of the history: of what is read again, and of nothing else."""
 
 
 @dataclass
@@ -98,35 +116,41 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically.
+def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
+    """Write a checkpoint atomically, and ``tell`` the listeners.
 
     Raises:
         Error: the file cannot be written; an existing file at ``path`` is unchanged.
     """
+    weights = weights_of(checkpoint.module)
+    digests = {"weights": fingerprint(weights)}
     content = {
         "format": FORMAT,
         "version": VERSION,
         "architecture": checkpoint.architecture.as_data(),
-        "weights": weights_of(checkpoint.module),
+        "weights": weights,
+        "fingerprint": digests,
         "data": None if checkpoint.data is None else checkpoint.data.as_data(),
         "metrics": checkpoint.metrics,
         "history": checkpoint.history,
     }
     if checkpoint.early is not None:
-        content["early"] = {"epoch": checkpoint.early.epoch, "weights": copied(checkpoint.early.weights)}
+        early = copied(checkpoint.early.weights)
+        content["early"] = {"epoch": checkpoint.early.epoch, "weights": early}
+        digests["early"] = fingerprint(early)
     quantiser = quantiser_of(checkpoint.module)
     if quantiser is not None:
         content["quantisation"] = quantiser.as_data()
     write_tensors(path, content)
     checkpoint.path = path
-    from kdtool.plugins.entry_points import manager
+    if tell:
+        from kdtool.plugins.entry_points import manager
 
-    manager().hook.checkpoint_saved(path=str(path))
+        manager().hook.checkpoint_saved(path=str(path), metrics=checkpoint.metrics)
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; nothing in the file is ever executed.
+    """Read a checkpoint; nothing in the file is ever executed, and its weights are those that were written.
 
     Raises:
         Error: the file is not a checkpoint of this version, or is damaged; the message says what it is and what to do.
@@ -140,19 +164,21 @@ def read(path: str | Path) -> Checkpoint:
     if version != VERSION:
         raise Error(f"{path}: checkpoint of version {version}, this kdtool reads {VERSION}; update kdtool")
     if set(content) - OPTIONAL != KEYS:
-        odd = sorted(str(key) for key in (set(content) - OPTIONAL) ^ KEYS)
+        odd = sorted(printable(str(key), 40) for key in (set(content) - OPTIONAL) ^ KEYS)
         raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
     try:
         architecture = Architecture.from_data(content["architecture"])
         weights = _checked_weights(content["weights"])
         data = None if content["data"] is None else DataSpec.from_data(content["data"])
-        metrics = _checked_entries(content["metrics"], "metrics", {"split"})
-        history = _checked_entries(content["history"], "history", {"command"})
+        metrics = _checked_entries(content["metrics"], "metrics", METRICS)
+        history = _checked_entries(content["history"], "history", ENTRY)
         _check_data_fits(architecture, data)
+        early = _checked_early(content["early"], weights) if "early" in content else None
+        if "fingerprint" in content:  # files of older releases have none
+            _check_fingerprint(content["fingerprint"], weights, early)
         network = Network(architecture, build(architecture, weights))
         if "quantisation" in content:
             network = from_data(network, content["quantisation"])
-        early = _checked_early(content["early"], weights) if "early" in content else None
     except Error as error:
         raise type(error)(f"{path}: {error}") from error
     return Checkpoint(network, data, metrics, history, path, early)
@@ -199,11 +225,25 @@ def _checked_early(early: Any, weights: Mapping[str, Tensor]) -> Early:
     return Early(early["epoch"], early_weights)
 
 
+def _check_fingerprint(told: Any, weights: Mapping[str, Tensor], early: Early | None) -> None:
+    own = {"weights": fingerprint(weights)}
+    if early is not None:
+        own["early"] = fingerprint(early.weights)
+    if not isinstance(told, dict) or set(told) != set(own):
+        raise Error("damaged checkpoint: the fingerprints of the weights are missing or malformed")
+    for name, digest in own.items():
+        if told[name] != digest:
+            raise Error(f"damaged checkpoint: the {name} are not those that were written: their fingerprint differs")
+
+
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in weights.items()}
 
 
-def _checked_entries(entries: Any, name: str, needed: set[str]) -> list[dict[str, Any]]:
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and needed <= set(entry) for entry in entries):
+def _checked_entries(entries: Any, name: str, form: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
         raise Error(f"damaged checkpoint: {name} is not a list of entries")
+    place = misfit(entries, Each(form))
+    if place is not None:
+        raise Error(f"damaged checkpoint: {name}: entry {place} is missing or malformed")
     return entries

@@ -30,8 +30,11 @@ MAX_DIGITS = 6
 LOG_RATIO = 20
 """Losses are drawn on a logarithmic axis if the largest exceeds the smallest by more than this factor."""
 
-NO_CURVES = ("phase", "epoch", "seconds", "lr")
+NO_CURVES = ("phase", "epoch", "seconds", "lr", "threads", "gradient_ratio")
 """The keys of a logged epoch that are not drawn as curves."""
+
+SOMETIMES = ("gradient_ratio", "val_loss_averaged", "val_accuracy_averaged")
+"""The keys that not every epoch of a phase has."""
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text
@@ -51,38 +54,72 @@ STYLE = {
 }
 
 
-def draw_curves(epochs: Sequence[Mapping[str, Any]]) -> str:
+# A log of a stranger may have any number of entries, and numbers of any size.
+MOST_PANELS, LARGEST = 32, 1e100
+
+
+def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = False) -> str:
     """Return the curves of a run as SVG, with its phases one after the other.
 
     ``epochs`` are the lines of metrics.jsonl: ``phase``, ``epoch``, ``loss``, ``val_loss`` and all other numbers that
-    the loop or a method logs. Each number has a panel of its own, except that the two losses share one.
+    the loop or a method logs. Each number has a panel of its own. The two losses share one where they are the same
+    kind: where the training loss is that of the labels alone (``labels_alone``), and in phases that validate by their
+    own loss. The losses of phases of different kinds have panels of their own too.
     """
     known = {key: None for row in epochs for key, value in row.items() if isinstance(value, int | float)}
-    losses: list[str] = [key for key in ("loss", "val_loss") if key in known]
-    groups: list[list[str]] = [losses] if losses else []
-    groups += [[key] for key in known if key not in (*NO_CURVES, *losses)]
     starts = [at for at, row in enumerate(epochs) if at == 0 or row["phase"] != epochs[at - 1]["phase"]]
-    with figure_of(len(groups)) as figure:
-        for axes, group in zip(figure.axes, groups, strict=True):
-            for key, color in zip(group, COLORS, strict=False):
+    panels = [*_loss_panels(epochs, labels_alone=labels_alone)]
+    panels += [(key.replace("_", " "), [key], None) for key in known if key not in (*NO_CURVES, "loss", "val_loss")]
+    with figure_of(len(panels)) as figure:
+        for axes, (title, keys, phases) in zip(figure.axes, panels, strict=True):
+            shown = [row if phases is None or row["phase"] in phases else {} for row in epochs]
+            for key, color in zip(keys, COLORS, strict=False):
+                name: str | None = key.replace("_", " ")
                 for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
-                    line = [(at + 1, epochs[at][key]) for at in range(start, end) if epochs[at].get(key) is not None]
-                    # A line of one epoch would be invisible.
-                    marker = "o" if len(line) == 1 else None
-                    name = key.replace("_", " ") if start == 0 else None
-                    axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
+                    line = [(at + 1, shown[at][key]) for at in range(start, end) if shown[at].get(key) is not None]
+                    if line:
+                        # A line of one epoch would be invisible.
+                        marker = "o" if len(line) == 1 else None
+                        axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
+                        name = None
             _phases(axes, [str(epochs[start]["phase"]) for start in starts], starts)
-            axes.set_title("loss" if group is losses else group[0].replace("_", " "))
-            if len(group) > 1:
+            axes.set_xlim(0.5, len(epochs) + 0.5)
+            axes.set_title(no_formula(title))
+            if len(keys) > 1:
                 axes.legend(fontsize=7)
-            if group is losses and _needs_log_axis([row[key] for row in epochs for key in group if key in row]):
+            values = [row[key] for row in shown for key in keys if row.get(key) is not None]
+            if keys[0] in ("loss", "val_loss") and _needs_log_axis(values):
                 axes.set_yscale("log")
         return as_svg(figure)
 
 
+Curves = tuple[str, list[str], set[str] | None]
+"""The title of a panel, the numbers that it shows, and the phases whose epochs it shows (None: all)."""
+
+
+def _loss_panels(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool) -> Iterator[Curves]:
+    """Yield the panels of the losses: phases that log the same numbers have the same kind of loss."""
+    kinds: dict[frozenset[str], dict[str, None]] = {}
+    keys: dict[str, set[str]] = {}
+    for row in epochs:
+        keys.setdefault(str(row["phase"]), set()).update(key for key in row if key not in SOMETIMES)
+    for phase, logged in keys.items():
+        kinds.setdefault(frozenset(logged), {})[phase] = None
+    for logged, names in kinds.items():
+        of = f": {', '.join(names)}" if len(kinds) > 1 and len(names) <= 2 else ""
+        phases = set(names) if len(kinds) > 1 else None
+        found = [key for key in ("loss", "val_loss") if key in logged]
+        if labels_alone or "val_accuracy" not in logged:
+            if found:
+                yield f"loss{of}", found, phases
+        else:
+            titles = {"loss": f"training loss{of}", "val_loss": f"validation loss (labels){of}"}
+            yield from ((titles[key], [key], phases) for key in found)
+
+
 def _needs_log_axis(values: Sequence[float]) -> bool:
     """Return whether numbers, such as the losses of different phases, differ too much for a linear axis."""
-    return min(values) > 0 and max(values) > LOG_RATIO * min(values)
+    return bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
 
 def draw_chart(chart: Chart) -> str:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from kdtool.errors import Error
-from kdtool.utils.files import slug, write_text
+from kdtool.utils.files import read_text, slug, write_text
+from kdtool.utils.formatting import printable, shown_duration
+from kdtool.utils.forms import COUNT, NUMBER, TEXT, misfit
+from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
 from kdtool.utils.tensor_files import safe_load, write_tensors
 
 LOG = "metrics.jsonl"
 """The file of a run with the metrics of its epochs, one line of JSON for each."""
+
+ROW = {"phase!": TEXT, "epoch!": COUNT, "seconds": NUMBER}
+"""The form of a line of that file, see `misfit`; beside these there are other numbers."""
 
 FORMAT = 4
 """The number of the format of a phase's files. A release that changes it refuses the runs of earlier ones."""
@@ -40,19 +46,27 @@ class Store(Protocol):
 class Phase:
     """The files of one phase: its state while it runs, its result when it is done."""
 
-    def __init__(self, directory: Path, name: str, key: str, log: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        key: str,
+        log: Callable[[dict[str, Any]], None],
+        logs: Path | None = None,
+    ) -> None:
         """Open the phase ``name`` of the run in ``directory``.
 
         ``key`` is the identity of the phase: files with another key belong to another one. ``log`` is called with the
-        metrics of each epoch.
+        metrics of each epoch, and writes them in the directory ``logs`` (None: that of the run).
         """
         self.run_directory, self.name, self.key, self.log = directory, name, key, log
+        self.logs = directory if logs is None else logs
         self.directory = directory / "phases" / slug(name)
         self.saved_at = time.monotonic()
         self.saving_took = 0.0
 
     def load_result(self) -> dict[str, Any] | None:
-        """Return the result of the phase, or None if it is not finished."""
+        """Return the result of the phase, or None if it is not finished or its file is damaged."""
         return self._load("result.pt")
 
     def save_result(self, result: dict[str, Any]) -> None:
@@ -63,7 +77,7 @@ class Phase:
     def load(self) -> dict[str, Any] | None:
         """Return the saved state, and remove the epochs from the log that came after it."""
         state = self._load("state.pt")
-        _forget_epochs(self.run_directory, self.name, state["state"]["epoch"] if state else 0)
+        _forget_epochs(self.logs, self.name, state["state"]["epoch"] if state else 0)
         return state
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -83,7 +97,13 @@ class Phase:
         path = self.directory / name
         if not path.exists():
             return None
-        content: dict[str, Any] = safe_load(path)
+        try:
+            content = safe_load(path)
+            if not isinstance(content, dict) or "key" not in content:
+                raise Error(f"{path}: holds something else")
+        except Error as error:
+            say(f"{error}: phase {self.name!r} is trained again from its beginning")
+            return None
         if content.pop("format", None) != FORMAT:
             raise Error(
                 f"{self.run_directory}: phase {self.name!r} was begun by another release of kdtool"
@@ -97,6 +117,15 @@ class Phase:
         return content
 
 
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """Return the metrics of an epoch as a line for people; its phase has at most ``epochs``."""
+    shown = {"loss": "loss", "val_accuracy": "validation accuracy", "val_loss": "validation loss"}
+    if "val_accuracy" in row:
+        del shown["val_loss"]
+    numbers = ", ".join(f"{title} {row[key]:.4g}" for key, title in shown.items() if row.get(key) is not None)
+    return f"{row['phase']}: epoch {row['epoch']}/{epochs}, {numbers} ({shown_duration(row['seconds'])})"
+
+
 def read_epochs(directory: Path) -> list[dict[str, Any]]:
     """Return the logged metrics of a run's epochs; an empty list if there is no log.
 
@@ -104,17 +133,40 @@ def read_epochs(directory: Path) -> list[dict[str, Any]]:
         Error: the log is damaged.
     """
     path, rows = directory / LOG, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in _lines(path):
         with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
-            row = json.loads(line)
-            if not isinstance(row, dict) or "phase" not in row:
-                raise Error(f"{path}: is damaged: {line[:60]!r} is not the metrics of an epoch")
+            row = _row(line)
+            if row is None:
+                raise Error(f"{path}: is damaged: {printable(line, 60)!r} is not the metrics of an epoch")
             rows.append(row)
     return rows
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_text(path).splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise Error(f"{path}: cannot be read: {error}") from error
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """Return a line of the log; None if it is not the metrics of an epoch."""
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        return None
+    return row if misfit(row, ROW) is None else None
 
 
 def _forget_epochs(directory: Path, phase: str, after: int) -> None:
     if not (directory / LOG).exists():
         return
-    kept = [row for row in read_epochs(directory) if row["phase"] != phase or row["epoch"] <= after]
+    kept = []
+    for line in _lines(directory / LOG):
+        with contextlib.suppress(json.JSONDecodeError):
+            row = _row(line)
+            if row is not None and (row["phase"] != phase or row["epoch"] <= after):
+                kept.append(row)
     write_text(directory / LOG, "".join(dumps(row) + "\n" for row in kept))

@@ -17,14 +17,20 @@ from typing import Any
 
 import filelock
 
-from kdtool.data.fingerprint import changes, checked
 from kdtool.errors import Error, UsageError
 from kdtool.training.history_entry import SPENT
-from kdtool.utils.files import check_output, read_text, write_text
-from kdtool.utils.strict_json import dumps
+from kdtool.utils.files import check_output, write_text
+from kdtool.utils.forms import FLAG, TEXT, Either, misfit
+from kdtool.utils.strict_json import dumps, load
 
 # The lock outlives a run. A kill before the first write of ``run.json`` leaves nothing else.
 LOCK = "lock"
+
+RUN = {
+    **{"finished!": FLAG, "command": TEXT, "method": Either(None, TEXT), "options": {}, "training": {}},
+    "data": Either(None, {"name": Either(None, TEXT)}),
+}
+"""The form of ``run.json``, see `misfit`."""
 
 # The keys of the fingerprints of the images in a flat ``run.json``.
 SPLITS = "data.splits."
@@ -176,14 +182,14 @@ def read_run(path: Path) -> dict[str, Any] | None:
         UsageError: the file is damaged.
     """
     try:
-        content = json.loads(read_text(path / "run.json"))
+        content: dict[str, Any] = load(path / "run.json")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"{path}/run.json: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}/run.json: is damaged; {_DAMAGED.format(path)}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("finished"), bool):
+    if misfit(content, RUN) is not None:
         raise UsageError(f"{path}/run.json: is damaged; {_DAMAGED.format(path)}")
     return content
 
@@ -198,6 +204,8 @@ def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -
         UsageError: they differ.
     """
     # Releases that did not record the images cannot tell whether they are the same.
+    from kdtool.data.fingerprint import changes  # imports torch
+
     images = changes(_splits(earlier), _splits(identity))
     found = FOUND_IN_IMAGES if images else ()
     before, now = _flat(earlier), _flat(identity)
@@ -218,6 +226,8 @@ def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -
 
 def _splits(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fingerprints of the splits in ``run.json``."""
+    from kdtool.data.fingerprint import checked
+
     data = about.get("data")
     return checked(data.get("splits") or {}) if isinstance(data, Mapping) else {}
 

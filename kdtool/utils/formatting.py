@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
+
+COUNTS = ("parameters", "nonzero", "macs", "file_bytes", "gzip_bytes", "images", "classified_differently")
+"""The keys of numbers that are whole; a mean of them is shown as a whole number too."""
+
+FEWEST_SEEDS = 3
+"""With fewer values an interval says nothing: that of two reaches 12.7 of their standard errors to each side."""
 
 
 def shown_value(key: str, value: Any) -> str:
@@ -11,22 +19,55 @@ def shown_value(key: str, value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and key in COUNTS and math.isfinite(value):
+        value = round(value)  # a mean over seeds
     if isinstance(value, int) and key == "macs":
-        return f"{value / 1e6:,.3g} M" if value < 1e9 else f"{value / 1e6:,.0f} M"
+        return f"{value / 1e6:,.3g} M" if abs(value) < 1e9 else f"{value / 1e6:,.0f} M"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
+        if abs(value) >= 1e4 and math.isfinite(value):
+            return f"{value:,.0f}"
         if key.endswith(("compression", "ratio")):
             return f"{value:,.2f}x"
         if key == "seconds":
             return f"{value:,.1f}"
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
-    return str(value)
+        return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
+    return printable(str(value), LONGEST_CELL)
+
+
+def shown_interval(key: str, value: float, low: float, high: float) -> str:
+    """Return ``value ± half the width``: the half with two digits, the value with the same decimals."""
+    half = (high - low) / 2
+    if not math.isfinite(half) or half <= 0:
+        return shown_value(key, value)
+    scale, unit = (1e-6, " M") if key == "macs" else (1.0, "x" if key.endswith(("compression", "ratio")) else "")
+    decimals = min(6, max(0, 1 - math.floor(math.log10(half * scale))))
+    decimals = 0 if key in COUNTS and key != "macs" else decimals
+    return f"{value * scale:,.{decimals}f} ± {half * scale:,.{decimals}f}{unit}"
+
+
+# How many characters of a value a table shows, and of a line a terminal.
+LONGEST_CELL, LONGEST_LINE = 400, 4000
 
 
 def printable(text: str, limit: int = 160) -> str:
-    """Return text from a file as one line of at most ``limit`` characters, without control characters."""
+    """Return text from a file as one line of at most ``limit`` characters, without control characters.
+
+    All that a stranger may have written reaches the terminal through here.
+    """
     return "".join(char if char.isprintable() else "?" for char in text[:limit])
+
+
+def printable_lines(text: str, limit: int | None = LONGEST_LINE) -> str:
+    """Return a text of several lines, each `printable`. Bytes of names that are no UTF-8 stay as they are."""
+    lines = (line if limit is None else line[:limit] for line in text.split("\n"))
+    return "\n".join(line if line.isprintable() else _printable_line(line) for line in lines)
+
+
+def _printable_line(line: str) -> str:
+    parts = re.split("([\udc80-\udcff]+)", line)
+    return "".join(part if number % 2 else printable(part, len(part)) for number, part in enumerate(parts))
 
 
 def shown_duration(seconds: float) -> str:

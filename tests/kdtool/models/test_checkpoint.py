@@ -1,6 +1,10 @@
 """The file: what goes in comes out, and nothing else is believed."""
 
 import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,6 +96,7 @@ def test_half_a_checkpoint(teacher_path, tmp_path):
 
 def damaged(teacher_path, change):
     content = torch.load(teacher_path, weights_only=True)
+    content.pop("fingerprint")  # as in files of older releases
     change(content)
     path = teacher_path.with_name("damaged.pt")
     torch.save(content, path)
@@ -123,6 +128,128 @@ def test_damaged_checkpoints_are_refused(teacher_path, change, says):
     with pytest.raises(kdtool.Error, match=says) as caught:
         read(path)
     assert "\n" not in str(caught.value)
+
+
+def first_of(weights):
+    return next(iter(weights.values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: first_of(c["weights"]).view(-1)[7:8].add_(1e-6), "the weights are not those that were written"),
+        (lambda c: first_of(c["early"]["weights"]).neg_(), "the early are not those"),
+        (lambda c: c.update(fingerprint=None), "the fingerprints of the weights are missing or malformed"),
+        (lambda c: c["fingerprint"].pop("early"), "the fingerprints of the weights are missing or malformed"),
+    ],
+)
+def test_weights_that_are_not_those_that_were_written_are_refused(teacher_path, tmp_path, change, says):
+    first = read(teacher_path)
+    first.early = Early(0, weights_of(first.module))
+    path = tmp_path / "changed.pt"
+    first.save(path)
+    content = torch.load(path, weights_only=True)
+    assert content["fingerprint"]["weights"] == fingerprint(content["weights"])
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(kdtool.Error, match=f"changed.pt: damaged checkpoint: {says}"):
+        read(path)
+
+
+def outcome(path):
+    """Return the fingerprint of the weights that are read, or the message of the refusal."""
+    try:
+        return fingerprint(read(path).module.state_dict())
+    except kdtool.Error as error:
+        return str(error)
+
+
+def test_no_flipped_bit_is_read(teacher_path, tmp_path):
+    """Of a byte in each record, and of the archive's own headers, one bit is flipped."""
+    whole = teacher_path.read_bytes()
+    path = tmp_path / "flipped.pt"
+    path.write_bytes(whole)
+    meant, refused = outcome(path), 0
+    with zipfile.ZipFile(teacher_path) as archive:
+        places = [entry.header_offset + shift for entry in archive.infolist() for shift in (40, 200)]
+    for place in (*places, len(whole) - 40, len(whole) - 200):
+        flipped = bytearray(whole)
+        flipped[min(place, len(whole) - 1)] ^= 0x40
+        path.write_bytes(flipped)
+        told = outcome(path)
+        # What is not refused is padding, or a name that nobody reads.
+        assert told == meant or (told.startswith(f"{path}: ") and "damaged" in told)
+        refused += told != meant
+    assert refused > len(places) / 2
+
+
+def test_the_record_that_is_damaged_is_named(teacher_path, tmp_path):
+    whole = bytearray(teacher_path.read_bytes())
+    with zipfile.ZipFile(teacher_path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    whole[largest.header_offset + 1000] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(whole)
+    with pytest.raises(kdtool.Error, match=f"flipped.pt: damaged: the record {largest.filename} does not match"):
+        read(tmp_path / "flipped.pt")
+
+
+def test_a_file_may_be_overwritten_after_it_was_read(teacher_path, tmp_path):
+    path = tmp_path / "s.pt"
+    path.write_bytes(teacher_path.read_bytes())
+    checkpoint = read(path)
+    before = fingerprint(checkpoint.module.state_dict())
+    path.write_bytes(bytes(path.stat().st_size))
+    assert fingerprint(checkpoint.module.state_dict()) == before
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+GIANT = """
+import resource, sys
+from kdtool.models.checkpoint import read
+from kdtool import Error
+import timm, torchvision  # their own memory does not count
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read(sys.argv[1])
+except Error as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def giant(path, **changes):
+    options = {"classes": 10, "in_channels": 3, "image_size": 224, "stem": "default"}
+    architecture = {
+        "source": "timm", "name": "vit_giant_patch14_clip_224", "options": options, "dropped": (), "attributes": {},
+        "buffers": {}, "selects": {}, "projectors": {}, **changes,
+    }  # fmt: skip
+    torch.save({"format": "kdtool", "version": 1, "architecture": architecture, "weights": {}, "data": None,
+                "metrics": [], "history": []}, path)  # fmt: skip
+    return path
+
+
+MISSING = "timm:vit_giant_patch14_clip_224: the weights do not fit the network: 489 missing (cls_token"
+
+
+def test_a_small_file_that_names_a_giant_is_refused_by_the_names_of_its_weights(tmp_path):
+    file = giant(tmp_path / "giant.pt")
+    assert file.stat().st_size < 2500
+    assert outcome(file).startswith(f"{file}: {MISSING}")
+
+
+def test_a_projector_of_millions_is_refused_by_the_names_of_its_weights(tmp_path):
+    form = {"conv1": [64, 5000, 64]}  # 226 million weights
+    file = giant(tmp_path / "wide.pt", source="torchvision", name="resnet18", projectors=form)
+    assert "missing (conv1.layer.weight" in outcome(file)
+
+
+@pytest.mark.slow  # it starts a process
+def test_a_small_file_that_names_a_giant_takes_little_memory(tmp_path):
+    file = giant(tmp_path / "giant.pt")
+    told = subprocess.run([sys.executable, "-c", GIANT, file], capture_output=True, text=True, check=True).stdout
+    message, megabytes = told.splitlines()
+    assert message.startswith(f"{file}: {MISSING}")
+    assert int(megabytes) < 300  # the network has 4 GB
 
 
 def test_a_failed_write_leaves_the_old_file(teacher_path, tmp_path, monkeypatch):

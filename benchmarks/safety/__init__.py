@@ -1,0 +1,1 @@
+"""Attempts to break kdtool: files that were changed, and systems that fail."""

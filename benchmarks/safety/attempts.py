@@ -1,0 +1,184 @@
+"""One attempt: a reader is given a file in a process of its own, which is watched.
+
+The process is forked after everything is imported, so that an attempt takes milliseconds. An audit hook sees what
+Python does for it: programs that start, files that are written, code that is compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CPU_SECONDS = 5
+MEMORY_BYTES = 1 << 30
+
+# Events of Python's audit hooks that no reader may cause. Opening a file is looked at apart.
+FORBIDDEN = frozenset(
+    {
+        *(
+            "os.system",
+            "os.exec",
+            "os.fork",
+            "os.forkpty",
+            "os.posix_spawn",
+            "os.spawn",
+            "subprocess.Popen",
+            "pty.spawn",
+        ),
+        *("socket.connect", "socket.bind", "urllib.Request", "ftplib.connect", "http.client.connect"),
+        *(
+            "os.remove",
+            "os.rename",
+            "os.rmdir",
+            "os.mkdir",
+            "os.truncate",
+            "os.chmod",
+            "os.chown",
+            "os.link",
+            "os.symlink",
+        ),
+        *("shutil.rmtree", "shutil.move", "shutil.copyfile", "exec", "code.__new__"),
+        *("ctypes.dlopen", "pickle.find_class"),
+    }
+)
+
+UNEXPECTED = re.compile(r"unexpected \w+Error")
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+# pickle.find_class is allowed for what torch's reader of plain tensors needs.
+PLAIN_CLASSES = frozenset(
+    {"torch", "collections", "torch._utils", "torch.storage", "_codecs", "numpy", "torch.serialization"}
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an attempt."""
+
+    kind: str
+    """``read``, ``refused`` (one line), or what was wrong."""
+    text: str = ""
+    cpu: float = 0.0
+    """Seconds."""
+    memory: int = 0
+    """Bytes that the process took beyond what it began with."""
+
+    @property
+    def good(self) -> bool:
+        """Whether the promise was kept."""
+        return self.kind in ("read", "refused")
+
+
+class Watch:
+    """The audit hook, which cannot be removed and so works only while it is on."""
+
+    def __init__(self) -> None:
+        self.on, self.seen = False, ""
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Look at an event."""
+        if not self.on:
+            return
+        if event in FORBIDDEN:
+            if event == "pickle.find_class" and str(arguments[0]).split(".")[0] in PLAIN_CLASSES:
+                return
+            if event == "exec" or event == "code.__new__":
+                # Classes and templates of libraries are compiled from text of their own.
+                return
+            self.seen = self.seen or f"{event} {arguments!r:.200}"
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
+        if writes and not str(arguments[0]).startswith("/dev/"):
+            self.seen = self.seen or f"writes {arguments[0]!r:.200}"
+
+
+WATCH = Watch()
+
+
+def attempt(reader: Callable[[Path], Any], path: Path) -> Outcome:
+    """Let a reader read a file in a forked process, and return what became of it."""
+    from kdtool import Error
+
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receive)
+        _quietly(lambda: _inside(reader, path, Error), send)
+    os.close(send)
+    told = _told(receive, time.monotonic() + 10 * CPU_SECONDS)
+    os.close(receive)
+    if told is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    _, status, used = os.wait4(child, 0)
+    cpu = used.ru_utime + used.ru_stime
+    if told is None:
+        return Outcome("hangs", f"no answer in {10 * CPU_SECONDS} s", cpu)
+    if not told:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        what = signal.Signals(number).name if number else f"exit code {os.WEXITSTATUS(status)}"
+        return Outcome("hangs" if what == "SIGXCPU" else "crashes", what, cpu)
+    content = json.loads(told)
+    outcome = Outcome(content["kind"], content["text"], cpu, content["memory"])
+    if outcome.good and cpu > CPU_SECONDS:
+        return Outcome("too slow", outcome.text, cpu, outcome.memory)
+    if outcome.good and outcome.memory > MEMORY_BYTES:
+        return Outcome("too large", outcome.text, cpu, outcome.memory)
+    return outcome
+
+
+def _quietly(work: Callable[[], dict[str, Any]], send: int) -> None:
+    """Do the work of the child, send its answer, and end the process without any clean-up of the parent's."""
+    try:
+        devnull = os.open(os.devnull, os.O_RDWR)
+        for stream in (1, 2):
+            os.dup2(devnull, stream)
+        resource.setrlimit(resource.RLIMIT_CPU, (2 * CPU_SECONDS, 2 * CPU_SECONDS + 1))
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 4 * MEMORY_BYTES,) * 2)
+        os.write(send, json.dumps(work()).encode())
+    finally:
+        os._exit(0)
+
+
+def _inside(reader: Callable[[Path], Any], path: Path, refusal: type[Exception]) -> dict[str, Any]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    WATCH.on = True
+    try:
+        reader(path)
+        kind, text = "read", ""
+    except refusal as error:
+        text = str(error)
+        kind = "refused" if text and text.isprintable() and not UNEXPECTED.search(text) else "is not one line"
+    except BaseException as error:
+        kind, text = "raises", f"{type(error).__name__}: {error}"[:400]
+    WATCH.on = False
+    if WATCH.seen:
+        kind, text = "acts", WATCH.seen
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return {"kind": kind, "text": text[:2000], "memory": max(0, memory)}
+
+
+def _told(receive: int, deadline: float) -> bytes | None:
+    """Return what the child wrote before it ended; None if it did not end in time."""
+    content = b""
+    while True:
+        ready, _, _ = select.select([receive], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return None
+        chunk = os.read(receive, 1 << 16)
+        if not chunk:
+            return content
+        content += chunk

@@ -1,0 +1,269 @@
+"""What is attacked: every reader of a file that a stranger may have made, with files that are whole to begin with."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save as save_safetensors
+
+from benchmarks.safety.mutations import changed_archive, changed_bytes, changed_data
+
+OLD = Path(__file__).parents[2] / "tests" / "compatibility" / "data"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader, the name of the file that it is given, and the strategy of the file's content."""
+
+    name: str
+    file: str
+    content: st.SearchStrategy[bytes]
+    read: Callable[[Path], Any]
+    whole: Sequence[bytes]
+    """Files that are not changed, which are read."""
+
+
+def of_seeds(seeds: list[bytes], change: Callable[[bytes], st.SearchStrategy[bytes]]) -> st.SearchStrategy[bytes]:
+    """Return changes of one of several contents."""
+    return st.sampled_from(seeds).flatmap(change)
+
+
+def inspect(path: Path) -> str:
+    """Read a checkpoint as ``kdtool inspect`` does, and show it."""
+    from kdtool import api
+    from kdtool.cli.commands.inspect import as_text
+
+    return as_text(api.inspect(path))
+
+
+def weights(path: Path) -> None:
+    """Read weights of another program, and the names of classes beside them."""
+    from kdtool.models.weight_files import class_names, read_weights
+
+    read_weights(path)
+    class_names(path)
+
+
+def image(path: Path) -> None:
+    """Read an image in the ways of a data set."""
+    from kdtool.data.image_files import read_image
+    from kdtool.data.image_formats import header_of
+    from kdtool.data.preparation import Preparation
+
+    header_of(path)
+    for channels in (1, 3):
+        read_image(path, Preparation(8, channels, 0.875, "bilinear", 255))
+
+
+def report(path: Path) -> str:
+    """Describe the run in whose directory the file is, as ``kdtool report`` does."""
+    from kdtool.reporting.page import _checkpoint
+    from kdtool.reporting.sources import read_sources
+
+    (source,) = read_sources([path.parent])
+    return "\n".join(_checkpoint(source))  # type: ignore[arg-type]
+
+
+def study(path: Path) -> Any:
+    """Describe a study by its results."""
+    from kdtool.reporting.page import _study
+    from kdtool.reporting.sources import read_sources
+
+    (source,) = read_sources([path.parent])
+    return "\n".join(_study(source))  # type: ignore[arg-type]
+
+
+def recipe(path: Path) -> Any:
+    """Read the recipe of a study."""
+    from kdtool.study.recipe import read_recipe
+
+    return [command.words(path.parent) for command in read_recipe(path).commands]
+
+
+def training_recipe(path: Path) -> Any:
+    """Read the recipe of a training."""
+    from kdtool.training.recipes.reading import Recipe
+
+    return Recipe.parse(str(path))
+
+
+def measurements(path: Path) -> Any:
+    """Read measurements of another device."""
+    from kdtool.exporting.measurement import read_measurements
+
+    return read_measurements(path)
+
+
+def table(path: Path) -> Any:
+    """Read a list of files and labels."""
+    from kdtool_datasets.tables import read_table
+
+    return read_table(path, path.name)
+
+
+def cifar(path: Path) -> Any:
+    """Read a batch of CIFAR."""
+    from kdtool_datasets.cifar import read
+
+    return read([path], "labels")
+
+
+def idx(path: Path) -> Any:
+    """Read images of MNIST."""
+    from kdtool_datasets.idx import read_idx
+
+    return read_idx(path.with_name("images"), 3)
+
+
+def saved(value: Any, *, zipped: bool = True) -> bytes:
+    """Return what `torch.save` writes."""
+    content = io.BytesIO()
+    torch.save(value, content, _use_new_zipfile_serialization=zipped)
+    return content.getvalue()
+
+
+def images() -> list[bytes]:
+    """Return an image in each form that is read."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    rgb, gray = Image.fromarray(pixels[..., :3].copy()), Image.fromarray(pixels[..., 0].copy())
+    palette, rgba = rgb.convert("P"), Image.fromarray(pixels)
+    deep = Image.fromarray(random.integers(0, 65536, (20, 24), dtype=np.uint16))
+    many: list[tuple[Any, str, dict[str, Any]]] = [
+        *((rgb, name, {}) for name in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")),
+        (gray, "JPEG", {"progressive": True}),
+        *((rgba, name, {}) for name in ("PNG", "WEBP", "TIFF")),
+        *((palette, name, {}) for name in ("PNG", "GIF", "TIFF", "BMP")),
+        *((deep, name, {}) for name in ("PNG", "TIFF", "PPM")),
+        *((rgb, "TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")),
+        (rgb, "GIF", {"save_all": True, "append_images": [rgb, gray.convert("RGB")]}),
+        (gray.convert("1"), "TIFF", {"compression": "group4"}),
+        (gray.convert("F"), "TIFF", {}),
+        (rgb.convert("CMYK"), "JPEG", {}),
+    ]
+    files = []
+    for picture, form, options in many:
+        content = io.BytesIO()
+        picture.save(content, form, **options)
+        files.append(content.getvalue())
+    return files
+
+
+RECIPE = b"""[study]
+name = "seeds"
+[matrix]
+seed = [0, 1]
+ratio = [0.5, 0.8]
+[[step]]
+name = "teacher"
+run = "teacher kdtool:lenet-300-100 --data digits --seed {seed}"
+[[step]]
+name = "pruned"
+from = "teacher"
+run = "prune --ratio {ratio}"
+[[compare]]
+of = ["teacher", "pruned"]
+"""
+
+TRAINING = b"""about = "short"
+[training]
+epochs = 3
+lr = 1e-3
+optimizer = "adam"
+[data]
+augment = "none"
+"""
+
+ROWS = [
+    {"phase": "kd", "epoch": number, "loss": 1 / number, "val_loss": 0.5, "val_accuracy": 0.5, "lr": 1e-3, "seconds": 1}
+    for number in range(1, 5)
+]
+
+RUN = {"command": "distill", "method": "kd", "options": {}, "training": {"epochs": 4}, "data": {}, "finished": False}
+
+RESULTS = {
+    **{
+        name: [{"step": "a", "values": {"seed": 0, "ratio": ratio}, "accuracy": ratio} for ratio in (0.5, 0.8)]
+        for name in ("rows", "means", "comparisons", "comparison_means", "failed")
+    },
+    **{"study": "s", "directory": "s.study", "not_run": []},
+}
+
+MEASURED = {"format": "kdtool-latency", "p50_ms": 1.0, "p90_ms": 2.0, "batch": 1, "threads": 1}
+
+
+def targets() -> list[Target]:
+    """Return everything that is attacked."""
+    whole = [path.read_bytes() for path in sorted(OLD.glob("*.pt"))]
+    plain = [torch.load(io.BytesIO(content), weights_only=True) for content in whole]
+    state = {"fc.weight": torch.ones(4, 3), "fc.bias": torch.zeros(4), "bn.num_batches_tracked": torch.tensor(3)}
+    foreign = {"state_dict": state, "epoch": 3, "classes": ["a", "b"], "lr": np.float64(0.1), "args": {"x": [1, 2]}}
+    batch = {"data": np.zeros((3, 3072), np.uint8), "labels": [0, 1, 2], "filenames": ["x.png"] * 3}
+    pickles = [pickle.dumps(batch, protocol) for protocol in range(6)]
+    values = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2, 4, 4) + bytes(range(32))
+    tables = [b"file,label,split\na.png,cat,train\n'b.png',dog,test\n", b"a.png;3\nb.png;4\n"]
+    records = [{"file": "a.png", "label": 3}, {"file": "b.png", "label": "x"}]
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    safe = save_safetensors(state)
+    run, results = json.dumps(RUN).encode(), json.dumps(RESULTS).encode()
+    zipped, legacy = saved(foreign), saved(foreign, zipped=False)
+    return [
+        Target("checkpoints: bytes", "c.pt", of_seeds(whole, changed_bytes), inspect, whole),
+        Target("checkpoints: records", "c.pt", of_seeds(whole, changed_archive), inspect, whole),
+        Target("checkpoints: plain data", "c.pt", of_values(plain).map(saved), inspect, whole),
+        Target("weights: bytes", "w.pth", of_seeds([zipped, legacy], changed_bytes), weights, [zipped, legacy]),
+        Target("weights: records", "w.pth", changed_archive(zipped), weights, [zipped]),
+        Target("weights: plain data", "w.pth", changed_data(foreign).map(saved), weights, [zipped]),
+        Target("weights: safetensors", "w.safetensors", changed_bytes(safe), weights, [safe]),
+        Target("images", "i.png", of_seeds(images(), changed_bytes), image, images()),
+        Target("pickles", "batch", of_seeds(pickles, changed_bytes), cifar, pickles),
+        Target("idx", "images", changed_bytes(values), idx, [values]),
+        Target("idx: packed", "images.gz", changed_bytes(values).map(gzip.compress), idx, []),
+        Target("idx: packed bytes", "images.gz", changed_bytes(gzip.compress(values)), idx, []),
+        Target("recipes of studies", "r.toml", changed_bytes(RECIPE), recipe, [RECIPE]),
+        Target("recipes of trainings", "t.toml", changed_bytes(TRAINING), training_recipe, [TRAINING]),
+        Target("lists of labels", "l.csv", of_seeds(tables, changed_bytes), table, tables),
+        Target("lists of labels: JSON", "l.json", of_values([records]).map(as_json), table, [as_json(records)]),
+        Target("metrics of a run", "metrics.jsonl", changed_bytes(lines), report, [lines]),
+        Target("metrics of a run: plain data", "metrics.jsonl", of_values([ROWS]).map(as_lines), report, [lines]),
+        Target("records of a run", "run.json", changed_bytes(run), report, [run]),
+        Target("records of a run: plain data", "run.json", of_values([RUN]).map(as_json), report, [run]),
+        Target("results of a study", "results.json", changed_bytes(results), study, [results]),
+        Target("results of a study: plain data", "results.json", of_values([RESULTS]).map(as_json), study, [results]),
+        Target("measurements", "m.json", of_values([[MEASURED]]).map(as_json), measurements, [as_json([MEASURED])]),
+    ]
+
+
+def of_values(values: list[Any]) -> st.SearchStrategy[Any]:
+    """Return changes of one of several values."""
+    return st.sampled_from(values).flatmap(changed_data)
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value in JSON; what has no such form becomes its text."""
+    return json.dumps(value, default=repr, skipkeys=True).encode()
+
+
+def as_lines(rows: Any) -> bytes:
+    """Return a line of JSON for each row."""
+    return b"".join(as_json(row) + b"\n" for row in rows) if isinstance(rows, list | tuple) else as_json(rows)
+
+
+BESIDE: dict[str, dict[str, bytes]] = {
+    "metrics.jsonl": {"run.json": json.dumps(RUN).encode()},
+    "run.json": {"metrics.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode()},
+    "results.json": {"study.json": json.dumps({"format": "kdtool-study", "commands": {}, "comparisons": {}}).encode()},
+}
+"""What else is in the directory of a file."""
