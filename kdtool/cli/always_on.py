@@ -30,7 +30,7 @@ def load_always_on(cli: click.Group) -> None:
     for hook in manager().hook.commands.get_hookimpls():
         try:
             hook.function(*[cli for _ in hook.argnames])
-        except Exception as error:  # a plugin may fail in any way
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way
             _warn(f"plugin {hook.plugin_name} is broken: commands(): {type(error).__name__}: {error}")
 
 

@@ -144,9 +144,9 @@ def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
     write_tensors(path, content)
     checkpoint.path = path
     if tell:
-        from kdtool.plugins.entry_points import manager
+        from kdtool.plugins.listeners import notify
 
-        manager().hook.checkpoint_saved(path=str(path), metrics=checkpoint.metrics)
+        notify("checkpoint_saved", path=str(path), metrics=checkpoint.metrics)
 
 
 def read(path: str | Path) -> Checkpoint:
