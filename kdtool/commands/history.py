@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.models.checkpoint import Checkpoint, fingerprint
+from kdtool.plugins.entry_points import KINDS, installed
 from kdtool.training.history_entry import HistoryEntry
 
 
@@ -37,9 +38,19 @@ def entry(
         data=dict(settings["data"]),
         inputs=[described(role, checkpoint) for role, checkpoint in inputs.items()],
         output=str(output),
-        versions={name: importlib.metadata.version(name) for name in ("kdtool", "torch")},
+        versions={
+            **{name: importlib.metadata.version(name) for name in ("kdtool", "torch")},
+            **_plugin_of(command, method),
+        },
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _plugin_of(command: str, method: str) -> dict[str, str]:
+    """Return the distribution of a method that is not kdtool's, with its version."""
+    kind = next((kind for kind in KINDS if kind.startswith(command)), None)
+    found = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (kind, method) and not plugin.builtin]
+    return {plugin.distribution: plugin.version for plugin in found}
 
 
 def described(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -79,7 +90,11 @@ def _words(name: str, value: Any) -> list[str]:
 
 def public_line(text: str) -> str:
     """Return a recorded command with file names in place of absolute paths, fit to hand to others."""
-    return shlex.join(map(public_word, shlex.split(text)))
+    try:
+        words = shlex.split(text)
+    except ValueError:  # no command line; a file may hold any text
+        words = text.split()
+    return shlex.join(map(public_word, words))
 
 
 def public_word(word: str) -> str:

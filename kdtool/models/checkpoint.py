@@ -16,6 +16,7 @@ from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.prediction import Recorded
 from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
+from kdtool.plugins.entry_points import names
 from kdtool.utils.formatting import printable
 from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.kinds import check_checkpoint
@@ -167,11 +168,11 @@ def read(path: str | Path) -> Checkpoint:
         odd = sorted(printable(str(key), 40) for key in (set(content) - OPTIONAL) ^ KEYS)
         raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
     try:
-        architecture = Architecture.from_data(content["architecture"])
+        history = _checked_entries(content["history"], "history", ENTRY)
+        architecture = _architecture(content["architecture"], history)
         weights = _checked_weights(content["weights"])
         data = None if content["data"] is None else DataSpec.from_data(content["data"])
         metrics = _checked_entries(content["metrics"], "metrics", METRICS)
-        history = _checked_entries(content["history"], "history", ENTRY)
         _check_data_fits(architecture, data)
         early = _checked_early(content["early"], weights) if "early" in content else None
         if "fingerprint" in content:  # files of older releases have none
@@ -183,6 +184,22 @@ def read(path: str | Path) -> Checkpoint:
         raise type(error)(f"{path}: {error}") from error
     return Checkpoint(network, data, metrics, history, path, early)
 
+
+def _architecture(data: Any, history: list[dict[str, Any]]) -> Architecture:
+    """Return the architecture; if its source is missing, say which distribution has it."""
+    try:
+        return Architecture.from_data(data)
+    except Error as error:
+        source = data.get("source") if isinstance(data, dict) else None
+        made = history[0] if history and history[0].get("method") == source else {}
+        others = [f"{name} {version}" for name, version in made.get("versions", {}).items() if name not in _OWN]
+        if not others or source in names("teachers"):
+            raise
+        raise type(error)(f"{error}; it comes with {', '.join(others)}: install that") from error
+
+
+# The distributions in every entry's versions.
+_OWN = ("kdtool", "torch")
 
 _IMPORT_HINT = "Import it: kdtool teacher timm:NAME --weights {}"
 

@@ -252,6 +252,15 @@ def test_a_small_file_that_names_a_giant_takes_little_memory(tmp_path):
     assert int(megabytes) < 300  # the network has 4 GB
 
 
+def test_a_missing_plugin_is_named_with_its_distribution(teacher_path, tmp_path):
+    content = torch.load(teacher_path, weights_only=True)
+    content["architecture"]["source"] = content["history"][0]["method"] = "gone"
+    content["history"][0]["versions"]["kdtool-gone"] = "1.2"
+    torch.save(content, tmp_path / "s.pt")
+    with pytest.raises(kdtool.Error, match=r"no teacher source is called 'gone'.*it comes with kdtool-gone 1.2: inst"):
+        read(tmp_path / "s.pt")
+
+
 def test_a_failed_write_leaves_the_old_file(teacher_path, tmp_path, monkeypatch):
     checkpoint = read(teacher_path)
     path = tmp_path / "kept.pt"
