@@ -23,6 +23,8 @@ from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.options import Training
 from kdtool.training.run import Run
+from kdtool.training.side_by_side.placement import Placement
+from kdtool.training.side_by_side.workers import workers_of
 
 
 def distill(
@@ -34,6 +36,7 @@ def distill(
     force: bool = False,
     resume: bool = False,
     dry_run: bool = False,
+    track: str | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Teach a student, write its checkpoint, and return it.
@@ -44,7 +47,9 @@ def distill(
     ``options`` are those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where
     they differ from the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by
     validation in short trainings. With ``dry_run`` nothing is trained or written: what the training would cost is said,
-    and the last entry of the untrained checkpoint's history has it as ``forecast``.
+    and the last entry of the untrained checkpoint's history has it as ``forecast``. ``track`` names programs that show
+    the training, as ``--track`` takes them: ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of
+    a search, and the candidates of ``ikd``, are tasks of a Ray cluster: ``ray="auto"``.
 
     Raises:
         Error: student and teacher do not fit together, or the training fails.
@@ -52,8 +57,11 @@ def distill(
     cls = method_class("distillers", method)
     teachers = load_teachers(teacher, cls)
     parent = teachers[0]
-    groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions)
-    own, student_options, network_options, data_options, training_options, search_options = split(options, *groups)
+    groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions, Placement)
+    own, student_options, network_options, data_options, training_options, search_options, where = split(
+        options, *groups
+    )
+    placement = Placement(**where)
     if network_options.keys() - {"stem"}:
         raise UsageError(
             "--classes, --in-channels and --image-size: a student has those of its teacher; leave them out"
@@ -61,6 +69,11 @@ def distill(
     given, given_data = training_options, data_options
     training_options, data_options = with_recipe(given, given_data)
     distiller, training, search = cls(**own), Training(**training_options), SearchOptions(**search_options).search
+    if placement.ray is not None and search is None and not distiller.trains_side_by_side:
+        raise UsageError(
+            f"--ray: {method} with these options has no trainings that could run side by side; leave it out, or add "
+            "--search"
+        )
     settings = {}
     if search is not None:
         settings = {name: cls(**values) for name, values in search.settings(cls, own).items()}
@@ -82,7 +95,9 @@ def distill(
     training, data = settled(training, given, data, given_data, pupil, automatic=automatic)
     inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
-    typed = {"student": origin.path if origin else student, **options}
+    # Where it was trained is no part of what was made.
+    shown = {name: value for name, value in options.items() if name not in where}
+    typed = {"student": origin.path if origin else student, **shown}
     entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs)
     for about in repairs:
         entry.record_repair(about)
@@ -106,9 +121,16 @@ def distill(
     others: dict[str, Any] = {"teachers": teachers, "masked": masked}
     if dry_run:
         return rehearsed(work, target, data=data, training=training, parent=parent, entry=entry, **others)
-    with running(target, entry, data, training, parent, force=force, resume=resume, work=work, **others) as run:
+    # A cluster may not answer, so it is asked before anything is written.
+    with (
+        workers_of(placement) as workers,
+        running(
+            target, entry, data, training, parent, force=force, resume=resume, work=work, track=track, **others
+        ) as run,
+    ):
         if isinstance(run, Checkpoint):
             return run
+        run.workers = workers
         with entry.timed():
             trained = work(run)
         return finish(run, trained, target)

@@ -80,6 +80,11 @@ class Distiller(Method):
         if not cls.several_teachers and count > 1:
             raise UsageError(f"--method {cls.name} learns from one teacher, not {count}{_hint_for_several()}")
 
+    @property
+    def trains_side_by_side(self) -> bool:
+        """Whether some of its trainings do not depend on each other, so that a cluster can do them (`Run.each`)."""
+        return False
+
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the student and return it; ``student`` is None if the method makes it itself."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import UsageError
@@ -73,14 +74,15 @@ def expected(settings: int, epochs: int) -> int:
 def halve(
     names: Sequence[str],
     lengths: Sequence[int],
-    train: Callable[[str, int], Mapping[str, Any]],
+    train: Callable[[str, int], Mapping[str, Any] | None],
     go_on: Callable[[str, int], bool] = lambda name, epochs: True,
 ) -> Halving:
     """Train settings for the first of the ``lengths``, those that validate better for the next, and so on.
 
     ``train`` returns ``accuracy`` and ``loss`` on the validation split after so many epochs from scratch. The settings
     come in the given order: a setting trains longer if it is in the better half of those that trained as long so far.
-    Before each training but the first, ``go_on`` says whether there is time for it.
+    Before each training but the first, ``go_on`` says whether there is time for it. Where ``train`` returns None, the
+    setting trains no longer.
     """
     import optuna
 
@@ -96,6 +98,8 @@ def halve(
             if halving.trainings and not go_on(name, epochs):
                 break
             score = train(name, epochs)
+            if score is None:
+                break
             halving.trainings.append({"setting": name, "epochs": epochs, **score})
             value = score["accuracy"] - LOSS_COUNTS * min(score["loss"], 1e3)
             trial.report(value, step=HALF**number)
@@ -108,10 +112,34 @@ def halve(
         study.optimize(objective, n_trials=len(names))
     finally:
         optuna.logging.set_verbosity(level)
-    longest = max(row["epochs"] for row in halving.trainings)
+    longest = max((row["epochs"] for row in halving.trainings), default=0)
     last = [row for row in halving.trainings if row["epochs"] == longest]
-    halving.best = max(last, key=lambda row: (row["accuracy"], -row["loss"]))["setting"]
+    if last:
+        halving.best = max(last, key=lambda row: (row["accuracy"], -row["loss"]))["setting"]
     return halving
+
+
+def halve_by_length(
+    names: Sequence[str], lengths: Sequence[int], train: Callable[[Sequence[tuple[str, int]]], Sequence[dict[str, Any]]]
+) -> Halving:
+    """Return what `halve` returns, with all trainings of one length in one call of ``train``.
+
+    Whether a setting trains longer depends on the trainings of the same length alone, so that those of the next length
+    are known when these are done, and do not depend on each other.
+    """
+    scores: dict[tuple[str, int], dict[str, Any]] = {}
+    while True:
+        wanted: list[tuple[str, int]] = []
+
+        def known(name: str, epochs: int, wanted: list[tuple[str, int]] = wanted) -> dict[str, Any] | None:
+            if (name, epochs) not in scores:
+                wanted.append((name, epochs))
+            return scores.get((name, epochs))
+
+        halving = halve(names, lengths, known)
+        if not wanted:
+            return halving
+        scores.update(zip(wanted, train(wanted), strict=True))
 
 
 def choose(
@@ -130,13 +158,20 @@ def choose(
         raise UsageError("--search: with --epochs 0 there is nothing to choose by; give --epochs of 1 or more")
     started = time.perf_counter()
 
-    def train(name: str, epochs: int) -> dict[str, Any]:
-        trial = run.sub_run(f"search {name} {_epochs(epochs)}", dataclasses.replace(run.training, epochs=epochs))
-        score = trial.evaluate(settings[name].distill(trial, teacher, student))
-        say(f"search: {name} reaches {score['accuracy']:.4f} on validation images after {_epochs(epochs)}")
+    def trial(name: str, epochs: int, title: str, run: Run) -> dict[str, Any]:
+        inner = run.sub_run(title, dataclasses.replace(run.training, epochs=epochs))
+        score = inner.evaluate(settings[name].distill(inner, teacher, student))
         return {"accuracy": score["accuracy"], "loss": score["loss"]}
 
-    halving = halve([*settings], rungs(len(settings), run.training.epochs), train)
+    def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+        titles = [f"search {name} {_epochs(epochs)}" for name, epochs in trials]
+        tasks = {title: partial(trial, *asked, title) for title, asked in zip(titles, trials, strict=True)}
+        scores = [*run.each(tasks).values()]
+        for (name, epochs), score in zip(trials, scores, strict=True):
+            say(f"search: {name} reaches {score['accuracy']:.4f} on validation images after {_epochs(epochs)}")
+        return scores
+
+    halving = halve_by_length([*settings], rungs(len(settings), run.training.epochs), train)
     seconds = round(time.perf_counter() - started, 1)
     best = halving.best
     say(

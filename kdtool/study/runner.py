@@ -16,7 +16,7 @@ from kdtool.study.places import Exit, Local, Place
 from kdtool.study.recipe import Command, Recipe, in_step, read_recipe
 from kdtool.study.record import Record, opened
 from kdtool.study.results import comparisons, means, numbers_of, row_of
-from kdtool.training.placement import Placement
+from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
 from kdtool.utils.ray_cluster import Cluster, connected

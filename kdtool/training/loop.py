@@ -105,8 +105,9 @@ class Loop:
             if self.training.checkpoint_activations:
                 stack.enter_context(recomputing_activations(modules, self.plan.student.architecture.spec))
             stack.enter_context(synchronised_norms(modules, self.training.sync_batchnorm))
-            shape = (self.training.batch_size, *self.plan.student.architecture.input)
-            stack.enter_context(compiling(self.student, self.engine, shape, wanted=self.training.compile))
+            if self.training.compile:
+                shape = (self.training.batch_size, *self.plan.student.architecture.input)
+                stack.enter_context(compiling(self.student, self.engine, shape))
             advance = stack.enter_context(bar)
             replica = Replica(self.learner)
             advance(self.state.epoch * self.steps)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
@@ -21,7 +21,7 @@ from kdtool.models.conversion import conversion_of, converted, described, plain,
 from kdtool.models.reinit import reinitialize
 from kdtool.models.size import measure
 from kdtool.models.weights import load_exactly
-from kdtool.plugins.entry_points import manager
+from kdtool.plugins.listeners import notify
 from kdtool.surgery.refiner import refined
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
@@ -30,18 +30,23 @@ from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.loop import Loop, LossNotFiniteError, portable
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
-from kdtool.training.phase import LOG, Phase, read_epochs
+from kdtool.training.phase import LOG, Phase, epoch_line, read_epochs
 from kdtool.training.plan import FitPlan
+from kdtool.training.replicas import agree_on_weights
+from kdtool.training.side_by_side.workers import Workers
 from kdtool.training.student import Auxiliary
 from kdtool.training.zeros import HoldZeros
 from kdtool.utils.files import slug
-from kdtool.utils.progress import say
+from kdtool.utils.processes import decided, rank
+from kdtool.utils.progress import epoch_ended, phase_skipped, say
 from kdtool.utils.seeds import seeded
 from kdtool.utils.strict_json import dumps
 
 if TYPE_CHECKING:
     from kdtool.surgery.refiner import Refiner
     from kdtool.training.objective import Objective
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -77,6 +82,8 @@ class Run:
         self.directory, self.training, self._data = directory, training, data
         self.teachers = teachers if data is None else [seen_in(teacher, data.spec) for teacher in teachers]
         self.caches, self.parent, self.entry = directory / "cache", parent, entry
+        self.logs = directory
+        self.workers: Workers | None = None
         self.rows: list[dict[str, Any]] = []
         self._told: set[str] = set()
         self.masked = False
@@ -138,12 +145,14 @@ class Run:
         Raises:
             Error: the loss is not finite (the last good weights are kept), or the phase on the disk is another one.
         """
+        agree_on_weights([member.module for member in (student, teacher, auxiliary) if member is not None])
         plan = FitPlan(name, student, teacher, objective, part, auxiliary, self.training)
-        phase = Phase(self.directory, name, plan.key, self.log)
+        phase = Phase(self.directory, name, plan.key, self.log, self.logs)
         callbacks = [*callbacks, HoldZeros()] if self.masked else callbacks
         module = copy.deepcopy(student.module)
-        finished = phase.load_result()
+        finished = decided(phase.load_result)
         if finished is not None:
+            phase_skipped(name)
             return _restored(finished, Network(student.architecture, module), auxiliary, callbacks)
         engine = engine_for(self.training, self.training.batch_size, *plan.networks)
         train, val = plan.batches(self.data, engine, self.cache(self.training))
@@ -154,15 +163,16 @@ class Run:
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
         others = student_module.auxiliary.module if auxiliary is not None else None
-        phase.save_result(
-            {
-                "weights": module.state_dict(),
-                "metrics": metrics,
-                "auxiliary": {} if others is None else others.state_dict(),
-                "callbacks": [callback.state() for callback in callbacks],
-            }
-        )
-        manager().hook.phase_ended(run=self, phase=name, metrics=metrics)
+        if rank() == 0:
+            phase.save_result(
+                {
+                    "weights": module.state_dict(),
+                    "metrics": metrics,
+                    "auxiliary": {} if others is None else others.state_dict(),
+                    "callbacks": [callback.state() for callback in callbacks],
+                }
+            )
+            notify("phase_ended", run=self, phase=name, metrics=metrics)
         return Fit(Network(student.architecture, module), metrics, others)
 
     def cache(self, training: Training) -> Cache | None:
@@ -192,6 +202,16 @@ class Run:
         )
         inner.caches, inner._told = self.caches, self._told
         return inner
+
+    def each(self, tasks: Mapping[str, Callable[[Run], Result]]) -> dict[str, Result]:
+        """Return what trainings that do not depend on each other return, by name; with ``--ray`` side by side.
+
+        Each task trains the phase, or the sub-run, of its own name, in a run like this one. Whatever else it changes in
+        that run is lost: only its files stay, and what it returns.
+        """
+        if self.workers is not None:
+            return self.workers.each(self, tasks)
+        return {name: task(self) for name, task in tasks.items()}
 
     def refine(self, name: str, refiner: Refiner, network: Network) -> Network:
         """Refine with random numbers that depend on the seed and ``name`` alone, so that a resumed run agrees."""
@@ -231,7 +251,8 @@ class Run:
         """
         self.add_row(name, network, taught_by=taught_by, **about)
         path = self.directory / f"{slug(name)}.pt"
-        write(path, self.checkpoint(network, self.scores(network), note=name))
+        kept = self.checkpoint(network, self.scores(network), note=name)
+        decided(lambda: write(path, kept))
         return path
 
     def add_row(self, name: str, network: Network, *, taught_by: str, **about: Any) -> None:
@@ -262,13 +283,17 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append the metrics of an epoch to metrics.jsonl and tell the listeners."""
-        with open(self.directory / LOG, "a", encoding="utf-8") as lines:
+        if rank() > 0:
+            return
+        with open(self.logs / LOG, "a", encoding="utf-8") as lines:
             lines.write(dumps(row) + "\n")
-        manager().hook.epoch_ended(run=self, phase=row["phase"], epoch=row["epoch"], metrics=row)
+        self.entry.clock.keep()
+        epoch_ended(epoch_line(row, self.training.epochs))
+        notify("epoch_ended", run=self, phase=row["phase"], epoch=row["epoch"], metrics=row)
 
     def epochs(self, phase: str) -> list[dict[str, Any]]:
         """Return the logged metrics of a phase's epochs, with those before a kill."""
-        return [row for row in read_epochs(self.directory) if row["phase"] == phase]
+        return [row for row in decided(lambda: read_epochs(self.logs)) if row["phase"] == phase]
 
     def _rescue(self, name: str, student: Network, loop: Loop) -> str:
         if not loop.state.best_weights:
@@ -277,7 +302,8 @@ class Run:
         load_exactly(module, loop.state.best_weights)
         module = portable(loop.callbacks, module)
         path = self.directory / f"{slug(name)}-last-good.pt"
-        write(path, self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name))
+        kept = self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name)
+        decided(lambda: write(path, kept))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, Error, LossDistiller, Pruner, Refiner, nested, option
@@ -55,6 +56,11 @@ class IKD(Distiller):
     )
     pruner: Pruner | None = nested("pruners", help="pruner for the resulting model; unset: none")
 
+    @property
+    def trains_side_by_side(self) -> bool:
+        """Whether there are several candidates."""
+        return self.teachers == "ancestral" and self.iters > 1
+
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train M_1 ... M_K and return the last one that is kept, pruned if a pruner is given."""
         structures = self._structures(run, teacher)
@@ -92,10 +98,12 @@ class IKD(Distiller):
         """Train the structure once with each candidate teacher; return the best by validation loss, and its teacher."""
         i = len(models)
         first = i - 1 if self.teachers == "parental" else 0
-        candidates = []
-        for j in range(first, i):
-            fit = run.fit(f"M{i} from M{j}", structure, teacher=models[j], objective=self.objective)
-            candidates.append((run.evaluate(fit.network)["loss"], j, fit.network))
+
+        def train(j: int, run: Run) -> Network:
+            return run.fit(f"M{i} from M{j}", structure, teacher=models[j], objective=self.objective).network
+
+        networks = run.each({f"M{i} from M{j}": partial(train, j) for j in range(first, i)}).values()
+        candidates = [(run.evaluate(network)["loss"], j, network) for j, network in enumerate(networks, start=first)]
         _, best, chosen = min(candidates, key=lambda candidate: candidate[:2])
         for _, j, network in candidates:
             if j != best:

@@ -9,7 +9,17 @@ from typing import Any
 
 from kdtool.cli.chain import ChainStep, Work, check_file
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TRAINING, as_network, check_network, checkpoints, output_options
+from kdtool.cli.common import (
+    DATA,
+    TRAINING,
+    as_network,
+    check_network,
+    checkpoints,
+    output_options,
+    track_option,
+    tracked,
+)
+from kdtool.cli.early import check_early
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
 from kdtool.distillation.distiller import Distiller
@@ -18,6 +28,7 @@ from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
 from kdtool.plugins.registry import method_class
+from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.files import beside, slug
 from kdtool.utils.kinds import check_checkpoint
 
@@ -64,7 +75,10 @@ def plan(parsed: ParsedCommand) -> ChainStep:
 
         run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         teachers = work.checkpoints if len(work.checkpoints) > 1 else work.checkpoints[0]
-        print_result(api.distill(teachers, parsed.method, **run_options, **work.only_said, **parsed.options), work)
+        print_result(
+            api.distill(teachers, parsed.method, **run_options, **tracked(parsed), **work.only_said, **parsed.options),
+            work,
+        )
         return work.result
 
     return ChainStep(
@@ -78,6 +92,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
+        early_check=partial(check_early, parsed.options),
         resumable=True,
         files=(Path(student),) if student is not None and is_file else (),
         slow_check=partial(check_network, student) if student is not None and not is_file else None,
@@ -119,13 +134,14 @@ command = StepCommand(
     plan,
     kind="distillers",
     default="kd",
-    params=[checkpoints("[TEACHER]..."), *output_options("TEACHER-METHOD.pt")],
+    params=[checkpoints("[TEACHER]..."), *output_options("TEACHER-METHOD.pt"), track_option()],
     groups=[
         Section("Student", StudentOptions),
         Section("Student", NetworkOptions, only=("stem",)),
         DATA,
         TRAINING,
         Section("Training", SearchOptions),
+        Section("Cluster", Placement),
     ],
     help="Train a student with a teacher, on the data of the teacher unless --data is given.",
     epilog=EXAMPLES,

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from kdtool.cli.chain import ChainStep, InterruptedStep, PartlyDone, Work, check_file
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
+from kdtool.cli.method_options import Section
 from kdtool.cli.output import as_json, table
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import EXPORT, ONNX, Recipe, in_step, read_recipe
+from kdtool.training.side_by_side.placement import Placement
+from kdtool.utils.formatting import FEWEST_SEEDS, printable_lines
 
 EXAMPLES = """
 \b
 Examples:
   kdtool run recipe.toml --dry-run
   kdtool run recipe.toml --jobs 4
+  kdtool run recipe.toml --ray auto --ray-gpus 1
   kdtool run recipe.toml --json > results.json
 
 \b
@@ -49,6 +52,7 @@ ROWS = {
     "compression": "compression",
     "macs": "MACs",
     "file_bytes": "file bytes",
+    "gzip_bytes": "gzip bytes",
     "latency_ms": "latency ms",
     "latency_ratio": "latency",
     "classified_differently": "classified differently",
@@ -59,7 +63,7 @@ ROWS = {
     "seconds": "seconds",
 }
 
-COUNTS = ("parameters", "nonzero", "macs", "file_bytes")
+COUNTS = ("parameters", "nonzero", "macs", "file_bytes", "gzip_bytes")
 """The columns whose means are rounded to integers."""
 
 SPREAD = ("accuracy", "val_accuracy", "classified_differently", "l2")
@@ -81,24 +85,16 @@ def plan(parsed: ParsedCommand) -> ChainStep:
             return "\n".join(lines(recipe))
         from kdtool import api
 
-        # Handle SIGTERM like Ctrl-C, so that the child processes end with this one.
-        previous_handler = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            result = api.run_study(recipe, jobs=parsed.params["jobs"], force=parsed.params["force"])
+            result = api.run_study(recipe, jobs=parsed.params["jobs"], force=parsed.params["force"], **parsed.options)
         except KeyboardInterrupt as interrupt:
-            raise InterruptedStep("run was interrupted; run the same command to continue") from interrupt
-        finally:
-            signal.signal(signal.SIGTERM, previous_handler)
+            raise InterruptedStep("run was interrupted; run the same command to continue", interrupt) from interrupt
         text = as_json(result) if parsed.params["as_json"] else as_text(result)
         if result["failed"] or result["not_run"]:
             raise PartlyDone(failure(result), text)
         return text
 
     return ChainStep("run", run, min_checkpoints=0, max_checkpoints=0)
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def check_commands(recipe: Recipe) -> None:
@@ -179,7 +175,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         if "seconds" in row:
             row["seconds"] = f"{row['seconds']:.1f}"
         for key in SPREAD:
-            if row.get(f"{key}_low") is not None:
+            if row.get(f"{key}_low") is not None and row.get("seeds", FEWEST_SEEDS) >= FEWEST_SEEDS:
                 row[key] = f"{row[key]:.4g} ± {row[key] - row[f'{key}_low']:.2g}"
     return table({**columns, **ROWS}, flat)
 
@@ -188,7 +184,7 @@ def failure(result: dict[str, Any]) -> str:
     """Print each step that failed or did not run on stderr, and return a summary in one line."""
     failed = [f"{step['name']}: {step['error']}" for step in result["failed"]]
     for line in failed:
-        click.echo(f"failed: {line}", err=True)
+        click.echo(printable_lines(f"failed: {line}"), err=True)
     for name in result["not_run"]:
         click.echo(f"not run: {name}", err=True)
     rest = f", {len(result['not_run'])} not run" if result["not_run"] else ""
@@ -212,12 +208,14 @@ command = StepCommand(
             type=click.IntRange(min=1),
             default=1,
             metavar="INTEGER",
-            help="number of commands that run at the same time  [default: 1]",
+            help="number of commands that run at the same time, each with its share of the cores, or a GPU  "
+            "[default: 1]",
         ),
         click.Option(["-f", "--force"], is_flag=True, help="repeat steps that are already done"),
         click.Option(["--dry-run"], is_flag=True, help="check the recipe and print its commands, but run none"),
         json_option(),
     ],
+    groups=[Section("Cluster", Placement)],
     help="Run a study: the steps of a recipe for every combination of the values in its matrix. Finished steps are not "
     "repeated and interrupted ones continue. If a step fails, only the steps that depend on it are not run.",
     epilog=EXAMPLES,

@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def compiling(student: StudentModule, engine: Engine, shape: tuple[int, ...], *, wanted: bool) -> Iterator[None]:
-    """Run the student compiled while the block runs, if that is ``wanted`` and possible; else one line says why not.
+def compiling(student: StudentModule, engine: Engine, shape: tuple[int, ...]) -> Iterator[None]:
+    """Run the student compiled while the block runs; where that is not possible, one line says why.
 
     ``shape`` is that of the images of a step, [batch, channels, height, width]. A copy of the student takes a step
     before, since the compiler does its work, and fails, at the first one.
     """
-    if not wanted:
-        yield
-        return
     reason = _why_not(student) or _failure(student, engine, shape)
     if reason is not None:
         say_once(f"--compile: {reason}; trains without it")

@@ -1,8 +1,10 @@
 """Successive halving by Optuna: how long settings train, which of them go on, and which one is chosen."""
 
+import random
+
 import pytest
 
-from kdtool.distillation.successive_halving import expected, halve, rungs
+from kdtool.distillation.successive_halving import expected, halve, halve_by_length, rungs
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,25 @@ def test_a_failure_of_a_training_is_the_failure_of_the_search():
 
     with pytest.raises(RuntimeError, match="no"):
         halve(["a", "b"], [1], train)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_trainings_of_one_length_at_once_are_those_that_come_one_after_the_other(seed):
+    """Both choose the same, by the same trainings; only their order in time differs."""
+    draw = random.Random(seed)
+    names, lengths = [f"s{number}" for number in range(draw.choice([2, 5, 9]))], [1, 2, 4]
+    accuracies = {(name, epochs): draw.random() for name in names for epochs in lengths}
+
+    def score(name, epochs):
+        return {"accuracy": accuracies[name, epochs], "loss": 1.0}
+
+    calls = []
+
+    def train(trials):
+        calls.append(list(trials))
+        return [score(*trial) for trial in trials]
+
+    alike = halve_by_length(names, lengths, train)
+    assert alike == halve(names, lengths, score)
+    assert [{epochs for _, epochs in call} for call in calls] == [{epochs} for epochs in lengths[: len(calls)]]
+    assert calls[0] == [(name, 1) for name in names]

@@ -68,7 +68,7 @@ def test_a_watched_student_is_not_compiled(monkeypatch, capsys):
     module = nn.Linear(2, 2)
     student = StudentModule(module, auxiliary=Auxiliary(nn.Identity()))
     engine = Engine(Training(device="cpu"), macs=1)
-    with compiling(student, engine, (1, 2), wanted=True):
+    with compiling(student, engine, (1, 2)):
         assert student.forward is module
     assert "--compile: the loss watches or trains parts of the student" in capsys.readouterr().err
 
