@@ -96,16 +96,24 @@ class MethodOption(click.Option):
         self.info, self.section = info, section
         self.place: Place = (*section.place, info.name)
         self.flags = tuple(flags)
-        boolean = info.type is bool
+        boolean, self.repeated = info.type is bool, info.many and info.type is str
         declared = [f"{flag}/--no-{flag[2:]}" if boolean else flag for flag in flags]
         super().__init__(
             [*declared, "__".join(("option", *self.place))],
             default=None,
             type=click.BOOL if boolean else Value(info),
             is_flag=boolean,
+            multiple=self.repeated,
             hidden=info.hidden,
             help=info.help + _default_and_bounds(info, section.defaults.get(info.name, info.default)),
         )
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the value; that of a list of words which was given several times is the whole list."""
+        if self.repeated and not value:
+            return None
+        cast = super().type_cast_value(ctx, value)
+        return tuple(word for words in cast for word in words) if self.repeated else cast
 
 
 def _default_and_bounds(info: OptionInfo, default: Any) -> str:

@@ -1,3 +1,6 @@
+from .layers import (
+    layers_to_mask as layers_to_mask,
+)
 from .masks import (
     apply_masks as apply_masks,
     cubic_at as cubic_at,

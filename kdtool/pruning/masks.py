@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,19 +47,24 @@ class Dense:
     """How many weights they use."""
 
 
-def dense_layers(network: Network, ratio: float) -> Dense | None:
+def dense_layers(network: Network, ratio: float, chosen: Collection[str] | None = None) -> Dense | None:
     """Return the layers of a network that cannot be masked, or None if there are none.
 
-    ``ratio`` is the fraction of all weights that masks are to remove.
+    ``ratio`` is the fraction of all weights that masks are to remove; with ``chosen``, of those in the layers of these
+    paths, and no other layer is returned.
 
     Raises:
         Error: the other layers do not have so many weights.
     """
-    sizes = unprunable(network.module)
+    sizes = {path: size for path, size in unprunable(network.module).items() if chosen is None or path in chosen}
     if not sizes:
         return None
     dense = Dense(named(network.module, sizes), sum(sizes.values()))
-    others = sum(weight.numel() for weight in prunable(network.module).values())
+    others = sum(
+        weight.numel()
+        for name, weight in prunable(network.module).items()
+        if chosen is None or name.removesuffix(".weight") in chosen
+    )
     share = others / (others + dense.weights)
     if share < ratio:
         raise Error(
@@ -79,6 +84,8 @@ class Masking:
     """The names of the weight tensors that would be emptied: only the weight with the highest score stays in each."""
     dense: Dense | None = None
     """The layers that cannot be masked, None if there are none."""
+    left: tuple[str, ...] = ()
+    """The layers that the user wants to stay as they are."""
 
     @property
     def removed(self) -> float:
@@ -96,6 +103,8 @@ class Masking:
             data["capped"] = f"{layers}{more} would be emptied: one weight stays in each"
         if self.dense:
             data["dense"] = self.dense.layers
+        if self.left:
+            data["left"] = ", ".join(self.left)
         return data
 
 

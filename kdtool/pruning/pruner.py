@@ -10,6 +10,7 @@ from kdtool.plugins.defaults import RETRAINING_LOSS
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import option
 from kdtool.plugins.registry import nested
+from kdtool.surgery.layer_options import LayerOptions
 from kdtool.surgery.repair.options import RepairOptions
 
 if TYPE_CHECKING:
@@ -76,12 +77,13 @@ class Pruner(Method):
         return run.fit(name, pruned, teacher=taught_by, objective=objective, callbacks=callbacks).network
 
 
-class MaskPruner(Pruner):
+class MaskPruner(LayerOptions, Pruner):
     """Set the weights with the lowest scores to zero and keep them there; the network keeps its shape.
 
     Override `scores`. Only weights of convolutions and linear layers are removed; those that are already zero count as
     removed. Layers that compute the weights that they use, such as standardised convolutions, stay as they are and are
-    named.
+    named. With ``only`` or ``skip``, the ratio is of the weights of the chosen layers, and the others keep theirs; a
+    retraining trains all layers.
     """
 
     ratio: float = option(0.8, above=0, below=1, help="fraction of the weights to remove")
@@ -105,12 +107,27 @@ class MaskPruner(Pruner):
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""
-        from kdtool.training.zeros import sparsity
-
-        for step, ratio in enumerate(self.sparsities(sparsity(network.module)), start=1):
+        for step, ratio in enumerate(self.sparsities(self.sparsity(network)), start=1):
             network = self.mask(run, network, ratio)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
         return network
+
+    def sparsity(self, network: Network) -> float:
+        """Return the fraction (0..1) of the weights of the chosen layers that is zero."""
+        from kdtool.training.zeros import sparsity
+
+        return sparsity(network.module, self.layers(network))
+
+    def layers(self, network: Network) -> set[str]:
+        """Return the paths of the layers that may get zeros, and say which others stay as they are.
+
+        Raises:
+            UsageError: a pattern of ``only`` or ``skip`` matches no layer.
+            Error: no layer is left to prune.
+        """
+        from kdtool.pruning.layers import layers_to_mask
+
+        return layers_to_mask(self, network)
 
     def mask(self, run: Run, network: Network, ratio: float, onto: Network | None = None) -> Network:
         """Return a copy of ``onto`` in which a fraction ``ratio`` of the weights is zero: those with the lowest scores.
@@ -120,9 +137,12 @@ class MaskPruner(Pruner):
         from kdtool.pruning.masks import Masking, apply_masks, dense_layers, lowest_scores
         from kdtool.training.zeros import prunable
 
-        dense = dense_layers(network, self.ratio)
+        layers = self.layers(network)
+        dense = dense_layers(network, self.ratio, layers)
         # Below every possible score, so that weights that are already zero are removed first.
-        zeros = {name: weight == 0 for name, weight in prunable(network.module).items()}
+        weights = prunable(network.module)
+        left = tuple(path for name in weights if (path := name.removesuffix(".weight")) not in layers)
+        zeros = {name: weight == 0 for name, weight in weights.items() if name.removesuffix(".weight") in layers}
         scores = {
             name: score.masked_fill(zeros[name], -float("inf"))
             for name, score in self.scores(run, network).items()
@@ -134,15 +154,17 @@ class MaskPruner(Pruner):
             ratio = min(1.0, ratio * (others + dense.weights) / others)
         chosen = lowest_scores(scores, ratio, self.scope)
         masks = {name: mask & ~zeros[name] for name, mask in chosen.masks.items()}
-        run.record(reached=Masking(masks, chosen.capped, dense).as_data(self.ratio))
+        run.record(reached=Masking(masks, chosen.capped, dense, left).as_data(self.ratio))
         run.keep_zeros()
         return apply_masks(onto or network, masks)
 
 
-class ChannelPruner(RepairOptions, Pruner):
+class ChannelPruner(LayerOptions, RepairOptions, Pruner):
     """Remove the channels with the lowest importance from the network, which becomes smaller, as do its files.
 
-    Override `importance`. Channels that depend on each other by the structure of the network are removed together.
+    Override `importance`. Channels that depend on each other by the structure of the network are removed together. With
+    ``only`` or ``skip``, the other layers keep all their output channels, and so do layers whose channels go with
+    theirs; a layer behind a pruned one reads fewer. The ratio is of the size of the whole network.
     """
 
     relative_scores: ClassVar[bool] = False
@@ -222,11 +244,12 @@ class ChannelPruner(RepairOptions, Pruner):
         ``means`` are the mean scores of the groups after the step before, by the path of a group's first layer.
         """
         from kdtool.pruning.latency import remove_latency
+        from kdtool.pruning.layers import limited
         from kdtool.surgery.channels.importance import carried
         from kdtool.surgery.channels.remove import remove_channels
 
         options: dict[str, Any] = {
-            "importance": carried(self.importance(run, network), means),
+            "importance": limited(self, carried(self.importance(run, network), means), network),
             "scope": self.scope,
             "round_to": self.round_to,
         }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool.models.architecture import Network
 from kdtool.models.layers import CONV_LINEAR
+from kdtool.pruning.layers import limited
 from kdtool.surgery.channels.remove import remove_channels
 from kdtool.surgery.channels.selection import outputs
 
@@ -45,7 +46,7 @@ def cutter(make: Callable[..., Any], run: Run, network: Network) -> Callable[[Ma
             network,
             ratio=pruner.ratio,
             of=pruner.of,
-            importance=known[key],
+            importance=limited(pruner, known[key], network),
             scope=pruner.scope,
             round_to=pruner.round_to,
         ).network

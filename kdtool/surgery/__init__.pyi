@@ -24,8 +24,14 @@ from .depth.drop import (
 from .depth.stages import (
     stages as stages,
 )
+from .layer_options import (
+    LayerOptions as LayerOptions,
+)
 from .refiner import (
     InheritingRefiner as InheritingRefiner,
+)
+from .width.chosen_layers import (
+    widths_of as widths_of,
 )
 from .width.halve import (
     halve_widths as halve_widths,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -49,14 +50,18 @@ def unprunable(module: nn.Module) -> dict[str, int]:
     return sizes
 
 
-def sparsity(module: nn.Module) -> float:
+def sparsity(module: nn.Module, chosen: Collection[str] | None = None) -> float:
     """Return the fraction (0..1) of the weights of all convolutions and linear layers that is zero.
 
-    In layers that compute the weights that they use, none counts as zero.
+    With ``chosen`` only the layers of these paths count. In layers that compute the weights that they use, none counts
+    as zero.
     """
-    weights = prunable(module).values()
+    weights = [
+        weight for name, weight in prunable(module).items() if chosen is None or name.removesuffix(".weight") in chosen
+    ]
+    computed = sum(size for path, size in unprunable(module).items() if chosen is None or path in chosen)
     zeros = sum(weight.numel() - int(weight.count_nonzero()) for weight in weights)
-    return zeros / max(1, sum(weight.numel() for weight in weights) + sum(unprunable(module).values()))
+    return zeros / max(1, sum(weight.numel() for weight in weights) + computed)
 
 
 class HoldZeros(Callback):

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Callback, Pruner, option
+from kdtool.surgery import LayerOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MOST_STEPS = 300
 
 
-class Cluster(Pruner):
+class Cluster(LayerOptions, Pruner):
     """Let the weights of each layer share a few values, found by k-means, and retrain the values (Han et al., 2016).
 
     The n weights w_i of a layer that are not zero are split into k = 2^bits clusters that minimise
@@ -43,13 +44,17 @@ class Cluster(Pruner):
         import torch
 
         from kdtool import Network
-        from kdtool.pruning import dense_layers
+        from kdtool.pruning import dense_layers, layers_to_mask
         from kdtool.training import prunable, sparsity
 
-        dense = dense_layers(network, 0.0)
+        chosen = layers_to_mask(self, network)
+        dense = dense_layers(network, 0.0, chosen)
         module = copy.deepcopy(network.module)
         bits, layers = 0, 0
+        left = [path for name in prunable(module) if (path := name.removesuffix(".weight")) not in chosen]
         for name, weight in prunable(module).items():
+            if name.removesuffix(".weight") in left:
+                continue
             width = self.conv_bits if weight.ndim > 2 else self.linear_bits
             values = weight.flatten().double().cpu().numpy()
             kept = values != 0
@@ -59,7 +64,7 @@ class Cluster(Pruner):
                 module.get_parameter(name).copy_(torch.from_numpy(values).view_as(weight))
             bits += int(kept.sum()) * math.ceil(math.log2(max(2, len(centroids)))) + 32 * len(centroids)
             layers += 1
-        facts: dict[str, Any] = {"layers": layers, "bytes": bits // 8}
+        facts: dict[str, Any] = {"layers": layers, "bytes": bits // 8, **({"left": ", ".join(left)} if left else {})}
         run.record(shared_values={**facts, "dense": dense.layers} if dense else facts)
         if sparsity(module) > 0:
             run.keep_zeros()

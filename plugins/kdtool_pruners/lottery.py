@@ -46,11 +46,10 @@ class Lottery(MaskPruner):
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return the trained ticket of the last round."""
         from kdtool.pruning import numbered
-        from kdtool.training import sparsity
 
         early = self._early(run, network)
         trained = network
-        for step, ratio in enumerate(self.sparsities(sparsity(network.module)), start=1):
+        for step, ratio in enumerate(self.sparsities(self.sparsity(network)), start=1):
             ticket = self.mask(run, trained, ratio, onto=early)
             trained = self.retrain(run, ticket, teacher, name=numbered("round", step, self.steps))
         return trained

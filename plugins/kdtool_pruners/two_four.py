@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Error, Pruner
+from kdtool.surgery import LayerOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from kdtool import Network, Run
 
 
-class TwoFour(Pruner):
+class TwoFour(LayerOptions, Pruner):
     """Set two of every four neighbouring weights to zero, as sparse tensor cores require, then retrain the rest.
 
     The four are neighbours along a layer's input channels, at one output and one kernel position; the two with the
@@ -24,11 +25,13 @@ class TwoFour(Pruner):
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a pruned and retrained copy."""
-        from kdtool.pruning import apply_masks, dense_layers
+        from kdtool.pruning import apply_masks, dense_layers, layers_to_mask
         from kdtool.training import prunable
 
-        dense = dense_layers(network, 0.5)
-        weights = prunable(network.module)
+        layers = layers_to_mask(self, network)
+        dense = dense_layers(network, 0.5, layers)
+        every = prunable(network.module)
+        weights = {name: weight for name, weight in every.items() if name.removesuffix(".weight") in layers}
         masks = {name: two_of_four(weight) for name, weight in weights.items() if weight.shape[1] % 4 == 0}
         if not masks:
             raise Error(f"2:4: no layer of {network.architecture.spec} has a multiple of four inputs; use magnitude")
@@ -41,6 +44,8 @@ class TwoFour(Pruner):
             reached["capped"] = f"the number of inputs is not a multiple of four: {names}"
         if dense:
             reached["dense"] = dense.layers
+        if len(weights) < len(every):
+            reached["left"] = ", ".join(name.removesuffix(".weight") for name in every if name not in weights)
         run.record(reached=reached)
         run.keep_zeros()
         return self.retrain(run, apply_masks(network, masks), teacher)

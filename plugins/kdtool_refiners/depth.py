@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import option
-from kdtool.surgery import InheritingRefiner
+from kdtool.surgery import InheritingRefiner, LayerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from kdtool import Network
 
 
-class Depth(InheritingRefiner):
-    """Drop blocks from the stages of the network."""
+class Depth(LayerOptions, InheritingRefiner):
+    """Drop blocks from the stages of the network.
+
+    ``only`` and ``skip`` choose the blocks that may go; the others stay, beside the first of each stage.
+    """
 
     also_called: ClassVar[tuple[str, ...]] = ("layers", "blocks", "shallow", "shallower")
 
@@ -33,6 +36,13 @@ class Depth(InheritingRefiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network with fewer blocks in its stages."""
-        from kdtool.surgery import drop_blocks
+        from kdtool.surgery import drop_blocks, stages
 
-        return drop_blocks(network, keep=self.keep, blocks=self.blocks, times=self.times, init=self.init)
+        stay: list[str] = []
+        if self.restricts:
+            found = stages(network.module, network.architecture.input)
+            blocks = [block for stage in found for block in stage.blocks]
+            chosen = self.chosen(blocks, network.architecture.spec)
+            stay = [block for block in blocks if block not in chosen]
+            self.tell_left(stay, "blocks")
+        return drop_blocks(network, keep=self.keep, blocks=self.blocks, times=self.times, init=self.init, stay=stay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import option
-from kdtool.surgery import InheritingRefiner
+from kdtool.surgery import InheritingRefiner, LayerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from kdtool import Network
 
 
-class Halve(InheritingRefiner):
-    """Halve the width of every layer."""
+class Halve(LayerOptions, InheritingRefiner):
+    """Halve the width of every layer.
+
+    With ``only`` or ``skip``, the other layers keep their widths, and so do layers whose channels go with theirs, as
+    the layers that are added in a stage of residual blocks; a layer behind a narrower one reads fewer channels.
+    """
 
     also_called: ClassVar[tuple[str, ...]] = ("width", "narrow", "0.5", "0.5x", "half-width")
 
@@ -31,8 +35,12 @@ class Halve(InheritingRefiner):
 
     def refine(self, network: Network) -> Network:
         """Return a network with every width multiplied by ``ratio``, ``times`` times."""
-        from kdtool.surgery import halve_widths
+        from kdtool.surgery import halve_widths, widths_of
 
+        inside = None
+        if self.restricts:
+            inside, left = widths_of(network, self)
+            self.tell_left(left)
         return halve_widths(
             network,
             ratio=self.ratio,
@@ -40,4 +48,5 @@ class Halve(InheritingRefiner):
             times=self.times,
             init=self.init,
             scope=self.scope,
+            inside=inside,
         )

@@ -8,7 +8,6 @@ needs no rounded output: of such networks only the linear layers are rounded, an
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtool.errors import Error, UsageError, nearest
+from kdtool.errors import Error
 from kdtool.models.architecture import Network
 from kdtool.models.hooks import evaluating
 from kdtool.models.quantisation.calls import CallMode, Scopes, argument, operation, tensors_in
+from kdtool.utils.patterns import matching
 
 INPUT = "input"
 """The name of the images among the rounded tensors."""
@@ -121,24 +121,9 @@ def find_places(network: Network, skip: Sequence[str] = ()) -> Places:
     layers = {name.partition(":")[0]: name for name in record.weights}
     if not layers:
         raise Error(f"{spec}: has no convolution and no linear layer that runs in 8 bits; train it in float")
-    skipped = matching(skip, list(layers), spec)
+    skipped = matching(skip, list(layers), "--quantize-skip", spec)
     chosen = {name: found for name, found in record.weights.items() if name.partition(":")[0] not in skipped}
     return _places(record.values, chosen, _is_transformer(record.weights))
-
-
-def matching(patterns: Sequence[str], names: Sequence[str], spec: str) -> set[str]:
-    """Return the names that match one of the patterns, in which ``*`` stands for any text.
-
-    Raises:
-        UsageError: a pattern matches no name.
-    """
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise UsageError(
-                f"--quantize-skip {pattern}: matches no layer of {spec} that runs in 8 bits"
-                f"{nearest(pattern, names) or f'; they are {chr(44).join(names[:3])}, ...'}"
-            )
-    return {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def _is_transformer(weights: dict[str, tuple[int, int, int]]) -> bool:

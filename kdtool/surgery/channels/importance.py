@@ -146,3 +146,12 @@ def _sum(group: Any, score: LayerScore, handlers: tuple[Any, ...]) -> tuple[Tens
         total.index_add_(-1, roots, layer_scores)
         count.index_add_(0, roots, torch.ones(len(roots)))
     return total, count
+
+
+def narrowed_by(group: Any, *, depthwise: bool) -> set[str]:
+    """Return the paths of the layers that lose output channels with a ``torch_pruning.dependency.Group``.
+
+    ``depthwise`` includes depthwise convolutions, which have the channels of the layer before them.
+    """
+    handlers = (*_FILTERS, function.prune_depthwise_conv_out_channels) if depthwise else _FILTERS
+    return {module_path(graph_of(group), item.dep.target.module) for item in group if item.dep.handler in handlers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,15 @@ def drop_blocks(
     blocks: int | None = None,
     times: int = 1,
     init: str = "fresh",
+    stay: Collection[str] = (),
 ) -> Network:
     """Return a copy of the network with fewer blocks in its stages.
 
     ``keep`` is the number of blocks that stay in each stage, ``blocks`` the number that stays in all stages together.
     Without either, the number of blocks of each stage is halved ``times`` times (rounded down, at least one). The head
-    of a stage always stays; the other blocks that stay are evenly spaced. With ``init="fresh"`` the weights are drawn
-    from the current random state, with ``"inherit"`` they are copied from the blocks that stay.
+    of a stage always stays, as do the blocks with the paths ``stay``; the others that stay are evenly spaced. With
+    ``init="fresh"`` the weights are drawn from the current random state, with ``"inherit"`` they are copied from the
+    blocks that stay.
 
     Raises:
         UsageError: ``keep`` or ``blocks`` does not fit the stages; the message lists the stages of the network.
@@ -44,8 +46,8 @@ def drop_blocks(
     """
     architecture = network.architecture
     stages = find_stages(network)
-    counts = planned(architecture, stages, keep, blocks, times)
-    dropped = [path for stage, count in zip(stages, counts, strict=True) for path in left_out(stage, count)]
+    counts = planned(architecture, stages, keep, blocks, times, stay)
+    dropped = [path for stage, count in zip(stages, counts, strict=True) for path in left_out(stage, count, stay)]
     _check_only_these_change(network, stages, set(dropped))
     module = copy.deepcopy(network.module).cpu().float().eval()
     dense = {path for stage in stages if stage.dense for path in stage.blocks} & set(dropped)
@@ -91,14 +93,16 @@ def planned(
     keep: Sequence[int] | None,
     blocks: int | None,
     times: int,
+    stay: Collection[str] = (),
 ) -> list[int]:
-    """Return how many blocks stay in each stage.
+    """Return how many blocks stay in each stage, no fewer than its head and those that have to ``stay``.
 
     Raises:
         UsageError: ``keep`` or ``blocks`` does not fit the stages of the network.
         Error: no block would be left out.
     """
     sizes = [len(stage.blocks) for stage in stages]
+    least = [1 + len({*stage.blocks[1:]} & {*stay}) for stage in stages]
     summary = f"{architecture.spec} has stages of {sizes} blocks ({', '.join(stage.name for stage in stages)})"
     if keep is not None and blocks is not None:
         raise UsageError("--keep and --blocks both set the number of blocks; give one of them")
@@ -108,27 +112,31 @@ def planned(
         if any(not 1 <= count <= size for count, size in zip(keep, sizes, strict=True)):
             raise UsageError(f"--keep {_text(keep)}: each stage keeps from 1 to all of its blocks; {summary}")
         counts = list(keep)
+        if any(count < lowest for count, lowest in zip(counts, least, strict=True)):
+            raise UsageError(
+                f"--keep {_text(keep)}: with --only and --skip at least {_text(least)} blocks stay; {summary}"
+            )
     elif blocks is not None:
-        if not len(sizes) <= blocks <= sum(sizes):
-            raise UsageError(f"--blocks {blocks}: must be from {len(sizes)} to {sum(sizes)}; {summary}")
-        counts = spread(stages, blocks)
+        if not sum(least) <= blocks <= sum(sizes):
+            raise UsageError(f"--blocks {blocks}: must be from {sum(least)} to {sum(sizes)}; {summary}")
+        counts = spread(stages, blocks, least)
     else:
         counts = sizes
         for _ in range(times):
-            counts = [max(1, count // 2) for count in counts]
+            counts = [max(lowest, count // 2) for count, lowest in zip(counts, least, strict=True)]
     if counts == sizes:
         raise Error(f"{summary}: none would be left out; {_OTHER_WAY}")
     return counts
 
 
-def spread(stages: Sequence[Stage], blocks: int) -> list[int]:
-    """Return how many blocks stay in each stage when ``blocks`` stay in all stages together.
+def spread(stages: Sequence[Stage], blocks: int, least: Sequence[int] = ()) -> list[int]:
+    """Return how many blocks stay in each stage when ``blocks`` stay in all together; ``least`` is the fewest of each.
 
     All stages keep the same number, as far as they have as many. Blocks that are left over go to the stages that would
     otherwise lose the most parameters. For ResNet-34, [3, 4, 6, 3], with 12, 9, 6 and 4 blocks the result is Table 1 of
     Kulkarni et al. (2021).
     """
-    counts = [1] * len(stages)
+    counts = list(least) or [1] * len(stages)
     while sum(counts) < blocks:
         unfilled = [i for i, stage in enumerate(stages) if counts[i] < len(stage.blocks)]
         lowest = min(counts[i] for i in unfilled)
@@ -141,10 +149,11 @@ def spread(stages: Sequence[Stage], blocks: int) -> list[int]:
     return counts
 
 
-def left_out(stage: Stage, count: int) -> list[str]:
-    """Return the blocks of a stage that go when ``count`` stay: the head and other blocks, evenly spaced."""
-    rest = stage.blocks[1:]
-    kept = {rest[i * len(rest) // (count - 1)] for i in range(count - 1)}
+def left_out(stage: Stage, count: int, stay: Collection[str] = ()) -> list[str]:
+    """Return the blocks of a stage that go when ``count`` stay: the head, ``stay`` and others, evenly spaced."""
+    rest = [block for block in stage.blocks[1:] if block not in stay]
+    free = count - (len(stage.blocks) - len(rest))
+    kept = {rest[i * len(rest) // free] for i in range(free)}
     return [block for block in rest if block not in kept]
 
 

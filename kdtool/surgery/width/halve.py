@@ -36,6 +36,7 @@ def halve_widths(
     times: int = 1,
     init: str = "fresh",
     scope: str = "all",
+    inside: frozenset[str] | None = None,
 ) -> Network:
     """Return a copy of the network in which every feature dimension of every layer has ``ratio`` of its size.
 
@@ -43,9 +44,10 @@ def halve_widths(
     and the classes stay. Sizes are rounded up to multiples of ``round_to``, never below 1; where the exact sizes do not
     fit together (an odd width that is split in two, for example), up to the next sizes that do. ``times`` applies the
     ratio several times: it becomes ``ratio ** times``. With ``scope="inner"``, only the widths inside of residual
-    blocks change. With ``init="fresh"``, the weights are drawn from the current random state, with the network's own
-    initialisation. With ``"inherit"``, they are the kept part of the old weights: that of the strongest channels where
-    Torch-Pruning's graph shows which channels of which layers go together.
+    blocks change; with ``inside``, only those of the layers with these paths. With ``init="fresh"``, the weights are
+    drawn from the current random state, with the network's own initialisation. With ``"inherit"``, they are the kept
+    part of the old weights: that of the strongest channels where Torch-Pruning's graph shows which channels of which
+    layers go together.
 
     Raises:
         Error: an option is invalid; the network has a structure that slicing does not know, so that it does not run
@@ -63,11 +65,11 @@ def halve_widths(
     if not fresh:
         _check_no_rotary(network)
     base = outline(architecture)
-    inside = None
     if scope == "inner":
         from kdtool.surgery.width.inner_layers import inner_layers
 
-        inside = inner_layers(network)
+        inner = inner_layers(network)
+        inside = inner if inside is None else inner & inside
     cut = Cut(ratio**times, round_to, fixed=fixed_dimensions(architecture, base), inside=inside)
     result = _first_that_works(network, cut, fresh=fresh, text=text)
     module = result.module

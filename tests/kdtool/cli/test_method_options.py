@@ -46,6 +46,13 @@ def test_a_list_is_written_with_commas(api: Any, run: Run) -> None:
     assert options == {"keep": (1, 1, 2, 2)}
 
 
+def test_a_list_of_words_can_be_given_several_times(api: Any, run: Run) -> None:
+    assert api_options(api, run, "prune student.pt --skip conv1 --skip fc,layer1.*") == {
+        "skip": ("conv1", "fc", "layer1.*")
+    }
+    assert api_options(api, run, "prune student.pt -f --only fc") == {"only": ("fc",)}
+
+
 def test_a_budget_is_read_where_it_is_typed(api: Any, run: Run, fails: Fails) -> None:
     assert api_options(api, run, "refine teacher.pt --method width-depth --target-macs 0.25x") == {
         "target_macs": Budget(0.25, relative=True)
