@@ -22,6 +22,7 @@ from .api import (
     load as load,
     measure as measure,
     networks as networks,
+    new_plugin as new_plugin,
     prune as prune,
     refine as refine,
     report as report,

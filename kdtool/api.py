@@ -9,6 +9,7 @@ from kdtool.commands.inputs import load
 from kdtool.commands.inspect import evaluate, inspect
 from kdtool.commands.measure import measure
 from kdtool.commands.models import networks
+from kdtool.commands.new_plugin import new_plugin
 from kdtool.commands.prune import prune
 from kdtool.commands.refine import refine
 from kdtool.commands.teacher import teacher
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "measure",
     "networks",
+    "new_plugin",
     "prune",
     "refine",
     "report",

@@ -30,6 +30,7 @@ COMMANDS = {
     "run": "Run a study from a recipe file.",
     "plugins": "List the installed methods.",
     "models": "List the networks that can be built.",
+    "new-plugin": "Write a package with a method of your own.",
     "demo": "Show the whole workflow on a small data set.",
 }
 """Name and short help of each command, in the order of use; listed here so that --help imports no command."""
@@ -70,7 +71,7 @@ class Commands(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return self.commands.get(cmd_name)
-        command: click.Command = importlib.import_module(f"kdtool.cli.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"kdtool.cli.commands.{cmd_name.replace('-', '_')}").command
         command.short_help = COMMANDS[cmd_name]
         return command
 

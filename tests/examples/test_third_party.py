@@ -81,3 +81,32 @@ def test_it_distils_and_the_checkpoint_tells_how(run: Run, tmp_path: Path) -> No
 
 def test_its_own_test_passes(run: Run) -> None:
     assert "1 passed" in run("pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)).stdout
+
+
+@pytest.mark.slow
+def test_one_package_of_each_kind_in_one_chain(tmp_path: Path) -> None:
+    names = ("plain", "fit", "logit-mse", "relative", "weights", "stripes")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    packages = [str(EXAMPLE.with_name(f"kdtool-{name}")) for name in names]
+    subprocess.run([*pip, "--target", str(tmp_path / "site"), *packages], check=True, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "200"}
+
+    def run(line: str) -> str:
+        command = [sys.executable, "-m", "kdtool", *line.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    rows = {row["name"]: row for row in json.loads(run("plugins --json"))}
+    assert {name: (rows[name]["distribution"], rows[name]["status"]) for name in names} == {
+        name: (f"kdtool-{name}", "ok") for name in names
+    }
+    steps = [
+        "teacher plain:one-hidden --data stripes --epochs 1 -o t.pt",
+        "distill --method logit-mse --refiner fit --parameters 9000 --epochs 1 -o s.pt",
+        "prune --method relative --ratio 0.5 --epochs 1 -o p.pt",
+        "export --method weights",
+    ]
+    assert run(" ".join(steps)) == "p.safetensors\n"
+    history = json.loads(run("inspect p.pt --json"))["history"]
+    assert [entry["method"] for entry in history] == ["plain", "logit-mse", "relative"]

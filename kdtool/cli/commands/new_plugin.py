@@ -1,0 +1,56 @@
+"""``kdtool new-plugin``: write a package with a method of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.commands.new_plugin import GROUPS, new_plugin
+from kdtool.errors import UsageError
+from kdtool.utils.progress import say
+
+EXAMPLES = """
+\b
+Examples:
+  kdtool new-plugin my-loss --kind distiller
+  kdtool new-plugin my-data --kind dataset -o plugins/my-data
+"""
+
+
+def plan(parsed: ParsedCommand) -> ChainStep:
+    """Return the planned step."""
+    name, kind = parsed.params["name"], parsed.params["kind"]
+    if name is None:
+        raise UsageError("new-plugin: no name given; write kdtool new-plugin NAME --kind KIND")
+    if kind is None:
+        raise UsageError(f"new-plugin: no kind given; add --kind {'|'.join(GROUPS)}")
+
+    def run(work: Work) -> str | None:
+        directory = new_plugin(name, kind, output=parsed.params["output"])
+        say(f"test it with pytest {directory}, and install it with pip install -e {directory}")
+        return str(directory)
+
+    return ChainStep("new-plugin", run, min_checkpoints=0, max_checkpoints=0)
+
+
+command = StepCommand(
+    "new-plugin",
+    plan,
+    alone=True,
+    params=[
+        click.Argument(["name"], required=False, metavar="NAME"),
+        click.Option(["--kind"], type=click.Choice(list(GROUPS)), help="what the method is"),
+        click.Option(
+            ["-o", "--output"],
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="directory of the package  [default: kdtool-NAME]",
+        ),
+    ],
+    help="Write a package with one method, an entry point and a test, to begin a plugin of your own with. NAME is what "
+    "users will type. The method works already: it is a short example of its kind.",
+    epilog=EXAMPLES,
+)
