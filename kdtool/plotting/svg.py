@@ -21,6 +21,9 @@ WIDTH, HEIGHT = 3.6, 2.7
 COLUMNS = 3
 """The largest number of panels in a row."""
 
+PANEL_CHARACTERS, MARK_CHARACTERS = 46, 9
+"""The characters of a legend that the width of a panel holds, and those that an entry's mark takes."""
+
 MAX_TICKS = 12
 """Up to this number, every phase or every value of x has its own tick."""
 
@@ -58,8 +61,12 @@ STYLE = {
 MOST_PANELS, LARGEST = 32, 1e100
 
 
-def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = False) -> str:
-    """Return the curves of a run as SVG, with its phases one after the other.
+Curves = tuple[str, list[str], set[str] | None]
+"""The title of a panel, the numbers that it shows, and the phases whose epochs it shows (None: all)."""
+
+
+def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = False) -> list[str]:
+    """Return the curves of a run as SVG, one for each panel, with its phases one after the other.
 
     ``epochs`` are the lines of metrics.jsonl: ``phase``, ``epoch``, ``loss``, ``val_loss`` and all other numbers that
     the loop or a method logs. Each number has a panel of its own. The two losses share one where they are the same
@@ -67,34 +74,35 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = Fal
     own loss. The losses of phases of different kinds have panels of their own too.
     """
     known = {key: None for row in epochs for key, value in row.items() if isinstance(value, int | float)}
-    starts = [at for at, row in enumerate(epochs) if at == 0 or row["phase"] != epochs[at - 1]["phase"]]
     panels = [*_loss_panels(epochs, labels_alone=labels_alone)]
     panels += [(key.replace("_", " "), [key], None) for key in known if key not in (*NO_CURVES, "loss", "val_loss")]
-    with figure_of(len(panels)) as figure:
-        for axes, (title, keys, phases) in zip(figure.axes, panels, strict=True):
-            shown = [row if phases is None or row["phase"] in phases else {} for row in epochs]
-            for key, color in zip(keys, COLORS, strict=False):
-                name: str | None = key.replace("_", " ")
-                for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
-                    line = [(at + 1, shown[at][key]) for at in range(start, end) if shown[at].get(key) is not None]
-                    if line:
-                        # A line of one epoch would be invisible.
-                        marker = "o" if len(line) == 1 else None
-                        axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
-                        name = None
-            _phases(axes, [str(epochs[start]["phase"]) for start in starts], starts)
-            axes.set_xlim(0.5, len(epochs) + 0.5)
-            axes.set_title(no_formula(title))
-            if len(keys) > 1:
-                axes.legend(fontsize=7)
-            values = [row[key] for row in shown for key in keys if row.get(key) is not None]
-            if keys[0] in ("loss", "val_loss") and _needs_log_axis(values):
-                axes.set_yscale("log")
+    return [_curves(epochs, panel) for panel in panels]
+
+
+def _curves(epochs: Sequence[Mapping[str, Any]], panel: Curves) -> str:
+    title, keys, phases = panel
+    starts = [at for at, row in enumerate(epochs) if at == 0 or row["phase"] != epochs[at - 1]["phase"]]
+    shown = [row if phases is None or row["phase"] in phases else {} for row in epochs]
+    with figure_of(1) as figure:
+        (axes,) = figure.axes
+        for key, color in zip(keys, COLORS, strict=False):
+            name: str | None = key.replace("_", " ")
+            for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
+                line = [(at + 1, shown[at][key]) for at in range(start, end) if shown[at].get(key) is not None]
+                if line:
+                    # A line of one epoch would be invisible.
+                    marker = "o" if len(line) == 1 else None
+                    axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
+                    name = None
+        _phases(axes, [str(epochs[start]["phase"]) for start in starts], starts)
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.set_title(no_formula(title))
+        if len(keys) > 1:
+            axes.legend(fontsize=7)
+        values = [row[key] for row in shown for key in keys if row.get(key) is not None]
+        if keys[0] in ("loss", "val_loss") and _needs_log_axis(values):
+            axes.set_yscale("log")
         return as_svg(figure)
-
-
-Curves = tuple[str, list[str], set[str] | None]
-"""The title of a panel, the numbers that it shows, and the phases whose epochs it shows (None: all)."""
 
 
 def _loss_panels(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool) -> Iterator[Curves]:
@@ -133,7 +141,9 @@ def draw_chart(chart: Chart) -> str:
             axes.set_xlabel(no_formula(chart.x))
             if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
-        columns = min(len(names), 3 * min(len(chart.panels), COLUMNS))
+        # As many columns as the longest name leaves room for.
+        longest = max(map(len, names), default=0) + MARK_CHARACTERS
+        columns = max(1, min(len(names), PANEL_CHARACTERS * min(len(chart.panels), COLUMNS) // longest))
         figure.legend(handles.values(), map(no_formula, handles), loc="outside lower center", ncols=columns)
         return as_svg(figure)
 
@@ -154,7 +164,7 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
             [point.y for point in points],
             yerr=errors,
             color=COLORS[index % len(COLORS)],
-            marker=MARKERS[index % len(MARKERS)],
+            marker=marker_of(index),
             elinewidth=0.8,
             capsize=2,
         )
@@ -166,6 +176,11 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
     if len(ticks) <= MAX_TICKS and max(map(len, labels), default=0) < MAX_DIGITS:
         axes.set_xticks(ticks, labels)
     return handles
+
+
+def marker_of(index: int) -> str:
+    """Return the marker of a line; lines of one color have different ones, for up to 64 lines."""
+    return MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
 
 
 def _phases(axes: Any, names: Sequence[str], starts: Sequence[int]) -> None:
