@@ -180,3 +180,46 @@ def test_a_study_on_ray_hands_out_no_tasks_of_its_steps(tmp_path):
     with pytest.raises(UsageError, match="--jobs and --ray exclude each other"):
         kdtool.run_study(recipe, ray="auto", jobs=2)
     assert not (tmp_path / "recipe.study").exists()
+
+
+@pytest.mark.slow
+def test_candidates_and_a_search_on_real_workers(cluster, tmp_path):
+    """One candidate's worker is killed; the result is that of this process alone, to the last bit."""
+    teacher = tmp_path / "teacher.pt"
+    common = {"epochs": 30, "lr": 0.003, "precision": "fp32", "device": "cpu", "threads": 1}
+    kdtool.teacher("kdtool:lenet-300-100", data="digits", output=teacher, **{**common, "epochs": 1})
+    options = ["--epochs", "30", "--lr", "0.003", "--precision", "fp32", "--device", "cpu", "--threads", "1"]
+    line = ["distill", str(teacher), "--method", "ikd", "--teachers", "ancestral", "--iters", "2", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdtool", *line, "-o", str(tmp_path / "ray.pt"), "--ray", cluster.address],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "ray.run" / "phases" / "M2-from-M0" / "log" / "metrics.jsonl"
+    _wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
+    workers = [int(number) for number, name in _processes() if name.startswith("ray::do")]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    alone = kdtool.distill(teacher, "ikd", teachers="ancestral", iters=2, output=tmp_path / "alone.pt", **common)
+    done = kdtool.load(tmp_path / "ray.pt")
+    assert _weights(done) == _weights(alone)
+    assert _epochs(tmp_path / "ray.run") == _epochs(tmp_path / "alone.run")
+
+    found = []
+    for name, place in (("a", {}), ("b", {"ray": cluster.address})):
+        output = tmp_path / f"{name}.pt"
+        search = {"search": "temperature=1,2,4", "output": output, **common, "epochs": 6, **place}
+        found.append(kdtool.distill(teacher, refiner="halve", **search))
+    assert [made.history[-1]["search"]["chosen"] for made in found[:1]] == [found[1].history[-1]["search"]["chosen"]]
+    assert _weights(found[0]) == _weights(found[1])
+
+
+def _weights(checkpoint):
+    return {name: tensor.tolist() for name, tensor in checkpoint.module.state_dict().items()}
+
+
+def _epochs(directory):
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return sorted((row["phase"], row["epoch"], row["loss"]) for row in rows)
