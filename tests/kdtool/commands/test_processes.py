@@ -14,7 +14,7 @@ from kdtool.commands.processes import check_alike
 from kdtool.errors import Error
 from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
-from kdtool.training.output_cache import Cache
+from kdtool.training.output_cache import Cache, CachedArray
 from kdtool.utils.processes import together
 
 OPTIONS: dict[str, Any] = {"epochs": 4, "views": 2, "batch_size": 64, "lr": 1e-3, "device": "cpu", "precision": "fp32"}
@@ -67,6 +67,28 @@ def test_every_output_is_computed_once_in_all(teacher_path, uninterrupted, tmp_p
     assert sum(seen) == 2 * images
     assert min(seen) > 0.9 * images
     assert (tmp_path / "accuracy-0").read_text() == (tmp_path / "accuracy-1").read_text()
+    assert agrees(output, uninterrupted)
+    assert not list(output.with_suffix(".run").glob("cache*"))
+
+
+def test_each_machine_has_a_file_of_all_outputs(teacher_path, uninterrupted, tmp_path, in_processes, monkeypatch):
+    output, close = tmp_path / "two.pt", CachedArray.close
+
+    def watching(self):
+        filled = self.filling
+        close(self)
+        if filled:
+            name = self.path.relative_to(output.with_suffix(".run"))
+            (tmp_path / f"file-{os.environ['RANK']}-{name.parent.name}").write_bytes(self.path.read_bytes())
+
+    def work():
+        monkeypatch.setattr(CachedArray, "close", watching)
+        distil(teacher_path, output)
+
+    assert in_processes(work, LOCAL_WORLD_SIZE="1") == [0, 0]
+    first, second = (tmp_path / name for name in ("file-0-cache", "file-1-node-1"))
+    # The rows of both processes: each computed half of them, and got the others.
+    assert first.read_bytes() == second.read_bytes()
     assert agrees(output, uninterrupted)
     assert not list(output.with_suffix(".run").glob("cache*"))
 
