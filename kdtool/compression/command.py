@@ -31,6 +31,7 @@ from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import write_text
+from kdtool.utils.processes import launched
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
 
@@ -82,6 +83,8 @@ def compress(
     given, given_data = training_options, data_options
     training_options, data_options = with_recipe(given, given_data)
     distiller, budget, training = cls(**own), BudgetOptions(**of_budget), Training(**training_options)
+    if launched() > 1:
+        raise UsageError("compress runs in one process; start it without torchrun or another launcher")
     if training.epochs < 1:
         raise UsageError("--epochs 0: compress trains its candidates; give 1 or more")
     target = target_of(output, named_after(parent, "compressed"), force=force, resume=resume)
@@ -155,27 +158,33 @@ class _Work:
         else:
             best = schedule.names[0]
         candidate = self.trials.by_name[best]
-        epochs = self._final_epochs(candidate)
-        if not candidate.trains:
-            return candidate, self.teacher
-        say(f"compress: {best} goes on: {epochs} epochs in full")
-        if candidate.network is None:  # it was made by no trial
-            self.trials.train(best, 1)
-        assert candidate.network is not None
-        training, data = self.trials.settled(candidate, epochs)
-        run = self.trials.sub_run(f"full {best}", candidate, epochs)
+        second = None if candidate.trains else self.trials.best_trained()
+        networks = {one.name: self._full(one) for one in (candidate, second) if one is not None}
+        rows = [row for name in networks if (row := self.trials.last(name)) is not None]
+        best = max(rows, key=lambda row: (row["within"], row["accuracy"], -row["loss"]))["setting"]
+        candidate = self.trials.by_name[best]
+        training, data = self.trials.settled(candidate, self._final_epochs(candidate))
         self.run.entry.training, self.run.entry.data = training.as_data(), data.spec.as_data()
-        return candidate, self.distiller.distill(run, self.teacher, candidate.network)
+        return candidate, networks[best]
+
+    def _full(self, candidate: Candidate) -> Network:
+        """Return the network of a candidate after its full training."""
+        epochs = self._final_epochs(candidate)
+        if candidate.trains:
+            say(f"compress: {candidate.name} goes on: {epochs} epochs in full")
+        return self.trials.full(candidate, epochs)
 
     def _final_epochs(self, candidate: Candidate) -> int:
         """Return the epochs of the full training; with --hours those that fit, which are written down."""
+        if not candidate.trains:
+            return 0
         path = self.run.directory / "final.json"
         if path.exists():
             return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
         epochs, hours = self.schedule.epochs, self.given.budget.hours
-        rows = [row for row in self.trials.done if row["setting"] == candidate.name]
-        if hours is not None and rows and candidate.trains:
-            each = rows[-1]["seconds"] / max(rows[-1]["epochs"], 1)
+        row = self.trials.last(candidate.name)
+        if hours is not None and row is not None:
+            each = row["seconds"] / max(row["epochs"], 1)
             left = hours * 3600 - self.proposals.seconds - self.trials.seconds
             epochs = max(min(epochs, int(left / each)), 1)
         write_text(path, dumps({"epochs": epochs}) + "\n")
@@ -186,7 +195,7 @@ class _Work:
         path = self.run.directory / PROPOSALS
         if path.exists():
             about = json.loads(path.read_text(encoding="utf-8"))
-            return restored(about, lambda name: kept(self.run, name) or self.parent.network)
+            return restored(about, lambda one: kept(self.run, one.name) if one.trains else self.parent.network)
         budget = self.given.budget
         with scratch() as folder:
             proposals = propose(self.run, self.parent.network, budget, folder)
@@ -210,11 +219,12 @@ class _Work:
         """Measure the winner, write it with the frontier, and return its checkpoint."""
         run, budget, limits = self.run, self.given.budget, self.proposals.limits
         teacher = run.evaluate(self.teacher)["accuracy"]
-        accuracy = self.trials.score(winner, network)["accuracy"]
+        last = self.trials.last(winner.name)
+        assert last is not None
+        accuracy = float(last["accuracy"])
         table = frontier.rows(self.proposals, self.trials.candidates, self.trials.done, teacher)
         row = next(row for row in table if row["model"] == winner.name)
-        row |= {"val_accuracy": accuracy, "note": "winner"}
-        row["epochs"] = self._final_epochs(winner) if winner.trains else None
+        row["note"] = "winner"
         table = frontier.settle(table)
         untold = run.checkpoint(network, run.scores(network))
         costs = as_exported(winner, network, self.teacher, budget) or write_quantised(

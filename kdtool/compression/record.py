@@ -33,7 +33,7 @@ def as_data(proposals: Proposals, schedule: Schedule) -> dict[str, Any]:
 
 
 def restored(
-    about: Mapping[str, Any], network: Callable[[str], Network | None]
+    about: Mapping[str, Any], network: Callable[[Candidate], Network | None]
 ) -> tuple[Proposals, list[Candidate], Schedule]:
     """Return what `as_data` described, and the candidates that are trained, with the networks that were kept."""
     schedule = Schedule.from_data(about["schedule"])
@@ -41,7 +41,7 @@ def restored(
     by_name = {candidate.name: candidate for candidate in candidates}
     chosen = [by_name[name] for name in schedule.names]
     for candidate in chosen:
-        candidate.network = network(candidate.name)
+        candidate.network = network(candidate)
     proposals = Proposals(
         teacher=Cost(**about["teacher"]),
         limits=Limits(**{name: float("inf") if value is None else value for name, value in about["limits"].items()}),

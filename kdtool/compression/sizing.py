@@ -114,7 +114,7 @@ def _next(loads: Mapping[int, float], low: int, high: int, count: int, power: fl
         power = fall / math.log(_left(ends[0], count) / _left(ends[1], count))
     if power <= LEAST_POWER:
         return (low + high) // 2
-    left = _left(ends[0], count) * (AIM / loads[ends[0]]) ** (1 / power)
+    left = float(_left(ends[0], count) * (AIM / loads[ends[0]]) ** (1 / power))
     return min(max(round((1 - left) * (count + 1)) - 1, low + 1), high - 1)
 
 

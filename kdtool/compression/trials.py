@@ -64,7 +64,8 @@ class Trials:
     proposals: Proposals
     candidates: Sequence[Candidate]
     done: list[dict[str, Any]] = field(default_factory=list)
-    """A row for each training: ``setting``, ``epochs``, ``accuracy``, ``loss``, ``seconds`` and ``checkpoint``."""
+    """A row for each training: ``setting``, ``epochs``, ``full`` (whether it was the last one), ``accuracy`` and
+    ``loss`` on the validation split, ``seconds``, ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
 
     def __post_init__(self) -> None:
         path = self.run.directory / FILE
@@ -84,55 +85,87 @@ class Trials:
         """Train the candidates by successive halving; after ``deadline`` seconds of training none is begun."""
 
         def go_on(name: str, epochs: int) -> bool:
-            known = any((row["setting"], row["epochs"]) == (name, epochs) for row in self.done)
-            return known or self.seconds + self._expected(name, epochs) < deadline
+            return self._row(name, epochs) is not None or self.seconds + self._expected(name, epochs) < deadline
 
         return halve([*self.by_name], lengths, self.train, go_on)
 
+    def best_trained(self) -> Candidate | None:
+        """Return the best of the candidates within the budget that were trained, those trained longest first."""
+        rows = [row for row in self.done if self.by_name[row["setting"]].trains and row["within"] and not row["full"]]
+        best = max(rows, key=lambda row: (row["epochs"], row["accuracy"], -row["loss"]), default=None)
+        return None if best is None else self.by_name[best["setting"]]
+
+    def last(self, name: str) -> dict[str, Any] | None:
+        """Return the row of a candidate's last training, or None."""
+        return next((row for row in reversed(self.done) if row["setting"] == name), None)
+
+    def _row(self, name: str, epochs: int, *, full: bool = False) -> dict[str, Any] | None:
+        wanted = (name, epochs, full)
+        return next((row for row in self.done if (row["setting"], row["epochs"], row["full"]) == wanted), None)
+
     def _expected(self, name: str, epochs: int) -> float:
         """Return how long a training will take, by the last one of the candidate, or of any."""
-        rows = [row for row in self.done if row["setting"] == name] or self.done
-        return float(rows[-1]["seconds"]) / max(rows[-1]["epochs"], 1) * epochs if rows else 0.0
+        row = self.last(name) or (self.done[-1] if self.done else None)
+        return 0.0 if row is None else float(row["seconds"]) / max(row["epochs"], 1) * epochs
 
     def train(self, name: str, epochs: int) -> dict[str, Any]:
         """Train a candidate from its first weights, and return its score on the validation images."""
-        for row in self.done:
-            if (row["setting"], row["epochs"]) == (name, epochs):
-                return _for_search(row)
-        started = time.perf_counter()
         candidate = self.by_name[name]
-        network = self._trained(candidate, epochs)
-        score, fits = self.score(candidate, network), self._fits(candidate)
-        path = self.run.directory / f"{slug(name)}.pt"
-        write(path, self.run.checkpoint(network, [{**score, "split": "val"}], note=name))
-        self._note(
-            {
-                "setting": name,
-                "epochs": epochs,
-                "accuracy": score["accuracy"],
-                "loss": score["loss"],
-                "seconds": round(time.perf_counter() - started, 2),
-                "checkpoint": path.name,
-                "cost": candidate.cost and candidate.cost.as_data(),
-                "note": candidate.note,
-                "within": fits,
-            }
-        )
-        note = f" ({candidate.note})" if candidate.note else ""
-        say(f"compress: {name}: {score['accuracy']:.4f} on validation images after {_epochs(epochs)}{note}")
-        return _for_search(self.done[-1])
+        row = self._row(name, epochs) if candidate.trains else self.last(name)
+        if row is None:
+            started = time.perf_counter()
+            row = self._note(candidate, self._trained(candidate, epochs), epochs, started, full=False)
+        return {key: row[key] for key in ("accuracy", "loss")} if row["within"] else {"accuracy": 0.0, "loss": 1e3}
 
-    def _note(self, row: Mapping[str, Any]) -> None:
-        self.done.append(dict(row))
+    def full(self, candidate: Candidate, epochs: int) -> Network:
+        """Give a candidate its full training, and return its network; one that is not trained is returned as it is."""
+        if candidate.network is None or self.last(candidate.name) is None:  # no trial made or measured it
+            self.train(candidate.name, 1)
+        assert candidate.network is not None
+        if not candidate.trains:
+            return candidate.network
+        started = time.perf_counter()
+        run = self.sub_run(f"full {candidate.name}", candidate, epochs)
+        network = self.distiller.distill(run, self.teacher, candidate.network)
+        if self._row(candidate.name, epochs, full=True) is None:
+            self._note(candidate, network, epochs, started, full=True)
+        return network
+
+    def _note(
+        self, candidate: Candidate, network: Network, epochs: int, started: float, *, full: bool
+    ) -> dict[str, Any]:
+        """Write the checkpoint of a training, write down what it reached, and return that."""
+        score, fits = self.score(candidate, network), self._fits(candidate)
+        length = "in full" if full else _epochs(epochs) if candidate.trains else "as it is"
+        path = self.run.directory / f"{slug(f'{candidate.name} {length}')}.pt"
+        write(path, self.run.checkpoint(network, [{**score, "split": "val"}], note=candidate.name))
+        row = {
+            "setting": candidate.name,
+            "epochs": epochs if candidate.trains else 0,
+            "full": full,
+            "accuracy": score["accuracy"],
+            "loss": score["loss"],
+            "seconds": round(time.perf_counter() - started, 2),
+            "checkpoint": path.name,
+            "cost": candidate.cost and candidate.cost.as_data(),
+            "note": candidate.note,
+            "within": fits,
+        }
+        self.done.append(row)
         write_text(self.run.directory / FILE, dumps(self.done, indent=1) + "\n")
+        note = f" ({candidate.note})" if candidate.note else ""
+        after = f"after {_epochs(epochs)}" if candidate.trains else "as it is"
+        say(f"compress: {candidate.name}: {score['accuracy']:.4f} on validation images {after}{note}")
+        return row
 
     def _trained(self, candidate: Candidate, epochs: int) -> Network:
         if not candidate.trains:
             assert candidate.network is not None
             return candidate.network
         run = self.sub_run(f"trial {candidate.name} {_epochs(epochs)}", candidate, epochs)
-        if candidate.network is None:
+        if candidate.made_by_training and self.last(candidate.name) is None:
             return self._make(candidate, run, epochs)
+        assert candidate.network is not None
         return self.distiller.distill(run, self.teacher, candidate.network)
 
     def _make(self, candidate: Candidate, run: Run, epochs: int) -> Network:
@@ -190,11 +223,6 @@ class Trials:
         network = candidate.network or self.teacher
         automatic = type(self.distiller).recipe_by_steps and not candidate.inherits
         return settled(training, self.given.training, self.run.data, self.given.data, network, automatic=automatic)
-
-
-def _for_search(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the score of a training; one that is beyond the budget is worse than any other."""
-    return {key: row[key] for key in ("accuracy", "loss")} if row["within"] else {"accuracy": 0.0, "loss": 1e3}
 
 
 def keep(run: Run, candidate: Candidate) -> None:

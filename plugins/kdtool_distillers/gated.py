@@ -69,7 +69,8 @@ class Gated(GateSearchOptions, Distiller):
     @classmethod
     def within(cls, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return a budget, and a search of as many epochs as the distillation has."""
-        return {f"target_{cost}": f"{share:.4f}x", "search_epochs": max(epochs, 2), "exporter": dict(exporter)}
+        search = {"search_epochs": max(epochs, 2), "latency_every": 1}
+        return {f"target_{cost}": f"{share:.4f}x", **search, "exporter": dict(exporter)}
 
     @classmethod
     def check_student(cls, *, named: bool, refined: bool) -> None:
@@ -112,6 +113,7 @@ class Gated(GateSearchOptions, Distiller):
 
     def _check_budget(self, costs: GateCosts, teacher: Network) -> None:
         """Check before the search that the budget can be met and, if it is a latency, measured."""
+        from kdtool.exporting import check_measurable
         from kdtool.surgery.gates import check_budget
 
         flag, budget = self.budget
@@ -119,6 +121,8 @@ class Gated(GateSearchOptions, Distiller):
             check_budget(costs, budget, flag, teacher.architecture.spec)
         elif not getattr(self.exporter, "latency", False):
             raise UsageError(f"{flag}: needs an exporter that measures it; leave out --no-latency")
+        else:
+            check_measurable(self.exporter)
 
     def _search(
         self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts
