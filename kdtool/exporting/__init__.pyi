@@ -1,3 +1,6 @@
+from .exporter import (
+    check_measurable as check_measurable,
+)
 from .latency import (
     measure_latency as measure_latency,
 )

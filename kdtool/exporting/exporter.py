@@ -80,3 +80,19 @@ def exporter_of_suffix(suffix: str) -> type[Exporter]:
         if exporter.suffix == suffix:
             return exporter
     raise UsageError(f"no installed exporter writes {suffix} files; install one, or see what is wrong: kdtool plugins")
+
+
+def check_measurable(exporter: Exporter) -> None:
+    """Check that an exporter's options tell how files that are not made yet are to be measured here.
+
+    Raises:
+        UsageError: they name a measurement of another device, or a provider that is not installed.
+    """
+    if getattr(exporter, "latency_from", None) is not None:
+        raise UsageError(
+            "--exporter-latency-from: the networks that are measured are made while it runs; measure on the device "
+            "itself (--exporter-provider, --exporter-threads, --exporter-batch), or give a budget of MACs"
+        )
+    from kdtool.exporting.sessions import check_provider
+
+    check_provider(getattr(exporter, "provider", "cpu"))

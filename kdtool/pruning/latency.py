@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error
-from kdtool.exporting.exporter import Exporter, exporter_of_suffix
+from kdtool.exporting.exporter import Exporter, check_measurable, exporter_of_suffix
 from kdtool.exporting.latency import measure_latency
 from kdtool.models.architecture import Network
 from kdtool.plugins.registry import make
@@ -28,16 +29,20 @@ TOLERANCE = 0.01
 """The search ends this close to the requested fraction; two sessions of the same file differ by as much."""
 
 
-def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
+def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None = None, **how: Any) -> Removal:
     """Return a copy of the network without its least important channels, with about ``ratio`` of its latency removed.
 
-    The latency is that of one image in onnxruntime on one thread of this CPU, measured in turn with the whole network.
-    Bisect the fraction of MACs to remove; ``how`` are further arguments of `remove_channels`.
+    The latency is measured in turn with the whole network, in onnxruntime: with the ``provider``, ``threads`` and
+    ``batch`` of the exporter, by default for one image on one thread of this CPU. Bisect the fraction of MACs to
+    remove; ``how`` are further arguments of `remove_channels`.
 
     Raises:
+        UsageError: the exporter does not tell how to measure here.
         Error: no channels of this network can be removed.
     """
-    spec, exporter = network.architecture.spec, make("exporters", exporter_of_suffix(".onnx").name, latency=False)
+    spec, exporter = network.architecture.spec, exporter or make("exporters", exporter_of_suffix(".onnx").name)
+    check_measurable(exporter)
+    where = {name: getattr(exporter, name) for name in ("provider", "threads", "batch") if hasattr(exporter, name)}
     with tempfile.TemporaryDirectory() as scratch:
         whole = _export(exporter, network, Path(scratch) / f"whole{exporter.suffix}")
         low, high = 0.0, 1.0
@@ -51,7 +56,7 @@ def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
                 low = fraction  # too little for any layer to lose ``round_to`` channels
                 continue
             file = _export(exporter, removal.network, Path(scratch) / f"part{exporter.suffix}")
-            removed = 1 - decided(partial(_ratio, file, whole))
+            removed = 1 - decided(partial(_ratio, file, whole, where))
             timed = dataclasses.replace(removal, of="latency", asked=ratio, removed=removed)
             if best is None or abs(removed - ratio) < abs(best.removed - ratio):
                 best = timed
@@ -63,12 +68,12 @@ def remove_latency(network: Network, *, ratio: float, **how: Any) -> Removal:
     return best
 
 
-def _ratio(file: Path, whole: Path) -> float:
+def _ratio(file: Path, whole: Path, where: Mapping[str, Any]) -> float:
     """Return the latency of a file as a fraction of that of the ``whole`` network."""
-    ratio: float = measure_latency(file, whole, seconds=SECONDS)["ratio"]
+    ratio: float = measure_latency(file, whole, seconds=SECONDS, **where)["ratio"]
     return ratio
 
 
 def _export(exporter: Exporter, network: Network, path: Path) -> Path:
-    exporter.export(network, path, metadata={})
+    exporter.draft(network, path)
     return path

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.distillation.distiller import LossDistiller
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
+from kdtool.exporting.exporter import Exporter
 from kdtool.plugins.defaults import RETRAINING_LOSS
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import option
@@ -179,6 +180,13 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
     scope: str = option("global", choices=("global", "layer", "isomorphic"), help=CHANNEL_SCOPE)
     round_to: int = option(16, minimum=1, help="layers keep multiples of this many channels; 16 suits onnxruntime")
     steps: int = option(1, minimum=1, help=STEPS)
+    exporter: Exporter | None = nested("exporters", help="exporter that says how --of latency measures, and on what")
+
+    def __post_init__(self) -> None:
+        """Check that the options go together."""
+        super().__post_init__()
+        if self.exporter is not None and self.of != "latency":
+            raise UsageError("--exporter: says how a latency is measured; add --of latency, or leave it out")
 
     def importance(self, run: Run, network: Network) -> Scores:
         """Return a function from a ``torch_pruning.dependency.Group`` to the scores of its channels.
@@ -215,6 +223,10 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         """
         from kdtool.pruning.masks import cubic
 
+        if self.exporter is not None:
+            from kdtool.exporting.exporter import check_measurable
+
+            check_measurable(self.exporter)
         data = run.data if self.repairs else None
         removed, failed = 0.0, None
         reached: dict[str, Any] = {}
@@ -254,7 +266,7 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
             "round_to": self.round_to,
         }
         if self.of == "latency":
-            return remove_latency(network, ratio=ratio, **options)
+            return remove_latency(network, ratio=ratio, exporter=self.exporter, **options)
         return remove_channels(network, ratio=ratio, of=self.of, **options)
 
 

@@ -205,6 +205,11 @@ class Gated(GateSearchOptions, Distiller):
                 f"{flag} {budget} was not met in {self.search_epochs} epochs of search; allow more --search-epochs, "
                 f"{more}close the gates that matter least with --force-target"
             )
+            if self.target_latency is not None and self.force_target:
+                missed = (
+                    f"{flag} {budget} was not met: with the channels that have to stay, the student takes {size:.2f}x; "
+                    "the time of this network is not in its widths: allow more, or drop blocks (--method depth)"
+                )
             reached["missed"] = missed
             logging.getLogger("kdtool").warning("%s", missed)
         elif self.fill_target and size < (1 - NEAR[self.target_latency is not None]) * budget.limit(total):

@@ -9,6 +9,7 @@ import kdtool
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import measure
 from kdtool.models.sources import create
+from kdtool.plugins.registry import make
 from kdtool.pruning import latency
 from kdtool.pruning.latency import remove_latency
 from kdtool_pruners.filter_l1 import filter_norms
@@ -60,3 +61,41 @@ def test_the_time_of_a_real_network_falls(tmp_path):
     assert 0.3 < reached["removed"] < 0.7
     with torch.no_grad():
         assert made.module(torch.rand(1, 3, 64, 64)).shape == (1, 10)
+
+
+def test_the_device_is_that_of_the_exporter(network, monkeypatch):
+    asked = []
+
+    def measured(file, against, **how):
+        asked.append(how)
+        return {"ratio": 0.5}
+
+    monkeypatch.setattr(latency, "measure_latency", measured)
+    exporter = make("exporters", "onnx", threads=2, batch=4)
+    remove_latency(network, ratio=0.5, exporter=exporter, importance=filter_norms, round_to=1)
+    assert asked == [{"seconds": latency.SECONDS, "provider": "cpu", "threads": 2, "batch": 4}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"provider": "qnn"}, "--provider qnn: onnxruntime .* has it not"),
+        ({"latency_from": "there.json"}, "--exporter-latency-from: the networks that are measured are made while"),
+    ],
+)
+@pytest.mark.parametrize("command", ["prune", "gated"])
+def test_a_device_that_is_not_here_is_refused_before_any_training(tmp_path, teacher_path, options, message, command):
+    exporter = {"name": "onnx", **options}
+    with pytest.raises(kdtool.UsageError, match=message):
+        if command == "prune":
+            kdtool.prune(teacher_path, "filter-l1", of="latency", exporter=exporter, output=tmp_path / "p.pt")
+        else:
+            kdtool.distill(
+                teacher_path, "gated", target_latency="0.5x", exporter=exporter, round_to=1, output=tmp_path / "g.pt"
+            )
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_exporter_belongs_to_a_latency(tmp_path, teacher_path):
+    with pytest.raises(kdtool.UsageError, match="--exporter: says how a latency is measured; add --of latency"):
+        kdtool.prune(teacher_path, "filter-l1", exporter="onnx", output=tmp_path / "p.pt")

@@ -69,9 +69,19 @@ def test_the_budget_is_met_from_above(tmp_path, name, count, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kdtool:resnet20", "timm:regnetx_002", "torchvision:shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("name", ["kdtool:resnet20", "timm:regnetx_002"])
 def test_a_latency_is_met_from_above(tmp_path, name):
     options = {"exporter": "onnx", "latency_every": 1, "round_to": 1}
     search(name, FAMILIES[name], tmp_path, 1, target_latency="0.6x", **options)
     # What was measured last; the next measurement differs by its noise.
     assert 0.6 * 0.93 <= kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] <= 0.6 * 1.03
+
+
+@pytest.mark.slow
+def test_a_latency_that_is_not_in_the_widths_is_said(tmp_path, caplog):
+    # Of so small images a ShuffleNet with 3 % of the MACs takes nine tenths of the time: it is that of its 150 calls.
+    name = "torchvision:shufflenet_v2_x0_5"
+    options = {"exporter": "onnx", "latency_every": 1, "round_to": 1}
+    search(name, FAMILIES[name], tmp_path, 1, target_latency="0.6x", **options)
+    assert kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] > 0.6 * 1.03
+    assert "--target-latency 0.6x was not met: with the channels that have to stay, the student takes 0." in caplog.text
