@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -158,7 +159,7 @@ def connected(address: str, resources: Resources) -> Iterator[Cluster]:
         _greet(address, *host)
     with tempfile.TemporaryFile() as said:
         try:
-            with _stderr_in(said):
+            with _stderr_in(said), _handler_kept(signal.SIGTERM):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             said.seek(0)
@@ -180,6 +181,17 @@ def _stderr_in(file: IO[bytes]) -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+
+
+@contextlib.contextmanager
+def _handler_kept(number: int) -> Iterator[None]:
+    """Leave the handler of a signal as it is; Ray sets one of its own, which ends the process with a trace."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError, TypeError):  # not the main thread, or a handler that is not of Python
+            signal.signal(number, handler)
 
 
 def _reason(address: str, error: BaseException, said: str) -> str:

@@ -1,3 +1,4 @@
+import signal
 import socket
 import threading
 import time
@@ -105,6 +106,20 @@ def test_what_ray_says_becomes_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch:\n2.1")))
     with pytest.raises(Error, match="cannot be used: Version mismatch:"):
         connect("auto")
+
+
+def test_signals_end_the_program_as_before(monkeypatch):
+    """Ray sets a handler of its own when it connects."""
+
+    def init(*_, **__):
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Error):
+        connect("auto")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_why_a_task_failed():

@@ -4,7 +4,6 @@ import contextlib
 import json
 from concurrent.futures import Future
 
-import cloudpickle
 import pytest
 
 import kdtool
@@ -14,6 +13,8 @@ from kdtool.training.loop import LossNotFiniteError
 from kdtool.training.side_by_side import task as tasks, workers
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.training.side_by_side.workers import Workers, workers_of
+
+cloudpickle = pytest.importorskip("ray.cloudpickle")
 
 OPTIONS = {"epochs": 2, "lr": 0.003, "precision": "fp32", "device": "cpu", "threads": 1}
 IKD = {"iters": 2, "teachers": "ancestral", **OPTIONS}
@@ -172,7 +173,6 @@ def test_ray_where_nothing_can_run_side_by_side(teacher_path, tmp_path):
 
 
 def test_a_cluster_that_does_not_answer_leaves_nothing(teacher_path, tmp_path):
-    pytest.importorskip("ray")
     with pytest.raises(Error, match="--ray 127.0.0.1:9: does not answer"):
         kdtool.distill(teacher_path, "ikd", output=tmp_path / "s.pt", ray="127.0.0.1:9", **IKD)
     assert list(tmp_path.iterdir()) == []
