@@ -20,7 +20,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14
 PARALLEL := --numprocesses 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-all test-lowest matrix lint tables docs bench coverage clean
+.PHONY: help demo test test-all test-lowest matrix lint tables docs bench coverage soak fuzz faults clean
 
 help:
 	@echo "make demo         a teacher made small on real digits, in a few minutes"
@@ -33,6 +33,9 @@ help:
 	@echo "make docs         the documentation, in build/site; a warning is an error"
 	@echo "make bench        the benchmarks, each of which prints ratios"
 	@echo "make coverage     every edit on 167 networks, in about an hour; goes on where it was stopped (ARGS=--help)"
+	@echo "make soak         50 kills of each of nine commands, each of which goes on to the same bits (ARGS=--help)"
+	@echo "make fuzz         20,000 changed files of every kind that kdtool reads, in about an hour (ARGS=--help)"
+	@echo "make faults       full disks, closed streams, too little memory and the like (ARGS=--help)"
 	@echo "make clean        remove what these commands made"
 	@echo "make test PYTHON=python3.12 takes another interpreter, with its own environment: .venv-3.12"
 
@@ -95,6 +98,15 @@ bench: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m benchmarks.coverage $(ARGS)
+
+soak: $(INSTALLED)
+	$(BIN)/python -m benchmarks.safety.soak $(ARGS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m benchmarks.safety.fuzz $(ARGS)
+
+faults: $(INSTALLED)
+	$(BIN)/python -m benchmarks.safety.faults $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,6 +7,7 @@ Python does for it: programs that start, files that are written, code that is co
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import re
@@ -142,6 +143,7 @@ def attempt(reader: Callable[[Path], Any], path: Path) -> Outcome:
 def _quietly(work: Callable[[], dict[str, Any]], send: int) -> None:
     """Do the work of the child, send its answer, and end the process without any clean-up of the parent's."""
     try:
+        faulthandler.disable()
         devnull = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
             os.dup2(devnull, stream)

@@ -29,7 +29,7 @@ WORDS = (
 )
 
 # Values that a checkpoint, a record or a recipe does not expect.
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(
         None,
         True,
@@ -126,7 +126,7 @@ def _change(random: Random, value: Any) -> Any:
             del inner[key]
         case "add" if isinstance(inner, dict):
             inner[random.choice(["x", "", 3, "weights", "__class__", "\x1b["])] = copy.deepcopy(random.choice(VALUES))
-        case "add":
+        case "add" if isinstance(inner, list):
             inner.insert(key, copy.deepcopy(random.choice(VALUES)))
     return type(value)(inner) if isinstance(value, tuple) else inner
 

@@ -69,20 +69,22 @@ def image(path: Path) -> None:
 
 def report(path: Path) -> str:
     """Describe the run in whose directory the file is, as ``kdtool report`` does."""
-    from kdtool.reporting.page import _checkpoint
+    from kdtool.reporting.html import render
+    from kdtool.reporting.sections import of_checkpoint
     from kdtool.reporting.sources import read_sources
 
     (source,) = read_sources([path.parent])
-    return "\n".join(_checkpoint(source))  # type: ignore[arg-type]
+    return "\n".join(map(render, of_checkpoint(source, path.parent)))  # type: ignore[arg-type]
 
 
 def study(path: Path) -> Any:
     """Describe a study by its results."""
-    from kdtool.reporting.page import _study
+    from kdtool.reporting.html import render
+    from kdtool.reporting.sections import of_study
     from kdtool.reporting.sources import read_sources
 
     (source,) = read_sources([path.parent])
-    return "\n".join(_study(source))  # type: ignore[arg-type]
+    return "\n".join(map(render, of_study(source, path.parent)))  # type: ignore[arg-type]
 
 
 def recipe(path: Path) -> Any:
