@@ -74,7 +74,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     started = time.perf_counter()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
     meter = Meter(network, options, folder)
-    limits = _limits(network, meter, options)
+    limits = limits_of(network, meter, options)
     whole = meter.cost(network)
     teacher = Cost(whole.macs, whole.parameters, meter.teacher_bytes, 1.0, meter.teacher_ms)
     proposals = Proposals(teacher, limits, meter.device)
@@ -176,7 +176,7 @@ def share_of(candidate: Candidate) -> tuple[str, float]:
     return flag.removeprefix("max-"), BELOW * float(text.removesuffix("x"))
 
 
-def _limits(network: Network, meter: Meter, options: BudgetOptions) -> Limits:
+def limits_of(network: Network, meter: Meter, options: BudgetOptions) -> Limits:
     """Return the budget in numbers."""
     from kdtool.models.size import macs
 

@@ -1,0 +1,135 @@
+"""Which candidates are proposed, and in which order; files of 8 bits, latencies of other devices, and searches."""
+
+import itertools
+import json
+
+import pytest
+
+import kdtool
+from kdtool.compression import costs
+from kdtool.compression.candidates import Candidate
+from kdtool.compression.costs import Cost, Limits, Meter
+from kdtool.compression.options import BudgetOptions
+from kdtool.compression.proposals import Proposals
+from kdtool.compression.record import results_of
+from kdtool.exporting.measurement import measure_file
+from kdtool.models.checkpoint import read
+
+PLAIN = {"epochs": 2, "lr": 3e-3}
+
+
+def proposed(*named):
+    found = Proposals(Cost(100, 10), Limits(macs=50), "here")
+    found.candidates = [
+        Candidate(kind, method, {}, precision, Cost(macs, 1)) for kind, method, precision, macs in named
+    ]
+    return found
+
+
+def test_the_largest_of_each_kind_and_precision_are_trained_by_turns():
+    found = proposed(
+        ("pruners", "a", "float32", 40), ("pruners", "b", "float32", 45), ("refiners", "c", "float32", 30),
+        ("refiners", "d", "int8", 80), ("teacher", "teacher", "int8", 100),
+    )  # fmt: skip
+    found.candidates.append(Candidate("distillers", "gated", {"max-macs": "0.5x"}))
+    chosen = [candidate.method for candidate in found.chosen(5)]
+    assert chosen == ["teacher", "b", "c", "d", "gated"]
+    assert [candidate.note for candidate in found.candidates if candidate.method == "a"] == [
+        "not among those that were trained"
+    ]
+
+
+def test_a_name_has_the_options_that_differ():
+    options = {"of": "macs", "ratio": 0.703125, "round_to": 8}
+    assert Candidate("pruners", "x", options, shown=["ratio"]).name == "x ratio=0.7031"
+    assert Candidate("pruners", "x", options, "int8").name == "x of=macs, ratio=0.7031, round-to=8 int8"
+
+
+class FakeMeter(Meter):
+    """A meter whose latencies are known: in float32 as the MACs, in 8 bits a given share of that."""
+
+    share = 0.5
+
+    def ratio(self, path):
+        import onnx
+
+        sizes = [tensor.dims for tensor in onnx.load(str(path)).graph.initializer]
+        weights = sum(size[0] * size[1] for size in sizes if len(size) == 2)
+        return (self.share if self.int8 else 1.0) * weights / (64 * 300 + 300 * 100 + 100 * 10)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    for module in ("proposals", "trials"):
+        monkeypatch.setattr(f"kdtool.compression.{module}.Meter", FakeMeter)
+    return FakeMeter
+
+
+def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path, tmp_path, fake, monkeypatch):
+    monkeypatch.setattr("kdtool.compression.command.as_exported", lambda *args: None)
+    student = kdtool.compress(
+        teacher_path, max_latency="0.6x", output=tmp_path / "s.pt", candidates=("halve",), **PLAIN
+    )
+    results = results_of(student)
+    teacher = next(row for row in results["trials"] if row["setting"] == "teacher int8")
+    assert (teacher["epochs"], teacher["cost"]["latency_ratio"]) == (0, pytest.approx(0.5))
+    # The best of those that train gets its full training too; validation decides between the two.
+    full = [row for row in results["trials"] if row["full"]]
+    assert [row["setting"].split()[0] for row in full] == ["halve"]
+    best = max([teacher, *full], key=lambda row: (row["accuracy"], -row["loss"]))
+    assert results["winner"] == best["setting"]
+    if results["winner"] == "teacher int8":
+        assert (tmp_path / "s-int8.onnx").exists()
+        assert results["quantised_file"] == str(tmp_path / "s-int8.onnx")
+        # What the run measured of its file is what a file of the same way reaches on the same images.
+        assert results["measured"]["accuracy"]["accuracy"] == pytest.approx(
+            read(teacher_path).metric("test", "accuracy"), abs=0.03
+        )
+
+
+def test_where_8_bits_are_slower_they_are_left_out(teacher_path, tmp_path, fake, monkeypatch):
+    monkeypatch.setattr(fake, "share", 1.5)
+    monkeypatch.setattr("kdtool.compression.command.as_exported", lambda *args: None)
+    options = {"max_latency": "0.6x", "candidates": ("halve",)}
+    student = kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options, **PLAIN)
+    results = results_of(student)
+    assert results["refused"]["int8"] == "8 bits save nothing here: the teacher takes 1.50 of its time in float32"
+    assert all(row["precision"] == "float32" for row in results["rows"] if row["within"])
+
+
+def test_a_latency_in_ms_means_the_device_of_the_file(teacher_path, tmp_path):
+    file, there = tmp_path / "teacher.onnx", tmp_path / "there.json"
+    kdtool.export(teacher_path, output=file, latency=False)
+    row = {**measure_file(file, pairs=2), "p50_ms": 12.5, "cpu": "a phone", "threads": 2}
+    there.write_text(json.dumps(row))
+    options = BudgetOptions(max_latency="5ms", latency_from=there)
+    with costs.scratch() as folder:
+        meter = Meter(read(teacher_path).network, options, folder)
+    assert meter.teacher_ms == 12.5
+    assert meter.device.startswith("a phone of")
+    # 5 ms of 12.5 are a share of 0.4, whatever the teacher takes here.
+    from kdtool.compression.proposals import limits_of
+
+    assert limits_of(read(teacher_path).network, meter, options).latency_ratio == pytest.approx(0.4)
+
+
+def test_a_file_without_the_teacher_is_refused(teacher_path, tmp_path):
+    there = tmp_path / "there.json"
+    row = {"format": "kdtool-latency", "structure": "0", "p50_ms": 1.0, "p90_ms": 1.0, "batch": 1, "threads": 1}
+    there.write_text(json.dumps(row))
+    with pytest.raises(kdtool.Error, match="holds no measurement of this network"):
+        kdtool.compress(teacher_path, max_latency="5ms", latency_from=there, output=tmp_path / "s.pt")
+
+
+@pytest.mark.slow
+def test_a_method_that_makes_its_student_is_measured_after_its_search(tmp_path):
+    kdtool.teacher("kdtool:resnet8x4", data="digits", epochs=1, output=tmp_path / "t.pt")
+    options = {"max_macs": "0.5x", "quantised": False, "candidates": ("gated", "halve"), "epochs": 1}
+    student = kdtool.compress(tmp_path / "t.pt", output=tmp_path / "s.pt", **options)
+    results = results_of(student)
+    gated = [row for row in results["trials"] if row["setting"].startswith("gated")]
+    teacher = next(row for row in results["rows"] if row["model"] == "teacher")
+    assert gated
+    assert all(row["cost"]["macs"] <= 0.5 * teacher["macs"] for row in gated)
+    # Once it is made, its structure stays.
+    assert all(one["cost"]["macs"] == other["cost"]["macs"] for one, other in itertools.pairwise(gated))
