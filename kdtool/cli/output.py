@@ -58,7 +58,15 @@ def _render(console: Any, grid: Any) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-SCORES = {"split": "split", "accuracy": "accuracy", "error": "error", "loss": "loss", "images": "images"}
+SCORES = {
+    "split": "split",
+    "accuracy": "accuracy",
+    "error": "error",
+    "balanced_accuracy": "balanced",
+    "top5": "top-5",
+    "loss": "loss",
+    "images": "images",
+}
 
 MODELS = {
     "model": "model",

@@ -26,6 +26,7 @@ from kdtool.plugins.registry import make
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.options import Training
+from kdtool.utils.classification import decisive
 from kdtool.utils.files import check_output
 from kdtool.utils.statistics import calibration_error, mcnemar, wilson
 
@@ -80,9 +81,10 @@ def compare(
 
     Returns:
         For two checkpoints: ``a`` and ``b``, each with ``checkpoint`` (path), ``accuracy`` with the ends of its 95 %
-        interval ``accuracy_low`` and ``accuracy_high`` (Wilson), ``calibration_error`` (15 bins), ``parameters``,
-        ``nonzero``, ``macs``, ``file_bytes`` and, with ``latency``, ``latency`` (see `measure_latency`) and the
-        ``latency_ratio`` to the first; ``split``; ``images``; and the numbers of the pair. These are
+        interval ``accuracy_low`` and ``accuracy_high`` (Wilson), ``balanced_accuracy`` (the mean of the classes'
+        recalls), ``top5`` (of more than five classes), ``calibration_error`` (15 bins), ``parameters``, ``nonzero``,
+        ``macs``, ``file_bytes`` and, with ``latency``, ``latency`` (see `measure_latency`) and the ``latency_ratio`` to
+        the first; ``split``; ``images``; and the numbers of the pair. These are
         ``classified_differently`` (the number of images with different predicted classes), ``agreement`` (the
         fraction of images with the same one), ``l2`` (the L2 distance between the logits, mean over images),
         ``l2_sum`` (its sum), ``only_a_right`` and ``only_b_right`` (numbers of images), and ``mcnemar``, a test of
@@ -177,12 +179,14 @@ def _numbers(network: _Evaluated) -> dict[str, Any]:
     correct, images = int(network.correct.sum()), len(network.labels)
     low, high = wilson(correct, images)
     confidence = network.logits.double().softmax(1).amax(1)
+    more = decisive(network.logits.numpy(), network.labels.numpy())
     path = network.checkpoint.path
     return {
         "checkpoint": network.name,
         "accuracy": correct / images,
         "accuracy_low": low,
         "accuracy_high": high,
+        **more,
         "calibration_error": calibration_error(confidence.numpy(), network.correct.numpy()),
         **size_of(network.checkpoint),
         "file_bytes": path.stat().st_size if path and path.is_file() else None,

@@ -21,9 +21,10 @@ from kdtool.models.size import measure
 from kdtool.surgery.depth.observe import output_shapes
 from kdtool.surgery.depth.stages import stages_of
 from kdtool.training.engine import engine_for
-from kdtool.training.evaluate import VALIDATION_BATCH, evaluate as evaluate_module
+from kdtool.training.evaluate import VALIDATION_BATCH, outputs, score
 from kdtool.training.options import Training
-from kdtool.utils.files import gzip_bytes
+from kdtool.utils.classification import confusion, decisive, per_class as classes_of
+from kdtool.utils.files import check_output, gzip_bytes
 
 PathOrCheckpoint = str | Path | Checkpoint
 
@@ -99,26 +100,45 @@ def evaluate(
     *,
     split: str = "test",
     device: str = "auto",
+    per_class: bool = False,
+    picture: str | Path | None = None,
+    force: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Return the accuracy of each checkpoint or ONNX file on a split, as plain data.
 
-    A row has ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss`` and ``images``. ``options`` are
-    options of `DataOptions`; they replace what the checkpoint remembers.
+    A row has ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss``, ``images``, ``balanced_accuracy``
+    (the mean of the classes' recalls) and, of more than five classes, ``top5``. With ``per_class`` it has ``classes``
+    too, a list of ``class``, ``images``, ``recall``, ``precision`` and ``f1`` (None where a number is not defined), and
+    ``confusion``, how many images of each class (rows) are taken for each class. ``picture`` is a PNG file of that
+    matrix, of one checkpoint; with ``force`` it may exist. ``options`` are options of `DataOptions`; they replace what
+    the checkpoint remembers.
 
     Raises:
         UsageError: an ONNX file is of a folder of images, whose place it does not tell.
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
     several = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
+    if picture is not None:
+        if len(several) != 1:
+            raise UsageError(f"{picture}: is a picture of one checkpoint, and there are {len(several)}")
+        check_output(Path(picture), force=force)
     rows = []
     for checkpoint in map(load_any, several):
         if isinstance(checkpoint, OnnxCheckpoint) and options.get("data") is None and not checkpoint.knows_images:
             raise UsageError(f"{checkpoint.path}: does not tell where its images are; name them with --data")
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
         data = data_for(checkpoint, options)
-        metrics = evaluate_module(engine.place(copy.deepcopy(checkpoint.module)), data.split(split), engine=engine)
-        rows.append(
-            {"checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec, **metrics}
-        )
+        measured = outputs(engine.place(copy.deepcopy(checkpoint.module)), data.split(split), engine=engine)
+        logits, labels = (tensor.numpy() for tensor in measured)
+        name = str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec
+        rows.append({"checkpoint": name, **score(*measured, split), **decisive(logits, labels)})
+        counts = confusion(logits, labels) if per_class or picture is not None else None
+        if per_class and counts is not None:
+            rows[-1] |= {"classes": classes_of(logits, labels, data.spec.classes), "confusion": counts.tolist()}
+        if picture is not None and counts is not None:
+            from kdtool.plotting.confusion import draw_confusion
+
+            title = f"{Path(name).name}: {len(labels):,} {split} images, accuracy {rows[-1]['accuracy']:.4f}"
+            draw_confusion(counts, data.spec.classes, title, Path(picture))
     return rows

@@ -55,6 +55,8 @@ class DistillationBatches:
     mixing: Mixing | None = None
     kept_as: str = ""
     """The name of these images in the cache, by default that of the split."""
+    whole: bool = True
+    """Whether an epoch has every image once; if not, no output is cached."""
 
     def __len__(self) -> int:
         return len(self.split)
@@ -74,7 +76,7 @@ class DistillationBatches:
         ``batch_size`` is that of all batches, or a list of the size of each.
         """
         wanted: list[Tap | str] = [*([LOGITS] if self.logits else []), *self.taps]
-        keep = self.mixing is None and (view is None or self.views > 0)
+        keep = self.whole and self.mixing is None and (view is None or self.views > 0)
         name, images = self.kept_as or self.split.name, len(self.split)
         teacher = begun = None
         if self.teacher is not None and wanted:

@@ -35,12 +35,17 @@ class Learner(nn.Module):
         callbacks: Sequence[Callback],
         *,
         unlabelled: bool = False,
+        class_weights: Tensor | None = None,
     ) -> None:
-        """Join the parts of ``student``, which lie on their device; ``unlabelled`` says that labels may be missing."""
+        """Join the parts of ``student``, which lie on their device; ``unlabelled`` says that labels may be missing.
+
+        ``class_weights`` [classes] are those of the labels' cross-entropy (see `Step.cross_entropy`).
+        """
         super().__init__()
         self.parts = nn.ModuleList([student.module, student.adapters, student.auxiliary.module])
         self.student, self.plan, self.engine, self.callbacks = student, plan, engine, callbacks
         self.unlabelled = unlabelled
+        self.class_weights = None if class_weights is None else class_weights.to(engine.device)
         self.classifier = None if plan.classifier is None else plan.classifier.to(engine.device)
         self.seen: Step | None = None
         """The last batch, as the loss saw it."""
@@ -75,6 +80,7 @@ class Learner(nn.Module):
             batch.indices,
             batch.parts,
             known,
+            self.class_weights,
         )
 
 

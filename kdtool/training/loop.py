@@ -23,6 +23,7 @@ from kdtool.training.learner import Learner
 from kdtool.training.optimization.activations import recomputing_activations
 from kdtool.training.optimization.compiled import compiling
 from kdtool.training.optimization.drop_path import dropping_paths
+from kdtool.training.optimization.skew import class_weights
 from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
@@ -71,7 +72,9 @@ class Loop:
         self.student, self.plan, self.training = student, plan, training
         self.train, self.val, self.engine, self.store, self.callbacks = train, val, engine, store, callbacks
         self.keeps_last = any(callback.keeps_last for callback in callbacks)
-        self.learner = Learner(student, plan, engine, callbacks, unlabelled=train.split.unlabelled > 0)
+        weights = class_weights(training.class_weights, train.split)
+        unlabelled = train.split.unlabelled > 0
+        self.learner = Learner(student, plan, engine, callbacks, unlabelled=unlabelled, class_weights=weights)
         self.trainer = Steps(self.learner, train)
         self.steps = len(self.trainer)
         moved = {id(weight) for callback in callbacks for weight in callback.parameters(student.module)}
@@ -172,13 +175,13 @@ class Loop:
                 f"{self.plan.name}: the loss on the validation split is not finite after epoch {state.epoch + 1}; "
                 f"{self.trainer.remedy()}"
             )
-        if finite and (self.keeps_last or state.better(metrics)):
+        if finite and (self.keeps_last or state.better(metrics, self.training.select.replace("-", "_"))):
             state.best, state.best_epoch = metrics, state.epoch
             state.best_weights, state.best_auxiliary = (
                 copy.deepcopy(module.state_dict()) for module in self.student.learners()
             )
-        accuracy = {"val_accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}
-        return {"val_loss": metrics["loss"], **accuracy}
+        accuracies = {f"val_{key}": metrics[key] for key in ("accuracy", "balanced_accuracy") if key in metrics}
+        return {"val_loss": metrics["loss"], **accuracies}
 
     def _train_epoch(self, replica: Replica, advance: Advance) -> float:
         shown = self._advance(advance)

@@ -93,6 +93,21 @@ class Training(Options):
         0.0, minimum=0, below=1, help="drop residual branches with up to this probability (stochastic depth)"
     )
     label_smoothing: float = option(0.0, minimum=0, below=1, help="label smoothing of the cross-entropy")
+    class_weights: str = option(
+        "none",
+        choices=("none", "balanced"),
+        help="weights of the classes in the labels' cross-entropy; balanced: inverse to their numbers of images",
+    )
+    sampling: str = option(
+        "each",
+        choices=("each", "balanced"),
+        help="images of an epoch; balanced: as many, drawn so that all classes are equally likely, without cache",
+    )
+    select: str = option(
+        "accuracy",
+        choices=("accuracy", "balanced-accuracy"),
+        help="accuracy on validation that chooses the epoch",
+    )
     patience: int | None = option(None, minimum=1, help="stop after this many epochs without a better validation")
     views: int | None = option(
         None,

@@ -127,8 +127,9 @@ class FitPlan:
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
         split, mixing = self._train_split(data), mixing_of(self.training, len(data.spec.classes))
+        views, whole = self.training.recurring_views, self.training.sampling == "each"
         weak = DistillationBatches(
-            split, engine, teacher, self.logits, taps, frozen_part, begin, self.training.recurring_views, mixing
+            split, engine, teacher, self.logits, taps, frozen_part, begin, views, mixing, whole=whole
         )
         train: DistillationBatches | TwoViews = weak
         if self.objective is not None and self.objective.two_views:

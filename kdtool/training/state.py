@@ -19,10 +19,10 @@ class State:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
-    def better(self, metrics: dict[str, Any]) -> bool:
-        """Return whether an epoch is better than all before: by accuracy, then by the loss where accuracies are equal
-        or not measured."""
+    def better(self, metrics: dict[str, Any], measure: str = "accuracy") -> bool:
+        """Return whether an epoch is better than all before: by ``measure``, then by the loss where that is equal or
+        not measured."""
         if not self.best:
             return True
-        now = (metrics.get("accuracy", 0.0), -metrics["loss"])
-        return now > (self.best.get("accuracy", 0.0), -self.best["loss"])
+        now = (metrics.get(measure, 0.0), -metrics["loss"])
+        return now > (self.best.get(measure, 0.0), -self.best["loss"])

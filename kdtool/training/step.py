@@ -27,7 +27,8 @@ class Step:
     their split, on the CPU; None where a batch comes from no split. ``parts`` [batch, classes] are the parts of the
     classes in images that are mixtures, None where they are not; ``target`` is then `UNLABELLED` everywhere, since no
     mixture has one label. ``known`` is which part of the images of the whole step has a label, where several processes
-    or passes share a step and some images have none; None: that of this batch.
+    or passes share a step and some images have none; None: that of this batch. ``class_weights`` [classes] weigh the
+    images of each class in the cross-entropy; None: equally.
     """
 
     student: Tensor
@@ -45,26 +46,30 @@ class Step:
     indices: Tensor | None = None
     parts: Tensor | None = None
     known: float | None = None
+    class_weights: Tensor | None = None
 
     def cross_entropy(self) -> Tensor:
         """Return the cross-entropy against the labels in nats, a scalar, with the training's label smoothing.
 
         It is the mean over the images that have a label, and 0 where none has one; of a share of a step it is the part
         whose weighted mean over all shares is the mean over the step. Of mixtures it is
-        -sum_c p_c log q_c with the parts p.
+        -sum_c p_c log q_c with the parts p. With weights of the classes, w_c is a factor of every term of a class c;
+        the sum is still divided by the number of images, so that it does not depend on how a step is shared.
         """
         if self.parts is not None:
             known = self.parts.sum(1, keepdim=True)
             smooth = self.label_smoothing
             parts = (1 - smooth) * self.parts + smooth * known / self.parts.shape[1]
-            total = -(parts * F.log_softmax(self.student, dim=1)).sum()
+            terms = parts * F.log_softmax(self.student, dim=1)
+            total = -(terms if self.class_weights is None else terms * self.class_weights).sum()
             return total / known.sum().clamp(min=torch.finfo(known.dtype).tiny)
-        if not self.unlabelled:
+        if not self.unlabelled and self.class_weights is None:
             return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(
             self.student,
             self.target,
             ignore_index=UNLABELLED,
+            weight=self.class_weights,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )

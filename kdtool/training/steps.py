@@ -12,6 +12,7 @@ from kdtool.data.raw import UNLABELLED
 from kdtool.errors import Error
 from kdtool.training.callback import Callback
 from kdtool.training.learner import Learner, whole_step, without_graph
+from kdtool.training.optimization.skew import epoch_order
 from kdtool.training.shares import shares
 from kdtool.utils.processes import count, rank, summed
 from kdtool.utils.progress import Advance, say_once
@@ -72,7 +73,7 @@ class Steps:
         training, engine = self.plan.training, self.engine
         seed = (training.seed, self.plan.name, epoch)
         set_seed(derive(*seed), engine.device)
-        order = torch.randperm(len(self.train))
+        order = epoch_order(training.sampling, self.train.split.labels)
         if count() > 1:  # all processes have the same order, but not the same dropout
             set_seed(derive(*seed, rank()), engine.device)
         batches = self.train.batches(

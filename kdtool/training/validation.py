@@ -9,6 +9,7 @@ import torch
 from kdtool.training.evaluate import VALIDATION_BATCH, images_for_a_loss, score
 from kdtool.training.replicas import agree_on_statistics
 from kdtool.training.shares import is_shared, spans
+from kdtool.utils.classification import decisive
 from kdtool.utils.processes import gathered, summed
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def validate(learner: Learner, val: DistillationBatches, trained: int, epoch: in
         measured = torch.cat(logits), torch.cat(labels)
         if is_shared(len(val)):
             measured = gathered(measured[0]), gathered(measured[1])
-        return score(*measured, val.split.name)
+        metrics = score(*measured, val.split.name)
+        if plan.training.select == "balanced-accuracy":
+            metrics |= decisive(*(tensor.numpy() for tensor in measured))
+        return metrics
     chosen = images_for_a_loss(len(val), trained)
     start, sizes = spans(len(chosen), VALIDATION_BATCH)
     total = 0.0

@@ -27,6 +27,8 @@ COLUMNS = {
     "letter": "",
     "checkpoint": "checkpoint",
     "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "top5": "top-5",
     "interval": "95 % interval",
     "calibration_error": "calibration error",
     "parameters": "parameters",
