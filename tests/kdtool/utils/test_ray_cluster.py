@@ -1,3 +1,4 @@
+import os
 import signal
 import socket
 import threading
@@ -139,3 +140,34 @@ def test_cores_that_ray_cannot_count(cpus):
         Resources(cpus=cpus)
     Resources(cpus=0.5, gpus=0.25)
     Resources(cpus=4, gpus=2)
+
+
+def _environment():
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OMP_NUM_THREADS"), os.getpid()
+
+
+@pytest.mark.slow
+def test_each_task_has_its_gpus_and_its_threads(monkeypatch, capsys):
+    """The GPUs are stand-ins: Ray counts them, and nobody uses them."""
+    from ray.cluster_utils import Cluster as Machines
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    node = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False}
+    machines = Machines(initialize_head=True, head_node_args=node)
+    try:
+        with connected(machines.address, Resources(cpus=2)) as cluster:
+            assert (cluster.gpus, cluster.at_once) == (1, 2)
+            seen = [cluster.submit(_environment) for _ in range(2)]
+            assert {future.result()[0] for future in seen} <= {"0", "1"}
+            assert {future.result()[1] for future in seen} == {"2"}
+        with connected(machines.address, Resources(cpus=1, gpus=0)) as cluster:
+            assert cluster.at_once == 4
+            assert cluster.submit(_environment).result()[:2] == ("", "1")
+        with connected(machines.address, Resources(gpus=3)) as cluster:
+            assert "--ray-gpus 3: no machine of the cluster has more than 2; waits for one" in capsys.readouterr().err
+            waiting = cluster.submit(_environment)
+            cluster.stop()
+            assert why(waiting.exception()) == "the workers were stopped"
+    finally:
+        machines.shutdown()
