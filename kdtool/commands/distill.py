@@ -9,7 +9,7 @@ from typing import Any
 from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
-from kdtool.commands.quantise import rounding
+from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.distillation.options import SearchOptions, StudentOptions
@@ -81,6 +81,7 @@ def distill(
     cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
     of_student, stem = StudentOptions(**student_options), network_options.get("stem")
     cls.check_precision(of_student.quantize)
+    check_training(of_student, training)
     refiner = of_student.refiner
     origin = load_student(student, parent) if refiner is None else None
     # With fresh weights a student expects whatever the run gives it; a teacher always sees what it was trained with.

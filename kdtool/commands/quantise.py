@@ -6,11 +6,27 @@ import torch
 
 from kdtool.data.splits import Data
 from kdtool.distillation.options import StudentOptions
+from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.quantisation.training import begin_to_round
+from kdtool.training.options import Training
 
 IMAGES, BATCH = 256, 64
 """How many training images set the first ranges, and how many run at once."""
+
+
+def check_training(options: StudentOptions, training: Training) -> None:
+    """Check that a student that rounds can be trained in this way.
+
+    Raises:
+        UsageError: its layers would be run, or compiled, without the pass that rounds around them.
+    """
+    for name in ("compile", "checkpoint_activations"):
+        if options.quantize != "off" and getattr(training, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag}: a student of --quantize {options.quantize} rounds in eager passes only; leave it out"
+            )
 
 
 def rounding(network: Network, data: Data, options: StudentOptions) -> Network:

@@ -144,3 +144,10 @@ def test_resume_with_another_precision_is_refused(resnet, tmp_path):
     distil(resnet, output, student=resnet, epochs=1)
     with pytest.raises(kdtool.UsageError, match="--resume needs the same command: quantised"):
         distil(resnet, output, student=resnet, epochs=1, quantize_skip=["conv1"], resume=True)
+
+
+@pytest.mark.parametrize("option", ["compile", "checkpoint_activations"])
+def test_passes_that_do_not_round_are_refused(resnet, tmp_path, option):
+    flag = option.replace("_", "-")
+    with pytest.raises(kdtool.UsageError, match=f"--{flag}: a student of --quantize int8 rounds in eager passes only"):
+        distil(resnet, tmp_path / "q.pt", student=resnet, **{option: True})

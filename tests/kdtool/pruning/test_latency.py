@@ -85,14 +85,12 @@ def test_the_device_is_that_of_the_exporter(network, monkeypatch):
 )
 @pytest.mark.parametrize("command", ["prune", "gated"])
 def test_a_device_that_is_not_here_is_refused_before_any_training(tmp_path, teacher_path, options, message, command):
-    exporter = {"name": "onnx", **options}
+    told = {"exporter": {"name": "onnx", **options}, "round_to": 1, "output": tmp_path / "p.pt"}
+    of, method = {"prune": ("of", "filter-l1"), "gated": ("target_latency", "gated")}[command]
+    told[of] = {"of": "latency", "target_latency": "0.5x"}[of]
+    work = {"prune": kdtool.prune, "gated": kdtool.distill}[command]
     with pytest.raises(kdtool.UsageError, match=message):
-        if command == "prune":
-            kdtool.prune(teacher_path, "filter-l1", of="latency", exporter=exporter, output=tmp_path / "p.pt")
-        else:
-            kdtool.distill(
-                teacher_path, "gated", target_latency="0.5x", exporter=exporter, round_to=1, output=tmp_path / "g.pt"
-            )
+        work(teacher_path, method, **told)
     assert not [*tmp_path.iterdir()]
 
 

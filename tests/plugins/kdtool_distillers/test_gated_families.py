@@ -79,7 +79,7 @@ def test_a_latency_is_met_from_above(tmp_path, name):
 
 @pytest.mark.slow
 def test_a_latency_that_is_not_in_the_widths_is_said(tmp_path, caplog):
-    # Of so small images a ShuffleNet with 3 % of the MACs takes nine tenths of the time: it is that of its 150 calls.
+    # Of so small images a ShuffleNet with 3 % of the MACs takes nine tenths of the time: its layers are many and small.
     name = "torchvision:shufflenet_v2_x0_5"
     options = {"exporter": "onnx", "latency_every": 1, "round_to": 1}
     search(name, FAMILIES[name], tmp_path, 1, target_latency="0.6x", **options)
