@@ -114,13 +114,13 @@ def _differing(steps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def making(
-    cost: str, share: float, epochs: int, exporter: Mapping[str, Any], only: Sequence[str]
+    teacher: Network, cost: str, share: float, epochs: int, exporter: Mapping[str, Any], only: Sequence[str]
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the methods that make their student in a training, with the options that keep it within a budget."""
     found = []
     for name, cls in _methods("distillers", only):
         if cls.makes_student:
-            options = cls.within(cost, share, epochs=epochs, exporter=exporter)
+            options = cls.within(teacher, cost, share, epochs=epochs, exporter=exporter)
             if options is not None:
                 found.append((name, options))
     return found

@@ -39,7 +39,7 @@ def rows(
             candidate.precision,
             candidate.cost,
             proposals.limits,
-            trained.get("accuracy"),
+            trained.get("accuracy") if trained.get("checkpoint") else None,
             trained.get("epochs") if candidate.trains else None,
         )
         row["note"] = candidate.note or ("" if row["within"] is not False else "beyond the budget")

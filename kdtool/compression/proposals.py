@@ -100,7 +100,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
                 candidate.cost = timer.cost(candidate.network)
             advance(note=ladder.method)
     if proposals.candidates or not proposals.beyond:
-        proposals.candidates += _trained(proposals, options)
+        proposals.candidates += _trained(network, proposals, options)
     proposals.seconds = time.perf_counter() - started
     if not proposals.candidates:
         raise _out_of_reach(proposals, options)
@@ -157,7 +157,7 @@ def _add(proposals: Proposals, ladder: Ladder, precision: str, sizing: Sizing) -
     return candidate if sizing.best else None
 
 
-def _trained(proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
+def _trained(network: Network, proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
     """Return candidates that a method makes in a training, within the limit that is hardest to meet."""
     limits, teacher = proposals.limits, proposals.teacher
     shares = {
@@ -166,7 +166,7 @@ def _trained(proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
         "macs": limits.macs / teacher.macs,
     }
     cost = min(shares, key=shares.__getitem__)
-    methods = making(cost, BELOW * shares[cost], 1, device_options(options), options.candidates)
+    methods = making(network, cost, BELOW * shares[cost], 1, device_options(options), options.candidates)
     return [Candidate("distillers", name, {f"max-{cost}": f"{shares[cost]:.3g}x"}) for name, _ in methods]
 
 

@@ -24,12 +24,13 @@ from kdtool.compression.proposals import Proposals, share_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import Halving, halve
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.exporting.sessions import open_session
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import read, write
 from kdtool.plugins.registry import method_class
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
+from kdtool.training.loop import LossNotFiniteError
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text
@@ -111,17 +112,24 @@ class Trials:
     def train(self, name: str, epochs: int) -> dict[str, Any]:
         """Train a candidate from its first weights, and return its score on the validation images."""
         candidate = self.by_name[name]
-        row = self._row(name, epochs) if candidate.trains else self.last(name)
+        last = self.last(name)
+        row = last if last and not (candidate.trains and last["checkpoint"]) else self._row(name, epochs)
         if row is None:
             started = time.perf_counter()
-            row = self._note(candidate, self._trained(candidate, epochs), epochs, started, full=False)
+            try:
+                network = self._trained(candidate, epochs)
+            except (UsageError, LossNotFiniteError) as error:  # it does not suit this network; others may
+                row = self._failed(candidate, epochs, started, error)
+            else:
+                row = self._note(candidate, network, epochs, started, full=False)
         return {key: row[key] for key in ("accuracy", "loss")} if row["within"] else {"accuracy": 0.0, "loss": 1e3}
 
     def full(self, candidate: Candidate, epochs: int) -> Network:
         """Give a candidate its full training, and return its network; one that is not trained is returned as it is."""
         if candidate.network is None or self.last(candidate.name) is None:  # no trial made or measured it
             self.train(candidate.name, 1)
-        assert candidate.network is not None
+        if candidate.network is None:
+            raise Error(f"{candidate.name} {candidate.note}; nothing else could be trained")
         if not candidate.trains:
             return candidate.network
         started = time.perf_counter()
@@ -151,12 +159,33 @@ class Trials:
             "note": candidate.note,
             "within": fits,
         }
-        self.done.append(row)
-        write_text(self.run.directory / FILE, dumps(self.done, indent=1) + "\n")
+        self._write(row)
         note = f" ({candidate.note})" if candidate.note else ""
         after = f"after {_epochs(epochs)}" if candidate.trains else "as it is"
         say(f"compress: {candidate.name}: {score['accuracy']:.4f} on validation images {after}{note}")
         return row
+
+    def _failed(self, candidate: Candidate, epochs: int, started: float, error: Error) -> dict[str, Any]:
+        """Write down that a candidate cannot be trained, and return that.
+
+        Raises:
+            Error: it is the only one.
+        """
+        if len(self.candidates) == 1:
+            raise error
+        candidate.note = f"failed: {error}"
+        row = {
+            **{"setting": candidate.name, "epochs": epochs, "full": False, "accuracy": 0.0, "loss": 1e3},
+            **{"seconds": round(time.perf_counter() - started, 2), "checkpoint": None, "cost": None},
+            **{"note": candidate.note, "within": False},
+        }
+        self._write(row)
+        say(f"compress: {candidate.name}: {candidate.note}")
+        return row
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.done.append(row)
+        write_text(self.run.directory / FILE, dumps(self.done, indent=1) + "\n")
 
     def _trained(self, candidate: Candidate, epochs: int) -> Network:
         if not candidate.trains:
@@ -172,7 +201,7 @@ class Trials:
         """Let a method make its student in a training; measure it, and keep it as the candidate's network."""
         cls = method_class("distillers", candidate.method)
         cost, share = share_of(candidate)
-        options = cls.within(cost, share, epochs=epochs, exporter=device_options(self.given.budget))
+        options = cls.within(self.teacher, cost, share, epochs=epochs, exporter=device_options(self.given.budget))
         network: Network = cls(**options).distill(run, self.teacher, None)
         with scratch() as folder:
             meter = Meter(self.teacher, self.given.budget, folder)

@@ -90,7 +90,9 @@ class Distiller(Method):
         raise NotImplementedError
 
     @classmethod
-    def within(cls, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def within(
+        cls, teacher: Network, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
         """Return the options with which the student that the method makes costs at most a share of the teacher's cost.
 
         ``kdtool compress`` asks methods that make their student in a training (`makes_student`); what they make is

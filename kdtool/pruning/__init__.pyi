@@ -9,3 +9,6 @@ from .masks import (
 from .pruner import (
     numbered as numbered,
 )
+from .sizing import (
+    round_to as round_to,
+)

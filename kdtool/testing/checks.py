@@ -76,7 +76,7 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
     from kdtool.testing.losses import check_loss
 
     distiller = check_options(method, Distiller)
-    check_within(type(distiller))
+    check_within(type(distiller), _network(network, image_size))
     if isinstance(distiller, LossDistiller):
         for learner in ("convnet", "vit"):
             for per_class in (1, 3):

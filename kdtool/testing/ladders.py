@@ -47,13 +47,13 @@ def check_ladders(cls: type[Method], make: Callable[[Mapping[str, Any]], Network
     require(made or not tried, f"{name}: no step of its ladders can be made")
 
 
-def check_within(cls: type[Distiller]) -> None:
+def check_within(cls: type[Distiller], teacher: Network) -> None:
     """Check that the options which a method asks for to stay within a share of each cost make the method."""
     from kdtool.exporting.exporter import exporter_of_suffix
 
     exporter = {"name": exporter_of_suffix(".onnx").name}
     for cost in ("latency", "macs", "params"):
-        options = cls.within(cost, 0.5, epochs=2, exporter=exporter)
+        options = cls.within(teacher, cost, 0.5, epochs=2, exporter=exporter)
         if options is None:
             continue
         require(cls.makes_student, f"{cls.name}: within() is for methods that make their student; it is given one")

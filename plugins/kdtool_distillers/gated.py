@@ -67,9 +67,13 @@ class Gated(GateSearchOptions, Distiller):
     exporter: Exporter = nested("exporters", "onnx", help="exporter that measures the latency")
 
     @classmethod
-    def within(cls, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def within(
+        cls, teacher: Network, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
         """Return a budget, and a search of as many epochs as the distillation has."""
-        search = {"search_epochs": max(epochs, 2), "latency_every": 1}
+        from kdtool.pruning import round_to
+
+        search = {"search_epochs": max(epochs, 2), "latency_every": 1, "round_to": round_to(teacher)}
         return {f"target_{cost}": f"{share:.4f}x", **search, "exporter": dict(exporter)}
 
     @classmethod

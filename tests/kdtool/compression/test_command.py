@@ -218,3 +218,30 @@ def test_a_largest_loss_needs_validation_images(digits):
     with pytest.raises(kdtool.UsageError, match="--max-drop is measured on validation images, and digits has none"):
         check_validation(BudgetOptions(max_macs="0.3x", max_drop="1%"), data)
     check_validation(BudgetOptions(max_macs="0.3x", max_drop="1%"), digits)
+
+
+def test_a_candidate_that_cannot_be_trained_does_not_end_the_others(teacher_path, tmp_path, monkeypatch):
+    from kdtool.compression.trials import Trials
+    from kdtool.training.loop import LossNotFiniteError
+
+    trained = Trials._trained
+
+    def failing(self, candidate, epochs):
+        if candidate.method == "filter-l1":
+            raise LossNotFiniteError("the loss is not finite")
+        return trained(self, candidate, epochs)
+
+    monkeypatch.setattr(Trials, "_trained", failing)
+    student = kdtool.compress(teacher_path, max_macs="0.3x", output=tmp_path / "s.pt", **QUICK)
+    results = results_of(student)
+    assert results["winner"].startswith("halve")
+    failed = next(row for row in results["rows"] if row["model"].startswith("filter-l1"))
+    assert failed["note"] == "failed: the loss is not finite"
+    assert failed["val_accuracy"] is None
+    with pytest.raises(kdtool.Error, match="the loss is not finite"):
+        kdtool.compress(
+            teacher_path,
+            max_macs="0.3x",
+            output=tmp_path / "t.pt",
+            **{**QUICK, "candidates": ("filter-l1",), "trials": 2},
+        )

@@ -44,8 +44,8 @@ def proposals():
 def test_rows_have_the_teacher_the_longest_training_of_each_and_what_was_not_trained():
     found = proposals()
     trainings = [
-        {"setting": "halve ratio=0.5", "epochs": 1, "accuracy": 0.4},
-        {"setting": "halve ratio=0.5", "epochs": 3, "accuracy": 0.7},
+        {"setting": "halve ratio=0.5", "epochs": 1, "accuracy": 0.4, "checkpoint": "a.pt"},
+        {"setting": "halve ratio=0.5", "epochs": 3, "accuracy": 0.7, "checkpoint": "a.pt"},
     ]
     table = {entry["model"]: entry for entry in rows(found, found.candidates[:1], trainings, 0.95)}
     assert (table["teacher"]["val_accuracy"], table["teacher"]["within"]) == (0.95, False)
@@ -57,7 +57,7 @@ def test_rows_have_the_teacher_the_longest_training_of_each_and_what_was_not_tra
 def test_the_chart_has_a_panel_for_each_cost_and_names_for_all_that_has_a_colour():
     found = proposals()
     trainings = [
-        {"setting": candidate.name, "epochs": 1, "accuracy": accuracy}
+        {"setting": candidate.name, "epochs": 1, "accuracy": accuracy, "checkpoint": "a.pt"}
         for candidate, accuracy in zip(found.candidates, (0.7, 0.8), strict=True)
     ]
     svg = chart(rows(found, found.candidates, trainings, 0.95), found, "filter-l1 ratio=0.7 int8")

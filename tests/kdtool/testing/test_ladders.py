@@ -89,24 +89,24 @@ def test_a_refiner_that_says_nothing_has_its_defaults_as_the_only_step(network):
     check(Plain, network)
 
 
-def test_options_of_a_method_that_makes_its_student_must_make_it():
+def test_options_of_a_method_that_makes_its_student_must_make_it(network):
     class Wrong(Distiller):
         """Make a student."""
 
         makes_student = True
 
         @classmethod
-        def within(cls, cost, share, *, epochs, exporter):
+        def within(cls, teacher, cost, share, *, epochs, exporter):
             return {"no_such_option": share}
 
     class Given(Distiller):
         """Train a student."""
 
         @classmethod
-        def within(cls, cost, share, *, epochs, exporter):
+        def within(cls, teacher, cost, share, *, epochs, exporter):
             return {}
 
     with pytest.raises(AssertionError, match="gives options that are refused"):
-        check_within(Wrong)
+        check_within(Wrong, network)
     with pytest.raises(AssertionError, match="is for methods that make their student"):
-        check_within(Given)
+        check_within(Given, network)
