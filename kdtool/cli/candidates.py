@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import click
 from click.shell_completion import CompletionItem
 
-from kdtool.cli.grammar import step_names
 from kdtool.data.dataset import path_datasets
 from kdtool.errors import UsageError
 from kdtool.models import names as network_names
@@ -92,15 +90,6 @@ def data_sets(incomplete: str) -> list[CompletionItem]:
         CompletionItem(f"{item.value}:", type=OPEN, help=item.help) if item.value in with_path else item
         for item in methods("datasets", incomplete)
     ]
-
-
-def step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the candidates for a word that is another file or the name of the next step; a file that exists wins."""
-    parent, beginning = Path(incomplete).parent, Path(incomplete).name
-    steps = [name for name in step_names(ctx) if incomplete and name.startswith(incomplete)]
-    if steps and not any(parent.glob(f"{beginning}*")):
-        return [CompletionItem(name) for name in steps]
-    return files(incomplete)
 
 
 def _plain(candidates: Iterable[str], incomplete: str) -> list[CompletionItem]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from kdtool.cli.grammar import step_names
 from kdtool.cli.method_options import Section
 from kdtool.data.options import DataOptions
 from kdtool.errors import similar
@@ -42,9 +43,12 @@ def checkpoints(metavar: str = "[CHECKPOINT]...") -> click.Argument:
 
 
 def _step_or_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kdtool.cli.candidates import step_or_file
-
-    return step_or_file(ctx, param, incomplete)
+    """Return the candidates for a word that is another file or the name of the next step; a file that exists wins."""
+    parent, beginning = Path(incomplete).parent, Path(incomplete).name
+    steps = [name for name in step_names(ctx) if incomplete and name.startswith(incomplete)]
+    if steps and not any(parent.glob(f"{beginning}*")):
+        return [CompletionItem(name) for name in steps]
+    return [CompletionItem(incomplete, type="file")]
 
 
 def as_network(word: str) -> str:

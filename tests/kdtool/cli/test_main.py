@@ -24,7 +24,7 @@ Fails = Callable[..., str]
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(run: Run, name: str) -> None:
-    command = importlib.import_module(f"kdtool.cli.commands.{name}").command
+    command = importlib.import_module(f"kdtool.cli.commands.{name.replace('-', '_')}").command
 
     result = run(f"{name} --help")
 
@@ -129,7 +129,7 @@ def test_a_plugin_adds_a_command_which_stands_alone(added: click.Group, run: Run
 
     assert run("greet you --twice").stdout == "hello you True\n"
     assert run("wave").stdout == "waves\n"
-    assert "  greet     Say hello.\n  wave      Wave.\n" in run("--help").stdout
+    assert "  greet       Say hello.\n  wave        Wave.\n" in run("--help").stdout
     assert fails("prune student.pt greet you") == "greet cannot be part of a chain; run it alone"
     with pytest.raises(Error, match="'prune' is a command of kdtool itself"):
         added.add_command(click.Command("prune"))
@@ -172,7 +172,7 @@ def test_the_groups_help_imports_no_command_and_no_table() -> None:
     modules = imported("--help")
 
     assert not modules & (HEAVY | {"rich"})
-    assert not modules & {f"kdtool.cli.commands.{name}" for name in COMMANDS}
+    assert not modules & {f"kdtool.cli.commands.{name.replace('-', '_')}" for name in COMMANDS}
 
 
 def test_completion_imports_no_torch(tmp_path: Path) -> None:
