@@ -7,82 +7,130 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
+from kdtool.reporting.cells import cell, columns, is_number, title_of
 from kdtool.utils.formatting import shown_value
 
+# Charts are drawn for a white page. Their black, white and grey become those of the page; their colours are told apart
+# on both.
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
-  padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd }
-h3 { font-size: 1rem; margin-top: 1.5rem }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
-td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; white-space: nowrap }
-thead th { border-bottom: 1px solid #999 } tbody tr:hover { background: #f5f5f5 }
+:root { color-scheme: light dark; --text: #1f2328; --back: #ffffff; --soft: #59636e; --line: #d1d9e0; --block: #f6f8fa;
+  --link: #0969da; --grid: #e5e5e5 }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --back: #0d1117; --soft: #9198a1; --line: #3d444d;
+  --block: #161b22; --link: #4493f8; --grid: #2f353d } }
+@media print { :root { --text: #000; --back: #fff; --soft: #444; --line: #999; --block: #fff; --link: #000;
+  --grid: #ddd; color-scheme: light } }
+* { box-sizing: border-box }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 72rem;
+  margin: 0 auto; padding: 1rem clamp(.75rem, 3vw, 2rem) 3rem; overflow-wrap: break-word }
+h1 { font-size: 1.5rem; line-height: 1.25 } h2 { font-size: 1.25rem; margin-top: 2.5rem; padding-bottom: .2rem;
+  border-bottom: 1px solid var(--line) } h3 { font-size: 1.05rem; margin: 1.75rem 0 .5rem }
+a { color: var(--link) }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
+td, th { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top }
+.wide td, .wide th { white-space: nowrap }
+thead th { border-bottom: 1px solid var(--soft); position: sticky; top: 0; background: var(--back) }
+tbody tr + tr > * { border-top: 1px solid var(--line) }
+.facts th { font-weight: 500; color: var(--soft) } .facts td { overflow-wrap: anywhere }
 .number { text-align: right }
-.wide { overflow-x: auto }
-pre, code { font: .8rem/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
-small, figcaption { color: #666 }
+.wide { overflow-x: auto; margin: .5rem 0 1rem }
+pre { background: var(--block); border: 1px solid var(--line); border-radius: 6px; padding: .75rem; margin: .5rem 0;
+  user-select: all; -webkit-user-select: all }
+pre, code { font: .8125rem/1.55 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
+small, figcaption { color: var(--soft); font-size: .875rem }
 figure { margin: 1rem 0 } figure svg, figure img { max-width: 100%; height: auto }
-li { margin-bottom: .4rem }
+figure img { background: #fff; border-radius: 6px }
+figure svg text { fill: var(--text) !important }
+figure svg [style*="fill: #ffffff"] { fill: var(--back) !important }
+figure svg [style*="stroke: #ffffff"] { stroke: var(--back) !important }
+figure svg [style*="stroke: #e5e5e5"] { stroke: var(--grid) !important }
+figure svg [style*="stroke: #666666"], figure svg [style*="stroke: #999999"] { stroke: var(--soft) !important }
+figure svg [style*="stroke: #000000"] { stroke: var(--text) !important }
+figure svg [style*="fill: #000000"] { fill: var(--text) !important }
+ul.files { padding-left: 1.1rem } details { margin: .5rem 0 } summary { cursor: pointer }
+.panels { display: flex; flex-wrap: wrap; gap: .5rem 1rem } .panels > div { flex: 0 1 auto; max-width: 100%;
+  overflow-x: auto }
+@media (max-width: 40rem) { body { font-size: 15px } td, th { padding-right: .7rem }
+  .wide td:first-child { white-space: normal } .panels > div:only-child svg { max-width: none } }
+@media print { body { max-width: none; font-size: 10pt } figure, tr, pre { break-inside: avoid }
+  h2, h3 { break-after: avoid } .wide { overflow: visible } .wide td, .wide th { white-space: normal }
+  details > * { display: block } a { text-decoration: none } }
 """
 
 
 def page(title: str, parts: Iterable[str]) -> str:
     """Return a complete page; ``parts`` are HTML, ``title`` is plain text."""
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
+    )
     body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
     )
 
 
-def heading(text: str, level: int = 2) -> str:
-    """Return a heading of a level from 1 to 6."""
-    return f"<h{level}>{escape(text)}</h{level}>"
-
-
-def paragraph(text: str) -> str:
-    """Return a paragraph."""
-    return f"<p>{escape(text)}</p>"
+def render(block: Block) -> str:
+    """Return a part of a report as HTML."""
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{escape(text)}</h{level}>"
+        case Paragraph(text):
+            return f"<p>{escape(text)}</p>"
+        case Facts(rows):
+            return facts(rows)
+        case Table(rows, leave_out, titles):
+            return table(rows, leave_out, titles)
+        case Figure(svgs, caption):
+            return figure(svgs, caption)
+        case Picture(svg, caption):
+            return picture(svg, caption)
+        case Commands(lines):
+            return commands(lines)
+        case Links(files):
+            items = (f'<li><a href="{escape(address)}">{escape(name)}</a></li>' for name, address in files)
+            return f'<ul class="files">{"".join(items)}</ul>'
+        case Folded(title, parts):
+            inner = "".join(render(part) for part in parts)
+            return f"<details><summary>{escape(title)}</summary>{inner}</details>"
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> str:
     """Return a table with a row for each name and value; values that are None or empty are left out."""
     shown = [(name, shown_value(name, value)) for name, value in rows]
-    lines = [f"<tr><th>{escape(_title(name))}</th><td>{escape(text)}</td></tr>" for name, text in shown if text]
-    return f"<table><tbody>{''.join(lines)}</tbody></table>"
+    lines = [f"<tr><th>{escape(title_of(name))}</th><td>{escape(text)}</td></tr>" for name, text in shown if text]
+    return f'<table class="facts"><tbody>{"".join(lines)}</tbody></table>'
 
 
-def table(rows: Sequence[Mapping[str, Any]], leave_out: Iterable[str] = ()) -> str:
-    """Return a table with a column for each key that has a text or a number in some row.
-
-    A number with an interval, such as ``error`` with ``error_low`` and ``error_high``, is shown as ``number ± half the
-    width``.
-    """
-    keys = dict.fromkeys(key for row in rows for key, value in row.items() if _is_plain(value))
-    ends = {f"{key}_{end}" for key in keys for end in ("low", "high")}
-    shown = [key for key in keys if key not in ends and key not in leave_out]
-    classes = {key: _number_class(rows, key) for key in shown}
-    head = "".join(f"<th{classes[key]}>{escape(_title(key))}</th>" for key in shown)
+def table(
+    rows: Sequence[Mapping[str, Any]], leave_out: Iterable[str] = (), titles: Mapping[str, str] | None = None
+) -> str:
+    """Return a table, see `kdtool.reporting.blocks.Table`."""
+    shown = columns(rows, leave_out)
+    classes = {key: ' class="number"' if is_number(rows, key) else "" for key in shown}
+    headings = {key: (titles or {}).get(key) or title_of(key) for key in shown}
+    head = "".join(f"<th{classes[key]}>{escape(headings[key])}</th>" for key in shown)
     body = "".join(
-        f"<tr>{''.join(f'<td{classes[key]}>{escape(_cell_text(row, key))}</td>' for key in shown)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td{classes[key]}>{escape(cell(row, key))}</td>' for key in shown)}</tr>" for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def commands(lines: Iterable[tuple[str, str]]) -> str:
-    """Return a numbered list of commands, each with its remark (which may be empty)."""
-    items = (f"<li><code>{escape(line)}</code>{_remark(remark)}</li>" for line, remark in lines)
-    return f"<ol>{''.join(items)}</ol>"
+    """Return commands to copy, each with its remark (which may be empty); one click selects a command."""
+    return "".join(f"<pre>{escape(line)}</pre>{_remark(remark)}" for line, remark in lines)
 
 
-def folded(title: str, content: str) -> str:
-    """Return HTML that is hidden until the reader opens it; ``content`` is HTML."""
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
-
-
-def figure(svg: str, caption: str) -> str:
-    """Return a figure that kdtool drew; ``svg`` becomes a part of the page."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+def figure(svgs: Sequence[str], caption: str) -> str:
+    """Return a figure that kdtool drew; each of the ``svgs`` becomes a part of the page."""
+    panels = "".join(f"<div>{svg}</div>" for svg in svgs)
+    return (
+        f'<figure role="img" aria-label="{escape(caption)}"><div class="panels">{panels}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def picture(svg: bytes, caption: str) -> str:
@@ -92,30 +140,5 @@ def picture(svg: bytes, caption: str) -> str:
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _title(key: str) -> str:
-    return key.replace("_", " ")
-
-
 def _remark(text: str) -> str:
-    return f"<br><small>{escape(text)}</small>" if text else ""
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float)
-
-
-def _number_class(rows: Sequence[Mapping[str, Any]], key: str) -> str:
-    numbers = all(isinstance(row.get(key), int | float | None) for row in rows)
-    return ' class="number"' if numbers else ""
-
-
-def _cell_text(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    if not _is_plain(value):
-        return ""
-    text = shown_value(key, value)
-    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    if isinstance(low, float) and isinstance(high, float) and high > low:
-        half = (high - low) / 2
-        text += f" ± {half:,.0f}" if half >= 100 else f" ± {half:.2g}"
-    return text
+    return f"<small>{escape(text)}</small>" if text else ""

@@ -1,35 +1,50 @@
-"""The page of `kdtool report`: what checkpoints, runs and studies are, their scores, and how they were made."""
+"""`kdtool report`: what checkpoints, runs and studies are, their scores, and how they were made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.history import public_line, public_word
 from kdtool.errors import UsageError
-from kdtool.plotting.svg import draw_chart, draw_curves
-from kdtool.reporting.html import commands, facts, figure, folded, heading, page, paragraph, picture, table
+from kdtool.plotting.svg import draw_chart
+from kdtool.reporting.blocks import Block, Heading
+from kdtool.reporting.cells import is_plain
+from kdtool.reporting.html import page, render
+from kdtool.reporting.latency import latencies
+from kdtool.reporting.markdown import Markdown
+from kdtool.reporting.overview import Latency, overview, rows_of
+from kdtool.reporting.sections import flat, of_checkpoint, of_study
 from kdtool.reporting.sources import CheckpointSource, StudySource, read_sources
 from kdtool.study.charts import charts
-from kdtool.utils.files import beside, check_output, slug, write_text
+from kdtool.utils.files import atomic, beside, check_output, slug, write_text
 
 SUFFIX = "-report.html"
 
-SIZES = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes")
-"""The keys of `kdtool.inspect` that are shown as the size of a network."""
+SUFFIXES = (".html", ".md", ".csv")
+"""The formats of a report."""
 
 
 def report(
-    *sources: str | Path, output: str | Path | None = None, figures: str | Path | None = None, force: bool = False
+    *sources: str | Path,
+    output: str | Path | None = None,
+    figures: str | Path | None = None,
+    latency: bool = False,
+    force: bool = False,
 ) -> Path:
-    """Write a page about checkpoints, runs and studies, and return its path.
+    """Write a report about checkpoints, runs and studies, and return its path.
 
-    ``sources`` are checkpoints, and directories of runs (``.run``) and studies (``.study``). The page is one HTML file
-    that needs no network and no scripts. For each checkpoint it shows the network, its sizes, its metrics on each
-    split, the models that its run kept, the curves of the training, the pictures (``*.svg``) in the run's directory,
-    and the commands that made it. For each study it shows the tables, and charts of the accuracy against each number of
-    the matrix. ``figures`` is a directory to which these charts are written as well.
+    ``sources`` are checkpoints, and directories of runs (``.run``) and studies (``.study``). The ending of ``output``
+    decides the format. ``.html`` is one page that needs no network and no scripts. For each checkpoint it shows the
+    network, its sizes and its metrics beside those of its teacher, the models that its run kept, the curves of the
+    training, the pictures (``*.svg``) in the run's directory, the commands that made it, and links to its files; of
+    several networks also the accuracy against what they cost. For each study it shows the tables, and charts of the
+    accuracy against each number of the matrix. ``.md`` is the same in Markdown, with its charts as files beside it.
+    ``.csv`` has a row for each network, or for each checkpoint of a study, with all digits. ``figures`` is a directory
+    to which the charts of studies are written as well. ``latency`` measures the networks in onnxruntime, which takes
+    seconds for each.
 
     Raises:
         UsageError: there is no source, a source is neither a checkpoint nor such a directory, or the output exists
@@ -40,120 +55,64 @@ def report(
         raise UsageError("report: nothing to report; name a checkpoint, or the directory of a run or a study")
     paths = [Path(source) for source in sources]
     target = Path(output) if output is not None else beside(paths[0], SUFFIX)
-    if target.suffix != ".html":
-        raise UsageError(f"-o {target}: the name of a report must end in .html")
+    if target.suffix not in SUFFIXES:
+        raise UsageError(f"-o {target}: the name of a report must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     check_output(target, force=force)
     if figures is not None and not Path(figures).is_dir():
         raise UsageError(f"{figures}: no such directory; create it first")
     sections = read_sources(paths)
-    parts = [*_overview([section for section in sections if isinstance(section, CheckpointSource)])]
-    for section in sections:
-        title = [heading(section.name)] if len(sections) > 1 else []
-        parts += [*title, *(_study(section) if isinstance(section, StudySource) else _checkpoint(section))]
-    names = " and ".join(section.name for section in sections[:3]) + (" ..." if len(sections) > 3 else "")
-    write_text(target, page(names, parts))
+    measured = latencies([section for section in sections if isinstance(section, CheckpointSource)]) if latency else {}
+    _write(target, sections, measured)
     for section in sections if figures is not None else ():
         for chart in charts(section.results) if isinstance(section, StudySource) else ():
             write_text(Path(figures or "") / f"{slug(chart.title)}.svg", draw_chart(chart) + "\n")
     return target
 
 
-def _overview(checkpoints: Sequence[CheckpointSource]) -> Iterator[str]:
-    """Yield a table of all checkpoints, if there are several."""
-    rows = []
-    for checkpoint in checkpoints:
-        about = checkpoint.about
-        if about is not None:
-            scores = {f"{score['split']} accuracy": score.get("accuracy") for score in about["metrics"]}
-            sizes = {key: about[key] for key in SIZES}
-            rows.append({"checkpoint": checkpoint.name, "network": about["source"], **sizes, **scores})
-    if len(rows) > 1:
-        yield table(rows)
+def _write(target: Path, sections: Sequence[CheckpointSource | StudySource], measured: Latency) -> None:
+    names = " and ".join(section.name for section in sections[:3]) + (" ..." if len(sections) > 3 else "")
+    if target.suffix == ".csv":
+        write_text(target, _csv(list(_rows(sections, measured))))
+        return
+    blocks = list(_blocks(sections, measured, target.parent))
+    if target.suffix == ".html":
+        write_text(target, page(names, map(render, blocks)))
+        return
+    writer = Markdown(target.stem)
+    text = writer.text(names, blocks)
+    for name, content in writer.charts.items():
+        with atomic(target.parent / name) as temporary:
+            temporary.write_bytes(content)
+    write_text(target, text)
 
 
-def _checkpoint(source: CheckpointSource) -> Iterator[str]:
-    """Yield the parts of the page about a checkpoint and its run."""
-    history: Sequence[Mapping[str, Any]] = []
-    if source.about is None:
-        run = source.run or {}
-        yield paragraph("This run is not finished.")
-        data = public_word(run["data"]["name"]) if run.get("data") else None
-        yield facts([("command", run.get("command")), ("method", run.get("method")), ("data", data)])
-    else:
-        about, history = source.about, source.about["history"]
-        data = public_word(about["data"]["name"]) if about["data"] else None
-        size = "x".join(map(str, about["input"]))
-        yield facts(
-            [("network", about["source"]), ("input", size), *((key, about[key]) for key in SIZES), ("data", data)]
-        )
-        if about["metrics"]:
-            yield heading("Scores", 3)
-            yield table(about["metrics"])
-    for entry in history:
-        if entry.get("rows"):
-            yield heading(f"Models of {entry['command']} {entry['method']}", 3)
-            yield table(entry["rows"])
-    if source.epochs:
-        yield heading("Training", 3)
-        yield figure(draw_curves(source.epochs), _training_time(source.epochs))
-    for name, svg in source.pictures.items():
-        yield picture(svg, name)
-    if history:
-        yield heading("How it was made", 3)
-        yield commands((public_line(entry["line"]), _remark(entry)) for entry in history)
-        for used in (used for entry in history for used in entry.get("inputs", ()) if used.get("lines")):
-            lines = commands((public_line(line), "") for line in used["lines"])
-            yield folded(f"How its {used['role']} {Path(used['path']).name} was made", lines)
+def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Latency, directory: Path) -> Iterator[Block]:
+    yield from overview([section for section in sections if isinstance(section, CheckpointSource)], measured)
+    for section in sections:
+        if len(sections) > 1:
+            yield Heading(section.name)
+        study = isinstance(section, StudySource)
+        yield from of_study(section, directory) if study else of_checkpoint(section, directory)
 
 
-def _training_time(epochs: Sequence[Mapping[str, Any]]) -> str:
-    phases = len({row["phase"] for row in epochs})
-    seconds = sum(row.get("seconds", 0) for row in epochs)
-    return f"{len(epochs)} epochs in {phases} phase{'s' * (phases > 1)}, {seconds:,.0f} s"
+def _rows(sections: Sequence[CheckpointSource | StudySource], measured: Latency) -> Iterator[dict[str, Any]]:
+    yield from rows_of([section for section in sections if isinstance(section, CheckpointSource)], measured)
+    for section in sections:
+        if isinstance(section, StudySource):
+            yield from ({"study": section.name, **row} for row in flat(section.results["rows"]))
 
 
-def _remark(entry: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in entry.get("versions", {}).items())
-    seconds = f"{entry['seconds']:,.0f} s" if "seconds" in entry else ""
-    return "; ".join(text for text in (str(entry.get("date", "")), seconds, versions) if text)
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as CSV, with a column for each key that has a text or a number in some row."""
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if is_plain(value))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(keys), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _formula_as_text(value) for key, value in row.items() if is_plain(value)})
+    return text.getvalue()
 
 
-def _study(source: StudySource) -> Iterator[str]:
-    """Yield the parts of the page about a study."""
-    results = source.results
-    for chart in charts(results):
-        bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
-        yield figure(draw_chart(chart), chart.title + "; bars are 95 % intervals over seeds" * bars)
-    if results["means"]:
-        yield heading("Means over seeds, with half the width of their 95 % intervals", 3)
-        yield table(_flat(results["means"]))
-    if results["comparison_means"] or results["comparisons"]:
-        yield heading("Comparisons" + ", means over seeds" * bool(results["comparison_means"]), 3)
-        yield table(_flat(results["comparison_means"] or results["comparisons"]))
-    if results["rows"]:
-        yield heading("All checkpoints", 3)
-        yield table(_flat(results["rows"]), leave_out=("name", "checkpoint"))
-    if results["failed"]:
-        yield heading("Failed commands", 3)
-        yield table(results["failed"], leave_out=("log",))
-    yield heading("How it was made", 3)
-    lines = ((public_line(line), "") for line in source.commands.values())
-    yield folded(f"{len(source.commands)} commands", commands(lines))
-
-
-def _flat(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with a column for each value of the matrix.
-
-    These values become texts, since they are settings and not measurements, which the table formats as numbers.
-    """
-    rows = list(rows)
-    names = ("name", "step", "a", "b")
-    values = dict.fromkeys(key for row in rows for key in row["values"])
-    return [
-        {
-            **{key: row[key] for key in names if key in row},
-            **{key: str(row["values"].get(key, "")) for key in values},
-            **{key: value for key, value in row.items() if key not in (*names, "values")},
-        }
-        for row in rows
-    ]
+def _formula_as_text(value: Any) -> Any:
+    """Return a value that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -10,16 +10,22 @@ from typing import Any
 
 from kdtool.errors import Error, UsageError
 from kdtool.study.record import FILE as STUDY_FILE, read_study
-from kdtool.training.phase import read_epochs
+from kdtool.training.phase import LOG, read_epochs
 from kdtool.training.run_directory import directory_of, read_run
 from kdtool.utils.files import read_text
+from kdtool.utils.forms import CELL, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.strict_json import load
 
 LARGEST_PICTURE, MOST_PICTURES = 16 << 20, 64
 """How many bytes of a picture are read, and how many pictures of a run."""
 
-TABLES = ("rows", "means", "comparisons", "comparison_means", "failed")
-"""The tables of a study's results."""
+MEASURED = Each({"step!": TEXT, "values!": Named(CELL), "accuracy": CELL, "val_accuracy": CELL})
+
+RESULTS = {
+    **{"rows!": MEASURED, "means!": MEASURED, "failed!": ROWS},
+    **dict.fromkeys(("comparisons!", "comparison_means!"), Each({"values!": Named(CELL)})),
+}
+"""The form of a study's results, see `misfit`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class CheckpointSource:
     """The lines of ``metrics.jsonl``."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """The content of each ``*.svg`` file of the run, by name."""
+    files: tuple[Path, ...] = ()
+    """The checkpoint, the directory of the run and its log, as far as they exist."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class StudySource:
     """What `run_study` returned."""
     commands: Mapping[str, str]
     """Each command as one line, by its name."""
+    files: tuple[Path, ...] = ()
+    """The directory of the study and its results."""
 
 
 def read_sources(paths: Iterable[Path]) -> list[CheckpointSource | StudySource]:
@@ -76,10 +86,15 @@ def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
 
         about = inspect(checkpoint)
     if run is None:
-        return CheckpointSource(path.name, about)
+        return CheckpointSource(path.name, about, files=_existing(path))
     pictures = {picture.name: _picture(picture) for picture in sorted(directory.glob("*.svg"))[:MOST_PICTURES]}
     name = (checkpoint if about else path).name
-    return CheckpointSource(name, about, run, read_epochs(directory), pictures)
+    files = _existing(checkpoint, directory, directory / LOG)
+    return CheckpointSource(name, about, run, read_epochs(directory), pictures, files)
+
+
+def _existing(*paths: Path) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.exists())
 
 
 def _picture(path: Path) -> bytes:
@@ -97,12 +112,14 @@ def _study(directory: Path) -> StudySource:
         results = load(path)
     except ValueError:
         results = None
-    if not isinstance(results, dict) or not all(_rows(results.get(table)) for table in TABLES):
+    if misfit(results, RESULTS) is not None:
         raise Error(f"{path}: is damaged; run kdtool run again, which writes it anew")
     commands = read_study(directory)["commands"]
-    lines = {name: shlex.join(["kdtool", *entry["told"]["command"]]) for name, entry in commands.items()}
-    return StudySource(directory.name, results, lines)
+    return StudySource(directory.name, results, _commands(commands), _existing(directory, path))
 
 
-def _rows(table: Any) -> bool:
-    return isinstance(table, list) and all(isinstance(row, dict) for row in table)
+def _commands(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the commands of a study's record as lines, by name."""
+    if misfit(content, Named({"told!": {"command!": Each(TEXT)}})) is not None:
+        raise Error("the record of the study is damaged")
+    return {name: shlex.join(["kdtool", *entry["told"]["command"]]) for name, entry in content.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdtool.plotting.chart import Chart, Panel, Point
 from kdtool.study.recipe import SEED
+from kdtool.utils.formatting import FEWEST_SEEDS
 
 COSTS = {"latency_ratio": "latency", "macs": "MACs", "file_bytes": "bytes"}
 """The costs of an exported file, and the titles of their panels."""
@@ -66,7 +67,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterab
         lines: dict[str, list[Point]] = {}
         for row in with_key:
             if tuple(sorted(_others(row, key).items())) == choice:
-                low, high = row.get(f"{measure}_low"), row.get(f"{measure}_high")
+                low, high = (row.get(f"{measure}_{end}") if _enough(row) else None for end in ("low", "high"))
                 lines.setdefault(_line(row), []).append(Point(row["values"][key], row[measure], low, high))
         level = {
             _line(row): row[measure]
@@ -79,6 +80,11 @@ def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterab
 
 def _others(row: Mapping[str, Any], key: str) -> dict[str, float]:
     return {name: value for name, value in row["values"].items() if _number(value) and name not in (key, SEED)}
+
+
+def _enough(row: Mapping[str, Any]) -> bool:
+    """Return whether the interval of a mean says something."""
+    return not isinstance(row.get("seeds"), int) or row["seeds"] >= FEWEST_SEEDS
 
 
 def _line(row: Mapping[str, Any]) -> str:

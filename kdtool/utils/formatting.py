@@ -30,6 +30,8 @@ def shown_value(key: str, value: Any) -> str:
             return f"{value:,.0f}"
         if key.endswith(("compression", "ratio")):
             return f"{value:,.2f}x"
+        if key.endswith("_ms"):
+            return f"{value:.3g}"
         if key == "seconds":
             return f"{value:,.1f}"
         return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"

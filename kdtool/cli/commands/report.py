@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,11 +12,15 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import checkpoints
 from kdtool.utils.files import beside
 
+SUFFIXES = (".html", ".md", ".csv")
+"""The formats of a report; `kdtool.reporting.page` has them too, but imports torch."""
+
 EXAMPLES = """
 \b
 Examples:
   kdtool report student.pt
   kdtool report teacher.pt student.pt unfinished.run -o report.html
+  kdtool report teacher.pt student.pt --latency -o table.csv
   kdtool report recipe.study --figures docs
 """
 
@@ -27,7 +32,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        options = {} if figures is None else {"figures": figures}
+        options: dict[str, Any] = {} if figures is None else {"figures": figures}
+        options |= {"latency": True} if parsed.params["latency"] else {}
         path = api.report(*work.checkpoints, output=work.output, force=work.force, **options)
         return str(path) if work.last else None
 
@@ -39,7 +45,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         onnx=True,
         directories=True,
         output=lambda source: target or beside(source, "-report.html"),
-        suffix=".html",
+        suffix=target.suffix if target is not None and target.suffix in SUFFIXES else ".html",
         force=parsed.params["force"],
     )
 
@@ -53,7 +59,7 @@ command = StepCommand(
             ["-o", "--output"],
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="output file  [default: CHECKPOINT-report.html]",
+            help="output file: .html, .md or .csv  [default: CHECKPOINT-report.html]",
         ),
         click.Option(
             ["--figures"],
@@ -61,9 +67,10 @@ command = StepCommand(
             metavar="DIR",
             help="also write the charts of studies to this directory, as SVG",
         ),
+        click.Option(["--latency"], is_flag=True, help="measure the networks in onnxruntime; takes seconds for each"),
         click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files"),
     ],
-    help="Write an HTML report on checkpoints, ONNX files, runs and studies: the commands that made them, sizes, "
-    "scores, training curves, and charts of the accuracy over each value of a study.",
+    help="Write a report on checkpoints, ONNX files, runs and studies: the commands that made them, sizes, "
+    "scores beside the teacher's, training curves, and charts of the accuracy over each value of a study.",
     epilog=EXAMPLES,
 )

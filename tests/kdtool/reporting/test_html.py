@@ -12,8 +12,8 @@ def test_a_table_has_a_column_for_what_is_plain_and_shows_intervals():
     text = table(rows, leave_out=["left"])
 
     assert text.count("<th") - text.count("<thead") == 3
-    assert '<th class="number">error</th><th class="number">macs</th><th class="number">kept</th>' in text
-    assert '<td class="number">0.2500 ± 0.05</td>' in text
+    assert '<th class="number">error</th><th class="number">MACs</th><th>kept</th>' in text
+    assert '<td class="number">0.250 ± 0.050</td>' in text
     assert '<td class="number">0.5000</td>' in text
     assert "90 M" in text
 

@@ -1,5 +1,6 @@
 """The page that `kdtool report` writes, of real checkpoints, runs and studies."""
 
+import csv
 import json
 import re
 import shutil
@@ -32,7 +33,9 @@ def student(teacher_path, tmp_path_factory):
 def page_of(*sources, **options):
     text = kdtool.report(*sources, **options).read_text(encoding="utf-8")
     # Nothing is fetched and nothing runs. The namespaces of SVG look like addresses, but are only names.
-    assert not re.search(r"<script|<link|<iframe|@import|\bon[a-z]+=|(src|href)=\"(?!data:|#)", text)
+    assert not re.search(r"<script|<link|<iframe|@import|\bon[a-z]+=|src=\"(?!data:)", text)
+    # Links lead to files below the report.
+    assert not re.search(r"href=\"(?![\w.-]+(/[\w.-]+)*/?\"|#)", text)
     return text
 
 
@@ -46,15 +49,15 @@ def test_a_checkpoint_is_told_with_its_models_its_training_and_the_commands_that
         assert f'<td class="number">{score["loss"]:.4f}</td>' in text
     assert "<td>M1</td>" in text
     assert "2 epochs in 1 phase" in text
-    assert text.count("<svg") == 1
-    assert re.findall(r"<li><code>kdtool (\w+)", text) == ["teacher", "distill"]
+    assert re.findall(r"<pre>kdtool (\w+)", text) == ["teacher", "distill"]
     assert str(student.parent) not in text
 
 
 def test_a_run_and_its_checkpoint_are_told_once_beside_others(teacher_path, student, tmp_path):
     text = page_of(student, student.with_suffix(".run"), teacher_path, output=tmp_path / "r.html")
 
-    assert re.findall("<h2>(.*?)</h2>", text) == ["student.pt", "teacher.pt"]
+    headings = ["Networks", "student.pt beside its teacher teacher.pt", "Accuracy and cost", "student.pt", "teacher.pt"]
+    assert re.findall("<h2>(.*?)</h2>", text) == headings
     assert "<td>teacher.pt</td><td>kdtool:lenet-300-100</td>" in text
 
 
@@ -83,7 +86,7 @@ def test_a_study_is_told_with_its_means_and_charts(tmp_path):
 
     assert text.count("<svg") == 2
     assert text.count("<td>pruned</td>") == 2 + 4
-    assert "<code>kdtool prune teacher.pt --ratio 0.8 --epochs 0 --seed 1</code>" in text
+    assert "<pre>kdtool prune teacher.pt --ratio 0.8 --epochs 0 --seed 1</pre>" in text
     drawn = {path.name: path.read_text() for path in (tmp_path / "figures").iterdir()}
     assert sorted(drawn) == ["test-accuracy-against-ratio.svg", "validation-accuracy-against-ratio.svg"]
     for svg in drawn.values():
@@ -113,7 +116,79 @@ def test_what_cannot_be_told_is_refused_in_one_line(teacher_path, tmp_path):
     refused(tmp_path / "odd.run", match=r"run\.json: is damaged")
     refused(tmp_path / "bare.pt", match=r"bare\.pt: ")
     refused(teacher_path, output=tmp_path / "there.html", match="exists already")
-    refused(teacher_path, output=tmp_path / "r.txt", match=r"must end in \.html")
+    refused(teacher_path, output=tmp_path / "r.txt", match=r"must end in \.html, \.md or \.csv")
     refused(teacher_path, figures=tmp_path / "none", match="no such directory")
     assert not (tmp_path / "r.html").exists()
     assert (tmp_path / "there.html").read_text() == "mine"
+
+
+def test_a_student_stands_beside_its_teacher_with_the_differences(student, teacher_path, tmp_path):
+    text = page_of(student, output=tmp_path / "r.html")
+
+    small, large = kdtool.inspect(student), kdtool.inspect(teacher_path)
+    assert "student.pt beside its teacher teacher.pt" in text
+    ratio = large["parameters"] / small["parameters"]
+    assert f"<td>{large['parameters']:,}</td><td>{small['parameters']:,}</td><td>{ratio:.2f}x less</td>" in text
+    after, before = (kdtool.load(path).metric("test", "accuracy") for path in (student, teacher_path))
+    assert f"<td>{before:.2%}</td><td>{after:.2%}</td><td>{100 * (after - before):+.2f} points</td>" in text
+
+
+def test_another_network_at_the_teachers_path_is_not_its_teacher(student, teacher_path, tmp_path):
+    kept = teacher_path.read_bytes()
+    try:
+        kdtool.teacher("kdtool:lenet-300-100", classes=10, in_channels=1, image_size=8, output=teacher_path, force=True)
+        assert "beside its teacher" not in page_of(student, output=tmp_path / "r.html")
+    finally:
+        teacher_path.write_bytes(kept)
+
+
+def test_files_below_the_report_are_linked_and_others_are_not(student, tmp_path):
+    moved = shutil.copytree(student.parent, tmp_path / "out") / "student.pt"
+    inside = page_of(moved, output=tmp_path / "r.html")
+    assert re.findall('href="(.*?)"', inside) == ["out/student.pt", "out/student.run/", "out/student.run/metrics.jsonl"]
+    (tmp_path / "elsewhere").mkdir()
+    assert "href=" not in page_of(moved, output=tmp_path / "elsewhere" / "r.html")
+
+
+def test_latency_is_measured_when_it_is_asked_for(student, teacher_path, tmp_path, monkeypatch):
+    measured = iter([({"p50_ms": 2.0}, None), ({"p50_ms": 0.5}, 0.25)])
+
+    def fake(file, first):
+        assert file.exists()
+        assert (first is None) == (file.name == "0.onnx")
+        student_ms, ratio = next(measured)
+        return {"student": student_ms, "ratio": ratio}
+
+    monkeypatch.setattr("kdtool.exporting.latency.measure_latency", fake)
+    text = page_of(teacher_path, student, output=tmp_path / "r.html", latency=True)
+    assert "<td>latency in ms</td><td>2</td><td>0.5</td><td>4.00x less</td>" in text
+    assert "it takes 0.25 of the time of the first network" in text
+    assert "latency, as a fraction of the first" in text
+
+
+def test_a_report_in_markdown_has_its_charts_beside_it(student, tmp_path):
+    path = kdtool.report(student, output=tmp_path / "r.md")
+    text = path.read_text()
+    assert text.startswith("# student.pt\n")
+    assert "| test accuracy | " in text
+    assert "```console\n$ kdtool teacher kdtool:lenet-300-100" in text
+    charts = re.findall(r"!\[.*?\]\(<(.*?)>\)", text)
+    assert charts
+    assert sorted(charts) == sorted(file.name for file in tmp_path.glob("*.svg"))
+    assert all((tmp_path / chart).read_text().startswith("<svg") for chart in charts)
+
+
+def test_a_table_has_a_row_for_each_network_with_all_digits(student, teacher_path, tmp_path):
+    path = kdtool.report(teacher_path, student, output=tmp_path / "table.csv")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["checkpoint"] for row in rows] == ["teacher.pt", "student.pt"]
+    accuracy = kdtool.load(student).metric("test", "accuracy")
+    assert float(rows[1]["test_accuracy"]) == accuracy
+    assert int(rows[1]["parameters"]) == kdtool.inspect(student)["parameters"]
+
+
+def test_no_cell_of_a_table_is_a_formula():
+    from kdtool.reporting.page import _csv
+
+    assert _csv([{"name": "=1+1", "a": -3}, {"name": "ok"}]) == "name,a\n'=1+1,-3\nok,\n"

@@ -1,0 +1,180 @@
+"""What a report says of several networks together: their numbers, a student beside its teacher, the frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdtool.errors import Error
+from kdtool.plotting.frontier import Axis, Tried, draw_frontier
+from kdtool.reporting.blocks import Block, Figure, Heading, Paragraph, Table
+from kdtool.reporting.sources import CheckpointSource
+from kdtool.utils.formatting import shown_value
+
+SIZES = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes")
+"""The keys of `kdtool.inspect` that are shown as the size of a network."""
+
+MEASURES = ("test_accuracy", "val_accuracy", "parameters", "nonzero", "macs", "file_bytes", "latency_ms")
+"""What a student and its teacher are compared in."""
+
+COSTS = {
+    "latency": "latency, as a fraction of the first",
+    "macs": "MACs in millions",
+    "parameters": "parameters in millions",
+}
+"""The axes of the frontier."""
+
+Latency = Mapping[str, Mapping[str, Any]]
+"""The ``latency_ms`` and the ``latency_ratio`` of networks, by the path of the checkpoint."""
+
+
+def row_of(name: str, about: Mapping[str, Any], latency: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the numbers of a network as one row; ``about`` is what `kdtool.inspect` returned."""
+    scores = {f"{score['split']}_accuracy": score.get("accuracy") for score in about["metrics"]}
+    sizes = {key: about[key] for key in SIZES}
+    return {"checkpoint": name, "network": about["source"], **scores, **sizes, **(latency or {})}
+
+
+def rows_of(sources: Sequence[CheckpointSource], latency: Latency) -> list[dict[str, Any]]:
+    """Return a row for each network that is finished."""
+    return [row_of(source.name, source.about, latency.get(source.about["path"])) for source in sources if source.about]
+
+
+def overview(sources: Sequence[CheckpointSource], latency: Latency) -> Iterator[Block]:
+    """Yield the networks side by side if there are several, each student beside its teacher, and the frontier."""
+    rows = rows_of(sources, latency)
+    if len(rows) > 1:
+        yield Heading("Networks")
+        dense = all(row["nonzero"] == row["parameters"] for row in rows)
+        yield Table(rows, leave_out=("classes", *(["nonzero"] if dense else [])))
+    for source in sources:
+        yield from _beside_teacher(source, sources, latency)
+    yield from _frontier(sources, latency)
+
+
+def _beside_teacher(source: CheckpointSource, sources: Sequence[CheckpointSource], latency: Latency) -> Iterator[Block]:
+    teacher = None if source.about is None else _teacher_of(source, sources, latency)
+    if source.about is None or teacher is None:
+        return
+    student = row_of(source.name, source.about, latency.get(source.about["path"]))
+    rows = []
+    for key in MEASURES:
+        before, after = teacher.get(key), student.get(key)
+        if not isinstance(before, int | float) or not isinstance(after, int | float):
+            continue
+        if key == "nonzero" and (before, after) == (teacher["parameters"], student["parameters"]):
+            continue
+        accuracy = key.endswith("accuracy")
+        change = f"{100 * (after - before):+.2f} points" if accuracy else _factor(before, after)
+        shown = [f"{value:.2%}" if accuracy else shown_value(key, value) for value in (before, after)]
+        rows.append({"measure": _measure(key), "teacher": shown[0], "student": shown[1], "change": change})
+    if rows:
+        yield Heading(f"{source.name} beside its teacher {teacher['checkpoint']}")
+        yield Table(rows, titles={"measure": " "})
+        ratio = (latency.get(source.about["path"]) or {}).get("latency_ratio")
+        if ratio is not None:
+            yield Paragraph(f"In paired samples it takes {ratio:.2f} of the time of the first network of this report.")
+
+
+def _measure(key: str) -> str:
+    return {"macs": "MACs", "file_bytes": "bytes of the checkpoint", "val_accuracy": "validation accuracy"}.get(
+        key, key.replace("_ms", " in ms").replace("_", " ")
+    )
+
+
+def _factor(before: float, after: float) -> str:
+    if not before or not after:
+        return ""
+    return f"{before / after:.2f}x less" if after < before else "same" if after == before else f"{after / before:.2f}x"
+
+
+def _teacher_of(
+    source: CheckpointSource, sources: Sequence[CheckpointSource], latency: Latency
+) -> dict[str, Any] | None:
+    """Return the numbers of the network that a student was made from: of this report, else from its file."""
+    history = source.about["history"] if source.about else []
+    inputs = history[-1].get("inputs", ()) if history else ()
+    used = next((used for used in inputs if used["role"] == "checkpoint"), None)
+    if used is None or history[-1]["command"] == "export":
+        return None
+    path = Path(used["path"])
+    for other in sources:
+        if other is not source and other.about is not None and _same(other.about, path, used["weights"]):
+            return row_of(other.name, other.about, latency.get(other.about["path"]))
+    if not path.is_file():
+        return None
+    from kdtool.commands.inspect import inspect
+    from kdtool.models.checkpoint import fingerprint, read
+
+    try:
+        if fingerprint(read(path).module.state_dict()) != used["weights"]:
+            return None  # another network lies there now
+        return row_of(path.name, inspect(path))
+    except Error:
+        return None
+
+
+def _same(about: Mapping[str, Any], path: Path, weights: str) -> bool:
+    if about["path"] is None or Path(about["path"]).name != path.name:
+        return False
+    from kdtool.models.checkpoint import fingerprint, read
+
+    try:
+        return fingerprint(read(about["path"]).module.state_dict()) == weights
+    except Error:
+        return False
+
+
+def _frontier(sources: Sequence[CheckpointSource], latency: Latency) -> Iterator[Block]:
+    """Yield the chart of accuracy against the costs, if there are two networks or more on the same images."""
+    data = {(source.about["data"] or {}).get("name") for source in sources if source.about}
+    points: dict[tuple[object, ...], Tried] = {}
+    for source in sources:
+        for point in _points(source, latency):
+            # The teacher of a run, and the last model that it kept, are networks of this report themselves.
+            key = (point.accuracy, point.costs["macs"], point.costs["parameters"])
+            if key not in points or points[key].costs["latency"] is None:
+                points[key] = point
+    if len(points) < 2 or len(data) != 1:
+        return
+    tried = list(points.values())
+    axes = [Axis(key, label) for key, label in COSTS.items() if sum(_known(point, key) for point in tried) > 1]
+    if axes:
+        yield Heading("Accuracy and cost")
+        settled = [_settled(point, tried, [axis.key for axis in axes]) for point in tried]
+        caption = "Validation accuracy against what a network costs; filled points are beaten by no other one in all"
+        yield Figure([draw_frontier(settled, [axis], "validation accuracy") for axis in axes], caption)
+
+
+def _points(source: CheckpointSource, latency: Latency) -> Iterator[Tried]:
+    if source.about is None:
+        return
+    rows = source.about["history"][-1].get("rows") or () if source.about["history"] else ()
+    for row in rows:
+        if isinstance(row.get("val_accuracy"), float) and row.get("macs") and row.get("parameters"):
+            yield _tried(str(row.get("model")), source.name, row["val_accuracy"], row, row.get("latency_ratio"))
+    own = row_of(source.name, source.about)
+    if isinstance(own.get("val_accuracy"), float) and own["macs"]:
+        measured = latency.get(source.about["path"]) or {}
+        yield _tried(source.name, source.name, own["val_accuracy"], own, measured.get("latency_ratio"))
+
+
+def _tried(name: str, group: str, accuracy: float, row: Mapping[str, Any], ratio: float | None) -> Tried:
+    costs = {"latency": ratio, "macs": row["macs"] / 1e6, "parameters": row["parameters"] / 1e6}
+    return Tried(name, group, accuracy, costs, dominated=False)
+
+
+def _known(point: Tried, key: str) -> bool:
+    return point.costs.get(key) is not None
+
+
+def _settled(point: Tried, tried: Sequence[Tried], keys: Sequence[str]) -> Tried:
+    """Return a point with whether another one is as good in everything and better in something."""
+    for other in tried:
+        pairs = [(other.costs[key], point.costs[key]) for key in keys if _known(other, key) and _known(point, key)]
+        compared = [(a, b) for a, b in pairs if a is not None and b is not None]
+        compared.append((-other.accuracy, -point.accuracy))
+        if all(a <= b for a, b in compared) and any(a < b for a, b in compared):
+            return Tried(point.name, point.group, point.accuracy, point.costs, dominated=True)
+    return point

@@ -1,0 +1,128 @@
+"""What a report says of one source: a checkpoint with the run that made it, or a study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdtool.commands.history import public_line, public_word
+from kdtool.plotting.svg import draw_chart, draw_curves
+from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
+from kdtool.reporting.overview import SIZES
+from kdtool.reporting.sources import CheckpointSource, StudySource
+from kdtool.study.charts import charts
+
+LABELS_ALONE = ("teacher", "none")
+"""The commands and methods whose training loss is the cross-entropy of the validation too."""
+
+
+def of_checkpoint(source: CheckpointSource, beside: Path) -> Iterator[Block]:
+    """Yield the parts of a report about a checkpoint and its run; the report lies in the directory ``beside``."""
+    history: Sequence[Mapping[str, Any]] = []
+    if source.about is None:
+        run = source.run or {}
+        yield Paragraph("This run is not finished.")
+        name = (run.get("data") or {}).get("name")
+        data = public_word(name) if name else None
+        yield Facts([("command", run.get("command")), ("method", run.get("method")), ("data", data)])
+    else:
+        about, history = source.about, source.about["history"]
+        data = public_word(about["data"]["name"]) if about["data"] else None
+        size = "x".join(map(str, about["input"]))
+        sizes = [(key, about[key]) for key in SIZES]
+        yield Facts([("network", about["source"]), ("input", size), *sizes, ("data", data)])
+        if about["metrics"]:
+            yield Heading("Scores", 3)
+            yield Table(about["metrics"])
+    for entry in history:
+        if entry.get("rows"):
+            yield Heading(f"Models of {entry['command']} {entry['method']}", 3)
+            yield Table(entry["rows"])
+    if source.epochs:
+        yield Heading("Training", 3)
+        run = source.run or {}
+        labels = run.get("command") in LABELS_ALONE or run.get("method") in LABELS_ALONE
+        yield Figure(draw_curves(source.epochs, labels_alone=labels), training_time(source.epochs))
+    for name, svg in source.pictures.items():
+        yield Picture(svg, name)
+    if history:
+        yield Heading("How it was made", 3)
+        yield Commands([(public_line(entry["line"]), _remark(entry)) for entry in history])
+        for used in (used for entry in history for used in entry.get("inputs", ()) if used.get("lines")):
+            made = Commands([(public_line(line), "") for line in used["lines"]])
+            yield Folded(f"How its {used['role']} {Path(used['path']).name} was made", [made])
+    yield from _files(source.files, beside)
+
+
+def _files(files: Sequence[Path], beside: Path) -> Iterator[Block]:
+    """Yield links to the files that lie in the report's directory or below it; others have no place to point to."""
+    found = [(file, _address(file, beside)) for file in files]
+    links = [(address.removesuffix("/"), address) for _, address in found if address is not None]
+    if links:
+        yield Heading("Files", 3)
+        yield Links(links)
+
+
+def _address(file: Path, beside: Path) -> str | None:
+    try:
+        relative = os.path.relpath(file.resolve(), beside.resolve())
+    except ValueError:  # another drive
+        return None
+    return None if relative.startswith("..") else Path(relative).as_posix() + ("/" if file.is_dir() else "")
+
+
+def training_time(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many epochs and phases a training had, and how long it took."""
+    phases = len({row["phase"] for row in epochs})
+    seconds = sum(row.get("seconds") or 0 for row in epochs)
+    return f"{len(epochs)} epochs in {phases} phase{'s' * (phases > 1)}, {seconds:,.0f} s"
+
+
+def _remark(entry: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in entry.get("versions", {}).items())
+    seconds = f"{entry['seconds']:,.0f} s" if "seconds" in entry else ""
+    return "; ".join(text for text in (str(entry.get("date", "")), seconds, versions) if text)
+
+
+def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
+    """Yield the parts of a report about a study."""
+    results = source.results
+    for chart in charts(results):
+        bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
+        yield Figure([draw_chart(chart)], chart.title + "; bars are 95 % intervals over seeds" * bars)
+    if results["means"]:
+        yield Heading("Means over seeds, with half the width of their 95 % intervals from three seeds on", 3)
+        yield Table(flat(results["means"]))
+    if results["comparison_means"] or results["comparisons"]:
+        yield Heading("Comparisons" + ", means over seeds" * bool(results["comparison_means"]), 3)
+        yield Table(flat(results["comparison_means"] or results["comparisons"]))
+    if results["rows"]:
+        yield Heading("All checkpoints", 3)
+        yield Table(flat(results["rows"]), leave_out=("name", "checkpoint"))
+    if results["failed"]:
+        yield Heading("Failed commands", 3)
+        yield Table(results["failed"], leave_out=("log",))
+    yield Heading("How it was made", 3)
+    lines = Commands([(public_line(line), "") for line in source.commands.values()])
+    yield Folded(f"{len(source.commands)} commands", [lines])
+    yield from _files(source.files, beside)
+
+
+def flat(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with a column for each value of the matrix.
+
+    These values become texts, since they are settings and not measurements, which the table formats as numbers.
+    """
+    rows = list(rows)
+    names = ("name", "step", "a", "b")
+    values = dict.fromkeys(key for row in rows for key in row["values"])
+    return [
+        {
+            **{key: row[key] for key in names if key in row},
+            **{key: str(row["values"].get(key, "")) for key in values},
+            **{key: value for key, value in row.items() if key not in (*names, "values")},
+        }
+        for row in rows
+    ]
