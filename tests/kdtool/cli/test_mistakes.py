@@ -94,6 +94,12 @@ MISTAKES = {
     "with two hyphens, --epochs",
     "distill teacher.pt --xyzzy": "distill has no option --xyzzy",
     "evaluate teacher.pt --dataset digits": "evaluate has no option --dataset; did you mean --data?",
+    "evaluate teacher.pt --top5": "evaluate has no option --top5; the balanced accuracy and the top-5 accuracy are "
+    "shown without an option; evaluate --per-class lists the classes",
+    "evaluate teacher.pt --confusion": "evaluate has no option --confusion; evaluate -o FILE.png draws the confusion "
+    "matrix",
+    "distill teacher.pt --weighted": "distill has no option --weighted; did you mean --class-weights?",
+    "distill teacher.pt --oversample": "distill has no option --oversample; did you mean --sampling?",
     "prune teacher.pt --sparsity 0.8": "prune has no option --sparsity; did you mean --ratio?",
     "prune teacher.pt --method filter-l1 --target-latency 5ms": "prune has no option --target-latency; a pruner of "
     "channels, such as --method filter-l1, takes --of latency --ratio 0.5 to remove half of the time",
