@@ -42,7 +42,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted(ROOT.glob("docs/**/*.md")),
-    *sorted(ROOT.glob("examples/*/README.md")),
+    *sorted(ROOT.glob("examples/**/README.md")),
 ]
 SHELLS = ("bash", "sh", "console")
 FENCE = re.compile(
@@ -132,7 +132,7 @@ class Page:
         kept = shutil.ignore_patterns("*.study", "*.run", "*.pt", "__pycache__")
         if path.parent.parent.name == "examples":
             shutil.copytree(path.parent, directory, ignore=kept, dirs_exist_ok=True)
-        elif path.parent == ROOT:
+        elif path.parent in (ROOT, ROOT / "examples"):
             shutil.copytree(ROOT / "examples", directory / "examples", ignore=kept)
         for project in directory.glob("pyproject.toml"):
             self.install(project.read_text())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cogapp import Cog
 
+from kdtool.cli.commands.run import check_commands
 from kdtool.study.recipe import read_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -58,3 +59,14 @@ def test_results_are_those_of_their_recipe(path):
         assert (row["step"], row["values"]) == (commands[row["name"]].step, commands[row["name"]].values)
     compared = {step for steps in recipe.comparisons for step in steps}
     assert {row[side] for row in results["comparisons"] for side in ("a", "b")} <= compared
+
+
+def test_the_commands_of_the_readme_can_be_run(tmp_path):
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`kdtool (\w+) teacher\.pt ([^`]+)`", text)
+    assert len(commands) >= 9
+    recipe = tmp_path / "recipe.toml"
+    steps = [f'[[step]]\nname = "s{n}"\nfrom = "t"\nrun = "{name} {words}"' for n, (name, words) in enumerate(commands)]
+    teacher = '[[step]]\nname = "t"\nrun = "teacher kdtool:wrn-16-2 --data digits"'
+    recipe.write_text("\n".join([teacher, *steps]))
+    check_commands(read_recipe(recipe))
