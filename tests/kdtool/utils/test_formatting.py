@@ -1,6 +1,6 @@
 import pytest
 
-from kdtool.utils.formatting import shown_value
+from kdtool.utils.formatting import printable, printable_lines, shown_value
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,13 @@ from kdtool.utils.formatting import shown_value
 )
 def test_a_number_is_shown_as_a_person_reads_it(key: str, value: object, shown: str) -> None:
     assert shown_value(key, value) == shown
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert printable("a\x1b[2J\x07\u202e\nb", 6) == "a?[2J?"
+    assert printable_lines("a\x1b[2J\nb\u202ec\td") == "a?[2J\nb?c?d"
+    assert printable_lines("x" * 5000) == "x" * 4000
+    assert printable_lines("x" * 5000, None) == "x" * 5000
+    # The byte of a file name that is no UTF-8 goes through a pipe as it is.
+    assert printable_lines("caf\udce9.pt\x1b") == "caf\udce9.pt?"
+    assert shown_value("class", "\x1b]0;title\x07" + "x" * 1000) == "?]0;title?" + "x" * 390
