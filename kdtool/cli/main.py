@@ -10,10 +10,22 @@ from typing import Any
 
 import click
 
+from kdtool.cli import launcher
 from kdtool.cli.always_on import load_always_on
-from kdtool.cli.grammar import DEBUG_HELP, ChainCommand, set_debug
-from kdtool.errors import Error, UsageError, nearest
-from kdtool.utils.formatting import printable
+from kdtool.cli.grammar import ChainCommand, common_options
+from kdtool.cli.process import (
+    ReaderGone,
+    check_memory,
+    check_streams,
+    exhausted,
+    exit_code_of,
+    print_result,
+    printing,
+    stopping_in_order,
+)
+from kdtool.errors import Error, UsageError
+from kdtool.utils.formatting import LONGEST_LINE, printable
+from kdtool.utils.verbosity import NORMAL, QUIET, VERBOSE, verbosity
 
 COMMANDS = {
     "teacher": "Build a network by name; train it with --data.",
@@ -28,6 +40,7 @@ COMMANDS = {
     "compare": "Compare checkpoints: predictions, sizes, latency.",
     "report": "Write an HTML report on checkpoints, runs and studies.",
     "run": "Run a study from a recipe file.",
+    "watch": "Follow a run or a study of another process.",
     "plugins": "List the installed methods.",
     "models": "List the networks that can be built.",
     "new-plugin": "Write a package with a method of your own.",
@@ -56,6 +69,15 @@ class AddedCommand(ChainCommand):
     """A command that a plugin adds; it runs at once, so it cannot be part of a chain."""
 
     alone = True
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; ``sys.exit`` in it gives its exit code."""
+        try:
+            return super().invoke(ctx)
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                raise Error(end.code) from end
+            ctx.exit(end.code or 0)
 
 
 class Commands(click.Group):
@@ -134,7 +156,19 @@ class Commands(click.Group):
         # when it is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         state: dict[str, bool] = {}
+        with stopping_in_order():
+            code = self._code_of(state, args, complete_var, **extra)
+            launcher.leave(code)
+        sys.exit(code)
+
+    def _code_of(
+        self, state: dict[str, bool], args: Sequence[str] | None, complete_var: str | None, **extra: Any
+    ) -> int:
+        """Run the command line, print an error as one line on stderr, and return the exit code."""
+        code: Any
         try:
+            check_streams()
+            launcher.listen()
             load_always_on(self)
             if "_KDTOOL_COMPLETE" in os.environ:
                 importlib.import_module("kdtool.cli.completion")
@@ -145,32 +179,53 @@ class Commands(click.Group):
             code = error.exit_code
         except click.ClickException as error:
             code = print_error(error.format_message(), error.exit_code, state)
+        except ReaderGone as error:
+            code = error.exit_code
         except Error as error:
             code = print_error(str(error), error.exit_code, state)
-        except click.Abort as abort:
+        except (click.Abort, KeyboardInterrupt) as abort:
             # click raises Abort for the end of a file too.
             if isinstance(abort.__cause__, EOFError):
                 code = print_unexpected_error(abort.__cause__, state)
             else:
-                code = print_error("interrupted", 130, state)
+                interrupt = abort if isinstance(abort, KeyboardInterrupt) else abort.__cause__
+                code = print_error("interrupted", exit_code_of(interrupt), state)
+        except SystemExit as end:
+            # click ends the process after completions, and where the reader of stdout has gone.
+            if "_KDTOOL_COMPLETE" in os.environ:
+                raise
+            if isinstance(end.__context__, OSError):
+                code = ReaderGone.exit_code
+            else:
+                code = print_error(f"code of a plugin ended the process: sys.exit({end.code!r})", 1, state)
         except Exception as error:  # unexpected errors are printed as one line too
-            if isinstance(error, OSError) and error.filename and error.strerror:
+            what = exhausted(error)
+            if launcher.is_lost(error):
+                code = print_error(f"{launcher.LOST}; run the same command with --resume", 1, state)
+            elif what is not None:
+                code = print_error(f"there is not enough of {what}; see ulimit -a, or use a larger machine", 1, state)
+            elif isinstance(error, OSError) and error.strerror:
                 # For example a full disk or a directory that was deleted.
-                code = print_error(f"{error.filename}: {error.strerror}", 1, state)
+                code = print_error(f"{error.filename or 'the system'}: {error.strerror}", 1, state)
             else:
                 code = print_unexpected_error(error, state)
-        sys.exit(code if isinstance(code, int) else 0)
+        return code if isinstance(code, int) else 0
 
 
 def print_error(message: str, code: int, state: dict[str, bool]) -> int:
-    """Print an error as one line on stderr, after the traceback if ``--debug`` is set, and return the exit code."""
+    """Print an error as one line on stderr, after the traceback if ``--debug`` is set, and return the exit code.
+
+    Of several processes, the first that fails prints it.
+    """
+    if not launcher.reports():
+        return code
     if state.get("debug"):
         import traceback
 
         traceback.print_exc()
     # A message may hold names of files and classes, with any character.
     line = " ".join(message.split())
-    click.echo(f"Error: {printable(line, len(line))}", err=True)
+    click.echo(f"Error: {printable(line, LONGEST_LINE)}", err=True)
     return code
 
 
@@ -184,7 +239,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
 
-        click.echo(f"kdtool {version('kdtool')}")
+        print_result(f"kdtool {version('kdtool')}")
         ctx.exit()
 
 
@@ -193,8 +248,11 @@ def _run(results: list[Any]) -> None:
     from kdtool.cli.chain import ChainStep, run_chain
 
     steps = [result for result in results if isinstance(result, ChainStep)]
+    state = click.get_current_context().ensure_object(dict)
     if steps:
-        run_chain(steps, debug=click.get_current_context().ensure_object(dict).get("debug", False))
+        check_memory()
+        with verbosity(QUIET if state.get("quiet") else VERBOSE if state.get("verbose") else NORMAL):
+            run_chain(steps, debug=state.get("debug", False))
 
 
 cli = Commands(
@@ -204,7 +262,7 @@ cli = Commands(
     epilog=EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
     params=[
-        click.Option(["--debug"], is_flag=True, expose_value=False, callback=set_debug, help=DEBUG_HELP),
+        *common_options(),
         click.Option(
             ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="show the version"
         ),
