@@ -23,7 +23,7 @@ from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
-from kdtool.training.replicas import Replica
+from kdtool.training.sharing.replicas import Replica
 from kdtool.training.student import StudentModule
 from kdtool_distillers.gated_options import GateSearchOptions
 from kdtool_distillers.gated_search import GateSearch, GateSearchLoss

@@ -16,7 +16,7 @@ from kdtool.data.fingerprint import changes, checked
 from kdtool.errors import Error
 from kdtool.training.options import Training
 from kdtool.training.run_directory import RunDirectory, directory_of, run_directory
-from kdtool.training.shares import check_shares
+from kdtool.training.sharing.shares import check_shares
 from kdtool.utils.processes import collected, count, decided, leads_node, node, together
 from kdtool.utils.strict_json import dumps
 

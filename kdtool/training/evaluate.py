@@ -15,7 +15,7 @@ from kdtool.data.splits import Split
 from kdtool.models.architecture import Network
 from kdtool.models.conversion import digest
 from kdtool.training.engine import Engine
-from kdtool.training.shares import is_shared, spans
+from kdtool.training.sharing.shares import is_shared, spans
 from kdtool.utils.processes import everyone, gathered
 from kdtool.utils.seeds import derive
 

@@ -19,7 +19,9 @@ from kdtool.training.balance import Balance
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
-from kdtool.training.learner import Learner
+from kdtool.training.epochs.learner import Learner
+from kdtool.training.epochs.steps import LossNotFiniteError as LossNotFiniteError, Steps
+from kdtool.training.epochs.validation import validate
 from kdtool.training.optimization.activations import recomputing_activations
 from kdtool.training.optimization.compiled import compiling
 from kdtool.training.optimization.drop_path import dropping_paths
@@ -27,13 +29,11 @@ from kdtool.training.optimization.skew import class_weights
 from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
-from kdtool.training.replicas import Replica, synchronised_norms
-from kdtool.training.shares import check_shares
+from kdtool.training.sharing.replicas import Replica, synchronised_norms
+from kdtool.training.sharing.shares import check_shares
 from kdtool.training.state import State
-from kdtool.training.steps import LossNotFiniteError, Steps
 from kdtool.training.student import StudentModule
 from kdtool.training.two_views import TwoViews
-from kdtool.training.validation import validate
 from kdtool.utils.processes import decided, rank
 from kdtool.utils.progress import Advance, progress
 from kdtool.utils.seeds import forked

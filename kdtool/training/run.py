@@ -32,7 +32,7 @@ from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.phase import LOG, Phase, epoch_line, read_epochs
 from kdtool.training.plan import FitPlan
-from kdtool.training.replicas import agree_on_weights
+from kdtool.training.sharing.replicas import agree_on_weights
 from kdtool.training.side_by_side.workers import Workers
 from kdtool.training.student import Auxiliary
 from kdtool.training.zeros import HoldZeros

@@ -11,9 +11,9 @@ from torch import Tensor
 from kdtool.data.raw import UNLABELLED
 from kdtool.errors import Error
 from kdtool.training.callback import Callback
-from kdtool.training.learner import Learner, whole_step, without_graph
+from kdtool.training.epochs.learner import Learner, whole_step, without_graph
 from kdtool.training.optimization.skew import epoch_order
-from kdtool.training.shares import shares
+from kdtool.training.sharing.shares import shares
 from kdtool.utils.processes import count, rank, summed
 from kdtool.utils.progress import Advance, say_once
 from kdtool.utils.seeds import derive, set_seed
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdtool.training.balance import Balance
     from kdtool.training.batches import DistillationBatches
     from kdtool.training.optimization.updates import Updates
-    from kdtool.training.replicas import Replica
+    from kdtool.training.sharing.replicas import Replica
     from kdtool.training.step import Step
     from kdtool.training.threads import Threads
     from kdtool.training.two_views import TwoViews

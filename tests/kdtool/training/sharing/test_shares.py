@@ -7,7 +7,7 @@ import math
 import pytest
 
 from kdtool.errors import UsageError
-from kdtool.training.shares import Pass, check_shares, even, shares, spans
+from kdtool.training.sharing.shares import Pass, check_shares, even, shares, spans
 from kdtool.utils import processes
 
 

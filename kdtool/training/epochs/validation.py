@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdtool.training.evaluate import VALIDATION_BATCH, images_for_a_loss, score
-from kdtool.training.replicas import agree_on_statistics
-from kdtool.training.shares import is_shared, spans
+from kdtool.training.sharing.replicas import agree_on_statistics
+from kdtool.training.sharing.shares import is_shared, spans
 from kdtool.utils.classification import decisive
 from kdtool.utils.processes import gathered, summed
 
 if TYPE_CHECKING:
     from kdtool.training.batches import DistillationBatches
-    from kdtool.training.learner import Learner
+    from kdtool.training.epochs.learner import Learner
 
 
 @torch.no_grad()

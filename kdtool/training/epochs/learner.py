@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Learner(nn.Module):
     """The student, its adapters and its auxiliary networks.
 
-    The loss is computed inside, so that what several processes exchange (see `kdtool.training.replicas`) are the
-    gradients of the parameters that the loss depends on, and no others.
+    The loss is computed inside, so that what several processes exchange (see `kdtool.training.sharing.replicas`) are
+    the gradients of the parameters that the loss depends on, and no others.
     """
 
     def __init__(
