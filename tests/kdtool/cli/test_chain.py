@@ -98,8 +98,9 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
 ) -> None:
     line = "distill --method ikd teacher.pt prune export"
     assert run(line).exit_code == 0
-    (here / "teacher-ikd.run").mkdir()
-    (here / "teacher-ikd-magnitude.run").mkdir()
+    for name in ("teacher-ikd.run", "teacher-ikd-magnitude.run"):
+        (here / name).mkdir()
+        (here / name / "run.json").touch()
     assert run(line).exit_code == 2
     del api.calls[:]
 
@@ -161,6 +162,7 @@ def test_nothing_runs_where_any_step_is_wrong(api: Any, fails: Fails, line: str,
 
 def test_an_earlier_run_is_in_the_way_before_the_first_step_runs(api: Any, fails: Fails, here: Path) -> None:
     (here / "student-magnitude-magnitude.run").mkdir()
+    (here / "student-magnitude-magnitude.run" / "run.json").touch()
 
     message = fails("prune student.pt prune")
 

@@ -80,7 +80,7 @@ def test_json_of_an_export_takes_the_place_of_its_path(api: Any, run: Run) -> No
         (
             KeyboardInterrupt(),
             130,
-            "Error: prune was interrupted; run the same command with --resume to continue\n",
+            "Error: prune was interrupted before anything was saved\n",
         ),
     ],
 )
@@ -195,12 +195,13 @@ def test_help_takes_at_most_two_and_a_half_times_the_import_of_click() -> None:
     assert min(help_time for _, help_time in pairs) <= 2.5 * min(click_time for click_time, _ in pairs)
 
 
-def test_a_closed_pipe_behind_is_silent() -> None:
-    command = f"{sys.executable} -m kdtool plugins --json | true"
+def test_a_closed_pipe_behind_is_silent_but_no_success() -> None:
+    command = f"{sys.executable} -m kdtool plugins --json | true; echo ${{PIPESTATUS[0]}}"
 
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
 
     assert process.stderr == ""
+    assert process.stdout == "141\n"
 
 
 def test_devnull_is_no_pipe_and_no_hang() -> None:
@@ -225,3 +226,17 @@ def test_the_real_api_makes_a_chain(here: Path) -> None:
     assert broken.exit_code == 1
     assert broken.stderr.startswith("Error: student.pt: ")
     assert broken.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", ["0", "", "3", "'bye'"])
+def test_a_method_that_exits_is_no_success(api: Any, run: Run, code: str) -> None:
+    def prune(*args: Any, **options: Any) -> None:
+        sys.exit(eval(code or "None"))
+
+    api.prune = prune
+
+    result = run("prune student.pt")
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: code of a plugin ended the process: sys.exit(")
