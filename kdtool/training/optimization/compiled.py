@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ from kdtool.utils.seeds import forked
 if TYPE_CHECKING:
     from kdtool.training.engine import Engine
     from kdtool.training.student import StudentModule
+
+NOISY = ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension")
+"""The loggers of the compiler."""
 
 
 @contextlib.contextmanager
@@ -64,11 +68,9 @@ def _failure(student: StudentModule, engine: Engine, shape: tuple[int, ...]) -> 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out what the compiler says of its own work."""
-    import logging
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
+        loggers = [logging.getLogger(name) for name in NOISY]
         levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
