@@ -35,9 +35,8 @@ from kdtool.utils.processes import launched
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
 
-PROPOSALS, PICTURE = "proposals.json", "frontier.svg"
-"""Files of the run: what was measured and who trains how long; and the chart of what was tried."""
-
+PROPOSALS = "proposals.json"
+"""The file of the run with what was measured, and who trains how long."""
 
 NEAR = 1.05
 """Up to this factor a file counts as within the budget: two measurements differ by as much."""
@@ -68,8 +67,8 @@ def compress(
     longer (successive halving, by validation), and the best one in full. The test split is used once, for that one.
     ``options`` are those of the method, `BudgetOptions`, `DataOptions` (where they differ from the teacher's) and
     `Training`. A student in 8 bits has its ONNX file beside the checkpoint. The run's directory holds every trial,
-    ``results.json`` and ``frontier.svg``. With ``dry_run`` candidates are measured, it is said what their
-    training would take, and the untrained one that would be trained first is returned; nothing is written.
+    ``results.json`` and the frontier (``frontier-*.svg``). With ``dry_run`` candidates are measured, it is said what
+    their training would take, and the untrained one that would be trained first is returned; nothing is written.
 
     Raises:
         UsageError: there is no budget, the teacher meets it already, or the method cannot train a given student.
@@ -256,7 +255,8 @@ class _Work:
             "teacher_metrics": run.scores(self.teacher),
         }
         write_text(run.directory / RESULTS, dumps(results, indent=1) + "\n")
-        write_text(run.directory / PICTURE, frontier.chart(table, self.proposals, winner.name) + "\n")
+        for cost, svg in frontier.charts(table, self.proposals, winner.name).items():
+            write_text(run.directory / f"frontier-{cost}.svg", svg + "\n")
         return checkpoint
 
     def _missed(self, winner: Candidate, measured: float, accuracy: float, teacher: float) -> str:

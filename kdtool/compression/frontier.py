@@ -86,12 +86,15 @@ def _row(
     }
 
 
-def chart(table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str) -> str:
-    """Return the frontier as SVG: accuracy on the validation images against latency, size and MACs."""
+def charts(table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str) -> dict[str, str]:
+    """Return the frontier as SVG by the cost: accuracy on the validation images against latency, size and MACs.
+
+    They are apart, so that each can be read on a narrow page.
+    """
     limits, teacher = proposals.limits, proposals.teacher
     milliseconds = limits.latency_ratio * (teacher.latency_ms or math.nan)
     axes = [
-        Axis("latency_ms", "latency in ms", _finite(milliseconds)),
+        Axis("latency", "latency in ms", _finite(milliseconds)),
         Axis("size", "ONNX file in MB", _finite(limits.file_bytes / 1e6)),
         Axis("macs", "MACs in millions", _finite(limits.macs / 1e6)),
     ]
@@ -101,7 +104,7 @@ def chart(table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str)
             f"{row['model'].split(' ')[0]}{'' if row['precision'] == FLOAT else ' ' + row['precision']}",
             row["val_accuracy"],
             {
-                "latency_ms": row["latency_ms"],
+                "latency": row["latency_ms"],
                 "size": row["file_bytes"] and row["file_bytes"] / 1e6,
                 "macs": row["macs"] and row["macs"] / 1e6,
             },
@@ -111,7 +114,7 @@ def chart(table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str)
         for row in table
         if row["val_accuracy"] is not None
     ]
-    return draw_frontier(tried, axes, "validation accuracy")
+    return {axis.key: draw_frontier(tried, [axis], "validation accuracy") for axis in axes}
 
 
 def _finite(value: float) -> float | None:
