@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import FAILURES, Error
 from kdtool.models import names as network_names
-from kdtool.plugins.entry_points import names
+from kdtool.plugins.entry_points import names, reason_of
 from kdtool.plugins.registry import make
-from kdtool.utils.progress import progress
+from kdtool.utils.progress import progress, say
 
 if TYPE_CHECKING:
     from kdtool.models.source import Source
@@ -30,8 +30,12 @@ def networks(pattern: str = "", *, most: int | None = None) -> list[dict[str, An
     rows: list[dict[str, Any]] = []
     missing: list[tuple[Source, str]] = []
     for name in names("teachers"):
-        source: Source = make("teachers", name)
-        stored = network_names.read(name) or network_names.remember(source)
+        try:
+            source: Source = make("teachers", name)
+            stored = network_names.read(name) or network_names.remember(source)
+        except Exception as error:  # a plugin and its library may fail in any way
+            say(f"{name} is left out: {reason_of(error)}")
+            continue
         for network in stored.names:
             spec = f"{name}:{network}"
             if not _matches(spec, network, pattern):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def create(
             module = small_stem(module)
     if weights is not None:
         fit_weights(module, read_weights(weights), weights)
-    remember(source)  # the source's library is imported by now
+    with contextlib.suppress(Exception):  # a plugin may fail in any way, and its list is only for completion
+        remember(source)  # the source's library is imported by now
     network = Network(architecture, module.eval())
     check_forward(network)
     return network

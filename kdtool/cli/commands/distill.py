@@ -54,7 +54,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     own = method.describe()
     refined = "refiner" in parsed.options and "refiner" not in [info.name for info in own]
     if student is None:
-        _check_words(paths, several=method.several_teachers)
+        _check_words(paths, method)
     if len(paths) > 1:
         for path in paths:
             check_file(path)
@@ -99,7 +99,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     )
 
 
-def _check_words(paths: Sequence[Path], *, several: bool) -> None:
+def _check_words(paths: Sequence[Path], method: type[Distiller]) -> None:
     """Check that no word that stands for a teacher is meant to be the student.
 
     Raises:
@@ -108,10 +108,11 @@ def _check_words(paths: Sequence[Path], *, several: bool) -> None:
     for path in paths:
         if str(path).partition(":")[0] in names("teachers") and not path.exists() and len(paths) > 1:
             raise UsageError(f"distill: {path} is a network; if it is the student, write --student {path}")
-    if len(paths) == 2 and not several and all(path.exists() for path in paths):
-        raise UsageError(
-            f"distill: takes one teacher, {paths[0]}; if {paths[1]} is the student, write --student {paths[1]}"
-        )
+    if len(paths) == 2 and all(path.exists() for path in paths):
+        try:
+            method.check_teachers(2)
+        except UsageError as error:
+            raise UsageError(f"{error}; if {paths[1]} is the student, write --student {paths[1]}") from error
 
 
 def check_student_file(student: str) -> None:

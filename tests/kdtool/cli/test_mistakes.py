@@ -122,8 +122,8 @@ MISTAKES = {
     # Files, networks and data.
     "distill teacher.pt timm:resnet18": "distill: timm:resnet18 is a network; if it is the student, write --student "
     "timm:resnet18",
-    "distill teacher.pt student.pt": "distill: takes one teacher, teacher.pt; if student.pt is the student, write "
-    "--student student.pt",
+    "distill teacher.pt student.pt": "--method kd learns from one teacher, not 2; for several teachers use --method "
+    "ensemble; if student.pt is the student, write --student student.pt",
     "distill timm:resnet18 --student student.pt": "timm:resnet18: there is no such file; resnet18 is a network: kdtool "
     "teacher timm:resnet18 makes a checkpoint of it",
     "distill teacher.pt --student halve": "--student halve: is a refiner; write --refiner halve",

@@ -118,3 +118,17 @@ def test_more_than_are_counted_at_once(monkeypatch):
 
 def test_from_python():
     assert kdtool.networks("lenet-5") == networks("lenet-5")
+
+
+def test_a_source_that_fails_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr("kdtool.commands.models.names", lambda kind: ["nosuch", "kdtool"])
+
+    assert networks("lenet-5") == [{"network": "kdtool:lenet-5", "parameters": 61_706}]
+    assert capsys.readouterr().err.startswith("nosuch is left out: UsageError: no teacher source is called 'nosuch'")
+
+
+def test_a_network_is_built_where_the_names_of_its_source_are_not_to_be_had(monkeypatch, tmp_path):
+    monkeypatch.setattr(type(make("teachers", "kdtool")), "networks", lambda self: 1 / 0)
+
+    assert kdtool.teacher("kdtool:lenet-5", output=tmp_path / "net.pt").classes == tuple("0123456789")
+    assert read("kdtool") is None
