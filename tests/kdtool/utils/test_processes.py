@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 import torch
@@ -65,6 +66,16 @@ def test_a_launcher_that_does_not_say_where_is_refused(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="WORLD_SIZE=2: the launcher did not set RANK"), together():
+        pass
+
+
+def test_accelerate_is_asked_for_by_its_extra(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with (
+        pytest.raises(UsageError, match=r"2 processes: needs accelerate; pip install 'kdtool\[distributed\]'"),
+        together(),
+    ):
         pass
 
 
