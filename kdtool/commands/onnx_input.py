@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdtool.commands.inputs import load
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error, UsageError
-from kdtool.exporting.sessions import described, failures, open_session
+from kdtool.exporting.sessions import described, open_file
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
@@ -88,10 +88,7 @@ def read_onnx(path: Path) -> OnnxCheckpoint:
     """
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
-    try:
-        session = open_session(path, torch.get_num_threads())
-    except failures() as error:
-        raise Error(f"{path}: onnxruntime does not load it: {(str(error).splitlines() or [''])[0]}") from error
+    session = open_file(path, torch.get_num_threads())
     inputs, about = session.get_inputs(), session.get_modelmeta().custom_metadata_map
     shape = inputs[0].shape[1:]
     if len(inputs) != 1 or len(shape) != 3 or not all(isinstance(size, int) for size in shape) or shape[1] != shape[2]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from kdtool.errors import Error, UsageError
 from kdtool.exporting.latency import measure_latency
-from kdtool.exporting.sessions import PROVIDERS, check_provider, described, failures, open_session
+from kdtool.exporting.sessions import PROVIDERS, check_provider, described, open_file
 
 FORMAT = "kdtool-latency"
 
@@ -68,7 +68,7 @@ def measure_file(
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; name an ONNX file, as kdtool export writes it")
     check_provider(provider)
-    session = _opened(path)
+    session = open_file(path)
     about = _classifier(session, path)
     metadata = session.get_modelmeta().custom_metadata_map
     try:
@@ -89,16 +89,6 @@ def measure_file(
         **{name: measured[name] for name in facts},
         "platform": platform.platform(),
     }
-
-
-def _opened(path: Path) -> Any:
-    import onnxruntime
-
-    try:
-        return open_session(path)
-    except failures() as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise Error(f"{path}: onnxruntime {onnxruntime.__version__} does not load it: {reason}") from error
 
 
 def _classifier(session: Any, path: Path) -> dict[str, Any]:
