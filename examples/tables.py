@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-__all__ = ["Study", "count", "fmean", "show", "spread"]
+__all__ = ["Study", "count", "fmean", "show", "spread", "took"]
 
 
 class Study:
@@ -60,6 +60,13 @@ class Study:
     def seconds(self, *steps: str) -> float:
         """Return how long the commands of these steps took together, of all steps if none is named."""
         return sum(row["seconds"] for row in self.rows if not steps or row["step"] in steps)
+
+
+def took(study: Study) -> None:
+    """Print how long a study took."""
+    print(
+        f"The {len(study.rows)} commands took {study.seconds() / 60:.0f} minutes in all, one at a time on one thread of a busy machine."
+    )
 
 
 def spread(row: dict[str, Any], key: str, scale: float = 1, digits: int = 1) -> str:
