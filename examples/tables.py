@@ -64,9 +64,8 @@ class Study:
 
 def took(study: Study) -> None:
     """Print how long a study took."""
-    print(
-        f"The {len(study.rows)} commands took {study.seconds() / 60:.0f} minutes in all, one at a time on one thread of a busy machine."
-    )
+    minutes = f"{study.seconds() / 60:.0f} minutes in all"
+    print(f"The {len(study.rows)} commands took {minutes}, one at a time on one thread of a busy machine.")
 
 
 def spread(row: dict[str, Any], key: str, scale: float = 1, digits: int = 1) -> str:
