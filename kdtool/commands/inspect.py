@@ -17,6 +17,8 @@ from kdtool.data.survey import survey
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.quantisation.fake import quantiser_of
+from kdtool.models.quantisation.training import quantisation_of
 from kdtool.models.size import measure
 from kdtool.surgery.depth.observe import output_shapes
 from kdtool.surgery.depth.stages import stages_of
@@ -67,6 +69,7 @@ def inspect(
         "file_bytes": checkpoint.path.stat().st_size if checkpoint.path else None,
         **({"gzip_bytes": gzip_bytes(checkpoint.path)} if checkpoint.path and checkpoint.masked else {}),
         **({"early_epoch": checkpoint.early.epoch} if checkpoint.early else {}),
+        **({"quantised": quantisation_of(checkpoint.network)} if quantiser_of(checkpoint.module) else {}),
         "classes": checkpoint.architecture.classes,
         "input": list(checkpoint.architecture.input),
         "architecture": plain(checkpoint.architecture.as_data()),

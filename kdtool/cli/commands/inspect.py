@@ -68,6 +68,8 @@ def as_text(about: dict[str, Any]) -> str:
     rows.append(("input", "x".join(map(str, about["input"]))))
     sizes = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes", "gzip_bytes")
     rows += [(key.replace("_", " "), shown_value(key, about[key])) for key in sizes if about.get(key) is not None]
+    if about.get("quantised") is not None:
+        rows.append(("trained in", f"{about['quantised']['precision']}, {about['quantised']['layers']} layers"))
     if about.get("early_epoch") is not None:
         rows.append(("early weights", f"of epoch {about['early_epoch']}"))
     data = about.get("data")

@@ -40,6 +40,7 @@ def test_the_checkpoint_has_float_weights_and_the_ranges(trained, resnet):
     assert len(content["quantisation"]["weights"]) == 20
     assert read(trained).history[-1]["quantised"] == {"precision": "int8", "layers": 20, "float_layers": []}
     assert "--quantize int8" in read(trained).history[-1]["line"]
+    assert kdtool.inspect(trained)["quantised"]["layers"] == 20
 
 
 def test_its_metrics_are_those_of_the_rounding_network(trained):
