@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def run(output: Path, *, force: bool = False) -> list[dict[str, Any]]:
     rows.append(_row(f"{rows[-1]['model']} pruned", pruned.path, output))
     write_text(output / "table.json", dumps(rows, indent=1) + "\n")
     return rows
+
+
+def dry_run() -> None:
+    """Say what each step of the demo would train and cost; nothing is trained, and nothing is kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        made = teacher(**TEACHER, output=output / "teacher.pt", dry_run=True)
+        student = distill(made, **STUDENTS, output=output / "student.pt", dry_run=True)
+        prune(student, **PRUNER, output=output / "student-pruned.pt", dry_run=True)
 
 
 def _row(model: str, path: Path, output: Path) -> dict[str, Any]:

@@ -113,11 +113,11 @@ def _loss_panels(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool) -> 
         keys.setdefault(str(row["phase"]), set()).update(key for key in row if key not in SOMETIMES)
     for phase, logged in keys.items():
         kinds.setdefault(frozenset(logged), {})[phase] = None
-    for logged, names in kinds.items():
+    for numbers, names in kinds.items():
         of = f": {', '.join(names)}" if len(kinds) > 1 and len(names) <= 2 else ""
         phases = set(names) if len(kinds) > 1 else None
-        found = [key for key in ("loss", "val_loss") if key in logged]
-        if labels_alone or "val_accuracy" not in logged:
+        found: list[str] = [key for key in ("loss", "val_loss") if key in numbers]
+        if labels_alone or "val_accuracy" not in numbers:
             if found:
                 yield f"loss{of}", found, phases
         else:

@@ -22,8 +22,8 @@ def cell(row: Mapping[str, Any], key: str) -> str:
         return ""
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
     seeds = row.get("seeds")
-    known = isinstance(low, float) and isinstance(high, float) and isinstance(value, int | float)
-    if known and not (isinstance(seeds, int) and seeds < FEWEST_SEEDS):
+    enough = not (isinstance(seeds, int) and seeds < FEWEST_SEEDS)
+    if enough and isinstance(value, int | float) and isinstance(low, float) and isinstance(high, float):
         return shown_interval(key, value, low, high)
     return shown_value(key, value)
 

@@ -91,8 +91,10 @@ def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Latenc
     for section in sections:
         if len(sections) > 1:
             yield Heading(section.name)
-        study = isinstance(section, StudySource)
-        yield from of_study(section, directory) if study else of_checkpoint(section, directory)
+        if isinstance(section, StudySource):
+            yield from of_study(section, directory)
+        else:
+            yield from of_checkpoint(section, directory)
 
 
 def _rows(sections: Sequence[CheckpointSource | StudySource], measured: Latency) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import demo
 
+        if parsed.params["dry_run"]:
+            demo.dry_run()
+            return None
         rows = demo.run(directory, force=parsed.params["force"])
         return as_json(rows) if parsed.params["as_json"] else table(COLUMNS, rows)
 
@@ -54,6 +57,7 @@ command = StepCommand(
             help="working directory  [default: kdtool-demo]",
         ),
         click.Option(["-f", "--force"], is_flag=True, help="repeat steps that are already done"),
+        click.Option(["--dry-run"], is_flag=True, help="say what would be trained, and in how much time, and end"),
         json_option(),
     ],
     help="Show the whole workflow on the digits data set (no download): train a teacher, distil it four times, prune, "

@@ -145,9 +145,13 @@ def test_another_network_at_the_teachers_path_is_not_its_teacher(student, teache
 def test_files_below_the_report_are_linked_and_others_are_not(student, tmp_path):
     moved = shutil.copytree(student.parent, tmp_path / "out") / "student.pt"
     inside = page_of(moved, output=tmp_path / "r.html")
-    assert re.findall('href="(.*?)"', inside) == ["out/student.pt", "out/student.run/", "out/student.run/metrics.jsonl"]
+    assert re.findall('<a href="(.*?)"', inside) == [
+        "out/student.pt",
+        "out/student.run/",
+        "out/student.run/metrics.jsonl",
+    ]
     (tmp_path / "elsewhere").mkdir()
-    assert "href=" not in page_of(moved, output=tmp_path / "elsewhere" / "r.html")
+    assert "<a href=" not in page_of(moved, output=tmp_path / "elsewhere" / "r.html")
 
 
 def test_latency_is_measured_when_it_is_asked_for(student, teacher_path, tmp_path, monkeypatch):
