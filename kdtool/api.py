@@ -15,6 +15,7 @@ from kdtool.commands.refine import refine
 from kdtool.commands.teacher import teacher
 from kdtool.compression.command import compress
 from kdtool.reporting.page import report
+from kdtool.reporting.watching import watch
 from kdtool.study.runner import run_study
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "report",
     "run_study",
     "teacher",
+    "watch",
 ]
