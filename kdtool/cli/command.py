@@ -201,7 +201,7 @@ class MethodName(click.ParamType):  # type: ignore[type-arg]
         """Return the matching names, from the metadata of installed packages."""
         from kdtool.cli.candidates import methods
 
-        return [CompletionItem(name) for name in names(self.kind) if name.startswith(incomplete)]
+        return methods(self.kind, incomplete)
 
 
 def _method_option(kind: str, default: str) -> click.Option:

@@ -71,7 +71,7 @@ def test_a_plugin_is_found_without_importing_it_first(zipped: bool, tmp_path: Pa
     (metadata / "entry_points.txt").write_text("[kdtool]\nwave = the_wave\n")
     path = Path(shutil.make_archive(str(package), "zip", package)) if zipped else package
 
-    assert "\n  wave      Wave.\n" in kdtool("--help", path=path)
+    assert "\n  wave        Wave.\n" in kdtool("--help", path=path)
     assert kdtool("wave", path=path) == "waves\n"
 
 
