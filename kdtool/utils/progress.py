@@ -11,6 +11,7 @@ from typing import Protocol
 from kdtool.utils import screens
 from kdtool.utils.formatting import printable_lines
 from kdtool.utils.meters import Meter, Screen
+from kdtool.utils.processes import is_first
 from kdtool.utils.verbosity import is_quiet, is_verbose
 
 
@@ -84,8 +85,8 @@ def _screen(whole: Meter | None, phases: list[tuple[str, float]] | None = None) 
 
 
 def say(line: str) -> None:
-    """Print one line on stderr, unless only errors are wanted."""
-    if not is_quiet():
+    """Print one line on stderr, unless only errors are wanted; of several processes the first one prints."""
+    if not is_quiet() and is_first():
         for screen in _shown[-1:]:
             screen.clear()
         print(printable_lines(line), file=sys.stderr, flush=True)

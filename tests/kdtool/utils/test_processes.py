@@ -11,6 +11,7 @@ import torch
 from kdtool.errors import Error, UsageError
 from kdtool.utils import processes
 from kdtool.utils.processes import collected, count, decided, everyone, gathered, is_first, rank, summed, together
+from kdtool.utils.progress import say
 
 
 def test_a_process_alone_gets_what_it_gives(monkeypatch):
@@ -24,6 +25,14 @@ def test_a_process_alone_gets_what_it_gives(monkeypatch):
         assert not everyone(False)
         assert gathered(rows) is rows
         assert summed(rows) is rows
+
+
+def test_the_first_process_alone_speaks(monkeypatch, capsys):
+    for number in ("0", "1"):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", number)
+        say(f"from {number}")
+    assert capsys.readouterr().err == "from 0\n"
 
 
 def test_two_processes_exchange(in_processes):
