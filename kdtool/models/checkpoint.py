@@ -17,7 +17,7 @@ from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.prediction import Recorded
 from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
 from kdtool.plugins.entry_points import names
-from kdtool.utils.formatting import printable
+from kdtool.utils.formatting import LONGEST_LINE, printable
 from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.tensor_files import safe_load, write_tensors
@@ -163,7 +163,8 @@ def read(path: str | Path) -> Checkpoint:
         raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_IMPORT_HINT.format(path)}")
     version = content.get("version")
     if version != VERSION:
-        raise Error(f"{path}: checkpoint of version {version}, this kdtool reads {VERSION}; update kdtool")
+        told = printable(str(version), 40)
+        raise Error(f"{path}: checkpoint of version {told}, this kdtool reads {VERSION}; update kdtool")
     if set(content) - OPTIONAL != KEYS:
         odd = sorted(printable(str(key), 40) for key in (set(content) - OPTIONAL) ^ KEYS)
         raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
@@ -181,7 +182,8 @@ def read(path: str | Path) -> Checkpoint:
         if "quantisation" in content:
             network = from_data(network, content["quantisation"])
     except Error as error:
-        raise type(error)(f"{path}: {error}") from error
+        # A message may quote what the file holds.
+        raise type(error)(f"{path}: {printable(' '.join(str(error).split()), LONGEST_LINE)}") from error
     return Checkpoint(network, data, metrics, history, path, early)
 
 
@@ -209,7 +211,7 @@ def _describe(content: Any) -> str:
         values = list(content.values())
         if all(isinstance(value, Tensor) for value in values):
             return "a plain state_dict"
-        return "a dict of " + ", ".join(str(key)[:30] for key in list(content)[:4])
+        return "a dict of " + ", ".join(printable(str(key), 30) for key in list(content)[:4])
     return f"a {type(content).__name__}"
 
 

@@ -108,6 +108,10 @@ def damaged(teacher_path, change):
     [
         (lambda c: c.update(version=99), "version 99"),
         (lambda c: c.update(extra=1), "unknown entries extra"),
+        (lambda c: c.update(version="\x1b[2J\n"), r"version \?\[2J\?, this"),
+        (lambda c: c["architecture"].update({"\x1b[\n": 1}), r"unknown entries \?\["),
+        (lambda c: c["history"][-1].update(line=3), "history: entry 1.line is missing or malformed"),
+        (lambda c: c["metrics"][0].update(accuracy=[1]), "metrics: entry 1.accuracy is missing or malformed"),
         (lambda c: c.pop("history"), "unknown entries history"),
         (lambda c: c.update(weights=[1, 2]), "weights"),
         (lambda c: c.update(metrics={"a": 1}), "metrics"),
