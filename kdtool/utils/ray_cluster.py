@@ -60,9 +60,8 @@ class Cluster:
         self.cpus = resources.cpus
         self.gpus = (1.0 if any(gpus) else 0.0) if resources.gpus is None else resources.gpus
         # A task that asked for no GPU must not take one that others have.
-        self._without = (
-            {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}} if any(gpus) and not self.gpus else {}
-        )
+        hidden = any(gpus) and not self.gpus
+        self.environment: dict[str, Any] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}} if hidden else {}
         share = [count / asked for count, asked in ((sum(cpus), self.cpus), (sum(gpus), self.gpus)) if asked]
         self.at_once = max(1, int(min(share, default=len(nodes))))
         machines = f"{len(nodes)} machines" if len(nodes) > 1 else "1 machine"
@@ -79,7 +78,7 @@ class Cluster:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function of a module, or one that can be pickled, as a task; a lost worker's is run again elsewhere."""
-        task = self._ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, **self._without)(function)
+        task = self._ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, runtime_env=self.environment)(function)
         reference = task.remote(*arguments)
         future: Future[Any] = reference.future()
         self._running[future] = reference
