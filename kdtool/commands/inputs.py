@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdtool.commands.quantise import in_float
 from kdtool.data.checks import tell
 from kdtool.data.classes import positions
 from kdtool.data.opening import open_data, open_spec
@@ -19,7 +20,6 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
 from kdtool.models.conversion import convention_of
 from kdtool.models.prediction import expected_by, recorded_classes, trained_elsewhere
-from kdtool.models.quantisation.training import in_float
 from kdtool.models.sources import create_like
 from kdtool.surgery.refiner import Refiner, refined
 

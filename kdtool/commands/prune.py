@@ -8,11 +8,11 @@ from typing import Any
 from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.commands.quantise import in_float
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.models.quantisation.training import in_float
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.pruning.branches import say_branches

@@ -1,6 +1,8 @@
-"""Students that are trained in 8 bits."""
+"""Students that are trained in 8 bits, and commands that go on with one in float."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 
@@ -8,8 +10,11 @@ from kdtool.data.splits import Data
 from kdtool.distillation.options import StudentOptions
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.quantisation.fake import quantiser_of, without_quantiser
 from kdtool.models.quantisation.training import begin_to_round
 from kdtool.training.options import Training
+from kdtool.utils.progress import say
 
 IMAGES, BATCH = 256, 64
 """How many training images set the first ranges, and how many run at once."""
@@ -40,3 +45,11 @@ def rounding(network: Network, data: Data, options: StudentOptions) -> Network:
     order = torch.arange(min(IMAGES, len(split))) * len(split) // min(IMAGES, len(split))
     images = (batch for _, batch, _ in split.batches(BATCH, order=order))
     return begin_to_round(network, images, options.quantize_skip)
+
+
+def in_float(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose network computes in float, and say so if it was trained in 8 bits."""
+    if quantiser_of(checkpoint.module) is None:
+        return checkpoint
+    say(f"{checkpoint.path or checkpoint.architecture.spec}: was trained in 8 bits; its weights go on in float")
+    return dataclasses.replace(checkpoint, network=without_quantiser(checkpoint.network))

@@ -7,10 +7,10 @@ from typing import Any
 
 from kdtool.commands.inputs import data_for, load
 from kdtool.commands.outputs import entry_of, finish_untrained, named_after, target_of
+from kdtool.commands.quantise import in_float
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.models.quantisation.training import in_float
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.surgery.refiner import InheritingRefiner, refined

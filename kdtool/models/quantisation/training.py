@@ -1,18 +1,15 @@
-"""Begin to round a network that is to be trained, and go on with one in float."""
+"""Begin to round a network that is to be trained, and tell which of its layers do."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from kdtool.models.architecture import Network
-from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import calibrate, quantised, quantiser_of, without_quantiser
 from kdtool.models.quantisation.places import find_places
-from kdtool.utils.progress import say
 
 
 def begin_to_round(network: Network, images: Iterable[Tensor], skip: Sequence[str] = ()) -> Network:
@@ -38,11 +35,3 @@ def quantisation_of(network: Network) -> dict[str, Any]:
     every = find_places(without_quantiser(network))
     left = [name.partition(":")[0] for name in every.weights if name not in places.weights]
     return {"precision": "int8", "layers": len(places.weights), "float_layers": left}
-
-
-def in_float(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint whose network computes in float, and say so if it was trained in 8 bits."""
-    if quantiser_of(checkpoint.module) is None:
-        return checkpoint
-    say(f"{checkpoint.path or checkpoint.architecture.spec}: was trained in 8 bits; its weights go on in float")
-    return dataclasses.replace(checkpoint, network=without_quantiser(checkpoint.network))

@@ -53,7 +53,7 @@ def test_its_metrics_are_those_of_the_rounding_network(trained):
 
 
 def checkpoint_in_float(checkpoint):
-    from kdtool.models.quantisation.training import in_float
+    from kdtool.commands.quantise import in_float
 
     return in_float(checkpoint)
 
