@@ -120,7 +120,7 @@ def making(
     found = []
     for name, cls in _methods("distillers", only):
         if cls.makes_student:
-            options = cls.within(teacher, cost, share, epochs=epochs, exporter=exporter)
+            options = cls.options_within(teacher, cost, share, epochs=epochs, exporter=exporter)
             if options is not None:
                 found.append((name, options))
     return found

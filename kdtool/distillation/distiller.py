@@ -90,7 +90,7 @@ class Distiller(Method):
         raise NotImplementedError
 
     @classmethod
-    def within(
+    def options_within(
         cls, teacher: Network, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
         """Return the options with which the student that the method makes costs at most a share of the teacher's cost.

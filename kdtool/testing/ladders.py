@@ -53,7 +53,7 @@ def check_within(cls: type[Distiller], teacher: Network) -> None:
 
     exporter = {"name": exporter_of_suffix(".onnx").name}
     for cost in ("latency", "macs", "params"):
-        options = cls.within(teacher, cost, 0.5, epochs=2, exporter=exporter)
+        options = cls.options_within(teacher, cost, 0.5, epochs=2, exporter=exporter)
         if options is None:
             continue
         require(cls.makes_student, f"{cls.name}: within() is for methods that make their student; it is given one")

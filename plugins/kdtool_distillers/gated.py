@@ -67,7 +67,7 @@ class Gated(GateSearchOptions, Distiller):
     exporter: Exporter = nested("exporters", "onnx", help="exporter that measures the latency")
 
     @classmethod
-    def within(
+    def options_within(
         cls, teacher: Network, cost: str, share: float, *, epochs: int, exporter: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
         """Return a budget, and a search of as many epochs as the distillation has."""

@@ -96,14 +96,14 @@ def test_options_of_a_method_that_makes_its_student_must_make_it(network):
         makes_student = True
 
         @classmethod
-        def within(cls, teacher, cost, share, *, epochs, exporter):
+        def options_within(cls, teacher, cost, share, *, epochs, exporter):
             return {"no_such_option": share}
 
     class Given(Distiller):
         """Train a student."""
 
         @classmethod
-        def within(cls, teacher, cost, share, *, epochs, exporter):
+        def options_within(cls, teacher, cost, share, *, epochs, exporter):
             return {}
 
     with pytest.raises(AssertionError, match="gives options that are refused"):
