@@ -56,10 +56,10 @@ def check_within(cls: type[Distiller], teacher: Network) -> None:
         options = cls.options_within(teacher, cost, 0.5, epochs=2, exporter=exporter)
         if options is None:
             continue
-        require(cls.makes_student, f"{cls.name}: within() is for methods that make their student; it is given one")
+        require(cls.makes_student, f"{cls.name}: options_within() is for methods that make their student; it is given one")
         try:
             cls(**options)
         except (UsageError, TypeError) as error:
             raise AssertionError(
-                f"{cls.name}: within({cost!r}, 0.5) gives options that are refused: {error}"
+                f"{cls.name}: options_within({cost!r}, 0.5) gives options that are refused: {error}"
             ) from error
