@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-__all__ = ["Study", "count", "fmean", "show", "spread", "took"]
+__all__ = ["Study", "count", "fmean", "link", "show", "spread", "took"]
 
 
 class Study:
@@ -60,6 +60,11 @@ class Study:
     def seconds(self, *steps: str) -> float:
         """Return how long the commands of these steps took together, of all steps if none is named."""
         return sum(row["seconds"] for row in self.rows if not steps or row["step"] in steps)
+
+
+def link(text: str, target: str) -> str:
+    """Return a link in Markdown."""
+    return f"[{text}]({target})"
 
 
 def took(study: Study) -> None:
