@@ -56,7 +56,7 @@ def check_within(cls: type[Distiller], teacher: Network) -> None:
         options = cls.options_within(teacher, cost, 0.5, epochs=2, exporter=exporter)
         if options is None:
             continue
-        require(cls.makes_student, f"{cls.name}: options_within() is for methods that make their student; it is given one")
+        require(cls.makes_student, f"{cls.name}: options_within() is for makers of a student; it is given one")
         try:
             cls(**options)
         except (UsageError, TypeError) as error:
