@@ -39,7 +39,7 @@ class Refiner(Method):
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
-        """Return how this method can be sized to a cost: lists of options, each from the largest result to the smallest.
+        """Return how this method is sized to a cost: lists of options, each from the largest result to the smallest.
 
         ``kdtool compress`` takes that step of a list which just meets a budget, found by bisection, so that each list
         gives a candidate. Options are plain data; where neighbours differ by a few per cent, a budget is met closely.

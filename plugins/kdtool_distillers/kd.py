@@ -23,7 +23,15 @@ class KD(LossDistiller):
       log(1 - y) in the cross-entropy is read as log y.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("hinton", "soft-targets", "soft-labels", "vanilla", "response", "logits", "kl")
+    also_called: ClassVar[tuple[str, ...]] = (
+        "hinton",
+        "soft-targets",
+        "soft-labels",
+        "vanilla",
+        "response",
+        "logits",
+        "kl",
+    )
     fits: ClassVar[str] = "Fits any two networks with the same classes; try it first. --alpha 1 needs no labels."
     weight_option: ClassVar[str] = "alpha"
     weight_options: ClassVar[tuple[str, ...]] = ("alpha", "temperature")

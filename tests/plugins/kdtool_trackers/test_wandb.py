@@ -34,6 +34,7 @@ def records(content):
 def test_wandb_writes_offline_what_its_own_reader_finds(tmp_path, monkeypatch):
     import wandb
     from wandb.proto import wandb_internal_pb2
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run = types.SimpleNamespace(directory=tmp_path)
