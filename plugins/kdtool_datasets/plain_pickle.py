@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool import Error
+from kdtool.utils import printable
 
 # The largest file (CIFAR-100 has 155 MB), and the most instructions (CIFAR-100 has about 400,000).
 LARGEST, MOST_INSTRUCTIONS = 512 << 20, 2_000_000
@@ -288,6 +289,6 @@ def read_pickle(path: Path) -> dict[str, Any]:
             return {key: value.value() if isinstance(value, _Array) else value for key, value in content.items()}
     # A damaged pickle can raise any of these, depending on the instruction that fails.
     except (_Damaged, OSError, ValueError, TypeError, KeyError, IndexError, MemoryError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = printable(" ".join(str(error).split()) or type(error).__name__, 120)
         raise Error(f"{path}: not a pickle of plain arrays ({reason}); download it again") from error
     raise Error(f"{path}: holds a {type(content).__name__}, not a batch of images; download it again")
