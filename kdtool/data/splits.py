@@ -14,8 +14,8 @@ from kdtool.data.images import Images, JoinedImages, fits_in_memory
 from kdtool.data.pixels import normalised, statistics
 from kdtool.data.preparation import SMALL
 from kdtool.data.spec import DataSpec
-from kdtool.data.transfer import on_device
 from kdtool.errors import UsageError
+from kdtool.utils.transfer import on_device
 
 # Mean and std of large images are computed from this many images, evenly spaced.
 SAMPLE = 1000

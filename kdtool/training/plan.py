@@ -1,12 +1,13 @@
-"""The plan of one phase: which part of which student learns what from which teacher, and what each step is given."""
+"""The plan of one phase: which part of which student learns what from whom, and what each step is given; its result."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -18,6 +19,7 @@ from kdtool.features.segments import Part, Segment, cuttable, segments
 from kdtool.features.taps import Tap, stage_taps
 from kdtool.models.architecture import Network
 from kdtool.models.conversion import digest
+from kdtool.models.weights import load_exactly
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
@@ -31,8 +33,19 @@ from kdtool.utils.seeds import derive, seeded
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kdtool.training.callback import Callback
     from kdtool.training.objective import Objective
     from kdtool.training.step import Step
+
+
+@dataclass
+class Fit:
+    """The result of a phase: the trained network and its validation metrics."""
+
+    network: Network
+    metrics: dict[str, Any]
+    auxiliary: nn.Module | None = None
+    """The auxiliary networks, as they were in the student's best epoch."""
 
 
 class FitPlan:
@@ -201,3 +214,17 @@ class FitPlan:
             assert segment.end is not None
             keys[segment.end.name] = digest(self.student.module, before)
         return FrozenNetwork(copy.deepcopy(self.student.module), keys, engine, cache, cut=part.cut)
+
+
+def restored(
+    finished: dict[str, Any], trained: Network, auxiliary: Auxiliary | None, callbacks: Sequence[Callback]
+) -> Fit:
+    """Return the result of a phase from its file, and give the callbacks back what they remembered."""
+    load_exactly(trained.module.eval(), finished["weights"])
+    for callback, state in zip(callbacks, finished["callbacks"], strict=True):
+        callback.load(state)
+    if auxiliary is None:
+        return Fit(trained, finished["metrics"])
+    others = copy.deepcopy(auxiliary.module).eval()
+    load_exactly(others, finished["auxiliary"])
+    return Fit(trained, finished["metrics"], others)

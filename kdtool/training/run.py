@@ -6,11 +6,8 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from torch import nn
 
 from kdtool.data.splits import Data
 from kdtool.errors import UsageError
@@ -31,7 +28,7 @@ from kdtool.training.loop import Loop, LossNotFiniteError, portable
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.phase import LOG, Phase, epoch_line, read_epochs
-from kdtool.training.plan import FitPlan
+from kdtool.training.plan import Fit, FitPlan, restored
 from kdtool.training.sharing.replicas import agree_on_weights
 from kdtool.training.side_by_side.workers import Workers
 from kdtool.training.student import Auxiliary
@@ -47,16 +44,6 @@ if TYPE_CHECKING:
     from kdtool.training.objective import Objective
 
 Result = TypeVar("Result")
-
-
-@dataclass
-class Fit:
-    """The result of a phase: the trained network and its validation metrics."""
-
-    network: Network
-    metrics: dict[str, Any]
-    auxiliary: nn.Module | None = None
-    """The auxiliary networks, as they were in the student's best epoch."""
 
 
 class Run:
@@ -153,7 +140,7 @@ class Run:
         finished = decided(phase.load_result)
         if finished is not None:
             phase_skipped(name)
-            return _restored(finished, Network(student.architecture, module), auxiliary, callbacks)
+            return restored(finished, Network(student.architecture, module), auxiliary, callbacks)
         engine = engine_for(self.training, self.training.batch_size, *plan.networks)
         train, val = plan.batches(self.data, engine, self.cache(self.training))
         student_module = plan.student_module(module)
@@ -305,17 +292,3 @@ class Run:
         kept = self.checkpoint(Network(student.architecture, module), [loop.state.best], note=name)
         decided(lambda: write(path, kept))
         return f"the weights of epoch {loop.state.best_epoch + 1} are kept in {path}"
-
-
-def _restored(
-    finished: dict[str, Any], trained: Network, auxiliary: Auxiliary | None, callbacks: Sequence[Callback]
-) -> Fit:
-    """Return the result of a phase from its file, and give the callbacks back what they remembered."""
-    load_exactly(trained.module.eval(), finished["weights"])
-    for callback, state in zip(callbacks, finished["callbacks"], strict=True):
-        callback.load(state)
-    if auxiliary is None:
-        return Fit(trained, finished["metrics"])
-    others = copy.deepcopy(auxiliary.module).eval()
-    load_exactly(others, finished["auxiliary"])
-    return Fit(trained, finished["metrics"], others)

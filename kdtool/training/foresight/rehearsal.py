@@ -25,8 +25,8 @@ from kdtool.training.foresight.forecast import NOTHING, Cost, Forecast, Foreseen
 from kdtool.training.foresight.stopwatch import Timing, bytes_of, now, time_phase
 from kdtool.training.objective import Objective
 from kdtool.training.options import Training
-from kdtool.training.plan import FitPlan
-from kdtool.training.run import Fit, Run
+from kdtool.training.plan import Fit, FitPlan
+from kdtool.training.run import Run
 from kdtool.training.student import Auxiliary
 from kdtool.training.zeros import HoldZeros
 from kdtool.utils.processes import launched

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdtool.data import transfer
-from kdtool.data.transfer import on_device
+from kdtool.utils.transfer import on_device
 
 
 def test_on_the_cpu_batches_stay_as_they_are():
