@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdtool.data import transfer
+from kdtool.utils import transfer
 from kdtool.utils.transfer import on_device
 
 
