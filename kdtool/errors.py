@@ -17,7 +17,7 @@ class UsageError(Error):
     exit_code = 2
 
 
-def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
+def nearest(name: str, names: Iterable[str], count: int = 4) -> str:
     """Return ``; did you mean a, b?`` with the names of which ``name`` may be a misspelling, or an empty string."""
     close = similar(name, names)[:count]
     return f"; did you mean {', '.join(close)}?" if close else ""

@@ -24,6 +24,7 @@ PACKAGES = {
     "kdtool_pruners",
     "kdtool_refiners",
     "kdtool_teachers",
+    "kdtool_trackers",
 }
 
 

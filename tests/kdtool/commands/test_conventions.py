@@ -123,7 +123,9 @@ def test_the_batches_of_a_phase_hold_the_teachers_own_answers(teacher, student, 
                 logits.append(batch.teacher)
                 maps.append(batch.maps)
             if loss.logits:
-                torch.testing.assert_close(torch.cat(logits), expected, rtol=1e-3, atol=1e-3)
+                # A teacher that is cut at its stages goes on from maps in float16, whose rounding its layers enlarge.
+                least = 1e-2 if plan.pairs else 1e-3
+                torch.testing.assert_close(torch.cat(logits), expected, rtol=1e-3, atol=least)
             for index, pair in enumerate(plan.pairs):
                 with torch.no_grad():
                     _, direct = Segment().run(own.module, images, [pair.teacher])

@@ -178,7 +178,8 @@ seen = []
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr("kdtool.plugins.registry.method_class", lambda kind, name: Here)
+    for module in ("kdtool.plugins.registry", "kdtool.data.dataset"):
+        monkeypatch.setattr(f"{module}.method_class", lambda kind, name: Here)
     monkeypatch.delenv("KDTOOL_DATA", raising=False)
     seen.clear()
 

@@ -104,7 +104,7 @@ def test_an_export_is_a_step(run: Run, here: Path) -> None:
 def test_results_are_a_table_or_json(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here, "prune --ratio 0.5")
     calls: dict[str, Any] = {}
-    mean = {"step": "teacher", "values": {}, "seeds": 2, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
+    mean = {"step": "teacher", "values": {}, "seeds": 3, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
     result = {**RESULT, "means": [mean]}
     monkeypatch.setattr(api, "run_study", lambda recipe, **options: calls.update(options) or result, raising=False)
 
