@@ -37,6 +37,7 @@ def test_a_pipe_makes_a_measured_onnx_student(teacher_path, tmp_path):
     assert str(tmp_path) not in (tmp_path / "teacher-ikd-magnitude.onnx").read_bytes().decode("latin-1")
 
 
+@pytest.mark.slow  # the pipe runs the same commands
 def test_a_chain_prints_the_last_result_alone(teacher_path, tmp_path):
     (tmp_path / "teacher.pt").write_bytes(teacher_path.read_bytes())
     out, err = shell(

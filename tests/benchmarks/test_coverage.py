@@ -141,6 +141,7 @@ def trouble(cells):
     return {cell: outcome["status"] for cell, outcome in cells.items() if outcome["status"] != "ok"}
 
 
+@pytest.mark.slow  # all edits of three networks
 def test_tiny_networks_go_through_all_of_it(survey, tmp_path):
     networks = ["kdtool:resnet20 32", "kdtool:no_such_network 32", "kdtool:lenet-5 28"]
     cells, page = survey(networks)

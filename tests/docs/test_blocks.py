@@ -248,7 +248,13 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+SLOW = {"docs/guides/budget.md", "docs/guides/little-data.md", "docs/guides/one-method.md", "docs/index.md"}
+"""Pages of many trainings."""
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(page, marks=[pytest.mark.slow] if name(page) in SLOW else []) for page in PAGES], ids=name
+)
 def test_every_block_works(path: Path, opened: Open) -> None:
     opened(path).run(long=False)
 

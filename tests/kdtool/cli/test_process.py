@@ -117,7 +117,14 @@ def test_a_signal_has_its_own_exit_code():
 TRAIN = "teacher kdtool:lenet-300-100 --data digits --epochs 100000 --schedule constant -o t.pt"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_a_training_in_order(number, code, tmp_path):
     """It says how to go on, which works; and a signal that is ignored, as by nohup, stays so."""
     process = subprocess.Popen(

@@ -77,6 +77,7 @@ def test_a_run_that_was_cut_is_told_with_its_pictures(student, tmp_path):
     assert '<img alt="drop.svg" src="data:image/svg+xml;base64,PHN2Zy8+">' in text
 
 
+@pytest.mark.slow  # a study of four trainings
 def test_a_study_is_told_with_its_means_and_charts(tmp_path):
     (tmp_path / "r.toml").write_text(RECIPE)
     study = run_study(tmp_path / "r.toml")["directory"]

@@ -108,5 +108,5 @@ def test_options_of_a_method_that_makes_its_student_must_make_it(network):
 
     with pytest.raises(AssertionError, match="gives options that are refused"):
         check_within(Wrong, network)
-    with pytest.raises(AssertionError, match="is for methods that make their student"):
+    with pytest.raises(AssertionError, match="is for makers of a student"):
         check_within(Given, network)

@@ -37,6 +37,7 @@ def last_phase(directory):
         return "", 0
 
 
+@pytest.mark.slow  # the contract of each method has a kill in the quick tests
 def test_three_kills_change_nothing(teacher_path, tmp_path):
     """SIGKILL an IKD run in three different phases; the weights are those of a run that was left alone."""
     whole = kdtool.distill(teacher_path, method="ikd", iters=3, epochs=6, lr=0.003, precision="fp32", device="cpu",

@@ -79,8 +79,17 @@ def distilled(distiller, kind, data, directory, *, kill=False):
     return result
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", entry_points.names("distillers"))
+LONG = {"assistant", "born-again", "ensemble", "gated", "ikd", "mutual", "stagewise"}
+"""Methods of several phases or networks: the quick tests train them on the convolutional network only."""
+
+CASES = [
+    pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "vit" and name in LONG else [])
+    for name in entry_points.names("distillers")
+    for kind in NETWORKS
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_it_trains_and_resumes(name, kind, one_of_each, tmp_path):
     distiller = kdtool.make("distillers", name, **OPTIONS.get(name, {}))
     if (name, kind) in REFUSED:
