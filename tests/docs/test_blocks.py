@@ -248,7 +248,14 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-SLOW = {"docs/guides/budget.md", "docs/guides/little-data.md", "docs/guides/one-method.md", "docs/index.md"}
+SLOW = {
+    "docs/guides/budget.md",
+    "docs/guides/little-data.md",
+    "docs/guides/one-method.md",
+    "docs/guides/onnx.md",
+    "docs/guides/recipes.md",
+    "docs/index.md",
+}
 """Pages of many trainings."""
 
 

@@ -79,11 +79,11 @@ def distilled(distiller, kind, data, directory, *, kill=False):
     return result
 
 
-LONG = {"assistant", "born-again", "ensemble", "gated", "ikd", "mutual", "stagewise"}
-"""Methods of several phases or networks: the quick tests train them on the convolutional network only."""
+BOTH = {"at", "kd", "none", "rkd", "simkd"}
+"""The quick tests train the others on the convolutional network only."""
 
 CASES = [
-    pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "vit" and name in LONG else [])
+    pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "vit" and name not in BOTH else [])
     for name in entry_points.names("distillers")
     for kind in NETWORKS
 ]

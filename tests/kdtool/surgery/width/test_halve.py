@@ -63,9 +63,9 @@ def kept_weights(net, **options):
         ("kdtool:conv4-fc2", 32),
         ("torchvision:resnet18", 32),
         ("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
-        ("torchvision:regnet_x_400mf", 32),  # grouped
+        pytest.param("torchvision:regnet_x_400mf", 32, marks=pytest.mark.slow),  # grouped
         ("torchvision:squeezenet1_1", 32),  # concatenations
-        ("torchvision:efficientnet_b0", 32),
+        pytest.param("torchvision:efficientnet_b0", 32, marks=pytest.mark.slow),
         pytest.param("torchvision:densenet121", 32, marks=pytest.mark.slow),
         pytest.param("torchvision:googlenet", 64, marks=pytest.mark.slow),
         pytest.param("timm:seresnet50", 32, marks=pytest.mark.slow),
@@ -101,7 +101,13 @@ def test_halving_divides_the_parameters_by_nearly_four_each_time(spec, image_siz
 
 
 @pytest.mark.parametrize(
-    "spec", ["timm:test_vit", "timm:test_convnext", "timm:test_resnet", "kdtool:densenet-bc-100-12"]
+    "spec",
+    [
+        "timm:test_vit",
+        "timm:test_convnext",
+        "timm:test_resnet",
+        pytest.param("kdtool:densenet-bc-100-12", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("init", ["fresh", "inherit"])
 def test_a_narrow_network_is_rebuilt_to_the_last_bit(spec, init):

@@ -37,7 +37,7 @@ def slow(*values):
     ("spec", "image_size", "refused"),
     [
         ("kdtool:resnet20", 32, {"by 16, inherited"}),  # its shortcuts pad 32 channels with zeros to 64
-        ("timm:test_vit", 32, set()),
+        slow("timm:test_vit", 32, set()),
         slow("torchvision:resnet18", 32, set()),
         slow("torchvision:densenet121", 32, set()),
         slow("torchvision:mobilenet_v3_small", 32, set()),
