@@ -174,6 +174,7 @@ def test_tiny_networks_go_through_all_of_it(survey, tmp_path):
         ("--gigabytes", 0.01, "out of memory: took more than 0.01 GB"),
     ],
 )
+@pytest.mark.slow
 def test_what_takes_too_much_has_failed(survey, option, value, reason):
     cells, _ = survey(["kdtool:resnet20 32"], option, value)
     (build,) = cells["kdtool:resnet20"].values()
@@ -239,6 +240,7 @@ def test_a_pipe_of_real_commands(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_pipe_that_fails_says_what_the_first_command_said(tmp_path):
     outcome = pipes.run(Pipe("kdtool:lenet-6", "28", "--method halve"), tmp_path)
     assert all(outcome["codes"])

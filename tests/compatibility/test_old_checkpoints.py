@@ -71,7 +71,7 @@ def files(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
 
 
-@pytest.mark.parametrize("line", [KD, IKD])
+@pytest.mark.parametrize("line", [KD, pytest.param(IKD, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_or_is_refused_in_one_line(line: str, tmp_path: Path) -> None:
     output = tmp_path / line.split()[-1]
     run = output.with_suffix(".run")

@@ -252,8 +252,10 @@ SLOW = {
     "docs/guides/budget.md",
     "docs/guides/little-data.md",
     "docs/guides/one-method.md",
+    "docs/guides/clusters.md",
     "docs/guides/onnx.md",
     "docs/guides/recipes.md",
+    "docs/guides/studies.md",
     "docs/index.md",
 }
 """Pages of many trainings."""

@@ -60,6 +60,7 @@ def test_what_is_saved_is_what_was_measured(name, epochs, teacher, student, smal
         assert recorded(result) == score(named)
 
 
+@pytest.mark.slow
 def test_rows_of_teachers_are_what_evaluate_says(teacher, student, tmp_path, row, row_of):
     result = kdtool.distill(
         [teacher, student], "ensemble", student=student, **{**FAST, "epochs": 0}, output=tmp_path / "e.pt"
@@ -83,6 +84,7 @@ def test_a_teacher_that_learns_too_keeps_its_convention(teacher, student, tmp_pa
     assert recorded(kept)["accuracy"] == score(kept.path)["accuracy"] > 0.7
 
 
+@pytest.mark.slow
 def test_an_assistant_with_inherited_weights_sees_what_its_teacher_sees(
     teacher, student, small, tmp_path, score, recorded
 ):

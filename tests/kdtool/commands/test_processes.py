@@ -71,6 +71,7 @@ def test_every_output_is_computed_once_in_all(teacher_path, uninterrupted, tmp_p
     assert not list(output.with_suffix(".run").glob("cache*"))
 
 
+@pytest.mark.slow
 def test_each_machine_has_a_file_of_all_outputs(teacher_path, uninterrupted, tmp_path, in_processes, monkeypatch):
     output, close = tmp_path / "two.pt", CachedArray.close
 

@@ -106,6 +106,7 @@ def test_data_that_no_repair_uses_are_refused(teacher_path, tmp_path):
         kdtool.refine(teacher_path, "halve", data="digits", output=tmp_path / "small.pt")
 
 
+@pytest.mark.slow
 def test_an_assistant_is_repaired_with_what_its_teacher_sees(teacher, student, small, tmp_path, recorded, score):
     """All images are used, in another order."""
     own = {"init": "inherit", "ratio": 0.75, "repair": "statistics", "repair_images": 100_000}

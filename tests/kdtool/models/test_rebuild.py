@@ -138,7 +138,7 @@ def slow(*values):
         slow("kdtool:densenet-bc-100-12", 8, 4, {"halve": 3, "depth": 4, "structured": 3, "gate": 4}),
     ],
 )
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_edits_upon_edits_are_rebuilt_to_the_last_bit(spec, image_size, rounds, least, seed, tmp_path):
     network = create(spec, options=NetworkOptions(classes=10, image_size=image_size), data=None)
     made = edited(network, rounds, seed, tmp_path)

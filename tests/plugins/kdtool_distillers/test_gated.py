@@ -87,7 +87,7 @@ def test_the_student_gives_the_outputs_of_the_search(teacher, tmp_path, monkeypa
         torch.testing.assert_close(start.module(images), gated.module(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("closing", "epochs"), [("proximal", 12), ("gradual", 4)])
+@pytest.mark.parametrize(("closing", "epochs"), [pytest.param("proximal", 12, marks=pytest.mark.slow), ("gradual", 4)])
 def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after, closing, epochs):
     long = {"target_macs": "0.2x", "search_epochs": epochs, "closing": closing}
     whole = distil(teacher, tmp_path / "whole.pt", **long)
@@ -142,6 +142,7 @@ def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
     assert "missed" not in student.history[-1]["reached"]
 
 
+@pytest.mark.slow
 def test_the_latency_is_met_step_by_step(teacher, tmp_path):
     options = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 1, "epochs": 0}
     student = distil(teacher, tmp_path / "s.pt", search_epochs=8, **options)

@@ -122,6 +122,7 @@ def test_taps_that_do_not_fit(teacher, tmp_path, taps, message):
     assert not (tmp_path / "s.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_head_may_be_taught_too(teacher, tmp_path):
     student = {"refiner": {"name": "depth", "keep": (1, 1, 1)}}
     plain = distil(teacher, tmp_path / "plain.pt", **student)
