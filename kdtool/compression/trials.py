@@ -201,7 +201,9 @@ class Trials:
         """Let a method make its student in a training; measure it, and keep it as the candidate's network."""
         cls = method_class("distillers", candidate.method)
         cost, share = share_of(candidate)
-        options = cls.within(self.teacher, cost, share, epochs=epochs, exporter=device_options(self.given.budget))
+        options = cls.options_within(
+            self.teacher, cost, share, epochs=epochs, exporter=device_options(self.given.budget)
+        )
         network: Network = cls(**options).distill(run, self.teacher, None)
         with scratch() as folder:
             meter = Meter(self.teacher, self.given.budget, folder)
