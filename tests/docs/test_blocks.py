@@ -248,16 +248,8 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-SLOW = {
-    "docs/guides/budget.md",
-    "docs/guides/little-data.md",
-    "docs/guides/one-method.md",
-    "docs/guides/clusters.md",
-    "docs/guides/onnx.md",
-    "docs/guides/recipes.md",
-    "docs/guides/studies.md",
-    "docs/index.md",
-}
+LARGE = ("budget", "little-data", "one-method", "clusters", "onnx", "recipes", "studies")
+SLOW = {"docs/index.md", *(f"docs/guides/{page}.md" for page in LARGE)}
 """Pages of many trainings."""
 
 

@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from kdtool.surgery.slicing.fixed_dims import fixed_dimensions
 from kdtool.surgery.tracing.alignment import misaligned
 from kdtool.surgery.width import halve
 from kdtool.surgery.width.cut import Cut, _cut
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def network(spec, image_size=None, **own):
@@ -63,12 +66,12 @@ def kept_weights(net, **options):
         ("kdtool:conv4-fc2", 32),
         ("torchvision:resnet18", 32),
         ("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
-        pytest.param("torchvision:regnet_x_400mf", 32, marks=pytest.mark.slow),  # grouped
+        slow("torchvision:regnet_x_400mf", 32),  # grouped
         ("torchvision:squeezenet1_1", 32),  # concatenations
-        pytest.param("torchvision:efficientnet_b0", 32, marks=pytest.mark.slow),
-        pytest.param("torchvision:densenet121", 32, marks=pytest.mark.slow),
-        pytest.param("torchvision:googlenet", 64, marks=pytest.mark.slow),
-        pytest.param("timm:seresnet50", 32, marks=pytest.mark.slow),
+        slow("torchvision:efficientnet_b0", 32),
+        slow("torchvision:densenet121", 32),
+        slow("torchvision:googlenet", 64),
+        slow("timm:seresnet50", 32),
     ],
 )
 def test_inherited_weights_are_the_network_with_the_other_channels_silenced(spec, image_size):
@@ -101,13 +104,7 @@ def test_halving_divides_the_parameters_by_nearly_four_each_time(spec, image_siz
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [
-        "timm:test_vit",
-        "timm:test_convnext",
-        "timm:test_resnet",
-        pytest.param("kdtool:densenet-bc-100-12", marks=pytest.mark.slow),
-    ],
+    "spec", ["timm:test_vit", "timm:test_convnext", "timm:test_resnet", slow("kdtool:densenet-bc-100-12")]
 )
 @pytest.mark.parametrize("init", ["fresh", "inherit"])
 def test_a_narrow_network_is_rebuilt_to_the_last_bit(spec, init):
