@@ -29,8 +29,8 @@ from kdtool.exporting.sessions import open_session
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import read, write
 from kdtool.plugins.registry import method_class
+from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
-from kdtool.training.loop import LossNotFiniteError
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text

@@ -20,7 +20,7 @@ from kdtool.training.batches import DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
 from kdtool.training.epochs.learner import Learner
-from kdtool.training.epochs.steps import LossNotFiniteError as LossNotFiniteError, Steps
+from kdtool.training.epochs.steps import LossNotFiniteError, Steps
 from kdtool.training.epochs.validation import validate
 from kdtool.training.optimization.activations import recomputing_activations
 from kdtool.training.optimization.compiled import compiling

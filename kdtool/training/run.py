@@ -22,9 +22,10 @@ from kdtool.plugins.listeners import notify
 from kdtool.surgery.refiner import refined
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
+from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
 from kdtool.training.history_entry import HistoryEntry
-from kdtool.training.loop import Loop, LossNotFiniteError, portable
+from kdtool.training.loop import Loop, portable
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.phase import LOG, Phase, epoch_line, read_epochs

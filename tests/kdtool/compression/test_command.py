@@ -223,7 +223,7 @@ def test_a_largest_loss_needs_validation_images(digits):
 
 def test_a_candidate_that_cannot_be_trained_does_not_end_the_others(teacher_path, tmp_path, monkeypatch):
     from kdtool.compression.trials import Trials
-    from kdtool.training.loop import LossNotFiniteError
+    from kdtool.training.epochs.steps import LossNotFiniteError
 
     trained = Trials._trained
 

@@ -10,9 +10,10 @@ from torch import nn
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.callback import Callback, KeepEpoch
 from kdtool.training.engine import Engine
+from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import evaluate
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
-from kdtool.training.loop import Loop, LossNotFiniteError
+from kdtool.training.loop import Loop
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.step import Step

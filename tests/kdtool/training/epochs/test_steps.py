@@ -18,7 +18,8 @@ from kdtool.errors import UsageError
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
-from kdtool.training.loop import Loop, LossNotFiniteError
+from kdtool.training.epochs.steps import LossNotFiniteError
+from kdtool.training.loop import Loop
 from kdtool.training.options import Training
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule

@@ -9,7 +9,7 @@ import pytest
 import kdtool
 from kdtool.commands import distill as command
 from kdtool.errors import Error, UsageError
-from kdtool.training.loop import LossNotFiniteError
+from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.side_by_side import task as tasks, workers
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.training.side_by_side.workers import Workers, workers_of
