@@ -85,10 +85,14 @@ class Trials:
     def search(self, lengths: Sequence[int], deadline: float) -> Halving:
         """Train the candidates by successive halving; after ``deadline`` seconds of training none is begun."""
 
-        def go_on(name: str, epochs: int) -> bool:
-            return self._row(name, epochs) is not None or self.seconds + self._expected(name, epochs) < deadline
+        def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any] | None]:
+            return [self.train(*trial) if self._has_time(*trial, deadline) else None for trial in trials]
 
-        return halve([*self.by_name], lengths, self.train, go_on)
+        return halve([*self.by_name], lengths, train)
+
+    def _has_time(self, name: str, epochs: int, deadline: float) -> bool:
+        known = not self.done or self._row(name, epochs) is not None
+        return known or self.seconds + self._expected(name, epochs) < deadline
 
     def best_trained(self) -> Candidate | None:
         """Return the best of the candidates within the budget that were trained, those trained longest first."""

@@ -1,7 +1,7 @@
 """Choose between settings by short trainings: successive halving (Jamieson and Talwalkar, 2016, arXiv:1502.07943).
 
-Optuna decides which settings train longer, in its asynchronous form (Li et al., 2020, arXiv:1810.05934). Its study is
-in memory: a search that was cut is repeated from the results of the trainings, which are on the disk.
+All settings train for a short time, the better half of them longer, and so on. Optuna decides which these are. Its
+studies are in memory: a search that was cut is repeated from the results of the trainings, which are on the disk.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from kdtool.errors import UsageError
 from kdtool.utils.progress import say
 
 if TYPE_CHECKING:
-    import optuna
-
     from kdtool.distillation.distiller import Distiller
     from kdtool.models.architecture import Network
     from kdtool.training.run import Run
@@ -71,75 +69,63 @@ def expected(settings: int, epochs: int) -> int:
     return sum(length * math.ceil(settings / HALF**number) for number, length in enumerate(rungs(settings, epochs)))
 
 
+Score = Mapping[str, Any]
+"""``accuracy`` and ``loss`` on the validation split."""
+
+
 def halve(
     names: Sequence[str],
     lengths: Sequence[int],
-    train: Callable[[str, int], Mapping[str, Any] | None],
-    go_on: Callable[[str, int], bool] = lambda name, epochs: True,
+    train: Callable[[Sequence[tuple[str, int]]], Sequence[Score | None]],
 ) -> Halving:
-    """Train settings for the first of the ``lengths``, those that validate better for the next, and so on.
+    """Train all settings for the first of the ``lengths``, the better half of them for the next, and so on.
 
-    ``train`` returns ``accuracy`` and ``loss`` on the validation split after so many epochs from scratch. The settings
-    come in the given order: a setting trains longer if it is in the better half of those that trained as long so far.
-    Before each training but the first, ``go_on`` says whether there is time for it. Where ``train`` returns None, the
-    setting trains no longer.
+    ``train`` takes the names and epochs of all trainings of one length, which do not depend on each other, the setting
+    that validated best so far first. It returns ``accuracy`` and ``loss`` on the validation split after so many epochs
+    from scratch, or None for what was not trained, which then trains no longer.
+    """
+    halving, left = Halving(""), [*names]
+    for epochs in lengths:
+        scores = train([(name, epochs) for name in left])
+        known = {name: score for name, score in zip(left, scores, strict=True) if score is not None}
+        halving.trainings += [{"setting": name, "epochs": epochs, **score} for name, score in known.items()]
+        left = better_half({name: value_of(score) for name, score in known.items()})
+        if not left:
+            break
+        halving.best = left[0]
+    return halving
+
+
+def value_of(score: Score) -> float:
+    """Return the number by which settings are compared: the accuracy, and the loss where accuracies are equal."""
+    return float(score["accuracy"]) - LOSS_COUNTS * min(float(score["loss"]), 1e3)
+
+
+def better_half(values: Mapping[str, float]) -> list[str]:
+    """Return the names of the values that are not below the median, the largest first.
+
+    Optuna's pruners that halve (SuccessiveHalvingPruner, and Hyperband, which is made of it) decide about each trial as
+    soon as it reports, among those before it, so that the first trial would always train longest. Here all values of a
+    length are in the study before its pruner is asked about any of them.
     """
     import optuna
 
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALF)
-    halving = Halving("")
-
-    def objective(trial: optuna.Trial) -> float:
-        name = names[trial.number]
-        value = -math.inf
-        for number, epochs in enumerate(lengths):
-            if halving.trainings and not go_on(name, epochs):
-                break
-            score = train(name, epochs)
-            if score is None:
-                break
-            halving.trainings.append({"setting": name, "epochs": epochs, **score})
-            value = score["accuracy"] - LOSS_COUNTS * min(score["loss"], 1e3)
-            trial.report(value, step=HALF**number)
-            if trial.should_prune():
-                break
-        return value
-
     try:
-        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0), pruner=pruner)
-        study.optimize(objective, n_trials=len(names))
+        study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=0))
+        study.add_trials(
+            [optuna.trial.create_trial(value=value, intermediate_values={0: value}) for value in values.values()]
+        )
+        kept = []
+        for name in sorted(values, key=lambda name: -values[name]):
+            trial = study.ask()
+            trial.report(values[name], step=0)
+            if not trial.should_prune():
+                kept.append(name)
+        return kept
     finally:
         optuna.logging.set_verbosity(level)
-    longest = max((row["epochs"] for row in halving.trainings), default=0)
-    last = [row for row in halving.trainings if row["epochs"] == longest]
-    if last:
-        halving.best = max(last, key=lambda row: (row["accuracy"], -row["loss"]))["setting"]
-    return halving
-
-
-def halve_by_length(
-    names: Sequence[str], lengths: Sequence[int], train: Callable[[Sequence[tuple[str, int]]], Sequence[dict[str, Any]]]
-) -> Halving:
-    """Return what `halve` returns, with all trainings of one length in one call of ``train``.
-
-    Whether a setting trains longer depends on the trainings of the same length alone, so that those of the next length
-    are known when these are done, and do not depend on each other.
-    """
-    scores: dict[tuple[str, int], dict[str, Any]] = {}
-    while True:
-        wanted: list[tuple[str, int]] = []
-
-        def known(name: str, epochs: int, wanted: list[tuple[str, int]] = wanted) -> dict[str, Any] | None:
-            if (name, epochs) not in scores:
-                wanted.append((name, epochs))
-            return scores.get((name, epochs))
-
-        halving = halve(names, lengths, known)
-        if not wanted:
-            return halving
-        scores.update(zip(wanted, train(wanted), strict=True))
 
 
 def choose(
@@ -171,7 +157,7 @@ def choose(
             say(f"search: {name} reaches {score['accuracy']:.4f} on validation images after {_epochs(epochs)}")
         return scores
 
-    halving = halve_by_length([*settings], rungs(len(settings), run.training.epochs), train)
+    halving = halve([*settings], rungs(len(settings), run.training.epochs), train)
     seconds = round(time.perf_counter() - started, 1)
     best = halving.best
     say(

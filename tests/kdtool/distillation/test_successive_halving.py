@@ -1,10 +1,11 @@
 """Successive halving by Optuna: how long settings train, which of them go on, and which one is chosen."""
 
+import math
 import random
 
 import pytest
 
-from kdtool.distillation.successive_halving import expected, halve, halve_by_length, rungs
+from kdtool.distillation.successive_halving import better_half, expected, halve, rungs
 
 
 @pytest.mark.parametrize(
@@ -24,26 +25,42 @@ def test_every_length_costs_the_same(count, epochs, lengths, cost):
 
 
 def recorded(accuracies, loss=lambda name: 1.0):
-    """Return a function that "trains" to given accuracies, and the list of its calls."""
+    """Return a function that "trains" to given accuracies, and the list of the trainings of each length."""
     calls = []
 
-    def train(name, epochs):
-        calls.append((name, epochs))
-        return {"accuracy": accuracies[name], "loss": loss(name)}
+    def train(trials):
+        calls.append(list(trials))
+        return [{"accuracy": accuracies[name], "loss": loss(name)} for name, _ in trials]
 
     return train, calls
 
 
-def test_a_setting_goes_on_if_it_is_in_the_better_half_of_those_before_it():
-    # By hand, after Li et al.: of n values at a length the best n // 2 go on, and the best of all if that is 0.
-    accuracies = {"a": 0.5, "b": 0.4, "c": 0.6, "d": 0.55}
+def test_all_settings_train_short_and_the_better_half_longer():
+    accuracies = {"a": 0.5, "b": 0.4, "c": 0.6, "d": 0.55, "e": 0.1, "f": 0.2}
     train, calls = recorded(accuracies)
     halving = halve([*accuracies], [1, 2, 4], train)
-    # a is the best of one; b is not the best of two; c is the best of three; d is the second best of four. At the
-    # second length a and c are the best of those before them, and d is not the best of three.
-    assert calls == [("a", 1), ("a", 2), ("a", 4), ("b", 1), ("c", 1), ("c", 2), ("c", 4), ("d", 1), ("d", 2)]
+    # Jamieson and Talwalkar by hand: 6 settings, then the best 3 of 6, then the best 2 of 3.
+    assert calls == [
+        [(name, 1) for name in "abcdef"],
+        [("c", 2), ("d", 2), ("a", 2)],
+        [("c", 4), ("d", 4)],
+    ]
     assert halving.best == "c"
-    assert halving.epochs == sum(epochs for _, epochs in calls)
+    assert halving.epochs == 6 + 3 * 2 + 2 * 4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_better_half_is_that_of_the_sorted_values(seed):
+    draw = random.Random(seed)
+    values = {f"s{number}": draw.random() for number in range(draw.choice([1, 2, 3, 5, 8, 9]))}
+    ordered = sorted(values, key=values.__getitem__, reverse=True)
+    assert better_half(values) == ordered[: math.ceil(len(values) / 2)]
+
+
+def test_what_validates_better_later_is_chosen():
+    train, _ = recorded({"a": 0.5, "b": 0.6})
+    halving = halve(["a", "b"], [1, 2], train)
+    assert halving.best == "b"
 
 
 def test_the_loss_decides_between_equal_accuracies():
@@ -51,12 +68,16 @@ def test_the_loss_decides_between_equal_accuracies():
     assert halve([*"abc"], [1, 2], train).best == "b"
 
 
-def test_no_training_begins_when_the_time_is_up():
-    accuracies = {"a": 0.1, "b": 0.9, "c": 0.95}
-    train, calls = recorded(accuracies)
-    halving = halve([*accuracies], [1, 2], train, lambda name, epochs: len(calls) < 2)
-    assert calls == [("a", 1), ("a", 2)]
-    assert halving.best == "a"
+def test_what_was_not_trained_trains_no_longer():
+    def train(trials):
+        return [{"accuracy": 0.1 if name == "a" else 0.9, "loss": 1.0} if name != "c" else None for name, _ in trials]
+
+    halving = halve([*"abc"], [1, 2], train)
+    assert [(row["setting"], row["epochs"]) for row in halving.trainings] == [("a", 1), ("b", 1), ("b", 2)]
+    assert halving.best == "b"
+    # No time for any longer training: the best of the short ones.
+    cut = halve([*"ab"], [1, 2], lambda trials: train(trials) if trials[0][1] == 1 else [None] * len(trials))
+    assert cut.best == "b"
 
 
 def test_trainings_of_one_length_stand_together_the_best_first():
@@ -67,30 +88,8 @@ def test_trainings_of_one_length_stand_together_the_best_first():
 
 
 def test_a_failure_of_a_training_is_the_failure_of_the_search():
-    def train(name, epochs):
+    def train(trials):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
         halve(["a", "b"], [1], train)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_trainings_of_one_length_at_once_are_those_that_come_one_after_the_other(seed):
-    """Both choose the same, by the same trainings; only their order in time differs."""
-    draw = random.Random(seed)
-    names, lengths = [f"s{number}" for number in range(draw.choice([2, 5, 9]))], [1, 2, 4]
-    accuracies = {(name, epochs): draw.random() for name in names for epochs in lengths}
-
-    def score(name, epochs):
-        return {"accuracy": accuracies[name, epochs], "loss": 1.0}
-
-    calls = []
-
-    def train(trials):
-        calls.append(list(trials))
-        return [score(*trial) for trial in trials]
-
-    alike = halve_by_length(names, lengths, train)
-    assert alike == halve(names, lengths, score)
-    assert [{epochs for _, epochs in call} for call in calls] == [{epochs} for epochs in lengths[: len(calls)]]
-    assert calls[0] == [(name, 1) for name in names]
