@@ -9,6 +9,8 @@ A README has a block of Python in a comment; what the block prints stands below 
     ]]] -->
     <!-- [[[end]]] -->
 
+Conclusions with numbers are printed by ``say``, and ``fact`` holds them to the results.
+
 ``results-small.json`` is what ``kdtool run recipe-small.toml --json`` printed.
 """
 
@@ -17,10 +19,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
+from textwrap import fill
 from typing import Any
 
-__all__ = ["Study", "count", "fmean", "link", "show", "spread", "took"]
+__all__ = ["Study", "count", "fact", "fmean", "link", "say", "show", "spread", "study_of", "took"]
 
 
 class Study:
@@ -57,9 +60,23 @@ class Study:
         """Return the numbers of the seeds in %, such as ``97.1, 96.2, 98.0``."""
         return ", ".join(f"{100 * row[key]:.{digits}f}" for row in self.seeds(step, **values))
 
+    def wins(self, a: str, b: str, **values: Any) -> int:
+        """Return with how many seeds step ``a`` is more accurate than step ``b``."""
+        pairs = zip(self.seeds(a, **values), self.seeds(b, **values), strict=True)
+        return sum(better["accuracy"] > worse["accuracy"] for better, worse in pairs)
+
+    def typical_seconds(self, step: str, **values: Any) -> str:
+        """Return the median of the seconds that the commands of a step took."""
+        return f"{median(row['seconds'] for row in self.seeds(step, **values)):.0f} s"
+
     def seconds(self, *steps: str) -> float:
         """Return how long the commands of these steps took together, of all steps if none is named."""
         return sum(row["seconds"] for row in self.rows if not steps or row["step"] in steps)
+
+
+def study_of(examples: Path, folder: str, name: str = "results-small.json") -> Study:
+    """Return the results of the study in a folder of the directory ``examples``."""
+    return Study(str(examples / folder / "README.md"), name)
 
 
 def link(text: str, target: str) -> str:
@@ -92,6 +109,27 @@ def show(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -
     for row in (head, align, *rows):
         print("|" + "|".join(f" {cell} " if cell not in ("---", "--:") else str(cell) for cell in row) + "|")
     print()
+
+
+def say(*paragraphs: str) -> None:
+    """Print paragraphs of text, wrapped; those that begin with ``- `` are a list."""
+    for number, paragraph in enumerate(paragraphs):
+        listed = paragraph.startswith("- ")
+        if not (number and listed):
+            print()
+        print(fill(paragraph, 120, subsequent_indent="  " * listed, break_long_words=False, break_on_hyphens=False))
+    print()
+
+
+def fact(text: str, holds: bool) -> str:
+    """Return a conclusion, if the results allow it.
+
+    Raises:
+        ValueError: they no longer do; the text has to change.
+    """
+    if not holds:
+        raise ValueError(f"no longer so: {text}")
+    return text
 
 
 def _has(row: dict[str, Any], values: dict[str, Any]) -> bool:

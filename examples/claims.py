@@ -1,0 +1,267 @@
+"""The claims of the five papers with what came out here: a table of ``README.md``.
+
+Numbers come from the committed results where there are any, and else from the README that is named beside them
+(``tests/examples/test_numbers.py`` compares them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tables import link, show, spread, study_of
+
+__all__ = ["show_claims"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper claims or asks, and what came out here."""
+
+    study: str
+    """Its folder."""
+    text: str
+    verdict: str
+    numbers: str = ""
+    source: str = ""
+    """The file with the numbers, in the folder; empty if there is none."""
+    recipe: str = ""
+    """The file that makes the numbers, in the folder; with a ``/``, in another one."""
+    holds: bool = True
+    """Whether the numbers allow the verdict."""
+
+    def row(self) -> list[str]:
+        """Return the claim as a row of the table.
+
+        Raises:
+            ValueError: the numbers no longer allow the verdict.
+        """
+        if not self.holds:
+            raise ValueError(f"{self.study}: {self.text!r} is no longer {self.verdict!r}: {self.numbers}")
+        source = link(self.source, f"{self.study}/{self.source}") if self.source else ""
+        recipe = self.recipe if "/" in self.recipe else f"{self.study}/{self.recipe}"
+        return [
+            link(self.study, f"{self.study}/README.md"),
+            self.text,
+            f"**{self.verdict}**",
+            self.numbers,
+            source,
+            f"`{recipe}`" if self.recipe else "",
+        ]
+
+
+def show_claims(readme: str) -> None:
+    """Print the table of all claims, and how many agree."""
+    here = Path(readme).parent
+    claims = [*_ikd(here), *_gated(here), *_distill_vs_prune(here), *_stagewise(here), *_knowledge()]
+    show(["study", "claim", "here", "numbers", "from", "recipe"], [claim.row() for claim in claims], left=6)
+    kinds = {
+        "agree": "agree in all or in part",
+        "disagree": "disagree",
+        "no difference": "make no difference",
+        "not run": "not run",
+    }
+    counts = [f"{sum(claim.verdict.startswith(kind) for claim in claims)} {text}" for kind, text in kinds.items()]
+    print(f"{len(claims)} claims: {', '.join(counts)}. A recipe runs with `kdtool run examples/` and its name.")
+
+
+def _ikd(here: Path) -> list[Claim]:
+    study, results, recipe = study_of(here, "ikd"), "results-small.json", "recipe-small.toml"
+    error = {step: study.percent(step, "error") for step in ("M0", "M1", "M2", "M3", "M2-pruned")}
+    chosen = [
+        model
+        for row in study.seeds("ancestral")
+        for model in row["models"]
+        if model["kept"] and model["model"] in ("M2", "M3", "M4")
+    ]
+    parents = sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen)
+    grows = f"error {error['M0']} (M0), {error['M1']} (4x), {error['M2']} (16x), {error['M3']} (60x)"
+    return [
+        Claim(
+            *("ikd", "The parent is the best teacher", "no difference"),
+            f"kept in {parents} of {len(chosen)} choices, about as often as chance would",
+            *(results, recipe),
+        ),
+        Claim("ikd", "The error grows slowly", "agree to 16x, disagree beyond", grows, results, recipe),
+        Claim(
+            *("ikd", "The compression that is possible depends on the architecture", "not run", "", ""),
+            "architectures.toml",
+        ),
+        Claim(
+            *("ikd", "Pruning after the iterations compresses further", "agree to 16x"),
+            f"half of the weights of M2: {error['M2-pruned']} instead of {error['M2']}",
+            *(results, recipe),
+        ),
+        Claim(
+            *("ikd", "DenseNet-121, VGG-19 and ResNet-152 on MNIST and CIFAR-10", "not run", "needs a GPU", ""),
+            "recipe.toml",
+        ),
+    ]
+
+
+def _gated(here: Path) -> list[Claim]:
+    digits, mnist = study_of(here, "gated"), study_of(here, "gated", "results-mnist.json")
+
+    def against_narrow(step: str) -> tuple[str, float]:
+        """Return the accuracies of a step and of narrowing, and how much better the step is."""
+        rows = [mnist.mean(name, macs="0.15x") for name in (step, "narrow-inherit")]
+        text = " against ".join(spread(row, "accuracy", 100, 1) for row in rows)
+        return f"MNIST at 0.15x {text}", rows[0]["accuracy"] - rows[1]["accuracy"]
+
+    (of_paper, gain_of_paper), (gradual, gain) = against_narrow("proximal"), against_narrow("gradual")
+    on_digits = " and ".join(digits.percent(step, macs="0.3x") for step in ("gradual-stream", "narrow-inherit"))
+    return [
+        Claim(
+            *("gated", "The search meets its budget", "agree", "89.0 M of 90 M MACs for DenseNet-BC-100-12"),
+            *("README.md", "README.md"),
+        ),
+        Claim(
+            *("gated", "Searching with the teacher's KL beats searching with the labels (NP)", "no difference"),
+            *("73.1 ± 9.2 against 72.8 ± 6.4", "README.md", "resnet20.toml"),
+        ),
+        Claim(
+            "gated",
+            "Costs as weights (alpha) find better structures than alpha = 1",
+            "no difference in accuracy",
+            "73.1 ± 9.2 against 70.1 ± 9.6, which has 40 % fewer parameters",
+            *("README.md", "resnet20.toml"),
+        ),
+        Claim(
+            "gated",
+            "The structure that was found beats one with all widths scaled down: the paper's search",
+            *("disagree", of_paper, "results-mnist.json", "mnist.toml"),
+            holds=gain_of_paper < 0,
+        ),
+        Claim(
+            *("gated", "The same with gates that close step by step", "agree"),
+            f"{gradual}; on the digits no difference ({on_digits} at 0.3x)",
+            *("results-mnist.json", "mnist.toml"),
+            holds=gain > 0,
+        ),
+        Claim(
+            *("gated", "The student that was found can start anew", "disagree"),
+            "fresh weights 66.9 ± 0.2, the searched ones 73.1 ± 9.2, all widths scaled down with fresh weights 66.9 ± "
+            "1.7",
+            *("README.md", "resnet20.toml"),
+        ),
+        Claim(
+            "gated",
+            "The KL of the search (kl_0) tells the error; lambda_2 sets the epochs (Figures 5 to 7)",
+            "not run",
+        ),
+    ]
+
+
+def _distill_vs_prune(here: Path) -> list[Claim]:
+    name, study = "distill-vs-prune", study_of(here, "distill-vs-prune")
+    of_two = study.pair("half", "half-again", network="lenet-300-100")
+    of_other = study.pair("half", "pruned-taught", network="lenet-300-100", ratio=0.8)
+    images = " and ".join(spread(row, "classified_differently") for row in (of_two, of_other))
+
+    def on_mnist(text: str, verdict: str, numbers: str) -> Claim:
+        return Claim(name, text, verdict, numbers, "README.md", "recipe.toml")
+
+    return [
+        on_mnist(
+            "Removing weights costs less accuracy than removing neurons",
+            "agree",
+            "MNIST, LeNet-300-100: 98.27 ± 0.13 with a tenth of the weights, 98.03 ± 0.10 with half of the widths",
+        ),
+        on_mnist(
+            "Lottery tickets are best at high ratios",
+            "agree",
+            "MNIST at 20x: 98.15 ± 0.11 against 97.64 ± 0.06 (LeNet-300-100), 98.81 ± 0.18 against 98.19 ± 0.27 "
+            "(LeNet-5)",
+        ),
+        on_mnist(
+            "To prune and then distil is better than to prune",
+            "no difference in accuracy",
+            "98.26 ± 0.04 against 98.27 ± 0.13 at 10x; but the networks are more alike (82 images differ instead of "
+            "99)",
+        ),
+        on_mnist(
+            "Pruned networks classify more like their teacher than distilled ones",
+            "agree",
+            "99 images differ at 10x, 110 of the distilled one with more weights",
+        ),
+        on_mnist(
+            "Distilled networks are nearer to their teacher by the L2 distance of outputs",
+            "agree",
+            "7.1 against 14.5; most of it is a shift of all logits",
+        ),
+        Claim(
+            name,
+            "Two distillations are more alike than a distilled network and one that is pruned and taught",
+            "agree by L2, no difference by images",
+            f"digits, LeNet-300-100: L2 {of_two['l2']:.1f} and {of_other['l2']:.1f}, {images} images",
+            *("results-small.json", "recipe-small.toml"),
+            holds=of_two["l2"] < of_other["l2"],
+        ),
+        Claim(
+            name,
+            *("ResNet-34 on CIFAR-10, students of 0.2, 1 and 2.6 M parameters", "not run", "a GPU's hours", ""),
+            "distill-vs-prune-cifar10/recipe.toml",
+        ),
+    ]
+
+
+def _stagewise(here: Path) -> list[Claim]:
+    name, small = "stagewise", study_of(here, "stagewise")
+    stages, at_once, alone = (
+        small.mean(step, subset=0.05) for step in ("stagewise", "simultaneous-equal", "none-equal")
+    )
+    digits = [spread(row, "accuracy", 100, 1) for row in (stages, at_once, alone)]
+
+    def on_cifar(text: str, verdict: str, numbers: str, recipe: str = "recipe.toml") -> Claim:
+        return Claim(name, text, verdict, numbers, "README.md", recipe)
+
+    return [
+        on_cifar(
+            "Stagewise beats all maps at once, and no teacher",
+            "agree",
+            "CIFAR-10, 10 %: 69.9 ± 0.8, 56.5 ± 1.4, 52.4 ± 1.5",
+        ),
+        on_cifar(
+            "It gains more with less data",
+            "agree",
+            "69.9 ± 0.8 against 52.4 ± 1.5 (no teacher) with 10 %, 74.2 ± 0.7 against 62.3 ± 0.5 with 25 %",
+        ),
+        on_cifar(
+            "It wins at equal epochs in all too",
+            "agree",
+            "CIFAR-10, no teacher with 36 epochs: 65.0 ± 1.2 against 69.9 ± 0.8",
+        ),
+        Claim(
+            *(name, "The same, at equal epochs, on the digits", "disagree"),
+            f"5 %: {digits[0]}; at once with as many epochs {digits[1]}, no teacher {digits[2]}",
+            *("results-small.json", "recipe-small.toml"),
+            holds=stages["accuracy"] < min(at_once["accuracy"], alone["accuracy"]),
+        ),
+        on_cifar(
+            "It holds for 10, 14, 20 and 26 layers, and with all data",
+            "agree for 10 and 14; the others not run",
+            "70.3 ± 0.8 against 51.4 ± 1.0 for 14 layers",
+            "full.toml",
+        ),
+    ]
+
+
+def _knowledge() -> list[Claim]:
+    def on_cifar(text: str, verdict: str, numbers: str) -> Claim:
+        return Claim("knowledge", text, verdict, numbers, "README.md", "recipe.toml")
+
+    return [
+        on_cifar("A teacher helps", "agree for 7 of 12 losses", "57.1 ± 1.3 without, 63.3 to 68.2 with six of them"),
+        on_cifar(
+            "Features tell more than responses",
+            "agree for one of two pairs of networks",
+            "ResNet-56 to 20: `fitnets` 68.2 ± 1.5, `dkd` 66.1 ± 1.9; ResNet-32x4 to 8x4: `at` 55.2 ± 0.3, `dkd` 61.4 "
+            "± 1.1",
+        ),
+        on_cifar(
+            "Relations of images tell something of their own",
+            "agree for `sp`, disagree for `rkd` and `cc`",
+            "63.9 ± 2.1, 52.2 ± 1.5 and 56.5 ± 4.0, without a teacher 57.1 ± 1.3",
+        ),
+        Claim("knowledge", "With teachers that are trained well", "not run", "", "", "trained.toml"),
+    ]
