@@ -18,8 +18,8 @@ from kdtool.commands.onnx_input import OnnxCheckpoint, load_any, size_of
 from kdtool.data.classes import positions
 from kdtool.data.splits import Split
 from kdtool.errors import Error, UsageError
+from kdtool.exporting.contained import measure_contained
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
-from kdtool.exporting.latency import measure_latency
 from kdtool.exporting.sessions import check_provider
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.registry import make
@@ -28,6 +28,7 @@ from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.options import Training
 from kdtool.utils.classification import decisive
 from kdtool.utils.files import check_output
+from kdtool.utils.kinds import weights_file
 from kdtool.utils.statistics import calibration_error, mcnemar, wilson
 
 MAX_IMAGES = 64
@@ -180,7 +181,7 @@ def _numbers(network: _Evaluated) -> dict[str, Any]:
     low, high = wilson(correct, images)
     confidence = network.logits.double().softmax(1).amax(1)
     more = decisive(network.logits.numpy(), network.labels.numpy())
-    path = network.checkpoint.path
+    path = network.checkpoint.path and weights_file(network.checkpoint.path)
     return {
         "checkpoint": network.name,
         "accuracy": correct / images,
@@ -220,7 +221,7 @@ def _add_latency(models: list[dict[str, Any]], evaluated: list[_Evaluated], how:
             else:
                 exporter.export(network.checkpoint.network, files[index], metadata={})
         for model, file in zip(models[1:], files[1:], strict=True):
-            model["latency"] = measure_latency(file, files[0], **how)
+            model["latency"] = measure_contained(file, files[0], **how)
             model["latency_ratio"] = model["latency"]["ratio"]
 
 

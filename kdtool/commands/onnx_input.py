@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from kdtool.commands.inputs import load
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error, UsageError
-from kdtool.exporting.sessions import described, open_file
+from kdtool.exporting.contained import ContainedSession
+from kdtool.exporting.sessions import described
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
@@ -37,7 +38,10 @@ class SessionModule(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [batch, classes] of images [batch, channels, height, width], on their device."""
         feed = {self.images: images.float().cpu().contiguous().numpy()}
-        return torch.from_numpy(self.session.run([self.logits], feed)[0]).to(images.device)
+        logits = torch.from_numpy(self.session.run([self.logits], feed)[0])
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise Error(f"the ONNX file gives an array of {list(logits.shape)} for {len(images)} images, not logits")
+        return logits.to(images.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A session has no state that a run changes, and cannot be copied.
@@ -84,13 +88,14 @@ def read_onnx(path: Path) -> OnnxCheckpoint:
 
     Raises:
         UsageError: there is no such file.
-        Error: onnxruntime cannot load it, or it does not tell how its images are prepared and what its classes are.
+        Error: it is not accepted, onnxruntime cannot load it, or it does not tell how its images are prepared and what
+            its classes are.
     """
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
-    session = open_file(path, torch.get_num_threads())
+    session = ContainedSession(path, torch.get_num_threads())
     inputs, about = session.get_inputs(), session.get_modelmeta().custom_metadata_map
-    shape = inputs[0].shape[1:]
+    shape = inputs[0].shape[1:] if inputs else []
     if len(inputs) != 1 or len(shape) != 3 or not all(isinstance(size, int) for size in shape) or shape[1] != shape[2]:
         raise Error(f"{path}: takes {described(inputs)}, not square images [batch, channels, height, width]")
     data = _data(about, shape, path)

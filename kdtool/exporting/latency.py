@@ -7,6 +7,8 @@ its CPU time is measured, which excludes waiting. A network that takes microseco
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,14 @@ def measure_latency(
     pairs: int = 50,
     seconds: float = 60.0,
     seed: int = 0,
+    shown: Callable[[str, int], AbstractContextManager[Callable[[], None]]] = progress,
 ) -> dict[str, Any]:
     """Measure the latency of an ONNX model in onnxruntime, by default alone and on one thread of the CPU.
 
     ``model`` and ``against``, the model to compare with, are files or their bytes. Each gets random images of its own
     input size. ``provider`` is what runs them: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``, ``coreml`` or ``qnn``. If
-    ``pairs`` pairs of samples take more than ``seconds``, fewer are measured, but at least 6.
+    ``pairs`` pairs of samples take more than ``seconds``, fewer are measured, but at least 6. ``shown`` shows progress.
+    The models run in this process; `measure_contained` is for files of strangers.
 
     Returns:
         ``student`` and ``teacher``: ``p50_ms`` and ``p90_ms``, wall-clock milliseconds for ``batch`` images.
@@ -62,7 +66,7 @@ def measure_latency(
             call_seconds[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
         )
         pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
-        with progress("latency", pairs * len(rivals)) as advance:
+        with shown("latency", pairs * len(rivals)) as advance:
             times = {rival: paired(samplers["student"], samplers[rival], pairs, advance) for rival in rivals}
     except failures() as error:
         raise Error(

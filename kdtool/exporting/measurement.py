@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError
-from kdtool.exporting.latency import measure_latency
-from kdtool.exporting.sessions import PROVIDERS, check_provider, described, open_file
+from kdtool.exporting.contained import ContainedSession
+from kdtool.exporting.sessions import PROVIDERS, check_provider, described
 
 FORMAT = "kdtool-latency"
 
@@ -29,8 +29,12 @@ PRECISION = "kdtool.precision"
 
 SCRIPT = (
     "errors",
+    "exporting/contained",
+    "exporting/contained_child",
     "exporting/latency",
     "exporting/measurement",
+    "exporting/onnx_limits",
+    "exporting/protobuf_wire",
     "exporting/samples",
     "exporting/sessions",
     "utils/formatting",
@@ -62,21 +66,16 @@ def measure_file(
 
     Raises:
         UsageError: there is no such file, or the installed onnxruntime has not the provider.
-        Error: the file is no classifier of images, or onnxruntime cannot run it.
+        Error: the file is no classifier of images, or onnxruntime cannot run it within bounds of memory and time.
     """
     path = Path(model)
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; name an ONNX file, as kdtool export writes it")
     check_provider(provider)
-    session = open_file(path)
+    session = ContainedSession(path, threads)
     about = _classifier(session, path)
     metadata = session.get_modelmeta().custom_metadata_map
-    try:
-        measured = measure_latency(path, batch=batch, threads=threads, provider=provider, pairs=pairs, seconds=seconds)
-    except UsageError:
-        raise
-    except Error as error:
-        raise Error(f"{path}: {error}") from error
+    measured = session.latency(batch=batch, threads=threads, provider=provider, pairs=pairs, seconds=seconds)
     facts = ("noise", "clock", "threads", "pairs", "batch", "provider", "onnxruntime", "cpu")
     return {
         "format": FORMAT,

@@ -74,21 +74,6 @@ def open_session(model: str | Path | bytes, threads: int = 1, provider: str = "c
     return session
 
 
-def open_file(path: Path, threads: int = 1) -> Any:
-    """Return a session of a file on the CPU.
-
-    Raises:
-        Error: onnxruntime does not load it; the message names the file.
-    """
-    import onnxruntime
-
-    try:
-        return open_session(path, threads)
-    except failures() as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise Error(f"{path}: onnxruntime {onnxruntime.__version__} does not load it: {reason}") from error
-
-
 def failures() -> tuple[type[Exception], ...]:
     """Return the exception classes of onnxruntime, which have no common base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state

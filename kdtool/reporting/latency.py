@@ -16,8 +16,8 @@ def latencies(sources: Sequence[CheckpointSource]) -> dict[str, dict[str, Any]]:
     The ratio is that of paired samples to the first network, which has 1.0 (see `measure_latency`).
     """
     from kdtool.commands.inputs import load
+    from kdtool.exporting.contained import measure_contained
     from kdtool.exporting.exporter import Exporter, exporter_of_suffix
-    from kdtool.exporting.latency import measure_latency
     from kdtool.plugins.registry import make
 
     exporter: Exporter = make("exporters", exporter_of_suffix(".onnx").name, latency=False)
@@ -31,7 +31,7 @@ def latencies(sources: Sequence[CheckpointSource]) -> dict[str, dict[str, Any]]:
                 checkpoint = load(file)
                 file = Path(folder) / f"{number}{exporter.suffix}"
                 exporter.export(checkpoint.network, file, metadata={})
-            measured = measure_latency(file, first)
+            measured = measure_contained(file, first)
             first = first or file
             result[source.about["path"]] = {
                 "latency_ms": measured["student"]["p50_ms"],

@@ -135,7 +135,7 @@ def test_metadata_that_are_missing_or_damaged(exported, folder, changes, message
 
 def test_what_is_no_onnx_file(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"no model")
-    with pytest.raises(Error, match=r"a\.onnx: onnxruntime \S+ does not load it: [^\n]*$"):
+    with pytest.raises(Error, match=r"a\.onnx: is damaged or is no ONNX file; export the network again$"):
         kdtool.evaluate(tmp_path / "a.onnx")
     with pytest.raises(UsageError, match=r"b\.onnx: there is no such file$"):
         load_any(tmp_path / "b.onnx")

@@ -164,7 +164,7 @@ def test_latency_is_measured_when_it_is_asked_for(student, teacher_path, tmp_pat
         student_ms, ratio = next(measured)
         return {"student": student_ms, "ratio": ratio}
 
-    monkeypatch.setattr("kdtool.exporting.latency.measure_latency", fake)
+    monkeypatch.setattr("kdtool.exporting.contained.measure_contained", fake)
     text = page_of(teacher_path, student, output=tmp_path / "r.html", latency=True)
     assert "<td>latency in ms</td><td>2</td><td>0.5</td><td>4.00x less</td>" in text
     assert "it takes 0.25 of the time of the first network" in text

@@ -1,0 +1,276 @@
+"""Run ONNX files that a user names in processes of their own.
+
+An ONNX file is a program: a few hundred bytes can ask for terabytes or loop forever, and onnxruntime may crash on it.
+So it is checked first (`onnx_limits`), and then onnxruntime runs it in a child process, which may take a bounded
+amount of memory and of time and writes no file. If the child ends, the command goes on to its one line.
+
+This file, like the others that measure, needs numpy and onnxruntime alone of all that kdtool depends on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtool.errors import Error, UsageError
+from kdtool.exporting.contained_child import MOST_OUTPUT, receive, send
+from kdtool.exporting.onnx_limits import METADATA_BYTES, check_file
+from kdtool.utils.progress import progress
+
+# Beyond what onnxruntime itself takes: for small files, for each byte of a file (it is parsed, copied and packed anew),
+# for each byte of a batch (the feature maps of DenseNet-201 take about 60 times the images), and for each thread.
+BASE, PER_BYTE, PER_BATCH_BYTE, PER_THREAD = 4 << 30, 8, 100, 256 << 20
+
+# Seconds to start, to load a file and to run the first image. A batch may take 20 times as long per image as that.
+START, LOAD, FIRST, SLACK, SLOWER = 60.0, 120.0, 120.0, 60.0, 20.0
+
+# Numbers of an image, 256 MiB as float32.
+MOST_PIXELS = 1 << 26
+
+MOST_ANSWER = MOST_OUTPUT + METADATA_BYTES + (64 << 20)
+
+CODE = """
+import json, sys
+parent, sys.path[:] = json.loads(sys.argv[1])
+from kdtool.exporting.contained_child import main
+main(parent)
+"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """An input or an output of a session."""
+
+    name: str
+    type: str
+    shape: list[Any]
+
+
+class Child:
+    """A child process that answers requests; it is ended when it answers too late, or is not needed any more."""
+
+    def __init__(self, path: Path) -> None:
+        """Start a process; ``path`` is what errors name."""
+        self.path, self.late = path, False
+        self._lock = threading.Lock()
+        # Nothing is imported from the working directory, in which a stranger's files may be.
+        about = json.dumps([os.getpid(), [entry for entry in sys.path if entry]])
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", CODE, about],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.end = weakref.finalize(self, _end, self._process, os.getpid())
+
+    def ask(
+        self, request: Mapping[str, Any], raw: bytes = b"", *, memory: int | None, seconds: float
+    ) -> tuple[dict[str, Any], bytes]:
+        """Return the answer to a request, which may take so much memory (bytes) and time.
+
+        Raises:
+            UsageError, Error: it cannot be answered; the message names the file.
+        """
+        with self._lock:
+            timer = threading.Timer(seconds, self._expire)
+            timer.daemon = True
+            timer.start()
+            try:
+                return self._asked({**request, "memory": memory}, raw, memory)
+            except (EOFError, OSError, ValueError) as error:
+                raise Error(f"{self.path}: {self._ending(seconds)}") from error
+            except Error:
+                raise
+            except BaseException:
+                self.end()  # what it answers later would be taken for another answer
+                raise
+            finally:
+                timer.cancel()
+
+    def _asked(self, request: Mapping[str, Any], raw: bytes, memory: int | None) -> tuple[dict[str, Any], bytes]:
+        source, target = self._process.stdout, self._process.stdin
+        assert source is not None
+        assert target is not None
+        send(target, dict(request), raw)
+        answer, numbers = _answered(source)
+        if "error" not in answer:
+            return answer, numbers
+        kind, text = answer["kind"], str(answer["error"])
+        if kind == "memory":
+            raise Error(f"{self.path}: needs more than {_gibibytes(memory)} of memory in onnxruntime")
+        if kind == "onnxruntime":
+            verb = "does not load" if request["do"] == "open" else "cannot run"
+            raise Error(f"{self.path}: onnxruntime {answer['version']} {verb} it: {text}")
+        raise (UsageError if kind == "usage" else Error)(text if text.startswith("--") else f"{self.path}: {text}")
+
+    def _expire(self) -> None:
+        self.late = True
+        self.end()
+
+    def _ending(self, seconds: float) -> str:
+        """Return why there is no answer."""
+        late, process = self.late, self._process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        self.end()
+        code = process.returncode
+        if late:
+            return f"onnxruntime takes longer than {seconds:.0f} s for it"
+        if code is not None and code < 0:
+            return f"onnxruntime crashed on it ({signal.Signals(-code).name})"
+        return "the process of onnxruntime ended; is there enough memory?"
+
+
+def _answered(source: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """Return the answer, after showing the progress that comes before it."""
+    answer, numbers = receive(source, MOST_ANSWER)
+    if "total" in answer:
+        with progress(str(answer["title"]), int(answer["total"])) as advance:
+            answer, numbers = receive(source, MOST_ANSWER)
+            while "advance" in answer:
+                advance()
+                answer, numbers = receive(source, MOST_ANSWER)
+    return answer, numbers
+
+
+def _end(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a copy of the object in a forked process
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _gibibytes(count: int | None) -> str:
+    return "there is" if count is None else f"{count / (1 << 30):.1f} GiB"
+
+
+class ContainedSession:
+    """A session of onnxruntime on the CPU, in a process of its own, with the methods of `InferenceSession` in use."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Open a file.
+
+        Raises:
+            Error: it is not accepted (see `check_file`), or onnxruntime does not load it; the message names the file.
+        """
+        self.path, self.threads = path, threads
+        self._bytes = check_file(path)
+        self._child = Child(path)
+        self._per_image: float | None = None
+        request = {"do": "open", "path": str(path.absolute()), "threads": threads}
+        answer, _ = self._ask(request, b"", START + LOAD + self._bytes / 1e7)
+        self._inputs = [Side(**entry) for entry in answer["inputs"]]
+        self._outputs = [Side(**entry) for entry in answer["outputs"]]
+        self._metadata: dict[str, str] = answer["metadata"]
+        if self._pixels > MOST_PIXELS:
+            raise Error(f"{path}: takes images of {self._pixels:,} numbers; the most are {MOST_PIXELS:,}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens the file again.
+        return ContainedSession, (self.path, self.threads)
+
+    def get_inputs(self) -> list[Side]:
+        """Return names, types and shapes of the inputs."""
+        return self._inputs
+
+    def get_outputs(self) -> list[Side]:
+        """Return names, types and shapes of the outputs."""
+        return self._outputs
+
+    def get_modelmeta(self) -> SimpleNamespace:
+        """Return the metadata, as ``custom_metadata_map``."""
+        return SimpleNamespace(custom_metadata_map=self._metadata)
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return one output for one input, images [batch, channels, height, width].
+
+        Raises:
+            Error: onnxruntime cannot run it within the bounds of memory and time.
+        """
+        (output,), ((name, images),) = outputs, feed.items()
+        if self._per_image is None:
+            # The time of one image bounds that of a batch.
+            fixed = isinstance(self._inputs[0].shape[0], int)
+            first, started = images if fixed else images[:1], time.monotonic()
+            result = self._run(output, name, first, FIRST)
+            self._per_image = (time.monotonic() - started) / max(1, len(first))
+            if len(first) == len(images):
+                return [result]
+        return [self._run(output, name, images, SLACK + SLOWER * self._per_image * len(images))]
+
+    def _run(self, output: str, name: str, images: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
+        raw = np.ascontiguousarray(images, np.float32).tobytes()
+        request = {"do": "run", "output": output, "input": name, "shape": list(images.shape)}
+        answer, numbers = self._ask(request, raw, seconds)
+        return np.frombuffer(numbers, np.float32).reshape(answer["shape"]).copy()
+
+    @property
+    def _pixels(self) -> int:
+        """How many numbers its largest input has for one image, as far as the file tells."""
+        shapes = [side.shape[1:] for side in self._inputs]
+        return max((math.prod(size for size in shape if isinstance(size, int)) for shape in shapes), default=0)
+
+    def latency(self, against: ContainedSession | None = None, **how: Any) -> dict[str, Any]:
+        """Return the latency of the file, alone or compared with another one (see `measure_latency`).
+
+        Raises:
+            UsageError: the installed onnxruntime has not the provider.
+            Error: a file is no network for images, or onnxruntime cannot run it within the bounds.
+        """
+        batch, files = how.get("batch", 1), [self, *([] if against is None else [against])]
+        calls = [file._tried(batch) for file in files]
+        extra = sum(other._memory(4 * batch * other._pixels) for other in files)
+        # Other devices map far more than they take.
+        memory = 2 * extra if how.get("provider", "cpu") == "cpu" else None
+        # Each is loaded up to two times, and called at least some hundred times in all.
+        seconds = 2 * START + 4 * LOAD + 3 * how.get("seconds", 60.0) + 200 * sum(calls)
+        other = None if against is None else str(against.path.absolute())
+        request = {"do": "latency", "model": str(self.path.absolute()), "against": other, "how": how}
+        return dict(self._child.ask(request, memory=memory, seconds=seconds)[0]["measured"])
+
+    def _tried(self, batch: int) -> float:
+        """Return for how many seconds it runs one batch of random images."""
+        answer, _ = self._ask({"do": "try", "batch": batch}, b"", FIRST, 4 * batch * self._pixels)
+        return float(answer["seconds"])
+
+    def _memory(self, batch_bytes: int) -> int:
+        return BASE + PER_BYTE * self._bytes + PER_BATCH_BYTE * batch_bytes + PER_THREAD * self.threads
+
+    def _ask(
+        self, request: dict[str, Any], raw: bytes, seconds: float, batch_bytes: int = 0
+    ) -> tuple[dict[str, Any], bytes]:
+        memory = self._memory(len(raw) or batch_bytes)
+        return self._child.ask(request, raw, memory=memory, seconds=seconds)
+
+
+def measure_contained(model: Path, against: Path | None = None, **how: Any) -> dict[str, Any]:
+    """Return what `measure_latency` returns of files that a user names.
+
+    Raises:
+        UsageError: the installed onnxruntime has not the provider.
+        Error: a file is not accepted, or onnxruntime cannot run it.
+    """
+    threads = how.get("threads", 1)
+    session = ContainedSession(model, threads)
+    return session.latency(None if against is None else ContainedSession(against, threads), **how)

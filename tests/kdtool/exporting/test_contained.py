@@ -1,0 +1,195 @@
+"""ONNX files of strangers run in a process of their own, with bounds of memory and time."""
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kdtool import Error
+from kdtool.exporting import contained
+from kdtool.exporting.contained import ContainedSession, measure_contained
+
+QUICK = {"pairs": 1, "seconds": 0.1}
+
+
+def save(path, nodes, weights=(), size=(1, 2, 2)):
+    """Write a network from images to logits; all weights are int64, but for those given as float."""
+    images = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *size])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights]
+    graph = helper.make_graph(nodes, "graph", images, logits, tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def good(path):
+    return save(path, [helper.make_node("Flatten", ["images"], ["logits"])])
+
+
+def greedy(path):
+    """A network of some hundred bytes that adds to its logits the sum of 4 TB of zeros."""
+    return save(
+        path,
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+            helper.make_node("Flatten", ["images"], ["flat"]),
+            helper.make_node("Add", ["flat", "sum"], ["logits"]),
+        ],
+        [("shape", [1 << 20, 1 << 20])],
+    )
+
+
+def looping(path):
+    """A network that adds 1 to its logits as often as the first pixel says."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["before", "one"], ["after"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, ["batch", 4]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("ReduceMax", ["images"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["times", "", "flat"], ["logits"], body=body),
+    ]
+    return save(path, nodes, [("one", np.float32(1))])
+
+
+def ask(session, images):
+    (result,) = session.run(["logits"], {"images": images})
+    return result
+
+
+def pictures(number, value=0.0):
+    return np.full((number, 1, 2, 2), value, np.float32)
+
+
+@pytest.fixture(scope="module")
+def looped(tmp_path_factory):
+    return looping(tmp_path_factory.mktemp("looped") / "a.onnx")
+
+
+def test_a_session_gives_what_onnxruntime_gives(tmp_path):
+    session = ContainedSession(good(tmp_path / "a.onnx"))
+    images = np.arange(20, dtype=np.float32).reshape(5, 1, 2, 2)
+    assert [(side.name, side.type, side.shape) for side in session.get_inputs()] == [
+        ("images", "tensor(float)", ["batch", 1, 2, 2])
+    ]
+    assert [side.name for side in session.get_outputs()] == ["logits"]
+    assert (ask(session, images) == images.reshape(5, 4)).all()
+    assert ask(session, images[:0]).shape == (0, 4)
+    # Its process cannot write a file.
+    assert psutil.Process(session._child._process.pid).rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
+    # Another process opens it again.
+    assert (ask(pickle.loads(pickle.dumps(session)), images) == images.reshape(5, 4)).all()
+
+
+def test_terabytes_are_refused_in_one_line(tmp_path):
+    with pytest.raises(Error, match=r"a\.onnx: needs more than [4-9]\.\d GiB of memory in onnxruntime$"):
+        ask(ContainedSession(greedy(tmp_path / "a.onnx")), pictures(1))
+    with pytest.raises(Error, match=r"a\.onnx: needs more than [4-9]\.\d GiB of memory in onnxruntime$"):
+        measure_contained(tmp_path / "a.onnx", **QUICK)
+
+
+def test_a_loop_without_end_is_ended(looped, monkeypatch):
+    monkeypatch.setattr(contained, "FIRST", 1.0)
+    session = ContainedSession(looped)
+    child = session._child._process
+    with pytest.raises(Error, match=r"a\.onnx: onnxruntime takes longer than 1 s for it$"):
+        ask(session, pictures(1, 1e18))
+    assert child.returncode == -signal.SIGKILL
+    with pytest.raises(Error, match=r"a\.onnx: onnxruntime takes longer than 1 s for it$"):
+        ask(session, pictures(1))
+
+
+def test_an_image_that_takes_far_longer_than_the_first_is_ended(looped, monkeypatch):
+    monkeypatch.setattr(contained, "SLACK", 1.0)
+    session = ContainedSession(looped)
+    assert (ask(session, pictures(2, 3.0)) == 6).all()
+    with pytest.raises(Error, match="takes longer than"):
+        ask(session, pictures(2, 1e18))
+
+
+def test_a_crash_is_one_line(tmp_path):
+    session = ContainedSession(good(tmp_path / "a.onnx"))
+    os.kill(session._child._process.pid, signal.SIGSEGV)
+    with pytest.raises(Error, match=r"a\.onnx: onnxruntime crashed on it \(SIGSEGV\)$"):
+        ask(session, pictures(1))
+
+
+def test_what_onnxruntime_refuses_is_one_line(tmp_path):
+    with pytest.raises(Error, match=r"a\.onnx: onnxruntime \S+ does not load it: .*NoSuch.*[^\n]*$"):
+        ContainedSession(save(tmp_path / "a.onnx", [helper.make_node("NoSuch", ["images"], ["logits"])]))
+    session = ContainedSession(good(tmp_path / "a.onnx"))
+    with pytest.raises(Error, match=r"a\.onnx: onnxruntime \S+ cannot run it: .*none of these[^\n]*$"):
+        session.run(["none of these"], {"images": pictures(1)})
+    with pytest.raises(Error, match=r"b\.onnx: takes images of 1,099,511,627,776 numbers; the most are 67,108,864$"):
+        ContainedSession(
+            save(tmp_path / "b.onnx", [helper.make_node("Flatten", ["images"], ["logits"])], size=(1, 1 << 20, 1 << 20))
+        )
+
+
+def test_the_process_ends_with_the_session_but_not_with_a_copy_in_a_fork(tmp_path):
+    session = ContainedSession(good(tmp_path / "a.onnx"))
+    child = session._child._process
+    forked = os.fork()
+    if not forked:
+        session._child.end()
+        os._exit(0)
+    os.waitpid(forked, 0)
+    assert ask(session, pictures(1)).shape == (1, 4)
+    assert copy.copy(session).path == session.path
+    del session
+    assert child.wait(10) == -signal.SIGKILL
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+import numpy as np
+from kdtool.exporting.contained import ContainedSession
+session = ContainedSession(Path(sys.argv[1]))
+print(session._child._process.pid, flush=True)
+session.run(["logits"], {"images": np.full((1, 1, 2, 2), 1e18, np.float32)})
+"""
+
+
+def test_the_process_ends_with_its_parent(looped):
+    parent = subprocess.Popen([sys.executable, "-c", ENDLESS, looped], stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    started = time.monotonic()
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() - started < 10:
+        time.sleep(0.1)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path, monkeypatch):
+    path = good(tmp_path / "a.onnx")
+    for name in ("numpy", "json", "kdtool", "onnxruntime"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    assert ask(ContainedSession(path), pictures(1)).shape == (1, 4)
+    assert not (tmp_path / "imported").exists()
