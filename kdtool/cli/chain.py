@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtool.cli import several_processes
 from kdtool.cli.dry_run import dry_works
-from kdtool.cli.launcher import by_first, check
+from kdtool.cli.launcher import by_first, check, repeats
 from kdtool.cli.process import exit_code_of, print_result
 from kdtool.cli.stdin import piped_paths
 from kdtool.cli.work import Work as Work
@@ -60,6 +61,8 @@ class ChainStep:
     """A check that may import a library; it is made in advance only if the step is not the first."""
 
 
+    processes: several_processes.Wanted | None = None
+    """The processes in which the whole chain runs; None: in this one."""
 class InterruptedStep(Error):
     """The user interrupted a step with Ctrl-C, or another program with a signal."""
 
@@ -76,19 +79,28 @@ class PartlyDone(Error):
         self.text = text
 
 
-def run_chain(steps: Sequence[ChainStep], *, debug: bool = False) -> None:
+def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: bool = False) -> None:
     """Plan all steps, then run them; ``debug`` shows the warnings of libraries.
 
     Raises:
         Error: a step is wrong or fails; if the plan shows it, no step has run.
+    ``words`` are those of the command line: with ``--processes`` other processes run it.
+
     """
     check(step.name for step in steps)
     works = plan(steps)
     for step in steps:
+    processes = several_processes.in_chain(step.processes for step in steps)
         if step.early_check is not None:
             step.early_check()
     with announcing(), dry_works(works, dry=any(step.dry_run for step in steps)) as ready:
         _run_all(steps, ready, debug=debug)
+    if processes is not None:
+        piped = () if steps[0].checkpoints else works[0].checkpoints
+        if several_processes.trained(processes, words, piped):
+            return
+        if processes.number is None:  # a trial may have begun
+            works = plan(steps, works[0].checkpoints)
 
 
 def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) -> None:
@@ -112,7 +124,7 @@ def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) 
 
 def _run(step: ChainStep, work: Work) -> str | None:
     try:
-        if step.resumable and not work.dry_run:
+        if step.resumable or work.dry_run:  # in a dry run each process has files of its own
             return step.run(work)
         return by_first(lambda: step.run(work), last=work.last)
     except KeyboardInterrupt as interrupt:
@@ -130,11 +142,13 @@ def _way_on(step: ChainStep, work: Work) -> str:
     return " before anything was saved"
 
 
-def plan(steps: Sequence[ChainStep]) -> list[Work]:
+def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> list[Work]:
     """Return the inputs and outputs of every step; nothing is written yet.
 
     Raises:
         Error: a checkpoint is missing, an output exists already, or a step cannot stand at its place.
+    ``inputs`` are the checkpoints of the first step if the chain was planned before and has begun.
+
     """
     _check_order(steps)
     resume = any(step.resume for step in steps)
@@ -142,11 +156,14 @@ def plan(steps: Sequence[ChainStep]) -> list[Work]:
     works: list[Work] = []
     for step in steps:
         first, last = not works, len(works) == len(steps) - 1
-        checkpoints = _inputs(steps) if first else (*step.checkpoints, *([previous] if previous else []))
+        checkpoints = (*step.checkpoints, *([previous] if previous else []))
+        if first:
+            checkpoints = _inputs(steps) if inputs is None else (*inputs,)
         for path in (*step.checkpoints, *step.files):
             _check_input(step, path)
-        # In a chain that is resumed, steps that cannot be continued are repeated.
-        force = step.force or (resume and not step.resumable and len(steps) > 1)
+        # In a chain that is resumed, or was begun by a trial, steps that cannot be continued are repeated.
+        again = resume or inputs is not None or repeats()
+        force = step.force or (again and not step.resumable and len(steps) > 1)
         outputs = _outputs(step, checkpoints)
         for output in outputs:
             if output in [earlier for work in works for earlier in work.outputs]:

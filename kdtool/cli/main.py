@@ -24,6 +24,7 @@ from kdtool.cli.process import (
     stopping_in_order,
 )
 from kdtool.errors import Error, UsageError
+from kdtool.training.foresight.trial import TrialEnded
 from kdtool.utils.formatting import LONGEST_LINE, printable
 from kdtool.utils.verbosity import NORMAL, QUIET, VERBOSE, verbosity
 
@@ -155,14 +156,14 @@ class Commands(click.Group):
         # On a shared machine, threads that wait in a busy loop slow down those that work. torch reads this variable
         # when it is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        state: dict[str, bool] = {}
+        state: dict[str, Any] = {"words": list(sys.argv[1:] if args is None else args)}
         with stopping_in_order():
             code = self._code_of(state, args, complete_var, **extra)
             launcher.leave(code)
         sys.exit(code)
 
     def _code_of(
-        self, state: dict[str, bool], args: Sequence[str] | None, complete_var: str | None, **extra: Any
+        self, state: dict[str, Any], args: Sequence[str] | None, complete_var: str | None, **extra: Any
     ) -> int:
         """Run the command line, print an error as one line on stderr, and return the exit code."""
         code: Any
@@ -179,7 +180,7 @@ class Commands(click.Group):
             code = error.exit_code
         except click.ClickException as error:
             code = print_error(error.format_message(), error.exit_code, state)
-        except ReaderGone as error:
+        except (ReaderGone, TrialEnded) as error:
             code = error.exit_code
         except Error as error:
             code = print_error(str(error), error.exit_code, state)
@@ -212,7 +213,7 @@ class Commands(click.Group):
         return code if isinstance(code, int) else 0
 
 
-def print_error(message: str, code: int, state: dict[str, bool]) -> int:
+def print_error(message: str, code: int, state: dict[str, Any]) -> int:
     """Print an error as one line on stderr, after the traceback if ``--debug`` is set, and return the exit code.
 
     Of several processes, the first that fails prints it.
@@ -225,11 +226,12 @@ def print_error(message: str, code: int, state: dict[str, bool]) -> int:
         traceback.print_exc()
     # A message may hold names of files and classes, with any character.
     line = " ".join(message.split())
-    click.echo(f"Error: {printable(line, LONGEST_LINE)}", err=True)
+    if not launcher.handed_on(line, code):
+        click.echo(f"Error: {printable(line, LONGEST_LINE)}", err=True)
     return code
 
 
-def print_unexpected_error(error: BaseException | None, state: dict[str, bool]) -> int:
+def print_unexpected_error(error: BaseException | None, state: dict[str, Any]) -> int:
     """Print an unexpected error and how to see its traceback, and return the exit code."""
     hint = "" if state.get("debug") else "; run again with --debug for the traceback"
     return print_error(f"unexpected {type(error).__name__}: {error}{hint}", 1, state)
@@ -252,7 +254,7 @@ def _run(results: list[Any]) -> None:
     if steps:
         check_memory()
         with verbosity(QUIET if state.get("quiet") else VERBOSE if state.get("verbose") else NORMAL):
-            run_chain(steps, debug=state.get("debug", False))
+            run_chain(steps, state.get("words", ()), debug=state.get("debug", False))
 
 
 cli = Commands(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from kdtool.cli import launcher
 from kdtool.errors import Error, UsageError
 from kdtool.utils.processes import launched
 
@@ -25,6 +26,8 @@ def piped_paths(error_message: str) -> tuple[Path, ...]:
             the same stdin to several processes.
         Error: the pipe was closed without a path, or its content is not text.
     """
+    if paths := launcher.piped():
+        return paths
     if not _is_pipe():
         raise UsageError(error_message)
     if launched() > 1:

@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdtool.commands.processes import check_step
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
 from kdtool.training.foresight.forecast import Forecast, read_forecast, write_forecast
 from kdtool.training.foresight.rehearsal import rehearse
+from kdtool.training.foresight.trial import Trial
+from kdtool.training.options import Training
 from kdtool.training.run import Run
+from kdtool.utils.processes import count, decided, rank, together
 from kdtool.utils.progress import command_progress, say
 from kdtool.utils.screens import in_notebook
 from kdtool.utils.verbosity import is_announcing, is_quiet, is_verbose
@@ -28,15 +32,19 @@ Work = Callable[[Run], Network]
 def foreseen(run: Run, work: Work, target: Path) -> Iterator[None]:
     """Say what the run will do and cost, and show the progress of the whole command while the block runs.
 
-    A run that is resumed was foreseen when it began. From Python, nothing is said where nobody looks on.
+    A run that is resumed was foreseen when it began, if it had as many processes. From Python, nothing is said where
+    nobody looks on.
     """
-    looked_on = is_announcing() or (not is_quiet() and (sys.stderr.isatty() or in_notebook()))
-    forecast = read_forecast(run.directory) if looked_on else None
-    if looked_on and forecast is None:
+    trial = Trial.pending()
+    looked_on = trial is not None or decided(_is_looked_on)
+    forecast = decided(lambda: read_forecast(run.directory)) if looked_on and trial is None else None
+    if looked_on and (forecast is None or forecast.processes != count()):
         forecast, _ = rehearse(work, run)
+        if trial is not None:
+            trial.judge(forecast, lambda: rehearse(work, run)[0])
         if forecast.reason and not forecast.phases:  # what is wrong is reported by the run itself
             forecast = None
-        else:
+        elif rank() == 0:
             write_forecast(run.directory, forecast)
     if forecast is None:
         yield
@@ -44,6 +52,10 @@ def foreseen(run: Run, work: Work, target: Path) -> Iterator[None]:
     tell(forecast, target)
     with command_progress(target.name, [(phase.name, phase.cost.seconds) for phase in forecast.phases]):
         yield
+
+
+def _is_looked_on() -> bool:
+    return is_announcing() or (not is_quiet() and (sys.stderr.isatty() or in_notebook()))
 
 
 def tell(forecast: Forecast, target: Path) -> None:
@@ -61,9 +73,13 @@ def dry_run(work: Work, target: Path, **about: Any) -> Checkpoint:
     Raises:
         Error: the command cannot train, or what it makes depends on a training.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    training: Training = about["training"]
+    with tempfile.TemporaryDirectory() as folder, together(training.device):
+        check_step(training)
         run = Run(Path(folder), **about)
         forecast, network = rehearse(work, run, strict=True)
+        if (trial := Trial.pending()) is not None:
+            trial.judge(forecast, lambda: rehearse(work, run)[0])
     tell(forecast, target)
     run.record(forecast=forecast.as_data(), size=measure(network or about["parent"].network))
     history = [*(run.parent.history if run.parent else []), run.entry.as_data()]

@@ -129,7 +129,6 @@ def running(
         if count() > 1:
             run.caches = cache_of(target)
             entry.record(processes=count())
-            work = None  # the forecast of one process is none of several
         foresight = foreseen(run, work, target) if work is not None else contextlib.nullcontext()
         with tracking(run, track if rank() == 0 else None, target, resumed=resume), foresight:
             yield run

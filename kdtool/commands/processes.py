@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.data.fingerprint import changes, checked
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
+from kdtool.training.foresight.trial import Trial
 from kdtool.training.options import Training
 from kdtool.training.run_directory import RunDirectory, directory_of, run_directory
 from kdtool.training.sharing.shares import check_shares
@@ -36,7 +37,7 @@ def shared_directory(
     """
     with together(training.device), contextlib.ExitStack() as stack:
         check_alike(identity)
-        check_shares(training.batch_size, training.accumulate)
+        check_step(training)
         opened = []
 
         def open_directory() -> bool:
@@ -51,6 +52,21 @@ def shared_directory(
             stack.callback(shutil.rmtree, cache_of(target), ignore_errors=True)
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdtool-"))
         yield RunDirectory(Path(scratch), dict(identity), finished)
+
+
+def check_step(training: Training) -> None:
+    """Check that the processes can share a step; in a trial of their number another one is taken if they cannot.
+
+    Raises:
+        UsageError: they cannot.
+        TrialEnded: this is a trial.
+    """
+    try:
+        check_shares(training.batch_size, training.accumulate)
+    except UsageError as error:
+        if (trial := Trial.pending()) is not None:
+            trial.give_up(str(error))
+        raise
 
 
 def cache_of(target: Path) -> Path:

@@ -22,6 +22,7 @@ from kdtool.cli.common import (
 from kdtool.cli.early import check_early
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
+from kdtool.cli.several_processes import processes_option, wanted
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.options import SearchOptions, StudentOptions
 from kdtool.errors import UsageError
@@ -93,6 +94,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
         early_check=partial(check_early, parsed.options),
+        processes=wanted(parsed.params, parsed.options),
         resumable=True,
         files=(Path(student),) if student is not None and is_file else (),
         slow_check=partial(check_network, student) if student is not None and not is_file else None,
@@ -135,7 +137,7 @@ command = StepCommand(
     plan,
     kind="distillers",
     default="kd",
-    params=[checkpoints("[TEACHER]..."), *output_options("TEACHER-METHOD.pt"), track_option()],
+    params=[checkpoints("[TEACHER]..."), *output_options("TEACHER-METHOD.pt"), track_option(), processes_option()],
     groups=[
         Section("Student", StudentOptions),
         Section("Student", NetworkOptions, only=("stem",)),

@@ -10,6 +10,7 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import DATA, TRAINING, checkpoints, output_options, track_option, tracked
 from kdtool.cli.early import check_early
 from kdtool.cli.output import MODELS, print_notes, print_result, show, table
+from kdtool.cli.several_processes import processes_option, wanted
 from kdtool.utils.files import beside, slug
 
 EXAMPLES = """
@@ -56,6 +57,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
+        processes=wanted(parsed.params, parsed.options),
         early_check=partial(check_early, parsed.options),
         resumable=True,
     )
@@ -83,7 +85,7 @@ command = StepCommand(
     plan,
     kind="pruners",
     default="magnitude",
-    params=[checkpoints(), *output_options("CHECKPOINT-METHOD.pt"), track_option()],
+    params=[checkpoints(), *output_options("CHECKPOINT-METHOD.pt"), track_option(), processes_option()],
     groups=[DATA, TRAINING],
     help="Prune a trained network and retrain it. Several checkpoints are pruned one after another.",
     epilog=EXAMPLES,

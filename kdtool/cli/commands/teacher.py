@@ -16,6 +16,7 @@ from kdtool.cli.early import check_early
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
+from kdtool.cli.several_processes import processes_option, wanted
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
@@ -107,6 +108,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         dry_run=parsed.params["dry_run"],
         early_check=partial(check_early, parsed.options),
         resumable="data" in parsed.options,
+        processes=wanted(parsed.params, parsed.options),
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
     )
@@ -126,6 +128,7 @@ command = TeacherCommand(
         track_option(),
         click.Option(["--pretrained"], is_flag=True, help="use the pretrained weights of the source"),
         click.Option(
+        processes_option(),
             ["--weights"],
             type=click.Path(path_type=Path),
             metavar="FILE",

@@ -19,7 +19,7 @@ FILE = "forecast.json"
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock and seconds of CPU time of the process; on a busy machine the first are more."""
+    """Seconds on the clock, and seconds of CPU time of all processes; on a busy machine the first may be more."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -58,7 +58,7 @@ class Forecast:
     cost: Cost
     """Of the whole command: the phases, the measurements between them, and edits of the structure."""
     memory_bytes: int = 0
-    """The most that the process took in the rehearsal, which had the batches, the networks and the optimiser."""
+    """The most that the processes took in the rehearsal, which had the batches, the networks and the optimiser."""
     gpu_bytes: int = 0
     disk_bytes: int = 0
     """The most that the run takes, with its state, the cache and the checkpoints."""
@@ -67,6 +67,8 @@ class Forecast:
     timed_steps: int = 0
     reason: str = ""
     """Why what follows the phases cannot be foreseen; empty if all is known."""
+    processes: int = 1
+    """How many processes train together."""
 
     @property
     def steps(self) -> int:
@@ -109,8 +111,9 @@ class Forecast:
     def _costs(self) -> str:
         bound = "at most " if self.at_most else "at least " if self.reason else "about "
         gpu = f", {shown_bytes(self.gpu_bytes)} of the GPU's" if self.gpu_bytes else ""
+        among = f" in {self.processes} processes" if self.processes > 1 else ""
         return (
-            f"{bound}{shown_duration(self.cost.seconds)}, {shown_bytes(self.memory_bytes)} of memory{gpu}, "
+            f"{bound}{shown_duration(self.cost.seconds)}{among}, {shown_bytes(self.memory_bytes)} of memory{gpu}, "
             f"{shown_bytes(self.disk_bytes)} of disk (from {_counted(self.timed_steps, 'timed step')})"
         )
 

@@ -29,7 +29,7 @@ from kdtool.training.plan import Fit, FitPlan
 from kdtool.training.run import Run
 from kdtool.training.student import Auxiliary
 from kdtool.training.zeros import HoldZeros
-from kdtool.utils.processes import launched
+from kdtool.utils.processes import collected, count, decided, is_lost_process
 from kdtool.utils.seeds import forked
 from kdtool.utils.verbosity import QUIET, verbosity
 
@@ -38,7 +38,6 @@ from kdtool.utils.verbosity import QUIET, verbosity
 class _Notes:
     """What was seen so far, of a run and of those inside it."""
 
-    timed: bool
     phases: list[ForeseenPhase] = field(default_factory=list)
     timings: dict[str, Timing] = field(default_factory=dict)
     """By what decides the cost of a step."""
@@ -86,7 +85,7 @@ class Rehearsal(Run):
         others = None if auxiliary is None else copy.deepcopy(auxiliary.module)
         epochs, steps = self.training.epochs, -(-len(self.data.train) // self.training.batch_size)
         cost, notes = NOTHING, self.notes
-        if notes.timed and epochs:
+        if epochs:
             timing = self._timing(plan, module, [*callbacks, HoldZeros()] if self.masked else callbacks)
             cost = timing.epochs(epochs, steps)
             notes.state_bytes = max(notes.state_bytes, timing.state_bytes)
@@ -114,8 +113,7 @@ class Rehearsal(Run):
         images, notes = self.data.split(split), self.notes
         if (id(network.module), split) not in notes.measured:
             notes.measured[id(network.module), split] = network.module
-            if notes.timed:
-                notes.measuring += self._answer(network, images) * len(images)
+            notes.measuring += self._answer(network, images) * len(images)
         return _metrics(images)
 
     def _answer(self, network: Network, split: Split) -> Cost:
@@ -156,13 +154,13 @@ def _metrics(split: Split) -> dict[str, Any]:
 def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) -> tuple[Forecast, Network | None]:
     """Return what ``work`` will do and cost in ``run``, and the untrained network that it makes, if all was foreseen.
 
-    A strategy that needs a result of a training before it can go on is foreseen up to there. In several processes
-    nothing is timed, since none may take a step alone.
+    A strategy that needs a result of a training before it can go on is foreseen up to there. Several processes take the
+    timed steps together; each returns the forecast of all, with the seconds of the first one.
 
     Raises:
         Error: the command cannot train, if ``strict`` is set and not even a first phase was foreseen.
     """
-    notes, network, reason = _Notes(timed=launched() < 2), None, ""
+    notes, network, reason = _Notes(), None, ""
     before = now()
     with tempfile.TemporaryDirectory() as folder, verbosity(QUIET), forked(_accelerator()):
         try:
@@ -170,7 +168,7 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
             network = work(rehearsal)
             rehearsal.scores(network)
         except Exception as error:  # what a method does with a network that is not trained is its own affair
-            if strict and not notes.phases:
+            if (strict and not notes.phases) or is_lost_process(error):
                 raise
             name = notes.phases[-1].name if notes.phases else ""
             reason = f"they depend on the result of {name}" if name else _first_line(error)
@@ -179,8 +177,8 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
     result = 0 if network is None else bytes_of(network.module.state_dict())
     return Forecast(
         phases=notes.phases,
-        cost=trained + notes.measuring + (others if notes.timed else NOTHING),
-        memory_bytes=peak_memory(),
+        cost=cost,
+        memory_bytes=memory,
         gpu_bytes=torch.cuda.max_memory_allocated() if _accelerator() is not None else 0,
         disk_bytes=result + notes.kept_bytes + notes.state_bytes + notes.cache_bytes,
         at_most=notes.at_most,
@@ -194,6 +192,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _accelerator() -> torch.device | None:
+    memory, cost = peak_memory(), trained + notes.measuring + others
+    if count() > 1:
+        memory, cost = sum(collected(memory)), Cost(decided(lambda: cost.seconds), sum(collected(cost.cpu_seconds)))
     """Return the GPU in use, or None."""
     in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.device("cuda", torch.cuda.current_device()) if in_use else None
@@ -204,6 +205,7 @@ def peak_memory() -> int:
     if sys.platform == "win32":
         import psutil
 
+        processes=count(),
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 

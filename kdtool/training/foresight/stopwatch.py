@@ -24,6 +24,7 @@ from kdtool.training.loop import Loop
 from kdtool.training.output_cache import Cache, CachedArray
 from kdtool.training.plan import FitPlan
 from kdtool.training.two_views import TwoViews
+from kdtool.utils.processes import count, decided
 
 if TYPE_CHECKING:
     from kdtool.training.step import Step
@@ -70,7 +71,9 @@ class Timing:
 
 
 class Stopwatch(Callback):
-    """Times the steps of a phase and ends it after a few of them."""
+    """Times the steps of a phase and ends it after a few of them; of several processes the first one ends it."""
+
+    reads_step = False
 
     def __init__(self, device: torch.device) -> None:
         """Time on ``device``."""
@@ -107,6 +110,9 @@ class Stopwatch(Callback):
         long = elapsed > SECONDS or self.count > SHARE * self.total
         enough = self.count >= WARM_UP + FEWEST and (long or self.count >= MOST)
         self.over = enough and (self.decided() or self.count >= MOST or elapsed > 5 * SECONDS)
+        if count() > 1:
+            self.over = decided(lambda: self.over)
+            self.last = now(self.device)
 
     def median(self) -> tuple[Cost, Cost]:
         """Return the median cost of a step with the number of threads that is fastest, and of its frozen networks."""
