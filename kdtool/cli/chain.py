@@ -59,10 +59,10 @@ class ChainStep:
     """A check that needs no library; all steps are checked before the first one imports any."""
     slow_check: Callable[[], None] | None = None
     """A check that may import a library; it is made in advance only if the step is not the first."""
-
-
     processes: several_processes.Wanted | None = None
     """The processes in which the whole chain runs; None: in this one."""
+
+
 class InterruptedStep(Error):
     """The user interrupted a step with Ctrl-C, or another program with a signal."""
 
@@ -82,25 +82,25 @@ class PartlyDone(Error):
 def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: bool = False) -> None:
     """Plan all steps, then run them; ``debug`` shows the warnings of libraries.
 
-    Raises:
-        Error: a step is wrong or fails; if the plan shows it, no step has run.
     ``words`` are those of the command line: with ``--processes`` other processes run it.
 
+    Raises:
+        Error: a step is wrong or fails; if the plan shows it, no step has run.
     """
     check(step.name for step in steps)
+    processes = several_processes.in_chain(step.processes for step in steps)
     works = plan(steps)
     for step in steps:
-    processes = several_processes.in_chain(step.processes for step in steps)
         if step.early_check is not None:
             step.early_check()
-    with announcing(), dry_works(works, dry=any(step.dry_run for step in steps)) as ready:
-        _run_all(steps, ready, debug=debug)
     if processes is not None:
         piped = () if steps[0].checkpoints else works[0].checkpoints
         if several_processes.trained(processes, words, piped):
             return
         if processes.number is None:  # a trial may have begun
             works = plan(steps, works[0].checkpoints)
+    with announcing(), dry_works(works, dry=any(step.dry_run for step in steps)) as ready:
+        _run_all(steps, ready, debug=debug)
 
 
 def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) -> None:
@@ -145,10 +145,10 @@ def _way_on(step: ChainStep, work: Work) -> str:
 def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> list[Work]:
     """Return the inputs and outputs of every step; nothing is written yet.
 
-    Raises:
-        Error: a checkpoint is missing, an output exists already, or a step cannot stand at its place.
     ``inputs`` are the checkpoints of the first step if the chain was planned before and has begun.
 
+    Raises:
+        Error: a checkpoint is missing, an output exists already, or a step cannot stand at its place.
     """
     _check_order(steps)
     resume = any(step.resume for step in steps)

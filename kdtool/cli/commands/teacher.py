@@ -106,9 +106,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
+        processes=wanted(parsed.params, parsed.options),
         early_check=partial(check_early, parsed.options),
         resumable="data" in parsed.options,
-        processes=wanted(parsed.params, parsed.options),
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
     )
@@ -126,9 +126,9 @@ command = TeacherCommand(
         click.Argument(["network"], type=NetworkName(), required=False, metavar="SOURCE:NAME"),
         *output_options("NAME.pt"),
         track_option(),
+        processes_option(),
         click.Option(["--pretrained"], is_flag=True, help="use the pretrained weights of the source"),
         click.Option(
-        processes_option(),
             ["--weights"],
             type=click.Path(path_type=Path),
             metavar="FILE",

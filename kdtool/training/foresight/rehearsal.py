@@ -174,6 +174,9 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
             reason = f"they depend on the result of {name}" if name else _first_line(error)
     others = now() - before - notes.spent
     trained = sum((phase.cost for phase in notes.phases), start=NOTHING)
+    memory, cost = peak_memory(), trained + notes.measuring + others
+    if count() > 1:
+        memory, cost = sum(collected(memory)), Cost(decided(lambda: cost.seconds), sum(collected(cost.cpu_seconds)))
     result = 0 if network is None else bytes_of(network.module.state_dict())
     return Forecast(
         phases=notes.phases,
@@ -184,6 +187,7 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
         at_most=notes.at_most,
         timed_steps=sum(timing.steps for timing in notes.timings.values()),
         reason=reason,
+        processes=count(),
     ), network
 
 
@@ -192,9 +196,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _accelerator() -> torch.device | None:
-    memory, cost = peak_memory(), trained + notes.measuring + others
-    if count() > 1:
-        memory, cost = sum(collected(memory)), Cost(decided(lambda: cost.seconds), sum(collected(cost.cpu_seconds)))
     """Return the GPU in use, or None."""
     in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.device("cuda", torch.cuda.current_device()) if in_use else None
@@ -205,7 +206,6 @@ def peak_memory() -> int:
     if sys.platform == "win32":
         import psutil
 
-        processes=count(),
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
