@@ -50,7 +50,7 @@ def _check_data(text: str, data_dir: str | Path | None) -> None:
     name, _, argument = text.partition(":")
     cls: Any = method_class("datasets", name)
     find = getattr(cls, "find", None)
-    if not (argument and cls.takes_path and find is not None):
+    if not argument or find is None:
         return
     directory = data_dir or os.environ.get("KDTOOL_DATA")
     try:

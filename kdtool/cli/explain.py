@@ -80,8 +80,8 @@ def unexpected_word(word: str, others: Iterable[Any], steps: Iterable[str], flag
     if "--data" in flags:
         if word.partition(":")[0] in names("datasets"):
             return f"; a data set is named with --data {word}"
-        if Path(word).is_dir() and (folders := path_datasets()):
-            return f"; a folder of images is named with --data {folders[0]}:{word}"
+        if Path(word).is_dir() and (sources := path_datasets(word)):
+            return f"; a folder of images is named with --data {sources[0]}:{word}"
     if "--weights" in flags and Path(word).is_file():
         return f"; weights are loaded with --weights {word}"
     if "--output" in flags and Path(word).suffix in (".onnx", ".pt", ".html", ".png"):
@@ -93,7 +93,7 @@ def unexpected_word(word: str, others: Iterable[Any], steps: Iterable[str], flag
 
 def directory(path: Path) -> str:
     """Return the message for a directory in the place of a file; it may be a folder of images."""
-    folders = path_datasets()
+    folders = path_datasets(path)
     if any(path.glob("*.pt")) or path.suffix in (".run", ".study") or not folders:
         return f"{path}: is a directory; name a file in it"
     return f"{path}: is a directory without a checkpoint; images in it are named with --data {folders[0]}:{path}"

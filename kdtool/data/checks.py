@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from kdtool.data.file_index import FileInfo, index_files
 from kdtool.data.fingerprint import changes, duplicates, learned_from
 from kdtool.data.image_files import FileImages
 from kdtool.data.preparation import Preparation
-from kdtool.data.raw import RawData, RawSplit
+from kdtool.data.raw import ImageSource, RawData, RawSplit
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable
@@ -34,7 +33,7 @@ class Files:
     """What is known of the image files of a data set, by their paths."""
 
     def __init__(self) -> None:
-        self._infos: dict[Path, FileInfo] = {}
+        self._infos: dict[ImageSource, FileInfo] = {}
 
     def add(self, split: RawSplit) -> None:
         """Look at the files of a split; images in memory have none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +15,7 @@ from kdtool.plugins.registry import also_called, load, method_class
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdtool.data.raw import RawData
+    from kdtool.data.raw import ImageSource, RawData
 
 
 class Dataset(Method):
@@ -21,7 +23,9 @@ class Dataset(Method):
 
     kind: ClassVar[str] = "datasets"
     takes_path: ClassVar[bool] = False
-    """Whether the text after the colon is the path of a folder of images, or of a list of them."""
+    """Whether the text after the colon is the path of images: of a folder, a list or a file that holds them."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of the files that hold its images, such as ``.parquet``; none if each image is a file of its own."""
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the data set.
@@ -34,7 +38,7 @@ class Dataset(Method):
         """
         raise NotImplementedError
 
-    def images(self, argument: str, root: Path | None) -> Tensor | tuple[Path, ...]:
+    def images(self, argument: str, root: Path | None) -> Tensor | tuple[ImageSource, ...]:
         """Return images for training without labels, in the form of `RawSplit.images`; by default the train split's.
 
         Raises:
@@ -50,23 +54,46 @@ def dataset_name(text: str) -> str:
         UsageError: there is no such data set; for a path the message says how a folder of images is named.
     """
     name = text.partition(":")[0]
-    folders = path_datasets() if name not in names(Dataset.kind) else []
-    if folders and Path(text).suffix in _ARCHIVES:
-        raise UsageError(f"--data {text}: is an archive; unpack it, and write {folders[0]}:PATH")
-    if folders and (("/" in text and "://" not in text) or Path(text).exists()):
-        raise UsageError(
-            f"--data {text}: no data set is called so; for images in a folder for each class write {folders[0]}:{text}"
-        )
-    if folders and also_called(Dataset.kind, name) == folders[:1]:
-        raise UsageError(f"no data set is called {name!r}; images in a folder for each class are {folders[0]}:PATH")
+    sources = path_datasets(text) if name not in names(Dataset.kind) else []
+    if sources and ":" in text and len(meant := also_called(Dataset.kind, name)) == 1 and meant != path_datasets()[:1]:
+        raise UsageError(f"no data set is called {name!r}; write {meant[0]}:{text.partition(':')[2]}")
+    if sources and Path(text).suffix in _ARCHIVES and not _reads(sources[0], text):
+        raise UsageError(f"--data {text}: is an archive; unpack it, and write {path_datasets()[0]}:PATH")
+    if sources and (("/" in text and "://" not in text) or Path(text).exists()):
+        what = "images in a folder for each class" if sources[0] == path_datasets()[0] else "this kind of file"
+        raise UsageError(f"--data {text}: no data set is called so; for {what} write {sources[0]}:{text}")
+    if sources and also_called(Dataset.kind, name) == path_datasets()[:1]:
+        folder = path_datasets()[0]
+        raise UsageError(f"no data set is called {name!r}; images in a folder for each class are {folder}:PATH")
     method_class(Dataset.kind, name)
     return name
 
 
-def path_datasets() -> list[str]:
-    """Return the built-in data sets that are named with a path, such as ``folder``."""
+def path_datasets(path: str | Path = "") -> list[str]:
+    """Return the built-in data sets that are named with a path, such as ``folder``; first those that read ``path``."""
     plugins = [plugin for plugin in installed() if plugin.kind == Dataset.kind and plugin.builtin]
-    return [plugin.name for plugin in plugins if load(plugin).takes_path]
+    found = [plugin.name for plugin in plugins if load(plugin).takes_path]
+    fitting = [name for name in found if _reads(name, path)]
+    # For a path of which nothing is known, class folders come first.
+    found.sort(key=lambda name: (name not in fitting, bool(_suffixes(name))))
+    return found
+
+
+def _suffixes(name: str) -> tuple[str, ...]:
+    suffixes: tuple[str, ...] = method_class(Dataset.kind, name).suffixes
+    return suffixes
+
+
+def _reads(name: str, path: str | Path) -> bool:
+    """Return whether a data set reads files like ``path``, or most of those in the folder that it names."""
+    suffixes = _suffixes(name)
+    if not suffixes or not str(path):
+        return False
+    if Path(path).suffix.lower() in suffixes:
+        return True
+    files = (file for _, _, files in os.walk(path) for file in files)
+    seen = [os.path.splitext(file)[1].lower() for file in itertools.islice(files, 1000)]
+    return 2 * sum(suffix in suffixes for suffix in seen) > len(seen)
 
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2")

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from kdtool.data.image_formats import header_of
+from kdtool.data.image_formats import header_of, open_bytes
+from kdtool.data.raw import FilePart, ImageSource, file_of
 from kdtool.errors import Error
 from kdtool.utils.files import cache_directory
+from kdtool.utils.formatting import printable
 from kdtool.utils.progress import progress
 
 # Raise it when a field of `FileInfo` changes its meaning: older entries are then read anew.
@@ -51,8 +53,8 @@ class FileInfo(NamedTuple):
     frames: int = 1
 
 
-def index_files(paths: Sequence[Path], title: str = "reading headers") -> list[FileInfo]:
-    """Return what is known of each file, in the order of ``paths``.
+def index_files(paths: Sequence[ImageSource], title: str = "reading headers") -> list[FileInfo]:
+    """Return what is known of each file, or part of a file, in the order of ``paths``.
 
     Files that changed since the last call (in size or time) are read; the others come from a database in the user's
     cache directory. Without a writable one every call reads all files.
@@ -62,12 +64,16 @@ def index_files(paths: Sequence[Path], title: str = "reading headers") -> list[F
     """
     known: dict[int, FileInfo] = {}
     with _database() as database:
-        stats = [_stat(path) for path in paths]
+        files: dict[Path, str] = {}
+        for path in map(file_of, paths):
+            if path not in files:
+                files[path] = _stat(path)
+        stats = [files[file_of(path)] for path in paths]
         for start in range(0, len(paths), AT_ONCE):
             chunk = range(start, min(start + AT_ONCE, len(paths)))
-            rows = _stored(database, [os.fsencode(paths[index]) for index in chunk])
+            rows = _stored(database, [_name(paths[index]) for index in chunk])
             for index in chunk:
-                row = rows.get(os.fsencode(paths[index]))
+                row = rows.get(_name(paths[index]))
                 if row is not None and row[0] == stats[index]:
                     known[index] = row[1]
         unknown = [index for index in range(len(paths)) if index not in known]
@@ -92,12 +98,21 @@ def _stat(path: Path) -> str:
     return f"{FORMAT} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def _read(path: Path) -> FileInfo:
+def _name(source: ImageSource) -> bytes:
+    """Return the name of an image file in the database; behind that of a part stands where it lies."""
+    if not isinstance(source, FilePart):
+        return os.fsencode(source)
+    return b"%s\0%d+%d" % (os.fsencode(source.path), source.start, source.size)
+
+
+def _read(path: ImageSource) -> FileInfo:
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        with open_bytes(path) as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()  # type: ignore[arg-type]
     except OSError as error:
         raise Error(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Error(f"{printable(str(path), 400)}: {error}; replace it") from error
     try:
         header = header_of(path)
     except Error as error:
@@ -161,12 +176,12 @@ def _checked(row: tuple[object, ...]) -> FileInfo:
     return FileInfo(digest, width, height, mode, peak, problem, frames)
 
 
-def _store(database: sqlite3.Connection | None, entries: list[tuple[Path, str, FileInfo]]) -> None:
+def _store(database: sqlite3.Connection | None, entries: list[tuple[ImageSource, str, FileInfo]]) -> None:
     if database is None:
         return
     settled = (time.time() - SETTLED) * 1e9
     rows = [
-        (os.fsencode(path), stat, *info)
+        (_name(path), stat, *info)
         for path, stat, info in entries
         # A later release of Pillow may read what this one cannot.
         if not info.problem and max(map(int, stat.split()[2:])) < settled

@@ -1,11 +1,10 @@
-"""Images read from files, by worker processes if there are many."""
+"""Images read from files, or from parts of them, by worker processes if there are many."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,20 +16,21 @@ from kdtool.data.augmentation import Crop, crop_of, crops
 from kdtool.data.changes import Changes
 from kdtool.data.image_formats import as_seen, is_turned, open_image
 from kdtool.data.preparation import Preparation
+from kdtool.data.raw import ImageSource
 from kdtool.errors import Error, UsageError
 
 # For fewer images than this, starting worker processes takes longer than reading.
 FEW = 256
 
 
-def read_image(path: Path, prepared: Preparation, crop: Crop | None = None) -> Tensor:
+def read_image(source: ImageSource, prepared: Preparation, crop: Crop | None = None) -> Tensor:
     """Read one image file as uint8 [channels, size, size]: ``crop`` of it, or by default its centre square.
 
     Raises:
         Error: the file is damaged or not an image.
     """
     size = prepared.size
-    with open_image(path) as image:
+    with open_image(source) as image:
         # A JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; draft picks the smallest that is large enough.
         turned = is_turned(image)
         width, height = (image.height, image.width) if turned else image.size
@@ -65,7 +65,7 @@ class FileImages:
 
     def __init__(
         self,
-        paths: tuple[Path, ...],
+        paths: tuple[ImageSource, ...],
         prepared: Preparation,
         *,
         seed: int = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import stat
 import struct
@@ -11,15 +12,18 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from kdtool.data.raw import FilePart, ImageSource, file_of
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable
+
+# An image inside of a larger file is read into memory before it is decoded.
+LARGEST_PART = 2**28
 
 # Pillow decodes these itself. It is never asked to find the format among all that it knows: for EPS it starts another
 # program, and some formats are recognised in any file.
@@ -77,20 +81,39 @@ class Header:
     frames: int = 1
 
 
+def open_bytes(source: ImageSource) -> BinaryIO:
+    """Open an image file, or read the part of a file that is one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the file ends before that part, or the part is larger than `LARGEST_PART`.
+    """
+    if not isinstance(source, FilePart):
+        return open(source, "rb")
+    if not 0 <= source.size <= LARGEST_PART:
+        raise ValueError(f"it has {source.size:,} bytes, more than {LARGEST_PART >> 20} MiB")
+    with open(source.path, "rb") as file:
+        file.seek(source.start)
+        content = file.read(source.size)
+    if len(content) < source.size:
+        raise ValueError("the file ends before the image")
+    return io.BytesIO(content)
+
+
 @contextlib.contextmanager
-def open_image(path: Path) -> Iterator[ImageFile.ImageFile]:
+def open_image(source: ImageSource) -> Iterator[ImageFile.ImageFile]:
     """Open an image file; nothing is decoded yet.
 
     Raises:
         Error: it is no file, no image of `FORMATS`, or so large that it would fill the memory; also if decoding it in
             the block fails.
     """
-    name = printable(str(path), 400)
+    name = printable(str(source), 400)
     try:
         # A pipe would wait for ever, and reading a device may do anything.
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG(file_of(source).stat().st_mode):
             raise Error(f"{name}: cannot be read as an image (it is no regular file); remove or replace it")
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        with open_bytes(source) as file, Image.open(file, formats=FORMATS) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise Error(f"{name}: the image is too large to be read safely; make it smaller") from error
@@ -102,13 +125,13 @@ def open_image(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise Error(f"{name}: cannot be read as an image ({reason}); remove or replace it") from error
 
 
-def header_of(path: Path) -> Header:
+def header_of(source: ImageSource) -> Header:
     """Return the header of an image file.
 
     Raises:
         Error: the file is not an image that can be read.
     """
-    with open_image(path) as image:
+    with open_image(source) as image:
         width, height = image.size
         if is_turned(image):
             width, height = height, width

@@ -19,7 +19,7 @@ from kdtool.data.form import form_of
 from kdtool.data.options import SPLITTING, DataOptions
 from kdtool.data.pixels import check_channels, statistics_for
 from kdtool.data.preparation import INTERPOLATION, SMALL, default_crop
-from kdtool.data.raw import UNLABELLED, RawData, RawSplit
+from kdtool.data.raw import UNLABELLED, FilePart, ImageSource, RawData, RawSplit, file_of
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data
 from kdtool.errors import UsageError
@@ -192,9 +192,14 @@ def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | N
         images = dataset.images(argument, None if root is None else root.expanduser())
         keys = None
         if not isinstance(images, Tensor):
-            top = os.path.commonpath([path.parent for path in images])
-            keys = tuple(os.path.relpath(path, top) for path in images)
+            top = os.path.commonpath([file_of(image).parent for image in images])
+            keys = tuple(_below(image, top) for image in images)
         return name, RawSplit(images, torch.full((len(images),), UNLABELLED), keys)
+
+
+def _below(image: ImageSource, top: str) -> str:
+    path = os.path.relpath(file_of(image), top)
+    return f"{path}#{image.start}" if isinstance(image, FilePart) else path
 
 
 def _from_environment() -> Path | None:

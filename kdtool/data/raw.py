@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +14,42 @@ from kdtool.data.hold_out import hashed, stratified
 from kdtool.errors import Error
 
 
+class FilePart(NamedTuple):
+    """An image file inside of a larger file: its ``size`` bytes from ``start`` on, as they are, without compression.
+
+    ``name`` is what the image is called there, for messages. Where the image lies decides what is read: a name that a
+    stranger wrote never becomes a path.
+    """
+
+    path: Path
+    start: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name}"
+
+
+ImageSource = Path | FilePart
+"""A file, or a part of one, that holds one image."""
+
+
+def file_of(source: ImageSource) -> Path:
+    """Return the path of an image file, or of the file that the image is a part of."""
+    return source.path if isinstance(source, FilePart) else source
+
+
 @dataclass(frozen=True)
 class RawSplit:
     """Images and their labels.
 
-    ``images`` are uint8 [images, channels, height, width] or the paths of image files; ``labels`` are class indices,
-    int64 [images]. ``keys`` name the images where their number and order may change, as those of a folder: the path of
-    each file below the folder of the data set, with ``/``. They decide to which split an image belongs (see
-    `kdtool.data.hold_out`), and stay the same if the folder is moved.
+    ``images`` are uint8 [images, channels, height, width], or image files: a path or a `FilePart` for each; ``labels``
+    are class indices, int64 [images]. ``keys`` name the images where their number and order may change, as those of a
+    folder: the path of each file below the folder of the data set, with ``/``. They decide to which split an image
+    belongs (see `kdtool.data.hold_out`), and stay the same if the folder is moved.
     """
 
-    images: Tensor | tuple[Path, ...]
+    images: Tensor | tuple[ImageSource, ...]
     labels: Tensor
     keys: tuple[str, ...] | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import Any
 
@@ -119,4 +118,4 @@ def _duplicates(parts: dict[str, RawSplit], files: Files) -> list[dict[str, Any]
 
 def _name(split: RawSplit, index: int) -> str:
     assert not isinstance(split.images, Tensor)
-    return split.keys[index] if split.keys is not None else os.fspath(split.images[index])
+    return split.keys[index] if split.keys is not None else str(split.images[index])

@@ -178,6 +178,8 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
     """
     import torch
 
+    from kdtool.data.raw import file_of
+
     dataset = check_options(method, Dataset)
     data, again, name = dataset.load(argument, root), dataset.load(argument, root), dataset.name
     for key in ("mean", "std"):
@@ -194,7 +196,8 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
             repeats = repeats and torch.equal(split.images, same.images)
         else:
             repeats = repeats and split.images == same.images
-            require(all(path.is_file() for path in split.images), f"{name}: an image of {split_name} is not a file")
+            there = all(file_of(image).is_file() for image in split.images)
+            require(there, f"{name}: an image of {split_name} is not a file")
         require(repeats, f"{name}: its {split_name} split changes when it is loaded again")
 
 

@@ -1,4 +1,6 @@
 from .files import (
+    atomic as atomic,
+    cache_directory as cache_directory,
     gzip_bytes as gzip_bytes,
 )
 from .formatting import (
@@ -7,4 +9,7 @@ from .formatting import (
 from .processes import (
     decided as decided,
     gathered as gathered,
+)
+from .progress import (
+    progress_bar as progress_bar,
 )

@@ -42,6 +42,10 @@ def progress(title: str, total: int) -> Iterator[Advance]:
             screen.remove(meter)
 
 
+# The public name, since ``kdtool.utils.progress`` is this module.
+progress_bar = progress
+
+
 @contextlib.contextmanager
 def command_progress(title: str, phases: Iterable[tuple[str, float]]) -> Iterator[None]:
     """Show a bar for a whole command while the block runs.

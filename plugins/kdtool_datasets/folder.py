@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +13,7 @@ from kdtool_datasets.class_folders import check_same, classes_below, raw_splits
 from kdtool_datasets.label_lists import LIST_SUFFIXES, list_in, read_list
 from kdtool_datasets.layout import layout_of
 from kdtool_datasets.listing import SUFFIXES, Entry, Listing, list_images
+from kdtool_datasets.places import located
 
 if TYPE_CHECKING:
     from kdtool.data import RawData
@@ -34,25 +35,9 @@ class Folder(Dataset):
 
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the images' paths; PATH is looked up as given, then below ``root``."""
-        from kdtool.data import RawData
-
         path = self.find(argument, root)
         labels = path if path.is_file() else list_in(path)
-        listing, parts, whole, notes = _by_folders(path) if labels is None else read_list(labels)
-        splits, more = raw_splits(listing, parts)
-        return RawData(
-            splits["train"],
-            splits.get("val"),
-            splits.get("test"),
-            tuple(parts["train"]),
-            channels=None,
-            image_size=None,
-            padding=None,
-            flip=None,
-            argument=str(path),
-            test_fraction=TEST_FRACTION if whole else None,
-            notes=(*notes, *more, *listing.notes()),
-        )
+        return raw_data(str(path), *(_by_folders(path) if labels is None else read_list(labels)))
 
     def images(self, argument: str, root: Path | None) -> tuple[Path, ...]:
         """Return all image files below the folder, in whatever subfolders they are, or those of a list.
@@ -61,20 +46,12 @@ class Folder(Dataset):
         """
         path = self.find(argument, root)
         if path.is_file():
-            listing, parts, _, _ = read_list(path)
-            entries = [entry for classes in parts.values() for members in classes.values() for entry in members]
-        else:
-            listing = list_images(path)
-            entries = listing.images
-        if not entries:
+            return listed_images(path, {})
+        listing = list_images(path)
+        if not listing.images:
             kinds = "".join(f"; {line}" for line in listing.notes())
             raise Error(f"{printable(str(path), 400)}: no images ({', '.join(SUFFIXES)}){kinds}")
-        splits, more = raw_splits(listing, {"unlabelled": {"": entries}})
-        for line in (*listing.notes(), *more):
-            logging.getLogger("kdtool").warning("--unlabelled %s: %s", printable(str(path), 400), line)
-        paths = splits["unlabelled"].images
-        assert isinstance(paths, tuple)
-        return paths
+        return _unlabelled(path, listing, listing.images)
 
     @staticmethod
     def find(argument: str, root: Path | None) -> Path:
@@ -86,28 +63,49 @@ class Folder(Dataset):
         """
         if not argument:
             raise UsageError("needs the folder's path; write folder:PATH")
-        path = Path(argument).expanduser()
-        candidates = [path]
-        if root is not None:
-            # A checkpoint stores the absolute path; if the folder was moved, --data-dir names it or its new parent.
-            candidates += [root / path.name] if path.is_absolute() else [root / path]
-            candidates += [root] if root.name == path.name else []
-        for candidate in candidates:
-            if candidate.is_dir() or (candidate.suffix.lower() in LIST_SUFFIXES and candidate.is_file()):
-                return _checked(candidate.resolve())
-        tried = ", ".join(printable(str(candidate), 400) for candidate in dict.fromkeys(candidates))
-        raise Error(f"there is no folder {tried}; give its path, or its parent folder with --data-dir")
+        return located(argument, root, lambda path: path.is_dir() or _is_list(path), "folder")
 
 
-def _checked(path: Path) -> Path:
-    """Check that a checkpoint can remember a path as one line of text."""
-    text = str(path)
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
-        raise Error(
-            f"{printable(text, 400)}: the path has a control character, a line break or is not UTF-8 (shown as ?); "
-            "rename the folder"
-        )
-    return path
+def raw_data(argument: str, listing: Listing, parts: Parts, whole: bool, notes: list[str]) -> RawData:
+    """Return the data set of files by split and class; a checkpoint remembers ``argument``."""
+    from kdtool.data import RawData
+
+    splits, more = raw_splits(listing, parts)
+    return RawData(
+        splits["train"],
+        splits.get("val"),
+        splits.get("test"),
+        tuple(parts["train"]),
+        channels=None,
+        image_size=None,
+        padding=None,
+        flip=None,
+        argument=argument,
+        test_fraction=TEST_FRACTION if whole else None,
+        notes=(*notes, *more, *listing.notes()),
+    )
+
+
+def listed_images(path: Path, choices: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the images of a list, whatever their labels; ``choices`` are those of `read_list`."""
+    listing, parts, _, _ = read_list(path, choices)
+    entries = [entry for classes in parts.values() for members in classes.values() for entry in members]
+    return _unlabelled(path, listing, entries)
+
+
+def _unlabelled(path: Path, listing: Listing, entries: list[Entry]) -> tuple[Path, ...]:
+    from kdtool.data import file_of
+
+    splits, more = raw_splits(listing, {"unlabelled": {"": entries}})
+    for line in (*listing.notes(), *more):
+        logging.getLogger("kdtool").warning("--unlabelled %s: %s", printable(str(path), 400), line)
+    images = splits["unlabelled"].images
+    assert isinstance(images, tuple)
+    return tuple(map(file_of, images))
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() in LIST_SUFFIXES and path.is_file()
 
 
 def _by_folders(path: Path) -> tuple[Listing, Parts, bool, list[str]]:

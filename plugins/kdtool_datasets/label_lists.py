@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +43,19 @@ def list_in(folder: Path) -> Path | None:
     return folder / names[0] if names else None
 
 
-def read_list(path: Path) -> tuple[Listing, dict[str, dict[str, list[Entry]]], bool, list[str]]:
+def read_list(
+    path: Path, choices: Mapping[str, str] | None = None
+) -> tuple[Listing, dict[str, dict[str, list[Entry]]], bool, list[str]]:
     """Return the files of a list with the folder it lies in.
 
     The files are by split and class; all are in train if the list has no column of splits. This is the third value, the
-    fourth is what to say.
+    fourth is what to say. ``choices`` are the columns that the user chose for the file, the label and the split.
 
     Raises:
         kdtool.Error: the list cannot be read in one way only, or it does not fit the files.
     """
     shown = printable(str(path), 400)
-    rows, notes = _rows(path, shown)
+    rows, notes = _rows(path, shown, choices or {})
     listing = Listing(path.parent)
     files: dict[str, Row] = {}
     entries: dict[str, Entry] = {}
@@ -143,11 +145,14 @@ def _unlisted(listing: Listing, entries: dict[str, Entry], path: Path) -> list[s
     )
 
 
-def _rows(path: Path, shown: str) -> tuple[list[Row], list[str]]:
+def _rows(path: Path, shown: str, choices: Mapping[str, str]) -> tuple[list[Row], list[str]]:
     table = read_table(path, shown)
     if table.names is not None:
-        columns, notes = _columns(table.names, shown)
+        columns, notes = _columns(table.names, shown, choices)
         records = table.rows
+    elif choices:
+        columns, notes = _columns(table.rows[0][1], shown, choices)
+        records = table.rows[1:]
     else:
         columns, notes, records = _columns_of_values(table.rows, path.parent, shown)
     file, label, split_column = columns
@@ -164,16 +169,27 @@ def _rows(path: Path, shown: str) -> tuple[list[Row], list[str]]:
     return rows, notes
 
 
-def _columns(names: Sequence[str], shown: str) -> tuple[tuple[int, int, int | None], list[str]]:
+def _columns(
+    names: Sequence[str], shown: str, choices: Mapping[str, str]
+) -> tuple[tuple[int, int, int | None], list[str]]:
     """Return the columns of files, labels and splits by their names, and what to say of the others."""
     simple = [plain(name) for name in names]
     columns: list[int | None] = []
+    for name in choices.values():
+        if names.count(name) != 1:
+            raise Error(f"{shown}: has {'no column' if name not in names else 'two columns'} {printable(name)}")
     for what, known in (("file", FILE_NAMES), ("label", LABEL_NAMES), ("split", SPLIT_NAMES)):
-        fitting = [index for index, name in enumerate(simple) if name in known]
+        if what in choices:
+            columns.append(names.index(choices[what]))
+            continue
+        fitting = [index for index, name in enumerate(simple) if name in known and names[index] not in choices.values()]
         exact = [index for index in fitting if simple[index] == what]
         if len(fitting) > 1 and len(exact) != 1:
             both = " and ".join(printable(names[index]) for index in fitting[:2])
-            raise Error(f"{shown}: its columns {both} may both be the {what}; name one of them {what}")
+            raise Error(
+                f"{shown}: its columns {both} may both be the {what}; name one of them {what}, or choose it, as in "
+                f"csv:{shown},{what}={printable(names[fitting[0]])}"
+            )
         columns.append(next(iter(exact or fitting), None))
     file, label, split = columns
     rest = [index for index in range(len(names)) if index not in (file, label, split) and names[index]]

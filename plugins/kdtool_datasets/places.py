@@ -1,11 +1,13 @@
-"""Find the files of a published data set, and download them on request."""
+"""Find the files of a data set: those of a published one, downloaded on request, and those at a user's path."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 from kdtool import Error
+from kdtool.utils import printable
 
 
 def find(root: Path | None, folder: str, *, download: Callable[[str], object] | None = None) -> Path:
@@ -23,6 +25,37 @@ def find(root: Path | None, folder: str, *, download: Callable[[str], object] | 
         raise Error(
             f"there is no {path}; name the directory that holds {folder} with --data-dir or KDTOOL_DATA"
             ", or download it with --download"
+        )
+    return path
+
+
+def located(argument: str, root: Path | None, fits: Callable[[Path], bool], kind: str) -> Path:
+    """Return the absolute form of a user's path: as it is given, below ``root``, or ``root`` itself.
+
+    ``fits`` says whether a path is one of those that are meant, ``kind`` what they are.
+
+    Raises:
+        kdtool.Error: none fits, or a checkpoint cannot remember the path as one line of text.
+    """
+    path = Path(argument).expanduser()
+    candidates = [path]
+    if root is not None:
+        # A checkpoint stores the absolute path; if the folder was moved, --data-dir names it or its new parent.
+        candidates += [root / path.name] if path.is_absolute() else [root / path]
+        candidates += [root] if root.name == path.name else []
+    for candidate in candidates:
+        if fits(candidate):
+            return _checked(candidate.resolve())
+    tried = ", ".join(printable(str(candidate), 400) for candidate in dict.fromkeys(candidates))
+    raise Error(f"there is no {kind} {tried}; give its path, or its parent folder with --data-dir")
+
+
+def _checked(path: Path) -> Path:
+    text = str(path)
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise Error(
+            f"{printable(text, 400)}: the path has a control character, a line break or is not UTF-8 (shown as ?); "
+            "rename the folder"
         )
     return path
 
