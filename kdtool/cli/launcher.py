@@ -19,7 +19,6 @@ from kdtool.utils.strict_json import dumps
 ALONE = {
     "run": "starts processes of its own",
     "demo": "is made for one process",
-    "compress": "measures time, which several processes share",
 }
 """Commands for which there is one process, and why."""
 

@@ -43,11 +43,14 @@ class Candidate:
     """Why it is not trained, for the table."""
     shown: Sequence[str] | None = None
     """The options in its name; None: all of them."""
+    trimmed: float = 0.0
+    """The part of the MACs that went after the method was done, see `trimming`."""
 
     @property
     def name(self) -> str:
         """The method with its options, such as ``halve ratio=0.594, scope=inner int8``."""
         shown = {key: value for key, value in self.options.items() if self.shown is None or key in self.shown}
+        shown |= {"trimmed": round(self.trimmed, 4)} if self.trimmed else {}
         options = ", ".join(f"{key.replace('_', '-')}={_short(value)}" for key, value in shown.items())
         return " ".join(
             part for part in (self.method, options, "" if self.precision == FLOAT else self.precision) if part
@@ -77,6 +80,8 @@ class Ladder:
     steps: Sequence[Mapping[str, Any]]
     make: Make
     inherits: bool = True
+    trims: bool = True
+    """Whether a network between two steps may be made, see `trimming`; not of networks that have names."""
     shown: Sequence[str] | None = None
     """The options that differ between the steps of all ladders of the method."""
 
@@ -99,8 +104,8 @@ def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladde
                 refused[name] = str(error)
                 continue
             fresh = kind == "refiners" and getattr(cls(**own[0][0]), "init", "fresh") == "fresh" if own else True
-            differing = _differing([step for steps in own for step in steps])
-            found += [Ladder(kind, name, list(steps), makes, not fresh, differing) for steps in own]
+            differing, trims = _differing([step for steps in own for step in steps]), getattr(cls, "must_shrink", True)
+            found += [Ladder(kind, name, list(steps), makes, not fresh, trims, differing) for steps in own]
     return found, refused
 
 

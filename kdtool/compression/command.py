@@ -15,10 +15,9 @@ from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import scratch
 from kdtool.compression.final import as_exported, excess, file_of, write_quantised
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.proposals import Proposals, propose, say_proposals
-from kdtool.compression.record import RESULTS, as_data, data_of, limits_as_data, restored
-from kdtool.compression.schedule import Schedule, plan, time_epochs
-from kdtool.compression.trials import Given, Trials, check_distiller, keep, kept
+from kdtool.compression.planning import Planned, foreseen, planned
+from kdtool.compression.record import RESULTS, data_of, limits_as_data
+from kdtool.compression.trials import Given, Trials
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
@@ -31,12 +30,9 @@ from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import write_text
-from kdtool.utils.processes import launched
+from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
-
-PROPOSALS = "proposals.json"
-"""The file of the run with what was measured, and who trains how long."""
 
 NEAR = 1.05
 """Up to this factor a file counts as within the budget: two measurements differ by as much."""
@@ -58,6 +54,7 @@ def compress(
     force: bool = False,
     resume: bool = False,
     dry_run: bool = False,
+    track: str | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Find the most accurate student within a budget, train it, write its checkpoint and return it.
@@ -69,6 +66,7 @@ def compress(
     `Training`. A student in 8 bits has its ONNX file beside the checkpoint. The run's directory holds every trial,
     ``results.json`` and the frontier (``frontier-*.svg``). With ``dry_run`` candidates are measured, it is said what
     their training would take, and the untrained one that would be trained first is returned; nothing is written.
+    ``track`` is as in `distill`.
 
     Raises:
         UsageError: there is no budget, the teacher meets it already, or the method cannot train a given student.
@@ -82,8 +80,6 @@ def compress(
     given, given_data = training_options, data_options
     training_options, data_options = with_recipe(given, given_data)
     distiller, budget, training = cls(**own), BudgetOptions(**of_budget), Training(**training_options)
-    if launched() > 1:
-        raise UsageError("compress runs in one process; start it without torchrun or another launcher")
     if training.epochs < 1:
         raise UsageError("--epochs 0: compress trains its candidates; give 1 or more")
     target = target_of(output, named_after(parent, "compressed"), force=force, resume=resume)
@@ -94,10 +90,9 @@ def compress(
     entry.record(budget={**budget.as_data(), "met": None})
     known = Given(given, given_data, budget)
     if dry_run:
-        return _rehearsed(distiller, known, parent, entry, data=data, training=training, teachers=teachers)
-    with running(
-        target, entry, data, training, parent, force=force, resume=resume, teachers=teachers, masked=parent.masked
-    ) as run:
+        return _rehearsed(distiller, known, parent, entry, target, data=data, training=training, teachers=teachers)
+    about: dict[str, Any] = {"teachers": teachers, "masked": parent.masked, "track": track}
+    with running(target, entry, data, training, parent, force=force, resume=resume, **about) as run:
         if isinstance(run, Checkpoint):
             result = run
         else:
@@ -105,15 +100,28 @@ def compress(
     return _checked(result)
 
 
-def _rehearsed(distiller: Distiller, given: Given, parent: Checkpoint, entry: HistoryEntry, **about: Any) -> Checkpoint:
+def _rehearsed(
+    distiller: Distiller, given: Given, parent: Checkpoint, entry: HistoryEntry, target: Path, **about: Any
+) -> Checkpoint:
     """Measure the candidates and return the first one, untrained; what would be trained is said."""
     with scratch() as folder:
         run = Run(folder, parent=parent, entry=entry, **about)
-        work = _Work(run, distiller, given, parent, run.teachers[0].network)
-        _, chosen, schedule = work.planned()
-    run.record(forecast={"seconds": schedule.seconds})
-    network = chosen[0].network or parent.network
+        plan = planned(run, distiller, given, parent, run.teachers[0].network)
+        with foreseen(plan, target):
+            network = plan.chosen[0].network or parent.network
+    run.record(forecast=plan.forecast and plan.forecast.as_data())
     return Checkpoint(network, run.data.spec, [], [*parent.history, entry.as_data()])
+
+
+def check_distiller(method: str, cls: type[Distiller]) -> None:
+    """Check that a method can train a student that it is given.
+
+    Raises:
+        Error: it makes its student itself, or learns from several teachers.
+    """
+    if cls.makes_student or cls.several_teachers:
+        why = "makes its student itself" if cls.makes_student else "learns from several teachers"
+        raise Error(f"--method {method}: {why}; compress needs one that trains a given student, such as kd")
 
 
 def check_validation(budget: BudgetOptions, data: Data) -> None:
@@ -143,15 +151,16 @@ class _Work:
 
     def done(self, target: Path) -> Checkpoint:
         """Do everything, and return the checkpoint of the winner."""
-        with self.run.entry.timed():
-            winner, network = self._winner()
+        plan = planned(self.run, self.distiller, self.given, self.parent, self.teacher)
+        with self.run.entry.timed(), foreseen(plan, target):
+            winner, network = self._winner(plan)
         return self._finish(winner, network, target)
 
-    def _winner(self) -> tuple[Candidate, Network]:
-        """Propose, try, and return the candidate that validates best, with its network after the full training."""
-        proposals, chosen, schedule = self.planned()
-        self.proposals, self.schedule = proposals, schedule
-        self.trials = Trials(self.run, self.distiller, self.given, self.teacher, proposals, chosen)
+    def _winner(self, plan: Planned) -> tuple[Candidate, Network]:
+        """Return the candidate that validates best, with its network after the full training."""
+        self.proposals, self.schedule = plan.proposals, plan.schedule
+        schedule = self.schedule
+        self.trials = Trials(self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen)
         if schedule.lengths:
             best = self.trials.search(schedule.lengths, schedule.deadline or float("inf")).best
         else:
@@ -177,6 +186,9 @@ class _Work:
         """Return the epochs of the full training; with --hours those that fit, which are written down."""
         if not candidate.trains:
             return 0
+        return decided(lambda: self._decided_epochs(candidate))
+
+    def _decided_epochs(self, candidate: Candidate) -> int:
         path = self.run.directory / "final.json"
         if path.exists():
             return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
@@ -189,46 +201,25 @@ class _Work:
         write_text(path, dumps({"epochs": epochs}) + "\n")
         return epochs
 
-    def planned(self) -> tuple[Proposals, list[Candidate], Schedule]:
-        """Return what is proposed and the schedule: those of an earlier process if it came so far."""
-        path = self.run.directory / PROPOSALS
-        if path.exists():
-            about = json.loads(path.read_text(encoding="utf-8"))
-            return restored(about, lambda one: kept(self.run, one.name) if one.trains else self.parent.network)
-        budget = self.given.budget
-        with scratch() as folder:
-            proposals = propose(self.run, self.parent.network, budget, folder)
-        chosen = proposals.chosen(budget.trials)
-        say_proposals(proposals, chosen)
-        times = time_epochs(chosen, self.teacher, self.run.training, self.run.data)
-        epochs_given = "epochs" in self.given.training
-        schedule = plan(
-            chosen, times, self.run.training, hours=budget.hours, spent=proposals.seconds, given=epochs_given
-        )
-        for candidate in chosen[len(schedule.names) :]:
-            candidate.note = "no time to train it"
-        chosen = chosen[: len(schedule.names)]
-        for candidate in chosen:
-            keep(self.run, candidate)
-        _say_schedule(schedule)
-        write_text(path, dumps(as_data(proposals, schedule), indent=1) + "\n")
-        return proposals, chosen, schedule
-
     def _finish(self, winner: Candidate, network: Network, target: Path) -> Checkpoint:
         """Measure the winner, write it with the frontier, and return its checkpoint."""
         run, budget, limits = self.run, self.given.budget, self.proposals.limits
         teacher = run.evaluate(self.teacher)["accuracy"]
         last = self.trials.last(winner.name)
         assert last is not None
-        accuracy = float(last["accuracy"])
+        untold = run.checkpoint(network, run.scores(network))
+        costs = decided(
+            lambda: (
+                as_exported(winner, network, self.teacher, budget)
+                or write_quantised(winner, untold, self.parent, target, budget, limits)
+            )
+        )
+        # Of a winner in 8 bits the file that was written counts, which may be quantised in a better way than its trial.
+        accuracy = float(((costs or {}).get("quantised") or {}).get("val_accuracy", last["accuracy"]))
         table = frontier.rows(self.proposals, self.trials.candidates, self.trials.done, teacher)
         row = next(row for row in table if row["model"] == winner.name)
-        row["note"] = "winner"
+        row |= {"note": "winner", "val_accuracy": accuracy}
         table = frontier.settle(table)
-        untold = run.checkpoint(network, run.scores(network))
-        costs = as_exported(winner, network, self.teacher, budget) or write_quantised(
-            winner, untold, self.parent, target, budget, limits
-        )
         missed = self._missed(winner, excess(costs, limits) if costs else 0.0, accuracy, teacher)
         about = {
             **budget.as_data(),
@@ -254,9 +245,11 @@ class _Work:
             "metrics": checkpoint.metrics,
             "teacher_metrics": run.scores(self.teacher),
         }
-        write_text(run.directory / RESULTS, dumps(results, indent=1) + "\n")
+        files = {RESULTS: dumps(results, indent=1)}
         for cost, svg in frontier.charts(table, self.proposals, winner.name).items():
-            write_text(run.directory / f"frontier-{cost}.svg", svg + "\n")
+            files[f"frontier-{cost}.svg"] = svg
+        for name, text in files.items():
+            decided(lambda name=name, text=text: write_text(run.directory / name, text + "\n"))  # type: ignore[misc]
         return checkpoint
 
     def _missed(self, winner: Candidate, measured: float, accuracy: float, teacher: float) -> str:
@@ -274,26 +267,3 @@ class _Work:
             )
         typed = " ".join(f"{flag} {text}" for flag, text in budget.texts.items())
         return f"nothing met {typed}: nearest was {winner.name}, {' and '.join(parts)}" if parts else ""
-
-
-def _say_schedule(schedule: Schedule) -> None:
-    lengths = ", ".join(map(str, schedule.lengths))
-    first = (
-        f"{len(schedule.names)} candidates train for {lengths} epochs, the better half of them longer; "
-        if lengths
-        else ""
-    )
-    say(
-        f"compress: {first}the best trains for {schedule.epochs} epochs; by the times of a few steps all takes about "
-        f"{_duration(schedule.seconds)}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -12,6 +12,7 @@ from kdtool.compression.costs import INT8, SUFFIX, Limits, device_options, expor
 from kdtool.compression.options import BudgetOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.utils.files import beside
 from kdtool.utils.progress import say
 
@@ -59,7 +60,8 @@ def write_quantised(
         device = {"latency": False}
     costs: dict[str, Any] = {}
     known = {info.name for info in type(exporter_for(budget)).describe()}
-    for ends in FLOAT_ENDS if "float_ends" in known else (None,):
+    rounds = quantiser_of(checkpoint.module) is not None  # then its training has set how it is quantised
+    for ends in FLOAT_ENDS if "float_ends" in known and not rounds else (None,):
         extra = {} if ends is None else {"float_ends": ends}
         costs = export(
             checkpoint, name, output=file_of(target), force=True, against=teacher, int8=True, **device, **extra

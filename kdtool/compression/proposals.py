@@ -12,9 +12,11 @@ from pathlib import Path
 from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.sizing import POWER, Sizing, power_of, size
+from kdtool.compression.sizing import POWER, Sized, Sizing, power_of, size
+from kdtool.compression.trimming import trim
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
+from kdtool.models.size import macs
 from kdtool.plugins.budget import Budget, short
 from kdtool.training.run import Run
 from kdtool.utils.progress import progress, say
@@ -85,17 +87,19 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     if options.quantised and can_quantise():
         meters += _quantised(network, options, folder, proposals)
     work = [(mode, ladder) for ladder in _alternating(found) for mode in meters]
-    powers: dict[tuple[str, int], float] = {}
+    powers: dict[tuple[str, str, int], float] = {}
     with progress("proposing", len(work)) as advance:
         for (precision, timer, load), ladder in work:
             if time.perf_counter() - started > MOST_SECONDS:
                 proposals.refused.setdefault(f"{ladder.method} {precision}", "no time was left to measure it")
                 continue
-            steps, key = list(ladder.steps), (ladder.kind, len(ladder.steps))
+            steps, key = list(ladder.steps), (precision, ladder.kind, len(ladder.steps))
+            power = powers.get(key, powers.get((FLOAT, *key[1:]), POWER))
             with verbosity(QUIET):  # a method may say for each size what it did
-                sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=powers.get(key, POWER))
-            powers[key] = power_of(sizing, load, len(steps)) or powers.get(key, POWER)
-            candidate = _add(proposals, ladder, precision, sizing)
+                sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=power)
+                trimmed = trim(sizing, timer.cost, limits, macs_of) if ladder.trims else None
+            powers[key] = power_of(sizing, load, len(steps)) or power
+            candidate = _add(proposals, ladder, precision, sizing, trimmed)
             if candidate is not None and not limits.timed and candidate.network is not None:
                 candidate.cost = timer.cost(candidate.network)
             advance(note=ladder.method)
@@ -140,21 +144,25 @@ def _quantised(
     return [(INT8, meter, load)]
 
 
-def _add(proposals: Proposals, ladder: Ladder, precision: str, sizing: Sizing) -> Candidate | None:
+def _add(
+    proposals: Proposals, ladder: Ladder, precision: str, sizing: Sizing, trimmed: tuple[Sized, float] | None
+) -> Candidate | None:
     """Add what was found of a ladder to the proposals; return it if it meets the budget and is new."""
-    one = sizing.best or sizing.smallest
+    best, part = trimmed or (sizing.best, 0.0)
+    one = best or sizing.smallest
     if one is None:
         reason = sizing.reasons[-1] if sizing.reasons else "it has no steps"
         proposals.refused.setdefault(f"{ladder.method} {precision}", reason)
         return None
     candidate = Candidate(
-        ladder.kind, ladder.method, one.options, precision, one.cost, one.network, ladder.inherits, shown=ladder.shown
-    )
+        ladder.kind, ladder.method, one.options, precision, one.cost, one.network, ladder.inherits,
+        shown=ladder.shown, trimmed=part,
+    )  # fmt: skip
     known = [*proposals.candidates, *proposals.beyond]
     if any(other.name == candidate.name for other in known):
         return None
-    (proposals.candidates if sizing.best else proposals.beyond).append(candidate)
-    return candidate if sizing.best else None
+    (proposals.candidates if best else proposals.beyond).append(candidate)
+    return candidate if best else None
 
 
 def _trained(network: Network, proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
@@ -176,9 +184,13 @@ def share_of(candidate: Candidate) -> tuple[str, float]:
     return flag.removeprefix("max-"), BELOW * float(text.removesuffix("x"))
 
 
+def macs_of(network: Network) -> int:
+    """Return the multiply-accumulates of one image."""
+    return macs(network.module, network.architecture.input)
+
+
 def limits_of(network: Network, meter: Meter, options: BudgetOptions) -> Limits:
     """Return the budget in numbers."""
-    from kdtool.models.size import macs
 
     def limit(budget: Budget | None, of: float) -> float:
         return math.inf if budget is None else budget.limit(of)
@@ -187,7 +199,7 @@ def limits_of(network: Network, meter: Meter, options: BudgetOptions) -> Limits:
     return Limits(
         seconds * 1e3 / meter.teacher_ms,
         limit(options.max_size, meter.teacher_bytes),
-        limit(options.max_macs, macs(network.module, network.architecture.input)),
+        limit(options.max_macs, macs_of(network)),
     )
 
 
@@ -219,9 +231,13 @@ def say_proposals(proposals: Proposals, chosen: Sequence[Candidate]) -> None:
     """Say how many candidates there are, and on which device they were measured."""
     methods = ", ".join(_unique(candidate.method for candidate in proposals.candidates))
     say(
-        f"compress: {len(proposals.candidates)} candidates meet the budget ({methods}), measured in "
-        f"{proposals.seconds:.0f} s on {proposals.device}; {len(chosen)} of them are trained"
+        f"compress: {_counted(len(proposals.candidates))} within the budget ({methods}), measured in "
+        f"{proposals.seconds:.0f} s on {proposals.device}; {_counted(len(chosen))} will be trained"
     )
+
+
+def _counted(count: int) -> str:
+    return f"{count} candidate{'s' * (count != 1)}"
 
 
 def _unique(names: Iterable[str]) -> list[str]:

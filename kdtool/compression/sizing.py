@@ -42,6 +42,8 @@ class Sizing:
 
     best: Sized | None = None
     smallest: Sized | None = None
+    above: Sized | None = None
+    """The smallest that is beyond the budget."""
     measured: int = 0
     reasons: list[str] = field(default_factory=list)
     """Why steps could not be made."""
@@ -77,6 +79,8 @@ def size(
         loads[step] = tried.load
         if sizing.smallest is None or tried.load < sizing.smallest.load:
             sizing.smallest = tried
+        if tried.load > 1 and (sizing.above is None or tried.load < sizing.above.load):
+            sizing.above = tried
         if tried.load <= 1 and (sizing.best is None or tried.load > sizing.best.load):
             sizing.best = tried
         return tried

@@ -11,37 +11,37 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from kdtool.commands.export import batches_of
-from kdtool.commands.onnx_input import SessionModule
+from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled
 from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import SUFFIX, Cost, Limits, Meter, device_options, exporter_for, scratch
+from kdtool.compression.costs import Cost, Limits, Meter, device_options, scratch
+from kdtool.compression.keeping import keep, score
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.proposals import Proposals, share_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
+from kdtool.distillation.options import StudentOptions
 from kdtool.distillation.successive_halving import Halving, halve
 from kdtool.errors import Error, UsageError
-from kdtool.exporting.sessions import open_session
 from kdtool.models.architecture import Network
-from kdtool.models.checkpoint import read, write
+from kdtool.models.checkpoint import write
+from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.plugins.registry import method_class
 from kdtool.training.epochs.steps import LossNotFiniteError
-from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text
+from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
 
 FILE = "trials.json"
 """The file of a run with what each trial reached."""
 
-MOST_VALIDATION = 5000
-"""The most validation images on which a file of 8 bits is tried."""
+LOST = 0.005
+"""A network in 8 bits that loses more accuracy than this learns to round in its next long training."""
 
 
 @dataclass
@@ -64,13 +64,16 @@ class Trials:
     """The teacher as the run sees it."""
     proposals: Proposals
     candidates: Sequence[Candidate]
+    longest: int | None = None
+    """The epochs of the longest trials."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """A row for each training: ``setting``, ``epochs``, ``full`` (whether it was the last one), ``accuracy`` and
-    ``loss`` on the validation split, ``seconds``, ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
+    ``loss`` on the validation split, ``float_accuracy`` (without the rounding of a file of 8 bits), ``rounded``
+    (whether it learnt to round), ``seconds``, ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
 
     def __post_init__(self) -> None:
         path = self.run.directory / FILE
-        self.done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        self.done = decided(lambda: json.loads(path.read_text(encoding="utf-8")) if path.exists() else [])
         self.by_name = {candidate.name: candidate for candidate in self.candidates}
         for row in self.done:
             candidate = self.by_name.get(row["setting"])
@@ -88,6 +91,7 @@ class Trials:
         def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any] | None]:
             return [self.train(*trial) if self._has_time(*trial, deadline) else None for trial in trials]
 
+        self.longest = lengths[-1]
         return halve([*self.by_name], lengths, train)
 
     def _has_time(self, name: str, epochs: int, deadline: float) -> bool:
@@ -130,15 +134,17 @@ class Trials:
 
     def full(self, candidate: Candidate, epochs: int) -> Network:
         """Give a candidate its full training, and return its network; one that is not trained is returned as it is."""
-        if candidate.network is None or self.last(candidate.name) is None:  # no trial made or measured it
+        untold = candidate.precision != FLOAT and self.last(candidate.name) is None  # what is lost in 8 bits
+        if candidate.network is None or untold:
             self.train(candidate.name, 1)
         if candidate.network is None:
             raise Error(f"{candidate.name} {candidate.note}; nothing else could be trained")
         if not candidate.trains:
             return candidate.network
         started = time.perf_counter()
+        learner = self._learner(candidate, candidate.network)
         run = self.sub_run(f"full {candidate.name}", candidate, epochs)
-        network = self.distiller.distill(run, self.teacher, candidate.network)
+        network = self.distiller.distill(run, self.teacher, learner)
         if self._row(candidate.name, epochs, full=True) is None:
             self._note(candidate, network, epochs, started, full=True)
         return network
@@ -147,26 +153,34 @@ class Trials:
         self, candidate: Candidate, network: Network, epochs: int, started: float, *, full: bool
     ) -> dict[str, Any]:
         """Write the checkpoint of a training, write down what it reached, and return that."""
-        score, fits = self.score(candidate, network), self._fits(candidate)
-        length = "in full" if full else _epochs(epochs) if candidate.trains else "as it is"
+        metrics, fits = score(self.run, self.given.budget, candidate, network), self._fits(candidate)
+        length = "in full" if full else counted(epochs) if candidate.trains else "as it is"
         path = self.run.directory / f"{slug(f'{candidate.name} {length}')}.pt"
-        write(path, self.run.checkpoint(network, [{**score, "split": "val"}], note=candidate.name))
+        made = self.run.checkpoint(network, [{**metrics, "split": "val"}], note=candidate.name)
+        decided(lambda: write(path, made))
         row = {
             "setting": candidate.name,
             "epochs": epochs if candidate.trains else 0,
             "full": full,
-            "accuracy": score["accuracy"],
-            "loss": score["loss"],
+            "accuracy": metrics["accuracy"],
+            "loss": metrics["loss"],
+            "float_accuracy": metrics.get("float_accuracy"),
+            "rounded": quantiser_of(network.module) is not None,
             "seconds": round(time.perf_counter() - started, 2),
             "checkpoint": path.name,
             "cost": candidate.cost and candidate.cost.as_data(),
             "note": candidate.note,
             "within": fits,
         }
-        self._write(row)
-        note = f" ({candidate.note})" if candidate.note else ""
-        after = f"after {_epochs(epochs)}" if candidate.trains else "as it is"
-        say(f"compress: {candidate.name}: {score['accuracy']:.4f} on validation images {after}{note}")
+        row = self._write(row)
+        notes = [candidate.note] if candidate.note else []
+        if row["float_accuracy"] is not None:
+            notes.append(f"{row['float_accuracy']:.4f} in float32{', it learnt to round' * row['rounded']}")
+        after = f"after {counted(epochs)}" if candidate.trains else "as it is"
+        say(
+            f"compress: {candidate.name}: {row['accuracy']:.4f} on validation images {after}"
+            f"{f' ({chr(59).join(notes)})' if notes else ''}"
+        )
         return row
 
     def _failed(self, candidate: Candidate, epochs: int, started: float, error: Error) -> dict[str, Any]:
@@ -183,23 +197,43 @@ class Trials:
             **{"seconds": round(time.perf_counter() - started, 2), "checkpoint": None, "cost": None},
             **{"note": candidate.note, "within": False},
         }
-        self._write(row)
+        row = self._write(row)
         say(f"compress: {candidate.name}: {candidate.note}")
         return row
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Write down a row, as the first process has it, and return it."""
+        row = decided(lambda: row)
         self.done.append(row)
-        write_text(self.run.directory / FILE, dumps(self.done, indent=1) + "\n")
+        decided(lambda: write_text(self.run.directory / FILE, dumps(self.done, indent=1) + "\n"))
+        return row
 
     def _trained(self, candidate: Candidate, epochs: int) -> Network:
         if not candidate.trains:
             assert candidate.network is not None
             return candidate.network
-        run = self.sub_run(f"trial {candidate.name} {_epochs(epochs)}", candidate, epochs)
+        run = self.sub_run(f"trial {candidate.name} {counted(epochs)}", candidate, epochs)
         if candidate.made_by_training and self.last(candidate.name) is None:
             return self._make(candidate, run, epochs)
         assert candidate.network is not None
-        return self.distiller.distill(run, self.teacher, candidate.network)
+        learner = self._learner(candidate, candidate.network) if epochs == self.longest else candidate.network
+        return self.distiller.distill(run, self.teacher, learner)
+
+    def _learner(self, candidate: Candidate, network: Network) -> Network:
+        """Return a network that rounds in its training, if a shorter training showed that its file loses much."""
+        last = self.last(candidate.name)
+        if candidate.precision == FLOAT or last is None or last.get("float_accuracy") is None:
+            return network
+        if not last.get("rounded") and last["float_accuracy"] - last["accuracy"] <= LOST:
+            return network
+        options = StudentOptions(quantize="int8")
+        try:
+            type(self.distiller).check_precision(options.quantize)
+            check_training(options, self.run.training)
+            return rounding(network, self.run.data, options)
+        except (Error, UsageError) as error:
+            say(f"compress: {candidate.name} does not learn to round: {error}")
+            return network
 
     def _make(self, candidate: Candidate, run: Run, epochs: int) -> Network:
         """Let a method make its student in a training; measure it, and keep it as the candidate's network."""
@@ -209,11 +243,14 @@ class Trials:
             self.teacher, cost, share, epochs=epochs, exporter=device_options(self.given.budget)
         )
         network: Network = cls(**options).distill(run, self.teacher, None)
-        with scratch() as folder:
-            meter = Meter(self.teacher, self.given.budget, folder)
-            candidate.cost = meter.cost(network)
         candidate.network = network
-        keep(self.run, candidate)
+
+        def measured() -> Cost:
+            with scratch() as folder:
+                return Meter(self.teacher, self.given.budget, folder).cost(network)
+
+        candidate.cost = decided(measured)
+        decided(lambda: keep(self.run, candidate))
         return network
 
     def _fits(self, candidate: Candidate) -> bool:
@@ -223,17 +260,6 @@ class Trials:
         if not fits:
             candidate.note = "beyond the budget"
         return fits
-
-    def score(self, candidate: Candidate, network: Network) -> dict[str, Any]:
-        """Return the metrics on the validation images: of the network, or of its file if that has 8 bits."""
-        if candidate.precision == FLOAT:
-            return self.run.evaluate(network)
-        val = self.run.data.val
-        with scratch() as folder:
-            path = folder / f"trial{SUFFIX}"
-            exporter_for(self.given.budget, int8=True).draft(network, path, val=batches_of(val, MOST_VALIDATION))
-            module = SessionModule(open_session(path))
-            return evaluate(module, val, batch_size=VALIDATION_BATCH)
 
     def sub_run(self, name: str, candidate: Candidate, epochs: int) -> Run:
         """Return a run inside of this one, whose recipe suits the candidate and the number of epochs."""
@@ -260,34 +286,6 @@ class Trials:
         return settled(training, self.given.training, self.run.data, self.given.data, network, automatic=automatic)
 
 
-def keep(run: Run, candidate: Candidate) -> None:
-    """Write the network of a candidate as it is before its training, so that a resumed run has the same one."""
-    if candidate.network is not None and candidate.trains:
-        path = _file(run.directory, candidate.name)
-        path.parent.mkdir(exist_ok=True)
-        write(path, run.checkpoint(candidate.network, [], note=candidate.name))
-
-
-def kept(run: Run, name: str) -> Network | None:
-    """Return the network of a candidate that an earlier process kept, or None."""
-    path = _file(run.directory, name)
-    return read(path).network if path.exists() else None
-
-
-def _file(directory: Path, name: str) -> Path:
-    return directory / "candidates" / f"{slug(name)}.pt"
-
-
-def _epochs(count: int) -> str:
+def counted(count: int) -> str:
+    """Return a number of epochs as text."""
     return "1 epoch" if count == 1 else f"{count} epochs"
-
-
-def check_distiller(method: str, cls: type[Distiller]) -> None:
-    """Check that a method can train a student that it is given.
-
-    Raises:
-        Error: it makes its student itself, or learns from several teachers.
-    """
-    if cls.makes_student or cls.several_teachers:
-        why = "makes its student itself" if cls.makes_student else "learns from several teachers"
-        raise Error(f"--method {method}: {why}; compress needs one that trains a given student, such as kd")

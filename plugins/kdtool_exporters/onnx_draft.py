@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool_exporters.onnx_images import calibration_images
-from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen
+from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, write
 from kdtool_exporters.onnx_once import write_once
 from kdtool_exporters.onnx_quantise import all_operators, calibrated, half, lacks_dot_product, prepare, static
 
@@ -27,15 +27,26 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 64
 """Validation images that calibrate a draft of 8 bits."""
 
+RANGE = 4.0
+"""The upper end of the range of all activations in a draft that is not calibrated."""
+
 SPREAD = 0.1
 """The standard deviation of what is added to the offsets of a draft's layers."""
 
 
 def write_draft(options: Any, network: Network, output: Path, val: Iterable[tuple[Tensor, Tensor]] | None) -> None:
-    """Write a draft of a network's file; one of 8 bits is calibrated on ``val``, or on noise without it.
+    """Write a draft of a network's file; one of 8 bits is calibrated on ``val``, or has any ranges without it.
 
     ``options`` is the `Onnx` exporter.
     """
+    from kdtool.models import integer_network, without_quantiser
+
+    in_float = without_quantiser(network)
+    if options.int8 and in_float is not network:
+        integers = integer_network(network)
+        write(frozen(integers.module), network.architecture, output, opset=options.opset, metadata={})
+        return
+    network = in_float
     with tempfile.TemporaryDirectory(prefix="kdtool-draft-") as scratch:
         lower = options.int8 or options.fp16
         path = Path(scratch) / "float.onnx" if lower else output
@@ -43,23 +54,45 @@ def write_draft(options: Any, network: Network, output: Path, val: Iterable[tupl
         if not lower:
             return
         model = Path(scratch) / "prepared.onnx"
-        prepare(path, model)
+        if options.fp16 or val is not None or not name_nodes(path, model):
+            prepare(path, model)
         if options.fp16:
             half(model, output)
             return
-        ranges = calibrated(model, _images(network, val), "minmax", all_operators())
+        images = [] if val is None else calibration_images(val, CALIBRATION_IMAGES, network.architecture.spec)[0]
+        ranges = calibrated(model, list(images), "minmax", all_operators()) if images else any_ranges(model)
         narrow = {"on": True, "off": False}.get(options.reduce_range)
         seven_bits = lacks_dot_product() is not None if narrow is None else narrow
         static(model, output, ranges, all_operators(), seven_bits=seven_bits)
 
 
-def _images(network: Network, val: Iterable[tuple[Tensor, Tensor]] | None) -> list[Any]:
-    import torch
+def name_nodes(source: Path, target: Path) -> bool:
+    """Write a copy that can be quantised, with shapes and a name for each node, in less time than `prepare` takes.
 
-    if val is not None:
-        return list(calibration_images(val, CALIBRATION_IMAGES, network.architecture.spec)[0])
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, *network.architecture.input, generator=generator).numpy()]
+    False if onnxruntime has to fold batch-norms first, and nothing is written.
+    """
+    import onnx
+
+    model = onnx.load(str(source))
+    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        return False
+    model = onnx.shape_inference.infer_shapes(model)
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    onnx.save(model, str(target))
+    return True
+
+
+def any_ranges(model: Path) -> Any:
+    """Return one range for all activations: how fast integers are multiplied does not depend on what they stand for."""
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    graph = onnx.load(str(model), load_external_data=False).graph
+    names = [tensor.name for tensor in graph.input] + [name for node in graph.node for name in node.output]
+    ends = np.float32(0), np.float32(RANGE)
+    return TensorsData(CalibrationMethod.MinMax, dict.fromkeys(names, ends))
 
 
 def _write(options: Any, network: Network, path: Path, output: Path, *, keep: bool) -> None:

@@ -29,9 +29,15 @@ class Halve(LayerOptions, InheritingRefiner):
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
-        """Return ratios of all widths, and ratios of those inside residual blocks, in steps of a 64th."""
+        """Return ratios of all widths, and ratios of those inside residual blocks, in steps of a 64th.
+
+        Widths are multiples of what runs fast.
+        """
+        from kdtool.pruning import round_to
+
+        common = {"round_to": round_to(network)}
         ratios = [step / 64 for step in range(63, 1, -1)]
-        return [[{"ratio": ratio, "scope": scope} for ratio in ratios] for scope in ("all", "inner")]
+        return [[{**common, "ratio": ratio, "scope": scope} for ratio in ratios] for scope in ("all", "inner")]
 
     def refine(self, network: Network) -> Network:
         """Return a network with every width multiplied by ``ratio``, ``times`` times."""

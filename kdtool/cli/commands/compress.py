@@ -6,11 +6,13 @@ from typing import Any
 
 from kdtool.cli.chain import ChainStep, PartlyDone, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoint, json_option, output_options
+from kdtool.cli.common import DATA, TRAINING, checkpoint, json_option, output_options, track_option, tracked
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import as_json, print_result, show, table
+from kdtool.cli.several_processes import processes_option, wanted
 from kdtool.compression.options import BudgetOptions
 from kdtool.utils.files import beside
+from kdtool.utils.processes import is_first
 
 EXAMPLES = """
 \b
@@ -48,15 +50,24 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         try:
             student = api.compress(
-                work.checkpoints[0], parsed.method, dry_run=work.dry_run, **run_options, **parsed.options
+                work.checkpoints[0],
+                parsed.method,
+                dry_run=work.dry_run,
+                **run_options,
+                **tracked(parsed),
+                **parsed.options,
             )
         except BudgetNotMetError as error:
+            if not is_first():
+                raise
             show(as_table(results_of(error.checkpoint)))
             if json:
                 raise PartlyDone(str(error), as_json(results_of(error.checkpoint))) from error
             raise
         if work.dry_run:
             print_result(student, work)
+            return work.result
+        if not is_first():  # the run is the first process's
             return work.result
         results = results_of(student)
         show(as_table(results))
@@ -71,6 +82,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
+        processes=wanted(parsed.params, parsed.options),
         resumable=True,
         files=(parsed.options["latency_from"],) if parsed.options.get("latency_from") else (),
     )
@@ -106,7 +118,13 @@ command = StepCommand(
     plan,
     kind="distillers",
     default="kd",
-    params=[checkpoint("TEACHER"), *output_options("TEACHER-compressed.pt"), json_option()],
+    params=[
+        checkpoint("TEACHER"),
+        *output_options("TEACHER-compressed.pt"),
+        json_option(),
+        track_option(),
+        processes_option(),
+    ],
     groups=[
         Section("Budget", BudgetOptions),
         DATA,

@@ -19,7 +19,7 @@ from kdtool.utils.processes import together
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "kdtool"]
 
 
-@pytest.mark.parametrize("name", ["run", "demo", "compress"])
+@pytest.mark.parametrize("name", ["run", "demo"])
 def test_commands_for_one_process_are_refused(monkeypatch, name):
     launcher.check([name])
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from kdtool.compression.record import results_of
 from kdtool.models.checkpoint import read
 from kdtool.models.size import measure
 from kdtool.training.run import Run
+from kdtool.utils.files import slug
 
 QUICK = {"candidates": ("halve", "filter-l1"), "quantised": False, "epochs": 3, "lr": 3e-3}
 
@@ -211,7 +213,32 @@ def test_a_dry_run_measures_and_writes_nothing(teacher_path, tmp_path, capsys):
     untrained = kdtool.compress(teacher_path, max_macs="0.3x", output=tmp_path / "s.pt", dry_run=True, **QUICK)
     assert not [*tmp_path.iterdir()]
     assert measure(untrained.network)["macs"] <= 0.3 * measure(read(teacher_path).network)["macs"]
-    assert "by the times of a few steps all takes about" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "compress: 2 candidates within the budget" in told
+    assert "compress: all 2 candidates train for 2 epochs, and the best in full, for 3" in told
+    assert "makes s.pt in 3 phases of 2 to 3 epochs" in told
+    assert re.search(r"about .*, .* of memory, .* of disk \(from \d+ timed steps\)", told)
+    forecast = untrained.history[-1]["forecast"]
+    assert [phase["epochs"] for phase in forecast["phases"]] == [2, 2, 3]
+    assert forecast["cost"]["seconds"] > 0 < forecast["disk_bytes"]
+
+
+def test_the_run_has_a_forecast_that_watch_reads(compressed):
+    directory = compressed.path.with_suffix(".run")
+    state = kdtool.watch(directory)
+    assert (state["state"], state["phases"], state["fraction"]) == ("finished", 3, 1.0)
+
+
+def test_a_tracker_is_told_each_trial_and_the_winner(teacher_path, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"max_macs": "0.3x", "output": tmp_path / "s.pt", "track": f"tensorboard:{tmp_path / 'logs'}"}
+    student = kdtool.compress(teacher_path, **options, **{**QUICK, "epochs": 1})
+    events = EventAccumulator(str(next((tmp_path / "logs").rglob("events*")).parent)).Reload()
+    names = events.Tags()["scalars"]
+    winner = slug(results_of(student)["winner"])
+    assert any(name.startswith(f"full-{winner}/kd/val_accuracy") for name in names), names
+    assert sum(name.startswith("trial-") and name.endswith("kd/val_accuracy") for name in names) == 2
 
 
 def test_a_largest_loss_needs_validation_images(digits):
@@ -246,3 +273,22 @@ def test_a_candidate_that_cannot_be_trained_does_not_end_the_others(teacher_path
             output=tmp_path / "t.pt",
             **{**QUICK, "candidates": ("filter-l1",), "trials": 2},
         )
+
+
+@pytest.mark.slow
+def test_several_processes_train_the_candidates_that_the_first_one_chose(teacher_path, tmp_path):
+    words = f"compress {teacher_path} --max-macs 0.3x --candidates halve,filter-l1 --no-quantised --epochs 1 -o two.pt"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdtool"]
+    done = subprocess.run(
+        [*launch, *words.split()],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["two.pt"]
+    student = read(tmp_path / "two.pt")
+    assert student.history[-1]["processes"] == 2
+    assert len([row for row in results_of(student)["trials"] if not row["full"]]) == 2
+    assert done.stderr.count("candidates within the budget") == 1

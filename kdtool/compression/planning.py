@@ -1,0 +1,165 @@
+"""Who is trained and for how long: found before the trials, kept in the run, and said.
+
+Of several processes the first one proposes, measures and plans alone; the others get its files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdtool.commands.foresight import tell
+from kdtool.compression.candidates import Candidate
+from kdtool.compression.costs import device_known, scratch
+from kdtool.compression.keeping import FOLDER, keep, kept
+from kdtool.compression.proposals import Proposals, propose, say_proposals
+from kdtool.compression.record import as_data, restored
+from kdtool.compression.schedule import Schedule, Times, plan, time_epochs
+from kdtool.compression.trials import Given, counted
+from kdtool.distillation.distiller import Distiller
+from kdtool.distillation.successive_halving import HALF
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.training.foresight.forecast import Cost, Forecast, ForeseenPhase, read_forecast, write_forecast
+from kdtool.training.foresight.rehearsal import rehearse
+from kdtool.training.foresight.stopwatch import bytes_of
+from kdtool.training.run import Run
+from kdtool.utils.files import write_text
+from kdtool.utils.processes import decided, launched, rank
+from kdtool.utils.progress import command_progress, say
+from kdtool.utils.strict_json import dumps
+
+PROPOSALS = "proposals.json"
+"""The file of the run with what was measured, and who trains how long."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What was proposed, who is trained, for how long, and what that is expected to cost."""
+
+    proposals: Proposals
+    chosen: list[Candidate]
+    schedule: Schedule
+    forecast: Forecast | None
+
+
+def planned(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network) -> Planned:
+    """Propose, measure and plan, or return what an earlier process of the run has planned.
+
+    Raises:
+        UsageError: the teacher meets the budget, or --hours are too few.
+        Error: nothing meets the budget.
+    """
+    path = run.directory / PROPOSALS
+    decided(lambda: None if path.exists() else _plan(run, distiller, given, parent, teacher))
+    names = decided(lambda: [PROPOSALS, *(f"{FOLDER}/{file.name}" for file in _kept_files(run))])
+    for name in names:
+        data = decided(lambda name=name: (run.directory / name).read_bytes())  # type: ignore[misc]
+        if rank() > 0:
+            (run.directory / name).parent.mkdir(exist_ok=True)
+            (run.directory / name).write_bytes(data)
+    about = json.loads(path.read_text(encoding="utf-8"))
+    proposals, chosen, schedule = restored(
+        about, lambda one: kept(run, one.name) if one.trains else parent.network
+    )  # fmt: skip
+    return Planned(proposals, chosen, schedule, read_forecast(run.directory))
+
+
+def _kept_files(run: Run) -> list[Path]:
+    return sorted((run.directory / FOLDER).glob("*.pt"))
+
+
+def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network) -> None:
+    """Write the plan of a run, and the networks of the candidates that are trained."""
+    budget = given.budget
+    if budget.latency_from is not None:
+        say(f"compress: {device_known(budget)}")
+    with scratch() as folder:
+        proposals = propose(run, parent.network, budget, folder)
+    chosen = proposals.chosen(budget.trials)
+    say_proposals(proposals, chosen)
+    times = time_epochs(chosen, teacher, run.training, run.data)
+    schedule = plan(
+        chosen, times, run.training, hours=budget.hours, spent=proposals.seconds, given="epochs" in given.training
+    )
+    for candidate in chosen[len(schedule.names) :]:
+        candidate.note = "no time to train it"
+    chosen = chosen[: len(schedule.names)]
+    for candidate in chosen:
+        keep(run, candidate)
+    if launched() < 2:  # the times of one process are not those of several
+        write_forecast(run.directory, forecast_of(run, distiller, teacher, chosen, schedule, times))
+    write_text(run.directory / PROPOSALS, dumps(as_data(proposals, schedule), indent=1) + "\n")
+
+
+def forecast_of(
+    run: Run,
+    distiller: Distiller,
+    teacher: Network,
+    chosen: Sequence[Candidate],
+    schedule: Schedule,
+    times: Times,
+) -> Forecast:
+    """Return what all trainings will cost, if the candidates come in the order of their names.
+
+    The training of the candidate that takes longest is rehearsed, so that its phases, memory and files are known.
+    """
+    trained = [candidate for candidate in chosen if candidate.trains]
+    made = [candidate for candidate in trained if candidate.network is not None]
+    steps = -(-len(run.data.train) // run.training.batch_size)
+    whole = Forecast([], Cost())
+    if made:
+        slowest = max(made, key=times.of)
+        inner = run.with_training(epochs=schedule.epochs)
+        whole, _ = rehearse(lambda run: distiller.distill(run, teacher, slowest.network), inner)
+    share = [phase.cost.seconds / max(sum(p.cost.seconds for p in whole.phases), 1e-9) for phase in whole.phases]
+    phases: list[ForeseenPhase] = []
+
+    def add(candidate: Candidate, epochs: int) -> None:
+        if candidate.made_by_training or not whole.phases:
+            phases.append(ForeseenPhase(candidate.method, epochs, steps, Cost(times.of(candidate) * epochs)))
+            return
+        for phase, part in zip(whole.phases, share, strict=True):
+            count = max(round(phase.epochs * epochs / max(schedule.epochs, 1)), 1)
+            phases.append(ForeseenPhase(phase.name, count, phase.steps, Cost(times.of(candidate) * epochs * part)))
+
+    left = list(chosen)
+    for epochs in schedule.lengths:
+        for candidate in left:
+            if candidate.trains:
+                add(candidate, epochs)
+        left = left[: -(-len(left) // HALF)]
+    if trained:
+        add(max(trained, key=times.of), schedule.epochs)
+    kept_bytes = sum(bytes_of(one.network.module.state_dict()) for one in made if one.network is not None)
+    return Forecast(
+        phases=phases,
+        cost=Cost(schedule.seconds),
+        memory_bytes=whole.memory_bytes,
+        gpu_bytes=whole.gpu_bytes,
+        disk_bytes=whole.disk_bytes + kept_bytes * (1 + len(schedule.lengths)),
+        at_most=whole.at_most,
+        timed_steps=whole.timed_steps,
+    )
+
+
+@contextmanager
+def foreseen(plan: Planned, target: Path) -> Iterator[None]:
+    """Say who is trained for how long and what it costs, and show the progress of all trainings meanwhile."""
+    schedule = plan.schedule
+    if schedule.lengths:
+        first, *longer = schedule.lengths
+        better = f", the better ones for {' and '.join(map(str, longer))}" if longer else ""
+        say(
+            f"compress: all {len(schedule.names)} candidates train for {counted(first)}{better}, and the best in full, "
+            f"for {schedule.epochs}"
+        )
+    if plan.forecast is None or not plan.forecast.phases:
+        yield
+        return
+    tell(plan.forecast, target)
+    with command_progress(target.name, [(phase.name, phase.cost.seconds) for phase in plan.forecast.phases]):
+        yield

@@ -1,0 +1,83 @@
+"""Candidates between two steps of a coarse ladder, within five per cent below the budget."""
+
+import pytest
+
+from kdtool.compression.costs import Cost, Limits
+from kdtool.compression.sizing import size
+from kdtool.compression.trimming import trim
+from kdtool.models.options import NetworkOptions
+from kdtool.models.size import measure
+from kdtool.models.sources import create
+from kdtool.plugins.registry import make as made
+from kdtool.surgery.refiner import refined
+
+
+@pytest.fixture(scope="module")
+def network():
+    options = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    return create("kdtool:resnet20", options=options, data=None)
+
+
+def macs_of(network):
+    return measure(network)["macs"]
+
+
+def costs(network, limits):
+    """The costs that depend on the structure alone; a file in float32 has about four bytes for each parameter."""
+    counted = measure(network)
+    return Cost(counted["macs"], counted["parameters"], 4 * counted["parameters"])
+
+
+def sized(network, method, steps, limits):
+    load = limits.load(costs(network, limits))
+    return size(
+        steps, lambda options: refined(made("refiners", method, **options), network, 0), costs, limits, whole=load
+    )
+
+
+HALVED = [{"ratio": ratio, "round_to": 8} for ratio in (0.75, 0.5, 0.25)]
+BLOCKS = [{"blocks": blocks} for blocks in range(8, 2, -1)]
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "share", "limit"),
+    [
+        ("halve", HALVED, 0.4, "macs"),
+        ("halve", HALVED, 0.4, "file_bytes"),
+        ("depth", BLOCKS, 0.5, "macs"),
+    ],
+)
+def test_a_coarse_ladder_comes_within_five_per_cent_of_the_budget(network, method, steps, share, limit):
+    whole = costs(network, None)
+    limits = Limits(**{limit: share * getattr(whole, limit)})
+    coarse = sized(network, method, steps, limits)
+    assert coarse.best.load < 0.95
+    trimmed, part = trim(coarse, costs, limits, macs_of)
+    assert 0.95 <= trimmed.load <= 1
+    # It has learnt nothing of its load from us: counted anew, and run.
+    assert getattr(costs(trimmed.network, limits), limit) <= share * getattr(whole, limit)
+    assert macs_of(trimmed.network) == pytest.approx((1 - part) * macs_of(coarse.above.network))
+    assert macs_of(trimmed.network) > macs_of(coarse.best.network)
+
+
+def test_a_ladder_that_ends_just_above_the_budget_is_trimmed_to_it(network):
+    whole, least = costs(network, None), refined(made("refiners", "depth", blocks=3), network, 0)
+    limits = Limits(macs=0.85 * macs_of(least))
+    ends = sized(network, "depth", BLOCKS, limits)
+    assert ends.best is None
+    trimmed, _ = trim(ends, costs, limits, macs_of)
+    assert 0.95 <= trimmed.load <= 1
+    assert trimmed.options == {"blocks": 3}
+    assert whole.macs > macs_of(least) > macs_of(trimmed.network)
+
+
+def test_what_is_near_enough_or_too_far_is_not_trimmed(network):
+    halved = refined(made("refiners", "halve"), network, 0)
+    limits = Limits(macs=macs_of(halved) / 0.96)
+    fine = sized(network, "halve", [{"ratio": 0.75}, {"ratio": 0.5}], limits)
+    assert fine.best.load == pytest.approx(0.96)
+    assert trim(fine, costs, limits, macs_of) is None
+    # A third of the smallest step's MACs at most: what needs more is another method's to make.
+    far = sized(network, "depth", BLOCKS, Limits(macs=0.05 * macs_of(network)))
+    assert far.best is None
+    assert trim(far, costs, Limits(macs=0.05 * macs_of(network)), macs_of) is None
