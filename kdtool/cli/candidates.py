@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.shell_completion import CompletionItem
 
-from kdtool.data.dataset import path_datasets
+from kdtool.data.dataset import named_datasets, path_datasets
 from kdtool.errors import UsageError
 from kdtool.models import names as network_names
 from kdtool.plugins.entry_points import installed, names
@@ -81,13 +81,13 @@ def networks(incomplete: str) -> list[CompletionItem]:
 
 
 def data_sets(incomplete: str) -> list[CompletionItem]:
-    """Return the data sets with their summaries, and the files behind ``folder:``."""
-    with_path = path_datasets()
+    """Return the data sets with their summaries, and the files behind one such as ``folder:``."""
+    with_path, going_on = path_datasets(), named_datasets()
     name, colon, _ = incomplete.partition(":")
     if colon:
         return [CompletionItem(f"{name}:", type=BELOW)] if name in with_path else []
     return [
-        CompletionItem(f"{item.value}:", type=OPEN, help=item.help) if item.value in with_path else item
+        CompletionItem(f"{item.value}:", type=OPEN, help=item.help) if item.value in going_on else item
         for item in methods("datasets", incomplete)
     ]
 

@@ -24,6 +24,8 @@ class Dataset(Method):
     kind: ClassVar[str] = "datasets"
     takes_path: ClassVar[bool] = False
     """Whether the text after the colon is the path of images: of a folder, a list or a file that holds them."""
+    takes_name: ClassVar[bool] = False
+    """Whether the text after the colon is a name, without which there is no data set."""
     suffixes: ClassVar[tuple[str, ...]] = ()
     """Suffixes of the files that hold its images, such as ``.parquet``; none if each image is a file of its own."""
 
@@ -59,7 +61,7 @@ def dataset_name(text: str) -> str:
         raise UsageError(f"no data set is called {name!r}; write {meant[0]}:{text.partition(':')[2]}")
     if sources and Path(text).suffix in _ARCHIVES and not _reads(sources[0], text):
         raise UsageError(f"--data {text}: is an archive; unpack it, and write {path_datasets()[0]}:PATH")
-    if sources and (("/" in text and "://" not in text) or Path(text).exists()):
+    if sources and (("/" in text and "://" not in text) or Path(text).exists() or _reads(sources[0], text)):
         what = "images in a folder for each class" if sources[0] == path_datasets()[0] else "this kind of file"
         raise UsageError(f"--data {text}: no data set is called so; for {what} write {sources[0]}:{text}")
     if sources and also_called(Dataset.kind, name) == path_datasets()[:1]:
@@ -77,6 +79,12 @@ def path_datasets(path: str | Path = "") -> list[str]:
     # For a path of which nothing is known, class folders come first.
     found.sort(key=lambda name: (name not in fitting, bool(_suffixes(name))))
     return found
+
+
+def named_datasets() -> list[str]:
+    """Return the built-in data sets whose value goes on after a colon."""
+    plugins = [plugin for plugin in installed() if plugin.kind == Dataset.kind and plugin.builtin]
+    return [plugin.name for plugin in plugins if load(plugin).takes_path or load(plugin).takes_name]
 
 
 def _suffixes(name: str) -> tuple[str, ...]:

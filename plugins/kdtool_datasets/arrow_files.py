@@ -82,11 +82,14 @@ def places_in(path: Path, column: str) -> list[Place]:
         file.seek(0)
         for batch in pyarrow.ipc.open_stream(file):
             images, names = _bytes_and_names(batch.column(column))
+            if not len(images):
+                continue
             valid, offsets, data = images.buffers()
             width = numpy.int64 if pyarrow.types.is_large_binary(images.type) else numpy.int32
             first = images.offset
             borders = numpy.frombuffer(offsets, width)[first : first + len(images) + 1].astype(numpy.int64)
-            start = 0 if data is None else data.address - whole.address
+            # A buffer without bytes lies nowhere.
+            start = data.address - whole.address if data is not None and data.size else 0
             if data is not None and not 0 <= start <= start + data.size <= whole.size:
                 raise Error(f"{printable(str(path), 400)}: its images are compressed; write it without compression")
             missing = images.is_null().to_pylist() if valid is not None else [False] * len(images)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 LIST_INSTEAD = "put the images of each class into one folder, or list them in labels.csv with the columns file,label"
 
+# Files that hold many images, by their suffix, and what reads them.
+OTHERWISE = {".parquet": "parquet:PATH", ".tar": "webdataset:PATH"}
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -67,7 +70,10 @@ def classes_below(listing: Listing, folder: str, like: Classes | None = None) ->
     if not nested:
         found = f"no class folders, only {counted(loose, 'image')}" if loose else "no images"
         kinds = "; ".join(listing.notes())
-        raise Error(f"{shown}: has {found} ({', '.join(SUFFIXES)}){kinds and '; ' + kinds}; {LIST_INSTEAD}")
+        way = next(
+            (f"read it with {way}" for suffix, way in OTHERWISE.items() if suffix in listing.others), LIST_INSTEAD
+        )
+        raise Error(f"{shown}: has {found} ({', '.join(SUFFIXES)}){kinds and '; ' + kinds}; {way}")
     inner = {folders for _, folders in nested}
     if like is not None and all(like.levels.name(folders) in like.images for folders in inner):
         levels = like.levels

@@ -41,6 +41,7 @@ class HfDatasets(Dataset):
     be the label, write hf-datasets:NAME,config=NAME or ,label=NAME.
     """
 
+    takes_name: ClassVar[bool] = True
     also_called: ClassVar[tuple[str, ...]] = ("hf", "huggingface", "hub", "datasets", "hf-dataset")
 
     download: bool = option(False, help="download the data set if it is not in the cache")

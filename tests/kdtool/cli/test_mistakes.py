@@ -143,6 +143,13 @@ MISTAKES = {
     "teacher timm:resnet18 --data photos": "--data photos: no data set is called so; for images in a folder for each "
     "class write folder:photos",
     "teacher timm:resnet18 --data photos.zip": "--data photos.zip: is an archive; unpack it, and write folder:PATH",
+    "teacher timm:resnet18 --data photos.tar": "--data photos.tar: no data set is called so; for this kind of file "
+    "write webdataset:photos.tar",
+    "teacher timm:resnet18 --data a/b.parquet": "--data a/b.parquet: no data set is called so; for this kind of file "
+    "write parquet:a/b.parquet",
+    "teacher timm:resnet18 --data hf:someone/pets": "no data set is called 'hf'; write hf-datasets:someone/pets",
+    "teacher timm:resnet18 --data hf-datasets:../pets": "hf-datasets: ../pets: is no name on the Hub, such as "
+    "uoft-cs/cifar100; a local folder is named with folder:, parquet: or webdataset:",
     "teacher timm:resnet18 --data imagenet": "no data set is called 'imagenet'; images in a folder for each class are "
     "folder:PATH",
     "teacher timm:resnet18 --data CIFAR10": "no data set is called 'CIFAR10'; did you mean cifar10?",

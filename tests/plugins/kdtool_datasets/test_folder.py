@@ -245,3 +245,10 @@ def test_real_images():
     assert (len(data.train), len(data.val), len(data.test)) == (900, 5000, 10000)
     assert (data.spec.image_size, data.spec.in_channels) == (32, 3)
     assert data.spec.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.01)
+
+
+@pytest.mark.parametrize(("name", "way"), [("a.parquet", "parquet:PATH"), ("000.tar", "webdataset:PATH")])
+def test_a_folder_of_files_that_hold_images_names_what_reads_them(tmp_path, name, way):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(Error, match=f"has no images .*; read it with {way}"):
+        opened(tmp_path)
