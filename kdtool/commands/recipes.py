@@ -16,7 +16,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.size import macs
 from kdtool.training.engine import has_bf16
 from kdtool.training.optimization.muon_cost import muon_pays
-from kdtool.training.options import Training
+from kdtool.training.options import BatchSize, Training
 from kdtool.training.recipes.reading import Recipe, typed
 
 # From this many steps on, `standard` is taken: at 1,880 SGD wins over adam, at 940 Muon over SGD (examples/recipes).
@@ -56,7 +56,9 @@ def settled(
     Raises:
         UsageError: the rate of the recipe is for another optimiser than the given one.
     """
-    recipe = training.recipe
+    recipe, auto = training.recipe, training.batch_size.auto
+    if auto and str(given.get("batch_size")) == "auto":  # how many images a step has is left to the recipe
+        given = {name: value for name, value in given.items() if name != "batch_size"}
     if recipe is None:
         if not automatic or any(name in given for name in OWN):
             return training, data
@@ -66,6 +68,8 @@ def settled(
     if None not in (own, asked) and own != asked and "lr" not in given:
         raise UsageError(f"--optimizer {asked}: the rate of recipe {recipe} is for {own}; give --lr too")
     changes = {name: value for name, value in chosen.items() if name not in given}
+    if auto:
+        changes["batch_size"] = BatchSize(changes.get("batch_size", training.batch_size), auto=True)
     spec = data.spec
     views = {"augment": spec.augment, "erase": spec.erase, **recipe.data}
     views |= {name: given_data[name] for name in views if name in given_data}

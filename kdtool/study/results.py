@@ -18,6 +18,9 @@ from kdtool.utils.strict_json import load
 STEP_KEYS = ("step", "a", "b")
 """The keys that name the steps of a row."""
 
+SEARCHED = ("kl",)
+"""What a row holds of the last epoch of a search, beside the number of its epochs."""
+
 
 def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the numbers of a checkpoint or an ONNX file for the table of a study, and the description of its data set.
@@ -38,9 +41,11 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
         "compression": checkpoint.compression(size["parameters"]),
     }
-    models = checkpoint.history[-1].get("rows")
+    models, search = (checkpoint.history[-1].get(key) for key in ("rows", "search"))
     if models:
         numbers["models"] = models
+    if isinstance(search, list) and search:  # the epochs of a search for a structure
+        numbers |= {"search_epochs": len(search), **{f"search_{key}": search[-1].get(key) for key in SEARCHED}}
     return numbers, None if checkpoint.data is None else checkpoint.data.as_data()
 
 

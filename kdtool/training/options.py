@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
@@ -40,6 +40,52 @@ class Clip:
         return "auto" if self.norm is None else f"{self.norm:g}"
 
 
+# Per step, where nothing else is said.
+IMAGES = 64
+
+
+class BatchSize(int):
+    """A number of images per step, and whether they are taken in as many passes as the memory asks for."""
+
+    auto: bool
+    chosen: bool
+    """Whether the number was given, by the user or by a recipe."""
+
+    def __new__(cls, images: int = IMAGES, *, auto: bool = False, chosen: bool = True) -> Self:
+        """Return a batch of ``images``."""
+        batch = super().__new__(cls, images)
+        batch.auto, batch.chosen = auto, chosen
+        return batch
+
+    @classmethod
+    def parse(cls, text: str) -> BatchSize:
+        """Return the value that a text stands for: a number, ``auto``, or ``auto:NUMBER``.
+
+        Raises:
+            UsageError: the text is none of these.
+        """
+        if text == "auto":
+            return cls(auto=True, chosen=False)
+        number = text.removeprefix("auto:")
+        try:
+            return cls(int(number), auto=number != text)
+        except ValueError as error:
+            raise UsageError(f"expected a whole number or auto, got {text!r}{_whole(number)}") from error
+
+    def __str__(self) -> str:
+        if not self.auto:
+            return f"{int(self)}"
+        return f"auto:{int(self)}" if self.chosen else "auto"
+
+
+def _whole(text: str) -> str:
+    """Return what to write for an integer such as 1e3 or 3.0."""
+    try:
+        return f"; write {int(float(text))}" if float(text) == int(float(text)) else ""
+    except (ValueError, OverflowError):
+        return ""
+
+
 # Options that came after runs and checkpoints were written without them.
 LATER = ("accumulate", "checkpoint_activations", "compile", "sync_batchnorm")
 
@@ -57,7 +103,12 @@ class Training(Options):
     )
     epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
     lr: float = option(1e-3, above=0, help="highest learning rate")
-    batch_size: int = option(64, minimum=1, help="images per step, of all processes and passes together")
+    batch_size: BatchSize = option(
+        BatchSize(IMAGES),
+        minimum=1,
+        help="images per step, of all processes and passes together; auto: those of the recipe, in as many passes as "
+        "the memory of the GPU asks for (auto:256: 256 images)",
+    )
     accumulate: int = option(1, minimum=1, help="passes in which a step takes its batch, for less memory")
     optimizer: str = option("adam", choices=("adam", "adamw", "muon", "sgd"), help="optimiser")
     schedule: str = option(
@@ -164,7 +215,9 @@ class Training(Options):
         So a run of an earlier release is recognised.
         """
         unset = {info.name: info.default for info in self.describe() if info.name in LATER}
-        return {name: value for name, value in super().as_data().items() if name not in unset or value != unset[name]}
+        batch = self.batch_size
+        values = {**super().as_data(), "batch_size": str(batch) if batch.auto else int(batch)}
+        return {name: value for name, value in values.items() if name not in unset or value != unset[name]}
 
     def __post_init__(self) -> None:
         """Check that the options go together."""

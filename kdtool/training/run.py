@@ -24,6 +24,7 @@ from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
+from kdtool.training.foresight.memory import fitted, kept_passes, memory_explained, record_passes
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.loop import Loop, portable
 from kdtool.training.options import Training
@@ -141,13 +142,16 @@ class Run:
         finished = decided(phase.load_result)
         if finished is not None:
             phase_skipped(name)
+            record_passes(self, name, kept_passes(phase.directory))
             return restored(finished, Network(student.architecture, module), auxiliary, callbacks)
         engine = engine_for(self.training, self.training.batch_size, *plan.networks)
+        plan = fitted(self, plan, module, callbacks, phase.directory, engine.device)
         train, val = plan.batches(self.data, engine, self.cache(self.training))
         student_module = plan.student_module(module)
         loop = Loop(student_module, plan, train, val, engine, phase, callbacks)
         try:
-            metrics = loop.run()
+            with memory_explained(plan):
+                metrics = loop.run()
         except LossNotFiniteError as error:
             raise LossNotFiniteError(f"{error}; {self._rescue(name, student, loop)}") from error
         others = student_module.auxiliary.module if auxiliary is not None else None
@@ -167,9 +171,9 @@ class Run:
         """Return the cache of the outputs of frozen networks, or None; entries of earlier phases are evicted first."""
         if training.cache == "off":
             return None
-        return Cache(self.caches, int(training.cache_limit * 1e9), self._tell_once)
+        return Cache(self.caches, int(training.cache_limit * 1e9), self.tell_once)
 
-    def _tell_once(self, line: str) -> None:
+    def tell_once(self, line: str) -> None:
         """Print a line unless it was printed for an earlier phase."""
         if line not in self._told:
             say(line)

@@ -22,6 +22,7 @@ from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.foresight.forecast import NOTHING, Cost, Forecast, ForeseenPhase
+from kdtool.training.foresight.memory import first_that_fits
 from kdtool.training.foresight.stopwatch import Timing, bytes_of, now, time_phase
 from kdtool.training.objective import Objective
 from kdtool.training.options import Training
@@ -104,9 +105,26 @@ class Rehearsal(Run):
         key = repr((repr(plan.student.module), teacher, others, plan.objective, plan.part, training, kinds))
         if key not in self.notes.timings:
             started = now()
-            self.notes.timings[key] = time_phase(plan, module, self.data, callbacks)
+            if plan.training.batch_size.auto and count() == 1:
+                self.notes.timings[key] = first_that_fits(plan, self._timed(module, callbacks))[1]
+            else:
+                self.notes.timings[key] = time_phase(plan, module, self.data, callbacks)
             self.notes.spent += now() - started
         return self.notes.timings[key]
+
+    def _timed(self, module: nn.Module, callbacks: Sequence[Callback]) -> Callable[[FitPlan], Timing]:
+        """Return a function that times a phase from the same beginning each time, and leaves ``module`` as it ends."""
+        beginning = copy.deepcopy((module.state_dict(), [vars(callback) for callback in callbacks]))
+
+        def timed(plan: FitPlan) -> Timing:
+            weights, states = copy.deepcopy(beginning)
+            module.load_state_dict(weights)
+            for callback, state in zip(callbacks, states, strict=True):
+                vars(callback).clear()
+                vars(callback).update(state)
+            return time_phase(plan, module, self.data, callbacks)
+
+        return timed
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
         """Count the cost of a measurement."""

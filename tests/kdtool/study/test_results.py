@@ -41,3 +41,20 @@ def test_the_row_of_a_strategy_has_its_models(teacher_path, tmp_path):
     rows = [{"step": "s", "values": {"seed": seed}, **numbers} for seed in (0, 1)]
     assert means(rows)[0].keys() >= {"error", "error_low"}
     assert "models" not in means(rows)[0]
+
+
+def test_the_row_of_a_search_says_how_it_ended(teacher_path, tmp_path):
+    options = {"target_macs": "0.5x", "round_to": 1, "exporter": {"name": "onnx", "latency": False}}
+    student = kdtool.distill(
+        teacher_path, "gated", search_epochs=3, epochs=1, subset=0.2, output=tmp_path / "s.pt", **options
+    )
+    numbers, _ = numbers_of(tmp_path / "s.pt")
+    search = student.history[-1]["search"]
+    assert numbers["search_epochs"] == len(search) == 3
+    assert numbers["search_kl"] == search[-1]["kl"] > 0
+    assert [model["model"] for model in numbers["models"]] == ["teacher", "searched", "student"]
+
+
+def test_a_search_for_an_option_is_not_one_for_a_structure(teacher_path, tmp_path):
+    kdtool.distill(teacher_path, search="temperature=1,2", refiner="halve", epochs=1, output=tmp_path / "s.pt")
+    assert "search_epochs" not in numbers_of(tmp_path / "s.pt")[0]
