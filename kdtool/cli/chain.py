@@ -17,7 +17,7 @@ from kdtool.cli.process import exit_code_of, print_result
 from kdtool.cli.stdin import piped_paths
 from kdtool.cli.work import Work as Work
 from kdtool.errors import Error, UsageError
-from kdtool.utils.kinds import check_checkpoint
+from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
 from kdtool.utils.progress import say
 from kdtool.utils.verbosity import announcing
 
@@ -41,6 +41,8 @@ class ChainStep:
     output: Callable[[Path], Path] | None = None
     """Return the file that it writes for a checkpoint; a step without a checkpoint ignores the argument."""
     suffix: str = ".pt"
+    check_target: Callable[[Path, bool], None] | None = None
+    """Checks a path that it writes, and whether it may replace it; in place of the check of a single file."""
     makes_checkpoint: bool = False
     """Its output is a checkpoint, which the next step takes; after any other step, the next one takes its input."""
     force: bool = False
@@ -168,7 +170,10 @@ def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> li
         for output in outputs:
             if output in [earlier for work in works for earlier in work.outputs]:
                 raise UsageError(f"{output}: two steps would write this file; choose another name with -o")
-            check_target(output, step.suffix, force=force, resume=resume and step.resumable)
+            if step.check_target is not None:
+                step.check_target(output, force)
+            else:
+                check_target(output, step.suffix, force=force, resume=resume and step.resumable)
         if len(outputs) > 1 and not last:
             raise UsageError(
                 f"{step.name} writes {len(outputs)} checkpoints, so no step can follow; run the next command on each"
@@ -229,7 +234,7 @@ def _inputs(steps: Sequence[ChainStep]) -> tuple[Path, ...]:
 
 
 def _check_input(step: ChainStep, path: Path) -> None:
-    if not (step.directories and path.is_dir()):
+    if not (step.directories and path.is_dir()) and not (path in step.checkpoints and is_checkpoint_folder(path)):
         check_file(path)
     if path in step.checkpoints and not step.onnx:
         check_checkpoint(path)

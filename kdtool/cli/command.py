@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,7 +92,7 @@ class StepCommand(ChainCommand):
         assert isinstance(ctx, StepContext)
         own = option_arity(super().get_params(ctx))
         if self.flags and self.kind:
-            ctx.flag_options = [_method_flag(name) for name in names(self.kind) if f"--{name}" not in own]
+            ctx.flag_options = [_method_flag(self.kind, name) for name in names(self.kind) if f"--{name}" not in own]
         own |= option_arity(ctx.flag_options)
         steps = step_names(ctx)
         chosen: dict[Place, str] = {}
@@ -129,6 +130,12 @@ class StepCommand(ChainCommand):
         """Check the options and plan the step; nothing runs yet."""
         assert isinstance(ctx, StepContext)
         own = {param.name: ctx.params.get(param.name) for param in self.params if param.name}
+        for flag in ctx.flag_options:
+            folder = ctx.params.get(flag.name or "")
+            if isinstance(folder, Path):
+                if own.get("output") is not None:
+                    raise UsageError(f"{flag.opts[0]} {folder}: -o {own['output']} names another output; leave one out")
+                own["output"] = folder
         options = api_options(ctx.method_options, ctx.params)
         groups = [section.options for section in self.groups]
         classes = [ctx.method_class, *groups] if ctx.method_class else groups
@@ -209,9 +216,22 @@ def _method_option(kind: str, default: str) -> click.Option:
     return click.Option(["--method"], type=MethodName(kind), metavar="NAME", help=help)
 
 
-def _method_flag(method: str) -> click.Option:
-    help = f"same as --method {method}"
-    return click.Option([f"--{method}", f"flag_{method.replace('-', '_')}"], is_flag=True, help=help)
+def _method_flag(kind: str, method: str) -> click.Option:
+    """Return ``--NAME``, or ``--NAME DIR`` for a built-in method that writes a folder."""
+    words = [f"--{method}", f"flag_{method.replace('-', '_')}"]
+    if _writes_folder(kind, method):
+        about = f"folder to write; same as --method {method} -o DIR"
+        return click.Option(words, type=click.Path(path_type=Path), metavar="DIR", help=about)
+    return click.Option(words, is_flag=True, help=f"same as --method {method}")
+
+
+def _writes_folder(kind: str, method: str) -> bool:
+    # Others' plugins are not imported for that.
+    plugin = next((plugin for plugin in _plugins(kind) if plugin.name == method and plugin.builtin), None)
+    try:
+        return plugin is not None and getattr(load(plugin), "folder", False)
+    except UsageError:
+        return False
 
 
 def _section_order(options: Sequence[MethodOption]) -> Callable[[str], tuple[int, int]]:

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from kdtool.commands.costs import side_by_side, teacher_costs
-from kdtool.commands.history import public_line, public_word
+from kdtool.commands.history import public_content, public_line, public_word
 from kdtool.commands.inputs import data_for, load
 from kdtool.data.options import DataOptions
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
-from kdtool.errors import Error, UsageError
+from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.size import measure
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import make, method_class
-from kdtool.utils.files import beside, check_output, slug
+from kdtool.utils.files import beside, slug
+from kdtool.utils.kinds import is_checkpoint_folder
 from kdtool.utils.progress import say
 
 BATCH = 64
@@ -51,7 +52,7 @@ def export(
     latter replace what the checkpoint remembers.
 
     Raises:
-        UsageError: the output's suffix is not that of the format, or the output exists already.
+        UsageError: the output's suffix is not that of the format, the output exists already, or a package is missing.
         Error: the network cannot be written, or the file does not give the network's outputs; nothing is written.
     """
     checkpoint = load(checkpoint)
@@ -59,12 +60,14 @@ def export(
     exporter = make("exporters", method, **own)
     default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
     target = Path(output) if output is not None else beside(default, exporter.ending)
-    if target.suffix != exporter.suffix:
-        raise UsageError(f"-o {target}: the name of a {method} file ends in {exporter.suffix}")
-    check_output(target, force=force)
+    exporter.check(target, force=force)
     teacher = _teacher(checkpoint, against)
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
-    extra = {"val": batches_of(data.val, MOST_IMAGES) if data else None} if exporter.uses_validation else {}
+    extra: dict[str, Any] = {}
+    if exporter.uses_validation:
+        extra["val"] = batches_of(data.val, MOST_IMAGES) if data else None
+    if exporter.uses_content:
+        extra["content"] = public_content(checkpoint)
     size = measure(checkpoint.network)
     result: dict[str, Any] = exporter.export(
         checkpoint.network,
@@ -152,7 +155,7 @@ def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) ->
     # The checkpoints may have been moved together.
     paths = [recorded] if checkpoint.path is None else [recorded, checkpoint.path.parent / recorded.name]
     for path in paths:
-        if path.is_file():
+        if path.is_file() or is_checkpoint_folder(path):
             try:
                 candidate = read(path)
             except Error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdtool.models.checkpoint import Checkpoint, fingerprint
+from kdtool.models.checkpoint import Checkpoint, content_of, fingerprint
 from kdtool.plugins.entry_points import KINDS, installed
 from kdtool.training.history_entry import HistoryEntry
 
@@ -101,3 +101,23 @@ def public_word(word: str) -> str:
     """Return a word with a file name in place of an absolute path, also in ``folder:PATH``."""
     kind, colon, path = word.rpartition(":")
     return kind + colon + Path(path).name if path.startswith(("/", "~")) else word
+
+
+def public_content(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a file holds of a checkpoint, with file names in place of absolute paths, fit to hand to others.
+
+    The weights from early in its training are left out.
+    """
+    content = {name: value for name, value in content_of(checkpoint).items() if name != "early"}
+    content["fingerprint"] = {"weights": content["fingerprint"]["weights"]}
+    if checkpoint.data is not None:
+        content["data"] = {**content["data"], "directory": None}
+    return {name: _public(value) if name in ("data", "history") else value for name, value in content.items()}
+
+
+def _public(value: Any, key: str = "") -> Any:
+    if isinstance(value, str):
+        return public_line(value) if key in ("line", "lines") else public_word(value)
+    if isinstance(value, Mapping):
+        return {name: _public(item, str(name)) for name, item in value.items()}
+    return [_public(item, key) for item in value] if isinstance(value, list | tuple) else value

@@ -27,6 +27,7 @@ from kdtool.training.evaluate import VALIDATION_BATCH, outputs, score
 from kdtool.training.options import Training
 from kdtool.utils.classification import confusion, decisive, per_class as classes_of
 from kdtool.utils.files import check_output, gzip_bytes
+from kdtool.utils.kinds import weights_file
 
 PathOrCheckpoint = str | Path | Checkpoint
 
@@ -66,8 +67,8 @@ def inspect(
         "source": checkpoint.architecture.spec,
         **size,
         "compression": checkpoint.compression(size["parameters"]),
-        "file_bytes": checkpoint.path.stat().st_size if checkpoint.path else None,
-        **({"gzip_bytes": gzip_bytes(checkpoint.path)} if checkpoint.path and checkpoint.masked else {}),
+        "file_bytes": weights_file(checkpoint.path).stat().st_size if checkpoint.path else None,
+        **({"gzip_bytes": gzip_bytes(weights_file(checkpoint.path))} if checkpoint.path and checkpoint.masked else {}),
         **({"early_epoch": checkpoint.early.epoch} if checkpoint.early else {}),
         **({"quantised": quantisation_of(checkpoint.network)} if quantiser_of(checkpoint.module) else {}),
         "classes": checkpoint.architecture.classes,

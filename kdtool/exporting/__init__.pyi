@@ -2,6 +2,7 @@ from .exporter import (
     check_measurable as check_measurable,
 )
 from .latency import (
+    measure_calls as measure_calls,
     measure_latency as measure_latency,
 )
 from .measurement import (
@@ -11,4 +12,5 @@ from .measurement import (
 )
 from .sessions import (
     check_provider as check_provider,
+    cpu_name as cpu_name,
 )

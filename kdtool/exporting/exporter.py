@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +11,7 @@ from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import BrokenPlugin, installed
 from kdtool.plugins.method import Method
 from kdtool.plugins.registry import method_class
+from kdtool.utils.files import check_output, check_output_folder
 
 if TYPE_CHECKING:
     from kdtool.models.architecture import Network
@@ -20,7 +22,15 @@ class Exporter(Method):
 
     kind: ClassVar[str] = "exporters"
     suffix: ClassVar[str] = ""
-    """The suffix of its files, such as ``.onnx``."""
+    """The suffix of its files, such as ``.onnx``; empty if it writes folders."""
+    companions: ClassVar[tuple[str, ...]] = ()
+    """The suffixes of the files that it writes beside its own, under the same name, such as ``.bin``."""
+    folder: ClassVar[bool] = False
+    """Whether it writes a folder; then ``--NAME DIR`` names the folder on the command line."""
+    needs: ClassVar[str] = ""
+    """The module that has to be installed."""
+    install: ClassVar[str] = ""
+    """What a user types to install it, such as ``pip install 'kdtool[openvino]'``."""
 
     @property
     def ending(self) -> str:
@@ -31,6 +41,27 @@ class Exporter(Method):
     def uses_validation(self) -> bool:
         """Whether `export` takes ``val``: validation images, as ``test`` has those of the test split."""
         return False
+
+    @property
+    def uses_content(self) -> bool:
+        """Whether `export` takes ``content``: what a checkpoint holds, without the paths of this machine."""
+        return False
+
+    def check(self, output: Path, *, force: bool) -> None:
+        """Check that what it needs is installed, and that ``output`` can be written.
+
+        Raises:
+            UsageError: a package is missing, or ``output`` has another suffix, exists already or cannot be written.
+        """
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            raise UsageError(f"--{self.name}: {self.needs} is not installed; {self.install}")
+        if self.folder:
+            check_output_folder(output, force=force)
+            return
+        if output.suffix != self.suffix:
+            raise UsageError(f"-o {output}: the name of this file must end in {self.suffix}")
+        for path in (output, *(output.with_suffix(suffix) for suffix in self.companions)):
+            check_output(path, force=force)
 
     def export(
         self,
@@ -46,7 +77,7 @@ class Exporter(Method):
         ``metadata`` is stored in the file. ``teacher`` is the network with which the latency is compared. ``test``
         yields (images, labels) batches of the test split each time it is iterated: images float32 [batch, channels,
         height, width], normalised, and labels int64 [batch]. An exporter that `uses_validation` takes ``val`` too,
-        such batches of the validation split; it is None if there is none.
+        such batches of the validation split; it is None if there is none. One that `uses_content` takes ``content``.
         """
         raise NotImplementedError
 

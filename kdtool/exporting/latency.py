@@ -55,29 +55,60 @@ def measure_latency(
     import onnxruntime
 
     models = {"student": model, "again": model} | ({} if against is None else {"teacher": against})
-    rivals = [name for name in ("teacher", "again") if name in models]
     check_provider(provider)
+    # The clock of the calling thread does not count other threads that compute, nor another device.
+    cpu = provider == "cpu" and threads == 1 and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
     try:
         calls = {name: caller(open_session(source, threads, provider), batch, seed) for name, source in models.items()}
-        call_seconds = {name: warm_up(call, seconds / 20) for name, call in calls.items()}
-        samplers = {name: Sampler(call, repeats(call_seconds[name])) for name, call in calls.items()}
-        # A sample makes one call more than it times, see Sampler.
-        round_seconds = sum(
-            call_seconds[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
-        )
-        pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
-        with shown("latency", pairs * len(rivals)) as advance:
-            times = {rival: paired(samplers["student"], samplers[rival], pairs, advance) for rival in rivals}
+        measured = measure_calls(**calls, pairs=pairs, seconds=seconds, seed=seed, thread_clock=cpu, shown=shown)
     except failures() as error:
         raise Error(
             f"onnxruntime {onnxruntime.__version__} cannot run the model: {(str(error).splitlines() or [''])[0]}"
         ) from error
-    # The clock of the calling thread does not count other threads that compute, nor another device.
-    cpu = provider == "cpu" and threads == 1 and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
-    column = 0 if cpu else 1
+    return {
+        **measured,
+        "threads": threads,
+        "batch": batch,
+        "provider": provider,
+        "onnxruntime": onnxruntime.__version__,
+        "cpu": cpu_name(),
+    }
+
+
+def measure_calls(
+    student: Callable[[], Any],
+    again: Callable[[], Any],
+    teacher: Callable[[], Any] | None = None,
+    *,
+    pairs: int = 50,
+    seconds: float = 60.0,
+    seed: int = 0,
+    thread_clock: bool = False,
+    shown: Callable[[str, int], AbstractContextManager[Callable[[], None]]] = progress,
+) -> dict[str, Any]:
+    """Measure how long a call of a network takes in any runtime, by default alone.
+
+    ``again`` runs the same network in a session of its own, ``teacher`` the network to compare with. With
+    ``thread_clock`` the ratios are those of the CPU time of the calling thread, which has to do all the work.
+
+    Returns:
+        The entries of `measure_latency` from ``student`` to ``clock``, and ``pairs``.
+    """
+    calls = {"student": student, "again": again} | ({} if teacher is None else {"teacher": teacher})
+    rivals = [name for name in ("teacher", "again") if name in calls]
+    call_seconds = {name: warm_up(call, seconds / 20) for name, call in calls.items()}
+    samplers = {name: Sampler(call, repeats(call_seconds[name])) for name, call in calls.items()}
+    # A sample makes one call more than it times, see Sampler.
+    round_seconds = sum(
+        call_seconds[name] * (samplers[name].repeats + 1) for rival in rivals for name in ("student", rival)
+    )
+    pairs = max(min(pairs, int(seconds / round_seconds)), min(pairs, LEAST_PAIRS))
+    with shown("latency", pairs * len(rivals)) as advance:
+        times = {rival: paired(samplers["student"], samplers[rival], pairs, advance) for rival in rivals}
+    column = 0 if thread_clock else 1
     ratio, low, high = compare(times[rivals[0]][0][:, column], times[rivals[0]][1][:, column], seed)
     _, noise_low, noise_high = compare(times["again"][0][:, column], times["again"][1][:, column], seed)
-    alone = against is None
+    alone = teacher is None
     return {
         "student": percentiles(times[rivals[0]][0][:, 1]),
         "teacher": None if alone else percentiles(times["teacher"][1][:, 1]),
@@ -85,11 +116,6 @@ def measure_latency(
         "ratio_low": None if alone else low,
         "ratio_high": None if alone else high,
         "noise": max(abs(noise_low - 1), abs(noise_high - 1)),
-        "clock": "thread-cpu" if cpu else "wall",
-        "threads": threads,
+        "clock": "thread-cpu" if thread_clock else "wall",
         "pairs": pairs,
-        "batch": batch,
-        "provider": provider,
-        "onnxruntime": onnxruntime.__version__,
-        "cpu": cpu_name(),
     }

@@ -1,3 +1,6 @@
+from .checkpoint import (
+    content_of as content_of,
+)
 from .conversion import (
     digest as digest,
 )

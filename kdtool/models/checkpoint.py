@@ -19,8 +19,9 @@ from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_
 from kdtool.plugins.entry_points import names
 from kdtool.utils.formatting import LONGEST_LINE, printable
 from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
-from kdtool.utils.kinds import check_checkpoint
+from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
 from kdtool.utils.tensor_files import safe_load, write_tensors
+from kdtool.utils.tensor_folder import read_folder
 
 FORMAT = "kdtool"
 
@@ -117,12 +118,8 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
-    """Write a checkpoint atomically, and ``tell`` the listeners.
-
-    Raises:
-        Error: the file cannot be written; an existing file at ``path`` is unchanged.
-    """
+def content_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a file holds of a checkpoint: plain containers and tensors."""
     weights = weights_of(checkpoint.module)
     digests = {"weights": fingerprint(weights)}
     content = {
@@ -142,7 +139,16 @@ def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
     quantiser = quantiser_of(checkpoint.module)
     if quantiser is not None:
         content["quantisation"] = quantiser.as_data()
-    write_tensors(path, content)
+    return content
+
+
+def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
+    """Write a checkpoint atomically, and ``tell`` the listeners.
+
+    Raises:
+        Error: the file cannot be written; an existing file at ``path`` is unchanged.
+    """
+    write_tensors(path, content_of(checkpoint))
     checkpoint.path = path
     if tell:
         from kdtool.plugins.listeners import notify
@@ -153,12 +159,14 @@ def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint; nothing in the file is ever executed, and its weights are those that were written.
 
+    It may also be a folder that ``kdtool export --hub-folder`` wrote.
+
     Raises:
         Error: the file is not a checkpoint of this version, or is damaged; the message says what it is and what to do.
     """
     path = Path(path)
     check_checkpoint(path)
-    content = safe_load(path)
+    content = read_folder(path) if is_checkpoint_folder(path) else safe_load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise Error(f"{path}: not a kdtool checkpoint ({_describe(content)}). {_IMPORT_HINT.format(path)}")
     version = content.get("version")

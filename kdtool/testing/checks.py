@@ -202,16 +202,19 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
 
 
 def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
-    """Check an exporter: it writes one file, returns plain data, and does not change the network."""
+    """Check an exporter: it writes one file or folder, returns plain data, and does not change the network."""
     exporter = check_options(method, Exporter)
-    require(exporter.suffix.startswith("."), f"{exporter.name}: its suffix {exporter.suffix!r} must begin with a dot")
+    named = exporter.folder or exporter.suffix.startswith(".")
+    require(named, f"{exporter.name}: its suffix {exporter.suffix!r} must begin with a dot")
     net = _network(network, image_size)
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / f"network{exporter.suffix}"
         with _unchanged(net.module, f"{exporter.name}: the network"):
             measured = exporter.export(net, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
-        require(output.is_file() and output.stat().st_size > 0, f"{exporter.name}: did not write {output.name}")
-        others = sorted(path.name for path in Path(scratch).iterdir() if path != output)
+        written = output.is_dir() if exporter.folder else output.is_file() and output.stat().st_size > 0
+        require(written, f"{exporter.name}: did not write {output.name}")
+        files = {exporter.suffix, *exporter.companions}
+        others = sorted(path.name for path in Path(scratch).iterdir() if path.suffix not in files)
         require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
     try:
         json.dumps(measured)

@@ -13,3 +13,6 @@ from .processes import (
 from .progress import (
     progress_bar as progress_bar,
 )
+from .tensor_folder import (
+    write_folder as write_folder,
+)

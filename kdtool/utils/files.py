@@ -153,3 +153,20 @@ def check_output(path: Path, *, force: bool) -> None:
         raise UsageError(f"{path}: there is no directory {parent}; create it first")
     if not os.access(parent, os.W_OK):
         raise UsageError(f"{path}: the directory {parent} is not writable; choose another with -o")
+
+
+def check_output_folder(path: Path, *, force: bool) -> None:
+    """Check that files can be written into the folder ``path``, which need not exist.
+
+    Raises:
+        UsageError: it is a file, holds files and ``force`` is false, or cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file; name a folder")
+    if path.is_dir():
+        if any(path.iterdir()) and not force:
+            raise UsageError(f"{path}: holds files already; name another folder, or replace those with --force")
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{path}: is not writable; name another folder")
+        return
+    check_output(path, force=force)

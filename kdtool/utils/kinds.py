@@ -6,6 +6,22 @@ from pathlib import Path
 
 from kdtool.errors import UsageError
 
+DESCRIPTION = "kdtool.json"
+"""The file that makes a folder a checkpoint."""
+
+WEIGHTS = "model.safetensors"
+"""The file of the weights in such a folder."""
+
+
+def is_checkpoint_folder(path: Path) -> bool:
+    """Return whether a path is a folder that is read as a checkpoint, see `kdtool.utils.tensor_folder`."""
+    return (path / DESCRIPTION).is_file()
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file of a checkpoint's weights: the checkpoint itself, or the file in its folder."""
+    return path / WEIGHTS if is_checkpoint_folder(path) else path
+
 
 def check_checkpoint(path: Path) -> None:
     """Check that a name is not that of an ONNX file, which has no weights that could be trained.

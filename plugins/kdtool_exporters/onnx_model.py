@@ -28,14 +28,17 @@ ONE_FILE_BYTES = 1_900_000_000
 """A protobuf message is limited to 2 GiB; larger weights go into a second file."""
 
 
-def frozen(module: nn.Module) -> nn.Module:
-    """Return a copy on the CPU, in float32 and eval mode, whose parameters need no gradients."""
+def frozen(module: nn.Module, *, fused: bool = False) -> nn.Module:
+    """Return a copy on the CPU, in float32 and eval mode, whose parameters need no gradients.
+
+    Without ``fused`` the attention of timm's layers is made of products and a softmax, not of one operator.
+    """
     import torch
 
     clone = copy.deepcopy(module).to(device="cpu", dtype=torch.float32)
     for part in clone.modules():
         # torch.onnx supports fused attention only in four dimensions; timm's layers also have an unfused form.
-        if vars(part).get("fused_attn") is True:
+        if not fused and vars(part).get("fused_attn") is True:
             vars(part)["fused_attn"] = False
     # torch.onnx does not export a pruned BEiT or MaxViT whose parameters need gradients.
     return clone.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
@@ -82,7 +85,7 @@ def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
     """Return torch's ONNX program of the module, for any batch size."""
     import torch
 
-    with _quiet() as printed:
+    with quiet() as printed:
         try:
             # Two images: the exporter treats a dimension of 1 as fixed.
             return torch.onnx.export(
@@ -104,7 +107,7 @@ def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[io.StringIO]:
+def quiet() -> Iterator[io.StringIO]:
     """Suppress what the exporter prints, warns and logs; yield a buffer with what it printed."""
     printed, level = io.StringIO(), logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

@@ -1,9 +1,9 @@
-"""Check that an ONNX file gives its network's outputs."""
+"""Check that an exported file gives its network's outputs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
@@ -24,11 +24,27 @@ ROUNDINGS = 4
 
 
 def check_parity(session: Any, module: nn.Module, architecture: Architecture) -> dict[str, Any]:
-    """Return the `parity` between a file's session and its module, on random images distributed like normalised ones.
+    """Return the `parity` between an ONNX file's session and its module, see `check_outputs`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    A network can amplify the rounding of float32 so much that its own float32 and float64 outputs differ by more than
-    the tolerance. Therefore a file that fails is compared with the float64 outputs too; its tolerance there is
-    ``ROUNDINGS`` times the error of the network's float32 outputs, but at least ``TOLERANCE``.
+    failures = (state.Fail, state.InvalidArgument, state.RuntimeException)
+    return check_outputs(lambda images: run(session, images), module, architecture, "ONNX file", failures)
+
+
+def check_outputs(
+    call: Callable[[Tensor], NDArray[Any]],
+    module: nn.Module,
+    architecture: Architecture,
+    what: str,
+    failures: tuple[type[Exception], ...] = (RuntimeError, ValueError),
+) -> dict[str, Any]:
+    """Return the `parity` between a file and its module, on random images distributed like normalised ones.
+
+    ``call`` runs the file: images [batch, channels, height, width] to logits [batch, classes]; ``failures`` are the
+    errors of its runtime. ``what`` names the file in a message, such as ``ONNX file``. A network can amplify the
+    rounding of float32 so much that its own float32 and float64 outputs differ by more than the tolerance. Therefore a
+    file that fails is compared with the float64 outputs too; its tolerance there is ``ROUNDINGS`` times the error of
+    the network's float32 outputs, but at least ``TOLERANCE``.
 
     Raises:
         kdtool.Error: the file does not give the module's outputs, or these are not finite or all zero, which allows no
@@ -36,7 +52,6 @@ def check_parity(session: Any, module: nn.Module, architecture: Architecture) ->
     """
     import numpy as np
     import torch
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     spec = architecture.spec
     expected, actual, images = [], [], []
@@ -46,14 +61,14 @@ def check_parity(session: Any, module: nn.Module, architecture: Architecture) ->
         with torch.no_grad():
             expected.append(module(images[-1]).numpy())
         try:
-            actual.append(run(session, images[-1]))
-        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
-            reason = str(error).splitlines()[0]
-            raise Error(f"{spec}: its ONNX file cannot run a batch of {batch}: {reason}") from error
+            actual.append(call(images[-1]))
+        except failures as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise Error(f"{spec}: its {what} cannot run a batch of {batch}: {reason}") from error
         if not actual[-1].shape == expected[-1].shape == (batch, architecture.classes):
             shapes = f"{list(actual[-1].shape)}, the network {list(expected[-1].shape)}"
             wanted = f"not [{batch}, {architecture.classes}]; nothing was written"
-            raise Error(f"{spec}: for a batch of {batch} its ONNX file gives {shapes}, {wanted}")
+            raise Error(f"{spec}: for a batch of {batch} its {what} gives {shapes}, {wanted}")
     if not all(np.isfinite(outputs).all() for outputs in expected):
         raise Error(f"{spec}: its outputs are not finite; check its weights; nothing was written")
     network_outputs, file_outputs = np.concatenate(expected), np.concatenate(actual)
@@ -69,7 +84,7 @@ def check_parity(session: Any, module: nn.Module, architecture: Architecture) ->
         difference = (
             f"differ by {result['max_abs_diff']:.3g} from the network's, whose maximum is {result['max_abs']:.3g}"
         )
-        raise Error(f"{spec}: the outputs of its ONNX file {difference}; nothing was written")
+        raise Error(f"{spec}: the outputs of its {what} {difference}; nothing was written")
     return {**result, "batches": list(BATCHES)}
 
 

@@ -46,6 +46,8 @@ def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: entry_points.Pl
     cls, key = registry.load(plugin), (plugin.kind, plugin.name)
     CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **ARGUMENTS.get(key, {}))
 
+    if getattr(cls, "needs", ""):
+        pytest.importorskip(cls.needs)
 
 @pytest.mark.parametrize("name", entry_points.names("datasets"))
 def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:

@@ -24,6 +24,8 @@ Examples:
   kdtool export student.pt -o student.onnx --against teacher.pt
   kdtool export student.pt --int8 --max-drop 1%
   kdtool export student.pt --json > costs.json
+  kdtool export student.pt --openvino
+  kdtool export student.pt --hub-folder student-on-the-hub
 """
 
 
@@ -53,7 +55,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         run,
         checkpoints=(path,) if path else (),
         output=lambda source: parsed.params["output"] or beside(source, exporter.ending),
-        suffix=exporter.suffix,
+        check_target=lambda output, force: exporter.check(output, force=force),
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],

@@ -1,0 +1,43 @@
+"""``--hub-folder DIR`` on the command line, and such a folder in place of a checkpoint."""
+
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, teacher_path):
+    shutil.copy(teacher_path, tmp_path / "t.pt")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_is_written_and_every_command_reads_it(here, run):
+    assert run("export t.pt --hub-folder hub").stdout == "hub\n"
+    assert {file.name for file in (here / "hub").iterdir()} == {"README.md", "kdtool.json", "model.safetensors"}
+    before, after = (run(f"evaluate {name} --json").stdout.replace(name, "") for name in ("t.pt", "hub"))
+    assert before == after
+    size = (here / "hub" / "model.safetensors").stat().st_size
+    assert f'"file_bytes": {size}' in run("inspect hub --json").stdout
+    assert run("refine hub --method halve").stdout == "hub-halve.pt\n"
+    assert run("export hub --safetensors").stdout == "hub.safetensors\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("export t.pt --hub-folder mine", "mine: holds files already; name another folder, or replace those with"),
+        ("export t.pt --hub-folder t.pt", "t.pt: is a file; name a folder"),
+        ("export t.pt --hub-folder no/hub", "there is no directory no"),
+        ("export t.pt --hub-folder hub -o other", "--hub-folder hub: -o other names another output; leave one out"),
+        ("export t.pt --hub-folder", "--hub-folder: needs a value"),
+        ("evaluate mine", "mine: is a"),
+    ],
+)
+def test_what_cannot_be_a_folder_is_said_in_a_line(here, run, line, message):
+    (here / "mine").mkdir()
+    (here / "mine" / "text").write_text("")
+    result = run(line)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (here / "hub").exists()
