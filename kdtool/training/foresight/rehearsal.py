@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import logging
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,7 +182,7 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
     """
     notes, network, reason = _Notes(), None, ""
     before = now()
-    with tempfile.TemporaryDirectory() as folder, verbosity(QUIET), forked(_accelerator()):
+    with tempfile.TemporaryDirectory() as folder, verbosity(QUIET), _unwarned(), forked(_accelerator()):
         try:
             rehearsal = Rehearsal.of(run, Path(folder), notes)
             network = work(rehearsal)
@@ -207,6 +209,21 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
         reason=reason,
         processes=count(),
     ), network
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """Keep warnings back: what a method says of a network that is not trained is not true of the result."""
+    logger = logging.getLogger("kdtool")
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    logger.addFilter(is_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_error)
 
 
 def _first_line(error: Exception) -> str:

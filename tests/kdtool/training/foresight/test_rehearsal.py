@@ -1,6 +1,7 @@
 """What a command will do is known before it trains, and knowing it changes nothing."""
 
 import json
+import logging
 from collections import Counter
 
 import pytest
@@ -117,3 +118,15 @@ def test_frozen_networks_run_only_until_their_outputs_can_be_read_back(teacher_p
 def test_patience_makes_the_estimate_an_upper_bound(teacher_path, tmp_path, capsys):
     kdtool.prune(teacher_path, epochs=30, patience=2, output=tmp_path / "s.pt", dry_run=True)
     assert "at most " in capsys.readouterr().err
+
+
+def test_a_forecast_does_not_warn_of_what_the_result_will_be(teacher_path, tmp_path, caplog):
+    """After a few steps no gate is closed; the search that follows meets its budget."""
+    options = {"target_macs": "0.5x", "round_to": 1, "exporter": {"name": "onnx", "latency": False}}
+    with announcing():
+        kdtool.distill(
+            teacher_path, "gated", search_epochs=2, epochs=1, subset=0.2, output=tmp_path / "s.pt", **options
+        )
+    assert "was not met" not in caplog.text
+    logging.getLogger("kdtool").warning("a later one")
+    assert "a later one" in caplog.text
