@@ -14,6 +14,8 @@ from kdtool.compression.proposals import Proposals
 from kdtool.compression.record import results_of
 from kdtool.exporting.measurement import measure_file
 from kdtool.models.checkpoint import read
+from kdtool.models.size import measure
+from kdtool.surgery.refiner import refined
 
 PLAIN = {"epochs": 2, "lr": 3e-3}
 
@@ -119,6 +121,27 @@ def test_a_file_without_the_teacher_is_refused(teacher_path, tmp_path):
     there.write_text(json.dumps(row))
     with pytest.raises(kdtool.Error, match="holds no measurement of this network"):
         kdtool.compress(teacher_path, max_latency="5ms", latency_from=there, output=tmp_path / "s.pt")
+
+
+def test_a_method_that_makes_its_student_gets_the_budget_and_is_measured(teacher_path, tmp_path, monkeypatch):
+    made = []
+
+    def halved(self, run, teacher, student):
+        """Stand in for a search: the widths that a third of the MACs leave."""
+        made.append((self, run.training.epochs))
+        return refined(kdtool.make("refiners", "halve", ratio=0.35), teacher, 0)
+
+    monkeypatch.setattr("kdtool_distillers.gated.Gated.distill", halved)
+    options = {"max_macs": "0.4x", "quantised": False, "candidates": ("gated", "halve"), "epochs": 3}
+    results = results_of(kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options))
+    ((gated, epochs),) = made
+    assert gated.target_macs.limit(1.0) == pytest.approx(0.97 * 0.4)
+    assert (gated.search_epochs, epochs) == (2, 2)  # those of the trial
+    assert gated.target_latency is None
+    rows = [row for row in results["trials"] if row["setting"] == "gated max-macs=0.4x"]
+    sizes = measure(refined(kdtool.make("refiners", "halve", ratio=0.35), read(teacher_path).network, 0))
+    assert {row["cost"]["macs"] for row in rows} == {sizes["macs"]}
+    assert (tmp_path / "s.run" / "candidates").is_dir()
 
 
 @pytest.mark.slow
