@@ -90,7 +90,7 @@ def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: b
         Error: a step is wrong or fails; if the plan shows it, no step has run.
     """
     check(step.name for step in steps)
-    processes = several_processes.in_chain(step.processes for step in steps)
+    processes = several_processes.in_chain((step.name, step.processes) for step in steps)
     works = plan(steps)
     for step in steps:
         if step.early_check is not None:

@@ -32,6 +32,9 @@ from kdtool.utils.progress import say
 
 AUTO = "auto"
 
+# A command whose trainings are not known before it trains.
+UNTIMED = "compress"
+
 # The variables by which a launcher tells its processes about each other.
 OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE")
 
@@ -92,18 +95,23 @@ def wanted(params: Mapping[str, Any], options: Mapping[str, Any]) -> Wanted | No
     return Wanted(None if number == AUTO else number, options.get("device", "auto"), options.get("threads"))
 
 
-def in_chain(steps: Iterable[Wanted | None]) -> Wanted | None:
+def in_chain(steps: Iterable[tuple[str, Wanted | None]]) -> Wanted | None:
     """Return the processes of a whole chain, which one of its steps may ask for; None for this process alone.
+
+    ``steps`` are the names of the commands, and what each asks for.
 
     Raises:
         UsageError: two steps ask for different numbers, or another launcher has started this process.
     """
-    asked = [step for step in steps if step is not None]
+    names, every = zip(*steps, strict=True)
+    asked = [step for step in every if step is not None]
     if not asked or launcher.started_here():
         return None
     other = [step for step in asked if step.number != asked[0].number]
     if other:
         raise UsageError(f"{asked[0]} holds for the whole chain; leave out {other[0]}")
+    if asked[0].number is None and UNTIMED in names:
+        raise UsageError(f"{asked[0]}: {UNTIMED} times its trainings itself; give a number")
     if any(name in os.environ for name in OF_LAUNCHERS):
         raise UsageError(
             f"{asked[0]}: another launcher started this process, one of {launched()}; leave out --processes, or "

@@ -87,13 +87,13 @@ class Cache:
         """
         kind, path = np.dtype(DTYPES[dtype]), self._path(name)
         partial = path.with_suffix(".part")
-        reasons = collected(self._make(partial, shape, kind) if leads_node() else None)
-        reason = next((reason for reason in reasons if reason is not None), None)
+        reasons = collected((self._make(partial, shape, kind) if leads_node() else None, str(self.directory)))
+        reason, place = next((told for told in reasons if told[0] is not None), (None, ""))
         if reason is not None:
             if leads_node():
                 partial.unlink(missing_ok=True)
             if reason:
-                self._full(reason)
+                self._full(place, reason)
             return None
         self._used.add(path)
         return CachedArray(path, np.lib.format.open_memmap(partial, mode="r+"), filling=True)
@@ -131,8 +131,8 @@ class Cache:
             return f"{LEFT_FREE_BYTES >> 30} GB of the disk stay free"
         return None if taken + size <= limit else ""
 
-    def _full(self, reason: str) -> None:
-        self.tell(f"{self.directory}: no room for a cache ({reason}); the networks run in every step instead")
+    def _full(self, place: str, reason: str) -> None:
+        self.tell(f"{place}: no room for a cache ({reason}); the networks run in every step instead")
         self.limit = 0
 
 

@@ -104,6 +104,22 @@ def test_two_processes_learn_what_one_learns(kind, method, teachers, tmp_path, i
         assert close, (name, float((ours - theirs).abs().max() / theirs.abs().max()))
 
 
+@pytest.mark.slow
+def test_two_processes_search_as_one_does(teachers, tmp_path, in_processes):
+    options = {**TRAINING, "refiner": "halve", "search": "temperature=1,4"}
+    teacher = teachers(LENET)
+
+    one = kdtool.distill(teacher, "kd", output=tmp_path / "one.pt", **options)
+    codes = in_processes(lambda: kdtool.distill(teacher, "kd", output=tmp_path / "two.pt", **options))
+
+    assert codes == [0, 0]
+    two = kdtool.load(tmp_path / "two.pt")
+    ours, theirs = (made.history[-1]["search"] for made in (two, one))
+    assert ours["chosen"] == theirs["chosen"]
+    for name, tensor in one.module.state_dict().items():
+        assert torch.allclose(two.module.state_dict()[name], tensor, rtol=1e-4, atol=1e-4 * float(tensor.abs().max()))
+
+
 def _epochs(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 

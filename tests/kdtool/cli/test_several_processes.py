@@ -36,11 +36,18 @@ def no_launcher(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def chain(*steps):
+    return in_chain(("distill", step) for step in steps)
+
+
 def test_one_number_holds_for_the_whole_chain():
-    assert in_chain([None, None]) is None
-    assert in_chain([None, TWO, Wanted(2, "auto", 1)]) == TWO
+    assert chain(None, None) is None
+    assert chain(None, TWO, Wanted(2, "auto", 1)) == TWO
     with pytest.raises(UsageError, match="--processes 2 holds for the whole chain; leave out --processes auto"):
-        in_chain([TWO, AUTO])
+        chain(TWO, AUTO)
+    assert in_chain([("compress", TWO)]) == TWO
+    with pytest.raises(UsageError, match="--processes auto: compress times its trainings itself; give a number"):
+        in_chain([("compress", None), ("prune", AUTO)])
 
 
 @pytest.mark.parametrize(
@@ -60,9 +67,9 @@ def test_mistakes_are_named(words, message, teacher_path):
 def test_another_launcher_is_refused_and_ones_own_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
     with pytest.raises(UsageError, match="--processes 2: another launcher started this process"):
-        in_chain([TWO])
+        chain(TWO)
     monkeypatch.setenv(launcher.PLACE, str(tmp_path))
-    assert in_chain([TWO]) is None
+    assert chain(TWO) is None
 
 
 def test_accelerate_is_asked_for(monkeypatch):

@@ -163,16 +163,22 @@ def test_an_error_of_one_ends_all(teacher_path, tmp_path, in_processes, capfd):
     assert "images/7.png: cannot be read" in capfd.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_full_disk_on_one_ends_the_cache_of_all(teacher_path, uninterrupted, tmp_path, in_processes, capfd):
+@pytest.mark.parametrize(
+    ("number", "machines", "place"), [("1", 2, "cache/node-1"), pytest.param("0", 1, "cache", marks=pytest.mark.slow)]
+)
+def test_a_full_disk_on_one_ends_the_cache_of_all(
+    number, machines, place, teacher_path, uninterrupted, tmp_path, in_processes, capfd
+):
     def work():
-        if os.environ["RANK"] == "0":  # the first of a machine makes its files
+        if os.environ["RANK"] == number:  # the first of a machine makes its files
             Cache._make = lambda *arguments: "No space left on device"
         distil(teacher_path, tmp_path / "two.pt")
 
-    assert in_processes(work) == [0, 0]
+    assert in_processes(work, LOCAL_WORLD_SIZE=str(2 // machines)) == [0, 0]
     assert agrees(tmp_path / "two.pt", uninterrupted)
-    assert capfd.readouterr().err.count("no room for a cache (No space left on device)") >= 1
+    said = capfd.readouterr().err
+    assert said.count("no room for a cache") == 1
+    assert f"{tmp_path / 'two.run' / place}: no room for a cache (No space left on device)" in said
 
 
 def test_processes_with_other_data_are_found_at_the_start(teacher_path, tmp_path, in_processes, capfd):
