@@ -7,6 +7,7 @@ user's cache directory, which holds their bytes as they are.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -61,7 +62,8 @@ def naming_damage(shown: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, Error):
+        # A disk that is full is no damage.
+        if isinstance(error, Error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         reason = printable(" ".join(str(error).split()) or type(error).__name__, 200)
         raise Error(f"{shown}: cannot be read ({reason}); download it again") from error
@@ -123,7 +125,7 @@ def converted(path: Path, column: str) -> Path:
         # Processes that train together need the same images; one of them converts.
         with FileLock(folder / "lock"):
             if not target.exists():
-                with atomic(target) as temporary:
+                with atomic(target) as temporary, naming_damage(shown):
                     _convert(path, column, temporary, shown)
                 for old in folder.glob(f"{of_file}-*.arrow"):
                     if old != target:

@@ -271,15 +271,6 @@ def test_files_of_two_data_sets(tmp_path):
     )
 
 
-def test_no_place_to_unpack(tmp_path, monkeypatch):
-    path = write(tmp_path, "a.parquet", hub_table([0, 1, 2] * 10))
-    monkeypatch.setattr("kdtool_datasets.arrow_files.RESERVE", 2**70)
-    assert "there is not enough space in" in error_of(path)
-    assert not list((tmp_path / "cache/parquet").glob("*arrow*"))
-    monkeypatch.setattr("kdtool_datasets.arrow_files.cache_directory", lambda: None)
-    assert "there is no place to unpack its images; name a directory with KDTOOL_CACHE" in error_of(path)
-
-
 def test_a_missing_package(tmp_path, monkeypatch):
     path = write(tmp_path, "a.parquet", hub_table([0, 1, 2] * 10))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import tarfile
 
 import numpy as np
@@ -231,3 +232,23 @@ def test_a_file_that_was_cut_off_since_is_named(tmp_path):
         Error, match=r"a.tar: 0000\d\d.png: cannot be read as an image \(the file ends before the image"
     ):
         list(data.test.batches(100))
+
+
+def test_changed_tars_are_read_or_refused_in_one_line(tmp_path):
+    path = write(tmp_path / "a.tar", samples(10))
+    content, messages = path.read_bytes(), []
+    for seed in range(100):
+        chance, spoilt = random.Random(seed), bytearray(content)
+        for _ in range(chance.choice((1, 3, 30))):
+            at = chance.randrange(len(spoilt))
+            if chance.random() < 0.5:
+                spoilt[at] = chance.randrange(256)
+            else:
+                del spoilt[at : at + chance.randrange(1, 600)]
+        path.write_bytes(spoilt)
+        try:
+            WebDataset().load(str(path), None)
+        except Error as error:
+            messages.append(str(error))
+    assert len(messages) > 50
+    assert not [message for message in messages if "\n" in message]
