@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdtool.plotting.chart import Chart, Panel
+from kdtool.utils.formatting import printable
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 """Colors that people with any kind of color vision can tell apart (Okabe and Ito, 2008)."""
@@ -57,8 +58,8 @@ STYLE = {
 }
 
 
-# A log of a stranger may have any number of entries, and numbers of any size.
-MOST_PANELS, LARGEST = 32, 1e100
+# A log of a stranger may have any number of entries, numbers of any size, and texts where numbers belong.
+MOST_PANELS, MOST_PHASES, MOST_CHARACTERS, LARGEST = 32, 200, 60, 1e100
 
 
 Curves = tuple[str, list[str], set[str] | None]
@@ -73,15 +74,23 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = Fal
     kind: where the training loss is that of the labels alone (``labels_alone``), and in phases that validate by their
     own loss. The losses of phases of different kinds have panels of their own too.
     """
-    known = {key: None for row in epochs for key, value in row.items() if isinstance(value, int | float)}
-    panels = [*_loss_panels(epochs, labels_alone=labels_alone)]
+    rows = [{**{key: _number(value) for key, value in row.items()}, "phase": row["phase"]} for row in epochs]
+    known = {key: None for row in rows for key, value in row.items() if value is not None}
+    panels = [*_loss_panels(rows, labels_alone=labels_alone)]
     panels += [(key.replace("_", " "), [key], None) for key in known if key not in (*NO_CURVES, "loss", "val_loss")]
-    return [_curves(epochs, panel) for panel in panels]
+    return [_curves(rows, panel) for panel in panels[:MOST_PANELS]]
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that can be drawn; None for anything else."""
+    drawable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return float(value) if drawable else None
 
 
 def _curves(epochs: Sequence[Mapping[str, Any]], panel: Curves) -> str:
     title, keys, phases = panel
     starts = [at for at, row in enumerate(epochs) if at == 0 or row["phase"] != epochs[at - 1]["phase"]]
+    starts = starts if len(starts) <= MOST_PHASES else [0]
     shown = [row if phases is None or row["phase"] in phases else {} for row in epochs]
     with figure_of(1) as figure:
         (axes,) = figure.axes
@@ -94,9 +103,9 @@ def _curves(epochs: Sequence[Mapping[str, Any]], panel: Curves) -> str:
                     marker = "o" if len(line) == 1 else None
                     axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
                     name = None
-        _phases(axes, [str(epochs[start]["phase"]) for start in starts], starts)
+        _phases(axes, [printable(str(epochs[start]["phase"]), MOST_CHARACTERS) for start in starts], starts)
         axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.set_title(no_formula(title))
+        axes.set_title(no_formula(printable(title, MOST_CHARACTERS)))
         if len(keys) > 1:
             axes.legend(fontsize=7)
         values = [row[key] for row in shown for key in keys if row.get(key) is not None]

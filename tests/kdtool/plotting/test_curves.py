@@ -1,6 +1,10 @@
 """Losses of different kinds do not share an axis."""
 
+import math
 import re
+import time
+
+import pytest
 
 from kdtool.plotting.svg import draw_curves
 
@@ -38,3 +42,20 @@ def test_what_only_some_epochs_log_makes_no_other_kind():
     first, *rest = epochs("M1 from M0", val_accuracy=0.5)
     panels = titles(draw_curves([{**first, "gradient_ratio": 3.0}, *rest, *epochs("M2 from M1", val_accuracy=0.5)]))
     assert panels[:2] == [["training loss"], ["validation loss (labels)"]]
+
+
+def test_what_is_no_number_in_a_log_is_not_drawn():
+    wrong = ["x", [], [1.0], {}, True, 1e300, math.nan, -math.inf, 10**400]
+    rows = epochs("kd", count=len(wrong))
+    without = draw_curves([{**row, "val_loss": None} for row in rows])
+    assert draw_curves([{**row, "val_loss": value} for row, value in zip(rows, wrong, strict=True)]) == without
+
+
+@pytest.mark.slow
+def test_a_log_of_any_number_of_phases_and_numbers_is_drawn_in_a_moment():
+    started = time.process_time()
+    many = [{"phase": f"{n}\n\x1b" * 50, "epoch": 1, "loss": 1.0, f"n{n}": 1.0} for n in range(2000)]
+    panels = draw_curves(many)
+    assert len(panels) == 32
+    assert "\x1b" not in "".join(panels)
+    assert time.process_time() - started < 5
