@@ -125,7 +125,7 @@ def test_a_forecast_does_not_warn_of_what_the_result_will_be(teacher_path, tmp_p
     options = {"target_macs": "0.5x", "round_to": 1, "exporter": {"name": "onnx", "latency": False}}
     with announcing():
         kdtool.distill(
-            teacher_path, "gated", search_epochs=2, epochs=1, subset=0.2, output=tmp_path / "s.pt", **options
+            teacher_path, "gated", search_epochs=16, epochs=1, subset=0.2, output=tmp_path / "s.pt", **options
         )
     assert "was not met" not in caplog.text
     logging.getLogger("kdtool").warning("a later one")
