@@ -71,7 +71,7 @@ def _load(plugin: Plugin) -> str | None:
 def _load_in_subprocess(plugin: Plugin) -> str | None:
     request = {"path": sys.path, "plugin": {name: getattr(plugin, name) for name in plugin.__dataclass_fields__}}
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-P", "-c", CODE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -178,7 +178,9 @@ def write_script(path: Path) -> None:
         for module in SCRIPT:
             text = (root / f"{module}.py").read_text(encoding="utf-8")
             archive.writestr(zipfile.ZipInfo(f"kdtool/{module}.py"), text)
-        text = "from kdtool.exporting.measurement import main\n\nmain()\n"
+        # As kdtool/__init__.py does.
+        text = "import os\n\nos.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')\n"
+        text += "from kdtool.exporting.measurement import main\n\nmain()\n"
         archive.writestr(zipfile.ZipInfo("__main__.py"), text)
 
 

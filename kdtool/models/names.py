@@ -92,7 +92,7 @@ def refresh_in_background() -> None:
             return
         mark.touch()
         subprocess.Popen(
-            [sys.executable, "-c", "from kdtool.models.names import refresh; refresh()"],
+            [sys.executable, "-P", "-c", "from kdtool.models.names import refresh; refresh()"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

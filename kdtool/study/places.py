@@ -17,7 +17,8 @@ from kdtool.study.recipe import ONNX, Command
 from kdtool.study.record import Record
 from kdtool.utils.progress import say
 
-KDTOOL = (sys.executable, "-m", "kdtool")
+# With -P no module of the current folder is imported in the place of a library: a stranger may have put it there.
+KDTOOL = (sys.executable, "-P", "-m", "kdtool")
 
 
 @dataclass(frozen=True)

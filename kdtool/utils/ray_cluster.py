@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from kdtool.errors import Error, UsageError, first_line
@@ -30,6 +31,9 @@ SETTINGS = 4
 
 # How often Ray asks for the head, once a second.
 TRIES = 3
+
+# The folder of the package.
+HOME = Path(__file__).parents[2]
 
 _STOPPED = "the workers were stopped"
 
@@ -162,7 +166,8 @@ def connected(address: str, resources: Resources) -> Iterator[Cluster]:
         _greet(address, *host)
     with tempfile.TemporaryFile() as said:
         try:
-            with _stderr_in(said), _handler_kept(signal.SIGTERM):
+            # Ray lets its workers import from the current folder of who connects: a stranger may have put a file there.
+            with _stderr_in(said), _handler_kept(signal.SIGTERM), contextlib.chdir(HOME):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             said.seek(0)

@@ -3,9 +3,11 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+import kdtool
 from kdtool.errors import Error, UsageError
 from kdtool.utils import ray_cluster
 from kdtool.utils.ray_cluster import Resources, connected, why
@@ -107,6 +109,23 @@ def test_what_ray_says_becomes_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch:\n2.1")))
     with pytest.raises(Error, match="cannot be used: Version mismatch:"):
         connect("auto")
+
+
+def test_workers_import_nothing_from_the_current_folder(monkeypatch, tmp_path):
+    """Ray puts the current folder of who connects on the path of its workers."""
+    connected_in = []
+
+    def init(*_, **__):
+        connected_in.append(os.getcwd())
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Error):
+        connect("auto")
+    assert connected_in == [str(Path(kdtool.__file__).parents[1])]
+    assert Path.cwd() == tmp_path
 
 
 def test_signals_end_the_program_as_before(monkeypatch):
