@@ -43,6 +43,7 @@ SOMETIMES = ("gradient_ratio", "val_loss_averaged", "val_accuracy_averaged")
 STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "kdtool",
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # every text names them all
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,

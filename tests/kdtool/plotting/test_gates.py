@@ -71,3 +71,16 @@ def test_epochs_are_whole(tmp_path, epochs):
     ticks = seen[: seen.index("epoch")]
     assert ticks
     assert all(re.fullmatch(r"\d+", tick) for tick in ticks)
+
+
+def test_a_large_picture_is_a_small_file(tmp_path):
+    """48 layers in three dense blocks, as DenseNet-BC-100-12 has them."""
+    names = [f"features.denseblock1.denselayer{layer}.conv1" for layer in range(1, 18)]
+    block = {
+        "readers": names,
+        "producers": names,
+        "dropped": [[row / 17] * row + [None] * (17 - row) for row in range(1, 18)],
+    }
+    layers = [{"layer": name, "channels": 48, "dropped": 0.5} for name in names[:16] * 3]
+    draw_gates({"blocks": [block] * 3, "layers": layers}, tmp_path / "g.svg", "large")
+    assert (tmp_path / "g.svg").stat().st_size < 100_000
