@@ -28,6 +28,7 @@ from .api import (
     report as report,
     run_study as run_study,
     teacher as teacher,
+    trust as trust,
     watch as watch,
 )
 from .data.dataset import (

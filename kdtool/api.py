@@ -13,6 +13,7 @@ from kdtool.commands.new_plugin import new_plugin
 from kdtool.commands.prune import prune
 from kdtool.commands.refine import refine
 from kdtool.commands.teacher import teacher
+from kdtool.commands.trust import trust
 from kdtool.compression.command import compress
 from kdtool.reporting.page import report
 from kdtool.reporting.watching import watch
@@ -34,5 +35,6 @@ __all__ = [
     "report",
     "run_study",
     "teacher",
+    "trust",
     "watch",
 ]

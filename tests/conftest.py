@@ -16,6 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The index of image files is not written to the user's cache directory.
 os.environ["KDTOOL_CACHE"] = tempfile.mkdtemp(prefix="kdtool-cache-")
 atexit.register(shutil.rmtree, os.environ["KDTOOL_CACHE"], ignore_errors=True)
+# Nor are the packages that the user trusts read or changed.
+os.environ["KDTOOL_CONFIG"] = os.environ["KDTOOL_CACHE"] + "/config"
+os.environ.pop("KDTOOL_TRUST", None)
 
 import pytest
 

@@ -13,6 +13,8 @@ from kdtool.cli.method_options import Section
 from kdtool.data.options import DataOptions
 from kdtool.errors import similar
 from kdtool.plugins.entry_points import names
+from kdtool.plugins.network_spec import forms
+from kdtool.plugins.trust import exists
 from kdtool.training.options import Training
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ def as_network(word: str) -> str:
     from kdtool.models.names import known, named, other_task
 
     source, _, network = word.replace("/", ":").replace(".", ":").partition(":")
+    module, _, function = word.rpartition(".")
+    if module and source not in names("teachers") and exists(source) and not Path(word).exists():
+        return f"write {module}:{function}"
     if network and source in names("teachers"):
         return f"write {source}:{network}"
     if Path(word).is_file():
@@ -69,7 +74,7 @@ def as_network(word: str) -> str:
     sources = names("teachers")
     alike = similar(word, [name for source in sources for name in known(source) or ()])[:1]
     hint = f"; did you mean {' or '.join(named(alike[0]))}?" if alike else ""
-    return f"a network is written as {' or '.join(f'{source}:NAME' for source in sources)}{hint}"
+    return f"a network is written as {forms()}{hint}"
 
 
 def check_network(spec: str) -> None:

@@ -182,7 +182,27 @@ def common_options() -> list[click.Parameter]:
         _flag("debug", ["--debug"], "show tracebacks, and the warnings of libraries"),
         _flag("quiet", ["-q", "--quiet"], "print nothing on stderr but errors"),
         _flag("verbose", ["-v", "--verbose"], "print a line for each phase and each epoch"),
+        click.Option(
+            ["--trust"],
+            multiple=True,
+            metavar="PACKAGE",
+            expose_value=False,
+            callback=_trust,
+            help="let kdtool import this package, from where it is now, to build networks by its functions; it is "
+            "remembered, see kdtool trust",
+        ),
     ]
+
+
+def _trust(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    if ctx.find_root().ensure_object(dict).get("recipe"):
+        raise UsageError("--trust: is for you to say, not for a recipe; leave it out, and add it to kdtool run")
+    from kdtool.plugins.trust import trust
+
+    for package in value:
+        trust(package)
 
 
 def _flag(name: str, flags: list[str], help: str) -> click.Option:

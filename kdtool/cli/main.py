@@ -44,6 +44,7 @@ COMMANDS = {
     "watch": "Follow a run or a study of another process.",
     "plugins": "List the installed methods.",
     "models": "List the networks that can be built.",
+    "trust": "List the packages of your own code that kdtool may import.",
     "new-plugin": "Write a package with a method of your own.",
     "demo": "Show the whole workflow on a small data set.",
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
+from kdtool.commands.onnx_teacher import check_images_known, check_onnx_teachers, load_teacher
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
 from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled, with_recipe
@@ -19,6 +20,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.quantisation.training import quantisation_of
+from kdtool.plugins.network_spec import named
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.options import Training
@@ -26,12 +28,15 @@ from kdtool.training.run import Run
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.training.side_by_side.workers import workers_of
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def distill(
     teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
     method: str = "kd",
     *,
-    student: str | Path | Checkpoint | None = None,
+    student: str | Path | Checkpoint | Callable[..., nn.Module] | None = None,
     output: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
@@ -42,21 +47,25 @@ def distill(
     """Teach a student, write its checkpoint, and return it.
 
     ``teacher`` is a checkpoint, or several for methods that learn from several; the first one gives the data and the
-    input of the student where no option does. ``student`` is ``SOURCE:NAME`` or a checkpoint to continue from, which
-    keeps its normalisation and its order of classes. Each teacher sees images normalised as in its own training.
-    ``options`` are those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where
-    they differ from the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by
-    validation in short trainings. With ``dry_run`` nothing is trained or written: what the training would cost is said,
-    and the last entry of the untrained checkpoint's history has it as ``forecast``. ``track`` names programs that show
-    the training, as ``--track`` takes them: ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of
-    a search, and the candidates of ``ikd``, are tasks of a Ray cluster: ``ray="auto"``.
+    input of the student where no option does. An ONNX file teaches by its logits alone. ``student`` is ``SOURCE:NAME``
+    or a checkpoint to continue from, which keeps its normalisation and its order of classes; or a function or class
+    that builds a network, as for `teacher`. Each teacher sees images normalised as in its own training. ``options`` are
+    those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where they differ from
+    the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by validation in
+    short trainings. With ``dry_run`` nothing is trained or written: what the training would cost is said, and the last
+    entry of the untrained checkpoint's history has it as ``forecast``. ``track`` names programs that show the training,
+    as ``--track`` takes them: ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of a search, and
+    the candidates of ``ikd``, are tasks of a Ray cluster: ``ray="auto"``.
 
     Raises:
         Error: student and teacher do not fit together, or the training fails.
     """
     cls = method_class("distillers", method)
-    teachers = load_teachers(teacher, cls)
+    if callable(student) and not isinstance(student, Checkpoint):
+        student = named(student)
+    teachers = load_teachers(teacher, cls, load_teacher)
     parent = teachers[0]
+    check_images_known(parent, options.get("data"))
     groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions, Placement)
     own, student_options, network_options, data_options, training_options, search_options, where = split(
         options, *groups
@@ -88,8 +97,11 @@ def distill(
     fresh = origin is None and (refiner is None or refiner.init == "fresh")
     data = data_for(parent, data_options, learner=origin, fresh=fresh)
     teachers = as_teachers(teachers, data.spec, data_options)
+    refined = refiner is not None or student is None
+    check_onnx_teachers(teachers, distiller, None, refined=refined)
     repairs: list[dict[str, Any]] = []
     network = student_for(parent, student, origin, refiner, stem, training.seed, data, repairs.append)
+    check_onnx_teachers(teachers, distiller, network, refined=refined)
     inherits = getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
     automatic = cls.recipe_by_steps and fresh and not inherits
     pupil = network or parent.network

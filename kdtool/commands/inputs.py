@@ -40,9 +40,11 @@ def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
 
 
 def load_teachers(
-    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint], method: type[Distiller]
+    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
+    method: type[Distiller],
+    read: Callable[[str | Path | Checkpoint], Checkpoint] = load,
 ) -> list[Checkpoint]:
-    """Return the teachers that a method learns from, in the given order.
+    """Return the teachers that a method learns from, in the given order; ``read`` reads each.
 
     Raises:
         UsageError: the method takes one teacher and several are given, or it needs several and one is given.
@@ -51,7 +53,7 @@ def load_teachers(
     """
     checkpoints = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
     method.check_teachers(len(checkpoints))
-    teachers = [in_float(load(checkpoint)) for checkpoint in checkpoints]
+    teachers = [in_float(read(checkpoint)) for checkpoint in checkpoints]
     first, *others = teachers
     for number, other in enumerate(others, start=2):
         _check_pair(first, other, str(other.path or f"teacher {number}"), "the first teacher")

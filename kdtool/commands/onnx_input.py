@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdtool.commands.inputs import load
 from kdtool.data.spec import DataSpec
@@ -17,6 +18,7 @@ from kdtool.exporting.contained import ContainedSession
 from kdtool.exporting.sessions import described
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.modules import Opaque
 from kdtool.models.size import measure
 from kdtool.utils.files import gzip_bytes
 from kdtool.utils.strict_json import loads
@@ -27,11 +29,11 @@ SIZES = ("parameters", "nonzero", "macs")
 """What a file tells of its network's size."""
 
 
-class SessionModule(nn.Module):
+class SessionModule(Opaque):
     """A session as a module without parameters, which maps images to logits on the CPU."""
 
-    def __init__(self, session: Any) -> None:
-        super().__init__()
+    def __init__(self, session: Any, title: str) -> None:
+        super().__init__(title)
         self.session = session
         self.images, self.logits = session.get_inputs()[0].name, session.get_outputs()[0].name
 
@@ -45,7 +47,10 @@ class SessionModule(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A session has no state that a run changes, and cannot be copied.
-        return self
+        memo[id(self.session)] = self.session
+        other = memo[id(self)] = self.__class__.__new__(self.__class__)
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
 
 @dataclass(repr=False)
@@ -91,6 +96,29 @@ def read_onnx(path: Path) -> OnnxCheckpoint:
         Error: it is not accepted, onnxruntime cannot load it, or it does not tell how its images are prepared and what
             its classes are.
     """
+    session, shape, about = opened(path)
+    data = data_of(about, shape, path)
+    options = {"classes": len(data.classes), "in_channels": shape[0], "image_size": shape[1]}
+    source, _, name = about.get("kdtool.source", "").partition(":")
+    architecture = Architecture(source=source or "onnx", name=name or path.name, options=options)
+    metrics = _plain(about.get("kdtool.metrics"), [])
+    return OnnxCheckpoint(
+        Network(architecture, SessionModule(session, str(path))),
+        data,
+        metrics if isinstance(metrics, list) and all(isinstance(row, dict) for row in metrics) else [],
+        [{"command": "", "method": "", "line": line} for line in lines_of(about)],
+        path,
+        about=about,
+    )
+
+
+def opened(path: Path) -> tuple[ContainedSession, list[int], Mapping[str, str]]:
+    """Return a session of a file, the shape of an image [channels, height, width], and its metadata.
+
+    Raises:
+        UsageError: there is no such file.
+        Error: it is not accepted, onnxruntime cannot load it, or it does not take square images.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
     session = ContainedSession(path, torch.get_num_threads())
@@ -98,23 +126,10 @@ def read_onnx(path: Path) -> OnnxCheckpoint:
     shape = inputs[0].shape[1:] if inputs else []
     if len(inputs) != 1 or len(shape) != 3 or not all(isinstance(size, int) for size in shape) or shape[1] != shape[2]:
         raise Error(f"{path}: takes {described(inputs)}, not square images [batch, channels, height, width]")
-    data = _data(about, shape, path)
-    options = {"classes": len(data.classes), "in_channels": shape[0], "image_size": shape[1]}
-    source, _, name = about.get("kdtool.source", "").partition(":")
-    architecture = Architecture(source=source or "onnx", name=name or path.name, options=options)
-    metrics = _plain(about.get("kdtool.metrics"), [])
-    lines = _plain(about.get("kdtool.history"), [])
-    return OnnxCheckpoint(
-        Network(architecture, SessionModule(session)),
-        data,
-        metrics if isinstance(metrics, list) and all(isinstance(row, dict) for row in metrics) else [],
-        [{"command": "", "method": "", "line": str(line)} for line in lines] if isinstance(lines, list) else [],
-        path,
-        about=about,
-    )
+    return session, shape, about
 
 
-def _data(about: Mapping[str, str], shape: list[int], path: Path) -> DataSpec:
+def data_of(about: Mapping[str, str], shape: list[int], path: Path) -> DataSpec:
     """Return the data set of a file's metadata.
 
     Raises:
@@ -149,6 +164,12 @@ def _plain(text: str | None, default: Any) -> Any:
         return default if text is None else loads(text)
     except ValueError:
         return default
+
+
+def lines_of(about: Mapping[str, str]) -> list[str]:
+    """Return the commands that made a file, as its metadata tell."""
+    lines = _plain(about.get("kdtool.history"), [])
+    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def described_onnx(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdtool.commands import history
 from kdtool.commands.foresight import dry_run as rehearsed
@@ -18,6 +20,7 @@ from kdtool.models.checkpoint import Checkpoint, Early, weights_of
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, expected_images, parse
 from kdtool.models.weight_files import class_names, fitting_names
+from kdtool.plugins.network_spec import named, stem_of
 from kdtool.plugins.options import split
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.optimization.whitening import whitened
@@ -26,9 +29,12 @@ from kdtool.training.run import Run
 from kdtool.utils.files import slug
 from kdtool.utils.progress import say
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def teacher(
-    name: str,
+    name: str | Callable[..., nn.Module],
     *,
     pretrained: bool = False,
     weights: str | Path | None = None,
@@ -41,12 +47,14 @@ def teacher(
 ) -> Checkpoint:
     """Build the network ``SOURCE:NAME`` and, if a data set is named, train it on the labels.
 
+    ``name`` may also be a function or class of a module that builds a network, with arguments by `functools.partial`.
     ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions`, `InitialOptions` and of the
     source itself. ``dry_run`` and ``track`` are as in `distill`.
 
     Raises:
         Error: the network cannot be built, the weights do not fit, or the training fails.
     """
+    name = named(name)
     source, network_name = parse(name)
     groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions, InitialOptions)
     given, typed_data = groups[2], groups[1]
@@ -55,20 +63,26 @@ def teacher(
     initial = InitialOptions(**groups[5])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
-    target = target_of(output, Path(f"{slug(network_name)}.pt"), force=force, resume=resume)
+    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume)
+    pretrained = pretrained or (source.brings_weights and weights is None)
     data, elsewhere = None, bool(pretrained or weights)
     weights_file = Path(weights) if weights is not None else None
     classes = class_names(weights_file) if weights_file is not None else None
+    of_source = source.class_names(network_name) if pretrained else None
     if groups[1].get("unlabelled") is not None:
         raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
     if groups[1].get("data") is not None:
-        data = open_data(
+        expects = expected_images(name, groups[3]) if elsewhere else None
+        opened = partial(
+            open_data,
             DataOptions(**groups[1]),
             image_size=shape.image_size,
             in_channels=shape.in_channels,
-            classes=classes,
-            expects=expected_images(name, groups[3]) if elsewhere else None,
+            expects=expects,
         )
+        data = opened(classes=classes)
+        if of_source and {*of_source} == {*data.spec.classes}:  # the outputs of the weights are in their own order
+            data = opened(classes=of_source)
         if weights and groups[1].get("mean") is None:
             say_expected(weights, name, data.spec)
         if elsewhere:
@@ -98,6 +112,7 @@ def teacher(
         trained_elsewhere=elsewhere,
         **({"held_out": False} if data and elsewhere else {}),
     )
+    classes = classes or (of_source if of_source and len(of_source) == network.architecture.classes else None)
     if data is None and (names := fitting_names(weights_file, classes, network.architecture.classes)):
         entry.record(classes=list(names))
     if data is None and not elsewhere:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.models.architecture import Network
 from kdtool.models.hooks import evaluating, hooked
+from kdtool.models.modules import check_transparent
 
 # The most tokens (class, distillation, registers) that vision transformers put before those of the image.
 MAX_PREFIX = 5
@@ -88,6 +89,7 @@ def stage_taps(network: Network, *, stem: bool = True) -> list[Tap]:
     Raises:
         Error: no layer of the network outputs a map or tokens.
     """
+    check_transparent(network.module, "the method reads its layers")
     stages: list[list[Unit]] = []
     for unit in units(network):
         if stages and unit.tap.resolution == stages[-1][-1].tap.resolution and not _ends_stem(stages, unit):

@@ -215,6 +215,7 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
         if architecture.attributes or architecture.buffers:
             raise Error(f"{architecture.spec}: its layers were resized, so it cannot be built without weights")
         return skeleton(architecture).eval()
+    architecture.origin().prepare(architecture.name)
     module = _base(architecture, weights)
     try:
         resized = fit_shapes(module, weights)

@@ -1,7 +1,7 @@
 """Modules that edits insert into a network, and the deletion of modules.
 
 A projector converts the maps of a layer to another number of channels, a selection keeps some channels, and a skip
-takes the place of a deleted residual branch.
+takes the place of a deleted residual branch. An opaque network stands where a teacher is not built here at all.
 """
 
 from __future__ import annotations
@@ -15,10 +15,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.errors import UsageError
+
 # Upper bounds for files, in weights and in numbers of a map: without them a few bytes could ask for a projector that
 # fills the memory.
 LARGEST = 2**28
 LARGEST_MAP = 2**26
+
+
+class Opaque(nn.Module):
+    """A network of which only the outputs are known, such as an ONNX file: it can teach by its logits alone.
+
+    Its ``state_dict`` has to differ between networks that differ, since caches and runs recognise it by that.
+    """
+
+    def __init__(self, title: str) -> None:
+        """Make the module; ``title`` is what messages call it."""
+        super().__init__()
+        self.title = title
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Return whether a module, or a part of it, is opaque."""
+    return any(isinstance(part, Opaque) for part in module.modules())
+
+
+def check_transparent(module: nn.Module, what: str) -> None:
+    """Check that the layers of a network can be used; ``what`` says for what.
+
+    Raises:
+        UsageError: it is opaque.
+    """
+    for part in module.modules():
+        if isinstance(part, Opaque):
+            raise UsageError(
+                f"{part.title}: is an ONNX file, of which only the logits are known, and {what}; use a loss of logits "
+                "and a student that is named, such as --method kd --student timm:resnet18, or the checkpoint that it "
+                "was exported from"
+            )
 
 
 class Projector(nn.Sequential):

@@ -126,8 +126,8 @@ def expected_by(checkpoint: Recorded) -> dict[str, Any]:
     own = {name: architecture.options[name] for name in architecture.origin().as_data()}
     expected = expected_images(architecture.spec, own)
     fits = {
-        "mean": len(expected["mean"]) == channels,
-        "std": len(expected["std"]) == channels,
+        "mean": len(expected.get("mean", ())) == channels,
+        "std": len(expected.get("std", ())) == channels,
         "crop": size > SMALL,
         "interpolation": expected.get("interpolation") in INTERPOLATION,
     }

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from kdtool.models.architecture import Network, skeleton
 from kdtool.models.conversion import plain
 from kdtool.models.layers import CONV_LINEAR
+from kdtool.models.modules import check_transparent
 
 
 def reinitialize(network: Network) -> Network:
     """Return a network of the same structure with fresh weights, drawn under the current random state."""
+    check_transparent(network.module, "it has no weights that could be trained")
     module = copy.deepcopy(plain(network).module)
     fill(module, skeleton(network.architecture))
     return Network(network.architecture, module)

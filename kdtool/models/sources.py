@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kdtool.data.splits import Data
-from kdtool.errors import Error, UsageError
+from kdtool.errors import FAILURES, Error, UsageError, first_line
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.names import remember
 from kdtool.models.options import NetworkOptions
@@ -18,8 +18,9 @@ from kdtool.models.source import Source
 from kdtool.models.stem import small_stem
 from kdtool.models.weight_files import read_weights
 from kdtool.models.weights import fit_weights
-from kdtool.plugins.entry_points import names
-from kdtool.plugins.registry import make
+from kdtool.plugins.network_spec import forms, qualified, source_of
+from kdtool.plugins.registry import make, method_class
+from kdtool.utils.keywords import read_keywords
 from kdtool.utils.progress import say
 from kdtool.utils.seeds import seeded
 
@@ -32,18 +33,16 @@ def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str
     Raises:
         UsageError: the text is not of that form, or there is no such source or option.
     """
-    source, colon, network = spec.partition(":")
+    _, colon, network = qualified(spec).partition(":")
+    network, _, assigned = network.partition(",")
     if not colon or not network:
-        prefixes = ", ".join(f"{name}:NAME" for name in names("teachers"))
-        raise UsageError(f"{spec!r}: a network is written as {prefixes}")
-    network, *assigned = network.split(",")
-    own = dict(options or {})
-    for assignment in assigned:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"{spec!r}: {assignment!r} is not of the form option=value")
-        own[name.replace("-", "_")] = _number(value)
-    return make("teachers", source, **own), network
+        raise UsageError(f"{spec!r}: a network is written as {forms()}")
+    source = source_of(spec)
+    try:
+        own = {**(options or {}), **read_keywords(assigned)}
+    except UsageError as error:
+        raise UsageError(f"{spec!r}: {error}") from error
+    return make("teachers", source, **method_class("teachers", source).collected(own)), network
 
 
 def expected_images(spec: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -54,15 +53,6 @@ def expected_images(spec: str, options: dict[str, Any]) -> dict[str, Any]:
     source, network = parse(spec, options)
     defaults = source.defaults(network)
     return {key: defaults[key] for key in ("mean", "std", "crop", "interpolation") if key in defaults}
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def create(
@@ -83,19 +73,23 @@ def create(
     Raises:
         Error: there is no such network, it cannot be built with these options, or the weights do not fit.
     """
+    spec = qualified(spec)
     source, name = parse(spec, own)
+    source, recorded = source.pinned(name)
     defaults = source.defaults(name)
-    classes = len(data.spec.classes) if data else defaults["classes"]
-    if data and options.classes not in (None, classes):
-        raise UsageError(f"--classes {options.classes}: the data set {data.spec.name} has {classes}; leave it out")
-    shape = {
-        "classes": options.classes or classes,
-        "in_channels": options.in_channels or (data.spec.in_channels if data else defaults["in_channels"]),
-        "image_size": options.image_size or (data.spec.image_size if data else defaults["image_size"]),
-    }
+    if data:
+        classes = len(data.spec.classes)
+        if options.classes not in (None, classes):
+            raise UsageError(f"--classes {options.classes}: the data set {data.spec.name} has {classes}; leave it out")
+        defaults = {"classes": classes, "in_channels": data.spec.in_channels, "image_size": data.spec.image_size}
+    wanted = ("classes", "in_channels", "image_size")
+    shape = {key: int(value) for key in wanted if (value := getattr(options, key) or defaults.get(key))}
+    if missing := [f"--{key.replace('_', '-')}" for key in wanted if key not in shape]:
+        raise UsageError(f"{spec}: does not say what it is for; give {' and '.join(missing)}, or --data")
     stem = options.stem or "default"
-    architecture = Architecture(source.name, name, {**shape, "stem": stem, **source.as_data()})
+    architecture = Architecture(source.name, recorded, {**shape, "stem": stem, **source.as_data()})
     architecture.origin()  # checks the bounds before a network is built that does not fit in memory
+    source.prepare(name)
     with seeded(seed, "init", spec):
         module = source.build(name, **shape, pretrained=pretrained)
         if stem == "small":
@@ -161,10 +155,9 @@ def check_forward(network: Network) -> None:
     try:
         with torch.no_grad():
             output = network.module(torch.zeros(1, *architecture.input))
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except FAILURES as error:
         raise Error(
-            f"{architecture.spec}: cannot take an image of {shape} ({reason}); try another --image-size"
+            f"{architecture.spec}: cannot take an image of {shape} ({first_line(error)}); try another --image-size"
         ) from error
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != (1, architecture.classes):
         actual = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__

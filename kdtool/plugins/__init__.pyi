@@ -1,6 +1,9 @@
 from .options import (
     Options as Options,
 )
+from .own_code import (
+    function_at as function_at,
+)
 from .tracker import (
     Tracked as Tracked,
     Tracker as Tracker,

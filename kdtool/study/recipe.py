@@ -23,6 +23,9 @@ SEED = "seed"
 EXPORT, ONNX = "export", ".onnx"
 """The command that measures a checkpoint instead of making one, and the suffix of its files."""
 
+TRUSTING = ("trust", "--trust")
+"""The command and the option by which a user allows kdtool to import code; a recipe may be a stranger's."""
+
 MAX_COMMANDS = 10_000
 """The largest number of commands in a study."""
 
@@ -121,6 +124,10 @@ def _recipe(path: Path, content: Mapping[str, Any], output: str | Path | None) -
         if key not in used:
             raise UsageError(f"[matrix]: no step uses {{{key}}}")
     commands = tuple(_commands(steps.values(), matrix))
+    for command in commands:
+        words = command.words(directory)
+        if {words[0], *(word.partition("=")[0] for word in words if word.startswith("--"))} & {*TRUSTING}:
+            raise UsageError(f"step {command.step!r}: --trust: is for you to say, not for a recipe; see kdtool trust")
     comparisons = tuple(_comparison(where, table, steps) for where, table in _tables(content.get("compare"), "compare"))
     return Recipe(path, texts.get("name", path.stem), directory, matrix, commands, comparisons)
 

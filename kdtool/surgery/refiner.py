@@ -79,8 +79,10 @@ def refined(
         Error: the network cannot be made smaller in this way.
     """
     from kdtool.models.conversion import plain
+    from kdtool.models.modules import check_transparent
     from kdtool.models.size import measure
 
+    check_transparent(network.module, "no smaller network can be made from it")
     if isinstance(refiner, InheritingRefiner):
         refiner.check_images(data)
     before = plain(network)

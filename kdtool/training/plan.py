@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from kdtool.data.splits import Data, Split
-from kdtool.errors import UsageError
+from kdtool.errors import FAILURES, Error, UsageError
 from kdtool.features.classifier import classifier_weight
 from kdtool.features.pairs import Pair
 from kdtool.features.segments import Part, Segment, cuttable, segments
 from kdtool.features.taps import Tap, stage_taps
 from kdtool.models.architecture import Network
 from kdtool.models.conversion import digest
+from kdtool.models.modules import check_transparent, is_opaque
 from kdtool.models.weights import load_exactly
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.engine import Engine
@@ -71,7 +72,11 @@ class FitPlan:
         self.name, self.student, self.part, self.training = name, student, part, training
         self.objective, self.auxiliary = objective, auxiliary
         self.teacher = teacher if objective is not None else None
+        for learner in (student, auxiliary):
+            if learner is not None:
+                check_transparent(learner.module, "it has no weights that could be trained")
         if objective is not None and teacher is not None:
+            check_teacher(objective, student, teacher)
             objective.check(student, teacher)
         self.logits = objective is not None and objective.logits
 
@@ -214,6 +219,22 @@ class FitPlan:
             assert segment.end is not None
             keys[segment.end.name] = digest(self.student.module, before)
         return FrozenNetwork(copy.deepcopy(self.student.module), keys, engine, cache, cut=part.cut)
+
+
+def check_teacher(objective: Objective, student: Network, teacher: Network) -> None:
+    """Check that an objective needs only the logits of a teacher of which nothing else is known.
+
+    Raises:
+        UsageError: it compares layers, or reads the teacher's classifier.
+    """
+    if not is_opaque(teacher.module):
+        return
+    try:
+        reads = objective.needs_classifier() or bool(objective.watch(student, teacher))
+    except (Error, *FAILURES):  # it looks for layers that are not there
+        reads = True
+    if reads:
+        check_transparent(teacher.module, f"{objective.name} reads its layers")
 
 
 def restored(

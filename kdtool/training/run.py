@@ -15,6 +15,7 @@ from kdtool.features.segments import Part
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, write
 from kdtool.models.conversion import conversion_of, converted, described, plain, seen_in
+from kdtool.models.modules import is_opaque
 from kdtool.models.reinit import reinitialize
 from kdtool.models.size import measure
 from kdtool.models.weights import load_exactly
@@ -250,7 +251,7 @@ class Run:
     def add_row(self, name: str, network: Network, *, taught_by: str, **about: Any) -> None:
         """Add the row of a model to the result's table; ``about`` is more plain data for the row."""
         scores = self.scores(network)
-        size = measure(network)
+        size = {} if is_opaque(network.module) else measure(network)
         self.rows.append(
             {
                 "model": name,
@@ -258,7 +259,7 @@ class Run:
                 "split": scores[-1]["split"],
                 "error": scores[-1]["error"],
                 "val_accuracy": scores[0]["accuracy"],
-                "compression": self.parent.compression(size["parameters"]) if self.parent else 1.0,
+                "compression": (self.parent.compression(size["parameters"]) if self.parent else 1.0) if size else None,
                 **size,
                 **about,
             }

@@ -6,6 +6,10 @@ from .files import (
 from .formatting import (
     printable as printable,
 )
+from .keywords import (
+    as_keywords as as_keywords,
+    read_keywords as read_keywords,
+)
 from .processes import (
     decided as decided,
     gathered as gathered,

@@ -113,6 +113,24 @@ def cache_directory() -> Path | None:
     return directory if os.access(directory, os.W_OK) else None
 
 
+def config_directory() -> Path:
+    """Return the user's directory of kdtool's settings, which need not exist.
+
+    It is the value of KDTOOL_CONFIG, else ``kdtool`` in XDG_CONFIG_HOME, else ``~/.config/kdtool``.
+
+    Raises:
+        Error: there is no home.
+    """
+    named, shared = os.environ.get("KDTOOL_CONFIG"), os.environ.get("XDG_CONFIG_HOME", "")
+    try:
+        if named:
+            return Path(named)
+        # The XDG specification ignores a relative path, which would be another folder wherever one works.
+        return (Path(shared) if Path(shared).is_absolute() else Path.home() / ".config") / "kdtool"
+    except RuntimeError as error:
+        raise Error("there is no home directory for settings; set KDTOOL_CONFIG to a folder") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:

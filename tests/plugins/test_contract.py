@@ -33,21 +33,23 @@ ARGUMENTS: dict[tuple[str, str], dict[str, Any]] = {
 }
 # These need files; tests/plugins/kdtool_datasets checks them with small files.
 NEED_FILES = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}
+# Any function is a network of it, so that it has no names; tests/plugins/kdtool_teachers checks it.
+NEED_CODE = {("teachers", "python")}
 # A tracker is no method: it has no options. tests/plugins/kdtool_trackers runs each with the library that it is for.
 BUILTIN = [
     plugin
     for plugin in entry_points.installed()
-    if plugin.builtin and plugin.kind != "trackers" and (plugin.kind, plugin.name) not in NEED_FILES
+    if plugin.builtin and plugin.kind != "trackers" and (plugin.kind, plugin.name) not in NEED_FILES | NEED_CODE
 ]
 
 
 @pytest.mark.parametrize("plugin", BUILTIN, ids=lambda plugin: f"{plugin.kind}-{plugin.name}")
 def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: entry_points.Plugin) -> None:
     cls, key = registry.load(plugin), (plugin.kind, plugin.name)
-    CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **ARGUMENTS.get(key, {}))
-
     if getattr(cls, "needs", ""):
         pytest.importorskip(cls.needs)
+    CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **ARGUMENTS.get(key, {}))
+
 
 @pytest.mark.parametrize("name", entry_points.names("datasets"))
 def test_a_data_set_keeps_what_every_method_promises(name: str) -> None:

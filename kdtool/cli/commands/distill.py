@@ -28,7 +28,7 @@ from kdtool.distillation.options import SearchOptions, StudentOptions
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
-from kdtool.plugins.registry import method_class
+from kdtool.plugins.network_spec import source_of
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.files import beside, slug
 from kdtool.utils.kinds import check_checkpoint
@@ -42,6 +42,7 @@ Examples:
   kdtool distill teacher.pt --refiner halve --method kd:0.9+at:1000
   kdtool distill teacher.pt --refiner halve --search temperature=1,2,4,8
   kdtool distill a.pt b.pt c.pt --method ensemble --student timm:resnet18
+  kdtool distill teacher.onnx --student timm:resnet18 --method kd --data folder:photos
   kdtool distill --method ikd --iters 4 teacher.pt prune --ratio 0.8 export --onnx
 """
 
@@ -67,7 +68,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     # A student with a colon is SOURCE:NAME, unless a file of that name exists; without a colon it is a file.
     is_file = student is not None and (":" not in student or Path(student).exists())
     if student is not None and not is_file:
-        method_class("teachers", student.partition(":")[0])
+        source_of(student)
     elif student is not None:
         check_student_file(student)
 
@@ -96,6 +97,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         processes=wanted(parsed.params, parsed.options),
         early_check=partial(check_early, parsed.options),
         resumable=True,
+        onnx=True,
         files=(Path(student),) if student is not None and is_file else (),
         slow_check=partial(check_network, student) if student is not None and not is_file else None,
     )

@@ -116,7 +116,7 @@ def check_commands(recipe: Recipe) -> None:
 def _check(words: Sequence[str], outputs: Collection[Path]) -> None:
     from kdtool.cli.main import cli
 
-    root = click.Context(cli, info_name="kdtool")
+    root = click.Context(cli, info_name="kdtool", obj={"recipe": True})
     name, command, rest = cli.resolve_command(root, list(words))
     if not isinstance(command, StepCommand) or command.alone:
         raise UsageError(f"{name} makes no checkpoint, so it cannot be a step")

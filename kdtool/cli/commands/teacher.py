@@ -20,6 +20,7 @@ from kdtool.cli.several_processes import processes_option, wanted
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
+from kdtool.plugins.network_spec import forms, qualified, source_of, stem_of
 from kdtool.training.options import EarlyOptions, InitialOptions
 from kdtool.utils.files import slug
 
@@ -33,6 +34,7 @@ Examples:
   kdtool teacher timm:resnet18 --pretrained --data folder:photos
   kdtool teacher timm:resnet18 --classes 10 --weights mine.pth
   kdtool teacher kdtool:lenet-5 --data mnist --data-dir ~/data
+  kdtool teacher mypackage.nets:make_net,width=32 --trust mypackage --data digits
 """
 
 
@@ -56,8 +58,8 @@ class TeacherCommand(StepCommand):
         sources = names("teachers")
         words = [word for word in segment.loose if ":" in word]
         # After an option that only the source has, the network's name looks like the value of the option.
-        words += [word for word in segment.doubtful if word.partition(":")[0] in sources]
-        return words[0].partition(":")[0] if words else None
+        words += [word for word in segment.doubtful if qualified(word).partition(":")[0] in sources]
+        return source_of(words[0]) if words else None
 
     def as_typed(self, methods: Sequence[str]) -> str:
         """Return sources as they are typed on the command line."""
@@ -73,7 +75,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     name = parsed.params["network"]
     if name is None:
         hint = "; if the file teacher.pt is meant, write its whole name" if Path("teacher.pt").exists() else ""
-        raise UsageError(f"teacher: no network given; write one as {_sources()}{hint}")
+        raise UsageError(f"teacher: no network given; write one as {forms()}{hint}")
     if not name.partition(":")[2]:
         raise UsageError(f"{name.rstrip(':')}: {as_network(name.rstrip(':'))}")
     weights: Path | None = parsed.params["weights"]
@@ -85,7 +87,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         **({"pretrained": True} if pretrained else {}),
     }
     # The same default as in kdtool.api; it is needed here to check the file before anything is imported.
-    default = Path(slug(name.partition(":")[2].split(",")[0]) + ".pt")
+    default = Path(slug(stem_of(name)) + ".pt")
 
     def run(work: Work) -> str | None:
         from kdtool import api
@@ -114,10 +116,6 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     )
 
 
-def _sources() -> str:
-    return " or ".join(f"{name}:NAME" for name in names("teachers"))
-
-
 command = TeacherCommand(
     "teacher",
     plan,
@@ -142,6 +140,7 @@ command = TeacherCommand(
         Section("Initial weights", InitialOptions),
         Section("Early weights", EarlyOptions),
     ],
-    help="Build a network by name; with --data, train it. The result can be the teacher of kdtool distill.",
+    help="Build a network by name, or by a function of your own code (MODULE:FUNCTION); with --data, train it. The "
+    "result can be the teacher of kdtool distill.",
     epilog=EXAMPLES,
 )
