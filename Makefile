@@ -14,13 +14,14 @@ INSTALLED := $(VENV)/.installed
 LOWEST := tests/constraints/lowest
 LOWEST_VENV := .venv-lowest$(VERSION)
 LOWEST_INSTALLED := $(LOWEST_VENV)/.installed
+AUDIT_VENV := .venv-audit$(VERSION)
 # Every Python that pyproject.toml names.
 PYTHONS := python3.11 python3.12 python3.13 python3.14
 # Two processes; the tests of a file share what its fixtures make.
 PARALLEL := --numprocesses 2 --dist loadfile
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-all test-lowest matrix lint tables docs bench coverage soak fuzz faults clean
+.PHONY: help demo test test-all test-lowest matrix lint wheel-check audit tables docs bench coverage soak fuzz faults clean
 
 help:
 	@echo "make demo         a teacher made small on real digits, in a few minutes"
@@ -29,6 +30,8 @@ help:
 	@echo "make test-lowest  the quick tests with the lowest versions of all dependencies, in .venv-lowest"
 	@echo "make matrix       the quick tests with each of $(PYTHONS) that is installed"
 	@echo "make lint         style, types, imports between packages, the wheel"
+	@echo "make wheel-check  sdist and wheel, the wheel in an empty environment, and its demo"
+	@echo "make audit        known vulnerabilities of the newest and of the lowest versions of all dependencies"
 	@echo "make tables       the tables of the examples, from the results that their studies wrote"
 	@echo "make docs         the documentation, in build/site; a warning is an error"
 	@echo "make bench        the benchmarks, each of which prints ratios"
@@ -82,6 +85,24 @@ lint: $(INSTALLED)
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel
 	$(BIN)/check-wheel-contents build/wheel
+
+# The wheel is built from the sdist. Nothing of the repository is on the path of what is tried.
+wheel-check: $(INSTALLED)
+	rm -rf build/wheel-check
+	$(BIN)/python -m build --no-isolation --outdir build/wheel-check
+	$(PYTHON) -m venv build/wheel-check/venv
+	build/wheel-check/venv/bin/python $(INSTALL) build/wheel-check/*.whl
+	cd build/wheel-check && env -u PYTHONPATH venv/bin/kdtool plugins && env -u PYTHONPATH venv/bin/kdtool demo
+	rm -rf build/wheel-check/venv
+
+# --strict: what the service does not know is no success.
+audit: $(INSTALLED)
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python $(INSTALL) pip-audit
+	@mkdir -p build
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[^ ;]*//' > build/newest.txt
+	$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --no-deps --requirement build/newest.txt
+	$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --no-deps --requirement $(LOWEST).txt
 
 tables: $(INSTALLED)
 	$(BIN)/cog -r -P -I examples examples/README.md examples/*/README.md

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -58,6 +60,42 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path, pyproject: d
     assert "kdtool/py.typed" in names
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def copied(to: Path) -> Path:
+    """Copy what is packed, with other times and permissions; return the folder."""
+    for name in ("kdtool", "plugins"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copyfile(ROOT / name, to / name)
+    for path in to.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.utime(path, (2e9, 2e9))
+    return to
+
+
+def test_the_same_files_give_the_same_wheel_elsewhere_at_another_time(wheel: Path, tmp_path: Path) -> None:
+    folder = copied(tmp_path / "elsewhere")
+    before = os.umask(0o077)
+    try:
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, folder, cwd=tmp_path)
+    finally:
+        os.umask(before)
+    (again,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert first.namelist() == second.namelist()
+    assert again.read_bytes() == wheel.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_same_files_give_the_same_sdist_and_its_wheel(tmp_path: Path) -> None:
+    contents = []
+    for name in ("a", "b"):
+        folder = copied(tmp_path / name)
+        run(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path / f"of {name}", folder, cwd=tmp_path)
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / f"of {name}").iterdir()})
+    assert len(contents[0]) == 2
+    assert contents[0] == contents[1]
 
 
 def test_every_python_file_of_both_roots_is_in_the_wheel(wheel: Path) -> None:

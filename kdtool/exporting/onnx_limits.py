@@ -258,6 +258,9 @@ def _size_in(walk: _Walk, name: str, shown: str) -> int:
         raise walk.refuse(f"its weights are in {shown!r}, which is missing; copy it beside the file") from error
     if not stat.S_ISREG(about.st_mode):
         raise walk.refuse(f"its weights are in {shown!r}, which is no regular file")
+    # The package onnx refuses them too: an archive may make one to a file of yours.
+    if about.st_nlink > 1:
+        raise walk.refuse(f"its weights are in {shown!r}, which is a link; copy the file itself there")
     return about.st_size
 
 

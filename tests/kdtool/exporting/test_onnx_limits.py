@@ -139,6 +139,7 @@ def test_weights_in_files_elsewhere_are_refused(tmp_path):
     (path.parent / "folder").symlink_to(tmp_path)
     (path.parent / "small").write_bytes(bytes(10))
     os.mkfifo(path.parent / "pipe")
+    os.link(secret, path.parent / "hard")
     for location, reason in (
         (str(secret), "which is not a file in its folder"),
         ("../secret", "which is not a file in its folder"),
@@ -147,6 +148,7 @@ def test_weights_in_files_elsewhere_are_refused(tmp_path):
         ("", "which is not a file in its folder"),
         ("*/_ORT_MEM_ADDR_/*", "which is not a file in its folder"),
         ("link", "which is a link; copy the file itself there"),
+        ("hard", "which is a link; copy the file itself there"),
         ("folder/secret", "which is a link; copy the file itself there"),
         ("none", "which is missing; copy it beside the file"),
         ("pipe", "which is no regular file"),
