@@ -20,6 +20,7 @@ from kdtool.data.splits import Data, Split
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
+from kdtool.models.prediction import expected_by, recorded_classes
 from kdtool.models.size import measure
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import make, method_class
@@ -100,7 +101,10 @@ def _metadata(checkpoint: Checkpoint, data: Data | None, size: Mapping[str, int]
         "kdtool.history": json.dumps([public_line(entry["line"]) for entry in checkpoint.history]),
     }
     spec = checkpoint.data or (data.spec if data else None)
-    if spec is not None:
+    if spec is None:
+        expected: dict[str, Any] = {**expected_by(checkpoint), "classes": recorded_classes(checkpoint)}
+        metadata |= {f"kdtool.{name}": json.dumps(value) for name, value in expected.items() if value is not None}
+    else:
         about = {**spec.as_data(), "name": public_word(spec.name), "directory": None}
         metadata |= {
             "kdtool.classes": json.dumps(list(spec.classes)),

@@ -70,8 +70,9 @@ def _scores(scores: Mapping[str, Any] | None) -> dict[str, str]:
 def _images(architecture: Architecture, metadata: Mapping[str, str]) -> str:
     channels, height, width = architecture.input
     lines = [f"float32 [batch, {channels}, {height}, {width}]"]
-    if "kdtool.mean" in metadata:
-        how = {key: json.loads(metadata[f"kdtool.{key}"]) for key in ("mean", "std", "crop", "interpolation")}
+    keys = ("mean", "std", "crop", "interpolation")
+    if all(f"kdtool.{key}" in metadata for key in keys):
+        how = {key: json.loads(metadata[f"kdtool.{key}"]) for key in keys}
         lines[0] += (
             f": the centre square of {how['crop']:g} of the shorter side, resized by {how['interpolation']}, divided "
             f"by 255, minus {how['mean']}, divided by {how['std']}"

@@ -54,6 +54,10 @@ def write_config(network: Network, path: Path, metadata: Mapping[str, str]) -> N
         if ours in metadata:
             value = json.loads(metadata[ours])
             prepared[theirs] = tuple(value) if isinstance(value, list) else value
+    # Without a record timm's own numbers, if they are for as many channels.
+    left_out = [name for name in ("mean", "std") if name not in prepared and len(own.get(name) or ()) != channels]
+    for name in left_out:
+        module.pretrained_cfg.pop(name, None)  # type: ignore[operator,union-attr]
     arguments: dict[str, Any] = {} if channels == 3 else {"in_chans": channels}
     if own.get("fixed_input_size"):
         arguments["img_size"] = [height, width]

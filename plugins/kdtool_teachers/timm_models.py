@@ -56,7 +56,7 @@ class Timm(Source):
         import timm
 
         config = self._config(network)
-        if not _is_classifier(network):
+        if not is_classifier(network):
             raise self._not_a_classifier(network)
         options: dict[str, Any] = {"num_classes": classes, "in_chans": in_channels}
         # timm's flag for networks that are built for one image size and take it as an argument.
@@ -95,7 +95,7 @@ class Timm(Source):
         return module.eval()
 
     def _not_a_classifier(self, network: str) -> Error:
-        hint = nearest(network, [other for other in self.networks() if other != network and _is_classifier(other)])
+        hint = nearest(network, [other for other in self.networks() if other != network and is_classifier(other)])
         return Error(f"timm:{network}: is not a classifier (timm has it only as a feature extractor){hint}")
 
     def _config(self, network: str) -> Any:
@@ -112,7 +112,7 @@ class Timm(Source):
         return timm.get_pretrained_cfg(network)
 
 
-def _is_classifier(network: str) -> bool:
+def is_classifier(network: str) -> bool:
     """Return whether a network can have a classifier, by the class that timm declares for it; True if it declares none.
 
     It is not built to find out, since that takes up to 15 seconds for some encoders.

@@ -33,8 +33,8 @@ ARGUMENTS: dict[tuple[str, str], dict[str, Any]] = {
 }
 # These need files; tests/plugins/kdtool_datasets checks them with small files.
 NEED_FILES = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}
-# Any function is a network of it, so that it has no names; tests/plugins/kdtool_teachers checks it.
-NEED_CODE = {("teachers", "python")}
+# These have no names of their own: any function is a network, and the Hub has the others. See kdtool_teachers.
+NEED_CODE = {("teachers", "python"), ("teachers", "hf")}
 # A tracker is no method: it has no options. tests/plugins/kdtool_trackers runs each with the library that it is for.
 BUILTIN = [
     plugin

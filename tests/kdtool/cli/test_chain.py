@@ -137,8 +137,8 @@ def test_resume_anywhere_holds_for_every_step_and_redoes_those_that_cannot_be_cu
         ("prune .", ".: is a directory; name a file in it"),
         ("prune", "the pipe was closed without a path"),
         ("compare teacher.pt", "the pipe was closed without a path"),
-        ("teacher", "teacher: no network given; write one as kdtool:NAME or timm:NAME or torchvision:NAME"),
-        ("teacher somenet", "somenet: a network is written as kdtool:NAME or "),
+        ("teacher", "teacher: no network given; write one as hf:NAME or kdtool:NAME or timm:NAME or torchvision:NAME"),
+        ("teacher somenet", "somenet: a network is written as hf:NAME or kdtool:NAME or "),
         ("teacher timm:resnet18 --weights none.pth", "none.pth: there is no such file"),
         (
             "teacher timm:resnet18 --weights student.pt --pretrained",
