@@ -194,8 +194,15 @@ def device_of(options: BudgetOptions) -> str:
     return f"{cpu_name()}, {options.provider}, {threads} thread{'s' * (threads > 1)}, batch {options.latency_batch}"
 
 
-def device_known(options: BudgetOptions) -> str:
-    """Return what of another device is known, and what is taken to be, as one line."""
+def device_known(options: BudgetOptions) -> str | None:
+    """Return what of the device of a latency in milliseconds is known, and what is assumed, as one line."""
+    if options.max_latency is None or options.max_latency.relative:
+        return None
+    if options.latency_from is None:
+        return (
+            f"{options.max_latency} is meant for {device_of(options)}; for another device give --latency-from a "
+            "file of kdtool measure"
+        )
     return (
         f"known of {device_of(options)} is the teacher's time alone; that of each candidate is taken to be the same "
         f"share of it as on this CPU ({cpu_name()}, {options.latency_threads} thread"

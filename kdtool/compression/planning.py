@@ -75,8 +75,8 @@ def _kept_files(run: Run) -> list[Path]:
 def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network) -> None:
     """Write the plan of a run, and the networks of the candidates that are trained."""
     budget = given.budget
-    if budget.latency_from is not None:
-        say(f"compress: {device_known(budget)}")
+    if (known := device_known(budget)) is not None:
+        say(f"compress: {known}")
     with scratch() as folder:
         proposals = propose(run, parent.network, budget, folder)
     chosen = proposals.chosen(budget.trials)

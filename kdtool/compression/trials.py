@@ -28,6 +28,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import write
 from kdtool.models.quantisation.fake import quantiser_of
+from kdtool.plugins.method_code import running_method
 from kdtool.plugins.registry import method_class
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.options import Training
@@ -144,7 +145,8 @@ class Trials:
         started = time.perf_counter()
         learner = self._learner(candidate, candidate.network)
         run = self.sub_run(f"full {candidate.name}", candidate, epochs)
-        network = self.distiller.distill(run, self.teacher, learner)
+        with running_method(self.distiller):
+            network = self.distiller.distill(run, self.teacher, learner)
         if self._row(candidate.name, epochs, full=True) is None:
             self._note(candidate, network, epochs, started, full=True)
         return network

@@ -151,11 +151,16 @@ def draw_chart(chart: Chart) -> str:
             axes.set_xlabel(no_formula(chart.x))
             if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
-        # As many columns as the longest name leaves room for.
-        longest = max(map(len, names), default=0) + MARK_CHARACTERS
-        columns = max(1, min(len(names), PANEL_CHARACTERS * min(len(chart.panels), COLUMNS) // longest))
-        figure.legend(handles.values(), map(no_formula, handles), loc="outside lower center", ncols=columns)
+        legend_below(figure, handles, len(chart.panels))
         return as_svg(figure)
+
+
+def legend_below(figure: Any, handles: Mapping[str, Any], panels: int) -> None:
+    """Name the lines and points of a figure with so many panels below it, by name."""
+    # As many columns as the longest name leaves room for.
+    longest = max(map(len, handles), default=0) + MARK_CHARACTERS
+    columns = max(1, min(len(handles), PANEL_CHARACTERS * min(panels, COLUMNS) // longest))
+    figure.legend(handles.values(), map(no_formula, handles), loc="outside lower center", ncols=columns)
 
 
 def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:

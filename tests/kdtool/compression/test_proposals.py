@@ -113,6 +113,20 @@ def test_a_latency_in_ms_means_the_device_of_the_file(teacher_path, tmp_path):
     from kdtool.compression.proposals import limits_of
 
     assert limits_of(read(teacher_path).network, meter, options).latency_ratio == pytest.approx(0.4)
+    said = costs.device_known(options)
+    assert said.startswith(
+        f"known of a phone of {there} (2 threads) is the teacher's time alone; that of each candidate"
+    )
+    assert f"the same share of it as on this CPU ({costs.cpu_name()}, 1 thread)" in said
+
+
+def test_the_device_of_a_latency_in_ms_is_said():
+    here = BudgetOptions(max_latency="5ms", latency_threads=2)
+    assert costs.device_known(here).startswith(
+        f"5ms is meant for {costs.cpu_name()}, cpu, 2 threads, batch 1; for another"
+    )
+    assert costs.device_known(BudgetOptions(max_latency="0.4x")) is None
+    assert costs.device_known(BudgetOptions(max_macs="0.4x")) is None
 
 
 def test_a_file_without_the_teacher_is_refused(teacher_path, tmp_path):
