@@ -198,7 +198,7 @@ class Page:
         """Check the commands of a line as a chain is checked; return whether the files that they read exist."""
         missing: list[Path] = []
 
-        def check_steps(steps: Sequence[chain.ChainStep], *, debug: bool = False) -> None:
+        def check_steps(steps: Sequence[chain.ChainStep], words: Sequence[str] = (), *, debug: bool = False) -> None:
             chain.plan(steps)
             for step in steps[:1]:
                 if step.slow_check is not None:
