@@ -1,6 +1,6 @@
 #!/bin/bash
 # One training in two processes on this machine: a teacher on the digits, then its half.
-# A GPU machine: as many processes as GPUs, and no OMP_NUM_THREADS.
+# A GPU machine: as many processes as GPUs, and no OMP_NUM_THREADS. kdtool distill ... --processes 2 does the same.
 set -euo pipefail
 export OMP_NUM_THREADS=1
 

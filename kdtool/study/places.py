@@ -56,10 +56,13 @@ class Slot:
     def environment(self, words: Sequence[str]) -> dict[str, str]:
         """Return the environment of a command that runs here; the user's own settings have precedence.
 
-        A command that names its device (``--device cpu`` or ``cuda:1``) sees all of them.
+        A command that names its device (``--device cpu`` or ``cuda:1``) sees all of them. The processes of one with
+        ``--processes N`` share its threads.
         """
-        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
-        if self.gpu is not None and _device_of(words) in ("auto", "cuda"):
+        processes = _value_of(words, "--processes", "1")
+        each = self.threads // max(1, int(processes) if processes.isdigit() else 1)
+        environment = {"OMP_NUM_THREADS": str(max(1, each)), **os.environ}
+        if self.gpu is not None and _value_of(words, "--device", "auto") in ("auto", "cuda"):
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
         return environment
 
@@ -87,15 +90,15 @@ def visible_gpus() -> list[str]:
     return names[: valid.index(False) if False in valid else None]  # CUDA reads up to the first that is none
 
 
-def _device_of(words: Sequence[str]) -> str:
-    """Return the value of ``--device`` in the words of a command."""
-    device = "auto"
+def _value_of(words: Sequence[str], option: str, default: str) -> str:
+    """Return the value of an option in the words of a command, or its default."""
+    value = default
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == "--device":
-            device = following
-        elif word.startswith("--device="):
-            device = word.partition("=")[2]
-    return device
+        if word == option:
+            value = following
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    return value
 
 
 class Local:

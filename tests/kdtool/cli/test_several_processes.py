@@ -234,7 +234,7 @@ def test_two_processes_give_what_torchrun_gives(tmp_path):
     assert ours.stderr.count("makes ours.pt by 2 epochs of 21 steps\n") == 1
     assert " in 2 processes, " in ours.stderr
 
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "kdtool"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdtool"]
     subprocess.run([*torchrun, *words, "theirs.pt"], cwd=tmp_path, check=True, capture_output=True, timeout=250)
     one, two = (kdtool.load(tmp_path / name) for name in ("ours.pt", "theirs.pt"))
     assert two.history[-1]["processes"] == one.history[-1]["processes"] == 2

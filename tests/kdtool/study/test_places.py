@@ -100,6 +100,17 @@ def test_a_command_that_names_its_device_chooses_it(words, own, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("words", "threads"),
+    [([], 4), (["--processes", "2"], 2), (["--processes=8"], 1), (["--processes", "auto"], 4)],
+)
+def test_the_processes_of_a_command_share_its_threads(words, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert Slot(4).environment(["teacher", *words])["OMP_NUM_THREADS"] == str(threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert Slot(4).environment(["teacher", *words])["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
     ("named", "gpus"),
     [("", []), ("-1", []), ("0", ["0"]), ("2, 0", ["2", "0"]), ("1,-1,0", ["1"]), ("MIG-a", ["MIG-a"])],
 )
