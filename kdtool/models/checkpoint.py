@@ -85,8 +85,9 @@ class Checkpoint(Recorded):
         return None
 
     def compression(self, parameters: int) -> float:
-        """Return the parameters of the first teacher over ``parameters``, zeros included."""
-        return self.history[0]["size"]["parameters"] / parameters if self.history else 1.0
+        """Return the parameters of the first teacher over ``parameters``, zeros included; 1 if its size is unknown."""
+        size = self.history[0].get("size") if self.history else None
+        return float(size["parameters"] / parameters) if size else 1.0
 
     def save(self, path: str | Path) -> Checkpoint:
         """Write the checkpoint to ``path`` and return it."""

@@ -25,6 +25,13 @@ def test_round_trip_gives_the_same_outputs(teacher_path, tmp_path):
     assert not again.module.training
 
 
+def test_a_history_without_sizes_is_shown(teacher_path, tmp_path):
+    content = torch.load(teacher_path, weights_only=True)
+    del content["history"][0]["size"]
+    torch.save(content, tmp_path / "s.pt")
+    assert kdtool.inspect(tmp_path / "s.pt")["compression"] == 1.0
+
+
 def test_early_weights_come_back(teacher_path, tmp_path):
     first = read(teacher_path)
     assert first.early is None
