@@ -6,6 +6,7 @@ plugin. So this module first looks for the section's name in the packages' files
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -13,6 +14,9 @@ from importlib.machinery import PathFinder
 import click
 
 from kdtool.utils.formatting import printable
+
+LIMIT = 20.0
+"""Seconds that a plugin may take to add its commands."""
 
 _SECTION = b"[kdtool]"
 """The section of such plugins in ``entry_points.txt``."""
@@ -23,15 +27,21 @@ def load_always_on(cli: click.Group) -> None:
     # Where the plugins' module is imported already, there is no time to save.
     if "kdtool.plugins.entry_points" not in sys.modules and not _any_installed():
         return
+    from kdtool.plugins.containment import TooLong, limited
     from kdtool.plugins.entry_points import always_on, manager
 
     for broken in always_on():
         _warn(str(broken))
     for hook in manager().hook.commands.get_hookimpls():
         try:
-            hook.function(*[cli for _ in hook.argnames])
-        except (Exception, SystemExit) as error:  # a plugin may fail in any way
-            _warn(f"plugin {hook.plugin_name} is broken: commands(): {type(error).__name__}: {error}")
+            with contextlib.redirect_stdout(sys.stderr), limited(LIMIT):
+                hook.function(*[cli for _ in hook.argnames])
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way
+            late = isinstance(error, TooLong)
+            reason = f"takes longer than {LIMIT:g} s" if late else f"{type(error).__name__}: {error}"
+            _warn(f"plugin {hook.plugin_name} is broken: commands(): {reason}")
 
 
 def _warn(text: str) -> None:

@@ -50,6 +50,8 @@ COMMANDS = {
 }
 """Name and short help of each command, in the order of use; listed here so that --help imports no command."""
 
+LONGEST_NAME = 60
+
 HELP = """
 Make a trained vision network small.
 
@@ -106,6 +108,10 @@ class Commands(click.Group):
             UsageError: kdtool itself has a command of that name.
         """
         name = name or cmd.name or ""
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise UsageError(
+                f"{printable(name, LONGEST_NAME)!r} is no name of a command; the plugin must choose another"
+            )
         if name in COMMANDS:
             raise UsageError(f"{name!r} is a command of kdtool itself; the plugin must choose another name")
         if not isinstance(cmd, ChainCommand | click.Group):

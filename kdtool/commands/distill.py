@@ -20,6 +20,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.quantisation.training import quantisation_of
+from kdtool.plugins.method_code import running_method
 from kdtool.plugins.network_spec import named
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
@@ -128,7 +129,8 @@ def distill(
             chosen, outcome = choose(run, settings, run.teachers[0].network, network)
             run.entry.options = chosen.as_data()
             run.record(search={"asked": str(search), **outcome})
-        trained: Network = chosen.distill(run, run.teachers[0].network, network)
+        with running_method(chosen):
+            trained: Network = chosen.distill(run, run.teachers[0].network, network)
         return trained
 
     others: dict[str, Any] = {"teachers": teachers, "masked": masked}

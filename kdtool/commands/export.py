@@ -22,6 +22,7 @@ from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.prediction import expected_by, recorded_classes
 from kdtool.models.size import measure
+from kdtool.plugins.method_code import running_method
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import make, method_class
 from kdtool.utils.files import beside, slug
@@ -70,14 +71,15 @@ def export(
     if exporter.uses_content:
         extra["content"] = public_content(checkpoint)
     size = measure(checkpoint.network)
-    result: dict[str, Any] = exporter.export(
-        checkpoint.network,
-        target,
-        metadata=_metadata(checkpoint, data, size),
-        teacher=teacher.network if teacher else None,
-        test=batches_of(data.test) if data and data.test else None,
-        **extra,
-    )
+    with running_method(exporter):
+        result: dict[str, Any] = exporter.export(
+            checkpoint.network,
+            target,
+            metadata=_metadata(checkpoint, data, size),
+            teacher=teacher.network if teacher else None,
+            test=batches_of(data.test) if data and data.test else None,
+            **extra,
+        )
     other = None
     if teacher is not None:
         of_teacher = _teacher_data(checkpoint, teacher.checkpoint, of_data) if data else None

@@ -13,6 +13,7 @@ from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.method_code import running_method
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
 from kdtool.pruning.branches import say_branches
@@ -56,7 +57,8 @@ def prune(
     teachers = [parent] if data is None else as_teachers([parent], data.spec, data_options)
 
     def work(run: Run) -> Network:
-        pruned: Network = pruner.prune(run, parent.network, run.teachers[0].network)
+        with running_method(pruner):
+            pruned: Network = pruner.prune(run, parent.network, run.teachers[0].network)
         return pruned
 
     others: dict[str, Any] = {"teachers": teachers, "masked": parent.masked}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ import pluggy
 
 from kdtool.errors import UsageError
 from kdtool.plugins import hookspecs
+from kdtool.plugins.containment import importing
+from kdtool.utils.formatting import printable
 
 KINDS = ("teachers", "refiners", "distillers", "pruners", "exporters", "datasets")
 
@@ -30,6 +33,12 @@ TRACKERS = "trackers"
 
 ALWAYS_ON = "kdtool"
 """The group of the entry points of plugins that listen to every command."""
+
+
+LONGEST_NAME = 60
+
+# Letters, digits and marks between them; + and , join names, - and . may begin an option or a path.
+NAME = re.compile(rf"[A-Za-z0-9](?:[\w.:-]{{0,{LONGEST_NAME - 2}}}[A-Za-z0-9])?", re.ASCII)
 
 
 class BrokenPlugin(UsageError):
@@ -50,7 +59,17 @@ class Plugin:
 
     def __str__(self) -> str:
         """Return the start of an error message about the plugin."""
-        return f"plugin {self.name!r} of {self.distribution} {self.version} is broken"
+        return f"plugin {self.shown!r} of {self.distribution} {self.version} is broken"
+
+    @property
+    def shown(self) -> str:
+        """Its name, without control characters."""
+        return printable(self.name, LONGEST_NAME)
+
+    @property
+    def has_good_name(self) -> bool:
+        """Whether a user can type its name, and the grammar of the command line does not read it as something else."""
+        return self.kind == "always on" or NAME.fullmatch(self.name) is not None
 
     @property
     def builtin(self) -> bool:
@@ -78,7 +97,7 @@ def installed() -> tuple[Plugin, ...]:
             continue
         metadata = distribution.metadata
         present = {key: metadata[key] for key in ("Name", "Version") if key in metadata}
-        owner, version = present.get("Name", "unknown"), present.get("Version", "unknown")
+        owner, version = (printable(present.get(key, "unknown"), LONGEST_NAME) for key in ("Name", "Version"))
         # The first distribution on the path wins, as it does for an import.
         if owner in seen:
             continue
@@ -99,7 +118,7 @@ def _entry_points(distribution: importlib.metadata.Distribution) -> Sequence[imp
 
 def names(kind: str) -> list[str]:
     """Return the names of all methods of a kind, without importing them."""
-    return sorted({plugin.name for plugin in installed() if plugin.kind == kind})
+    return sorted({plugin.name for plugin in installed() if plugin.kind == kind and plugin.has_good_name})
 
 
 @functools.cache
@@ -111,7 +130,8 @@ def register(module: str) -> Any:
     """
     pm = manager()
     try:
-        loaded = importlib.import_module(module)
+        with importing():
+            loaded = importlib.import_module(module)
         pm.register(loaded, name=module)
         pm.check_pending()
     except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
+from kdtool.plugins.containment import TooLong, limited
 from kdtool.plugins.entry_points import manager, reason_of
 from kdtool.utils.progress import say
 
 # How many seconds a listener may take.
 LIMIT = 60.0
-
-
-class _TooLongError(Exception):
-    """A listener takes longer than `LIMIT`."""
 
 
 def notify(hook: str, **facts: Any) -> None:
@@ -29,30 +23,12 @@ def notify(hook: str, **facts: Any) -> None:
     pm = manager()
     for listener in getattr(pm.hook, hook).get_hookimpls():
         try:
-            with contextlib.redirect_stdout(sys.stderr), _limited():
+            with contextlib.redirect_stdout(sys.stderr), limited(LIMIT):
                 listener.function(**{name: facts[name] for name in listener.argnames})
-        except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the work must go on
-            reason = f"takes longer than {LIMIT:g} s" if isinstance(error, _TooLongError) else reason_of(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may fail in any way, and the work must go on
+            reason = f"takes longer than {LIMIT:g} s" if isinstance(error, TooLong) else reason_of(error)
             say(f"warning: plugin {listener.plugin_name}: {hook}() failed: {reason}; it is not called again")
             with contextlib.suppress(AssertionError, ValueError):  # it may be unregistered already
                 pm.unregister(listener.plugin)
-
-
-@contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    """Raise `_TooLongError` in the block after `LIMIT`, where the system can."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _stop(*_: object) -> NoReturn:
-    raise _TooLongError

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdtool.errors import UsageError, bare, nearest
+from kdtool.plugins.containment import importing
 from kdtool.plugins.entry_points import (
     KINDS,
+    LONGEST_NAME,
     SINGULAR,
     TRACKERS,
     BrokenPlugin,
@@ -146,6 +148,8 @@ def load(plugin: Plugin) -> Any:
         BrokenPlugin: it fails to import, has an unknown hook, or names something that is not a method of its kind.
     """
     try:
+        if not plugin.has_good_name:
+            raise BrokenPlugin(f"its name is not letters, digits, - and . alone, or longer than {LONGEST_NAME}")
         if plugin.kind == TRACKERS:
             return tracker_class(plugin)
         if plugin.kind not in KINDS:
@@ -165,7 +169,8 @@ def _class_named(plugin: Plugin) -> type[Method]:
         both = " and ".join(sorted(others | {plugin.name}))
         raise BrokenPlugin(f"{where}: has several names, {both}; derive a class for each")
     try:
-        cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
+        with importing():
+            cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
         checked = _checked(plugin, cls, where)
     except BrokenPlugin:
         raise
@@ -193,7 +198,8 @@ def _from_hook(plugin: Plugin) -> type[Method]:
     The module has a function with the name of the kind. It returns classes, one of which has the entry point's name.
     """
     try:
-        module = importlib.import_module(plugin.module)
+        with importing():
+            module = importlib.import_module(plugin.module)
         hook = getattr(module, plugin.kind, None)
         if hook is None:
             raise BrokenPlugin(f"{plugin.module}: name the class, as in {plugin.name} = {plugin.module + ':CLASS'!r}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kdtool.errors import Error, UsageError, nearest
+from kdtool.plugins.containment import importing
 from kdtool.plugins.entry_points import TRACKERS, BrokenPlugin, Plugin, installed, reason_of
 from kdtool.plugins.hookspecs import hookimpl
 from kdtool.utils.formatting import printable
@@ -159,7 +160,8 @@ def tracker_class(plugin: Plugin) -> type[Tracker]:
     """
     where = f"{plugin.module}:{plugin.attribute}"
     try:
-        cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
+        with importing():
+            cls = operator.attrgetter(plugin.attribute)(importlib.import_module(plugin.module))
     except (Exception, SystemExit) as error:  # a plugin may fail in any way, and the tool must go on
         raise BrokenPlugin(f"{where}: {reason_of(error)}") from error
     if not (isinstance(cls, type) and issubclass(cls, Tracker)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.method import Method
+from kdtool.plugins.method_code import running_method
 from kdtool.plugins.options import option
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.utils.seeds import derive, seeded
@@ -86,7 +87,7 @@ def refined(
     if isinstance(refiner, InheritingRefiner):
         refiner.check_images(data)
     before = plain(network)
-    with seeded("refine", *seed):
+    with seeded("refine", *seed), running_method(refiner):
         smaller = refiner.refine(before)
     if refiner.must_shrink and measure(smaller)["parameters"] >= measure(before)["parameters"]:
         raise Error(

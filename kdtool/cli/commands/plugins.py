@@ -9,6 +9,7 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.cli.plugin_check import check
+from kdtool.utils.formatting import printable
 
 COLUMNS = {"kind": "kind", "name": "name", "distribution": "distribution", "version": "version", "status": "status"}
 
@@ -17,7 +18,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
 
     def run(work: Work) -> str | None:
-        from kdtool.plugins.entry_points import installed
+        from kdtool.plugins.entry_points import LONGEST_NAME, installed
 
         rows = [
             {**asdict(plugin), "status": "broken" if reason else "ok", "reason": reason}
@@ -25,6 +26,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         ]
         if parsed.params["as_json"]:
             return as_json(rows)
+        for row in rows:
+            row["name"] = printable(row["name"], LONGEST_NAME)
         reasons = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
         return "\n\n".join([table(COLUMNS, rows), *(["broken:\n" + "\n".join(reasons)] if reasons else [])])
 

@@ -1,0 +1,53 @@
+"""Run the code of a method, which may be anybody's, and tell whose fault an error is."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from kdtool.errors import Error
+from kdtool.plugins.entry_points import SINGULAR, installed
+
+
+@contextlib.contextmanager
+def running_method(method: Any) -> Iterator[None]:
+    """Run code of a method in the block; if it exits, or fails by a mistake of its own, the error names the method.
+
+    Raises:
+        Error: it did. Errors that a user reads, and those of kdtool, of libraries and of the system, stay as they are.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        raise Error(f"{_named(method)}: its code called sys.exit({end.code!r})") from end
+    except (Error, OSError, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if "memory" in str(error).lower() or not _own(method, error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Error(f"{_named(method)} failed: {reason}; run again with --debug for the traceback") from error
+    except BaseException as error:
+        raise Error(f"{_named(method)}: its code raised {type(error).__name__}, which is no Exception") from error
+
+
+def _named(method: Any) -> str:
+    """Return the kind and the name of a method, and who wrote it."""
+    owners = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (method.kind, method.name)]
+    owner = f" of {owners[0].distribution} {owners[0].version}" if owners and not owners[0].builtin else ""
+    return f"{SINGULAR.get(method.kind, 'method')} {method.name}{owner}"
+
+
+def _own(method: Any, error: BaseException) -> bool:
+    """Return whether the last line that failed, libraries apart, is in a package of somebody else's plugin."""
+    package = type(method).__module__.partition(".")[0]
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]
+    ours = [name for name in packages if name == package or name == "kdtool" or name.startswith("kdtool_")]
+    return bool(ours) and ours[-1] == package and not _builtin(type(method).__module__)
+
+
+def _builtin(module: str) -> bool:
+    return any(plugin.builtin and plugin.module == module for plugin in installed())
