@@ -170,8 +170,12 @@ def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) ->
                 return _Teacher(candidate.network, str(path), candidate)
     if "architecture" not in first:
         return None
-    architecture = Architecture.from_data(first["architecture"])
-    network = Network(architecture, build(architecture))
+    try:
+        architecture = Architecture.from_data(first["architecture"])
+        network = Network(architecture, build(architecture))
+    except Error as error:  # its source, or the code that builds it, may be on another machine
+        say(f"the teacher is left out: {error}")
+        return None
     return _Teacher(network, f"{architecture.spec}, rebuilt without its weights", None)
 
 

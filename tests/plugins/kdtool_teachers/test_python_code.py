@@ -190,3 +190,14 @@ def test_a_python_program_gives_the_function_itself(tmp_path, monkeypatch, capsy
 
 def tiny(num_classes: int, width: int = 2) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, width, 8), nn.Flatten(), nn.Linear(width, num_classes))
+
+
+def test_a_student_is_exported_where_the_code_of_its_teacher_is_not(home, monkeypatch, capsys):
+    kdtool.teacher("ownmodels.nets:make", data="digits", epochs=0, output="t.pt")
+    kdtool.distill("t.pt", student="kdtool:lenet-300-100", epochs=1, subset=0.2, output="s.pt")
+    (home / "t.pt").unlink()
+    trust.distrust("ownmodels")
+    forget()
+    kdtool.export("s.pt", output="s.onnx", latency=False)
+    assert "the teacher is left out: ownmodels.nets:make: is code in" in capsys.readouterr().err
+    assert "ownmodels" not in sys.modules
