@@ -55,6 +55,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         run,
         checkpoints=(path,) if path else (),
         output=lambda source: parsed.params["output"] or beside(source, exporter.ending),
+        suffix=exporter.suffix,
         check_target=lambda output, force: exporter.check(output, force=force),
         force=parsed.params["force"],
         resume=parsed.params["resume"],
