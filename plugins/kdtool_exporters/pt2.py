@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool_exporters.runtime_file import RuntimeFile, exported
+from kdtool_exporters.runtime_file import RuntimeFile, exported, torch_call
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,8 +40,4 @@ class Pt2(RuntimeFile):
 
         module = torch.export.load(str(path)).module()
 
-        @torch.inference_mode()
-        def call(images: torch.Tensor) -> object:
-            return module(images).numpy()
-
-        return call
+        return torch_call(module)

@@ -126,13 +126,14 @@ class RuntimeFile(Exporter):
             return lambda: call(image)
 
         with tempfile.TemporaryDirectory() as scratch:
-            calls, about = {"student": caller(path, architecture), "again": caller(path, architecture)}, {}
+            student, again = caller(path, architecture), caller(path, architecture)
+            beside, about = None, {}
             if teacher is not None:
                 teacher_path = Path(scratch) / f"teacher{self.suffix}"
                 self._write(in_float(teacher, say=False), teacher_path, {})
                 about = {"teacher": sizes([*teacher_path.parent.iterdir()])}
-                calls["teacher"] = caller(teacher_path, teacher.architecture)
-            measured = measure_calls(**calls, pairs=self.pairs, seconds=self.latency_seconds)
+                beside = caller(teacher_path, teacher.architecture)
+            measured = measure_calls(student, again, beside, pairs=self.pairs, seconds=self.latency_seconds)
         facts = {"threads": self.threads, "batch": 1, "provider": self.name, "cpu": cpu_name()}
         return {"latency": {**measured, **facts}, **about}
 
@@ -207,3 +208,15 @@ def one_by_one(call: Call) -> Call:
 
     # A runtime may return the same memory again: np.concatenate copies it after all calls, so each is copied here.
     return lambda images: np.concatenate([np.array(call(images[index : index + 1])) for index in range(len(images))])
+
+
+def torch_call(module: nn.Module) -> Call:
+    """Return a function that runs a module: images [batch, channels, height, width] to logits [batch, classes]."""
+    import torch
+
+    def call(images: Tensor) -> NDArray[Any]:
+        with torch.inference_mode():
+            logits: NDArray[Any] = module(images).numpy()
+        return logits
+
+    return call

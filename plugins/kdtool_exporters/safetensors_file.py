@@ -12,11 +12,10 @@ from kdtool import Exporter
 from kdtool_exporters.onnx_disk import move, scratch_folder, write_errors
 from kdtool_exporters.onnx_model import frozen
 from kdtool_exporters.onnx_parity import check_outputs
-from kdtool_exporters.runtime_file import accuracy, in_float, sizes
+from kdtool_exporters.runtime_file import accuracy, in_float, sizes, torch_call
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from kdtool import Network
 
@@ -77,15 +76,3 @@ class Safetensors(Exporter):
                 *(output, architecture.spec),
             )
         return measured
-
-
-def torch_call(module: nn.Module) -> Any:
-    """Return a function that runs a module: images [batch, channels, height, width] to logits [batch, classes]."""
-    import torch
-
-    def call(images: Tensor) -> NDArray[Any]:
-        with torch.inference_mode():
-            logits: NDArray[Any] = module(images).numpy()
-        return logits
-
-    return call

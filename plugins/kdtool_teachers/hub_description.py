@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def described(data: Any) -> dict[str, Any]:
             raise UsageError(f"its description is damaged: {part}")
     if set(data["weights"]) - {*OF_WEIGHTS}:
         raise UsageError("its description is damaged: weights")
-    checks = {
+    checks: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(("classes", "in_channels", "image_size"), lambda value: type(value) is int and value > 0),
         **dict.fromkeys(("mean", "std"), lambda value: isinstance(value, list) and all(map(_is_number, value))),
         "crop": lambda value: _is_number(value) and value > 0,
