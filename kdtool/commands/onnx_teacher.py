@@ -75,7 +75,7 @@ class TeacherSession(SessionModule):
         super().__init__(session, str(path))
         self.fixed, self.probabilities = session.get_inputs()[0].shape[0], False
         digest = hashlib.sha256()
-        for file in (path, *sorted(path.parent.glob(f"{path.name}*data"))):
+        for file in session.files:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
         # The cache of its outputs and its run recognise a network by its tensors.

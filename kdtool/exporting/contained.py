@@ -175,7 +175,8 @@ class ContainedSession:
             Error: it is not accepted (see `check_file`), or onnxruntime does not load it; the message names the file.
         """
         self.path, self.threads = path, threads
-        self._bytes = check_file(path)
+        self.files = check_file(path)
+        self._bytes = sum(self.files.values())
         self._child = Child(path)
         self._per_image: float | None = None
         request = {"do": "open", "path": str(path.absolute()), "threads": threads}

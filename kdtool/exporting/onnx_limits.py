@@ -70,8 +70,8 @@ class _Walk(Wire):
         self.files: dict[str, int] = {}
 
 
-def check_file(path: Path) -> int:
-    """Check that onnxruntime can be given a file, and return its size in bytes with that of its external data.
+def check_file(path: Path) -> dict[Path, int]:
+    """Check that onnxruntime can be given a file, and return the size in bytes of it and of its external data, by path.
 
     Raises:
         Error: it is no ONNX file, is too large or nested, names files elsewhere, declares tensors that it does not
@@ -93,12 +93,13 @@ def check_file(path: Path) -> int:
         _model(walk, about.st_size)
     finally:
         os.close(descriptor)
-    size = about.st_size + sum(walk.files.values())
+    files = {path: about.st_size, **{path.parent / name: size for name, size in walk.files.items()}}
+    size = sum(files.values())
     # An element takes at least half a byte (int4).
     if math.prod(walk.largest) > 2 * size + 16:
         shape = " x ".join(map(str, walk.largest))
         raise Error(f"{path}: declares a tensor of {shape} elements, and has {size:,} bytes in all")
-    return size
+    return files
 
 
 def _model(walk: _Walk, size: int) -> None:

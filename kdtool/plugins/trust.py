@@ -110,7 +110,7 @@ def place_of(package: str, name: str) -> Place:
         if places:
             raise Error(
                 f"{name}: there are two: {here} in the current folder, which is not trusted, and {places[0]}, which "
-                f"is; work in another folder, or trust this one too: --trust {package}"
+                f"is; work in another folder or, if this one is yours too, add --trust {package}"
             )
         raise _not_trusted(here, name)
     if len(set(places)) > 1:
@@ -192,9 +192,9 @@ def _installed(package: str) -> Iterator[Place]:
         found = importlib.machinery.PathFinder.find_spec(package, path)
         if finder is not importlib.machinery.PathFinder:
             found = finder.find_spec(package, None, None)  # of packages that are installed for editing
-        inside = next(iter(found.submodule_search_locations or [found.origin]), None) if found else None
-        if inside:
-            yield Place(package, Path(inside).resolve().parent)
+        inside = [*(found.submodule_search_locations or ()), found.origin] if found else []
+        if inside and inside[0]:
+            yield Place(package, Path(inside[0]).resolve().parent)
 
 
 def _holds(folder: Path, package: str, *, namespaces: bool = False) -> bool:

@@ -84,10 +84,6 @@ def test_the_cache_of_its_logits_changes_no_bit(exported, tmp_path):
     assert equal(cached, ran)
 
 
-class Stop(BaseException):
-    pass
-
-
 def test_a_run_goes_on_to_the_same_bits_and_only_with_the_same_file(exported, foreign, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.onnx").write_bytes(exported.read_bytes())
@@ -101,10 +97,10 @@ def test_a_run_goes_on_to_the_same_bits_and_only_with_the_same_file(exported, fo
         save(self, *args, **kwargs)
         calls.append(1)
         if len(calls) == 2:
-            raise Stop
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(Phase, "save", killed)
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         kdtool.distill("t.onnx", **options)
     monkeypatch.setattr(Phase, "save", save)
     other, _ = foreign("other.onnx")
@@ -217,3 +213,12 @@ def test_a_network_of_python_is_no_onnx_file(tmp_path):
     with pytest.raises(UsageError, match=r"none\.onnx: there is no such file"):
         kdtool.distill(tmp_path / "none.onnx", **LENET, output=tmp_path / "s.pt")
     assert not is_opaque(nn.Linear(1, 1))
+
+
+def test_weights_in_a_file_beside_it_count_too(foreign, folder):
+    path, weight = foreign("outside.onnx")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before = digest(load_teacher(path).module)
+    (folder / "weights.bin").write_bytes((2 * weight).numpy().tobytes())
+    assert digest(load_teacher(path).module) != before
