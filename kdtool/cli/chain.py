@@ -234,7 +234,7 @@ def _inputs(steps: Sequence[ChainStep]) -> tuple[Path, ...]:
 
 
 def _check_input(step: ChainStep, path: Path) -> None:
-    if not (step.directories and path.is_dir()) and not (path in step.checkpoints and is_checkpoint_folder(path)):
+    if not (step.directories and path.is_dir()) and not is_checkpoint_folder(path):
         check_file(path)
     if path in step.checkpoints and not step.onnx:
         check_checkpoint(path)

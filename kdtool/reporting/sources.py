@@ -14,6 +14,7 @@ from kdtool.training.phase import LOG, read_epochs
 from kdtool.training.run_directory import directory_of, read_run
 from kdtool.utils.files import read_text
 from kdtool.utils.forms import CELL, ROWS, TEXT, Each, Named, misfit
+from kdtool.utils.kinds import is_checkpoint_folder
 from kdtool.utils.strict_json import load
 
 LARGEST_PICTURE, MOST_PICTURES = 16 << 20, 64
@@ -68,13 +69,17 @@ def read_sources(paths: Iterable[Path]) -> list[CheckpointSource | StudySource]:
     sources: dict[Path, CheckpointSource | StudySource] = {}
     for path in paths:
         study = (path / STUDY_FILE).is_file()
-        key = path if study else path.with_suffix(".pt") if path.is_dir() else path
+        key = path.with_suffix(".pt") if path.is_dir() and not (study or is_checkpoint_folder(path)) else path
         if key.resolve() not in sources:
             sources[key.resolve()] = _study(path) if study else _checkpoint(path, key)
     return list(sources.values())
 
 
 def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
+    if is_checkpoint_folder(path):
+        from kdtool.commands.inspect import inspect
+
+        return CheckpointSource(path.name, inspect(path), files=_existing(path))
     directory = path if path.is_dir() else directory_of(path)
     # An ONNX file is not what the run of the same name made.
     run = None if path.suffix == ".onnx" else read_run(directory)

@@ -21,6 +21,10 @@ def test_a_folder_is_written_and_every_command_reads_it(here, run):
     assert f'"file_bytes": {size}' in run("inspect hub --json").stdout
     assert run("refine hub --method halve").stdout == "hub-halve.pt\n"
     assert run("export hub --safetensors").stdout == "hub.safetensors\n"
+    assert run("report hub -o hub.html").exit_code == 0
+    assert "lenet-300-100" in (here / "hub.html").read_text()
+    assert run("export t.pt --no-latency --against hub").stdout == "t.onnx\n"
+    assert run("distill t.pt --student hub --method kd --epochs 0 -o s.pt").stdout == "s.pt\n"
 
 
 @pytest.mark.parametrize(
