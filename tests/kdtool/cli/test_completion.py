@@ -77,7 +77,7 @@ def test_a_word_is_completed(line: str, expected: list[str]) -> None:
 
 
 def test_a_file_wins_over_a_command_where_a_file_is_wanted() -> None:
-    assert completed("inspect t") == ["teacher"]
+    assert completed("inspect t") == ["teacher", "trust"]
 
     Path("teacher.pt").touch()
     Path("runs").mkdir()
