@@ -117,8 +117,14 @@ def check_measurable(exporter: Exporter) -> None:
     """Check that an exporter's options tell how files that are not made yet are to be measured here.
 
     Raises:
-        UsageError: they name a measurement of another device, or a provider that is not installed.
+        UsageError: they name a measurement of another device, or a provider that is not installed, or its files are not
+            for onnxruntime, in which they are measured.
     """
+    if exporter.suffix != ".onnx":
+        what = f"{exporter.suffix} files" if exporter.suffix else "folders"
+        raise UsageError(
+            f"--exporter {exporter.name}: writes {what}, and latency is measured in onnxruntime; name onnx"
+        )
     if getattr(exporter, "latency_from", None) is not None:
         raise UsageError(
             "--exporter-latency-from: the networks that are measured are made while it runs; measure on the device "

@@ -73,3 +73,25 @@ def test_none_of_that_suffix_is_one_line(install):
     install([(plugin("a", "other"), Text)])
     with pytest.raises(UsageError, match=r"^no installed exporter writes \.onnx files; [^\n]*$"):
         exporter_of_suffix(".onnx")
+
+
+def test_latency_is_measured_of_files_for_onnxruntime_alone():
+    with pytest.raises(UsageError, match=r"writes .txt files, and latency is measured in onnxruntime; name onnx"):
+        exporter.check_measurable(Text())
+    exporter.check_measurable(Fancy())
+
+
+def test_a_folder_that_is_empty_or_new_is_written_into(tmp_path):
+    class Folders(Exporter):
+        """Write folders."""
+
+        folder: ClassVar[bool] = True
+
+    for path in (tmp_path / "new", tmp_path):
+        Folders().check(path, force=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="holds files already"):
+        Folders().check(tmp_path, force=False)
+    Folders().check(tmp_path, force=True)
+    with pytest.raises(UsageError, match="is a file; name a folder"):
+        Folders().check(tmp_path / "file", force=True)
