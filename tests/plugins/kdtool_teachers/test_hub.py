@@ -282,3 +282,17 @@ def test_a_file_asks_for_nothing_on_the_hub(monkeypatch, described):
     options = {"classes": 3, "in_channels": 3, "image_size": 32, "stem": "default", "described": described}
     with pytest.raises(Error, match="description is (missing|damaged)"):
         build(Architecture("hf", "evil/net", options), {"fc.weight": torch.ones(3, 1)})
+
+
+def test_the_outputs_of_the_weights_keep_their_order_where_the_data_has_another(tmp_path, monkeypatch):
+    from timm.models._hub import save_for_hf
+
+    monkeypatch.chdir(tmp_path)
+    labels = list("9876543210")
+    network = timm.create_model("test_resnet", num_classes=10, in_chans=1)
+    about = {"mean": (0.5,), "std": (0.5,), "input_size": (1, 8, 8)}
+    config = {"label_names": labels, "pretrained_cfg": about}
+    save_for_hf(network, tmp_path / "net", model_config=config, safe_serialization=True)
+    checkpoint = kdtool.teacher("hf:./net", data="digits", subset=0.2, epochs=0)
+    assert checkpoint.classes == tuple(labels)
+    assert torch.equal(checkpoint.module.fc.weight, network.fc.weight)
