@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 ORIGIN = ("tag", "license", "origin_url", "paper_name", "paper_ids", "notes", "description", "label_offset")
 """What timm says of its own weights of a network, which are not those of the folder."""
 
+PLACES = ("architecture", "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
+"""What timm says of where its own weights are."""
+
 
 def timm_refusal(network: Network) -> str | None:
     """Return why timm cannot describe a network, or None if it can."""
@@ -58,10 +61,16 @@ def write_config(network: Network, path: Path, metadata: Mapping[str, str]) -> N
     left_out = [name for name in ("mean", "std") if name not in prepared and len(own.get(name) or ()) != channels]
     for name in left_out:
         module.pretrained_cfg.pop(name, None)  # type: ignore[operator,union-attr]
-    arguments: dict[str, Any] = {} if channels == 3 else {"in_chans": channels}
+    # What a network from the Hub was built with; timm before 1.0.31 does not keep it.
+    arguments: dict[str, Any] = json.loads(architecture.options.get("described") or "{}").get("arguments", {})
+    arguments |= {} if channels == 3 else {"in_chans": channels}
     if own.get("fixed_input_size"):
         arguments["img_size"] = [height, width]
-    config: dict[str, Any] = {"pretrained_cfg": prepared}
+    # Weights for other channels than three are as they are; timm before 1.0.31 would adapt them.
+    kept = {key: value for key, value in module.pretrained_cfg.items() if key not in PLACES and value is not None}  # type: ignore[operator,union-attr]
+    prepared |= {} if channels == 3 else {"first_conv": None}
+    # All of it, since timm before 1.0.31 takes this in place of its own.
+    config: dict[str, Any] = {"pretrained_cfg": {**kept, **prepared}}
     if "kdtool.classes" in metadata:
         config["label_names"] = json.loads(metadata["kdtool.classes"])
-    save_config_for_hf(module, str(path), model_config=config, model_args=arguments)
+    save_config_for_hf(module, path, model_config=config, model_args=arguments)

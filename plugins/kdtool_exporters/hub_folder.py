@@ -108,7 +108,7 @@ class HubFolder(Exporter):
             check_outputs(
                 torch_call(module), frozen(network.module, fused=True), network.architecture, "folder in timm"
             )
-        except (Error, RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
+        except (Error, RuntimeError, ValueError, TypeError, AssertionError, KeyError, AttributeError) as error:
             (folder / CONFIG).unlink(missing_ok=True)
             return f"timm does not build the same network from it ({' '.join(str(error).split())[:200]})"
         return None
