@@ -1,7 +1,7 @@
 """One attempt: a reader is given a file in a process of its own, which is watched.
 
-The process is forked after everything is imported, so that an attempt takes milliseconds. An audit hook sees what
-Python does for it: programs that start, files that are written, code that is compiled.
+The process is forked after everything is imported, and makes many attempts, so that one takes milliseconds. An audit
+hook sees what Python does for it: programs that start, files that are written, code that is compiled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,54 +110,85 @@ WATCH = Watch()
 
 def attempt(reader: Callable[[Path], Any], path: Path) -> Outcome:
     """Let a reader read a file in a forked process, and return what became of it."""
-    from kdtool import Error
+    return attempts(reader, path, [path.read_bytes()])[0]
 
+
+def attempts(reader: Callable[[Path], Any], path: Path, contents: Sequence[bytes]) -> list[Outcome]:
+    """Let a reader read one content of a file after the other, and return what became of each.
+
+    They share a process until something bad happens, which ends it.
+    """
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(contents):
+        outcomes += _in_one_process(reader, path, contents[len(outcomes) :])
+    return outcomes
+
+
+def _in_one_process(reader: Callable[[Path], Any], path: Path, contents: Sequence[bytes]) -> list[Outcome]:
+    """Return the outcomes of the first contents, up to the first bad one."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receive)
-        _quietly(lambda: _inside(reader, path, Error), send)
+        _quietly(reader, path, contents, send)
     os.close(send)
-    told = _told(receive, time.monotonic() + 10 * CPU_SECONDS)
+    outcomes: list[Outcome] = []
+    hangs = False
+    for line in _lines(receive):
+        hangs = line is None
+        if line is not None:
+            outcomes.append(_judged(Outcome(**json.loads(line))))
+        if len(outcomes) == len(contents) or hangs or not outcomes[-1].good:
+            break
     os.close(receive)
-    if told is None:
+    if hangs or (outcomes and not outcomes[-1].good):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     _, status, used = os.wait4(child, 0)
-    cpu = used.ru_utime + used.ru_stime
-    if told is None:
-        return Outcome("hangs", f"no answer in {10 * CPU_SECONDS} s", cpu)
-    if not told:
-        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        what = signal.Signals(number).name if number else f"exit code {os.WEXITSTATUS(status)}"
-        return Outcome("hangs" if what == "SIGXCPU" else "crashes", what, cpu)
-    content = json.loads(told)
-    outcome = Outcome(content["kind"], content["text"], cpu, content["memory"])
-    if outcome.good and cpu > CPU_SECONDS:
-        return Outcome("too slow", outcome.text, cpu, outcome.memory)
+    if len(outcomes) == len(contents) or (outcomes and not outcomes[-1].good):
+        return outcomes
+    cpu = used.ru_utime + used.ru_stime - sum(outcome.cpu for outcome in outcomes)
+    if hangs:
+        return [*outcomes, Outcome("hangs", f"no answer in {10 * CPU_SECONDS} s", cpu)]
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    what = signal.Signals(number).name if number else f"exit code {os.WEXITSTATUS(status)}"
+    return [*outcomes, Outcome("hangs" if what == "SIGXCPU" else "crashes", what, cpu)]
+
+
+def _judged(outcome: Outcome) -> Outcome:
+    if outcome.good and outcome.cpu > CPU_SECONDS:
+        return Outcome("too slow", outcome.text, outcome.cpu, outcome.memory)
     if outcome.good and outcome.memory > MEMORY_BYTES:
-        return Outcome("too large", outcome.text, cpu, outcome.memory)
+        return Outcome("too large", outcome.text, outcome.cpu, outcome.memory)
     return outcome
 
 
-def _quietly(work: Callable[[], dict[str, Any]], send: int) -> None:
-    """Do the work of the child, send its answer, and end the process without any clean-up of the parent's."""
+def _quietly(reader: Callable[[Path], Any], path: Path, contents: Sequence[bytes], send: int) -> None:
+    """Do the work of the child, send its answers, and end the process without any clean-up of the parent's."""
+    from kdtool import Error
+
     try:
         faulthandler.disable()
         devnull = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
             os.dup2(devnull, stream)
-        resource.setrlimit(resource.RLIMIT_CPU, (2 * CPU_SECONDS, 2 * CPU_SECONDS + 1))
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + 4 * MEMORY_BYTES,) * 2)
-        os.write(send, json.dumps(work()).encode())
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for content in contents:
+            path.write_bytes(content)
+            answer = _inside(reader, path, Error)
+            memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+            os.write(send, json.dumps({**answer, "memory": max(0, memory)}).encode() + b"\n")
     finally:
         os._exit(0)
 
 
 def _inside(reader: Callable[[Path], Any], path: Path, refusal: type[Exception]) -> dict[str, Any]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    WATCH.on = True
+    started = time.process_time()
+    limit = int(started) + 2 * CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    WATCH.on, WATCH.seen = True, ""
     try:
         reader(path)
         kind, text = "read", ""
@@ -169,18 +200,18 @@ def _inside(reader: Callable[[Path], Any], path: Path, refusal: type[Exception])
     WATCH.on = False
     if WATCH.seen:
         kind, text = "acts", WATCH.seen
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return {"kind": kind, "text": text[:2000], "memory": max(0, memory)}
+    return {"kind": kind, "text": text[:2000], "cpu": time.process_time() - started}
 
 
-def _told(receive: int, deadline: float) -> bytes | None:
-    """Return what the child wrote before it ended; None if it did not end in time."""
+def _lines(receive: int) -> Iterator[bytes | None]:
+    """Yield each line that the child writes; None, and no more, if the next one does not come in time."""
     content = b""
     while True:
-        ready, _, _ = select.select([receive], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        chunk = os.read(receive, 1 << 16)
+        ready, _, _ = select.select([receive], [], [], 10 * CPU_SECONDS)
+        chunk = os.read(receive, 1 << 16) if ready else b""
         if not chunk:
-            return content
-        content += chunk
+            if not ready:
+                yield None
+            return
+        *lines, content = (content + chunk).split(b"\n")
+        yield from lines

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import faulthandler
+import importlib
+import json
+import mmap
 import os
 import resource
 import signal
+import socket
+import struct
 import sys
 import tempfile
 import time
@@ -32,16 +37,33 @@ class Ended:
     out: str
     err: str
     operations: int = 0
-    """How many operations changed files below the directory."""
+    """How many operations changed files below the directory, in all processes of the command."""
+    modules: tuple[str, ...] = ()
+    """What the command imported."""
+    group: int = 0
+    """The processes of the command."""
 
 
 class Operations:
-    """Counts the operations that change files below a directory, and does something before one of them."""
+    """Counts the operations that change files below a directory, and does something before one of them.
+
+    The number is in memory that the processes of a command share.
+    """
 
     def __init__(self) -> None:
-        self.root, self.count, self.at = "", 0, 0
+        self.root, self.at, self.shared = "", 0, mmap.mmap(-1, 8)
         self.act: Callable[[], None] = lambda: None
         sys.addaudithook(self)
+
+    @property
+    def count(self) -> int:
+        """How many operations there were."""
+        number: int = struct.unpack("<q", self.shared[:8])[0]
+        return number
+
+    @count.setter
+    def count(self, number: int) -> None:
+        self.shared[:8] = struct.pack("<q", number)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Look at an event."""
@@ -64,11 +86,14 @@ def nothing() -> None:
     """Let nothing go wrong."""
 
 
-def kill_before(number: int) -> Prepare:
-    """Kill the process before the operation of that number."""
+def kill_before(number: int, *, alone: bool = False) -> Prepare:
+    """Kill all processes of the command before the operation of that number, or ``alone`` the one that does it."""
+
+    def kill() -> None:
+        (os.kill if alone else os.killpg)(os.getpid() if alone else os.getpgrp(), signal.SIGKILL)
 
     def prepare() -> None:
-        OPERATIONS.at, OPERATIONS.act = number, lambda: os.kill(os.getpid(), signal.SIGKILL)
+        OPERATIONS.at, OPERATIONS.act = number, kill
 
     return prepare
 
@@ -136,52 +161,113 @@ def without(*names: str) -> Prepare:
     return prepare
 
 
-def run(words: Sequence[str], directory: Path, prepare: Prepare = nothing, after: float | None = None) -> Ended:
-    """Run a command in a directory; ``after`` so many seconds the process is killed."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as count:
+def run(
+    words: Sequence[str], directory: Path, prepare: Prepare = nothing, after: float | None = None, processes: int = 1
+) -> Ended:
+    """Run a command in a directory, in so many processes; ``after`` so many seconds all are killed."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as told:
         child = os.fork()
         if child == 0:
-            _child(words, directory, prepare, (out.fileno(), err.fileno(), count.fileno()))
-        if after is not None:
-            time.sleep(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+            _child(words, directory, prepare, (out.fileno(), err.fileno(), told.fileno()), processes)
+        with contextlib.suppress(OSError):  # the child does the same; who comes first is not known
+            os.setpgid(child, child)
+        status = _status(child, after)
         texts = []
-        for file in (out, err, count):
+        for file in (out, err, told):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-        return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], int(texts[2] or 0))
+        modules = tuple(json.loads(texts[2])) if texts[2] else ()
+        return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], OPERATIONS.count, modules, child)
 
 
-def _child(words: Sequence[str], directory: Path, prepare: Prepare, files: tuple[int, int, int]) -> None:
+def end(group: int) -> None:
+    """Kill what is left of the processes of a command."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _status(child: int, after: float | None) -> int:
+    """Wait until a process ends, and kill its group after so many seconds."""
+    if after is not None:
+        deadline = time.monotonic() + after
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.001)
+        end(child)
+    return os.waitpid(child, 0)[1]
+
+
+def import_all(names: Sequence[str]) -> bool:
+    """Import modules, so that the next processes have them, and return whether there were any to import."""
+    before = len(sys.modules)
+    for name in names:
+        if name not in sys.modules and not name.startswith("__"):
+            with contextlib.suppress(BaseException):
+                importlib.import_module(name)
+    return len(sys.modules) > before
+
+
+def _child(
+    words: Sequence[str], directory: Path, prepare: Prepare, files: tuple[int, int, int], processes: int
+) -> None:
     code = 70
     try:
+        os.setpgid(0, 0)
         faulthandler.disable()
         os.chdir(directory)
         os.dup2(files[0], 1)
         os.dup2(files[1], 2)
         for number, name in ((1, "stdout"), (2, "stderr")):
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        others = _others(processes) if processes > 1 else []
         OPERATIONS.root, OPERATIONS.count = f"{directory}/", 0
         prepare()
-        try:
-            from kdtool.cli.main import cli
-
-            cli.main(list(words))
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        finally:
-            OPERATIONS.root = ""
-            for standard in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):
-                    standard.flush()
-            os.write(files[2], str(OPERATIONS.count).encode())
+        code = run_here(words)
+        first = os.environ.get("RANK", "0") == "0"
+        for other in others:
+            os.waitpid(other, 0)
+        if first:
+            os.write(files[2], json.dumps(sorted(sys.modules)).encode())
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(files[1], f"\nTraceback of {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(code)
+
+
+def run_here(words: Sequence[str]) -> int:
+    """Run a command in this process, and return its exit code."""
+    try:
+        from kdtool.cli.main import cli
+
+        cli.main(list(words))
+        return 0
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    finally:
+        OPERATIONS.root = ""
+        for standard in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                standard.flush()
+
+
+def _others(processes: int) -> list[int]:
+    """Fork the other processes of a command, and say to each which one it is, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, TORCH_CPP_LOG_LEVEL="ERROR")
+    os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), RANK="0", LOCAL_RANK="0")
+    others = []
+    for rank in range(1, processes):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            return []
+        others.append(child)
+    return others
 
 
 NO_SPACE, READ_ONLY, BROKEN, FORBIDDEN = errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES

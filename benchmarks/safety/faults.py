@@ -30,12 +30,14 @@ from benchmarks.safety.children import (
     broken_pipe,
     descriptors,
     fail_at,
+    import_all,
     limited,
     nothing,
     run,
     stream,
     without,
 )
+from benchmarks.safety.rows import Rows
 
 TRAIN = ["--epochs", "2", "--subset", "0.2", "--device", "cpu"]
 
@@ -105,7 +107,7 @@ def faults(command: Command, teacher: Path, per_code: int) -> list[tuple[str, st
     """Return each fault of a command with what was wrong."""
     results = []
 
-    def attempt(name: str, prepare: Prepare, quiet: tuple[str, ...] = ()) -> int:
+    def attempt(name: str, prepare: Prepare, quiet: tuple[str, ...] = ()) -> Ended:
         place = Path(tempfile.mkdtemp(prefix="kdtool-faults-"))
         shutil.copy(teacher, place / "t.pt")
         ended = run(command.words, place, prepare)
@@ -114,9 +116,11 @@ def faults(command: Command, teacher: Path, per_code: int) -> list[tuple[str, st
             problem = ""  # nobody can read the line
         results.append((f"{command.name}: {name}", problem))
         shutil.rmtree(place)
-        return ended.operations
+        return ended
 
-    operations = attempt("nothing fails", nothing)
+    whole = attempt("nothing fails", nothing)
+    import_all(whole.modules)  # a process that lacks something would fail where it imports
+    operations = whole.operations
     for name, code in CODES.items():
         step = max(1, operations // per_code)
         for number in range(1, operations + 1, step):
@@ -135,25 +139,30 @@ def main() -> int:
         "--per-code", type=int, default=4, help="at how many operations of a command each error is tried"
     )
     parser.add_argument("--only", default="", help="the command")
+    parser.add_argument(
+        "--rows", type=Path, help="a JSON file to which results are added; what is in it is not repeated"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     import kdtool
 
+    rows, broken = Rows(options.rows), 0
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder) / "t.pt"
         kdtool.teacher("kdtool:lenet-300-100", data="digits", epochs=1, subset=0.2, device="cpu", output=teacher)
         kdtool.report(teacher, output=Path(folder) / "r.html")  # imports what reports need
-        total = broken = 0
         for command in COMMANDS:
-            if not command.name.startswith(options.only):
+            key = {"command": command.name}
+            if not command.name.startswith(options.only) or rows.has(key):
                 continue
             found = faults(command, teacher, options.per_code)
-            bad = [(name, problem) for name, problem in found if problem]
-            total, broken = total + len(found), broken + len(bad)
+            bad = [f"{name}: {problem}" for name, problem in found if problem]
+            broken += len(bad)
+            rows.add(key, faults=len(found), broken=bad)
             print(f"{command.name:<10}{len(found):>5} faults{len(bad):>5} broken promises", flush=True)
-            for name, problem in bad:
-                print(f"  {name}: {problem}", flush=True)
-    print(f"{total} faults, {broken} broken promises")
+            for problem in bad:
+                print(f"  {problem}", flush=True)
+    print(f"{rows.sum('faults')} faults, {rows.sum('broken')} broken promises")
     return int(broken > 0)
 
 

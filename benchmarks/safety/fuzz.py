@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import math
 import os
 import shutil
 import sys
@@ -23,11 +24,15 @@ os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="kdtool-fuzz-"))
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from benchmarks.safety.attempts import Outcome, attempt
+from benchmarks.safety.attempts import Outcome, attempts
+from benchmarks.safety.rows import Rows
 from benchmarks.safety.targets import BESIDE, Target, targets
 
 KEPT = Path("build") / "fuzz"
 """Where the files are kept with which a promise was broken."""
+
+AT_ONCE = 40
+"""Files that one process reads."""
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Tally:
 
 def fuzz(target: Target, examples: int, start: int) -> Tally:
     """Attack one target."""
-    tally = Tally()
+    tally, pending = Tally(), []
     folder = Path(tempfile.mkdtemp(prefix="kdtool-fuzz-"))
     place = folder / "x.run"
     place.mkdir()
@@ -67,12 +72,20 @@ def fuzz(target: Target, examples: int, start: int) -> Tally:
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(target.content)
-    def try_it(content: bytes) -> None:
-        path.write_bytes(content)
-        tally.add(attempt(target.read, path), content)
+    def collect(content: bytes) -> None:
+        pending.append(content)
+        if len(pending) == AT_ONCE:
+            try_them()
+
+    def try_them() -> None:
+        for outcome, content in zip(attempts(target.read, path, pending), pending, strict=True):
+            tally.add(outcome, content)
+        pending.clear()
 
     try:
-        try_it()
+        collect()
+        if pending:
+            try_them()
     finally:
         shutil.rmtree(folder)
     return tally
@@ -84,20 +97,31 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=20_000, help="how many files in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="the targets whose name begins with this")
+    parser.add_argument(
+        "--rows", type=Path, help="a JSON file to which results are added; what is in it is not repeated"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [target for target in targets() if target.name.startswith(options.only)]
-    each, broken, attempts = -(-options.examples // len(chosen)), 0, 0
+    shares = sum(target.share for target in chosen)
+    rows, broken = Rows(options.rows), 0
     print(f"{'target':<32}{'files':>7}{'read':>7}{'refused':>9}{'broken':>8}{'CPU s':>8}{'MB':>7}{'wall s':>8}")
     for number, target in enumerate(chosen):
+        key = {"target": target.name, "seed": options.seed}
+        if rows.has(key):
+            continue
         started = time.monotonic()
-        tally = fuzz(target, each, options.seed + number)
-        total = sum(tally.counts.values())
-        broken, attempts = broken + len(tally.bad), attempts + total
+        tally = fuzz(target, math.ceil(options.examples * target.share / shares), options.seed + number)
+        broken += len(tally.bad)
+        total, seconds = sum(tally.counts.values()), time.monotonic() - started
+        rows.add(
+            key, files=total, read=tally.counts["read"], refused=tally.counts["refused"],
+            broken=[outcome.kind for outcome, _ in tally.bad], cpu=round(tally.cpu, 3), megabytes=tally.memory >> 20,
+        )  # fmt: skip
         numbers = (tally.counts["read"], tally.counts["refused"], len(tally.bad), tally.cpu, tally.memory >> 20)
         print(
             f"{target.name:<32}{total:>7}{numbers[0]:>7}{numbers[1]:>9}{numbers[2]:>8}{numbers[3]:>8.2f}{numbers[4]:>7}"
-            f"{time.monotonic() - started:>8.0f}",
+            f"{seconds:>8.0f}",
             flush=True,
         )
         for text, cases in _alike(tally).items():
@@ -105,7 +129,7 @@ def main() -> int:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(min(cases, key=len))
             print(f"  {len(cases)} times: {text}  ({file})", flush=True)
-    print(f"{attempts} files, {broken} broken promises")
+    print(f"{rows.sum('files')} files, {rows.sum('broken')} broken promises")
     return int(broken > 0)
 
 

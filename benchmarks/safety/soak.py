@@ -1,99 +1,119 @@
 """Kill commands before operations on files and at random moments: ``python -m benchmarks.safety.soak``.
 
 Each command runs once without a kill. Then it is killed, once or several times, before one of the operations that
-change files or after a random time, and goes on with the same words and ``--resume``. The result has to have the same
-weights, bit for bit, and no temporary file may be left.
+change files or after a random time, and goes on with the same words and ``--resume``. The result has to be the same:
+every file of it, bit for bit but for the times in it, and no other file may be left. All processes are forks of this
+one, which has imported what the commands need.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import random
 import shutil
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="kdtool-soak-"))
 
 import torch
 
-from benchmarks.safety.children import kill_before, nothing, run
+from benchmarks.safety.children import end, import_all, kill_before, nothing, run
+from benchmarks.safety.contents import contents, difference
+from benchmarks.safety.killed import COMMANDS, Command, make_inputs
+from benchmarks.safety.rows import Rows
+from benchmarks.safety.studies import forking_studies
 
-TRAIN = ["--epochs", "3", "--subset", "0.2", "--device", "cpu", "--precision", "fp32"]
-LENET = "kdtool:lenet-300-100"
-
-WORDS: dict[str, list[str]] = {
-    "teacher": ["teacher", LENET, "--data", "digits"],
-    "kd": ["distill", "t.pt", "--refiner", "halve", "--method", "kd"],
-    "kd, cached": ["distill", "t.pt", "--refiner", "halve", "--method", "kd", "--cache", "on", "--views", "2"],
-    "at": ["distill", "c.pt", "--refiner", "halve", "--method", "at"],
-    "ikd": ["distill", "t.pt", "--method", "ikd", "--iters", "2"],
-    "mutual": ["distill", "t.pt", "--refiner", "halve", "--method", "mutual"],
-    "stagewise": ["distill", "c.pt", "--refiner", "halve", "--method", "stagewise"],
-    "magnitude": ["prune", "t.pt", "--method", "magnitude"],
-    "filter-l1": ["prune", "c.pt", "--method", "filter-l1"],
-}
+BY_TIME = 0.3
+"""The part of the kills that come after a random time."""
 
 
-def soak(name: str, teachers: Path, kills: int, seed: int) -> tuple[int, list[str]]:
-    """Kill one command so often, and return how many kills came and what was lost."""
-    from kdtool.models.checkpoint import fingerprint, read
+@dataclass
+class Kills:
+    """What became of a command that was killed."""
 
-    words, chance = [*WORDS[name], *TRAIN, "-o", "o.pt"], random.Random(f"{name} {seed}")
+    operations: int = 0
+    """Operations that change files, without a kill."""
+    before: int = 0
+    """Kills before an operation."""
+    timed: int = 0
+    """Kills after a random time."""
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def came(self) -> int:
+        """All kills."""
+        return self.before + self.timed
+
+
+def soak(command: Command, inputs: Path, kills: int, seed: int) -> Kills:
+    """Kill a command so often, and return what was lost."""
+    chance, words = random.Random(f"{command.kind} {command.name} {seed}"), [*command.words]
 
     def place() -> Path:
         folder = Path(tempfile.mkdtemp(prefix="kdtool-soak-"))
-        for file in teachers.glob("*.pt"):
-            shutil.copy(file, folder)
+        for name in {word for word in [*words, *" ".join(text for _, text in command.files).split()]}:
+            if (inputs / name).is_file():
+                shutil.copy(inputs / name, folder)
+        for name, text in command.files:
+            (folder / name).write_text(text)
         return folder
 
-    whole = place()
-    started = time.monotonic()
-    first = run(words, whole)
-    seconds = time.monotonic() - started
-    if first.code:
-        return 0, [f"fails without a kill: {first.err!r:.300}"]
-    meant = fingerprint(read(whole / "o.pt").module.state_dict())
-    names = sorted(path.name for path in (whole / "o.run").iterdir())
-    shutil.rmtree(whole)
-    came, lost = 0, []
-    while came < kills:
-        folder, story = place(), []
-        for _ in range(chance.choice([1, 1, 2, 3])):
-            at = chance.randint(1, first.operations)
-            by_time = chance.random() < 0.3
-            after = chance.random() * seconds if by_time else None
-            ended = run([*words, "--resume"], folder, nothing if by_time else kill_before(at), after)
-            story.append(f"after {after:.3f} s" if after is not None else f"before operation {at}")
-            if ended.code not in (0, -9):
-                lost.append(f"{', '.join(story)}: ends with {ended.code}: {ended.err!r:.300}")
-            came += ended.code == -9
-        ended = run([*words, "--resume"], folder)
-        problem = "" if ended.code == 0 else f"ends with {ended.code}: {ended.err!r:.300}"
-        if not problem and fingerprint(read(folder / "o.pt").module.state_dict()) != meant:
-            problem = "other weights"
-        left = [path.name for path in folder.rglob("*") if path.name.endswith(".tmp")]
-        if not problem and (left or sorted(path.name for path in (folder / "o.run").iterdir()) != names):
-            problem = f"leaves {left or sorted(path.name for path in (folder / 'o.run').iterdir())}"
+    for whole in (place(), place()):  # the first one imports, the second one is timed
+        started = time.monotonic()
+        first = run(words, whole, processes=command.processes)
+        seconds = time.monotonic() - started
+        if first.code:
+            return Kills(lost=[f"fails without a kill: {first.err!r:.500}"])
+        meant = contents(whole)
+        shutil.rmtree(whole)
+        if not import_all(first.modules):
+            break
+    result = Kills(first.operations)
+    while result.came < kills:
+        folder, story, groups = place(), [], []
+        for _ in range(chance.choice([1, 2, 3, 4, 6, 8])):
+            at, after = chance.randint(1, first.operations), chance.random() * seconds
+            alone = command.processes == 1 and chance.random() < 0.5
+            by_time = chance.random() < BY_TIME
+            ended = run(
+                [*words, *command.again], folder, nothing if by_time else kill_before(at, alone=alone),
+                after if by_time else None, command.processes,
+            )  # fmt: skip
+            groups.append(ended.group)
+            story.append(f"after {after:.3f} s" if by_time else f"before operation {at}{' alone' * alone}")
+            died = ended.code == -9 or (alone and not by_time and ended.operations >= at)
+            if not died and ended.code != 0:
+                result.lost.append(f"{', '.join(story)}: ends with {ended.code}: {ended.err[-300:]!r}")
+            result.timed += died and by_time
+            result.before += died and not by_time
+            if not died:
+                break  # it is finished; a kill of what is left to do comes with the last operations
+        ended = run([*words, *command.again], folder, processes=command.processes)
+        problem = f"ends with {ended.code}: {ended.err[-300:]!r}" if ended.code else ""
+        if not problem and ended.out != first.out and command.kind != "study":  # its table has the seconds
+            problem = f"prints {ended.out[:200]!r}"
+        problem = problem or difference(meant, contents(folder))
+        for group in groups:
+            end(group)
         if problem:
-            lost.append(f"{', '.join(story)}: {problem}")
+            result.lost.append(f"{', '.join(story)}: {problem}")
         shutil.rmtree(folder)
-    return came, lost
+    return result
 
 
-def make_teachers(folder: Path) -> None:
-    """Write the networks that the commands read: ``t.pt`` of linear layers, ``c.pt`` of convolutions."""
-    import kdtool
+def remember_digits() -> None:
+    """Let the digits be read once for all processes: it takes as long as a training of them."""
+    import sklearn.datasets
 
-    options: dict[str, Any] = {"data": "digits", "epochs": 1, "subset": 0.2, "device": "cpu"}
-    kdtool.teacher(LENET, **options, output=folder / "t.pt")
-    kdtool.teacher("kdtool:resnet8x4", **options, output=folder / "c.pt")
-    for path in folder.glob("*.run"):
-        shutil.rmtree(path)
+    sklearn.datasets.load_digits = functools.cache(sklearn.datasets.load_digits)
+    sklearn.datasets.load_digits()
 
 
 def main() -> int:
@@ -101,21 +121,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="how many kills of each command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="the commands whose name begins with this")
+    parser.add_argument("--only", default="", help="the commands whose kind or name begins with this")
+    parser.add_argument("--skip", default="", help="the commands of these kinds are not killed, such as teacher,study")
+    parser.add_argument(
+        "--rows", type=Path, help="a JSON file to which results are added; what is in it is not repeated"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        make_teachers(Path(folder))
-        total = broken = 0
-        for name in WORDS:
-            if not name.startswith(options.only):
+    remember_digits()
+    rows, broken = Rows(options.rows), 0
+    with tempfile.TemporaryDirectory() as folder, forking_studies():
+        make_inputs(Path(folder))
+        print(f"{'kind':<12}{'command':<22}{'operations':>11}{'kills':>7}{'by time':>9}{'lost':>6}{'wall s':>8}")
+        for command in COMMANDS:
+            key = {"kind": command.kind, "name": command.name, "seed": options.seed}
+            chosen = command.kind.startswith(options.only) or command.name.startswith(options.only)
+            if not chosen or command.kind in options.skip.split(",") or rows.has(key):
                 continue
-            came, lost = soak(name, Path(folder), options.kills, options.seed)
-            total, broken = total + came, broken + len(lost)
-            print(f"{name:<12}{came:>5} kills{len(lost):>5} lost", flush=True)
-            for problem in lost[:5]:
+            started = time.monotonic()
+            kills = soak(command, Path(folder), options.kills, options.seed)
+            broken += len(kills.lost)
+            seconds = round(time.monotonic() - started, 1)
+            about = {"operations": kills.operations, "kills": kills.came, "by_time": kills.timed, "lost": kills.lost}
+            rows.add(key, **about, seconds=seconds)
+            print(
+                f"{command.kind:<12}{command.name:<22}{kills.operations:>11}{kills.came:>7}{kills.timed:>9}"
+                f"{len(kills.lost):>6}{seconds:>8.0f}",
+                flush=True,
+            )
+            for problem in kills.lost[:5]:
                 print(f"  {problem}", flush=True)
-    print(f"{total} kills, {broken} lost")
+    print(f"{rows.sum('kills')} kills, {rows.sum('lost')} lost")
     return int(broken > 0)
 
 

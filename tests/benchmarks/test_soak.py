@@ -1,4 +1,4 @@
-"""A few kills of a command; ``make soak`` makes many."""
+"""A few kills of each kind of command; ``make soak`` makes many."""
 
 import os
 
@@ -7,20 +7,93 @@ import pytest
 if not hasattr(os, "fork"):
     pytest.skip("commands run in forked processes", allow_module_level=True)
 
-from benchmarks.safety.soak import WORDS, make_teachers, soak
+import torch
+
+from benchmarks.safety import soak as soaking
+from benchmarks.safety.contents import contents, difference
+from benchmarks.safety.killed import COMMANDS, make_inputs
+from benchmarks.safety.rows import Rows
+from benchmarks.safety.soak import soak
+from benchmarks.safety.studies import forking_studies
 
 
 @pytest.fixture(scope="module")
-def teachers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teachers")
-    make_teachers(folder)
+def linear(tmp_path_factory):
+    """A directory with a network of linear layers."""
+    folder = tmp_path_factory.mktemp("linear")
+    make_inputs(folder, ["l"])
     return folder
 
 
-@pytest.mark.parametrize(
-    ("name", "kills"), [("kd", 2), *(pytest.param(name, 10, marks=pytest.mark.slow) for name in WORDS)]
-)
-def test_a_killed_command_goes_on_to_the_same_weights(name, kills, teachers):
-    came, lost = soak(name, teachers, kills, seed=1)
-    assert came >= kills
-    assert lost == []
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    make_inputs(folder)
+    return folder
+
+
+BY_NAME = {(command.kind, command.name): command for command in COMMANDS}
+
+
+def test_a_killed_command_goes_on_to_the_same_files(linear):
+    found = soak(BY_NAME["distill", "kd"], linear, 2, seed=1)
+    assert found.came >= 2
+    assert found.lost == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", BY_NAME, ids=" ".join)
+def test_every_killed_command_goes_on_to_the_same_files(key, inputs):
+    with forking_studies():
+        found = soak(BY_NAME[key], inputs, 5, seed=1)
+    assert found.came >= 5
+    assert found.lost == []
+
+
+def test_a_result_that_differs_is_lost(linear, monkeypatch):
+    seen = []
+
+    def changed(folder):
+        seen.append({**contents(folder), "o.pt": len(seen)})
+        return seen[-1]
+
+    monkeypatch.setattr(soaking, "contents", changed)
+    found = soak(BY_NAME["distill", "none"], linear, 1, seed=1)
+    assert len(found.lost) == 1
+    assert "o.pt is" in found.lost[0]
+
+
+def test_every_method_is_killed():
+    from kdtool.plugins import entry_points
+
+    killed = {word for command in COMMANDS for word in [command.name, *command.words]}
+    for kind in ("distillers", "pruners", "refiners"):
+        assert set(entry_points.names(kind)) <= killed
+
+
+def test_what_differs_is_named(tmp_path):
+    one, other = ({"weights": {"a": torch.zeros(2)}, "history": [{"seconds": n, "size": 3}]} for n in (1, 2))
+    files = []
+    for name, data in (
+        ("one", one),
+        ("same", other),
+        ("other", {**other, "weights": {"a": torch.tensor([0.0, -0.0])}}),
+    ):
+        (tmp_path / name).mkdir()
+        torch.save(data, tmp_path / name / "x.pt")
+        files.append(contents(tmp_path / name))
+    assert difference(files[0], files[1]) == ""
+    assert difference(files[0], files[2]).startswith("x.pt/weights/a/2 is")
+    assert difference(files[0], {}) == "x.pt is missing"
+    assert difference(files[0], {**files[0], ".y.tmp": "z"}) == ".y.tmp is left over"
+
+
+def test_a_series_is_continued(tmp_path):
+    rows = Rows(tmp_path / "rows.json")
+    rows.add({"name": "kd", "seed": 0}, kills=3, lost=["a"])
+    again = Rows(tmp_path / "rows.json")
+    assert again.has({"name": "kd", "seed": 0})
+    assert not again.has({"name": "kd", "seed": 1})
+    again.add({"name": "kd", "seed": 1}, kills=4, lost=[])
+    assert (again.sum("kills"), again.sum("lost")) == (7, 1)
+    assert again.rows[0]["versions"]["torch"] == torch.__version__.partition("+")[0]
