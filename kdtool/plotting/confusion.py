@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix, as a PNG."""
+"""The picture of a confusion matrix, as a PNG or for a page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kdtool.plotting.svg import STYLE, as_svg, no_formula
 from kdtool.utils.files import atomic
 
 INCHES = 0.34
@@ -23,12 +24,34 @@ SHORT = 18
 """How many letters of a name are shown."""
 
 
+IN_CELLS = ("#fefefe", "#010101")
+"""The colours of the numbers in dark and in light cells; a page whose text has another colour leaves these alone."""
+
+MIDDLE = 0.179
+"""The luminance of a cell on which black and white have the same contrast: sqrt(1.05 * 0.05) - 0.05."""
+
+
 def draw_confusion(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str], title: str, path: Path) -> None:
     """Write a PNG of ``counts`` [true class, answer]; the colour is the fraction of the true class's images.
 
     Raises:
         Error: the file cannot be written.
     """
+    figure = _drawn(counts, names, title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def confusion_svg(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str], title: str) -> str:
+    """Return the same picture as an ``svg`` element of a page."""
+    import matplotlib
+
+    # As all charts: text stays text, and the same numbers give the same bytes.
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        return as_svg(_drawn(counts, names, title))
+
+
+def _drawn(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str], title: str) -> Any:
     # pyplot would keep the figures in memory and look for a screen.
     from matplotlib.figure import Figure
 
@@ -41,18 +64,23 @@ def draw_confusion(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
     # matplotlib treats text between two dollar signs as a formula.
-    axes.set_title(title.replace("$", r"\$"), fontsize=9, wrap=True)
+    axes.set_title(no_formula(title), fontsize=9, wrap=True)
     if number <= LABELLED:
-        shown = [_short(name).replace("$", r"\$") for name in names]
+        shown = [no_formula(_short(name)) for name in names]
         axes.set_xticks(range(number), shown, rotation=90, fontsize=7)
         axes.set_yticks(range(number), shown, fontsize=7)
         for row, column in zip(*counts.nonzero(), strict=True):
-            colour = "white" if share[row, column] > 0.5 else "black"
+            colour = IN_CELLS[0] if _luminance(image.cmap(share[row, column])) < MIDDLE else IN_CELLS[1]
             count = int(counts[row, column])
             axes.text(column, row, f"{count}", ha="center", va="center", fontsize=6, color=colour)
     figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true class")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    return figure
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Return the relative luminance of a colour in sRGB, each part from 0 to 1 (WCAG 2.2)."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _short(name: str) -> str:

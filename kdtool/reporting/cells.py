@@ -7,6 +7,15 @@ from typing import Any
 
 from kdtool.utils.formatting import FEWEST_SEEDS, shown_interval, shown_value
 
+TITLES = {
+    "macs": "MACs",
+    "file_bytes": "bytes",
+    "gzip_bytes": "bytes gzipped",
+    "latency_ms": "latency in ms",
+    "top5": "top-5 accuracy",
+}
+"""The headings of keys that are not the key with spaces."""
+
 
 def columns(rows: Sequence[Mapping[str, Any]], leave_out: Iterable[str] = ()) -> list[str]:
     """Return the keys that have a text or a number in some row, without the ends of intervals."""
@@ -41,6 +50,4 @@ def is_number(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 def title_of(key: str) -> str:
     """Return the heading of a key."""
-    return {"macs": "MACs", "file_bytes": "bytes", "gzip_bytes": "bytes gzipped", "latency_ms": "latency in ms"}.get(
-        key, key.replace("_", " ")
-    )
+    return TITLES.get(key, key.replace("_", " "))

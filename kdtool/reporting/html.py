@@ -41,6 +41,8 @@ small, figcaption { color: var(--soft); font-size: .875rem }
 figure { margin: 1rem 0 } figure svg, figure img { max-width: 100%; height: auto }
 figure img { background: #fff; border-radius: 6px }
 figure svg text { fill: var(--text) !important }
+figure svg text[style*="fill: #fefefe"] { fill: #fefefe !important }
+figure svg text[style*="fill: #010101"] { fill: #010101 !important }
 figure svg [style*="fill: #ffffff"] { fill: var(--back) !important }
 figure svg [style*="stroke: #ffffff"] { stroke: var(--back) !important }
 figure svg [style*="stroke: #e5e5e5"] { stroke: var(--grid) !important }

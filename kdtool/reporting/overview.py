@@ -15,7 +15,17 @@ from kdtool.utils.formatting import shown_value
 SIZES = ("classes", "parameters", "nonzero", "macs", "compression", "file_bytes")
 """The keys of `kdtool.inspect` that are shown as the size of a network."""
 
-MEASURES = ("test_accuracy", "val_accuracy", "parameters", "nonzero", "macs", "file_bytes", "latency_ms")
+MEASURES = (
+    "test_accuracy",
+    "val_accuracy",
+    "balanced_accuracy",
+    "top5",
+    "parameters",
+    "nonzero",
+    "macs",
+    "file_bytes",
+    "latency_ms",
+)
 """What a student and its teacher are compared in."""
 
 COSTS = {
@@ -25,39 +35,49 @@ COSTS = {
 }
 """The axes of the frontier."""
 
-Latency = Mapping[str, Mapping[str, Any]]
-"""The ``latency_ms`` and the ``latency_ratio`` of networks, by the path of the checkpoint."""
+Measured = Mapping[str, Mapping[str, Any]]
+"""What was measured for the report, by the path of the checkpoint: `latencies` and `class_scores`."""
+
+SCORES = ("balanced_accuracy", "top5")
+"""What `class_scores` adds to the numbers of a network."""
+
+SHOWN = (*SCORES, "latency_ms", "latency_ratio")
+"""The keys of `Measured` that are numbers of a network."""
 
 
-def row_of(name: str, about: Mapping[str, Any], latency: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def row_of(name: str, about: Mapping[str, Any], measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the numbers of a network as one row; ``about`` is what `kdtool.inspect` returned."""
     scores = {f"{score['split']}_accuracy": score.get("accuracy") for score in about["metrics"]}
     sizes = {key: about[key] for key in SIZES}
-    return {"checkpoint": name, "network": about["source"], **scores, **sizes, **(latency or {})}
+    measured = {key: value for key, value in (measured or {}).items() if key in SHOWN}
+    more = {key: measured.pop(key) for key in SCORES if key in measured}
+    return {"checkpoint": name, "network": about["source"], **scores, **more, **sizes, **measured}
 
 
-def rows_of(sources: Sequence[CheckpointSource], latency: Latency) -> list[dict[str, Any]]:
+def rows_of(sources: Sequence[CheckpointSource], measured: Measured) -> list[dict[str, Any]]:
     """Return a row for each network that is finished."""
-    return [row_of(source.name, source.about, latency.get(source.about["path"])) for source in sources if source.about]
+    return [row_of(source.name, source.about, measured.get(source.about["path"])) for source in sources if source.about]
 
 
-def overview(sources: Sequence[CheckpointSource], latency: Latency) -> Iterator[Block]:
+def overview(sources: Sequence[CheckpointSource], measured: Measured) -> Iterator[Block]:
     """Yield the networks side by side if there are several, each student beside its teacher, and the frontier."""
-    rows = rows_of(sources, latency)
+    rows = rows_of(sources, measured)
     if len(rows) > 1:
         yield Heading("Networks")
         dense = all(row["nonzero"] == row["parameters"] for row in rows)
         yield Table(rows, leave_out=("classes", *(["nonzero"] if dense else [])))
     for source in sources:
-        yield from _beside_teacher(source, sources, latency)
-    yield from _frontier(sources, latency)
+        yield from _beside_teacher(source, sources, measured)
+    yield from _frontier(sources, measured)
 
 
-def _beside_teacher(source: CheckpointSource, sources: Sequence[CheckpointSource], latency: Latency) -> Iterator[Block]:
-    teacher = None if source.about is None else _teacher_of(source, sources, latency)
+def _beside_teacher(
+    source: CheckpointSource, sources: Sequence[CheckpointSource], measured: Measured
+) -> Iterator[Block]:
+    teacher = None if source.about is None else _teacher_of(source, sources, measured)
     if source.about is None or teacher is None:
         return
-    student = row_of(source.name, source.about, latency.get(source.about["path"]))
+    student = row_of(source.name, source.about, measured.get(source.about["path"]))
     rows = []
     for key in MEASURES:
         before, after = teacher.get(key), student.get(key)
@@ -65,22 +85,25 @@ def _beside_teacher(source: CheckpointSource, sources: Sequence[CheckpointSource
             continue
         if key == "nonzero" and (before, after) == (teacher["parameters"], student["parameters"]):
             continue
-        accuracy = key.endswith("accuracy")
+        accuracy = key.endswith("accuracy") or key == "top5"
         change = f"{100 * (after - before):+.2f} points" if accuracy else _factor(before, after)
         shown = [f"{value:.2%}" if accuracy else shown_value(key, value) for value in (before, after)]
         rows.append({"measure": _measure(key), "teacher": shown[0], "student": shown[1], "change": change})
     if rows:
         yield Heading(f"{source.name} beside its teacher {teacher['checkpoint']}")
         yield Table(rows, titles={"measure": " "})
-        ratio = (latency.get(source.about["path"]) or {}).get("latency_ratio")
+        ratio = (measured.get(source.about["path"]) or {}).get("latency_ratio")
         if ratio is not None:
             yield Paragraph(f"In paired samples it takes {ratio:.2f} of the time of the first network of this report.")
 
 
 def _measure(key: str) -> str:
-    return {"macs": "MACs", "file_bytes": "bytes of the checkpoint", "val_accuracy": "validation accuracy"}.get(
-        key, key.replace("_ms", " in ms").replace("_", " ")
-    )
+    return {
+        "macs": "MACs",
+        "file_bytes": "bytes of the checkpoint",
+        "val_accuracy": "validation accuracy",
+        "top5": "top-5 accuracy",
+    }.get(key, key.replace("_ms", " in ms").replace("_", " "))
 
 
 def _factor(before: float, after: float) -> str:
@@ -90,7 +113,7 @@ def _factor(before: float, after: float) -> str:
 
 
 def _teacher_of(
-    source: CheckpointSource, sources: Sequence[CheckpointSource], latency: Latency
+    source: CheckpointSource, sources: Sequence[CheckpointSource], measured: Measured
 ) -> dict[str, Any] | None:
     """Return the numbers of the network that a student was made from: of this report, else from its file."""
     history = source.about["history"] if source.about else []
@@ -101,7 +124,7 @@ def _teacher_of(
     path = Path(used["path"])
     for other in sources:
         if other is not source and other.about is not None and _same(other.about, path, used["weights"]):
-            return row_of(other.name, other.about, latency.get(other.about["path"]))
+            return row_of(other.name, other.about, measured.get(other.about["path"]))
     if not path.is_file():
         return None
     from kdtool.commands.inspect import inspect
@@ -126,12 +149,12 @@ def _same(about: Mapping[str, Any], path: Path, weights: str) -> bool:
         return False
 
 
-def _frontier(sources: Sequence[CheckpointSource], latency: Latency) -> Iterator[Block]:
+def _frontier(sources: Sequence[CheckpointSource], measured: Measured) -> Iterator[Block]:
     """Yield the chart of accuracy against the costs, if there are two networks or more on the same images."""
     data = {(source.about["data"] or {}).get("name") for source in sources if source.about}
     points: dict[tuple[object, ...], Tried] = {}
     for source in sources:
-        for point in _points(source, latency):
+        for point in _points(source, measured):
             # The teacher of a run, and the last model that it kept, are networks of this report themselves.
             key = (point.accuracy, point.costs["macs"], point.costs["parameters"])
             if key not in points or points[key].costs["latency"] is None:
@@ -147,7 +170,7 @@ def _frontier(sources: Sequence[CheckpointSource], latency: Latency) -> Iterator
         yield Figure([draw_frontier(settled, [axis], "validation accuracy") for axis in axes], caption)
 
 
-def _points(source: CheckpointSource, latency: Latency) -> Iterator[Tried]:
+def _points(source: CheckpointSource, measured: Measured) -> Iterator[Tried]:
     if source.about is None:
         return
     rows = source.about["history"][-1].get("rows") or () if source.about["history"] else ()
@@ -156,8 +179,8 @@ def _points(source: CheckpointSource, latency: Latency) -> Iterator[Tried]:
             yield _tried(str(row.get("model")), source.name, row["val_accuracy"], row, row.get("latency_ratio"))
     own = row_of(source.name, source.about)
     if isinstance(own.get("val_accuracy"), float) and own["macs"]:
-        measured = latency.get(source.about["path"]) or {}
-        yield _tried(source.name, source.name, own["val_accuracy"], own, measured.get("latency_ratio"))
+        ratio = (measured.get(source.about["path"]) or {}).get("latency_ratio")
+        yield _tried(source.name, source.name, own["val_accuracy"], own, ratio)
 
 
 def _tried(name: str, group: str, accuracy: float, row: Mapping[str, Any], ratio: float | None) -> Tried:

@@ -12,10 +12,11 @@ from kdtool.errors import UsageError
 from kdtool.plotting.svg import draw_chart
 from kdtool.reporting.blocks import Block, Heading
 from kdtool.reporting.cells import is_plain
+from kdtool.reporting.classes import class_scores
 from kdtool.reporting.html import page, render
 from kdtool.reporting.latency import latencies
 from kdtool.reporting.markdown import Markdown
-from kdtool.reporting.overview import Latency, overview, rows_of
+from kdtool.reporting.overview import Measured, overview, rows_of
 from kdtool.reporting.sections import flat, of_checkpoint, of_study
 from kdtool.reporting.sources import CheckpointSource, StudySource, read_sources
 from kdtool.study.charts import charts
@@ -32,6 +33,7 @@ def report(
     output: str | Path | None = None,
     figures: str | Path | None = None,
     latency: bool = False,
+    per_class: bool = False,
     force: bool = False,
 ) -> Path:
     """Write a report about checkpoints, runs and studies, and return its path.
@@ -44,7 +46,8 @@ def report(
     accuracy against each number of the matrix. ``.md`` is the same in Markdown, with its charts as files beside it.
     ``.csv`` has a row for each network, or for each checkpoint of a study, with all digits. ``figures`` is a directory
     to which the charts of studies are written as well. ``latency`` measures the networks in onnxruntime, which takes
-    seconds for each.
+    seconds for each. ``per_class`` measures them on the data set that each remembers, and shows recall, precision and
+    F1 of each class, the confusion matrix, the balanced accuracy and the top-5 accuracy.
 
     Raises:
         UsageError: there is no source, a source is neither a checkpoint nor such a directory, or the output exists
@@ -61,7 +64,11 @@ def report(
     if figures is not None and not Path(figures).is_dir():
         raise UsageError(f"{figures}: no such directory; create it first")
     sections = read_sources(paths)
-    measured = latencies([section for section in sections if isinstance(section, CheckpointSource)]) if latency else {}
+    networks = [section for section in sections if isinstance(section, CheckpointSource)]
+    measured: dict[str, dict[str, Any]] = {}
+    for numbers in (latencies(networks) if latency else {}, class_scores(networks) if per_class else {}):
+        for path, row in numbers.items():
+            measured[path] = {**measured.get(path, {}), **row}
     _write(target, sections, measured)
     for section in sections if figures is not None else ():
         for chart in charts(section.results) if isinstance(section, StudySource) else ():
@@ -69,8 +76,8 @@ def report(
     return target
 
 
-def _write(target: Path, sections: Sequence[CheckpointSource | StudySource], measured: Latency) -> None:
-    names = " and ".join(section.name for section in sections[:3]) + (" ..." if len(sections) > 3 else "")
+def _write(target: Path, sections: Sequence[CheckpointSource | StudySource], measured: Measured) -> None:
+    names = _joined([section.name for section in sections])
     if target.suffix == ".csv":
         write_text(target, _csv(list(_rows(sections, measured))))
         return
@@ -86,7 +93,7 @@ def _write(target: Path, sections: Sequence[CheckpointSource | StudySource], mea
     write_text(target, text)
 
 
-def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Latency, directory: Path) -> Iterator[Block]:
+def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Measured, directory: Path) -> Iterator[Block]:
     yield from overview([section for section in sections if isinstance(section, CheckpointSource)], measured)
     for section in sections:
         if len(sections) > 1:
@@ -94,14 +101,21 @@ def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Latenc
         if isinstance(section, StudySource):
             yield from of_study(section, directory)
         else:
-            yield from of_checkpoint(section, directory)
+            path = section.about["path"] if section.about else None
+            yield from of_checkpoint(section, directory, measured.get(path) if path else None)
 
 
-def _rows(sections: Sequence[CheckpointSource | StudySource], measured: Latency) -> Iterator[dict[str, Any]]:
+def _rows(sections: Sequence[CheckpointSource | StudySource], measured: Measured) -> Iterator[dict[str, Any]]:
     yield from rows_of([section for section in sections if isinstance(section, CheckpointSource)], measured)
     for section in sections:
         if isinstance(section, StudySource):
             yield from ({"study": section.name, **row} for row in flat(section.results["rows"]))
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return names as one text, of more than four the first three."""
+    shown = list(names) if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from kdtool.commands.history import public_line, public_word
 from kdtool.plotting.svg import draw_chart, draw_curves
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
+from kdtool.reporting.classes import of_classes
 from kdtool.reporting.overview import SIZES
 from kdtool.reporting.sources import CheckpointSource, StudySource
 from kdtool.study.charts import charts
@@ -18,8 +19,11 @@ LABELS_ALONE = ("teacher", "none")
 """The commands and methods whose training loss is the cross-entropy of the validation too."""
 
 
-def of_checkpoint(source: CheckpointSource, beside: Path) -> Iterator[Block]:
-    """Yield the parts of a report about a checkpoint and its run; the report lies in the directory ``beside``."""
+def of_checkpoint(source: CheckpointSource, beside: Path, measured: Mapping[str, Any] | None = None) -> Iterator[Block]:
+    """Yield the parts of a report about a checkpoint and its run; the report lies in the directory ``beside``.
+
+    ``measured`` is what was measured for the report.
+    """
     history: Sequence[Mapping[str, Any]] = []
     if source.about is None:
         run = source.run or {}
@@ -36,6 +40,8 @@ def of_checkpoint(source: CheckpointSource, beside: Path) -> Iterator[Block]:
         if about["metrics"]:
             yield Heading("Scores", 3)
             yield Table(about["metrics"])
+        if measured and "classes" in measured:
+            yield from of_classes(measured)
     for entry in history:
         if entry.get("rows"):
             yield Heading(f"Models of {entry['command']} {entry['method']}", 3)

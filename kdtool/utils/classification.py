@@ -63,6 +63,19 @@ def confusion(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
     return counts
 
 
+def most_taken_for(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[tuple[str, int] | None]:
+    """Return for each class which other one its images are most often taken for, and how many; None if none are.
+
+    ``counts`` are those of `confusion`.
+    """
+    taken: list[tuple[str, int] | None] = []
+    for number, row in enumerate(counts):
+        others = [column for column in range(len(row)) if column != number]
+        wrong = max(others, key=row.__getitem__, default=None)
+        taken.append((classes[wrong], row[wrong]) if wrong is not None and row[wrong] else None)
+    return taken
+
+
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
     """Return a weight for each class, N / (C n_c) with the N images of C classes, n_c of each (King and Zeng, 2001).
 

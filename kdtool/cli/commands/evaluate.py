@@ -73,11 +73,12 @@ def as_text(rows: list[dict[str, Any]]) -> str:
 
 def _with_confusions(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the classes, each with the class that it is most often taken for."""
+    from kdtool.utils.classification import most_taken_for
+
     shown = []
-    for number, (about, counts) in enumerate(zip(row["classes"], row["confusion"], strict=True)):
-        wrong = max((column for column in range(len(counts)) if column != number), key=counts.__getitem__, default=None)
-        name = printable(row["classes"][wrong]["class"], 40) if wrong is not None and counts[wrong] else None
-        taken = f"{name} ({counts[wrong]})" if name is not None else None
+    names = [about["class"] for about in row["classes"]]
+    for about, wrong in zip(row["classes"], most_taken_for(names, row["confusion"]), strict=True):
+        taken = f"{printable(wrong[0], 40)} ({wrong[1]})" if wrong is not None else None
         shown.append({**about, "class": printable(about["class"], 40), "taken_for": taken})
     return shown
 

@@ -20,7 +20,8 @@ EXAMPLES = """
 Examples:
   kdtool report student.pt
   kdtool report teacher.pt student.pt unfinished.run -o report.html
-  kdtool report teacher.pt student.pt --latency -o table.csv
+  kdtool report teacher.pt student.pt --latency --per-class -o report.md
+  kdtool report teacher.pt student.pt -o table.csv
   kdtool report recipe.study --figures docs
 """
 
@@ -33,7 +34,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         from kdtool import api
 
         options: dict[str, Any] = {} if figures is None else {"figures": figures}
-        options |= {"latency": True} if parsed.params["latency"] else {}
+        options |= {name: True for name in ("latency", "per_class") if parsed.params[name]}
         path = api.report(*work.checkpoints, output=work.output, force=work.force, **options)
         return str(path) if work.last else None
 
@@ -68,6 +69,11 @@ command = StepCommand(
             help="also write the charts of studies to this directory, as SVG",
         ),
         click.Option(["--latency"], is_flag=True, help="measure the networks in onnxruntime; takes seconds for each"),
+        click.Option(
+            ["--per-class"],
+            is_flag=True,
+            help="measure the networks on their data: each class, confusion matrix, balanced and top-5 accuracy",
+        ),
         click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files"),
     ],
     help="Write a report on checkpoints, ONNX files, runs and studies: the commands that made them, sizes, "

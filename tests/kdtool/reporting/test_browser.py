@@ -15,7 +15,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def report(teacher_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     student = kdtool.distill(teacher_path, method="ikd", iters=2, epochs=2, output=folder / "student.pt").path
-    return kdtool.report(teacher_path, student, output=folder / "report.html")
+    return kdtool.report(teacher_path, student, output=folder / "report.html", per_class=True)
 
 
 def luminance(colour):
@@ -58,6 +58,14 @@ def test_the_page_can_be_read_wide_and_narrow_light_and_dark(report, tmp_path):
                 # The text of charts is not shrunk below what can be read.
                 height = page.locator("figure svg text").first.evaluate("e => e.getBoundingClientRect().height")
                 assert height >= 8
+                # The numbers in a confusion matrix have the colour that their cell was given, not that of the page.
+                cells = page.locator('figure[aria-label^="Confusion"] svg text')
+                styled = "es => es.map(e => [e.getAttribute('style'), getComputedStyle(e).fill])"
+                for style, seen in cells.evaluate_all(styled):
+                    for given in ("#fefefe", "#010101"):
+                        if f"fill: {given}" in style:
+                            assert seen == f"rgb({int(given[1:3], 16)}, {int(given[3:5], 16)}, {int(given[5:], 16)})"
+                assert cells.count() > 20
                 backgrounds[scheme] = background
                 page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
                 context.close()

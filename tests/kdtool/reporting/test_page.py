@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+import torch
 
 import kdtool
 from kdtool.study.runner import run_study
@@ -34,8 +35,8 @@ def page_of(*sources, **options):
     text = kdtool.report(*sources, **options).read_text(encoding="utf-8")
     # Nothing is fetched and nothing runs. The namespaces of SVG look like addresses, but are only names.
     assert not re.search(r"<script|<link|<iframe|@import|\bon[a-z]+=|src=\"(?!data:)", text)
-    # Links lead to files below the report.
-    assert not re.search(r"href=\"(?![\w.-]+(/[\w.-]+)*/?\"|#)", text)
+    # Links lead to files below the report; the cells of a matrix are a picture in the page itself.
+    assert not re.search(r"href=\"(?![\w.-]+(/[\w.-]+)*/?\"|#|data:image/png;base64,)", text)
     return text
 
 
@@ -156,7 +157,7 @@ def test_files_below_the_report_are_linked_and_others_are_not(student, tmp_path)
 
 
 def test_latency_is_measured_when_it_is_asked_for(student, teacher_path, tmp_path, monkeypatch):
-    measured = iter([({"p50_ms": 2.0}, None), ({"p50_ms": 0.5}, 0.25)])
+    measured = iter([({"p50_ms": 2.0}, None), ({"p50_ms": 0.9}, 0.25)])
 
     def fake(file, first):
         assert file.exists()
@@ -169,6 +170,48 @@ def test_latency_is_measured_when_it_is_asked_for(student, teacher_path, tmp_pat
     assert "<td>latency in ms</td><td>2</td><td>0.5</td><td>4.00x less</td>" in text
     assert "it takes 0.25 of the time of the first network" in text
     assert "latency, as a fraction of the first" in text
+
+
+def test_classes_are_measured_when_they_are_asked_for(student, teacher_path, digits, tmp_path):
+    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
+
+    text = page_of(teacher_path, student, output=tmp_path / "r.html", per_class=True)
+    checkpoint = kdtool.load(student)
+    ((_, images, labels),) = digits.test.batches(1000)
+    with torch.no_grad():
+        logits = checkpoint.module.eval()(images)
+    counts = confusion_matrix(labels, logits.argmax(1))
+    balanced = balanced_accuracy_score(labels, logits.argmax(1))
+    assert f'<td class="number">{balanced:.4f}</td>' in text
+    assert f'<td class="number">{top_k_accuracy_score(labels, logits, k=5):.4f}</td>' in text
+    assert f"<td>balanced accuracy</td><td>{_balanced(teacher_path, digits):.2%}</td><td>{balanced:.2%}</td>" in text
+    # The matrix of the student is the last one: its numbers, row by row.
+    assert text.count("Confusion matrix: how many images of each true class get which answer</figcaption>") == 2
+    drawn = text[text.rindex('<figure role="img" aria-label="Confusion matrix') :]
+    drawn = drawn[: drawn.index("</figure>")]
+    cells = re.findall(r"<text [^>]*fill: #(?:fefefe|010101)[^>]*>(\d+)</text>", drawn)
+    assert [int(cell) for cell in cells] == counts[counts > 0].tolist()
+    row = counts[3]
+    recall = f"{row[3] / row.sum():.4f}"
+    assert f'<td>3</td><td class="number">{row.sum()}</td><td class="number">{recall}</td>' in text
+    assert "Classes, on" not in page_of(student, output=tmp_path / "without.html")
+    table = kdtool.report(student, output=tmp_path / "table.csv", per_class=True).read_text()
+    assert f"{balanced}" in table
+
+
+def _balanced(path, digits):
+    ((_, images, labels),) = digits.test.batches(1000)
+    with torch.no_grad():
+        answers = kdtool.load(path).module.eval()(images).argmax(1)
+    return sum((answers[labels == label] == label).double().mean().item() for label in range(10)) / 10
+
+
+def test_the_title_of_many_networks_is_short(teacher_path):
+    from kdtool.reporting.page import _joined
+
+    assert _joined(["a"]) == "a"
+    assert _joined(["a", "b", "c"]) == "a, b and c"
+    assert _joined(list("abcdef")) == "a, b, c and 3 more"
 
 
 def test_a_report_in_markdown_has_its_charts_beside_it(student, tmp_path):

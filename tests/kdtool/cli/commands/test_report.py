@@ -19,6 +19,11 @@ def test_a_report_takes_files_and_directories_and_prints_its_path(api: Any, run:
     assert api.calls == [("report", (Path("teacher.pt"), Path("a.run")), {"figures": Path(".")})]
 
 
+def test_what_is_measured_for_a_report(api: Any, run: Run, here: Path) -> None:
+    assert run("report teacher.pt --latency --per-class -o page.md").exit_code == 0
+    assert api.calls == [("report", (Path("teacher.pt"),), {"latency": True, "per_class": True})]
+
+
 def test_it_stands_beside_its_first_source(api: Any, run: Run, here: Path) -> None:
     assert run("report teacher.pt").stdout == "teacher-report.html\n"
     assert run("distill teacher.pt --method kd --student timm:resnet18 report").stdout == "teacher-kd-report.html\n"
