@@ -2,6 +2,7 @@ from .files import (
     atomic as atomic,
     cache_directory as cache_directory,
     gzip_bytes as gzip_bytes,
+    scratch_folder as scratch_folder,
 )
 from .formatting import (
     printable as printable,

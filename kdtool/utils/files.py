@@ -7,6 +7,8 @@ import functools
 import os
 import platform
 import re
+import secrets
+import shutil
 import stat
 import zlib
 from collections.abc import Iterator
@@ -43,6 +45,24 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``, on the same disk, and remove it afterwards; a later call removes those of
+    processes that were killed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    token = secrets.token_hex(4)  # a process may need several at once
+    folder = path.with_name(f".{_short(path.name)}.{token}.{_machine()}.{os.getpid()}.tmp")
+    _sweep(path)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _short(name: str) -> str:
     """Return the beginning of a name, so that there is room behind it: most file systems take 255 bytes."""
     return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
@@ -68,7 +88,7 @@ def _sweep(path: Path) -> None:
             import psutil  # seldom needed
 
             if match[1] == _machine() and not psutil.pid_exists(int(match[2])):
-                os.unlink(entry.path)
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:

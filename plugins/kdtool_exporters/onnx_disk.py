@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +14,16 @@ from kdtool import Error
 def scratch_folder(output: Path) -> Iterator[Path]:
     """Yield a folder on the same disk as ``output``, and delete it afterwards, also after an error.
 
+    After a kill the next export to this file deletes it.
+
     A temporary folder and not a temporary file name: a model refers to a second file of weights by that file's name.
     """
-    with write_errors(output):
-        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
-    with scratch as folder:
-        yield Path(folder)
+    from kdtool.utils import scratch_folder as folder_beside
+
+    with contextlib.ExitStack() as stack:
+        with write_errors(output):
+            folder = stack.enter_context(folder_beside(output))
+        yield folder
 
 
 @contextlib.contextmanager

@@ -1,0 +1,32 @@
+"""Scratch folders beside an output leave nothing behind."""
+
+import os
+
+import pytest
+
+from kdtool.utils.files import atomic, scratch_folder
+
+
+def test_the_next_call_removes_the_folder_of_a_killed_process(tmp_path):
+    child = os.fork() if hasattr(os, "fork") else pytest.skip("a process is forked")
+    if child == 0:
+        with scratch_folder(tmp_path / "o.onnx") as folder:
+            (folder / "weights").write_text("x")
+            os._exit(0)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".o.onnx.")
+    with scratch_folder(tmp_path / "other.onnx"):
+        assert left.exists()  # of another output
+    with scratch_folder(tmp_path / "o.onnx") as folder, scratch_folder(tmp_path / "o.onnx") as second:
+        assert {*tmp_path.iterdir()} == {folder, second}
+        with atomic(tmp_path / "o.onnx") as file:
+            file.write_text("x")
+        assert folder.exists()  # of a process that lives
+    assert [path.name for path in tmp_path.iterdir()] == ["o.onnx"]
+
+
+def test_an_error_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="wrong"), scratch_folder(tmp_path / "o.onnx"):
+        raise ValueError("wrong")
+    assert [*tmp_path.iterdir()] == []
