@@ -30,6 +30,8 @@ def running_method(method: Any) -> Iterator[None]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise Error(f"{_named(method)} failed: {reason}; run again with --debug for the traceback") from error
     except BaseException as error:
+        if not _own(method, error):
+            raise
         raise Error(f"{_named(method)}: its code raised {type(error).__name__}, which is no Exception") from error
 
 
