@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save as save_safetensors
 
 from benchmarks.safety.mutations import changed_archive, changed_bytes, changed_data
+from benchmarks.safety.networks import network
 
 OLD = Path(__file__).parents[2] / "tests" / "compatibility" / "data"
 
@@ -108,6 +109,13 @@ def measurements(path: Path) -> Any:
     from kdtool.exporting.measurement import read_measurements
 
     return read_measurements(path)
+
+
+def onnx_file(path: Path) -> int:
+    """Check an ONNX file, which comes before it runs in a process of its own."""
+    from kdtool.exporting.onnx_limits import check_file
+
+    return check_file(path)
 
 
 def table(path: Path) -> Any:
@@ -260,6 +268,7 @@ def targets() -> list[Target]:
             [results],
             share=0.5,
         ),
+        Target("ONNX files: before they run", "n.onnx", changed_bytes(network()), onnx_file, [network()]),
         Target("measurements", "m.json", of_values([[MEASURED]]).map(as_json), measurements, [as_json([MEASURED])]),
     ]
 
