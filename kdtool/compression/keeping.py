@@ -56,6 +56,6 @@ def score(run: Run, budget: BudgetOptions, candidate: Candidate, network: Networ
         with scratch() as folder:
             path, val = folder / f"trial{SUFFIX}", run.data.val
             exporter_for(budget, int8=True).draft(network, path, val=batches_of(val, MOST_VALIDATION))
-            return evaluate(SessionModule(open_session(path)), val, batch_size=VALIDATION_BATCH)
+            return evaluate(SessionModule(open_session(path), candidate.name), val, batch_size=VALIDATION_BATCH)
 
     return {**decided(of_file), "float_accuracy": metrics["accuracy"]}

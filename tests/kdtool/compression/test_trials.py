@@ -1,10 +1,22 @@
-"""Which candidates are trained for how long."""
+"""Which candidates are trained for how long, and which of them learn to round."""
 
 import types
 
+import pytest
+
+import kdtool
+from kdtool.commands.outputs import entry_of
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.trials import Trials
+from kdtool.compression.costs import Cost, Limits
+from kdtool.compression.options import BudgetOptions
+from kdtool.compression.proposals import Proposals
+from kdtool.compression.trials import Given, Trials
 from kdtool.distillation.successive_halving import rungs
+from kdtool.models.checkpoint import read
+from kdtool.models.quantisation.fake import quantiser_of
+from kdtool.surgery.refiner import refined
+from kdtool.training.options import Training
+from kdtool.training.run import Run
 
 ACCURACIES = {"a": 0.3, "b": 0.5, "c": 0.4, "d": 0.6, "e": 0.2, "f": 0.7}
 
@@ -50,3 +62,59 @@ def test_a_search_that_is_repeated_trains_nothing_again(tmp_path):
     done = [*found.done]
     assert found.search([1, 2, 4], 0.0) == first
     assert found.done == done
+
+
+@pytest.fixture
+def at_work(tmp_path, digits, teacher_path):
+    """Trials of one candidate in 8 bits, with the rows of trainings that are done."""
+
+    def make(*rows, method="kd"):
+        parent = read(teacher_path)
+        training = Training(epochs=1, device="cpu", lr=1e-3, precision="fp32")
+        distiller = kdtool.make("distillers", method)
+        entry = entry_of("compress", method, parent, {}, tmp_path / "s.pt", distiller, training, digits)
+        run = Run(tmp_path, data=digits, training=training, parent=parent, entry=entry, teachers=[parent])
+        network = refined(kdtool.make("refiners", "halve"), parent.network, 0)
+        candidate = Candidate("refiners", "halve", {}, "int8", Cost(1, 1), network)
+        given = Given({"epochs": 1, "lr": 1e-3, "precision": "fp32"}, {}, BudgetOptions(max_macs="0.5x"))
+        proposals = Proposals(Cost(2, 2), Limits(), "here")
+        found = Trials(run, distiller, given, run.teachers[0].network, proposals, [candidate])
+        found.done += [
+            {"setting": candidate.name, "epochs": 1, "full": False, "checkpoint": "x", **row} for row in rows
+        ]
+        return found, candidate
+
+    return make
+
+
+LOST = {"accuracy": 0.90, "float_accuracy": 0.91, "rounded": False, "seconds": 1.0, "within": True, "loss": 1.0}
+
+
+def test_a_candidate_that_loses_more_than_half_a_point_learns_to_round(at_work):
+    found, candidate = at_work(LOST)
+    network = found.full(candidate, 1)
+    assert quantiser_of(network.module) is not None
+    row = found.last(candidate.name)
+    assert row["rounded"] is True
+    # What counts is the file: it computes what the rounding network does, but for values between two integers.
+    assert row["accuracy"] == pytest.approx(found.run.evaluate(network)["accuracy"], abs=0.015)
+    assert quantiser_of(read(found.run.directory / row["checkpoint"]).module) is not None
+
+
+@pytest.mark.parametrize(
+    "row", [{**LOST, "accuracy": 0.906}, {**LOST, "float_accuracy": None}, {"accuracy": 0.1, "seconds": 1.0}]
+)
+def test_a_candidate_that_loses_little_or_of_an_earlier_release_does_not(at_work, row):
+    found, candidate = at_work(row)
+    assert found._learner(candidate, candidate.network) is candidate.network
+
+
+def test_once_a_candidate_learnt_to_round_it_goes_on_so(at_work):
+    found, candidate = at_work({**LOST, "accuracy": 0.91, "rounded": True})
+    assert quantiser_of(found._learner(candidate, candidate.network).module) is not None
+
+
+def test_a_method_that_cannot_train_in_8_bits_trains_in_float_and_says_so(at_work, capsys):
+    found, candidate = at_work(LOST, method="stagewise")
+    assert found._learner(candidate, candidate.network) is candidate.network
+    assert "halve int8 does not learn to round: --quantize int8: stagewise makes or edits" in capsys.readouterr().err
