@@ -144,10 +144,39 @@ def _gated(here: Path) -> list[Claim]:
             "1.7",
             *("README.md", "resnet20.toml"),
         ),
+        *_figures(here),
+    ]
+
+
+def _figures(here: Path) -> list[Claim]:
+    """Return what Figures 5 to 7 of the paper claim."""
+    study, name = study_of(here, "gated", "results-figures.json"), "gated"
+    source = ("results-figures.json", "figures.toml")
+    kl, labels, alike = (study.percent(step, "error") for step in ("searched-by-kl", "searched-by-labels", "all-alike"))
+    targets = [study.percent("searched-by-kl", "error")] + [
+        study.percent("kl-target", "error", kl=target) for target in (0.05, 0.1, 0.4)
+    ]
+    penalties = [study.mean("penalty", **{"lambda": value}) for value in (0.2, 0.8, 3.2)]
+    errors, epochs = ([row[key] for row in penalties] for key in ("error", "search_epochs"))
+    return [
         Claim(
-            "gated",
-            "The KL of the search (kl_0) tells the error; lambda_2 sets the epochs (Figures 5 to 7)",
-            "not run",
+            *(name, "Figures 5 to 7, on the digits: the KL beats NP, and alpha beats alpha = 1"),
+            "agree in direction for the KL, no difference for alpha",
+            f"error {kl} (KL), {labels} (NP), {alike} (alpha = 1)",
+            *source,
+            holds=study.wins("searched-by-kl", "searched-by-labels") == 3,
+        ),
+        Claim(
+            *(name, "kl_0 tells the error (the same)", "disagree"),
+            f"error {', '.join(targets)} for kl_0 = 0, 0.05, 0.1, 0.4; the KL that the search ends with does tell it",
+            *source,
+        ),
+        Claim(
+            *(name, "lambda_2 sets the epochs, and fewer of them cost accuracy (the same)", "agree"),
+            f"{', '.join(f'{number:.1f}' for number in epochs)} epochs, error "
+            f"{', '.join(f'{100 * number:.1f}' for number in errors)} for lambda_2 = 0.2, 0.8, 3.2",
+            *source,
+            holds=errors == sorted(errors) and epochs == sorted(epochs, reverse=True),
         ),
     ]
 

@@ -44,8 +44,9 @@ class Study:
         return _only((row for row in self.means if row["step"] == step and _has(row, values)), step, values)
 
     def seeds(self, step: str, **values: Any) -> list[dict[str, Any]]:
-        """Return the rows with this step and these values, one for each seed."""
-        return [row for row in self.rows if row["step"] == step and _has(row, values)]
+        """Return the rows with this step and these values, in the order of their seeds."""
+        found = [row for row in self.rows if row["step"] == step and _has(row, values)]
+        return sorted(found, key=lambda row: int(row["values"].get("seed", 0)))
 
     def pair(self, a: str, b: str, **values: Any) -> dict[str, Any]:
         """Return the means of a comparison of two steps, in whichever order it was made."""
