@@ -25,9 +25,9 @@ from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
-from kdtool.training.foresight.memory import fitted, kept_passes, memory_explained, record_passes
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.loop import Loop, portable
+from kdtool.training.memory.passes import fitted, kept_passes, memory_explained, record_passes
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.phase import LOG, Phase, epoch_line, read_epochs

@@ -24,8 +24,8 @@ from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.foresight.forecast import NOTHING, Cost, Forecast, ForeseenPhase
-from kdtool.training.foresight.memory import first_that_fits
 from kdtool.training.foresight.stopwatch import Timing, bytes_of, now, time_phase
+from kdtool.training.memory.passes import first_that_fits
 from kdtool.training.objective import Objective
 from kdtool.training.options import Training
 from kdtool.training.plan import Fit, FitPlan

@@ -113,7 +113,7 @@ def test_two_processes_foresee_and_train_as_without_it(teacher_path, tmp_path, i
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("factor", [100.0, 0.01])
+@pytest.mark.parametrize("factor", [pytest.param(100.0, marks=pytest.mark.slow), 0.01])
 def test_both_are_timed_for_real(factor, teacher_path, tmp_path, in_processes, monkeypatch):
     """The time of one process is changed by a factor, so that it is known which is faster."""
     output = tmp_path / "two.pt"

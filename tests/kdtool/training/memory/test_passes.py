@@ -9,8 +9,8 @@ import kdtool
 from kdtool.commands.inputs import data_for
 from kdtool.commands.recipes import settled
 from kdtool.training.epochs.learner import Learner
-from kdtool.training.foresight import memory
 from kdtool.training.loop import Loop
+from kdtool.training.memory import passes as memory
 from kdtool.training.options import BatchSize, Training
 from kdtool.utils.verbosity import announcing
 

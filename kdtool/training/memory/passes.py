@@ -9,14 +9,17 @@ import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from kdtool.errors import Error, UsageError
 from kdtool.training.callback import Callback
-from kdtool.training.foresight.stopwatch import time_phase
+from kdtool.training.engine import engine_for
+from kdtool.training.evaluate import VALIDATION_BATCH
+from kdtool.training.loop import Loop
+from kdtool.training.options import Training
 from kdtool.training.plan import FitPlan
 from kdtool.training.sharing.shares import FEWEST
 from kdtool.utils.files import read_text, write_text
@@ -24,12 +27,61 @@ from kdtool.utils.processes import count
 from kdtool.utils.strict_json import dumps
 
 if TYPE_CHECKING:
-    from kdtool.training.run import Run
+    from kdtool.data.splits import Data
+    from kdtool.training.history_entry import HistoryEntry
+    from kdtool.training.step import Step
 
 Result = TypeVar("Result")
 
 PASSES = "passes.json"
 """The file of a phase with the number of passes that was found, so that a resumed phase takes as many."""
+
+# The second step has the state that the first one gave the optimiser; the third is one more.
+TRIED = 3
+
+
+class Trains(Protocol):
+    """What is needed of a run."""
+
+    training: Training
+    entry: HistoryEntry
+
+    @property
+    def data(self) -> Data:
+        """The data set."""
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to the history."""
+
+    def tell_once(self, line: str) -> None:
+        """Print a line unless it was printed before."""
+
+
+class _Few(Callback):
+    """Ends a phase after a few steps."""
+
+    reads_step = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def after_step(self, module: nn.Module, step: Step) -> None:
+        """Count the step."""
+        self.count += 1
+        self.over = self.count >= TRIED
+
+
+class _NoStore:
+    """Keeps nothing of a phase."""
+
+    def load(self) -> None:
+        """Return no state."""
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Save nothing."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Log nothing."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -46,6 +98,16 @@ def more_passes(batch_size: int, passes: int) -> int | None:
     """
     larger = range(2 * passes, batch_size // FEWEST + 1)
     return next((number for number in larger if batch_size % number == 0), None)
+
+
+def try_steps(plan: FitPlan, module: nn.Module, data: Data, callbacks: Sequence[Callback]) -> None:
+    """Take a few steps of a phase and validate, on copies of the student's module and of the callbacks."""
+    training = plan.training
+    short = dataclasses.replace(data, val=data.val.first(VALIDATION_BATCH))
+    engine = engine_for(training, training.batch_size, *plan.networks)
+    train, val = plan.batches(short, engine, None)
+    student = plan.student_module(copy.deepcopy(module))
+    Loop(student, plan, train, val, engine, _NoStore(), [*copy.deepcopy(list(callbacks)), _Few()]).run()
 
 
 def in_passes(plan: FitPlan, passes: int) -> FitPlan:
@@ -108,7 +170,7 @@ def memory_explained(plan: FitPlan) -> Iterator[None]:
 
 
 def fitted(
-    run: Run, plan: FitPlan, module: nn.Module, callbacks: Sequence[Callback], kept: Path, device: torch.device
+    run: Trains, plan: FitPlan, module: nn.Module, callbacks: Sequence[Callback], kept: Path, device: torch.device
 ) -> FitPlan:
     """Return the plan with the passes that ``--batch-size auto`` finds; they are kept in the directory ``kept``.
 
@@ -132,9 +194,7 @@ def fitted(
     elif not is_limited(device):
         run.tell_once(f"--batch-size auto: {images} images per step; on the CPU they are not divided")
     else:
-        plan, _ = first_that_fits(
-            plan, lambda tried: time_phase(tried, copy.deepcopy(module), run.data, copy.deepcopy(list(callbacks)))
-        )
+        plan, _ = first_that_fits(plan, lambda tried: try_steps(tried, module, run.data, callbacks))
         passes = plan.training.accumulate
         if passes > training.accumulate:
             run.tell_once(
@@ -147,7 +207,7 @@ def fitted(
     return plan
 
 
-def record_passes(run: Run, name: str, passes: int | None) -> None:
+def record_passes(run: Trains, name: str, passes: int | None) -> None:
     """Record in the history in how many passes a phase takes its steps, where this was found and not asked for."""
     if run.training.batch_size.auto and passes is not None and passes > run.training.accumulate:
         run.record(passes={**run.entry.facts.get("passes", {}), name: passes})
