@@ -40,7 +40,7 @@ METRICS = {"split!": TEXT, **dict.fromkeys(("accuracy", "error", "loss", "images
 SIZE = {"parameters!": COUNT, **dict.fromkeys(("nonzero", "macs"), COUNT)}
 
 ENTRY = {
-    **{"command!": TEXT, **dict.fromkeys(("line", "method", "output", "date", "kept"), TEXT)},
+    **{"command!": TEXT, "line!": TEXT, **dict.fromkeys(("method", "output", "date", "kept"), TEXT)},
     **{"options": {}, "training": {}, "data": {}, "versions": Named(CELL), "size": SIZE, "masked": FLAG, "rows": ROWS},
     **{"seconds": NUMBER, "cpu_seconds": NUMBER, "reached": {"of!": TEXT, "asked!": NUMBER, "removed!": NUMBER}},
     "inputs": Each({"role!": TEXT, "path!": TEXT, "weights": TEXT, "lines": Each(TEXT)}),
