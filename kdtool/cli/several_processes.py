@@ -103,14 +103,14 @@ def in_chain(steps: Iterable[tuple[str, Wanted | None]]) -> Wanted | None:
     Raises:
         UsageError: two steps ask for different numbers, or another launcher has started this process.
     """
-    names, every = zip(*steps, strict=True)
-    asked = [step for step in every if step is not None]
+    named = list(steps)
+    asked = [step for _, step in named if step is not None]
     if not asked or launcher.started_here():
         return None
     other = [step for step in asked if step.number != asked[0].number]
     if other:
         raise UsageError(f"{asked[0]} holds for the whole chain; leave out {other[0]}")
-    if asked[0].number is None and UNTIMED in names:
+    if asked[0].number is None and UNTIMED in dict(named):
         raise UsageError(f"{asked[0]}: {UNTIMED} times its trainings itself; give a number")
     if any(name in os.environ for name in OF_LAUNCHERS):
         raise UsageError(
