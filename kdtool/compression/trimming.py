@@ -29,6 +29,10 @@ FINER = 4
 LEAST = 0.02
 """Two steps that differ in a smaller part of their multiply-accumulates have nothing worth a measurement in between."""
 
+STEEPEST = 3.0
+"""Where a cost falls by more than this power of the multiply-accumulates, it jumps: other code runs narrower layers,
+as with files of 8 bits. Then nothing lies in between."""
+
 EDGE = 0.1
 """How near to an end of an interval its next point may be, as a part of the interval."""
 
@@ -48,7 +52,8 @@ def trim(
     low, high = (0.0, above.load), (MOST, best.load if best else above.load * (1 - MOST))
     if best is not None:
         high = (min(1 - macs_of(best.network) / whole, 1 - 1e-9), best.load)
-    if high[0] <= LEAST or high[1] >= 1:
+    jumps = best is not None and low[1] / high[1] > (1 - high[0]) ** -STEEPEST
+    if high[0] <= LEAST or high[1] >= 1 or jumps:
         return None
     found: tuple[Sized, float] | None = None
     unit, seen = round_to(above.network), {0.0}

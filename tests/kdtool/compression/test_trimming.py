@@ -71,6 +71,24 @@ def test_a_ladder_that_ends_just_above_the_budget_is_trimmed_to_it(network):
     assert whole.macs > macs_of(least) > macs_of(trimmed.network)
 
 
+def test_a_cost_that_jumps_is_not_measured_in_between(network):
+    def jumping(made, limits):
+        return Cost(1, 1, None, 1.2 if macs_of(made) > 0.5 * macs_of(network) else 0.4)
+
+    def unasked(made, limits):
+        raise AssertionError("it was measured")
+
+    halved = size(
+        [{"ratio": 0.75}, {"ratio": 0.65}],
+        lambda options: refined(made("refiners", "halve", **options), network, 0),
+        jumping,
+        Limits(latency_ratio=1.0),
+        whole=1.5,
+    )
+    assert (halved.best.load, halved.above.load) == (0.4, 1.2)
+    assert trim(halved, unasked, Limits(latency_ratio=1.0), macs_of) is None
+
+
 def test_what_is_near_enough_or_too_far_is_not_trimmed(network):
     halved = refined(made("refiners", "halve"), network, 0)
     limits = Limits(macs=macs_of(halved) / 0.96)
