@@ -7,7 +7,6 @@ The checks download nothing and leave no files behind.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import json
 import re
@@ -25,6 +24,7 @@ from kdtool.plugins.method import Method
 from kdtool.pruning.pruner import Pruner
 from kdtool.surgery.refiner import Refiner
 from kdtool.testing.ladders import check_ladders, check_within
+from kdtool.testing.networks import CLASSES, check_network, check_outputs
 from kdtool.testing.require import require
 from kdtool.utils.seeds import forked, set_seed
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Method)
 
 NETWORK = "kdtool:lenet-5"
-
-CLASSES = 10
 
 
 def check_options(method: type[M] | M, base: type[M]) -> M:
@@ -94,7 +92,7 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
         taught_by = run.teachers[0].network
         with _unchanged(taught_by.module, f"{distiller.name}: the teacher"):
             result = distiller.distill(run, taught_by, student)
-    _check_network(plain(result), distiller.name)
+    check_network(plain(result), distiller.name)
 
 
 def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, image_size: int = 28) -> None:
@@ -106,7 +104,7 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
         with forked(), _unchanged(before.module, f"{refiner.name}: its input network"):
             set_seed(0)
             results.append(refiner.refine(before))
-    _check_network(results[0], refiner.name)
+    check_network(results[0], refiner.name)
     old, new = (sum(tensor.numel() for tensor in net.module.parameters()) for net in (before, results[0]))
     smaller = new < old or not refiner.must_shrink
     require(smaller, f"{refiner.name}: its result has {new} parameters and the network {old}; it must be smaller")
@@ -131,7 +129,7 @@ def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image
     ):
         after = pruner.prune(run, before, before)
         check_ladders(type(pruner), type(pruner).cutter(run, before), before)
-    _check_network(after, pruner.name)
+    check_network(after, pruner.name)
     old, new = (sum(int(tensor.count_nonzero()) for tensor in net.module.parameters()) for net in (before, after))
     fewer = new < old or sum(map(_values, after.module.parameters())) < sum(map(_values, before.module.parameters()))
     require(fewer, f"{pruner.name}: its result has {new} nonzero parameters and the network {old}; prune some")
@@ -162,7 +160,7 @@ def check_source(method: type[Source] | Source, *, network: str | None = None) -
     require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
     require(all(tensor.dtype == torch.float32 for tensor in module.parameters()), f"{name}: is not in float32")
     require(all(tensor.device.type == "cpu" for tensor in module.state_dict().values()), f"{name}: is not on the CPU")
-    _check_outputs(module, torch.randn(2, channels, size, size), 7, name)
+    check_outputs(module, torch.randn(2, channels, size, size), 7, name)
     again.load_state_dict(module.state_dict())
     try:
         source.build("no-network-of-this-name", classes=7, in_channels=channels, image_size=size)
@@ -271,36 +269,3 @@ def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     import torch
 
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
-
-
-def _check_network(network: Network, name: str) -> None:
-    """Check that a network classifies, can be trained, and can be rebuilt from its plain data bit for bit."""
-    import torch
-
-    from kdtool.models.architecture import Architecture, build
-    from kdtool.testing.losses import check_gradients
-
-    images = torch.randn(3, *network.architecture.input, generator=torch.Generator().manual_seed(0))
-    outputs = _check_outputs(network.module, images, CLASSES, name)
-    try:
-        rebuilt = build(Architecture.from_data(network.architecture.as_data()), network.module.state_dict())
-    except Error as error:
-        raise AssertionError(f"{name}: the network cannot be rebuilt from its plain data: {error}") from error
-    with torch.no_grad():
-        same = torch.equal(rebuilt(images), outputs)
-    require(same, f"{name}: the network rebuilt from its plain data gives different outputs")
-    trained = copy.deepcopy(network.module).requires_grad_(True).train()
-    trained(images).square().mean().backward()
-    check_gradients(trained, name)
-
-
-def _check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -> Tensor:
-    import torch
-
-    require(not module.training, f"{name}: the network is not in eval mode")
-    with torch.no_grad():
-        outputs: Tensor = module(images)
-    fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
-    require(fits, f"{name}: the network must return logits [{len(images)}, {classes}]")
-    require(bool(torch.isfinite(outputs).all()), f"{name}: the network's logits are not finite")
-    return outputs

@@ -161,9 +161,8 @@ MISTAKES = {
     "run teacher.pt": "teacher.pt: is a network, and run takes a recipe, FILE.toml; see kdtool run --help",
     "compare teacher.pt": "compare: takes two files or more, and got one; name another: kdtool compare teacher.pt FILE",
     "inspect photos": "photos: is a directory without a checkpoint; images in it are named with --data folder:photos",
-    "inspect teacher": "teacher: no network given; write one as hf:NAME or kdtool:NAME or timm:NAME or torchvision:NAME or "
-    "MODULE:FUNCTION; if the "
-    "file teacher.pt is meant, write its whole name",
+    "inspect teacher": "teacher: no network given; write one as hf:NAME or kdtool:NAME or timm:NAME or "
+    "torchvision:NAME or MODULE:FUNCTION; if the file teacher.pt is meant, write its whole name",
     "inspect student": "student: there is no such file; did you mean student.pt?",
     "inspect xyzzy.pt": "xyzzy.pt: there is no such file",
     "export teacher.pt teacher.onnx": "export: unexpected argument 'teacher.onnx'; the file to write is named with -o "

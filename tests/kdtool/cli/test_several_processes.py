@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -272,16 +273,13 @@ def test_auto_times_both_and_a_chain_from_a_pipe_ends(teacher_path, tmp_path):
 def test_a_signal_ends_all_and_the_training_goes_on_in_one_process(teacher_path, tmp_path):
     words = ["distill", str(teacher_path), "--refiner", "halve", "--epochs", "300", "-o", "two.pt", "--processes"]
     log = tmp_path / "two.run" / "metrics.jsonl"
-    import psutil
-
     for number, message in (
         (signal.SIGINT, "Error: distill was interrupted; run the same command with --resume to continue"),
         (signal.SIGKILL, "Error: process 1 of 2 was ended by SIGKILL, often for want of memory; run the same"),
     ):
         before = len(log.read_text().splitlines()) if log.exists() else 0
-        with subprocess.Popen(
-            [*KDTOOL, *words, "2", "--resume"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        ) as process:
+        command = [*KDTOOL, *words, "2", "--resume"]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
             deadline = time.monotonic() + 200
             while not (log.exists() and len(log.read_text().splitlines()) > before + 1):
                 assert time.monotonic() < deadline
