@@ -120,6 +120,7 @@ def test_fresh_weights_are_not_those_that_were_searched(teacher, tmp_path):
 class Stopwatch(kdtool.Exporter):
     """Report the fraction of the MACs that is left as the latency."""
 
+    suffix = ".onnx"
     latency: bool = kdtool.option(True, help="measure")
 
     def export(self, network, output, *, metadata, teacher=None, test=None):
