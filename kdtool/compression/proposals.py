@@ -13,7 +13,6 @@ from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladde
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.sizing import POWER, Sized, Sizing, power_of, size
-from kdtool.compression.trimming import trim
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.size import macs
@@ -73,6 +72,8 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
         UsageError: the teacher meets the budget already.
         Error: nothing meets the budget; the message has the smallest that can be had.
     """
+    from kdtool.compression.trimming import trim  # the removal of channels imports torch's compiler
+
     started, computed = time.perf_counter(), time.process_time()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
     meter = Meter(network, options, folder)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch_pruning.pruner.importance import GroupMagnitudeImportance
+
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.sizing import AIM, CLOSE, Sized, Sizing
 from kdtool.errors import Error
@@ -90,8 +92,6 @@ def _cut(
     network: Network, ratio: float, unit: int, whole: int, macs_of: Callable[[Network], int]
 ) -> tuple[Network | None, float]:
     """Return a network without about ``ratio`` of its MACs, and the part that is gone; None if it cannot be made."""
-    from torch_pruning.pruner.importance import GroupMagnitudeImportance  # imports torch's compiler
-
     norm = GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
     try:
         cut = remove_channels(network, ratio=ratio, of="macs", importance=norm, round_to=unit).network

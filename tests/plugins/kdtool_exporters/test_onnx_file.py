@@ -1,7 +1,7 @@
 """The ONNX exporter on tiny networks, since each export takes about a second."""
 
-import functools
 import copy
+import functools
 import gzip
 import json
 import logging
