@@ -248,6 +248,7 @@ def test_a_largest_loss_needs_validation_images(digits):
     check_validation(BudgetOptions(max_macs="0.3x", max_drop="1%"), digits)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_cannot_be_trained_does_not_end_the_others(teacher_path, tmp_path, monkeypatch):
     from kdtool.compression.trials import Trials
     from kdtool.training.epochs.steps import LossNotFiniteError

@@ -128,7 +128,7 @@ def slow(*values):
     ("spec", "image_size", "rounds", "least"),
     [
         ("kdtool:resnet20", 32, 2, {"halve": 2, "depth": 2, "structured": 2, "gate": 2}),
-        ("timm:test_vit2", 64, 1, {"halve": 1, "depth": 1, "structured": 1}),
+        slow("timm:test_vit2", 64, 1, {"halve": 1, "depth": 1, "structured": 1}),
         slow("torchvision:resnet18", 32, 4, {"halve": 4, "depth": 2, "structured": 4, "gate": 4}),
         slow("torchvision:mobilenet_v2", 32, 4, {"halve": 4, "depth": 3, "structured": 4}),
         slow("timm:vit_tiny_patch16_224", 32, 4, {"halve": 4, "depth": 4, "structured": 4}),

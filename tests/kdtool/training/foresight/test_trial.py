@@ -90,6 +90,7 @@ def distil(teacher, output):
         return kdtool.distill(teacher, "kd", refiner="halve", output=output, **options)
 
 
+@pytest.mark.slow
 def test_two_processes_foresee_and_train_as_without_it(teacher_path, tmp_path, in_processes, capfd):
     assert in_processes(lambda: distil(teacher_path, tmp_path / "told.pt")) == [0, 0]
     said = capfd.readouterr().err
