@@ -229,12 +229,12 @@ def test_the_run_has_a_forecast_that_watch_reads(compressed):
     assert (state["state"], state["phases"], state["fraction"]) == ("finished", 3, 1.0)
 
 
+@pytest.mark.slow
 def test_a_tracker_is_told_each_trial_and_the_winner(teacher_path, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     options = {"max_macs": "0.3x", "output": tmp_path / "s.pt", "track": f"tensorboard:{tmp_path / 'logs'}"}
     student = kdtool.compress(teacher_path, **options, **{**QUICK, "epochs": 1})
-    events = EventAccumulator(str(next((tmp_path / "logs").rglob("events*")).parent)).Reload()
+    events = accumulator.EventAccumulator(str(next((tmp_path / "logs").rglob("events*")).parent)).Reload()
     names = events.Tags()["scalars"]
     winner = slug(results_of(student)["winner"])
     assert any(name.startswith(f"full-{winner}/kd/val_accuracy") for name in names), names
