@@ -248,7 +248,7 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-LARGE = ("budget", "little-data", "one-method", "clusters", "onnx", "recipes", "other-formats", "studies")
+LARGE = ("budget", "compress", "little-data", "one-method", "clusters", "onnx", "recipes", "other-formats", "studies")
 SLOW = {"docs/index.md", *(f"docs/guides/{page}.md" for page in LARGE)}
 """Pages of many trainings."""
 

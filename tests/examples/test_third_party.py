@@ -64,6 +64,7 @@ def test_its_option_is_checked_and_refused_elsewhere(run: Run) -> None:
     assert "--weight is an option of" in elsewhere.stderr
 
 
+@pytest.mark.slow
 def test_it_distils_and_the_checkpoint_tells_how(run: Run, tmp_path: Path) -> None:
     # One chained command line is one process, which imports torch only once.
     teacher = "teacher kdtool:lenet-300-100 --data digits --epochs 1 -o t.pt"

@@ -73,6 +73,7 @@ def test_more_jobs_than_gpus_share_them(run, monkeypatch, capsys):
     assert "--jobs 3: each has OMP_NUM_THREADS=7 and one of 2 GPUs, which jobs share\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_single_job_has_all_of_the_machine(run, capsys):
     assert {(row[1], row[2]) for row in run(1)} == {("None", "3,GPU-5")}
     assert "--jobs" not in capsys.readouterr().err

@@ -71,6 +71,7 @@ def test_a_student_is_taught_by_images_without_labels_alone(teacher_path, tmp_pa
     assert labelled_only(many.data) == few.data
 
 
+@pytest.mark.slow
 def test_stages_learn_from_them_and_the_head_from_the_labels(tmp_path, more):
     teacher = kdtool.teacher("kdtool:resnet20", data="digits", subset=0.05, epochs=1, output=tmp_path / "t.pt")
     told = {"student": "kdtool:resnet20", "unlabelled": f"folder:{more}", "epochs": 1}

@@ -82,8 +82,11 @@ def distilled(distiller, kind, data, directory, *, kill=False):
 BOTH = {"at", "kd", "none", "rkd", "simkd"}
 """The quick tests train the others on the convolutional network only."""
 
+LONG = {"gated", "stagewise"}
+"""The quick tests of their own files cut and resume them."""
+
 CASES = [
-    pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "vit" and name not in BOTH else [])
+    pytest.param(name, kind, marks=[pytest.mark.slow] if name in LONG or (kind == "vit" and name not in BOTH) else [])
     for name in entry_points.names("distillers")
     for kind in NETWORKS
 ]

@@ -101,6 +101,7 @@ def test_a_cut_search_goes_on_bit_for_bit(teacher, tmp_path, cut_after, closing,
     assert [row["open"] for row in rows(tmp_path / "cut.run")] == [row["open"] for row in rows(tmp_path / "whole.run")]
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_not_met_is_told_or_forced(teacher, tmp_path, caplog):
     weak = {"closing": "proximal", "gate_penalty": 1e-6, "gate_lr": 1e-3, "search_epochs": 1, "epochs": 0}
     missed = distil(teacher, tmp_path / "missed.pt", force_target=False, **weak)
@@ -111,6 +112,7 @@ def test_a_budget_that_is_not_met_is_told_or_forced(teacher, tmp_path, caplog):
     assert 0.49 * whole <= forced.history[-1]["size"]["macs"] <= 0.5 * whole
 
 
+@pytest.mark.slow
 def test_fresh_weights_are_not_those_that_were_searched(teacher, tmp_path):
     inherited, fresh = (distil(teacher, tmp_path / f"{init}.pt", init=init, epochs=0) for init in ("inherit", "fresh"))
     assert inherited.architecture == fresh.architecture

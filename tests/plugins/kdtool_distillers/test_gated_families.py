@@ -53,6 +53,7 @@ def test_a_teacher_that_has_learned_nothing_is_searched(tmp_path, epochs):
     assert 0.98 * 0.5 <= after["macs"] / before["macs"] <= 0.5
 
 
+@pytest.mark.slow
 def test_the_first_steps_of_a_teacher_without_training_stay_finite(tmp_path):
     before, after = search("timm:test_resnet", 32, tmp_path, 0, target_params="0.6x", search_epochs=1, subset=0.1)
     assert 0.98 * 0.6 <= after["parameters"] / before["parameters"] <= 0.6

@@ -80,6 +80,7 @@ def test_finished_stages_stay_bit_for_bit(teacher, tmp_path, monkeypatch):
         assert changed, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_cached_and_uncached_agree(teacher, tmp_path, precision):
     losses = []

@@ -54,6 +54,7 @@ def test_a_draft_of_eight_bits_needs_no_images_and_is_smaller(network, tmp_path)
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
+@pytest.mark.slow
 def test_what_the_older_exporter_cannot_write_is_exported_as_usual(network, tmp_path, monkeypatch):
     export, used = torch.onnx.export, []
 

@@ -180,6 +180,7 @@ def test_what_was_frozen_and_the_given_network_stay_as_they_are():
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_it_can_follow_other_edits_and_itself():
     net = network("torchvision:resnet34")
     for _ in range(2):

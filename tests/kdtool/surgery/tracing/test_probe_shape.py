@@ -34,7 +34,13 @@ def test_small_images_for_networks_of_convolutions_alone(spec, size, probe_size)
 
 
 @pytest.mark.parametrize(
-    "spec", ["torchvision:resnet18", "timm:mobilenetv3_small_100", "timm:efficientnet_b0", "torchvision:densenet121"]
+    "spec",
+    [
+        "torchvision:resnet18",
+        "timm:mobilenetv3_small_100",
+        "timm:efficientnet_b0",
+        pytest.param("torchvision:densenet121", marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_channels_go(spec, monkeypatch):
     net = network(spec, 128)

@@ -207,6 +207,7 @@ def test_a_network_that_does_not_run_afterwards_is_refused_by_name(monkeypatch):
         halve_widths(net)
 
 
+@pytest.mark.slow
 def test_channels_that_cannot_be_followed_are_not_inherited():
     net = network("torchvision:shufflenet_v2_x0_5", 32)
     with pytest.raises(Error, match="shufflenet"):
@@ -252,6 +253,7 @@ def test_sizes_that_do_not_fit_together_are_rounded_up_until_they_do():
     assert small.module.stage4[0].branch2[0].out_channels == 8
 
 
+@pytest.mark.slow
 def test_inner_weights_that_are_inherited_are_the_network_with_the_others_silenced():
     net = network("torchvision:resnet18", 32)
     randomise(net.module)

@@ -152,6 +152,7 @@ def test_a_forecast_knows_the_passes(small_memory, teacher_path, tmp_path, capsy
     assert "out of memory" not in said
 
 
+@pytest.mark.slow
 def test_what_never_fits_is_an_error_of_one_line(small_memory, teacher_path, tmp_path):
     small_memory(1)
     with pytest.raises(
