@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-# Times, what is estimated from them, and hashes of files that hold times.
+# Times, what is estimated from them or compared by them, and hashes of files that hold times.
 TIMES = re.compile(
     r"(.*_)?(seconds|date|ms|cost|memory_bytes|disk_bytes|timed_steps|at_most|reason|hours)"
-    r"|gradient_ratio|latency_ratio|.*seconds_(low|high)|made"
+    r"|gradient_ratio|latency_ratio|dominated_by|.*seconds_(low|high)|made"
 )
 HASHES = re.compile(r'"[0-9a-f]{16}"')
 

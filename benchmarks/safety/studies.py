@@ -22,13 +22,15 @@ class Forked:
         if self.pid == 0:
             code = 70
             try:
+                from kdtool.study.places import KDTOOL
+
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.dup2(stdout.fileno(), 1)
                 os.dup2(stderr.fileno(), 2)
                 for number, name in ((1, "stdout"), (2, "stderr")):
                     setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
                 os.environ.update(env or {})
-                code = run_here(words[3:])  # after: python -m kdtool
+                code = run_here(words[len(KDTOOL) :])
             finally:
                 os._exit(code)
 
