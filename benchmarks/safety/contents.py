@@ -17,8 +17,8 @@ TIMES = re.compile(
 )
 HASHES = re.compile(r'"[0-9a-f]{16}"')
 
-# What only tells of the work, or is drawn of times.
-NOT_RESULTS = re.compile(r"(lock|.*\.log|.*\.lock|forecast\.json|frontier-latency\.svg)")
+# What only tells of the work, or is drawn of times: what dominates what in a frontier follows from latencies.
+NOT_RESULTS = re.compile(r"(lock|.*\.log|.*\.lock|forecast\.json|frontier-.*\.svg)")
 
 
 def contents(folder: Path) -> dict[str, Any]:
