@@ -12,22 +12,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from processes import make_images
 
 import kdtool
 from kdtool.utils.verbosity import QUIET, verbosity
-
-
-def make_images(folder: Path, images: int) -> None:
-    """Write images of random pixels in ten classes."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", images), ("val", 256)):
-        for number in range(count):
-            target = folder / split / f"class{number % 10}"
-            target.mkdir(parents=True, exist_ok=True)
-            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(target / f"{number}.png")
 
 
 def cost(teacher: Path, output: Path, method: str, **options) -> tuple[float, float]:
