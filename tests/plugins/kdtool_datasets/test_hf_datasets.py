@@ -162,7 +162,7 @@ def test_images_as_files_are_read_from_the_cache_alone(cache, tmp_path):
     assert "row 7 of train: has no bytes of an image, and no file in the cache of datasets" in error_of()
 
 
-@pytest.mark.parametrize("name", ["", "../photos", "a/b/c", "/tmp/x", "a b", "https://example.org/x", "-x"])
+@pytest.mark.parametrize("name", ["", "../photos", "a/b/c", "/photos", "a b", "scheme://host/x", "-x"])
 def test_what_is_no_name_on_the_hub(name):
     assert "is no name on the Hub, such as uoft-cs/cifar100" in error_of(name)
 
