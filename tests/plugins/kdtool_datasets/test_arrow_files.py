@@ -1,7 +1,5 @@
 """Parquet files whose images are unpacked: damaged ones, and a disk without space."""
 
-import random
-
 import pytest
 
 from kdtool.errors import Error
@@ -56,17 +54,10 @@ def test_no_place_to_unpack(path, tmp_path, monkeypatch):
         converted(path, "image")
 
 
-def test_changed_files_are_read_or_refused_in_one_line(path):
+def test_changed_files_are_read_or_refused_in_one_line(path, spoilt):
     content, messages = path.read_bytes(), []
     for seed in range(60):
-        chance, spoilt = random.Random(seed), bytearray(content)
-        for _ in range(chance.choice((1, 3, 30))):
-            at = chance.randrange(len(spoilt))
-            if chance.random() < 0.5:
-                spoilt[at] = chance.randrange(256)
-            else:
-                del spoilt[at : at + chance.randrange(1, 50)]
-        path.write_bytes(spoilt)
+        path.write_bytes(spoilt(content, seed, 50))
         try:
             places_in(converted(path, "image"), "image")
         except Error as error:
