@@ -63,7 +63,7 @@ of = ["halved", "pruned"]
 
 STUDY = (("s.toml", RECIPE),)
 
-# What trains nothing has no run to go on with.
+# What makes no network has nothing to go on with.
 REPEATED = ("--force",)
 
 SMALL = ("--max-macs", "0.5x", "--candidates", "halve", "--no-quantised")
@@ -91,15 +91,11 @@ COMMANDS = [
     _prune("2:4", CONV),
     *(_prune(method, CONV, *CHANNELS) for method in ("bn-scale", "filter-l1", "geometric-median")),
     *(_prune(method, CONV, *CHANNELS) for method in ("group-taylor", "isomorphic", "taylor")),
-    Command("halve", "refine", ["refine", "c.pt", "--method", "halve", "-o", "o.pt"], REPEATED),
-    Command("depth", "refine", ["refine", "d.pt", "--method", "depth", "-o", "o.pt"], REPEATED),
+    Command("halve", "refine", ["refine", "c.pt", "--method", "halve", "-o", "o.pt"]),
+    Command("depth", "refine", ["refine", "d.pt", "--method", "depth", "-o", "o.pt"]),
+    Command("like", "refine", ["refine", "c.pt", "--method", "like", "--arch", "kdtool:lenet-5", "-o", "o.pt"]),
     Command(
-        "like", "refine",
-        ["refine", "c.pt", "--method", "like", "--arch", "kdtool:lenet-5", "-o", "o.pt"], REPEATED,
-    ),
-    Command(
-        "width-depth", "refine",
-        ["refine", "c.pt", "--method", "width-depth", "--target-macs", "0.5x", "-o", "o.pt"], REPEATED,
+        "width-depth", "refine", ["refine", "c.pt", "--method", "width-depth", "--target-macs", "0.5x", "-o", "o.pt"],
     ),
     Command(
         "distill, prune", "chain",
@@ -115,8 +111,8 @@ COMMANDS = [
     Command("study", "study", ["run", "s.toml", "-o", "s.study"], (), files=STUDY),
     Command("study, 2 jobs", "study", ["run", "s.toml", "-o", "s.study", "--jobs", "2"], (), files=STUDY),
     Command("kd", "2 processes", ["distill", LINEAR, *HALVED, *TRAIN, "-o", "o.pt"], processes=2),
-    Command("onnx", "export", ["export", "c.pt", "--onnx", "--no-latency", "-o", "o.onnx"], REPEATED),
-    Command("onnx, int8", "export", ["export", "c.pt", "--int8", "--no-latency", "-o", "o.onnx"], REPEATED),
+    Command("onnx", "export", ["export", "c.pt", "--onnx", "--no-latency", "-o", "o.onnx"]),
+    Command("onnx, int8", "export", ["export", "c.pt", "--int8", "--no-latency", "-o", "o.onnx"]),
     Command("evaluate", "other", ["evaluate", "c.pt", "--per-class", "-o", "o.png"], REPEATED),
     Command("report", "other", ["report", "c.pt", "-o", "o.html"], REPEATED),
     _distill("gated", CONV, "--target-macs", "0.5x", "--search-epochs", "1", *CHANNELS),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdtool.cli import several_processes
 from kdtool.cli.dry_run import dry_works
+from kdtool.cli.files import check_file, check_target, has_begun
 from kdtool.cli.launcher import by_first, check, repeats
 from kdtool.cli.process import exit_code_of, print_result
 from kdtool.cli.stdin import piped_paths
@@ -49,6 +50,8 @@ class ChainStep:
     resume: bool = False
     resumable: bool = False
     """An interrupted run can be continued; other steps are repeated."""
+    recognises: bool = False
+    """With ``--resume`` it leaves a file as it is that the same command made, and refuses any other."""
     onnx: bool = False
     """It also takes ONNX files."""
     directories: bool = False
@@ -156,6 +159,7 @@ def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> li
     resume = any(step.resume for step in steps)
     previous: Path | None = None
     works: list[Work] = []
+    begun = False
     for step in steps:
         first, last = not works, len(works) == len(steps) - 1
         checkpoints = (*step.checkpoints, *([previous] if previous else []))
@@ -163,17 +167,20 @@ def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> li
             checkpoints = _inputs(steps) if inputs is None else (*inputs,)
         for path in (*step.checkpoints, *step.files):
             _check_input(step, path)
-        # In a chain that is resumed, or was begun by a trial, steps that cannot be continued are repeated.
-        again = resume or inputs is not None or repeats()
+        # In a chain that was begun, also by a trial, steps that cannot be continued are repeated.
+        again = (resume and begun and not step.recognises) or inputs is not None or repeats()
         force = step.force or (again and not step.resumable and len(steps) > 1)
         outputs = _outputs(step, checkpoints)
+        later = resume and step.recognises  # it looks at the file when it runs
         for output in outputs:
             if output in [earlier for work in works for earlier in work.outputs]:
                 raise UsageError(f"{output}: two steps would write this file; choose another name with -o")
             if step.check_target is not None:
-                step.check_target(output, force)
+                step.check_target(output, force or (later and output.exists()))
             else:
-                check_target(output, step.suffix, force=force, resume=resume and step.resumable)
+                check = force or (later and output.is_file())
+                check_target(output, step.suffix, force=check, resume=resume and step.resumable)
+        begun = begun or any(has_begun(output, recognised=step.recognises) for output in outputs)
         if len(outputs) > 1 and not last:
             raise UsageError(
                 f"{step.name} writes {len(outputs)} checkpoints, so no step can follow; run the next command on each"
@@ -256,39 +263,3 @@ def _no_checkpoint(step: ChainStep, following: str) -> str:
         f"{step.name}: {missing} given. Name it (kdtool {step.name} FILE), put the step that makes it in front "
         f"(kdtool distill FILE {step.name}), or pipe it in (kdtool distill FILE | kdtool {step.name}){hint}"
     )
-
-
-def check_file(path: Path) -> None:
-    """Check that a file that a step reads exists.
-
-    Raises:
-        UsageError: it is missing or a directory; the message has similar names.
-    """
-    if path.is_dir():
-        from kdtool.cli.explain import directory
-
-        raise UsageError(directory(path))
-    if not path.exists():
-        from kdtool.cli.explain import missing_file
-
-        raise UsageError(missing_file(path))
-
-
-def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:
-    """Check that a step can write its file, and that no run of it exists already.
-
-    Raises:
-        UsageError: the file cannot be written, has another suffix, or exists already, or an earlier run exists.
-    """
-    from kdtool.training.run_directory import directory_of, is_unused
-    from kdtool.utils.files import check_output
-
-    if output.suffix != suffix:
-        raise UsageError(f"-o {output}: the name of this file must end in {suffix}")
-    earlier = directory_of(output)
-    begun = not is_unused(earlier)
-    if resume and begun:
-        return
-    check_output(output, force=force)
-    if suffix == ".pt" and begun and not force:
-        raise UsageError(f"{earlier}: holds an earlier run; continue it with --resume, or start again with --force")

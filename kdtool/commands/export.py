@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from torch import Tensor
 from kdtool.commands.costs import side_by_side, teacher_costs
 from kdtool.commands.history import public_content, public_line, public_word
 from kdtool.commands.inputs import data_for, load
+from kdtool.commands.outputs import FINISHED
 from kdtool.data.options import DataOptions
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
+from kdtool.exporting.exporter import Exporter
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.prediction import expected_by, recorded_classes
@@ -28,9 +31,13 @@ from kdtool.plugins.registry import make, method_class
 from kdtool.utils.files import beside, slug
 from kdtool.utils.kinds import is_checkpoint_folder
 from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
 
 BATCH = 64
 """Images in a batch of those that an exporter gets."""
+
+MADE = "kdtool.made"
+"""The entry of a file's metadata by which `--resume` knows what it made itself."""
 
 MOST_IMAGES = 5000
 """The most validation images that choose how a file is quantised; each of many trials runs on all of them."""
@@ -42,6 +49,7 @@ def export(
     *,
     output: str | Path | None = None,
     force: bool = False,
+    resume: bool = False,
     against: str | Path | Checkpoint | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -53,8 +61,12 @@ def export(
     of the teacher (see `kdtool.commands.costs`). ``options`` are options of the exporter and of `DataOptions`; the
     latter replace what the checkpoint remembers.
 
+    With ``resume`` a file that the same command made of the same network stays as it is; as it does not hold what was
+    measured, the result has ``finished`` in its place.
+
     Raises:
-        UsageError: the output's suffix is not that of the format, the output exists already, or a package is missing.
+        UsageError: the output's suffix is not that of the format, a package is missing, or the output exists already
+            (with ``resume``: made by another command).
         Error: the network cannot be written, or the file does not give the network's outputs; nothing is written.
     """
     checkpoint = load(checkpoint)
@@ -62,8 +74,7 @@ def export(
     exporter = make("exporters", method, **own)
     default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
     target = Path(output) if output is not None else beside(default, exporter.ending)
-    exporter.check(target, force=force)
-    teacher = _teacher(checkpoint, against)
+    exporter.check(target, force=force or (resume and target.exists()))
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
     extra: dict[str, Any] = {}
     if exporter.uses_validation:
@@ -71,11 +82,19 @@ def export(
     if exporter.uses_content:
         extra["content"] = public_content(checkpoint)
     size = measure(checkpoint.network)
+    metadata = _metadata(checkpoint, data, size)
+    metadata[MADE] = made = _made_by(exporter, checkpoint, metadata)
+    compression = checkpoint.compression(size["parameters"])
+    about = {"checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec}
+    if resume and _is_finished(target, made, force=force):
+        say(FINISHED.format(target))
+        return {**about, **size, "compression": compression, exporter.name: str(target), "finished": True}
+    teacher = _teacher(checkpoint, against)
     with running_method(exporter):
         result: dict[str, Any] = exporter.export(
             checkpoint.network,
             target,
-            metadata=_metadata(checkpoint, data, size),
+            metadata=metadata,
             teacher=teacher.network if teacher else None,
             test=batches_of(data.test) if data and data.test else None,
             **extra,
@@ -85,13 +104,48 @@ def export(
         of_teacher = _teacher_data(checkpoint, teacher.checkpoint, of_data) if data else None
         other = teacher_costs(teacher.network, teacher.checkpoint, of_teacher)
     return {
-        "checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec,
+        **about,
         "against": teacher.name if teacher else None,
         **size,
-        "compression": checkpoint.compression(size["parameters"]),
+        "compression": compression,
         **result,
         "side_by_side": side_by_side(result, size, other),
     }
+
+
+def _made_by(exporter: Exporter, checkpoint: Checkpoint, metadata: Mapping[str, str]) -> str:
+    """Return a word that stands for the command that makes a file: what is written how, and of which weights."""
+    about = [exporter.name, exporter.as_data(), fingerprint(checkpoint.module.state_dict()), metadata]
+    return f"{exporter.name}-{hashlib.sha256(dumps(about, sort_keys=True, default=str).encode()).hexdigest()}"
+
+
+def _is_finished(target: Path, made: str, *, force: bool) -> bool:
+    """Return whether a file, or one in a folder, holds the word of the command that makes it; files come whole.
+
+    Raises:
+        UsageError: it does not, and is not to be replaced.
+    """
+    files = sorted(target.iterdir()) if target.is_dir() else [target]
+    files = [file for file in files if file.is_file()]
+    if any(_holds(file, made.encode()) for file in files):
+        return True
+    if files and not force:
+        raise UsageError(
+            f"{target}: exists already, and does not tell that this command made it; choose another name, or "
+            "overwrite it with --force"
+        )
+    return False
+
+
+def _holds(path: Path, word: bytes) -> bool:
+    """Return whether a file holds some bytes."""
+    before = b""
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            if word in before + part:
+                return True
+            before = part[-len(word) :]
+    return False
 
 
 def _metadata(checkpoint: Checkpoint, data: Data | None, size: Mapping[str, int]) -> dict[str, str]:

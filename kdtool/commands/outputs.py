@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdtool.commands import history
 from kdtool.commands.foresight import Work, foreseen
@@ -16,7 +17,7 @@ from kdtool.data.checks import tell
 from kdtool.data.splits import Data
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
-from kdtool.models.checkpoint import Checkpoint, Early, read, write
+from kdtool.models.checkpoint import Checkpoint, Early, fingerprint, read, write
 from kdtool.models.conversion import Convention, convention_of, conversion_of
 from kdtool.models.size import measure
 from kdtool.plugins.method import Method
@@ -24,14 +25,34 @@ from kdtool.training.callback import KeepEpoch
 from kdtool.training.history_entry import Clock, HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
-from kdtool.training.run_directory import directory_of, is_unused
+from kdtool.training.run_directory import changed, directory_of, is_unused
 from kdtool.utils.files import beside, check_output, slug
 from kdtool.utils.processes import count, decided, rank
 from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def target_of(output: str | Path | None, default: Path, *, force: bool, resume: bool = False) -> Path:
+IDENTITY = (
+    *("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search", "budget"),
+    "quantised",
+)
+"""What makes an entry of a history another command, beside the weights that it was given."""
+
+UNTRAINED = (*IDENTITY, "seed", "architecture")
+"""The same where nothing was trained."""
+
+FINISHED = "{}: is finished already"
+
+
+def target_of(
+    output: str | Path | None, default: Path, *, force: bool, resume: bool = False, untrained: bool = False
+) -> Path:
     """Return where the checkpoint goes: ``output``, else ``default``.
+
+    ``untrained`` says that it is made without a run: with ``resume`` the file itself tells what made it.
 
     Raises:
         UsageError: the name is no checkpoint's, or the file is there and is not to be overwritten.
@@ -39,7 +60,9 @@ def target_of(output: str | Path | None, default: Path, *, force: bool, resume: 
     target = Path(output) if output is not None else default
     if target.suffix != ".pt":
         raise UsageError(f"-o {target}: a checkpoint's name ends in .pt")
-    if not (resume and not is_unused(directory_of(target))):
+    if resume and untrained:
+        check_output(target, force=force or target.is_file())
+    elif not (resume and not is_unused(directory_of(target))):
         check_output(target, force=force)
     return target
 
@@ -97,20 +120,12 @@ def running(
     ``masked`` says that the network was pruned by masks. ``work`` is what will be done in the run; it is foreseen, so
     that the user knows what the command costs, and sees how far it is. ``track`` names the programs that show it.
     """
-    keys = (
-        *("command", "method", "options", "keep", "initial", "training", "data", "unlabelled", "search", "budget"),
-        "quantised",
-    )
-    recorded = entry.as_data()
-    identity: dict[str, Any] = {key: recorded[key] for key in keys if key in recorded}
-    identity["inputs"] = {used["role"]: used["weights"] for used in entry.inputs}
+    identity = _identity(entry.as_data())
     if data is not None:
         # The same weights teach something else if they expect other images, or have another order of classes.
         own = [convention_of(teacher, data.spec) for teacher in teachers]
         if any(convention != Convention.of(data.spec) for convention in own):
             identity["teachers"] = [dataclasses.asdict(convention) for convention in own]
-    # The same images may lie on another disk now, or KDTOOL_DATA may name the directory that the option named before.
-    identity["data"] = {key: value for key, value in entry.data.items() if key != "directory"}
     with shared_directory(target, identity, training, force=force, resume=resume) as directory:
         if decided(lambda: directory.finished and target.exists()):
             directory.tidy()
@@ -134,6 +149,15 @@ def running(
             yield run
         if target.exists():
             directory.finish()
+
+
+def _identity(recorded: Mapping[str, Any], keys: Sequence[str] = IDENTITY) -> dict[str, Any]:
+    """Return what makes an entry of a history another command, as plain data."""
+    identity = {key: recorded[key] for key in keys if key in recorded}
+    identity["inputs"] = {used["role"]: used["weights"] for used in recorded["inputs"]}
+    # The same images may lie on another disk now, or KDTOOL_DATA may name the directory that the option named before.
+    identity["data"] = {key: value for key, value in recorded["data"].items() if key != "directory"}
+    return identity
 
 
 def early_weights(kept: KeepEpoch) -> Early:
@@ -160,6 +184,41 @@ def finish(run: Run, network: Network, target: Path, early: Early | None = None)
     decided(lambda: write(target, checkpoint))
     checkpoint.path = target
     return checkpoint
+
+
+def finished_untrained(
+    target: Path, entry: HistoryEntry, module: nn.Module | None = None, *, force: bool
+) -> Checkpoint | None:
+    """Return the checkpoint at ``target`` if the same command made it, without a run; None if it is to be made.
+
+    ``module`` is a network whose weights it has to have, where the command alone does not tell them. With ``force``
+    another file is to be replaced.
+
+    Raises:
+        UsageError: another command made it.
+        Error: it is damaged.
+    """
+    if not target.exists():
+        return None
+    try:
+        made = read(target)
+    except Error:
+        if force:
+            return None
+        raise
+    recorded = made.history[-1] if made.history else {"inputs": [], "data": {}}
+    before, now = (_identity(about, UNTRAINED) for about in (recorded, entry.as_data()))
+    if module is not None:
+        before["weights"], now["weights"] = (fingerprint(other.state_dict()) for other in (made.module, module))
+    if different := changed(json.loads(dumps(before, default=str)), json.loads(dumps(now, default=str))):
+        if force:
+            return None
+        raise UsageError(
+            f"{target}: exists already, and --resume needs the same command: {different}; choose another name with "
+            "-o, or overwrite it with --force"
+        )
+    say(FINISHED.format(target))
+    return made
 
 
 def finish_untrained(checkpoint: Checkpoint, target: Path, entry: HistoryEntry, *, dry_run: bool = False) -> Checkpoint:

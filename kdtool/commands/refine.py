@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands.inputs import data_for, load
-from kdtool.commands.outputs import entry_of, finish_untrained, named_after, target_of
+from kdtool.commands.outputs import entry_of, finish_untrained, finished_untrained, named_after, target_of
 from kdtool.commands.quantise import in_float
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
@@ -23,16 +23,19 @@ def refine(
     seed: int = 0,
     output: str | Path | None = None,
     force: bool = False,
+    resume: bool = False,
     dry_run: bool = False,
     **options: Any,
 ) -> Checkpoint:
     """Make a smaller structure of a checkpoint's network, with fresh or inherited weights, and write a checkpoint.
 
     ``seed`` sets the fresh weights; ``options`` are those of the method and `DataOptions`: a repair (``repair=``) needs
-    images, by default those of the data set that the checkpoint remembers. With ``dry_run`` nothing is written.
+    images, by default those of the data set that the checkpoint remembers. With ``resume`` a checkpoint that the same
+    command made is returned as it is. With ``dry_run`` nothing is written.
 
     Raises:
-        UsageError: there is no such method or option, the output exists already, or there are no images for a repair.
+        UsageError: there is no such method or option, there are no images for a repair, or the output exists already
+            (with ``resume``: made by another command).
         Error: this network cannot be made smaller in this way; nothing is written.
     """
     parent = in_float(load(checkpoint))
@@ -44,11 +47,14 @@ def refine(
         raise UsageError(
             f"--{next(iter(data_options)).replace('_', '-')}: only --repair uses images here; leave it out"
         )
-    target = target_of(output, named_after(parent, method), force=force)
+    target = target_of(output, named_after(parent, method), force=force, resume=resume, untrained=True)
     known = repairs and (parent.data is not None or data_options.get("data") is not None)
     data = data_for(parent, data_options) if known else None
     given = {**options, **({"seed": seed} if seed else {})}
     entry = entry_of("refine", method, parent, given, target, refiner, data=data)
+    entry.record(seed=seed)
+    if resume and (finished := finished_untrained(target, entry, force=force)) is not None:
+        return finished
     with entry.timed():
         network = refined(refiner, parent.network, seed, data=data, record=entry.record_repair)
     return finish_untrained(Checkpoint(network, parent.data, [], parent.history), target, entry, dry_run=dry_run)

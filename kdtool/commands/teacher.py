@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from kdtool.commands import history
 from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.inputs import say_expected, say_not_held_out
-from kdtool.commands.outputs import early_weights, finish, finish_untrained, running, target_of
+from kdtool.commands.outputs import (
+    early_weights,
+    finish,
+    finish_untrained,
+    finished_untrained,
+    running,
+    target_of,
+)
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
@@ -63,7 +70,8 @@ def teacher(
     initial = InitialOptions(**groups[5])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
-    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume)
+    untrained = groups[1].get("data") is None
+    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume, untrained=untrained)
     pretrained = pretrained or (source.brings_weights and weights is None)
     data, elsewhere = None, bool(pretrained or weights)
     weights_file = Path(weights) if weights is not None else None
@@ -115,6 +123,10 @@ def teacher(
     classes = classes or (of_source if of_source and len(of_source) == network.architecture.classes else None)
     if data is None and (names := fitting_names(weights_file, classes, network.architecture.classes)):
         entry.record(classes=list(names))
+    if data is None and resume:
+        finished = finished_untrained(target, entry, network.module, force=force)
+        if finished is not None:
+            return finished
     if data is None and not elsewhere:
         say(f"{target}: is untrained, its weights are random; with --data the network is trained")
     if data is None:

@@ -208,20 +208,26 @@ def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -
 
     images = changes(_splits(earlier), _splits(identity))
     found = FOUND_IN_IMAGES if images else ()
-    before, now = _flat(earlier), _flat(identity)
-    different = [
-        f"{key} was {_short(before.get(key))}, now {_short(value)}"
-        for key, value in now.items()
-        if before.get(key) != value and not key.startswith((SPLITS, *found))
-    ]
-    if different:
-        raise UsageError(
-            f"{path}: --resume needs the same command: {'; '.join(different[:3])}; start again with --force"
-        )
+    if different := changed(earlier, identity, (SPLITS, *found)):
+        raise UsageError(f"{path}: --resume needs the same command: {different}; start again with --force")
     if images:
         raise UsageError(
             f"{path}: --resume needs the same images: {'; '.join(images)}; bring them back, or start again with --force"
         )
+
+
+def changed(earlier: Mapping[str, Any], identity: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
+    """Return in words up to three settings of a command that are not those of an earlier one; empty if there are none.
+
+    What begins with one of ``without`` is not compared.
+    """
+    before, now = _flat(earlier), _flat(identity)
+    different = [
+        f"{key} was {_short(before.get(key))}, now {_short(value)}"
+        for key, value in now.items()
+        if before.get(key) != value and not key.startswith(without)
+    ]
+    return "; ".join(different[:3])
 
 
 def _splits(about: Mapping[str, Any]) -> dict[str, Any]:

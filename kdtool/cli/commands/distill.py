@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdtool.cli.chain import ChainStep, Work, check_file
+from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import (
     DATA,
@@ -20,6 +20,7 @@ from kdtool.cli.common import (
     tracked,
 )
 from kdtool.cli.early import check_early
+from kdtool.cli.files import check_file
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
 from kdtool.cli.several_processes import processes_option, wanted

@@ -12,6 +12,7 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import WHICH_DATA, checkpoint, json_option, output_options
 from kdtool.cli.output import as_json, facts, shown_value, table, zeros_note
 from kdtool.data.options import DataOptions
+from kdtool.errors import Error
 from kdtool.exporting.exporter import Exporter
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import make
@@ -29,6 +30,12 @@ Examples:
 """
 
 
+NOT_KEPT = (
+    "is finished already, and what was measured is not kept in it; leave out --json, measure an ONNX file with kdtool "
+    "measure, or export it again with --force and without --resume"
+)
+
+
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     path, against = (parsed.params[name] for name in ("checkpoint", "against"))
@@ -40,9 +47,12 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        costs = api.export(
-            work.checkpoints[0], parsed.method, output=work.output, force=work.force, **extra, **parsed.options
-        )
+        run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
+        costs = api.export(work.checkpoints[0], parsed.method, **run_options, **extra, **parsed.options)
+        if costs.get("finished"):
+            if parsed.params["as_json"]:
+                raise Error(f"{work.output}: {NOT_KEPT}")
+            return work.result
         if parsed.params["as_json"]:
             return as_json(costs)
         click.echo(as_text(costs), err=True)
@@ -61,6 +71,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
         files=(against,) if against else (),
+        recognises=True,
     )
 
 

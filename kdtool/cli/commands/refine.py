@@ -32,7 +32,12 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        run_options: dict[str, Any] = {"output": work.output, "force": work.force, **work.only_said}
+        run_options: dict[str, Any] = {
+            "output": work.output,
+            "force": work.force,
+            "resume": work.resume,
+            **work.only_said,
+        }
         refined = api.refine(work.checkpoints[0], parsed.method, **run_options, **seed, **parsed.options)
         if work.dry_run:
             write_stand_in(refined, work)
@@ -44,6 +49,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         checkpoints=(path,) if path else (),
         output=lambda source: parsed.params["output"] or beside(source, f"-{parsed.method}.pt"),
         makes_checkpoint=True,
+        recognises=True,
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, InterruptedStep, PartlyDone, Work, check_file
+from kdtool.cli.chain import ChainStep, InterruptedStep, PartlyDone, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
+from kdtool.cli.files import check_file
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import as_json, table
 from kdtool.errors import Error, UsageError

@@ -111,6 +111,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         processes=wanted(parsed.params, parsed.options),
         early_check=partial(check_early, parsed.options),
         resumable="data" in parsed.options,
+        recognises="data" not in parsed.options,
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
     )

@@ -1,0 +1,53 @@
+"""Checks of the files that steps read and write, before any step runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdtool.errors import UsageError
+
+
+def check_file(path: Path) -> None:
+    """Check that a file that a step reads exists.
+
+    Raises:
+        UsageError: it is missing or a directory; the message has similar names.
+    """
+    if path.is_dir():
+        from kdtool.cli.explain import directory
+
+        raise UsageError(directory(path))
+    if not path.exists():
+        from kdtool.cli.explain import missing_file
+
+        raise UsageError(missing_file(path))
+
+
+def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:
+    """Check that a step can write its file, and that no run of it exists already.
+
+    Raises:
+        UsageError: the file cannot be written, has another suffix, or exists already, or an earlier run exists.
+    """
+    from kdtool.training.run_directory import directory_of, is_unused
+    from kdtool.utils.files import check_output
+
+    if output.suffix != suffix:
+        raise UsageError(f"-o {output}: the name of this file must end in {suffix}")
+    earlier = directory_of(output)
+    begun = not is_unused(earlier)
+    if resume and begun:
+        return
+    check_output(output, force=force)
+    if suffix == ".pt" and begun and not force:
+        raise UsageError(f"{earlier}: holds an earlier run; continue it with --resume, or start again with --force")
+
+
+def has_begun(output: Path, *, recognised: bool) -> bool:
+    """Return whether an earlier process was at the step that writes ``output``; its run tells it.
+
+    A step that recognises its result has no run: its file tells it.
+    """
+    from kdtool.training.run_directory import directory_of, is_unused
+
+    return (recognised and output.exists()) or not is_unused(directory_of(output))

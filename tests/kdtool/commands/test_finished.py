@@ -1,0 +1,124 @@
+"""`--resume` where a command without a run has finished: its file stays, and only the same command takes it."""
+
+import shlex
+
+import pytest
+
+import kdtool
+from kdtool.cli.main import cli
+from kdtool.errors import UsageError
+
+REFINED = "refine t.pt --method halve -o s.pt"
+EXPORTED = "export t.pt --no-latency -o s.onnx"
+UNTRAINED = "teacher kdtool:lenet-300-100 --classes 10 --in-channels 1 --image-size 8 -o s.pt"
+
+
+@pytest.fixture
+def here(teacher_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = kdtool.load(teacher_path)
+    checkpoint.data = None
+    checkpoint.save(tmp_path / "t.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    """Return a function that runs a command line, and returns its exit code, stdout and stderr."""
+
+    def invoke(line):
+        with pytest.raises(SystemExit) as end:
+            cli.main(shlex.split(line))
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return invoke
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        (REFINED, "refine t.pt --method halve --times 2 -o s.pt"),
+        (REFINED, "refine t.pt --method halve --seed 1 -o s.pt"),
+        (EXPORTED, "export t.pt --no-latency --opset 19 -o s.onnx"),
+        (UNTRAINED, f"{UNTRAINED} --seed 1"),
+        (UNTRAINED, UNTRAINED.replace("--classes 10", "--classes 9")),
+    ],
+)
+def test_a_finished_file_stays_and_only_its_own_command_resumes_it(run, here, line, other):
+    name = line.split()[-1]
+    assert run(f"{line} --resume")[:2] == (0, f"{name}\n")  # there is nothing yet, so it is made
+    content, status = (here / name).read_bytes(), (here / name).stat()
+
+    code, out, err = run(f"{line} --resume")
+    assert (code, out) == (0, f"{name}\n")
+    assert f"{name}: is finished already" in err
+    code, out, err = run(f"{other} --resume")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {name}: exists already, and ")
+    assert err.count("\n") == 1
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert f"{name}: exists already" in err
+    assert (here / name).read_bytes() == content
+    assert (here / name).stat().st_ino == status.st_ino
+
+    code, out, _ = run(f"{other} --resume --force")
+    assert (code, out) == (0, f"{name}\n")
+    assert (here / name).read_bytes() != content
+
+
+def test_a_file_of_other_weights_is_another_one(run, here):
+    assert run(REFINED)[0] == 0
+    assert run(EXPORTED)[0] == 0
+    assert run("teacher kdtool:lenet-5 --classes 10 --in-channels 1 --image-size 8 --seed 9 -o t.pt --force")[0] == 0
+    for line in (REFINED, EXPORTED):
+        code, _, err = run(f"{line} --resume")
+        assert code == 2
+        assert "exists already, and " in err
+
+
+def test_a_strange_file_is_not_finished(run, here):
+    for line, name in ((REFINED, "s.pt"), (EXPORTED, "s.onnx")):
+        (here / name).write_text("mine")
+        code, out, err = run(f"{line} --resume")
+        assert (code > 0, out, err.count("\n")) == (True, "", 1)
+        assert (here / name).read_text() == "mine"
+
+
+def test_what_was_measured_is_not_in_a_finished_export(run, here):
+    assert run(EXPORTED)[0] == 0
+    code, out, err = run(f"{EXPORTED} --resume --json")
+    assert (code, out) == (1, "")
+    assert "what was measured is not kept in it" in err
+    told = kdtool.export("t.pt", latency=False, output="s.onnx", resume=True)
+    assert told["finished"] is True
+    assert told["onnx"] == "s.onnx"
+
+
+def test_a_finished_folder_is_known_by_a_file_in_it(here):
+    for _ in range(2):
+        told = kdtool.export("t.pt", "hub-folder", output="hub", resume=True)
+    assert told["finished"] is True
+    with pytest.raises(UsageError, match="exists already, and does not tell"):
+        kdtool.export("t.pt", "hub-folder", license="mit", output="hub", resume=True)
+
+
+def test_a_chain_that_is_finished_makes_nothing_again(run, here):
+    line = "refine t.pt -o a.pt export --no-latency -o a.onnx"
+    assert run(line)[:2] == (0, "a.onnx\n")
+    made = {name: (here / name).stat().st_ino for name in ("a.pt", "a.onnx")}
+    code, out, err = run(f"{line} --resume")
+    assert (code, out) == (0, "a.onnx\n")
+    assert err.count("is finished already") == 2
+    assert {name: (here / name).stat().st_ino for name in made} == made
+    (here / "a.onnx").unlink()
+    assert run(f"{line} --resume")[:2] == (0, "a.onnx\n")
+    assert (here / "a.pt").stat().st_ino == made["a.pt"]
+
+
+def test_a_chain_overwrites_no_strange_file_where_nothing_was_begun(run, here):
+    (here / "e.png").write_text("mine")
+    code, _, err = run("refine t.pt --resume -o a.pt evaluate --data digits --per-class -o e.png")
+    assert code == 2
+    assert "e.png: exists already" in err
+    assert (here / "e.png").read_text() == "mine"
