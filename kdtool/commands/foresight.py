@@ -15,7 +15,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import measure
 from kdtool.training.foresight.forecast import Forecast, read_forecast, write_forecast
-from kdtool.training.foresight.rehearsal import rehearse
+from kdtool.training.foresight.rehearsal import Closing, rehearse
 from kdtool.training.foresight.trial import Trial
 from kdtool.training.options import Training
 from kdtool.training.run import Run
@@ -29,9 +29,10 @@ Work = Callable[[Run], Network]
 
 
 @contextlib.contextmanager
-def foreseen(run: Run, work: Work, target: Path) -> Iterator[None]:
+def foreseen(run: Run, work: Work, target: Path, closing: Closing | None = None) -> Iterator[None]:
     """Say what the run will do and cost, and show the progress of the whole command while the block runs.
 
+    ``closing`` is what the command then does with the file of the result.
     A run that is resumed was foreseen when it began, if it had as many processes. From Python, nothing is said where
     nobody looks on.
     """
@@ -39,9 +40,9 @@ def foreseen(run: Run, work: Work, target: Path) -> Iterator[None]:
     looked_on = trial is not None or decided(_is_looked_on)
     forecast = decided(lambda: read_forecast(run.directory)) if looked_on and trial is None else None
     if looked_on and (forecast is None or forecast.processes != count()):
-        forecast, _ = rehearse(work, run)
+        forecast, _ = rehearse(work, run, closing=closing)
         if trial is not None:
-            trial.judge(forecast, lambda: rehearse(work, run)[0])
+            trial.judge(forecast, lambda: rehearse(work, run, closing=closing)[0])
         if forecast.reason and not forecast.phases:  # what is wrong is reported by the run itself
             forecast = None
         elif rank() == 0:
@@ -65,10 +66,11 @@ def tell(forecast: Forecast, target: Path) -> None:
         say(line)
 
 
-def dry_run(work: Work, target: Path, **about: Any) -> Checkpoint:
+def dry_run(work: Work, target: Path, *, closing: Closing | None = None, **about: Any) -> Checkpoint:
     """Say what a command would do and cost, and return the checkpoint that it would make, without training.
 
-    ``about`` are the arguments of `Run`. The last entry of the checkpoint's history holds the ``forecast``.
+    ``about`` are the arguments of `Run`, ``closing`` is what the command then does with the file of the result. The
+    last entry of the checkpoint's history holds the ``forecast``.
 
     Raises:
         Error: the command cannot train, or what it makes depends on a training.
@@ -77,9 +79,9 @@ def dry_run(work: Work, target: Path, **about: Any) -> Checkpoint:
     with tempfile.TemporaryDirectory() as folder, together(training.device):
         check_step(training)
         run = Run(Path(folder), **about)
-        forecast, network = rehearse(work, run, strict=True)
+        forecast, network = rehearse(work, run, strict=True, closing=closing)
         if (trial := Trial.pending()) is not None:
-            trial.judge(forecast, lambda: rehearse(work, run)[0])
+            trial.judge(forecast, lambda: rehearse(work, run, closing=closing)[0])
     tell(forecast, target)
     run.record(forecast=forecast.as_data(), size=measure(network or about["parent"].network))
     history = [*(run.parent.history if run.parent else []), run.entry.as_data()]

@@ -22,6 +22,7 @@ from kdtool.models.conversion import Convention, convention_of, conversion_of
 from kdtool.models.size import measure
 from kdtool.plugins.method import Method
 from kdtool.training.callback import KeepEpoch
+from kdtool.training.foresight.rehearsal import Closing
 from kdtool.training.history_entry import Clock, HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
@@ -114,11 +115,13 @@ def running(
     teachers: Sequence[Checkpoint] = (),
     work: Work | None = None,
     track: str | None = None,
+    closing: Closing | None = None,
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run; or, where a finished run is resumed, the checkpoint that it made.
 
     ``masked`` says that the network was pruned by masks. ``work`` is what will be done in the run; it is foreseen, so
-    that the user knows what the command costs, and sees how far it is. ``track`` names the programs that show it.
+    that the user knows what the command costs, and sees how far it is. ``track`` names the programs that show it,
+    ``closing`` is what the command does with the file of the result.
     """
     identity = _identity(entry.as_data())
     if data is not None:
@@ -144,7 +147,7 @@ def running(
         if count() > 1:
             run.caches = cache_of(target)
             entry.record(processes=count())
-        foresight = foreseen(run, work, target) if work is not None else contextlib.nullcontext()
+        foresight = foreseen(run, work, target, closing) if work is not None else contextlib.nullcontext()
         with tracking(run, track if rank() == 0 else None, target, resumed=resume), foresight:
             yield run
         if target.exists():

@@ -20,6 +20,7 @@ from kdtool.pruning.branches import say_branches
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.training.options import Training
 from kdtool.training.run import Run
+from kdtool.utils.files import gzip_bytes
 
 
 def prune(
@@ -61,7 +62,7 @@ def prune(
             pruned: Network = pruner.prune(run, parent.network, run.teachers[0].network)
         return pruned
 
-    others: dict[str, Any] = {"teachers": teachers, "masked": parent.masked}
+    others: dict[str, Any] = {"teachers": teachers, "masked": parent.masked, "closing": gzip_bytes}
     if dry_run:
         return rehearsed(work, target, data=data, training=training, parent=parent, entry=entry, **others)
     with running(

@@ -70,8 +70,8 @@ def teacher(
     initial = InitialOptions(**groups[5])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
-    untrained = groups[1].get("data") is None
-    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume, untrained=untrained)
+    trains = groups[1].get("data") is not None
+    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume, untrained=not trains)
     pretrained = pretrained or (source.brings_weights and weights is None)
     data, elsewhere = None, bool(pretrained or weights)
     weights_file = Path(weights) if weights is not None else None

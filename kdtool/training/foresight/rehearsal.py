@@ -34,7 +34,14 @@ from kdtool.training.student import Auxiliary
 from kdtool.training.zeros import HoldZeros
 from kdtool.utils.processes import collected, count, decided, is_lost_process
 from kdtool.utils.seeds import forked
+from kdtool.utils.tensor_files import write_tensors
 from kdtool.utils.verbosity import QUIET, verbosity
+
+
+Closing = Callable[[Path], object]
+"""What is done with the file of a result, such as finding its size when it is compressed."""
+
+SAMPLE_BYTES = 1 << 21
 
 
 @dataclass
@@ -165,15 +172,32 @@ class Rehearsal(Run):
         inner.entry = dataclasses.replace(self.entry, facts=dict(self.entry.facts))
         return inner
 
+    def close(self, network: Network, closing: Closing | None) -> None:
+        """Write the result, and count what ``closing`` costs with a file of it, by a sample of the weights."""
+        path, weights = self.directory / "result.pt", network.module.state_dict()
+        write_tensors(path, {"weights": weights})
+        if closing is None or not (whole := bytes_of(weights)):
+            return
+        began, every = now(), max(1, whole // SAMPLE_BYTES)
+        write_tensors(path, {name: tensor.flatten()[::every].clone() for name, tensor in weights.items()})
+        started = now()
+        closing(path)
+        ended = now()
+        self.notes.measuring += (ended - started) * (whole / path.stat().st_size)
+        self.notes.spent += ended - began
+
 
 def _metrics(split: Split) -> dict[str, Any]:
     """Return metrics as a network could have them."""
     return {"split": split.name, "accuracy": 0.5, "error": 0.5, "loss": 1.0, "images": len(split)}
 
 
-def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) -> tuple[Forecast, Network | None]:
+def rehearse(
+    work: Callable[[Run], Network], run: Run, *, strict: bool = False, closing: Closing | None = None
+) -> tuple[Forecast, Network | None]:
     """Return what ``work`` will do and cost in ``run``, and the untrained network that it makes, if all was foreseen.
 
+    ``closing`` is what is then done with the file of the result; only its cost is taken.
     A strategy that needs a result of a training before it can go on is foreseen up to there. Several processes take the
     timed steps together; each returns the forecast of all, with the seconds of the first one.
 
@@ -187,6 +211,7 @@ def rehearse(work: Callable[[Run], Network], run: Run, *, strict: bool = False) 
             rehearsal = Rehearsal.of(run, Path(folder), notes)
             network = work(rehearsal)
             rehearsal.scores(network)
+            rehearsal.close(network, closing)
         except Exception as error:  # what a method does with a network that is not trained is its own affair
             if (strict and not notes.phases) or is_lost_process(error):
                 raise

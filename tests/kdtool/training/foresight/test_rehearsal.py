@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections import Counter
 
 import pytest
@@ -130,3 +131,19 @@ def test_a_forecast_does_not_warn_of_what_the_result_will_be(teacher_path, tmp_p
     assert "was not met" not in caplog.text
     logging.getLogger("kdtool").warning("a later one")
     assert "a later one" in caplog.text
+
+
+def test_what_is_done_with_the_file_of_the_result_is_foreseen(teacher_path, tmp_path, monkeypatch):
+    sizes = []
+
+    def slow(path):
+        sizes.append(path.stat().st_size)
+        time.sleep(0.3)
+
+    monkeypatch.setattr("kdtool.training.foresight.rehearsal.SAMPLE_BYTES", 20_000)
+    monkeypatch.setattr("kdtool.commands.prune.gzip_bytes", slow)
+    made = kdtool.prune(teacher_path, method="magnitude", steps=1, epochs=0, dry_run=True)
+    # A sample of the weights is compressed, and its time stands for all of them.
+    whole = sum(tensor.nbytes for tensor in made.module.state_dict().values())
+    assert len(sizes) == 1
+    assert made.history[-1]["forecast"]["cost"]["seconds"] > 0.3 * whole / sizes[0] > 0.3
