@@ -37,7 +37,6 @@ from kdtool.utils.seeds import forked
 from kdtool.utils.tensor_files import write_tensors
 from kdtool.utils.verbosity import QUIET, verbosity
 
-
 Closing = Callable[[Path], object]
 """What is done with the file of a result, such as finding its size when it is compressed."""
 
