@@ -26,7 +26,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.safety.attempts import Outcome, attempts
 from benchmarks.safety.rows import Rows
-from benchmarks.safety.targets import BESIDE, Target, targets
+from benchmarks.safety.soak import remember_digits
+from benchmarks.safety.target import Target
+from benchmarks.safety.targets import targets
 
 KEPT = Path("build") / "fuzz"
 """Where the files are kept with which a promise was broken."""
@@ -58,13 +60,11 @@ def fuzz(target: Target, examples: int, start: int) -> Tally:
     folder = Path(tempfile.mkdtemp(prefix="kdtool-fuzz-"))
     place = folder / "x.run"
     place.mkdir()
-    for name, content in BESIDE.get(target.file, {}).items():
+    for name, content in target.beside.items():
         (place / name).write_bytes(content)
     path = place / target.file
-
-    for content in target.whole:
-        path.write_bytes(content)
-        target.read(path)  # so that no attempt has to import anything, or to fill a cache
+    cache = os.environ.get("KDTOOL_CACHE")
+    os.environ["KDTOOL_CACHE"] = str(folder / "cache")
 
     @seed(start)
     @settings(
@@ -83,10 +83,16 @@ def fuzz(target: Target, examples: int, start: int) -> Tally:
         pending.clear()
 
     try:
+        for content in target.whole:
+            path.write_bytes(content)
+            target.read(path)  # so that no attempt has to import anything
         collect()
         if pending:
             try_them()
     finally:
+        os.environ.pop("KDTOOL_CACHE")
+        if cache is not None:
+            os.environ["KDTOOL_CACHE"] = cache
         shutil.rmtree(folder)
     return tally
 
@@ -102,6 +108,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    remember_digits()
     chosen = [target for target in targets() if target.name.startswith(options.only)]
     shares = sum(target.share for target in chosen)
     rows, broken = Rows(options.rows), 0

@@ -7,40 +7,21 @@ import io
 import json
 import pickle
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
+from benchmarks.safety.data_targets import data_targets
+from benchmarks.safety.graph_targets import graph_targets
 from benchmarks.safety.mutations import changed_archive, changed_bytes, changed_data
 from benchmarks.safety.networks import network
+from benchmarks.safety.target import Target, of_seeds, of_values
 
 OLD = Path(__file__).parents[2] / "tests" / "compatibility" / "data"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader, the name of the file that it is given, and the strategy of the file's content."""
-
-    name: str
-    file: str
-    content: st.SearchStrategy[bytes]
-    read: Callable[[Path], Any]
-    whole: Sequence[bytes]
-    """Files that are not changed, which are read."""
-    share: float = 1.0
-    """How many files are tried, as a multiple of what others have: charts take most of the time of a report."""
-
-
-def of_seeds(seeds: list[bytes], change: Callable[[bytes], st.SearchStrategy[bytes]]) -> st.SearchStrategy[bytes]:
-    """Return changes of one of several contents."""
-    return st.sampled_from(seeds).flatmap(change)
 
 
 def inspect(path: Path) -> str:
@@ -216,6 +197,13 @@ RESULTS = {
 MEASURED = {"format": "kdtool-latency", "p50_ms": 1.0, "p90_ms": 2.0, "batch": 1, "threads": 1}
 
 
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+OF_METRICS, OF_RECORDS = {"run.json": json.dumps(RUN).encode()}, {"metrics.jsonl": LINES}
+
+OF_RESULTS = {"study.json": json.dumps({"format": "kdtool-study", "commands": {}, "comparisons": {}}).encode()}
+
+
 def targets() -> list[Target]:
     """Return everything that is attacked."""
     whole = [path.read_bytes() for path in sorted(OLD.glob("*.pt"))]
@@ -227,7 +215,6 @@ def targets() -> list[Target]:
     values = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2, 4, 4) + bytes(range(32))
     tables = [b"file,label,split\na.png,cat,train\n'b.png',dog,test\n", b"a.png;3\nb.png;4\n"]
     records = [{"file": "a.png", "label": 3}, {"file": "b.png", "label": "x"}]
-    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     safe = save_safetensors(state)
     run, results = json.dumps(RUN).encode(), json.dumps(RESULTS).encode()
     zipped, legacy = saved(foreign), saved(foreign, zipped=False)
@@ -248,34 +235,23 @@ def targets() -> list[Target]:
         Target("recipes of trainings", "t.toml", changed_bytes(TRAINING), training_recipe, [TRAINING]),
         Target("lists of labels", "l.csv", of_seeds(tables, changed_bytes), table, tables),
         Target("lists of labels: JSON", "l.json", of_values([records]).map(as_json), table, [as_json(records)]),
-        Target("metrics of a run", "metrics.jsonl", changed_bytes(lines), report, [lines], share=0.25),
-        Target(
-            "metrics of a run: plain data",
-            "metrics.jsonl",
-            of_values([ROWS]).map(as_lines),
-            report,
-            [lines],
-            share=0.25,
+        *(
+            Target(f"metrics of a run{name}", "metrics.jsonl", content, report, [LINES], 0.25, OF_METRICS)
+            for name, content in {"": changed_bytes(LINES), ": plain data": of_values([ROWS]).map(as_lines)}.items()
         ),
-        Target("records of a run", "run.json", changed_bytes(run), report, [run], share=0.25),
-        Target("records of a run: plain data", "run.json", of_values([RUN]).map(as_json), report, [run], share=0.25),
-        Target("results of a study", "results.json", changed_bytes(results), study, [results], share=0.5),
-        Target(
-            "results of a study: plain data",
-            "results.json",
-            of_values([RESULTS]).map(as_json),
-            study,
-            [results],
-            share=0.5,
+        *(
+            Target(f"records of a run{name}", "run.json", content, report, [run], 0.25, OF_RECORDS)
+            for name, content in {"": changed_bytes(run), ": plain data": of_values([RUN]).map(as_json)}.items()
+        ),
+        *(
+            Target(f"results of a study{name}", "results.json", content, study, [results], 0.5, OF_RESULTS)
+            for name, content in {"": changed_bytes(results), ": plain data": of_values([RESULTS]).map(as_json)}.items()
         ),
         Target("ONNX files: before they run", "n.onnx", changed_bytes(network()), onnx_file, [network()]),
         Target("measurements", "m.json", of_values([[MEASURED]]).map(as_json), measurements, [as_json([MEASURED])]),
+        *data_targets(),
+        *graph_targets(),
     ]
-
-
-def of_values(values: list[Any]) -> st.SearchStrategy[Any]:
-    """Return changes of one of several values."""
-    return st.sampled_from(values).flatmap(changed_data)
 
 
 def as_json(value: Any) -> bytes:
@@ -286,11 +262,3 @@ def as_json(value: Any) -> bytes:
 def as_lines(rows: Any) -> bytes:
     """Return a line of JSON for each row."""
     return b"".join(as_json(row) + b"\n" for row in rows) if isinstance(rows, list | tuple) else as_json(rows)
-
-
-BESIDE: dict[str, dict[str, bytes]] = {
-    "metrics.jsonl": {"run.json": json.dumps(RUN).encode()},
-    "run.json": {"metrics.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode()},
-    "results.json": {"study.json": json.dumps({"format": "kdtool-study", "commands": {}, "comparisons": {}}).encode()},
-}
-"""What else is in the directory of a file."""

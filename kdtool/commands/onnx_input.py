@@ -126,6 +126,8 @@ def opened(path: Path) -> tuple[ContainedSession, list[int], Mapping[str, str]]:
     shape = inputs[0].shape[1:] if inputs else []
     if len(inputs) != 1 or len(shape) != 3 or not all(isinstance(size, int) for size in shape) or shape[1] != shape[2]:
         raise Error(f"{path}: takes {described(inputs)}, not square images [batch, channels, height, width]")
+    if not session.get_outputs():
+        raise Error(f"{path}: gives no output; its graph has to name the logits as one")
     return session, shape, about
 
 

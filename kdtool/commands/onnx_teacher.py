@@ -21,6 +21,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.modules import check_transparent
 from kdtool.training.objective import Objective
 from kdtool.training.plan import check_teacher
+from kdtool.utils.formatting import printable
 
 TOLD = ("kdtool.data", "kdtool.classes", "kdtool.mean", "kdtool.std")
 """The metadata that tell of images and classes."""
@@ -44,7 +45,7 @@ def load_teacher(source: str | Path | Checkpoint) -> Checkpoint:
     module = TeacherSession(session, path)
     outputs, classes = session.get_outputs(), module.classes
     if len(outputs) > 1:
-        tell(f"{path}: has {len(outputs)} outputs; the first, {outputs[0].name}, is taken for its logits")
+        tell(f"{path}: has {len(outputs)} outputs; the first, {printable(outputs[0].name)}, is taken for its logits")
     if module.probabilities:
         tell(f"{path}: gives probabilities, not logits; their logarithms are taken for the logits")
     if data is not None and (data.in_channels, data.image_size, len(data.classes)) != (shape[0], shape[1], classes):

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from kdtool.errors import Error, UsageError
 from kdtool.exporting.contained_child import MOST_OUTPUT, receive, send
 from kdtool.exporting.onnx_limits import METADATA_BYTES, check_file
+from kdtool.utils.formatting import printable
 from kdtool.utils.progress import progress
 
 # Beyond what onnxruntime itself takes: for small files, for each byte of a file (it is parsed, copied and packed anew),
@@ -44,6 +46,9 @@ START, LOAD, FIRST, SLACK, SLOWER = 60.0, 120.0, 120.0, 60.0, 20.0
 MOST_PIXELS = 1 << 26
 
 MOST_ANSWER = MOST_OUTPUT + METADATA_BYTES + (64 << 20)
+
+# Messages of onnxruntime name parts of the file.
+LONGEST_REASON = 400
 
 CODE = """
 import json, sys
@@ -112,7 +117,7 @@ class Child:
         answer, numbers = _answered(source)
         if "error" not in answer:
             return answer, numbers
-        kind, text = answer["kind"], str(answer["error"])
+        kind, text = answer["kind"], printable(str(answer["error"]), LONGEST_REASON)
         if kind == "memory":
             raise Error(f"{self.path}: needs more than {_gibibytes(memory)} of memory in onnxruntime")
         if kind == "onnxruntime":
@@ -176,6 +181,7 @@ class ContainedSession:
         """
         self.path, self.threads = path, threads
         self.files = check_file(path)
+        self._copied: dict[str, bytes] = {}
         self._bytes = sum(self.files.values())
         self._child = Child(path)
         self._per_image: float | None = None
@@ -188,8 +194,10 @@ class ContainedSession:
             raise Error(f"{path}: takes images of {self._pixels:,} numbers; the most are {MOST_PIXELS:,}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process opens the file again.
-        return ContainedSession, (self.path, self.threads)
+        # Another process gets a copy: it may work in another folder, or on a machine that does not see the file.
+        folder = self.path.parent
+        files = self._copied or {str(file.relative_to(folder)): file.read_bytes() for file in self.files}
+        return _from_copy, (self.path, self.threads, files)
 
     def get_inputs(self) -> list[Side]:
         """Return names, types and shapes of the inputs."""
@@ -263,6 +271,22 @@ class ContainedSession:
     ) -> tuple[dict[str, Any], bytes]:
         memory = self._memory(len(raw) or batch_bytes)
         return self._child.ask(request, raw, memory=memory, seconds=seconds)
+
+
+def _from_copy(path: Path, threads: int, files: dict[str, bytes]) -> ContainedSession:
+    """Return a session of the content of files, which have names in the folder of ``path``."""
+    with tempfile.TemporaryDirectory(prefix="kdtool-onnx-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        for file, content in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(content)
+        try:
+            session = ContainedSession(folder / path.name, threads)
+        except Error as error:
+            raise type(error)(str(error).replace(str(folder / path.name), str(path))) from error
+    session.path = session._child.path = path
+    session._copied = files
+    return session
 
 
 def measure_contained(model: Path, against: Path | None = None, **how: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdtool.errors import Error, UsageError
+from kdtool.utils.formatting import printable
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "onnxruntime"),
@@ -88,7 +89,7 @@ def caller(session: Any, batch: int, seed: int) -> Callable[[], Any]:
         Error: the model's input is not one batch of float32 images of a fixed size, or a batch of another size.
     """
     inputs = session.get_inputs()
-    sizes = inputs[0].shape[1:]
+    sizes = inputs[0].shape[1:] if inputs else []
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not all(isinstance(size, int) for size in sizes):
         raise Error(
             f"the model takes {described(inputs)}; its latency is measured with float32 images of one fixed size"
@@ -102,8 +103,9 @@ def caller(session: Any, batch: int, seed: int) -> Callable[[], Any]:
 
 
 def described(tensors: Any) -> str:
-    """Return names, types and shapes of a session's inputs or outputs as text."""
-    return ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in tensors)
+    """Return names, types and shapes of a session's inputs or outputs as text, up to eight of them."""
+    texts = [printable(f"{tensor.name} {tensor.type} {tensor.shape}") for tensor in tensors[:8]]
+    return ", ".join(texts) or "nothing"
 
 
 def cpu_name() -> str:

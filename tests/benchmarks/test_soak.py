@@ -1,6 +1,7 @@
 """A few kills of each kind of command; ``make soak`` makes many."""
 
 import os
+import re
 
 import pytest
 
@@ -96,4 +97,5 @@ def test_a_series_is_continued(tmp_path):
     assert not again.has({"name": "kd", "seed": 1})
     again.add({"name": "kd", "seed": 1}, kills=4, lost=[])
     assert (again.sum("kills"), again.sum("lost")) == (7, 1)
+    assert re.fullmatch(r"([0-9a-f]{7,}\+?)?", again.rows[0]["commit"])
     assert again.rows[0]["versions"]["torch"] == torch.__version__.partition("+")[0]

@@ -119,6 +119,15 @@ def test_files_that_differ_have_different_digests_and_copies_do_not(exported, fo
     assert copy.deepcopy(one.module).session is one.module.session
 
 
+def test_a_graph_without_outputs_is_refused_by_all_that_run_files(exported, tmp_path):
+    model = onnx.load(exported)
+    model.graph.ClearField("output")
+    onnx.save(model, tmp_path / "none.onnx")
+    for call in (kdtool.evaluate, load_teacher):
+        with pytest.raises(Error, match=r"none\.onnx: gives no output"):
+            call(tmp_path / "none.onnx")
+
+
 @pytest.mark.parametrize("batch", ["n", 1, 3])
 def test_a_file_of_another_program_gives_its_logits_for_any_batch(foreign, batch):
     path, weight = foreign(f"batch-{batch}.onnx", batch=batch)

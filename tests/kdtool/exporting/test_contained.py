@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -101,8 +102,29 @@ def test_a_session_gives_what_onnxruntime_gives(tmp_path):
     assert ask(session, images[:0]).shape == (0, 4)
     # Its process cannot write a file.
     assert psutil.Process(session._child._process.pid).rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
-    # Another process opens it again.
-    assert (ask(pickle.loads(pickle.dumps(session)), images) == images.reshape(5, 4)).all()
+
+
+def test_a_session_goes_to_a_process_that_does_not_see_its_files(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    images = np.arange(20, dtype=np.float32).reshape(5, 1, 2, 2)
+    nodes = [helper.make_node("Flatten", ["images"], ["flat"]), helper.make_node("Mul", ["flat", "two"], ["logits"])]
+    model = onnx.load(save(tmp_path / "a.onnx", nodes, [("two", np.full((1, 4), 2, np.float32))]))
+    onnx.save(model, "a.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    sent = pickle.dumps(ContainedSession(Path("a.onnx")))
+    for file in (tmp_path / "a.onnx", tmp_path / "weights.bin"):
+        file.unlink()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    session = pickle.loads(sent)
+    assert (ask(session, images) == 2 * images.reshape(5, 4)).all()
+    # It goes on to a third, and errors name the file that the user knows.
+    again = pickle.loads(pickle.dumps(session))
+    assert (ask(again, images) == 2 * images.reshape(5, 4)).all()
+    again._child.end()
+    with pytest.raises(Error, match=r"^a\.onnx: "):
+        ask(again, images)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_terabytes_are_refused_in_one_line(tmp_path):
@@ -148,6 +170,22 @@ def test_what_onnxruntime_refuses_is_one_line(tmp_path):
         ContainedSession(
             save(tmp_path / "b.onnx", [helper.make_node("Flatten", ["images"], ["logits"])], size=(1, 1 << 20, 1 << 20))
         )
+
+
+def test_names_in_what_onnxruntime_says_have_no_control_characters(tmp_path):
+    with pytest.raises(Error, match="does not load it") as error:
+        ContainedSession(save(tmp_path / "a.onnx", [helper.make_node("No\n\x1b[2J", ["images"], ["logits"])]))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
+
+
+def test_a_graph_without_inputs_is_not_measured(tmp_path):
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])
+    weight = numpy_helper.from_array(np.ones((1, 4), np.float32), "weight")
+    graph = helper.make_graph([helper.make_node("Neg", ["weight"], ["logits"])], "graph", [], [logits], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
+    with pytest.raises(Error, match=r"a\.onnx: .*takes nothing"):
+        measure_contained(tmp_path / "a.onnx", **QUICK)
 
 
 def test_the_process_ends_with_the_session_but_not_with_a_copy_in_a_fork(tmp_path):
