@@ -215,6 +215,14 @@ def test_candidates_and_a_search_on_real_workers(cluster, tmp_path):
     assert [made.history[-1]["search"]["chosen"] for made in found[:1]] == [found[1].history[-1]["search"]["chosen"]]
     assert _weights(found[0]) == _weights(found[1])
 
+    # An ONNX file teaches too, named from the folder of the command, in which no worker is.
+    kdtool.export(teacher, output=tmp_path / "teacher.onnx", latency=False)
+    search = ["--student", "kdtool:lenet-300-100", "--search", "temperature=1,4", *options, "--epochs", "2"]
+    for place in ([], ["--ray", cluster.address]):
+        line = ["distill", "teacher.onnx", *search, "-o", f"onnx{len(place)}.pt", *place]
+        subprocess.run([sys.executable, "-m", "kdtool", *line], cwd=tmp_path, check=True)
+    assert _weights(kdtool.load(tmp_path / "onnx0.pt")) == _weights(kdtool.load(tmp_path / "onnx2.pt"))
+
 
 def _weights(checkpoint):
     return {name: tensor.tolist() for name, tensor in checkpoint.module.state_dict().items()}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,28 @@ def test_trials_of_a_search_are_those_of_one_process(cluster, teacher_path, tmp_
     assert cluster.done == ["search temperature=1 1 epoch", "search temperature=4 1 epoch"]
     found = [{**made.history[-1]["search"], "seconds": 0} for made in (alone, done)]
     assert found[0] == found[1]
+    assert weights(done) == weights(alone)
+
+
+def test_an_onnx_file_teaches_the_trials_also_where_it_is_not_seen(cluster, teacher_path, tmp_path, monkeypatch):
+    kdtool.export(teacher_path, output=tmp_path / "teacher.onnx", latency=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "workers").mkdir()
+
+    def taken(reference):
+        # Ray's workers have a folder of their own, and may be on a machine without the file.
+        with contextlib.chdir("workers"):
+            Path("../teacher.onnx").rename("../away.onnx")
+            try:
+                return cloudpickle.loads(reference)
+            finally:
+                Path("../away.onnx").rename("../teacher.onnx")
+
+    options = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", **OPTIONS}
+    alone = kdtool.distill("teacher.onnx", output="alone.pt", **options)
+    monkeypatch.setattr(tasks, "taken", taken)
+    done = kdtool.distill("teacher.onnx", output="ray.pt", ray="auto", **options)
+    assert cluster.done == ["search temperature=1 1 epoch", "search temperature=4 1 epoch"]
     assert weights(done) == weights(alone)
 
 
