@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdtool.data.hold_out import hashed, stratified
 from kdtool.errors import Error
+from kdtool.utils.formatting import printable
 
 
 class FilePart(NamedTuple):
@@ -148,7 +149,8 @@ class RawData:
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
-            raise Error(f"{len(self.classes)} class ({', '.join(self.classes)}); a classifier needs two or more")
+            names = ", ".join(map(printable, self.classes))
+            raise Error(f"{len(self.classes)} class ({names}); a classifier needs two or more")
         if len(set(self.classes)) < len(self.classes):
             raise Error("two classes have the same name")
         if (self.mean is None) != (self.std is None):
@@ -161,7 +163,7 @@ class RawData:
                 self._check(name, split)
         missing = set(range(len(self.classes))) - set(self.train.labels.unique().tolist())
         if missing:
-            raise Error(f"the train split has no image of class {self.classes[min(missing)]!r}; add some")
+            raise Error(f"the train split has no image of class {printable(self.classes[min(missing)])!r}; add some")
 
     def _check(self, name: str, split: RawSplit) -> None:
         low, high = int(split.labels.min()), int(split.labels.max())

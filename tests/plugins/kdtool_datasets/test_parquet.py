@@ -275,3 +275,10 @@ def test_a_missing_package(tmp_path, monkeypatch):
     path = write(tmp_path, "a.parquet", hub_table([0, 1, 2] * 10))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert error_of(path) == "parquet: needs pyarrow; pip install 'kdtool[datasets]'"
+
+
+def test_the_only_class_is_shown_without_control_characters(tmp_path):
+    labels = pa.array(["\x1b[2J\n"] * 3)
+    images = pa.array([png(row) for row in range(3)])
+    path = write(tmp_path, "a.parquet", pa.table({"image": images, "label": labels}))
+    assert error_of(path) == "parquet: 1 class (?[2J?); a classifier needs two or more"
