@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.safety.sources import HUB
+
 TRAIN = ("--epochs", "2", "--subset", "0.1", "--batch-size", "64", "--device", "cpu", "--precision", "fp32")
 """130 digits, in two or three steps an epoch."""
 
@@ -75,6 +77,8 @@ COMMANDS = [
         "torchvision", "teacher",
         ["teacher", "torchvision:squeezenet1_1", "--stem", "small", "--data", "digits", *TRAIN, "-o", "o.pt"],
     ),
+    Command("hf", "teacher", ["teacher", f"hf:{HUB}", "--data", "digits", *TRAIN, "-o", "o.pt"]),
+    Command("python", "teacher", ["teacher", "ownnets:make", "--data", "digits", *TRAIN, "-o", "o.pt"]),
     *(_distill(method, LINEAR, *HALVED) for method in OF_LOGITS),
     *(_distill(method, CONV, *HALVED) for method in OF_MAPS),
     _distill("born-again", LINEAR, "--generations", "2"),

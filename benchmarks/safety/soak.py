@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
 import random
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="kdtool-soak-"))
@@ -28,6 +31,7 @@ from benchmarks.safety.children import end, import_all, kill_before, nothing, ru
 from benchmarks.safety.contents import contents, difference
 from benchmarks.safety.killed import COMMANDS, Command, make_inputs
 from benchmarks.safety.rows import Rows
+from benchmarks.safety.sources import sources, write_sources
 from benchmarks.safety.studies import forking_studies
 
 BY_TIME = 0.3
@@ -116,30 +120,55 @@ def remember_digits() -> None:
     sklearn.datasets.load_digits()
 
 
+def _is_chosen(command: Command, only: Sequence[str], skip: Sequence[str]) -> bool:
+    begins = command.kind.startswith(tuple(only)) or command.name.startswith(tuple(only))
+    return begins and command.kind not in skip
+
+
+def _of(command: Command, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a command."""
+    return [row for row in rows if (row["kind"], row["name"]) == (command.kind, command.name)]
+
+
+def _seconds(command: Command, rows: Sequence[dict[str, Any]]) -> float:
+    """Return what a kill of a command took in earlier series; without any it comes last."""
+    own = _of(command, rows)
+    return sum(row["seconds"] for row in own) / max(1, sum(row["kills"] for row in own)) if own else math.inf
+
+
 def main() -> int:
     """Kill every command, print a table, and return 1 if something was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="how many kills of each command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="the commands whose kind or name begins with this")
+    parser.add_argument("--only", default="", help="the commands whose kind or name begins with this; several with ;")
     parser.add_argument("--skip", default="", help="the commands of these kinds are not killed, such as teacher,study")
     parser.add_argument(
         "--rows", type=Path, help="a JSON file to which results are added; what is in it is not repeated"
     )
+    parser.add_argument(
+        "--counted", type=Path, nargs="*", default=[],
+        help="JSON files of earlier series: only the kills that they lack are made, those of quick commands first",
+    )  # fmt: skip
     options = parser.parse_args()
     torch.set_num_threads(1)
     remember_digits()
     rows, broken = Rows(options.rows), 0
-    with tempfile.TemporaryDirectory() as folder, forking_studies():
+    earlier = [row for path in options.counted for row in Rows(path).rows]
+    chosen = [command for command in COMMANDS if _is_chosen(command, options.only.split(";"), options.skip.split(","))]
+    if earlier:
+        chosen.sort(key=lambda command: _seconds(command, earlier))
+    with tempfile.TemporaryDirectory() as folder, forking_studies(), sources(Path(folder)):
         make_inputs(Path(folder))
+        write_sources(Path(folder))
         print(f"{'kind':<12}{'command':<22}{'operations':>11}{'kills':>7}{'by time':>9}{'lost':>6}{'wall s':>8}")
-        for command in COMMANDS:
+        for command in chosen:
             key = {"kind": command.kind, "name": command.name, "seed": options.seed}
-            chosen = command.kind.startswith(options.only) or command.name.startswith(options.only)
-            if not chosen or command.kind in options.skip.split(",") or rows.has(key):
+            wanted = options.kills - sum(row["kills"] for row in _of(command, earlier + rows.rows * bool(earlier)))
+            if rows.has(key) or wanted <= 0:
                 continue
             started = time.monotonic()
-            kills = soak(command, Path(folder), options.kills, options.seed)
+            kills = soak(command, Path(folder), wanted, options.seed)
             broken += len(kills.lost)
             seconds = round(time.monotonic() - started, 1)
             about = {"operations": kills.operations, "kills": kills.came, "by_time": kills.timed, "lost": kills.lost}

@@ -6,7 +6,6 @@ plugin. So this module first looks for the section's name in the packages' files
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -27,14 +26,14 @@ def load_always_on(cli: click.Group) -> None:
     # Where the plugins' module is imported already, there is no time to save.
     if "kdtool.plugins.entry_points" not in sys.modules and not _any_installed():
         return
-    from kdtool.plugins.containment import TooLong, limited
+    from kdtool.plugins.containment import TooLong, contained, limited
     from kdtool.plugins.entry_points import always_on, manager
 
     for broken in always_on():
         _warn(str(broken))
     for hook in manager().hook.commands.get_hookimpls():
         try:
-            with contextlib.redirect_stdout(sys.stderr), limited(LIMIT):
+            with contained(), limited(LIMIT):
                 hook.function(*[cli for _ in hook.argnames])
         except KeyboardInterrupt:
             raise

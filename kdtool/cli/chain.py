@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from kdtool.cli.process import exit_code_of, print_result
 from kdtool.cli.stdin import piped_paths
 from kdtool.cli.work import Work as Work
 from kdtool.errors import Error, UsageError
+from kdtool.plugins.containment import contained
 from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
 from kdtool.utils.progress import say
 from kdtool.utils.verbosity import announcing
@@ -114,7 +113,7 @@ def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) 
             say(f"{step.name}: is left out of the dry run")
             continue
         try:
-            with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            with contained(), warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
                 text = _run(step, work)

@@ -205,7 +205,10 @@ class Commands(click.Group):
             if isinstance(end.__context__, OSError):
                 code = ReaderGone.exit_code
             else:
-                code = print_error(f"code of a plugin ended the process: sys.exit({end.code!r})", 1, state)
+                from kdtool.plugins.containment import ProcessExit
+
+                function = "os._exit" if isinstance(end, ProcessExit) else "sys.exit"
+                code = print_error(f"code of a plugin ended the process: {function}({end.code!r})", 1, state)
         except Exception as error:  # unexpected errors are printed as one line too
             what = exhausted(error)
             if launcher.is_lost(error):

@@ -1,8 +1,9 @@
-"""Code of plugins: how long it may take, and where it prints."""
+"""Code of plugins: how long it may take, where it prints, and that it does not end the process."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -37,6 +38,91 @@ def _stop(*_: object) -> NoReturn:
     raise TooLong
 
 
+class ProcessExit(SystemExit):
+    """Code called ``os._exit``."""
+
+
+class _Shared:
+    """A change of the process that holds while blocks run, in any thread; the last one that ends takes it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.blocks = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.blocks:
+                self.begin()
+            self.blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.blocks -= 1
+            if not self.blocks:
+                self.end()
+
+    def begin(self) -> None:
+        """Make the change."""
+
+    def end(self) -> None:
+        """Take it back."""
+
+
+class _Exits(_Shared):
+    """``os._exit`` raises an error."""
+
+    def begin(self) -> None:
+        """Replace the function."""
+        self.process, self.function = os.getpid(), os._exit
+        os._exit = self._raise  # type: ignore[assignment]
+
+    def end(self) -> None:
+        """Put it back."""
+        os._exit = self.function
+
+    def _raise(self, code: int) -> NoReturn:
+        if os.getpid() != self.process:
+            self.function(code)  # a process that the code forked ends so
+        raise ProcessExit(code)
+
+
+class _Stdout(_Shared):
+    """What is written to descriptor 1, by native code too, goes to stderr."""
+
+    def begin(self) -> None:
+        """Redirect it."""
+        self.kept = -1
+        _flush()
+        with contextlib.suppress(OSError):  # one of the two may be closed
+            self.kept = os.dup(1)
+            os.dup2(2, 1)
+
+    def end(self) -> None:
+        """Put it back."""
+        if self.kept >= 0:
+            _flush()
+            os.dup2(self.kept, 1)
+            os.close(self.kept)
+
+
+no_exit, _stdout = _Exits(), _Stdout()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Run code of others in the block: stdout is for results, so what it prints goes to stderr.
+
+    ``os._exit`` raises `ProcessExit`.
+    """
+    with no_exit, _stdout, contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Import a plugin in the block. What it prints goes to stderr, since stdout is for results.
@@ -46,7 +132,7 @@ def importing() -> Iterator[None]:
         RuntimeError: it raised something that is no `Exception`.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), limited(IMPORT_LIMIT):
+        with contained(), limited(IMPORT_LIMIT):
             yield
     except TooLong:
         raise TimeoutError(f"its import takes longer than {IMPORT_LIMIT:g} s") from None

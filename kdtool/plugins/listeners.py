@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import Any
 
-from kdtool.plugins.containment import TooLong, limited
+from kdtool.plugins.containment import TooLong, contained, limited
 from kdtool.plugins.entry_points import manager, reason_of
 from kdtool.utils.progress import say
 
@@ -23,7 +22,7 @@ def notify(hook: str, **facts: Any) -> None:
     pm = manager()
     for listener in getattr(pm.hook, hook).get_hookimpls():
         try:
-            with contextlib.redirect_stdout(sys.stderr), limited(LIMIT):
+            with contained(), limited(LIMIT):
                 listener.function(**{name: facts[name] for name in listener.argnames})
         except KeyboardInterrupt:
             raise

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdtool.errors import Error
+from kdtool.plugins.containment import ProcessExit, no_exit
 from kdtool.plugins.entry_points import SINGULAR, installed
 
 
@@ -19,9 +20,11 @@ def running_method(method: Any) -> Iterator[None]:
         Error: it did. Errors that a user reads, and those of kdtool, of libraries and of the system, stay as they are.
     """
     try:
-        yield
+        with no_exit:
+            yield
     except SystemExit as end:
-        raise Error(f"{_named(method)}: its code called sys.exit({end.code!r})") from end
+        function = "os._exit" if isinstance(end, ProcessExit) else "sys.exit"
+        raise Error(f"{_named(method)}: its code called {function}({end.code!r})") from end
     except (Error, OSError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:

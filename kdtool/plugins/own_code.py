@@ -5,7 +5,6 @@ A package is imported from the place where the user trusted it, and from nowhere
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import importlib.machinery
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from kdtool.errors import Error, UsageError, nearest
+from kdtool.plugins.containment import contained
 from kdtool.plugins.entry_points import reason_of
 from kdtool.plugins.trust import Place, place_of
 
@@ -88,7 +88,7 @@ def _imported(name: str, place: Place, path: str) -> ModuleType:
     """Import a module of a package from its place."""
     try:
         # What is printed while it is imported is no result of a command.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contained():
             _import_package(place, path)
             return importlib.import_module(name)
     except Error:

@@ -15,6 +15,7 @@ from benchmarks.safety.contents import contents, difference
 from benchmarks.safety.killed import COMMANDS, make_inputs
 from benchmarks.safety.rows import Rows
 from benchmarks.safety.soak import soak
+from benchmarks.safety.sources import sources, write_sources
 from benchmarks.safety.studies import forking_studies
 
 
@@ -30,6 +31,7 @@ def linear(tmp_path_factory):
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     make_inputs(folder)
+    write_sources(folder)
     return folder
 
 
@@ -45,7 +47,7 @@ def test_a_killed_command_goes_on_to_the_same_files(linear):
 @pytest.mark.slow
 @pytest.mark.parametrize("key", BY_NAME, ids=" ".join)
 def test_every_killed_command_goes_on_to_the_same_files(key, inputs):
-    with forking_studies():
+    with forking_studies(), sources(inputs):
         found = soak(BY_NAME[key], inputs, 5, seed=1)
     assert found.came >= 5
     assert found.lost == []
@@ -68,7 +70,7 @@ def test_every_method_is_killed():
     from kdtool.plugins import entry_points
 
     killed = {word for command in COMMANDS for word in [command.name, *command.words]}
-    for kind in ("distillers", "pruners", "refiners"):
+    for kind in ("distillers", "pruners", "refiners", "teachers"):
         assert set(entry_points.names(kind)) <= killed
 
 

@@ -54,6 +54,7 @@ def distilled(method, teacher_path, output):
     [
         ("sys.exit(0)", r"its code called sys\.exit\(0\)$"),
         ("sys.exit()", r"its code called sys\.exit\(None\)$"),
+        ("import os; os._exit(7)", r"its code called os\._exit\(7\)$"),
         ("raise GeneratorExit", r"its code raised GeneratorExit, which is no Exception$"),
         ("1 / 0", "failed: ZeroDivisionError: division by zero; run again with --debug for the traceback$"),
         ("step.nothing", "failed: AttributeError: .*nothing.*; run again with --debug"),
@@ -93,14 +94,18 @@ def test_a_script_whose_loss_exits_does_not_end_in_success(site, teacher_path, t
     assert said.endswith("distiller leaves of kdtool-leaves 1.0: its code called sys.exit(0)\n")
 
 
-PRINTS = "print('at import')\n" + REFINER.format(title="Prints", code="print('while it works')")
+PRINTS = """
+import os
+print('at import', flush=True)
+os.write(1, b'past Python\\n')
+""" + REFINER.format(title="Prints", code="print('while it works')")
 
 
 def test_what_a_plugin_prints_when_it_is_imported_is_no_result(site):
     site.install("prints", PRINTS, kind="refiners")
     words = ("refine", "--method", "prints", "--help")
     code, out, said = run(sys.executable, "-m", "kdtool", *words, env=site.environment())
-    assert (code, said) == (0, "at import\n")
+    assert (code, said) == (0, "at import\npast Python\n")
     assert out.startswith("Usage: ")
 
 
@@ -111,7 +116,7 @@ def test_what_a_plugin_prints_while_it_works_is_no_result(site, teacher_path, tm
     words = ("refine", teacher_path, "--method", "prints", "-o", tmp_path / "o.pt")
     code, out, said = run(sys.executable, "-m", "kdtool", *words, env=site.environment())
     assert (code, out) == (1, "")  # it makes the network no smaller
-    assert said.startswith("at import\nwhile it works\nError: ")
+    assert said.startswith("at import\npast Python\nwhile it works\nError: ")
 
 
 HANGS = "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except Exception:\n        pass\n"
