@@ -9,6 +9,7 @@ one, which has imported what the commands need.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import math
 import os
@@ -158,9 +159,11 @@ def main() -> int:
     chosen = [command for command in COMMANDS if _is_chosen(command, options.only.split(";"), options.skip.split(","))]
     if earlier:
         chosen.sort(key=lambda command: _seconds(command, earlier))
-    with tempfile.TemporaryDirectory() as folder, forking_studies(), sources(Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         make_inputs(Path(folder))
-        write_sources(Path(folder))
+        write_sources(Path(folder))  # before its folder is on the path
+        stack.enter_context(sources(Path(folder)))
+        stack.enter_context(forking_studies())
         print(f"{'kind':<12}{'command':<22}{'operations':>11}{'kills':>7}{'by time':>9}{'lost':>6}{'wall s':>8}")
         for command in chosen:
             key = {"kind": command.kind, "name": command.name, "seed": options.seed}
