@@ -209,6 +209,14 @@ class Training(Options):
         """Whether the images of a batch are mixed with each other."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def mixture(self) -> tuple[str, str]:
+        """The option that mixes the images, as an error names it, and how to do without it."""
+        name = "mixup" if self.mixup else "cutmix"
+        if self.recipe is not None and self.recipe.training.get(name) == getattr(self, name):
+            return f"--{name} of recipe {self.recipe}", f"add --{name} 0"
+        return f"--{name}", "leave it out"
+
     def as_data(self) -> dict[str, Any]:
         """Return the options as plain data; those that earlier releases did not have only where they are set.
 
@@ -225,9 +233,9 @@ class Training(Options):
         if self.recipe is not None:
             object.__setattr__(self, "recipe", self.recipe.checked(self.describe(), DataOptions.describe()))
         if self.cache == "on" and self.mixes:
-            name = "mixup" if self.mixup else "cutmix"
             raise UsageError(
-                f"--cache on: with --{name} every step has new images, so that no output can be read back; leave it out"
+                f"--cache on: with {self.mixture[0]} every step has new images, so that no output can be read back; "
+                "leave --cache on out"
             )
 
 

@@ -167,15 +167,16 @@ class FitPlan:
         """
         if self.objective is None:
             return data.train.labelled()
+        option, without = self.training.mixture
         if self.training.mixes and self.objective.needs_labels() and not self.objective.only_labels:
             raise UsageError(
-                f"--{'mixup' if self.training.mixup else 'cutmix'}: {self.objective.name} needs the one label of every "
-                "image, which a mixture has not; leave it out, or use a loss that does without, such as kd"
+                f"{option}: {self.objective.name} needs the one label of every image, which a mixture has not; "
+                f"{without}, or use a loss that does without, such as kd"
             )
         if self.training.mixes and self.objective.two_views:
             raise UsageError(
-                f"--{'mixup' if self.training.mixup else 'cutmix'}: {self.objective.name} compares two views of the "
-                "same image, which would be mixed with different ones; leave it out"
+                f"{option}: {self.objective.name} compares two views of the same image, which would be mixed with "
+                f"different ones; {without}"
             )
         if data.train.unlabelled and self.objective.needs_labels():
             raise UsageError(

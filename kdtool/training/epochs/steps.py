@@ -163,7 +163,5 @@ class Steps:
         """Say how many threads compute, if the phase takes so long that this matters."""
         steps = len(self) * (self.plan.training.epochs - epoch)
         if steps * threads.seconds > WORTH_A_LINE:
-            say_once(
-                f"computes with {threads.count} of {threads.before} threads, {threads.speedup:.2f}x as fast as with "
-                "one (--threads N: with N)"
-            )
+            why = f"{threads.speedup:.2f}x as fast as with one" if threads.count > 1 else "no slower than with more"
+            say_once(f"computes with {threads.count} of {threads.before} threads, {why} (--threads N: with N)")

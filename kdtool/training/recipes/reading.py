@@ -129,7 +129,9 @@ def _checked(recipe: str, table: str, values: Mapping[str, Any], infos: Sequence
     checked = {}
     for name, value in values.items():
         if name not in known:
-            raise UsageError(f"recipe {recipe}: [{table}] has no option {name!r}{nearest(name, known)}")
+            few = f"; it has {' and '.join(known)}" if table == "data" else "; kdtool teacher --help lists them"
+            hint = nearest(name, known) or few
+            raise UsageError(f"recipe {recipe}: [{table}] has no option {name!r}{hint}")
         try:
             checked[name] = known[name].check(value)
         except UsageError as error:

@@ -124,8 +124,17 @@ def test_mixtures_are_refused_where_a_loss_needs_one_label(method, teacher, tmp_
     assert not (tmp_path / "s.run").exists()
 
 
+def test_a_mixture_that_a_recipe_brings_is_named_so_with_what_switches_it_off(teacher, tmp_path):
+    options = {"refiner": "halve", "recipe": "patient", "epochs": 1, "output": tmp_path / "s.pt"}
+    with pytest.raises(UsageError, match=r"^--mixup of recipe patient: dkd needs .*; add --mixup 0, or use a loss"):
+        kdtool.distill(teacher, "dkd", **options)
+    kdtool.distill(teacher, "dkd", mixup=0, **options)
+    with pytest.raises(UsageError, match=r"^--mixup: crld compares two views .*; leave it out$"):
+        kdtool.distill(teacher, "crld", refiner="halve", mixup=0.3, epochs=1, output=tmp_path / "t.pt")
+
+
 def test_mixtures_have_no_cache(teacher, tmp_path):
-    with pytest.raises(UsageError, match="--cache on: with --mixup every step has new images"):
+    with pytest.raises(UsageError, match="--cache on: with --mixup of recipe patient every step has new images"):
         kdtool.distill(teacher, "kd", refiner="halve", recipe="patient", cache="on", output=tmp_path / "s.pt")
     kdtool.distill(teacher, "kd", refiner="halve", mixup=0.2, epochs=1, output=tmp_path / "s.pt")
     assert not list(tmp_path.glob("*.run/cache/*.npy"))

@@ -18,11 +18,12 @@ from kdtool.errors import UsageError
 from kdtool.training.batches import DistillationBatches
 from kdtool.training.callback import Callback
 from kdtool.training.engine import Engine
-from kdtool.training.epochs.steps import LossNotFiniteError
+from kdtool.training.epochs.steps import LossNotFiniteError, Steps
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
 from kdtool.training.step import Step
 from kdtool.training.student import StudentModule
+from kdtool.utils import progress
 from kdtool.utils.processes import rank, together
 from kdtool.utils.seeds import derive, forked, set_seed
 
@@ -237,3 +238,20 @@ def test_activations_that_are_computed_again_change_nothing(tmp_path):
 def test_activations_can_be_computed_again_where_the_network_offers_it_alone(digits):
     with pytest.raises(UsageError, match="--checkpoint-activations: test:network does not offer it"):
         train(digits, network(), checkpoint_activations=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "speedup", "line"),
+    [
+        (2, 1.63, "computes with 2 of 2 threads, 1.63x as fast as with one (--threads N: with N)"),
+        (1, 1.0, "computes with 1 of 2 threads, no slower than with more (--threads N: with N)"),
+    ],
+)
+def test_how_many_threads_compute_is_said_once(count, speedup, line, capsys):
+    progress._say_once.cache_clear()
+    steps = Steps.__new__(Steps)
+    steps.passes, steps.plan = [[]] * 10, SimpleNamespace(training=Training(epochs=20))
+    for seconds in (0.05, 0.2, 0.2):  # the first phase takes 10 s in all, which is not worth a line
+        threads = SimpleNamespace(count=count, before=2, speedup=speedup, seconds=seconds)
+        steps._say_threads(threads, epoch=0)
+    assert capsys.readouterr().err == f"{line}\n"
