@@ -42,6 +42,9 @@ BASE, PER_BYTE, PER_BATCH_BYTE, PER_THREAD = 4 << 30, 8, 100, 256 << 20
 # Seconds to start, to load a file and to run the first image. A batch may take 20 times as long per image as that.
 START, LOAD, FIRST, SLACK, SLOWER = 60.0, 120.0, 120.0, 60.0, 20.0
 
+# Images of a batch, where the file fixes it.
+MOST_BATCH = 1 << 16
+
 # Numbers of an image, 256 MiB as float32.
 MOST_PIXELS = 1 << 26
 
@@ -190,6 +193,11 @@ class ContainedSession:
         self._inputs = [Side(**entry) for entry in answer["inputs"]]
         self._outputs = [Side(**entry) for entry in answer["outputs"]]
         self._metadata: dict[str, str] = answer["metadata"]
+        fixed = max(
+            [side.shape[0] for side in self._inputs if side.shape and isinstance(side.shape[0], int)], default=1
+        )
+        if not 1 <= fixed <= MOST_BATCH:
+            raise Error(f"{path}: takes batches of {fixed:,} images; the most are {MOST_BATCH:,}")
         if self._pixels > MOST_PIXELS:
             raise Error(f"{path}: takes images of {self._pixels:,} numbers; the most are {MOST_PIXELS:,}")
 

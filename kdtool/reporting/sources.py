@@ -85,6 +85,8 @@ def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
     run = None if path.suffix == ".onnx" else read_run(directory)
     if run is None and path.is_dir():
         raise UsageError(f"{path}: is not the directory of a run or a study; name a checkpoint, a .run or a .study")
+    if not (path.is_dir() or path.is_file()) and (run is None or path.exists()):
+        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'there is no such file'}")
     about = None
     if path.is_file() or (checkpoint.is_file() and run is not None and run["finished"]):
         from kdtool.commands.inspect import inspect

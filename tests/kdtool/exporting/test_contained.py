@@ -179,6 +179,16 @@ def test_names_in_what_onnxruntime_says_have_no_control_characters(tmp_path):
     assert len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize("batch", [0, 1 << 40])
+def test_a_fixed_batch_has_a_limit(tmp_path, batch):
+    images = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 1, 2, 2])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])]
+    graph = helper.make_graph([helper.make_node("Flatten", ["images"], ["logits"])], "graph", images, logits)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
+    with pytest.raises(Error, match=rf"a\.onnx: takes batches of {batch:,} images; the most are 65,536$"):
+        ContainedSession(tmp_path / "a.onnx")
+
+
 def test_a_graph_without_inputs_is_not_measured(tmp_path):
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])
     weight = numpy_helper.from_array(np.ones((1, 4), np.float32), "weight")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -113,6 +114,9 @@ def test_what_cannot_be_told_is_refused_in_one_line(teacher_path, tmp_path):
 
     refused(match="name a checkpoint")
     refused(tmp_path / "empty", match="is not the directory of a run or a study")
+    os.mkfifo(tmp_path / "pipe.pt")
+    refused(tmp_path / "pipe.pt", match=r"pipe\.pt: is no regular file$")
+    refused(tmp_path / "none.pt", match=r"none\.pt: there is no such file$")
     refused(tmp_path / "s.study", match="no results yet")
     refused(tmp_path / "b.study", match=r"results\.json: is damaged")
     refused(tmp_path / "odd.run", match=r"run\.json: is damaged")
