@@ -1,6 +1,7 @@
 """Fixtures that many tests share: the digits, and a network that trains on them in a second."""
 
 import atexit
+import gc
 import multiprocessing
 import os
 import shutil
@@ -22,14 +23,31 @@ os.environ.pop("KDTOOL_TRUST", None)
 
 import pytest
 
+# The process that only distributes the tests reads this file too, so that torch is imported in fixtures.
 import kdtool
-from kdtool.data.opening import open_data
-from kdtool.data.options import DataOptions
+
+
+def pytest_collection_finish():
+    _freeze()
+
+
+def pytest_runtest_teardown(item, nextitem):
+    if nextitem is None or nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze():
+    """Leave the modules and tests that stay to the end out of later garbage collections, which take long otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def digits():
     """The digits at their own size, without augmentation."""
+    from kdtool.data.opening import open_data
+    from kdtool.data.options import DataOptions
+
     return open_data(DataOptions(data="digits", augment="none"))
 
 
