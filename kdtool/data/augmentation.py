@@ -54,23 +54,27 @@ def _mirrored(images: int, seed: int, view: int) -> Tensor:
 def shifted(images: Tensor, indices: Tensor, view: Shifts, padding: int) -> Tensor:
     """Return a batch [batch, channels, height, width], zero-padded, cropped back to its size and mirrored.
 
-    ``indices`` [batch] are the images' places in ``view``; ``padding`` is in pixels.
+    ``indices`` [batch] are the images' places in ``view``, both on the CPU; ``padding`` is in pixels.
     """
+
+    def there(values: Tensor) -> Tensor:
+        return values.to(images.device, non_blocking=True)  # else each batch would wait for all that the device does
+
     device = images.device
     batch, channels, height, width = images.shape
     if padding:
         padded = F.pad(images, (padding,) * 4)
         rows = padded.shape[2] * torch.arange(batch * channels, device=device).view(batch, channels, 1)
-        rows = rows + view.top[indices].to(device).view(batch, 1, 1) + torch.arange(height, device=device)
-        starts = rows * padded.shape[3] + view.left[indices].to(device).view(batch, 1, 1)
+        rows = rows + there(view.top[indices]).view(batch, 1, 1) + torch.arange(height, device=device)
+        starts = rows * padded.shape[3] + there(view.left[indices]).view(batch, 1, 1)
         # Flattened, every row of every crop is a window of one long vector of pixels: one index_select copies all
         # of them without a loop over images.
         windows = padded.flatten().unfold(0, width, 1)
         images = windows.index_select(0, starts.flatten()).view(batch, channels, height, width)
-    mirrored = view.mirrored[indices].to(device)
+    mirrored = view.mirrored[indices]
     if not bool(mirrored.any()):
         return images
-    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    return torch.where(there(mirrored).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from kdtool.data.image_files import FileImages
 from kdtool.data.pixels import resized, with_channels
 from kdtool.data.preparation import SMALL, Preparation
 from kdtool.data.raw import RawSplit
+from kdtool.errors import Error
 from kdtool.utils.progress import progress
 
 # A data set is kept in memory if all of its resized images together take no more bytes than this.
@@ -48,6 +49,8 @@ class MemoryImages:
     ) -> None:
         """Remember ``source``: uint8 images [images, channels, height, width], or files to read."""
         self.source, self.size, self.channels, self.interpolation = source, size, channels, interpolation
+        self.copies: dict[torch.device, Tensor] = {}
+        """The same pixels on other devices."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -74,6 +77,30 @@ class MemoryImages:
         """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
         for chunk in chunks:
             yield self.pixels.index_select(0, chunk)
+
+
+class DeviceImages:
+    """Plain images in the memory of a device, which are copied there at their first use."""
+
+    def __init__(self, memory: MemoryImages, device: torch.device) -> None:
+        """Copy ``memory`` to ``device``; all who ask for the same images there share one copy."""
+        self.memory, self.device = memory, device
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    @property
+    def bytes(self) -> int:
+        """The memory of the device that the images are going to take; 0 if they are there."""
+        return 0 if self.device in self.memory.copies else self.memory.bytes
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] on the device for each tensor of indices on the CPU."""
+        copies = self.memory.copies
+        if self.device not in copies:
+            copies[self.device] = self.memory.pixels.to(self.device)
+        for chunk in chunks:
+            yield copies[self.device].index_select(0, chunk.to(self.device, non_blocking=True))
 
 
 class ShiftedImages:
@@ -158,12 +185,42 @@ class JoinedImages:
         second = self.second.batches([indices for indices in second_chunks if len(indices)], view)
         for chunk, of_first, of_second in zip(chunks, first_chunks, second_chunks, strict=True):
             parts = [next(batches) for batches, indices in ((first, of_first), (second, of_second)) if len(indices)]
-            pixels = parts[0].new_empty(len(chunk), *parts[0].shape[1:])
-            in_first = chunk < border
-            masks = [mask for mask in (in_first, ~in_first) if mask.any()]
-            for images, mask in zip(parts, masks, strict=True):
-                pixels[mask] = images
-            yield pixels
+            pixels = torch.cat(parts)
+            # Those of the first source come first now; a stable sort of the two kinds says which is where.
+            places = (chunk >= border).to(torch.uint8).argsort(stable=True).argsort()
+            yield pixels.index_select(0, places.to(pixels.device, non_blocking=True))
+
+
+class HostOnlyError(Error):
+    """The views of some images are made in the memory of the host alone."""
+
+
+def images_on(images: Images, device: torch.device) -> tuple[Images, int]:
+    """Return the same images with views that are made on ``device``, and how many bytes of its memory they will take.
+
+    Their pixels are the same to the bit: random numbers are drawn on the CPU, and what is done with an image moves
+    pixels and computes nothing. So images that are resized, or changed by operations of torchvision, stay where they
+    are, since each kind of device rounds in its own way.
+
+    Raises:
+        HostOnlyError: they are such images, or they are not in memory.
+    """
+    match images:
+        case MemoryImages():
+            copy = DeviceImages(images, device)
+            return copy, copy.bytes
+        case ShiftedImages():
+            plain, taken = images_on(images.plain, device)
+            return ShiftedImages(plain, seed=images.seed, padding=images.padding, flip=images.flip), taken
+        case JoinedImages():
+            (first, of_first), (second, of_second) = images_on(images.first, device), images_on(images.second, device)
+            return JoinedImages(first, second), of_first + of_second
+        case ChangedImages():
+            raise HostOnlyError("--augment trivial and rand, and --erase, change images on the CPU")
+        case GrownImages():
+            raise HostOnlyError(f"the images are enlarged to {images.size} pixels batch by batch, on the CPU")
+        case _:
+            raise HostOnlyError("the images are read from their files in each epoch")
 
 
 def fits_in_memory(images: int, channels: int, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -108,6 +109,12 @@ def statistics_for(
 
 def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Return (image / 255 - mean) / std in float32 for uint8 images [images, channels, height, width]."""
-    centre = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
-    spread = torch.tensor(std, device=images.device).view(1, -1, 1, 1)
-    return images.float().mul_(1 / (255 * spread)).sub_(centre / spread)
+    factor, offset = _factor_and_offset(mean, std, images.device)
+    return images.float().mul_(factor).sub_(offset)
+
+
+@functools.lru_cache(maxsize=16)  # a copy to a GPU in every step would wait for all that it does
+def _factor_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # they outlive the present mode
+        centre, spread = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+        return (1 / (255 * spread)).to(device), (centre / spread).to(device)

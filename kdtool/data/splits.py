@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdtool.data.images import Images, JoinedImages, fits_in_memory
+from kdtool.data.images import Images, JoinedImages, fits_in_memory, images_on
 from kdtool.data.pixels import normalised, statistics
 from kdtool.data.preparation import SMALL
 from kdtool.data.spec import DataSpec
@@ -92,6 +92,15 @@ class Split:
         if size > SMALL or not fits_in_memory(len(self), self.spec.in_channels, size):
             indices = indices[:: math.ceil(len(self) / SAMPLE)]
         return statistics(self._images.batches(indices.split(256), None))
+
+    def on(self, device: torch.device) -> tuple[Split, int]:
+        """Return the same images with views that are made on ``device``, and how many bytes they will take there.
+
+        Raises:
+            HostOnlyError: their views are made in the memory of the host alone, see `kdtool.data.images.images_on`.
+        """
+        images, taken = images_on(self._images, device)
+        return Split(self.name, images, self.labels, self.spec), taken
 
     def under(self, spec: DataSpec) -> Split:
         """Return the same images, normalised by the mean and std of ``spec``."""

@@ -1,4 +1,4 @@
-"""Batches of a split, with the outputs of the frozen networks on them."""
+"""Batches of a split, with the outputs of the frozen networks on them, and where its images are kept."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdtool.data.images import HostOnlyError
 from kdtool.data.raw import UNLABELLED
 from kdtool.data.splits import Split
 from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 from kdtool.training.mixing import Mixing
+from kdtool.utils.progress import say_once
+from kdtool.utils.transfer import free_memory
+
+# With --images-on auto the images may take this part of a GPU's free memory; the network needs the rest.
+SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -120,3 +126,41 @@ class DistillationBatches:
         if self.engine.channels_last and inputs.dim() == 4 and as_images:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
+
+
+def kept_on(split: Split, device: torch.device, where: str) -> Split:
+    """Return a split whose images are kept, and whose views are made, where ``--images-on`` says.
+
+    ``where`` is ``host``, ``device``, or ``auto``: on a CUDA device if they take at most `SHARE` of its free memory,
+    and their views are the same there to the bit. The pixels of a view do not depend on where it is made. Where the
+    device cannot hold the images they stay on the host; if they were asked for there, one line says why.
+    """
+    if where == "host" or (where == "auto" and device.type != "cuda"):
+        return split
+    try:
+        there, needed = split.on(device)
+    except HostOnlyError as error:
+        return _on_host(split, where, str(error))
+    free = free_memory(device)
+    if needed and free is None:
+        return _on_host(split, where, f"the free memory of {device.type} is not known")
+    if needed and free is not None and needed > (SHARE if where == "auto" else 1.0) * free:
+        return _on_host(split, where, f"those of {split.name} take {_gb(needed)}, and {_gb(free)} of {device} are free")
+    try:
+        there.prepare()
+    except torch.OutOfMemoryError as error:
+        return _on_host(split, where, str(error).splitlines()[0])
+    if where == "auto":
+        say_once(f"keeps the images on {device} (--images-on host: in the memory of the host)")
+    return there
+
+
+def _on_host(split: Split, where: str, reason: str) -> Split:
+    """Return the split as it is, and say why if the images were asked for on the device."""
+    if where == "device":
+        say_once(f"--images-on device: {reason}; they stay on the host")
+    return split
+
+
+def _gb(amount: float) -> str:
+    return f"{amount / 1e9:.2g} GB"

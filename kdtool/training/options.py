@@ -87,7 +87,7 @@ def _whole(text: str) -> str:
 
 
 # Options that came after runs and checkpoints were written without them.
-LATER = ("accumulate", "checkpoint_activations", "compile", "sync_batchnorm")
+LATER = ("accumulate", "checkpoint_activations", "compile", "images_on", "sync_batchnorm")
 
 # Without --views every view recurs about four times: the teacher runs in a quarter of the epochs.
 EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
@@ -176,6 +176,11 @@ class Training(Options):
     )
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
+    images_on: str = option(
+        "auto",
+        choices=("auto", "device", "host"),
+        help="where images are kept and augmented; auto: on a CUDA device if they fit, and no view changes by it",
+    )
     compile: bool = option(
         False, help="compile the student with torch.compile; where that fails, a line says so and it trains without"
     )

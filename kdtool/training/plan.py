@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -21,7 +21,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.conversion import digest
 from kdtool.models.modules import check_transparent, is_opaque
 from kdtool.models.weights import load_exactly
-from kdtool.training.batches import DistillationBatches
+from kdtool.training.batches import DistillationBatches, kept_on
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 from kdtool.training.mixing import mixing_of
@@ -144,7 +144,9 @@ class FitPlan:
         frozen_part = self._frozen_part(engine, cache)
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
-        split, mixing = self._train_split(data), mixing_of(self.training, len(data.spec.classes))
+        kept = partial(kept_on, device=engine.device, where=self.training.images_on)
+        split, val = kept(self._train_split(data)), kept(data.val)
+        mixing = mixing_of(self.training, len(data.spec.classes))
         views, whole = self.training.recurring_views, self.training.sampling == "each"
         weak = DistillationBatches(
             split, engine, teacher, self.logits, taps, frozen_part, begin, views, mixing, whole=whole
@@ -152,12 +154,13 @@ class FitPlan:
         train: DistillationBatches | TwoViews = weak
         if self.objective is not None and self.objective.two_views:
             plain = "none" if data.spec.augment == "none" else "standard"  # else the weak view would be a strong one
-            first, second = (self._train_split(data.with_augmentation(how, data.spec.erase)) for how in (plain, STRONG))
+            augmented = (data.with_augmentation(how, data.spec.erase) for how in (plain, STRONG))
+            first, second = (kept(self._train_split(again)) for again in augmented)
             strong = dataclasses.replace(weak, split=second, kept_as=f"{split.name}-strong")
             train = TwoViews(dataclasses.replace(weak, split=first), strong)
         if self.validates == "accuracy":
-            return train, DistillationBatches(data.val, engine, student=frozen_part, begin=begin)
-        return train, DistillationBatches(data.val, engine, teacher, self.logits, taps, frozen_part, begin)
+            return train, DistillationBatches(val, engine, student=frozen_part, begin=begin)
+        return train, DistillationBatches(val, engine, teacher, self.logits, taps, frozen_part, begin)
 
     def _train_split(self, data: Data) -> Split:
         """Return the train split, without the images that have no label if the loss is the labels' cross-entropy.

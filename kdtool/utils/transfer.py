@@ -1,4 +1,4 @@
-"""Bring batches to the device where a network runs."""
+"""Bring batches to the device where a network runs, and ask for its free memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def on_device(batches: Iterable[Tensor], device: str | torch.device) -> Iterator
     """Yield the tensors of ``batches`` on ``device``, in their order.
 
     On a CUDA device each is copied from pinned memory, in a stream of its own, while the network still computes with
-    the one before: one batch is read ahead.
+    the one before: one batch is read ahead. A batch that lies on the device already is not copied.
     """
     target = torch.device(device)
     if target.type != "cuda":
@@ -23,6 +23,9 @@ def on_device(batches: Iterable[Tensor], device: str | torch.device) -> Iterator
     stream = torch.cuda.Stream(target)
     ahead: tuple[Tensor, Any] | None = None
     for batch in batches:
+        if batch.is_cuda:
+            yield batch.to(target)
+            continue
         with torch.cuda.stream(stream):
             copied = batch.pin_memory().to(target, non_blocking=True)
             following = copied, stream.record_event()
@@ -39,3 +42,17 @@ def _ready(tensor: Tensor, copied: Any, device: torch.device) -> Tensor:
     present.wait_event(copied)
     tensor.record_stream(present)  # so that its memory is not given away while this stream reads it
     return tensor
+
+
+def free_memory(device: torch.device) -> float | None:
+    """Return how many bytes of a device's memory are free; None if that is not known.
+
+    On the CPU it is as much as one wants: the images are there already, and are not copied.
+    """
+    if device.type == "cpu":
+        return float("inf")
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps of memory that was given back is free for it too.
+    return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))

@@ -45,6 +45,8 @@ def asked(monkeypatch):
     active = []
 
     class Batch:
+        is_cuda = False
+
         def __init__(self, number):
             self.number = number
 
@@ -90,3 +92,10 @@ def test_the_next_batch_is_on_its_way_while_one_is_computed_with(asked):
 def test_one_batch_and_none(asked):
     assert [batch.number for batch in on_device([asked.batch(7)], "cuda")] == [7]
     assert list(on_device([], "cuda")) == []
+
+
+def test_what_is_there_already_is_not_copied(asked):
+    there = asked.batch(0)
+    there.is_cuda, there.to = True, lambda device: there
+    assert list(on_device([there], "cuda")) == [there]
+    assert asked.notes == []
