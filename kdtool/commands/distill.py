@@ -20,7 +20,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.quantisation.training import quantisation_of
-from kdtool.plugins.method_code import running_method
+from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.network_spec import named
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
@@ -131,7 +131,7 @@ def distill(
             run.record(search={"asked": str(search), **outcome})
         with running_method(chosen):
             trained: Network = chosen.distill(run, run.teachers[0].network, network)
-        return trained
+        return returned(chosen, trained, Network, "a network")
 
     others: dict[str, Any] = {"teachers": teachers, "masked": masked}
     if dry_run:

@@ -62,7 +62,7 @@ def write_quantised(
     known = {info.name for info in type(exporter_for(budget)).describe()}
     rounds = quantiser_of(checkpoint.module) is not None  # then its training has set how it is quantised
     for ends in FLOAT_ENDS if "float_ends" in known and not rounds else (None,):
-        extra = {} if ends is None else {"float_ends": ends}
+        extra: dict[str, Any] = {} if ends is None else {"float_ends": ends}
         costs = export(
             checkpoint, name, output=file_of(target), force=True, against=teacher, int8=True, **device, **extra
         )

@@ -23,7 +23,7 @@ from kdtool.data.raw import UNLABELLED, FilePart, ImageSource, RawData, RawSplit
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data
 from kdtool.errors import UsageError
-from kdtool.plugins.method_code import running_method
+from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.registry import make
 
 
@@ -217,4 +217,5 @@ def load_raw(spec: str, root: Path | None, *, download: bool = False) -> RawData
     name, argument = dataset_name(spec), spec.partition(":")[2]
     dataset: Dataset = make("datasets", name, **({"download": True} if download else {}))
     with naming(name), running_method(dataset):
-        return dataset.load(argument, None if root is None else root.expanduser())
+        raw = dataset.load(argument, None if root is None else root.expanduser())
+    return returned(dataset, raw, RawData, "RawData")

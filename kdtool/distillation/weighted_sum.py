@@ -12,7 +12,7 @@ from kdtool.errors import UsageError
 from kdtool.plugins.options import Options
 from kdtool.plugins.registry import nested
 from kdtool.plugins.schedule import Schedule, number_or_schedule
-from kdtool.training.objective import Objective
+from kdtool.training.objective import Objective, loss_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -125,7 +125,7 @@ def without_labels(term: Objective, step: Step) -> tuple[Tensor, Tensor]:
 
     with torch.enable_grad():
         counter = step.student.new_zeros((), requires_grad=True)
-        loss = term.loss(Counted(**vars(step), counter=counter))
+        loss = loss_of(term, Counted(**vars(step), counter=counter))
         weight = None
         if loss.requires_grad:
             # The loss is linear in the cross-entropy, which the counter of 0 replaces: its gradient is the weight.

@@ -26,7 +26,7 @@ from kdtool.models.edits import (
 )
 from kdtool.models.modules import are_projectors, insert_projector, insert_select, projectors_of, selects_of
 from kdtool.models.no_init import NoInit, Outline, lacks_memory
-from kdtool.models.source import Source
+from kdtool.models.source import Source, built
 from kdtool.models.trial import check_runs
 from kdtool.models.used_weights import detach_computed
 from kdtool.models.weights import load_exactly
@@ -188,7 +188,7 @@ def skeleton(architecture: Architecture) -> nn.Module:
 
     source = architecture.origin()
     shape = {name: architecture.options[name] for name in _LARGEST}
-    module = source.build(architecture.name, **shape)
+    module = built(source, architecture.name, **shape)
     if architecture.options.get("stem", "default") == "small":
         module = small_stem(module)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.plugins.method import Method
+from kdtool.plugins.method_code import returned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,3 +70,14 @@ class Source(Method):
             kdtool.Error: the network cannot be built with these options; the message says why.
         """
         raise NotImplementedError
+
+
+def built(source: Source, network: str, **options: Any) -> nn.Module:
+    """Return the network that a source builds.
+
+    Raises:
+        Error: the source returned something else.
+    """
+    from torch import nn
+
+    return returned(source, source.build(network, **options), nn.Module, "a torch.nn.Module")

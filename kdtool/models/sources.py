@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from kdtool.data.splits import Data
 from kdtool.errors import FAILURES, Error, UsageError, first_line
 from kdtool.models.architecture import Architecture, Network
-from kdtool.models.names import remember
+from kdtool.models.names import known, named, remember
 from kdtool.models.options import NetworkOptions
-from kdtool.models.source import Source
+from kdtool.models.source import Source, built
 from kdtool.models.stem import small_stem
 from kdtool.models.weight_files import read_weights
 from kdtool.models.weights import fit_weights
+from kdtool.plugins.method_code import returned
 from kdtool.plugins.network_spec import forms, qualified, source_of
 from kdtool.plugins.registry import make, method_class
 from kdtool.utils.keywords import read_keywords
@@ -42,6 +44,8 @@ def parse(spec: str, options: dict[str, Any] | None = None) -> tuple[Source, str
         own = {**(options or {}), **read_keywords(assigned)}
     except UsageError as error:
         raise UsageError(f"{spec!r}: {error}") from error
+    if network not in (known(source) or [network]) and (elsewhere := named(network)):
+        raise UsageError(f"{source} has no network {network!r}; write {' or '.join(elsewhere)}")
     return make("teachers", source, **method_class("teachers", source).collected(own)), network
 
 
@@ -76,7 +80,7 @@ def create(
     spec = qualified(spec)
     source, name = parse(spec, own)
     source, recorded = source.pinned(name)
-    defaults = source.defaults(name)
+    defaults = returned(source, source.defaults(name), Mapping, "sizes by name")
     if data:
         classes = len(data.spec.classes)
         if options.classes not in (None, classes):
@@ -91,7 +95,7 @@ def create(
     architecture.origin()  # checks the bounds before a network is built that does not fit in memory
     source.prepare(name)
     with seeded(seed, "init", spec):
-        module = source.build(name, **shape, pretrained=pretrained)
+        module = built(source, name, **shape, pretrained=pretrained)
         if stem == "small":
             module = small_stem(module)
     if weights is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from kdtool.errors import Error
 from kdtool.plugins.containment import ProcessExit, no_exit
 from kdtool.plugins.entry_points import SINGULAR, installed
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -38,8 +40,26 @@ def running_method(method: Any) -> Iterator[None]:
         raise Error(f"{_named(method)}: its code raised {type(error).__name__}, which is no Exception") from error
 
 
+def returned(method: Any, value: T, kind: type | tuple[type, ...], what: str) -> T:
+    """Return what a method returned, if it is of its kind; ``what`` says in words what that is.
+
+    Raises:
+        Error: it is something else.
+    """
+    if not isinstance(value, kind):
+        raise misreturned(method, f"{type(value).__name__}, not {what}")
+    return value
+
+
+def misreturned(method: Any, what: str) -> Error:
+    """Return the error about a method that returned something else than it should; ``what`` says both in words."""
+    return Error(f"{_named(method)} returned {what}")
+
+
 def _named(method: Any) -> str:
     """Return the kind and the name of a method, and who wrote it."""
+    if not hasattr(method, "kind"):
+        return str(getattr(method, "name", type(method).__name__))
     owners = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (method.kind, method.name)]
     owner = f" of {owners[0].distribution} {owners[0].version}" if owners and not owners[0].builtin else ""
     return f"{SINGULAR.get(method.kind, 'method')} {method.name}{owner}"

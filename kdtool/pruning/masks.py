@@ -14,6 +14,8 @@ from torch import Tensor
 from kdtool.errors import Error
 from kdtool.models.architecture import Network
 from kdtool.models.used_weights import named
+from kdtool.plugins.method import Method
+from kdtool.plugins.method_code import misreturned, returned
 from kdtool.training.zeros import prunable, unprunable
 
 Masks = dict[str, Tensor]
@@ -149,3 +151,15 @@ def apply_masks(network: Network, masks: Mapping[str, Tensor]) -> Network:
         for name, mask in masks.items():
             module.get_parameter(name).mul_(mask)
     return Network(network.architecture, module)
+
+
+def scored(pruner: Method, name: str, score: Tensor, weight: Tensor) -> Tensor:
+    """Return the scores of a weight, if they are a tensor of its shape.
+
+    Raises:
+        Error: they are not.
+    """
+    shape = list(returned(pruner, score, Tensor, f"a tensor of scores of {name}").shape)
+    if shape != list(weight.shape):
+        raise misreturned(pruner, f"scores of the shape {shape} for {name}, which has {list(weight.shape)}")
+    return score

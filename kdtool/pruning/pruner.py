@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.distillation.distiller import LossDistiller
@@ -9,14 +10,13 @@ from kdtool.errors import Error, UsageError
 from kdtool.exporting.exporter import Exporter
 from kdtool.plugins.defaults import RETRAINING_LOSS
 from kdtool.plugins.method import Method
+from kdtool.plugins.method_code import misreturned, returned
 from kdtool.plugins.options import option
 from kdtool.plugins.registry import nested
 from kdtool.surgery.layer_options import LayerOptions
 from kdtool.surgery.repair.options import RepairOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from torch import Tensor
 
     from kdtool.models.architecture import Network
@@ -135,7 +135,7 @@ class MaskPruner(LayerOptions, Pruner):
 
         The scores are those of ``network``; by default ``onto`` is ``network`` itself.
         """
-        from kdtool.pruning.masks import Masking, apply_masks, dense_layers, lowest_scores
+        from kdtool.pruning.masks import Masking, apply_masks, dense_layers, lowest_scores, scored
         from kdtool.training.zeros import prunable
 
         layers = self.layers(network)
@@ -144,9 +144,10 @@ class MaskPruner(LayerOptions, Pruner):
         weights = prunable(network.module)
         left = tuple(path for name in weights if (path := name.removesuffix(".weight")) not in layers)
         zeros = {name: weight == 0 for name, weight in weights.items() if name.removesuffix(".weight") in layers}
+        found = returned(self, self.scores(run, network), Mapping, "scores by name")
         scores = {
-            name: score.masked_fill(zeros[name], -float("inf"))
-            for name, score in self.scores(run, network).items()
+            name: scored(self, name, score, weights[name]).masked_fill(zeros[name], -float("inf"))
+            for name, score in found.items()
             if name in zeros
         }
         if dense and self.scope == "global":
@@ -260,8 +261,11 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         from kdtool.surgery.channels.importance import carried
         from kdtool.surgery.channels.remove import remove_channels
 
+        importance = self.importance(run, network)
+        if not callable(importance):
+            raise misreturned(self, f"{type(importance).__name__}, not a function of a group")
         options: dict[str, Any] = {
-            "importance": limited(self, carried(self.importance(run, network), means), network),
+            "importance": limited(self, carried(importance, means), network),
             "scope": self.scope,
             "round_to": self.round_to,
         }

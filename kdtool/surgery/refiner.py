@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.method import Method
-from kdtool.plugins.method_code import running_method
+from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.options import option
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.utils.seeds import derive, seeded
@@ -79,6 +79,7 @@ def refined(
         UsageError: there are no images to repair with.
         Error: the network cannot be made smaller in this way.
     """
+    from kdtool.models.architecture import Network
     from kdtool.models.conversion import plain
     from kdtool.models.modules import check_transparent
     from kdtool.models.size import measure
@@ -88,7 +89,7 @@ def refined(
         refiner.check_images(data)
     before = plain(network)
     with seeded("refine", *seed), running_method(refiner):
-        smaller = refiner.refine(before)
+        smaller = returned(refiner, refiner.refine(before), Network, "a network")
     if refiner.must_shrink and measure(smaller)["parameters"] >= measure(before)["parameters"]:
         raise Error(
             f"{network.architecture.spec}: {refiner.name} makes it no smaller (every width is at its minimum"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from kdtool.plugins.method_code import misreturned, returned
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -89,3 +91,17 @@ class Objective:
         from kdtool.features.adapters import Each
 
         return Each(self.adapter(pair) for pair in pairs)
+
+
+def loss_of(objective: Objective, step: Step) -> Tensor:
+    """Return the loss of a batch, a scalar tensor.
+
+    Raises:
+        Error: the objective returned something else.
+    """
+    import torch
+
+    loss = returned(objective, objective.loss(step), torch.Tensor, "the loss as a tensor")
+    if loss.ndim:
+        raise misreturned(objective, f"a tensor of shape {list(loss.shape)}, not the loss as one number")
+    return loss

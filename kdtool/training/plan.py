@@ -25,6 +25,7 @@ from kdtool.training.batches import DistillationBatches, kept_on
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 from kdtool.training.mixing import mixing_of
+from kdtool.training.objective import Objective, loss_of
 from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.student import Auxiliary, StudentModule
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdtool.training.callback import Callback
-    from kdtool.training.objective import Objective
     from kdtool.training.step import Step
 
 
@@ -82,7 +82,7 @@ class FitPlan:
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of a batch: the objective's, else the cross-entropy against the labels."""
-        return step.cross_entropy() if self.objective is None else self.objective.loss(step)
+        return step.cross_entropy() if self.objective is None else loss_of(self.objective, step)
 
     @property
     def validates(self) -> str:

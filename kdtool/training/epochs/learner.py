@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.plugins.method_code import misreturned
 from kdtool.training.step import Step
 from kdtool.utils.processes import gathered
 
@@ -57,6 +58,8 @@ class Learner(nn.Module):
         for callback in self.callbacks:
             penalty = callback.penalty(self.student.module)
             loss = loss if penalty is None else loss + penalty
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise misreturned(self.plan.objective, "a loss that does not depend on the student's outputs")
         return loss
 
     def step(self, batch: Batch, epoch: int, known: float | None = None) -> Step:
