@@ -1,5 +1,6 @@
 """The recipes of all examples name commands and options that exist."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,14 @@ RECIPES = sorted(path for path in EXAMPLES.glob("*/*.toml") if path.name != "pyp
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_can_be_run(path):
     check_commands(read_recipe(path))
+
+
+def test_every_command_for_a_need_can_be_run(tmp_path):
+    row = r"^\| [^|]+ \| `kdtool (\w+) teacher\.pt ([^`]+)` \|"
+    commands = re.findall(row, (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) >= 9
+    steps = [("teacher", "", "teacher kdtool:resnet20 --data digits")]
+    steps += [(f"need-{number}", 'from = "teacher"', " ".join(words)) for number, words in enumerate(commands)]
+    tables = [f'[[step]]\nname = "{name}"\n{origin}\nrun = "{run}"' for name, origin, run in steps]
+    (tmp_path / "needs.toml").write_text("\n\n".join(['[study]\nname = "needs"', *tables]))
+    check_commands(read_recipe(tmp_path / "needs.toml"))
