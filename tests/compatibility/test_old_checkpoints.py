@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +70,22 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("line", [KD, pytest.param(IKD, marks=pytest.mark.slow)])
-def test_an_interrupted_run_goes_on_or_is_refused_in_one_line(line: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_or_is_refused_in_one_line(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / line.split()[-1]
     run = output.with_suffix(".run")
     shutil.copy(DATA / "plain.pt", tmp_path)
     shutil.copytree(DATA / run.name, run)
     before = files(tmp_path)
 
-    command = [sys.executable, "-m", "kdtool", *line.split(), "--resume"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = CliRunner().invoke(cli, [*line.split(), "--resume"])
 
-    if done.returncode == 0:
+    if done.exit_code == 0:
         assert kdtool.load(output).metric("test", "accuracy") is not None
     else:
-        assert done.returncode in (1, 2)
+        assert done.exit_code in (1, 2)
         assert done.stderr.startswith("Error: ")
         assert done.stderr.count("\n") == 1, done.stderr
         assert "--force" in done.stderr

@@ -13,7 +13,8 @@ SHORTEST = 8
 """Shorter pieces between two ``...`` are not looked for."""
 
 
-def texts() -> str:
+@pytest.fixture(scope="module")
+def code() -> str:
     """Return all string literals of the code, one a line; what an f-string fills in becomes a NUL."""
     found = []
     for path in (*ROOT.glob("kdtool/**/*.py"), *ROOT.glob("plugins/**/*.py")):
@@ -33,11 +34,8 @@ def explained() -> list[str]:
     return [text for line in page.splitlines() if line.startswith("`") for text in re.findall(r"`([^`]+)`", line)]
 
 
-CODE = texts()
-
-
 @pytest.mark.parametrize("message", explained())
-def test_an_explained_message_is_one_of_the_code(message: str) -> None:
+def test_an_explained_message_is_one_of_the_code(message: str, code: str) -> None:
     pieces = [piece.strip(" ()'?,;") for piece in message.split("...")]
 
-    assert not [piece for piece in pieces if len(piece) >= SHORTEST and piece not in CODE]
+    assert not [piece for piece in pieces if len(piece) >= SHORTEST and piece not in code]

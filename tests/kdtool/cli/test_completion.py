@@ -165,7 +165,9 @@ def test_bash_gets_the_end_of_a_word(monkeypatch: pytest.MonkeyPatch, line: str,
 class Terminal:
     """A real shell in a terminal, with kdtool's completion."""
 
-    def __init__(self, shell: str, folder: Path) -> None:
+    def __init__(self, shell: str, folder: Path, quiet: float = 0.7) -> None:
+        """Start the shell; it is ready for the next line once it prints nothing for ``quiet`` seconds."""
+        self.quiet = quiet
         commands = {
             "bash": (["--norc", "--noprofile", "-i"], ["PS1='> '", 'eval "$(_KDTOOL_COMPLETE=bash_source kdtool)"']),
             "zsh": (
@@ -181,13 +183,18 @@ class Terminal:
         path = f"{KDTOOL.parent}{os.pathsep}{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "TERM": "xterm", "HOME": str(folder.parent), "COLUMNS": "200"}
         self.process = pexpect.spawn(
-            shell, arguments, env=env, cwd=str(folder), encoding="utf-8", timeout=30, dimensions=(50, 200)
+            shell, arguments, env=env, cwd=str(folder), encoding="utf-8", timeout=60, dimensions=(50, 200)
         )
         for number, line in enumerate(setup):
             # What is typed is echoed too, so it differs from what is printed.
             self.process.send(f"{line}; echo set-'up' {number}\r")
             self.process.expect(f"set-up {number}\r")
             self.wait()
+
+    def completes(self, typed: str, line: str) -> None:
+        """Type something that ends with TAB, and wait until the shell shows the line that it makes of it."""
+        self.process.send(typed)
+        self.process.expect_exact(line)
 
     def line(self, typed: str) -> str:
         """Return the line that the shell makes of what is typed, with TAB where there is a tab."""
@@ -202,11 +209,11 @@ class Terminal:
         self.wait()
         return line
 
-    def wait(self, quiet: float = 0.7) -> None:
-        """Read what the shell prints until it is quiet for some seconds."""
+    def wait(self) -> None:
+        """Read what the shell prints until it is quiet."""
         with contextlib.suppress(pexpect.TIMEOUT):
             while True:
-                self.process.read_nonblocking(10_000, timeout=quiet)
+                self.process.read_nonblocking(10_000, timeout=self.quiet)
 
     def shown(self, typed: str, text: str) -> None:
         """Check that a shell shows a text after TAB, and remove the line."""
@@ -258,10 +265,12 @@ def test_in_a_real_shell(shell: str, surroundings: Path) -> None:
 def test_in_bash(surroundings: Path) -> None:
     if shutil.which("bash") is None:
         pytest.skip("bash is not installed")
-    terminal = Terminal("bash", surroundings)
+    terminal = Terminal("bash", surroundings, quiet=0.05)
 
-    assert terminal.line("kdtool inspect t\t") == "kdtool inspect teacher.pt"
-    assert terminal.line("kdtool teacher kd\tresnet8\t") == "kdtool teacher kdtool:resnet8x4"
+    terminal.completes("kdtool inspect t\t", "kdtool inspect teacher.pt ")
+    terminal.process.send("\x03")
+    terminal.completes("kdtool teacher kd\t", "kdtool teacher kdtool:")
+    terminal.completes("resnet8\t", "resnet8x4 ")
 
 
 def test_a_tab_takes_a_few_times_the_import_of_click(cache: Path) -> None:

@@ -9,7 +9,8 @@ import kdtool
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    return kdtool.teacher("torchvision:resnet18", data="digits", stem="small", image_size=16, epochs=0, output=path)
+    options = {"data": "digits", "subset": 0.1, "image_size": 16, "stem": "small", "epochs": 0}
+    return kdtool.teacher("torchvision:resnet18", output=path, **options)
 
 
 def like(teacher, arch, tmp_path, **options):
