@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
 import kdtool
+from kdtool.cli.main import cli
+from kdtool.plugins import entry_points
+from kdtool.plugins.registry import method_class
+from kdtool.testing import check_distiller
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "kdtool-logit-mse"
 
@@ -40,6 +45,15 @@ def run(site: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.fixture
+def here(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Result]]:
+    """Return a function that runs a command line in this process, in which the plugin is installed too."""
+    monkeypatch.syspath_prepend(site)
+    entry_points.installed.cache_clear()
+    yield lambda line: CliRunner().invoke(cli, line.split(), terminal_width=200)
+    entry_points.installed.cache_clear()
+
+
 def test_it_is_listed_with_its_distribution(run: Run) -> None:
     rows = json.loads(run("kdtool", "plugins", "--json").stdout)
 
@@ -48,18 +62,19 @@ def test_it_is_listed_with_its_distribution(run: Run) -> None:
     assert (row["status"], row["reason"]) == ("ok", None)
 
 
-def test_its_option_is_in_the_help_and_its_alone(run: Run) -> None:
-    help_text = run("kdtool", "distill", "--method", "logit-mse", "--help").stdout
+def test_its_option_is_in_the_help_and_its_alone(here: Callable[[str], Result]) -> None:
+    help_text = here("distill --method logit-mse --help").stdout
 
     assert "--weight" in help_text
     assert "weight of the teacher's term" in help_text
     assert "--temperature" not in help_text
 
 
-def test_its_option_is_checked_and_refused_elsewhere(run: Run) -> None:
-    low = run("kdtool", "distill", "x.pt", "--method", "logit-mse", "--weight", "-1", code=2)
-    elsewhere = run("kdtool", "distill", "x.pt", "--method", "kd", "--weight", "1", code=2)
+def test_its_option_is_checked_and_refused_elsewhere(here: Callable[[str], Result]) -> None:
+    low = here("distill x.pt --method logit-mse --weight -1")
+    elsewhere = here("distill x.pt --method kd --weight 1")
 
+    assert low.exit_code == elsewhere.exit_code == 2
     assert "--weight" in low.stderr
     assert "--weight is an option of" in elsewhere.stderr
 
@@ -80,6 +95,11 @@ def test_it_distils_and_the_checkpoint_tells_how(run: Run, tmp_path: Path) -> No
     assert any(not torch.equal(before[name], tensor) for name, tensor in student.module.state_dict().items())
 
 
+def test_it_keeps_the_contract(here: Callable[[str], Result]) -> None:
+    check_distiller(method_class("distillers", "logit-mse"))
+
+
+@pytest.mark.slow
 def test_its_own_test_passes(run: Run) -> None:
     assert "1 passed" in run("pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)).stdout
 

@@ -19,7 +19,13 @@ CHECKS: dict[str, Any] = {
 }
 # The options of methods that cannot be checked with their defaults.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
-    ("distillers", "gated"): {"target_macs": "0.5x", "round_to": 2, "search_epochs": 1, "force_target": True},
+    ("distillers", "gated"): {
+        "target_macs": "0.5x",
+        "round_to": 2,
+        "search_epochs": 1,
+        "force_target": True,
+        "exporter": {"name": "onnx", "latency": False},
+    },
     ("refiners", "like"): {"arch": "kdtool:lenet-300-100"},
     ("refiners", "width-depth"): {"target_macs": "0.5x"},
 }

@@ -79,8 +79,10 @@ def distilled(distiller, kind, data, directory, *, kill=False):
     return result
 
 
-BOTH = {"at", "kd", "none", "rkd", "simkd"}
-"""The quick tests train the others on the convolutional network only."""
+BOTH = {"kd", "simkd"}
+"""The quick tests train the others on the convolutional network only; tests/plugins/test_contract.py has their losses
+on a vision transformer.
+"""
 
 LONG = {"gated", "stagewise"}
 """The quick tests of their own files cut and resume them."""

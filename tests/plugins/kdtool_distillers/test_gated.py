@@ -44,8 +44,8 @@ def rows(run, phase="search"):
     ("flag", "key", "options"),
     [
         ("target_macs", "macs", {"closing": "proximal"}),
-        ("target_params", "parameters", {"closing": "proximal"}),
-        ("target_macs", "macs", {}),
+        pytest.param("target_params", "parameters", {"closing": "proximal"}, marks=pytest.mark.slow),
+        pytest.param("target_macs", "macs", {}, marks=pytest.mark.slow),
         ("target_params", "parameters", {"cost_weights": False}),
         ("target_macs", "macs", {"round_to": 4, "search_loss": "ce", "search_epochs": 1}),
     ],
@@ -131,7 +131,7 @@ class Stopwatch(kdtool.Exporter):
         return {"latency": {"ratio": measure(network)["macs"] / measure(teacher)["macs"]}}
 
 
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("force", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
     weak = {"gate_penalty": 1e-6, "gate_lr": 1e-3} if force else {}
     weak["closing"] = "proximal"

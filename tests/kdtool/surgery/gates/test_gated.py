@@ -47,9 +47,13 @@ def closed(gated, seed=0):
     return copied, left
 
 
+LENET = ("kdtool:lenet-5", 28, None)
+QUICK = (DENSE, LENET, ("kdtool:resnet20", 32, None), ("torchvision:mobilenet_v3_small", 32, None))
 SLOW = [
-    pytest.param(spec, size, keep, marks=pytest.mark.slow)
+    pytest.param(spec, size, keep, round_to, marks=pytest.mark.slow)
+    for round_to in (1, 4)
     for spec, size, keep in (
+        *(QUICK if round_to == 1 else ()),
         ("kdtool:densenet-bc-100-12", 32, None),
         ("timm:resnet18", 32, None),
         ("torchvision:resnet50", 32, None),
@@ -64,16 +68,8 @@ SLOW = [
 
 
 @pytest.mark.parametrize(
-    ("spec", "size", "keep"),
-    [
-        DENSE,
-        ("kdtool:lenet-5", 28, None),
-        ("kdtool:resnet20", 32, None),
-        ("torchvision:mobilenet_v3_small", 32, None),
-        *SLOW,
-    ],
+    ("spec", "size", "keep", "round_to"), [(*LENET, 1), *((*network, 4) for network in QUICK), *SLOW]
 )
-@pytest.mark.parametrize("round_to", [1, 4])
 def test_what_is_left_gives_the_gated_networks_outputs(spec, size, keep, round_to):
     gated, left = closed(gate_channels(network(spec, size, keep)))
     images = torch.rand(3, *gated.architecture.input, dtype=torch.double)
@@ -187,7 +183,7 @@ def test_sets_keep_multiples(dense):
 
 
 def test_a_norm_over_channels_has_no_gates():
-    gated = gate_channels(network("timm:test_convnext", 64))
+    gated = gate_channels(network("timm:test_convnext", 32))
     # Only the channels between the two layers of an MLP are not normalised over.
     assert all("mlp.fc1" in name for name, _ in gated.module.places.set_names)
 

@@ -38,7 +38,7 @@ def test_small_images_for_networks_of_convolutions_alone(spec, size, probe_size)
     [
         "torchvision:resnet18",
         "timm:mobilenetv3_small_100",
-        "timm:efficientnet_b0",
+        pytest.param("timm:efficientnet_b0", marks=pytest.mark.slow),
         pytest.param("torchvision:densenet121", marks=pytest.mark.slow),
     ],
 )
