@@ -121,7 +121,18 @@ def remember_digits() -> None:
     sklearn.datasets.load_digits()
 
 
-def _is_chosen(command: Command, only: Sequence[str], skip: Sequence[str]) -> bool:
+def missing(command: Command, kills: int, earlier: Sequence[dict[str, Any]]) -> int:
+    """Return how many of so many kills of a command earlier series lack."""
+    return max(0, kills - sum(row["kills"] for row in _of(command, earlier)))
+
+
+def quick_first(commands: Sequence[Command], earlier: Sequence[dict[str, Any]]) -> list[Command]:
+    """Return commands by what a kill of each took in earlier series; those that were not killed come last."""
+    return sorted(commands, key=lambda command: _seconds(command, earlier))
+
+
+def is_chosen(command: Command, only: Sequence[str], skip: Sequence[str]) -> bool:
+    """Return whether a command's kind or name begins with one of ``only``, and its kind is none of ``skip``."""
     begins = command.kind.startswith(tuple(only)) or command.name.startswith(tuple(only))
     return begins and command.kind not in skip
 
@@ -132,7 +143,6 @@ def _of(command: Command, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def _seconds(command: Command, rows: Sequence[dict[str, Any]]) -> float:
-    """Return what a kill of a command took in earlier series; without any it comes last."""
     own = _of(command, rows)
     return sum(row["seconds"] for row in own) / max(1, sum(row["kills"] for row in own)) if own else math.inf
 
@@ -156,9 +166,9 @@ def main() -> int:
     remember_digits()
     rows, broken = Rows(options.rows), 0
     earlier = [row for path in options.counted for row in Rows(path).rows]
-    chosen = [command for command in COMMANDS if _is_chosen(command, options.only.split(";"), options.skip.split(","))]
+    chosen = [command for command in COMMANDS if is_chosen(command, options.only.split(";"), options.skip.split(","))]
     if earlier:
-        chosen.sort(key=lambda command: _seconds(command, earlier))
+        chosen = quick_first(chosen, earlier)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         make_inputs(Path(folder))
         write_sources(Path(folder))  # before its folder is on the path
@@ -167,8 +177,8 @@ def main() -> int:
         print(f"{'kind':<12}{'command':<22}{'operations':>11}{'kills':>7}{'by time':>9}{'lost':>6}{'wall s':>8}")
         for command in chosen:
             key = {"kind": command.kind, "name": command.name, "seed": options.seed}
-            wanted = options.kills - sum(row["kills"] for row in _of(command, earlier + rows.rows * bool(earlier)))
-            if rows.has(key) or wanted <= 0:
+            wanted = missing(command, options.kills, earlier + rows.rows * bool(earlier))
+            if rows.has(key) or not wanted:
                 continue
             started = time.monotonic()
             kills = soak(command, Path(folder), wanted, options.seed)

@@ -14,7 +14,7 @@ from benchmarks.safety import soak as soaking
 from benchmarks.safety.contents import contents, difference
 from benchmarks.safety.killed import COMMANDS, make_inputs
 from benchmarks.safety.rows import Rows
-from benchmarks.safety.soak import soak
+from benchmarks.safety.soak import is_chosen, missing, quick_first, soak
 from benchmarks.safety.sources import sources, write_sources
 from benchmarks.safety.studies import forking_studies
 
@@ -89,6 +89,22 @@ def test_what_differs_is_named(tmp_path):
     assert difference(files[0], files[2]).startswith("x.pt/weights/a/2 is")
     assert difference(files[0], {}) == "x.pt is missing"
     assert difference(files[0], {**files[0], ".y.tmp": "z"}) == ".y.tmp is left over"
+
+
+def test_only_the_kills_that_earlier_series_lack_are_made_quick_ones_first():
+    kd, at, none = (BY_NAME["distill", name] for name in ("kd", "at", "none"))
+    rows = [
+        {"kind": "distill", "name": "kd", "kills": 20, "seconds": 100.0},
+        {"kind": "distill", "name": "kd", "kills": 20, "seconds": 60.0},
+        {"kind": "distill", "name": "at", "kills": 60, "seconds": 60.0},
+        {"kind": "2 processes", "name": "kd", "kills": 9, "seconds": 1.0},
+    ]
+    assert [missing(command, 50, rows) for command in (kd, at, none)] == [10, 0, 50]
+    assert quick_first([none, kd, at], rows) == [at, kd, none]
+    assert is_chosen(kd, ["at", "kd"], ["study"])
+    assert is_chosen(kd, ["distill"], [""])
+    assert not is_chosen(kd, ["at"], [""])
+    assert not is_chosen(kd, ["kd"], ["distill"])
 
 
 def test_a_series_is_continued(tmp_path):
