@@ -23,6 +23,23 @@ def shell(line, directory):
     return done.stdout, done.stderr
 
 
+def about_file(path):
+    """Return the classes and the history that an ONNX file records, and check that it names no folder."""
+    assert str(path.parent) not in path.read_bytes().decode("latin-1")
+    about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    return json.loads(about["kdtool.classes"]), json.loads(about["kdtool.history"])
+
+
+def test_a_pipe_makes_an_onnx_student(teacher_path, tmp_path):
+    (tmp_path / "teacher.pt").write_bytes(teacher_path.read_bytes())
+    out, _ = shell("kdtool refine teacher.pt | kdtool export --onnx --no-latency", tmp_path)
+    assert out == "teacher-halve.onnx\n"
+    classes, history = about_file(tmp_path / "teacher-halve.onnx")
+    assert classes == list("0123456789")
+    assert [line.split()[1] for line in history] == ["teacher", "refine"]
+
+
+@pytest.mark.slow
 def test_a_pipe_makes_a_measured_onnx_student(teacher_path, tmp_path):
     (tmp_path / "teacher.pt").write_bytes(teacher_path.read_bytes())
     out, _ = shell(
@@ -31,10 +48,9 @@ def test_a_pipe_makes_a_measured_onnx_student(teacher_path, tmp_path):
         tmp_path,
     )
     assert out == "teacher-ikd-magnitude.onnx\n"
-    about = {entry.key: entry.value for entry in onnx.load(tmp_path / "teacher-ikd-magnitude.onnx").metadata_props}
-    assert json.loads(about["kdtool.classes"]) == list("0123456789")
-    assert len(json.loads(about["kdtool.history"])) == 3
-    assert str(tmp_path) not in (tmp_path / "teacher-ikd-magnitude.onnx").read_bytes().decode("latin-1")
+    classes, history = about_file(tmp_path / "teacher-ikd-magnitude.onnx")
+    assert classes == list("0123456789")
+    assert len(history) == 3
 
 
 @pytest.mark.slow  # the pipe runs the same commands

@@ -36,7 +36,8 @@ def test_the_teacher_is_wrong_if_it_is_fed_as_the_student_is(teacher, student, s
     assert kdtool.evaluate(odd, split="val")[0]["accuracy"] < 0.5 < score(teacher)["accuracy"]
 
 
-QUICK = ("assistant", "born-again", "ensemble", "kd", "mutual", "simkd", "stagewise")
+# One method of each kind: a loss, new layers on the student, several teachers, a network in between that is kept.
+QUICK = ("kd", "simkd", "ensemble", "assistant")
 
 
 @pytest.mark.parametrize(

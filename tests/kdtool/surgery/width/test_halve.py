@@ -64,7 +64,8 @@ def kept_weights(net, **options):
         ("kdtool:lenet-5", 28),
         ("kdtool:lenet-300-100", 28),
         ("kdtool:conv4-fc2", 32),
-        ("torchvision:resnet18", 32),
+        ("timm:test_resnet", 32),
+        slow("torchvision:resnet18", 32),
         ("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
         slow("torchvision:regnet_x_400mf", 32),  # grouped
         ("torchvision:squeezenet1_1", 32),  # concatenations
@@ -108,7 +109,7 @@ def test_halving_divides_the_parameters_by_nearly_four_each_time(spec, image_siz
 )
 @pytest.mark.parametrize("init", ["fresh", "inherit"])
 def test_a_narrow_network_is_rebuilt_to_the_last_bit(spec, init):
-    net = network(spec, 160 if spec == "timm:test_vit" else 32)
+    net = network(spec, 32)
     small = halve_widths(halve_widths(net, init=init), init=init)
     rebuilt = build(small.architecture, small.module.state_dict())
     images = torch.rand(2, *net.architecture.input)
@@ -194,7 +195,7 @@ def test_a_ratio_that_makes_nothing_smaller_is_refused(ratio):
 
 
 def test_a_network_that_does_not_run_afterwards_is_refused_by_name(monkeypatch):
-    net = network("torchvision:resnet18", 32)
+    net = network("timm:test_resnet", 32)
     run, built = type(net.module).forward, parameters(net)
 
     def only_as_built(self, x):
@@ -203,7 +204,7 @@ def test_a_network_that_does_not_run_afterwards_is_refused_by_name(monkeypatch):
         return run(self, x)
 
     monkeypatch.setattr(type(net.module), "forward", only_as_built)
-    with pytest.raises(Error, match=r"torchvision:resnet18: widths x 0.5: it does not run afterwards"):
+    with pytest.raises(Error, match=r"timm:test_resnet: widths x 0.5: it does not run afterwards"):
         halve_widths(net)
 
 
