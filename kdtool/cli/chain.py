@@ -41,6 +41,8 @@ class ChainStep:
     output: Callable[[Path], Path] | None = None
     """Return the file that it writes for a checkpoint; a step without a checkpoint ignores the argument."""
     suffix: str = ".pt"
+    without_files: str = ""
+    """The message for a step that got no file, in place of the usual one."""
     check_target: Callable[[Path, bool], None] | None = None
     """Checks a path that it writes, and whether it may replace it; in place of the check of a single file."""
     makes_checkpoint: bool = False
@@ -255,6 +257,8 @@ def _no_checkpoint(step: ChainStep, following: str) -> str:
     if step.checkpoints and least == 2:
         only = step.checkpoints[0]
         return f"{step.name}: takes two files or more, and got one; name another: kdtool {step.name} {only} FILE"
+    if step.without_files and not step.checkpoints:
+        return step.without_files
     missing = "no checkpoint" if least == 1 else f"{_count(least)}, not {len(step.checkpoints)}"
     # The user may have meant a file with the name of a command.
     hint = f"; for the file {following} write ./{following}" if Path(following).is_file() else ""

@@ -147,13 +147,23 @@ class StepCommand(ChainCommand):
                 dataset_name(options[name])
         return self.plan(ParsedCommand(own, options, ctx.method or "", ctx.method_class))
 
-    def explain(self, ctx: click.Context, flag: str) -> str:
+    def explain(self, ctx: click.Context, flag: str, value: str = "") -> str:
         """Return an error message that says which methods have the option, or which options have a similar name."""
+        from kdtool.cli.explain import meant_by, unknown_option
+
         assert isinstance(ctx, StepContext)
         name = flag.removeprefix("--no-").removeprefix("--").replace("-", "_")
+        for option in ctx.method_options:
+            if flag.startswith("--no-") and option.flags[0] == f"--{flag[5:]}":
+                off = [choice for choice in option.info.choices or () if choice in ("none", "off")]
+                hint = f"write {option.flags[0]} {off[0]}" if off else "leave it out"
+                return f"{self.name} has no option {flag}; {hint}"
         shared = [option.flags[0] for option in ctx.method_options if option.info.name == name]
         if shared and len(shared) > 1 - ("_" not in flag):
             return f"{flag} is ambiguous; write {' or '.join(shared)}"
+        known = [*self.flags_of(ctx), *(["--method"] if self.kind and not self.default_method else [])]
+        if (meant := meant_by(self.name or "", flag, known, value)) and ctx.method == self.default_method:
+            return f"{self.name} has no option {flag}{meant}"
         if self.kind and (methods := owners(self.kind, name)):
             return f"{flag} is an option of {self.as_typed(methods)}, not of {self.as_typed([ctx.method or ''])}"
         for option in ctx.method_options:
@@ -162,10 +172,7 @@ class StepCommand(ChainCommand):
             methods = owners(option.info.kind, inner) if option.info.kind else []
             if methods := [method for method in methods if method_class(option.info.kind or "", method).fills_role()]:
                 return f"{flag} is an option of {role} {' or '.join(methods)}"
-        from kdtool.cli.explain import unknown_option
-
-        known = [*self.flags_of(ctx), *(["--method"] if self.kind and not self.default_method else [])]
-        return f"{self.name} has no option {flag}{unknown_option(self.name or '', flag, known, self.kind)}"
+        return f"{self.name} has no option {flag}{unknown_option(self.name or '', flag, known, value, self.kind)}"
 
     def as_typed(self, methods: Sequence[str]) -> str:
         """Return methods as they are typed on the command line."""

@@ -74,6 +74,8 @@ def as_network(word: str) -> str:
     sources = names("teachers")
     alike = similar(word, [name for source in sources for name in known(source) or ()])[:1]
     hint = f"; did you mean {' or '.join(named(alike[0]))}?" if alike else ""
+    if word in sources:
+        return f"the name of a network is missing; kdtool models {word}: lists them"
     return f"a network is written as {forms()}{hint}"
 
 

@@ -7,6 +7,7 @@ tool is looked up in ``meanings.toml``, and a word that names something else is 
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -49,10 +50,10 @@ def _usage(word: str) -> str:
     return ""
 
 
-def unknown_option(command: str, flag: str, known: Collection[str], kind: str | None = None) -> str:
-    """Return the end of the message for an option that a command does not have; it may be empty.
+def meant_by(command: str, flag: str, known: Collection[str], value: str = "") -> str:
+    """Return the end of the message for an option of another tool, or an empty text for one that is not known.
 
-    ``known`` are its options, and ``kind`` is that of its methods.
+    ``known`` are the options of the command, and ``value`` is what was typed behind the unknown one.
     """
     word = bare(flag)
     for entry in _meanings()["option"]:
@@ -60,8 +61,22 @@ def unknown_option(command: str, flag: str, known: Collection[str], kind: str | 
             continue
         means = entry.get("means", "").split()
         found = [option for option in means if option in known]
-        if found or not means:
-            return f"; {entry['say']}" if "say" in entry else f"; did you mean {found[0]}?"
+        if "say" in entry and (found or not means):
+            text = re.sub(r"\{(.*?)\}", lambda match: value or match[1], entry["say"])
+            return f"; {text.replace('COMMAND', command)}"
+        if found:
+            return f"; did you mean {found[0]}?"
+    return ""
+
+
+def unknown_option(command: str, flag: str, known: Collection[str], value: str = "", kind: str | None = None) -> str:
+    """Return the end of the message for an option that a command does not have; it may be empty.
+
+    ``known`` are its options, ``value`` is what was typed behind the unknown one, and ``kind`` is that of its methods.
+    """
+    if meant := meant_by(command, flag, known, value):
+        return meant
+    word = bare(flag)
     if kind is not None and "--method" in known:
         named = named_methods(kind, word)
         if named:
@@ -110,6 +125,10 @@ def missing_file(path: Path) -> str:
         return f"{text}; it begins with a dash: an option begins with two hyphens, --{word[1:]}"
     if colon and source in names("teachers"):
         return f"{text}; {network} is a network: kdtool teacher {word} makes a checkpoint of it"
+    if colon and source in ("http", "https", "ftp", "s3", "gs"):
+        return f"{text}; kdtool reads files of this machine: download it first"
+    if re.fullmatch(r"0?\.\d+", word):
+        return f"{text}; a number stands behind its option, such as --ratio {word}"
     files = [file.name for file in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
     if hint := nearest(path.name, files, count=1):
         return text + hint
@@ -129,13 +148,13 @@ def named_methods(kind: str, word: str) -> list[str]:
     return exact or also_called(kind, word)
 
 
-def needs_value(option: click.Option) -> str:
-    """Return the message for an option without its value."""
+def needs_value(option: click.Option, typed: str) -> str:
+    """Return the message for an option without its value; ``typed`` is the one of its names that was written."""
     info = getattr(option, "info", None)
     about = info.help if info is not None else option.help or ""
     choices = getattr(info, "choices", ())
     what = f"one of {', '.join(choices)}" if choices else about.partition("  [")[0]
-    return f"{option.opts[0]}: needs a value: {what}"
+    return f"{typed}: needs a value: {what}"
 
 
 def _commands_with(flag: str, command: str) -> list[str]:

@@ -33,7 +33,9 @@ def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> Non
     from kdtool.utils.files import check_output
 
     if output.suffix != suffix:
-        raise UsageError(f"-o {output}: the name of this file must end in {suffix}")
+        exported = (suffix, output.suffix) == (".pt", ".onnx")
+        hint = "; kdtool export writes ONNX: add export -o FILE.onnx" if exported else ""
+        raise UsageError(f"-o {output}: the name of this file must end in {suffix}{hint}")
     earlier = directory_of(output)
     begun = not is_unused(earlier)
     if resume and begun:

@@ -123,7 +123,8 @@ class ChainCommand(click.Command):
         try:
             left_over = super().parse_args(ctx, list(segment.words))
         except click.NoSuchOption as error:
-            raise UsageError(self.explain(ctx, _typed(error.option_name, segment.words))) from error
+            flag = _typed(error.option_name, segment.words)
+            raise UsageError(self.explain(ctx, flag, _value(flag, segment.words))) from error
         except click.BadOptionUsage as error:
             raise self._without_value(ctx, error) from error
         ctx.args = segment.rest
@@ -148,14 +149,14 @@ class ChainCommand(click.Command):
 
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and error.option_name in param.opts and not param.is_flag:
-                return UsageError(needs_value(param))
+                return UsageError(needs_value(param, error.option_name))
         return error
 
-    def explain(self, ctx: click.Context, flag: str) -> str:
-        """Return the error message for an option that this command does not have."""
+    def explain(self, ctx: click.Context, flag: str, value: str = "") -> str:
+        """Return the error message for an option that this command does not have, with ``value`` behind it."""
         from kdtool.cli.explain import unknown_option
 
-        return f"{self.name} has no option {flag}{unknown_option(self.name or '', flag, self.flags_of(ctx))}"
+        return f"{self.name} has no option {flag}{unknown_option(self.name or '', flag, self.flags_of(ctx), value)}"
 
     def flags_of(self, ctx: click.Context) -> list[str]:
         """Return the names of all options that this command has."""
@@ -168,6 +169,16 @@ def _typed(flag: str, words: Sequence[str]) -> str:
         return flag
     long = [word for word in words if word[:1] == "-" and word[:2] != "--" and flag[1:] in word and len(word) > 2]
     return long[0].partition("=")[0] if long and long[0][1:].isalpha() else flag
+
+
+def _value(flag: str, words: Sequence[str]) -> str:
+    """Return the word that was typed behind an unknown option, which may be its value, or an empty text."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+        if word == flag:
+            return "" if after.startswith("-") else after
+    return ""
 
 
 def step_names(ctx: click.Context) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -33,3 +33,11 @@ class Chart:
     x: str
     y: str
     panels: Sequence[Panel]
+    from_zero: bool = False
+    """Whether the axis of x begins at 0, as that of a share does."""
+
+    def points(self) -> Iterator[Point]:
+        """Yield the points of all panels."""
+        for panel in self.panels:
+            for line in panel.lines.values():
+                yield from line

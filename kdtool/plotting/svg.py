@@ -31,6 +31,9 @@ MAX_TICKS = 12
 MAX_DIGITS = 6
 """From this length on, the values of x have no ticks of their own."""
 
+MARGIN = 0.05
+"""The part of an axis that is left free on both sides."""
+
 LOG_RATIO = 20
 """Losses are drawn on a logarithmic axis if the largest exceeds the smallest by more than this factor."""
 
@@ -140,19 +143,52 @@ def _needs_log_axis(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
 
-def draw_chart(chart: Chart) -> str:
-    """Return a chart of a study as SVG: lines with an error bar at each point, and dashed levels."""
+def draw_chart(chart: Chart, panels: Sequence[Panel] | None = None) -> str:
+    """Return a chart of a study as SVG: lines with an error bar at each point, and dashed levels.
+
+    With ``panels``, only these of its panels are drawn, with the colors and the axes of all.
+    """
     names = list(dict.fromkeys(name for panel in chart.panels for name in [*panel.lines, *panel.level]))
-    with figure_of(len(chart.panels), share_x=True, share_y=True) as figure:
+    panels = chart.panels if panels is None else panels
+    with figure_of(len(panels), share_x=True, share_y=True) as figure:
         handles: dict[str, Any] = {}
-        for index, (axes, panel) in enumerate(zip(figure.axes, chart.panels, strict=True)):
+        for index, (axes, panel) in enumerate(zip(figure.axes, panels, strict=True)):
             handles |= _panel(axes, panel, names)
             axes.set_title(no_formula(panel.title))
             axes.set_xlabel(no_formula(chart.x))
             if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
-        legend_below(figure, handles, len(chart.panels))
+            _scale(axes, chart)
+        legend_below(figure, handles, len(panels))
         return as_svg(figure)
+
+
+def draw_panels(chart: Chart) -> list[str]:
+    """Return the panels of a chart as one SVG each, so that they stand below each other on a narrow page."""
+    return [draw_chart(chart, [panel]) for panel in chart.panels]
+
+
+def _scale(axes: Any, chart: Chart) -> None:
+    """Give an axis the limits and the ticks that all panels of a chart share."""
+    points, levels = [*chart.points()], [value for panel in chart.panels for value in panel.level.values()]
+    ends = [end for point in points for end in (point.y, point.low, point.high) if end is not None]
+    if not points:
+        return
+    axes.set_ylim(*_limits([*ends, *levels]))
+    ticks = sorted({point.x for point in points})
+    low, high = _limits([0, *ticks] if chart.from_zero else ticks)
+    axes.set_xlim(0 if chart.from_zero else low, high)
+    # If there are few values of x, each has a tick, unless they were measured and have many digits.
+    labels = [f"{tick:g}" for tick in ticks]
+    if not chart.from_zero and len(ticks) <= MAX_TICKS and max(map(len, labels)) < MAX_DIGITS:
+        axes.set_xticks(ticks, labels)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the least and the largest of some numbers, with a margin."""
+    low, high = min(values), max(values)
+    margin = MARGIN * (high - low) or MARGIN * abs(high) or 1
+    return low - margin, high + margin
 
 
 def legend_below(figure: Any, handles: Mapping[str, Any], panels: int) -> None:
@@ -185,11 +221,6 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
         )
     for name, value in panel.level.items():
         handles[name] = axes.axhline(value, color=COLORS[names.index(name) % len(COLORS)], linestyle="--", linewidth=1)
-    # If there are few values of x, each has a tick, unless they were measured and have many digits.
-    ticks = sorted({point.x for points in panel.lines.values() for point in points})
-    labels = [f"{tick:g}" for tick in ticks]
-    if len(ticks) <= MAX_TICKS and max(map(len, labels), default=0) < MAX_DIGITS:
-        axes.set_xticks(ticks, labels)
     return handles
 
 

@@ -21,6 +21,10 @@ OWN_CODE = "python"
 """The source of networks that are functions of the user's own code; its name may be left out."""
 
 
+MEANT = {"torch": "torchvision", "pytorch": "torchvision", "tv": "torchvision", "huggingface": "hf", "hub": "hf"}
+"""What is written in the place of a source; torch is a package, but no function of it builds a classifier."""
+
+
 def forms() -> str:
     """Return how a network can be written, for messages."""
     return " or ".join([*(f"{name}:NAME" for name in names("teachers") if name != OWN_CODE), "MODULE:FUNCTION"])
@@ -35,7 +39,7 @@ def qualified(text: str) -> str:
     source = text.partition(":")[0]
     if source in names("teachers") or not is_path(text.partition(",")[0]):
         return text
-    found = "." in source or source == MAIN or trust.exists(source)
+    found = "." in source or source == MAIN or (source not in MEANT and trust.exists(source))
     return f"{OWN_CODE}:{text}" if found else text
 
 
@@ -48,7 +52,7 @@ def source_of(text: str) -> str:
     source = qualified(text).partition(":")[0]
     known = names("teachers")
     if source not in known:
-        hint = nearest(source, known)
+        hint = f"; did you mean {MEANT[source]}?" if MEANT.get(source) in known else nearest(source, known)
         own = f", nor a module {source} here" if not hint and source.isidentifier() else ""
         raise UsageError(f"no teacher source is called {source!r}{own}{hint or '; there are ' + ', '.join(known)}")
     return source

@@ -148,6 +148,7 @@ class OptionInfo:
         if text[:1] in "[({" and self.many:
             return "; a list is written as 1,2,3"
         if self.type is int and not isinstance(value, int):
+            text = re.sub(r"^(\d{1,9})x\1$", r"\1", text)  # 224x224
             with contextlib.suppress(ValueError, OverflowError):
                 if float(text) == int(float(text)):
                     return f"; write {int(float(text))}"

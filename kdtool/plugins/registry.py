@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import operator
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ def method_class(kind: str, name: str) -> type[Any]:
         meant = also_called(kind, name)
         if kind == "distillers" and "," in name and {*name.split(",")} <= {*known}:
             meant = [name.replace(",", "+")]
+        if kind == "distillers" and not meant and name != (close := re.sub(r"\s*\+\s*", "+", name.strip())):
+            meant = [close]
         hint = f"; did you mean {' or '.join(meant)}?" if meant else nearest(name, known)
         raise UsageError(f"no {SINGULAR[kind]} is called {name!r}{hint or '; there are ' + ', '.join(known)}")
     if len({(plugin.module, plugin.attribute) for plugin in plugins}) > 1:

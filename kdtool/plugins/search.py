@@ -48,7 +48,9 @@ class Search:
             values.append((value if equals else word).strip())
         for name, tried in options.items():
             if len(set(tried)) < max(2, len(tried)):
-                raise UsageError(f"{name}={','.join(tried)}: a search needs at least two values, all different")
+                raise UsageError(
+                    f"{name}={','.join(tried)}: a search needs at least two values, all different, such as {name}=1,2,4"
+                )
         return cls(tuple((name, tuple(tried)) for name, tried in options.items()))
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands.history import public_line, public_word
-from kdtool.plotting.svg import draw_chart, draw_curves
+from kdtool.plotting.svg import draw_curves, draw_panels
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
 from kdtool.reporting.classes import of_classes
 from kdtool.reporting.overview import SIZES
@@ -97,7 +97,7 @@ def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
     results = source.results
     for chart in charts(results):
         bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
-        yield Figure([draw_chart(chart)], chart.title + "; bars are 95 % intervals over seeds" * bars)
+        yield Figure(draw_panels(chart), chart.title + "; bars are 95 % intervals over seeds" * bars)
     if results["means"]:
         yield Heading("Means over seeds, with half the width of their 95 % intervals from three seeds on", 3)
         yield Table(flat(results["means"]))

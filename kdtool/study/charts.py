@@ -49,12 +49,14 @@ def _against_costs(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         largest = max(row[key] for row in files)
         lines: dict[str, list[Point]] = {}
         for row in files:
-            point = Point(row[key] / largest, row["accuracy"], row.get("accuracy_low"), row.get("accuracy_high"))
+            point = Point(row[key] / largest, row["accuracy"], *_interval(row, "accuracy"))
             lines.setdefault(_line(row), []).append(point)
         panels.append(
             Panel(title, {name: sorted(points, key=lambda point: point.x) for name, points in lines.items()}, {})
         )
-    return [Chart("test accuracy against costs", "fraction of the largest", MEASURES["accuracy"], panels)]
+    return [
+        Chart("test accuracy against costs", "fraction of the largest", MEASURES["accuracy"], panels, from_zero=True)
+    ]
 
 
 def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterable[Panel]:
@@ -67,8 +69,8 @@ def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterab
         lines: dict[str, list[Point]] = {}
         for row in with_key:
             if tuple(sorted(_others(row, key).items())) == choice:
-                low, high = (row.get(f"{measure}_{end}") if _enough(row) else None for end in ("low", "high"))
-                lines.setdefault(_line(row), []).append(Point(row["values"][key], row[measure], low, high))
+                point = Point(row["values"][key], row[measure], *_interval(row, measure))
+                lines.setdefault(_line(row), []).append(point)
         level = {
             _line(row): row[measure]
             for row in rows
@@ -82,9 +84,10 @@ def _others(row: Mapping[str, Any], key: str) -> dict[str, float]:
     return {name: value for name, value in row["values"].items() if _number(value) and name not in (key, SEED)}
 
 
-def _enough(row: Mapping[str, Any]) -> bool:
-    """Return whether the interval of a mean says something."""
-    return not isinstance(row.get("seeds"), int) or row["seeds"] >= FEWEST_SEEDS
+def _interval(row: Mapping[str, Any], measure: str) -> tuple[float | None, float | None]:
+    """Return the ends of the interval of a mean, if it is of enough seeds to say something."""
+    few = isinstance(row.get("seeds"), int) and row["seeds"] < FEWEST_SEEDS
+    return (None, None) if few else (row.get(f"{measure}_low"), row.get(f"{measure}_high"))
 
 
 def _line(row: Mapping[str, Any]) -> str:

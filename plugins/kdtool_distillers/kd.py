@@ -25,6 +25,7 @@ class KD(LossDistiller):
 
     also_called: ClassVar[tuple[str, ...]] = (
         "hinton",
+        "soft",
         "soft-targets",
         "soft-labels",
         "vanilla",

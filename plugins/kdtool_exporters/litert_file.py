@@ -23,6 +23,7 @@ class LiteRT(RuntimeFile):
     in it.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("tflite", "tensorflow-lite", "tf-lite")
     suffix: ClassVar[str] = ".tflite"
     needs: ClassVar[str] = "litert_torch"
     install: ClassVar[str] = "pip install 'kdtool[litert]'"

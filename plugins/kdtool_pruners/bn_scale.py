@@ -21,7 +21,7 @@ class BnScale(ChannelPruner):
     of unneeded channels become small: ``--sparse-epochs`` sets the number of these epochs.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("slimming", "network-slimming", "batch-norm", "bn")
+    also_called: ClassVar[tuple[str, ...]] = ("slim", "slimming", "network-slimming", "batch-norm", "bn")
 
     sparse_epochs: int = option(
         0, minimum=0, help="epochs of training with a penalty on the scales, before the pruning"

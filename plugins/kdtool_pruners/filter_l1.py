@@ -22,7 +22,15 @@ class FilterL1(ChannelPruner):
     fraction instead.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("l1", "l1-norm", "structured", "ln-structured", "filter", "channels")
+    also_called: ClassVar[tuple[str, ...]] = (
+        "l1",
+        "l1-norm",
+        "structured",
+        "ln-structured",
+        "filter",
+        "channel",
+        "channels",
+    )
 
     relative_scores: ClassVar[bool] = True
 

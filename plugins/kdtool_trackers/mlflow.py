@@ -34,8 +34,9 @@ class MLflow(Tracker):
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
-        for name in ("alembic", "mlflow.store.db.utils"):  # they report every table of a new database
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports every table of a new database
+        # It does too, and prints the traceback of each failure, which kdtool tells in one line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.client: Any = MlflowClient(_uri(self.place) if self.place else None)
         file = tracked.directory / ID
         if tracked.resumed and file.exists():

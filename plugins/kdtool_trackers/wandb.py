@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from kdtool import UsageError
 from kdtool.plugins import Tracked, Tracker
 
 ID = "wandb-run"
@@ -28,16 +29,20 @@ class WandB(Tracker):
 
         file = tracked.directory / ID
         known = file.read_text(encoding="utf-8").strip() if tracked.resumed and file.exists() else None
-        self.run: Any = wandb.init(
-            project=self.place or os.environ.get("WANDB_PROJECT", "kdtool"),
-            name=tracked.name,
-            id=known,
-            resume="allow" if known else None,
-            dir=os.environ.get("WANDB_DIR", str(tracked.output.parent)),
-            config=dict(tracked.parameters),
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        try:
+            self.run: Any = wandb.init(
+                project=self.place or os.environ.get("WANDB_PROJECT", "kdtool"),
+                name=tracked.name,
+                id=known,
+                resume="allow" if known else None,
+                dir=os.environ.get("WANDB_DIR", str(tracked.output.parent)),
+                config=dict(tracked.parameters),
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.errors.UsageError as error:  # nobody is logged in
+            reason = str(error).rstrip(".")
+            raise UsageError(f"--track wandb: {reason}, or write to a directory with WANDB_MODE=offline") from error
         file.write_text(self.run.id, encoding="utf-8")
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")

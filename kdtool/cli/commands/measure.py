@@ -57,6 +57,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         run,
         checkpoints=models,
         min_checkpoints=0 if script else 1,
+        without_files="measure: no file given; name an ONNX file (kdtool measure FILE.onnx); kdtool export writes one",
         max_checkpoints=0 if script else None,
         onnx=True,
         files=models,

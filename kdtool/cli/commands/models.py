@@ -11,6 +11,7 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.errors import UsageError
+from kdtool.plugins.entry_points import names
 
 EXAMPLES = """
 \b
@@ -27,6 +28,9 @@ AT_ONCE = 40
 """So many networks are counted without being asked."""
 
 
+_PATTERN = "write a part of its name, or a pattern with *"
+
+
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     pattern: str = parsed.params["pattern"] or ""
@@ -36,7 +40,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
 
         rows = networks(pattern, most=None if parsed.params["count"] else AT_ONCE)
         if not rows:
-            raise UsageError(f"models: no network matches {pattern!r}; write a part of its name, or a pattern with *")
+            hint = f"for those of {pattern} write {pattern}:" if pattern in names("teachers") else _PATTERN
+            raise UsageError(f"models: no network matches {pattern!r}; {hint}")
         if parsed.params["as_json"]:
             return as_json(rows)
         if uncounted(rows):

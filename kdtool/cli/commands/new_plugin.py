@@ -20,6 +20,27 @@ Examples:
 """
 
 
+MEANT = {"loss": "distiller", "strategy": "distiller", "network": "teacher", "model": "teacher", "data": "dataset"}
+"""What people call the kinds."""
+
+
+class Kind(click.Choice[str]):
+    """The kind of a method; a word that means one is answered with it."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the kind.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        if value not in GROUPS:
+            alike = [kind for kind in GROUPS if len(value) > 3 and kind.startswith(value.lower()[:4])]
+            meant = MEANT.get(value.lower()) or next(iter(alike), None)
+            hint = f"did you mean {meant}?" if meant else f"it is one of {', '.join(GROUPS)}"
+            raise UsageError(f"--kind {value}: no methods are called so; {hint}")
+        return value
+
+
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     name, kind = parsed.params["name"], parsed.params["kind"]
@@ -42,7 +63,7 @@ command = StepCommand(
     alone=True,
     params=[
         click.Argument(["name"], required=False, metavar="NAME"),
-        click.Option(["--kind"], type=click.Choice(list(GROUPS)), help="what the method is"),
+        click.Option(["--kind"], type=Kind(list(GROUPS)), help="what the method is"),
         click.Option(
             ["-o", "--output"],
             type=click.Path(path_type=Path),

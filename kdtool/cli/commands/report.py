@@ -10,6 +10,7 @@ import click
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import checkpoints
+from kdtool.errors import UsageError
 from kdtool.utils.files import beside
 
 SUFFIXES = (".html", ".md", ".csv")
@@ -29,6 +30,8 @@ Examples:
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     target, figures = parsed.params["output"], parsed.params["figures"]
+    if target is not None and target.suffix not in SUFFIXES:
+        raise UsageError(f"-o {target}: the name of a report must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
 
     def run(work: Work) -> str | None:
         from kdtool import api
@@ -46,7 +49,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         onnx=True,
         directories=True,
         output=lambda source: target or beside(source, "-report.html"),
-        suffix=target.suffix if target is not None and target.suffix in SUFFIXES else ".html",
+        suffix=target.suffix if target is not None else ".html",
         force=parsed.params["force"],
     )
 

@@ -156,8 +156,8 @@ def lines(recipe: Recipe) -> list[str]:
 
 def as_text(result: dict[str, Any]) -> str:
     """Return a study's results as text."""
-    titles = {"rows": "", "means": "means over seeds, with 95 % intervals", "comparisons": "pairs"}
-    titles["comparison_means"] = "pairs, means over seeds, with 95 % intervals"
+    titles = {"rows": "", "means": "means over seeds, with 95 % intervals from three seeds on", "comparisons": "pairs"}
+    titles["comparison_means"] = "pairs, means over seeds, with 95 % intervals from three seeds on"
     parts = []
     for key, title in titles.items():
         if result[key]:

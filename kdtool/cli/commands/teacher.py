@@ -56,7 +56,7 @@ class TeacherCommand(StepCommand):
     def method_named(self, segment: StepWords) -> str | None:
         """Return the source in the first word that has a colon."""
         sources = names("teachers")
-        words = [word for word in segment.loose if ":" in word]
+        words = [word for word in (segment.values.get("--model", ""), *segment.loose) if ":" in word]
         # After an option that only the source has, the network's name looks like the value of the option.
         words += [word for word in segment.doubtful if qualified(word).partition(":")[0] in sources]
         return source_of(words[0]) if words else None
@@ -72,7 +72,10 @@ class TeacherCommand(StepCommand):
 
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
-    name = parsed.params["network"]
+    name, model = parsed.params["network"], parsed.params["model"]
+    if name is not None and model is not None:
+        raise UsageError(f"--model {model}: the network is named already, {name}; leave one out")
+    name = name or model
     if name is None:
         hint = "; if the file teacher.pt is meant, write its whole name" if Path("teacher.pt").exists() else ""
         raise UsageError(f"teacher: no network given; write one as {forms()}{hint}")
@@ -123,6 +126,7 @@ command = TeacherCommand(
     kind="teachers",
     params=[
         click.Argument(["network"], type=NetworkName(), required=False, metavar="SOURCE:NAME"),
+        click.Option(["--model"], type=NetworkName(), metavar="SOURCE:NAME", help="the network, if not named in front"),
         *output_options("NAME.pt"),
         track_option(),
         processes_option(),

@@ -33,6 +33,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     path: Path | None = parsed.params["run"]
     if path is None:
         raise UsageError("watch: no run given; name its directory (kdtool watch student.run), or that of a study")
+    if path.is_file() and not path.with_suffix(".run").is_dir():
+        raise UsageError(f"{path}: is a file without a run beside it; name the directory of a run or of a study")
     if not path.exists() and not path.with_suffix(".run").is_dir():
         raise UsageError(f"{path}: there is no such run; name the directory of a run (student.run) or of a study")
 

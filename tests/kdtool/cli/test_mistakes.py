@@ -58,6 +58,8 @@ MISTAKES = {
     "prune teacher.pt --method l1": "no pruner is called 'l1'; did you mean filter-l1 or magnitude?",
     "prune teacher.pt --method L1": "no pruner is called 'L1'; did you mean filter-l1 or magnitude?",
     "prune teacher.pt --method lth": "no pruner is called 'lth'; did you mean lottery?",
+    "prune teacher.pt --method slim": "no pruner is called 'slim'; did you mean bn-scale?",
+    "prune teacher.pt --method channel": "no pruner is called 'channel'; did you mean filter-l1?",
     "prune teacher.pt --structured": "prune has no option --structured; did you mean --method filter-l1?",
     "plugins kd": "plugins: unexpected argument 'kd'; kdtool distill --method kd --help explains it",
     # Options.
@@ -77,7 +79,7 @@ MISTAKES = {
     "export teacher.pt --config x.yaml": "export has no option --config; kdtool run FILE.toml takes commands with "
     "their options from a file",
     "distill --teacher teacher.pt": "distill has no option --teacher; the teacher is named without an option: kdtool "
-    "distill TEACHER.pt",
+    "distill teacher.pt",
     "distill teacher.pt --model timm:resnet18": "distill has no option --model; did you mean --student?",
     "distill teacher.pt --pretrained": "distill has no option --pretrained; it is an option of kdtool teacher",
     "distill teacher.pt --batch 32": "distill has no option --batch; did you mean --batch-size?",
@@ -101,15 +103,71 @@ MISTAKES = {
     "distill teacher.pt --weighted": "distill has no option --weighted; did you mean --class-weights?",
     "distill teacher.pt --oversample": "distill has no option --oversample; did you mean --sampling?",
     "prune teacher.pt --sparsity 0.8": "prune has no option --sparsity; did you mean --ratio?",
-    "prune teacher.pt --method filter-l1 --target-latency 5ms": "prune has no option --target-latency; a pruner of "
-    "channels, such as --method filter-l1, takes --of latency --ratio 0.5 to remove half of the time",
+    "prune teacher.pt --method filter-l1 --target-latency 5ms": "prune has no option --target-latency; kdtool "
+    "compress FILE --max-latency 5ms keeps within a time; a pruner of channels, such as --method filter-l1, takes --of "
+    "latency --ratio 0.5 to remove half of the time",
     "export teacher.pt --half": "export has no option --half; did you mean --fp16?",
     "export teacher.pt --torchscript": "export has no option --torchscript; no exporter of that name is installed; "
     "kdtool writes ONNX, which other tools convert",
     "teacher timm:resnet18 --num-classes 9": "teacher has no option --num-classes; did you mean --classes?",
     "teacher timm:resnet18 --img-size 9": "teacher has no option --img-size; did you mean --image-size?",
     "teacher timm:resnet18 --load x.pth": "teacher has no option --load; did you mean --weights?",
+    "teacher --network timm:resnet18": "teacher has no option --network; did you mean --model?",
+    "export --model teacher.pt": "export has no option --model; a file is named without an option: kdtool export "
+    "teacher.pt",
+    "export --checkpoint=teacher.pt": "export has no option --checkpoint; a file is named without an option: kdtool "
+    "export teacher.pt",
+    "export --checkpoint": "export has no option --checkpoint; a file is named without an option: kdtool export FILE",
+    "distill teacher.pt --int8": "distill has no option --int8; --quantize int8 trains for 8 bits, and kdtool export "
+    "FILE --int8 writes the file",
+    "prune teacher.pt --int8": "prune has no option --int8; kdtool export FILE --int8 writes a network in 8 bits",
+    "export teacher.pt --int4": "export has no option --int4; the lowest precision is 8 bits, --int8",
+    "distill teacher.pt --format onnx": "distill has no option --format; kdtool export FILE --onnx writes the result "
+    "for other programs",
+    "distill teacher.pt --wandb": "distill has no option --wandb; write --track wandb",
+    "distill teacher.pt --logdir logs": "distill has no option --logdir; write --track tensorboard:logs",
+    "distill teacher.pt --ddp": "distill has no option --ddp; did you mean --processes?",
+    "distill teacher.pt --output": "--output: needs a value: output file",
+    "compress teacher.pt --model timm:resnet18": "compress has no option --model; compress finds the student by "
+    "itself; a student with a name is trained by kdtool distill FILE --student timm:resnet18",
+    "compress teacher.pt --budget 5ms": "compress has no option --budget; a budget is --max-latency 5ms or 0.4x, "
+    "--max-size 2MB or --max-macs 0.3x",
+    "compress teacher.pt --latency 5ms": "compress has no option --latency; did you mean --max-latency?",
+    "compress teacher.pt --size 1MB": "compress has no option --size; did you mean --max-size?",
+    "compress teacher.pt --speedup 2": "compress has no option --speedup; for half of the time write --max-latency "
+    "0.5x",
+    "compress teacher.pt --params 1M": "compress has no option --params; the budgets are --max-latency, --max-size "
+    "(the bytes of the file) and --max-macs",
+    "measure student.onnx --runs 10": "measure has no option --runs; did you mean --pairs?",
+    "prune teacher.pt --iterations 5": "prune has no option --iterations; did you mean --steps?",
+    "teacher timm:resnet18 --steps 100": "teacher has no option --steps; the length of a training is given in epochs: "
+    "--epochs",
+    "teacher timm:resnet18 --train": "teacher has no option --train; a network is trained if images are given: --data",
+    "teacher timm:resnet18 --no-augment": "teacher has no option --no-augment; write --augment none",
+    "teacher timm:resnet18 --no-seed": "teacher has no option --no-seed; leave it out",
+    "distill teacher.pt --save-every 5": "distill has no option --save-every; every epoch is saved in the run beside "
+    "the output, OUTPUT.run, and --resume goes on from there",
+    "distill teacher.pt --log-interval 5": "distill has no option --log-interval; -v prints a line for each epoch",
+    "evaluate teacher.pt --image cat.png": "evaluate has no option --image; in Python: kdtool.load(FILE).predict("
+    "IMAGE)",
+    "evaluate teacher.pt --on val": "evaluate has no option --on; did you mean --split?",
+    "models --pattern res": "models has no option --pattern; write kdtool models res",
+    "export teacher.pt --verify": "export has no option --verify; every file is checked: it is written only if it "
+    "gives the outputs of the network",
+    "export teacher.pt --tflite": "export has no option --tflite; did you mean --litert?",
+    "export teacher.pt --method tflite": "no exporter is called 'tflite'; did you mean litert?",
+    "plugins --kind distiller": "plugins has no option --kind; kdtool plugins lists the methods of all kinds",
+    "prune teacher.pt --finetune-epochs 3": "prune has no option --finetune-epochs; did you mean --epochs?",
     # Values.
+    "teacher timm:resnet18 --image-size 224x224": "Invalid value for '--image-size': expected a whole number, got "
+    "'224x224'; write 224",
+    "distill teacher.pt --refiner halve --search temperature=1..8": "Invalid value for '--search': temperature=1..8: a "
+    "search needs at least two values, all different, such as temperature=1,2,4",
+    "prune teacher.pt 0.5": "0.5: there is no such file; a number stands behind its option, such as --ratio 0.5",
+    "new-plugin my-loss --kind loss": "--kind loss: no methods are called so; did you mean distiller?",
+    "new-plugin my-loss --kind prune": "--kind prune: no methods are called so; did you mean pruner?",
+    "new-plugin my-loss --kind tracker": "--kind tracker: no methods are called so; it is one of teacher, refiner, "
+    "distiller, pruner, exporter, dataset",
     "prune teacher.pt --ratio 80%": "Invalid value for '--ratio': expected a number, got '80%'; for 80 % write 0.8",
     "prune teacher.pt --ratio 80": "Invalid value for '--ratio': 80.0 is out of range (0 < x < 1); for 80 % write 0.8",
     "prune teacher.pt --ratio 0,8": "Invalid value for '--ratio': expected a number, got '0,8'; write 0.8",
@@ -120,6 +178,21 @@ MISTAKES = {
     "refine teacher.pt --method depth --keep [1,1]": "Invalid value for '--keep': expected a whole number, got '[1'; "
     "a list is written as 1,2,3",
     # Files, networks and data.
+    "teacher --model resnet20": "resnet20: write kdtool:resnet20",
+    "teacher --model nets:make_net": "no teacher source is called 'nets', nor a module nets here; there are hf, "
+    "kdtool, python, timm, torchvision",
+    "teacher timm:": "timm: the name of a network is missing; kdtool models timm: lists them",
+    "teacher kdtool:resnet20 --model kdtool:lenet-5": "--model kdtool:lenet-5: the network is named already, "
+    "kdtool:resnet20; leave one out",
+    "teacher torch:resnet18": "no teacher source is called 'torch'; did you mean torchvision?",
+    "distill https://a.org/teacher.pt --refiner halve": "https:/a.org/teacher.pt: there is no such file; kdtool reads "
+    "files of this machine: download it first",
+    "distill teacher.pt --refiner halve -o s.onnx": "-o s.onnx: the name of this file must end in .pt; kdtool export "
+    "writes ONNX: add export -o FILE.onnx",
+    "report teacher.pt -o report.pdf": "-o report.pdf: the name of a report must end in .html, .md or .csv",
+    "watch teacher.pt": "teacher.pt: is a file without a run beside it; name the directory of a run or of a study",
+    "measure": "measure: no file given; name an ONNX file (kdtool measure FILE.onnx); kdtool export writes one",
+    "models kdtool": "models: no network matches 'kdtool'; for those of kdtool write kdtool:",
     "distill teacher.pt timm:resnet18": "distill: timm:resnet18 is a network; if it is the student, write --student "
     "timm:resnet18",
     "distill teacher.pt student.pt": "--method kd learns from one teacher, not 2; for several teachers use --method "

@@ -71,6 +71,14 @@ def test_every_output_is_computed_once_in_all(teacher_path, uninterrupted, tmp_p
     assert not list(output.with_suffix(".run").glob("cache*"))
 
 
+def test_an_onnx_file_teaches_two_processes(teacher_path, tmp_path, in_processes):
+    file, student = tmp_path / "teacher.onnx", {"student": "kdtool:lenet-300-100", **OPTIONS}
+    kdtool.export(teacher_path, output=file, latency=False)
+    kdtool.distill(file, **student, output=tmp_path / "one.pt")
+    assert in_processes(lambda: kdtool.distill(file, **student, output=tmp_path / "two.pt")) == [0, 0]
+    assert agrees(tmp_path / "two.pt", tmp_path / "one.pt")
+
+
 @pytest.mark.slow
 def test_each_machine_has_a_file_of_all_outputs(teacher_path, uninterrupted, tmp_path, in_processes, monkeypatch):
     output, close = tmp_path / "two.pt", CachedArray.close

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kdtool.errors import UsageError
+from kdtool.models import names, sources
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, create_like, parse
 
@@ -50,3 +51,15 @@ def test_without_a_seed_the_random_state_decides():
 def test_text_that_is_no_option_is_named():
     with pytest.raises(UsageError, match=r"'depth' is not of the form option=value$"):
         parse("kdtool:lenet-5,depth")
+
+
+def test_a_network_of_another_source_is_named_with_it(monkeypatch):
+    listed = {"kdtool": ["lenet-5"], "timm": ["resnet18"], "torchvision": ["resnet18", "alexnet"]}
+    monkeypatch.setattr(names, "known", listed.get)
+    monkeypatch.setattr(sources, "known", listed.get)
+    with pytest.raises(
+        UsageError, match="^kdtool has no network 'resnet18'; write timm:resnet18 or torchvision:resnet"
+    ):
+        parse("kdtool:resnet18")
+    # Without a list, and for a name that no other source has, the source itself answers.
+    assert [parse(spec)[1] for spec in ("hf:resnet18", "kdtool:lenet-9")] == ["resnet18", "lenet-9"]

@@ -3,7 +3,7 @@
 import re
 
 from kdtool.plotting.chart import Chart, Panel, Point
-from kdtool.plotting.svg import COLORS, draw_chart, marker_of
+from kdtool.plotting.svg import COLORS, draw_chart, draw_panels, marker_of
 
 
 def test_lines_of_one_color_have_different_markers():
@@ -20,3 +20,28 @@ def test_the_legend_of_many_long_names_stays_in_the_picture():
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
     # A name of 21 characters is about 100 points wide.
     assert 20 < min(places.values()) < max(places.values()) < width - 80
+
+
+def texts(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_panels_of_other_values_share_an_axis_on_which_all_have_their_place():
+    panels = [Panel("latency", {"a": [Point(0.7, 0.4), Point(1, 0.1)]}, {}), Panel("MACs", {"a": [Point(1, 0.4)]}, {})]
+    share = Chart("t", "x", "y", panels, from_zero=True)
+    # The ticks were those of the last panel, so that 0.7 had none, and the axis began at 0.7.
+    for svg in (draw_chart(share), *draw_panels(share)):
+        assert {"0.0", "0.6", "1.0"} <= set(texts(svg))
+    assert {"0.7", "1"} <= set(texts(draw_chart(Chart("t", "x", "y", panels))))
+
+
+def test_panels_that_stand_alone_have_the_axes_the_colors_and_a_legend_of_their_own():
+    panels = [Panel("one", {"a": [Point(1, 0.1)], "b": [Point(2, 0.2)]}, {}), Panel("two", {"b": [Point(3, 0.9)]}, {})]
+    one, two = draw_panels(Chart("t", "x", "y", panels))
+    assert {"one", "a", "b"} <= set(texts(one))
+    assert {"two", "b"} <= set(texts(two))
+    assert not {"one", "a"} & set(texts(two))
+    assert COLORS[1] in two
+    assert COLORS[0] not in two
+    ticks = [[text for text in texts(svg) if re.fullmatch(r"[\d.]+", text)] for svg in (one, two)]
+    assert ticks[0] == ticks[1]

@@ -196,3 +196,8 @@ def test_what_a_method_does_not_implement_is_refused_in_words() -> None:
 def test_a_strategy_is_no_objective():
     with pytest.raises(UsageError, match="--objective strategy: is a strategy and has no loss; use it as --method"):
         make("distillers", "strategy", objective="strategy")
+
+
+def test_a_sum_with_spaces_is_written_without_them():
+    with pytest.raises(UsageError, match=r"^no distiller is called 'kd \+ at'; did you mean kd\+at\?$"):
+        registry.method_class("distillers", "kd + at")

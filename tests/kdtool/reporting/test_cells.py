@@ -45,3 +45,8 @@ def test_single_numbers(key, value, text):
 
 def test_a_column_of_empty_texts_is_left_out():
     assert columns([{"a": "", "b": 1}, {"a": "", "b": None}]) == ["b"]
+
+
+def test_a_column_stays_in_its_place_where_the_first_row_has_nothing_in_it():
+    rows = [{"step": "teacher", "seed": "", "accuracy": 0.9}, {"step": "student", "seed": "0", "accuracy": 0.8}]
+    assert columns(rows) == ["step", "seed", "accuracy"]

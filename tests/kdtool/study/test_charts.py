@@ -82,3 +82,16 @@ def test_what_is_exported_is_drawn_against_its_costs():
     }
     assert chart.panels[2].lines["small"] == [Point(0.25, 0.97), Point(0.5, 0.98)]
     assert charts({"means": [], "rows": rows[:1]}) == []
+
+
+def test_costs_have_no_interval_of_two_seeds():
+    def mean(seeds, ratio):
+        costs = {"latency_ratio": ratio, "macs": 20, "file_bytes": 1000}
+        return {"step": "small", "values": {}, "seeds": seeds, "accuracy": 0.9, **costs} | {
+            "accuracy_low": 0.1,
+            "accuracy_high": 1.7,
+        }
+
+    for seeds, interval in ((2, (None, None)), (3, (0.1, 1.7))):
+        (chart,) = charts({"means": [mean(seeds, 1.0), mean(seeds, 0.5)], "rows": []})
+        assert {(point.low, point.high) for point in chart.points()} == {interval}

@@ -1,5 +1,6 @@
 """What MLflow itself reads of a training, from a database in a directory."""
 
+import logging
 import types
 
 import pytest
@@ -21,6 +22,8 @@ def test_mlflow_reads_what_was_written_and_a_resumed_run_goes_on(tmp_path, monke
         tracker.open(Tracked("student", tmp_path, tmp_path / "student.pt", told, resumed))
         tracker.epoch_ended(run, "temperature=4", epoch, {"loss": 0.5 / epoch, "val_accuracy": 0.25})
         tracker.close(failed=not resumed)
+    # Its failures are told in one line, and not in tracebacks.
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)
     client = MlflowClient(f"sqlite:///{tmp_path}/store/mlflow.db")
     experiment = client.get_experiment_by_name("kdtool")
     (record,) = client.search_runs([experiment.experiment_id])

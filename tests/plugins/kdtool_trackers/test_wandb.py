@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from kdtool import UsageError
 from kdtool.plugins.tracker import Tracked, trackers
 
 pytest.importorskip("wandb")
@@ -28,6 +29,18 @@ def records(content):
         if kind in (1, 4):
             yield record
             record = b""
+
+
+def test_without_an_account_the_way_out_is_said(tmp_path, monkeypatch):
+    import wandb
+
+    def init(**_):
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    (tracker,) = trackers("wandb")
+    with pytest.raises(UsageError, match=r"^--track wandb: No API key .* log in, or write .* WANDB_MODE=offline$"):
+        tracker.open(Tracked("student", tmp_path, tmp_path / "student.pt", {}, resumed=False))
 
 
 @pytest.mark.slow
