@@ -8,10 +8,14 @@ pytest.importorskip("hypothesis")
 if not hasattr(os, "fork"):
     pytest.skip("attempts are made in forked processes", allow_module_level=True)
 
+import onnx
 import torch
 
+from benchmarks.safety import graph_targets
 from benchmarks.safety.attempts import attempt
 from benchmarks.safety.fuzz import fuzz
+from benchmarks.safety.graph_targets import described
+from benchmarks.safety.networks import classifier
 from benchmarks.safety.targets import targets
 from kdtool import Error
 
@@ -31,6 +35,17 @@ def test_a_changed_file_is_read_or_refused_in_one_line(name, many):
     tally = fuzz(TARGETS[name], many, start=len(name))
     assert sum(tally.counts.values()) >= many
     assert [outcome for outcome, _ in tally.bad] == []
+
+
+def test_a_graph_without_end_is_ended(tmp_path, monkeypatch):
+    model = onnx.load_model_from_string(classifier(described()))
+    (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
+    loop.input[0] = ""
+    monkeypatch.setattr(graph_targets, "ENDLESS", 0.3)
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    outcome = attempt(graph_targets.teach, tmp_path / "n.onnx")
+    assert outcome.kind == "refused"
+    assert "takes longer than 0 s" in outcome.text
 
 
 def raises(path):
