@@ -122,7 +122,8 @@ TUPLES = {"MultiScaleBlock"}
 @pytest.mark.parametrize(
     ("spec", "image_size", "expected"),
     [
-        ("torchvision:resnet34", 32, [[3, 4, 6, 3], [1, 2, 3, 1], [1, 1, 1, 1]]),
+        ("kdtool:resnet32", 32, [[5, 5, 5], [2, 2, 2], [1, 1, 1]]),
+        pytest.param("torchvision:resnet34", 32, [[3, 4, 6, 3], [1, 2, 3, 1], [1, 1, 1, 1]], marks=pytest.mark.slow),
         ("timm:regnetx_002", 32, [[4, 7], [2, 3], [1, 1]]),
         ("timm:test_vit2", 64, [[8], [4], [2], [1]]),
         pytest.param(
@@ -148,7 +149,8 @@ def test_again_and_again_until_one_block_is_left(spec, image_size, expected):
 @pytest.mark.parametrize(
     ("spec", "image_size"),
     [
-        ("torchvision:resnet18", 32),
+        ("kdtool:resnet20", 32),
+        pytest.param("torchvision:resnet18", 32, marks=pytest.mark.slow),
         pytest.param("kdtool:densenet-bc-100-12", 8, marks=pytest.mark.slow),
         ("timm:test_vit2", 64),
     ],

@@ -22,7 +22,7 @@ def stages_of_spec(spec, image_size):
         ("torchvision:regnet_y_400mf", 32, [3, 6, 6]),
         ("torchvision:convnext_tiny", 32, [3, 3, 9, 3]),
         ("timm:regnetx_002", 32, [4, 7]),
-        ("timm:swin_tiny_patch4_window7_224", 224, [2, 2, 6, 2]),
+        ("timm:swin_tiny_patch4_window7_224", 64, [2, 2, 6, 2]),
         ("timm:efficientnet_b0", 32, [2, 2, 3, 3, 4]),
         ("torchvision:densenet121", 32, [6, 12, 24, 16]),
         ("timm:poolformerv2_s12", 32, [2, 2, 6, 2]),  # blocks that pool their input
