@@ -22,7 +22,7 @@ OWN_CODE = "python"
 
 
 MEANT = {"torch": "torchvision", "pytorch": "torchvision", "tv": "torchvision", "huggingface": "hf", "hub": "hf"}
-"""What is written in the place of a source; torch is a package, but no function of it builds a classifier."""
+"""What is written in the place of a source, where no module is called so; no function of torch builds a network."""
 
 
 def forms() -> str:
@@ -39,7 +39,7 @@ def qualified(text: str) -> str:
     source = text.partition(":")[0]
     if source in names("teachers") or not is_path(text.partition(",")[0]):
         return text
-    found = "." in source or source == MAIN or (source not in MEANT and trust.exists(source))
+    found = "." in source or source == MAIN or (source != "torch" and trust.exists(source))
     return f"{OWN_CODE}:{text}" if found else text
 
 

@@ -56,3 +56,11 @@ def test_a_function_is_named_by_its_module_with_its_arguments():
     for partial in (functools.partial(build, 3), functools.partial(build, width=object())):
         with pytest.raises(UsageError, match="give its arguments by name, as numbers"):
             named(partial)
+
+
+def test_a_module_of_the_users_own_wins_over_another_name_of_a_source(tmp_path):
+    for spec, source in (("tv:resnet18", "torchvision"), ("torch:resnet18", "torchvision"), ("hub:a/b", "hf")):
+        with pytest.raises(UsageError, match=rf"did you mean {source}\?$"):
+            source_of(spec)
+    (tmp_path / "tv.py").write_text("")
+    assert qualified("tv:make_net") == "python:tv:make_net"

@@ -12,10 +12,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.fixture(scope="module")
-def report(teacher_path, tmp_path_factory):
+def report(teacher_path, exported_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     student = kdtool.distill(teacher_path, method="ikd", iters=2, epochs=2, output=folder / "student.pt").path
-    return kdtool.report(teacher_path, student, output=folder / "report.html", per_class=True)
+    return kdtool.report(teacher_path, student, exported_study, output=folder / "report.html", per_class=True)
 
 
 def luminance(colour):
@@ -66,6 +66,11 @@ def test_the_page_can_be_read_wide_and_narrow_light_and_dark(report, tmp_path):
                         if f"fill: {given}" in style:
                             assert seen == f"rgb({int(given[1:3], 16)}, {int(given[3:5], 16)}, {int(given[5:], 16)})"
                 assert cells.count() > 20
+                # The panels of a chart stand in the window, below each other where it is narrow.
+                panels = page.locator('figure[aria-label^="test accuracy against costs"] svg')
+                boxes = [panels.nth(number).bounding_box() for number in range(3)]
+                assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+                assert len({round(box["y"]) for box in boxes}) == (3 if width == 390 else 1)
                 backgrounds[scheme] = background
                 page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
                 context.close()

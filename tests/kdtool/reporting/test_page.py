@@ -96,6 +96,23 @@ def test_a_study_is_told_with_its_means_and_charts(tmp_path):
         assert svg.strip() in text
 
 
+def test_a_study_of_two_seeds_is_told_without_intervals_and_with_a_chart_for_each_cost(exported_study, tmp_path):
+    text = page_of(exported_study, output=tmp_path / "r.html")
+
+    tables = re.findall(r"<table>(.*?)</table>", text)
+    heads = [re.sub("<.*?>", " ", table.partition("</thead>")[0]).split() for table in tables]
+    assert heads[0][:4] == ["step", "method", "seeds", "accuracy"]
+    assert heads[1][:4] == ["step", "seed", "method", "accuracy"]
+    # Means by hand; Student's t of two values is 12.7, so that their intervals would be wider than all numbers.
+    assert re.findall(r">(0\.\d{4})<", tables[0]) == ["0.9200", "0.8100"]
+    assert "±" not in text
+    assert "intervals over seeds" not in text
+    assert text.count("<svg") == 3
+    for title in ("latency", "MACs", "bytes"):
+        (drawn,) = [svg for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL) if f">{title}</text>" in svg]
+        assert {">file kd</text>", ">file at</text>"} <= set(re.findall(r">file \w+</text>", drawn))
+
+
 def test_what_cannot_be_told_is_refused_in_one_line(teacher_path, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "s.study").mkdir()
