@@ -140,24 +140,26 @@ def kept_on(split: Split, device: torch.device, where: str) -> Split:
     try:
         there, needed = split.on(device)
     except HostOnlyError as error:
-        return _on_host(split, where, str(error))
+        return _on_host(split, device, where, str(error))
     free = free_memory(device)
     if needed and free is None:
-        return _on_host(split, where, f"the free memory of {device.type} is not known")
+        return _on_host(split, device, where, f"the free memory of {device.type} is not known")
     if needed and free is not None and needed > (SHARE if where == "auto" else 1.0) * free:
-        return _on_host(split, where, f"those of {split.name} take {_gb(needed)}, and {_gb(free)} of {device} are free")
+        return _on_host(
+            split, device, where, f"those of {split.name} take {_gb(needed)}, and {_gb(free)} of {device} are free"
+        )
     try:
         there.prepare()
     except torch.OutOfMemoryError as error:
-        return _on_host(split, where, str(error).splitlines()[0])
+        return _on_host(split, device, where, str(error).splitlines()[0])
     if where == "auto":
         say_once(f"keeps the images on {device} (--images-on host: in the memory of the host)")
     return there
 
 
-def _on_host(split: Split, where: str, reason: str) -> Split:
-    """Return the split as it is, and say why if the images were asked for on the device."""
-    if where == "device":
+def _on_host(split: Split, device: torch.device, where: str, reason: str) -> Split:
+    """Return the split as it is, and say why if the images were asked for on a device that is not the host."""
+    if where == "device" and device.type != "cpu":
         say_once(f"--images-on device: {reason}; they stay on the host")
     return split
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -86,11 +87,10 @@ class Steps:
         total = torch.zeros((), device=engine.device)
         threads.start()
         for number, passes in enumerate(self.passes, start=1):
-            images = self._images(order, number)
-            if len(images) == 1 < min(training.batch_size, len(self)):
+            if len(order) - (number - 1) * training.batch_size == 1 < min(training.batch_size, len(self)):
                 next(batches)  # batch-norm has no statistics of one image; another order will have it in a batch
                 continue
-            known = self._known(images)
+            known = self._known(order, number)
             seen: list[Step] = []
             for single in passes:
                 last, whole = single is passes[-1], single.weight == 1
@@ -126,16 +126,16 @@ class Steps:
             callback.after_step(module, step)
         updates.end_step()
 
-    def _images(self, order: Tensor, number: int) -> Tensor:
-        """Return the indices of the images of a step of all processes; steps count from 1."""
-        size = self.plan.training.batch_size
-        return order[(number - 1) * size : number * size]
+    def _known(self, order: Tensor, number: int) -> float | None:
+        """Return which part of the images of a step has a label; None where this process sees all of them at once.
 
-    def _known(self, images: Tensor) -> float | None:
-        """Return which part of the images of a step has a label; None where this process sees all of them at once."""
+        ``order`` is that of the images of the epoch; steps count from 1.
+        """
         alone = count() == 1 and self.plan.training.accumulate == 1
         if alone or not self.learner.unlabelled:
             return None
+        size = self.plan.training.batch_size
+        images = order[(number - 1) * size : number * size]
         return float((self.train.split.labels[images] != UNLABELLED).float().mean())
 
     def _mean(self, total: Tensor, steps: int, epoch: int) -> float:
@@ -144,13 +144,13 @@ class Steps:
         Raises:
             LossNotFiniteError: it is not finite.
         """
-        whole = summed(total)
-        if not torch.isfinite(whole):
+        whole = summed(total).item()
+        if not math.isfinite(whole):
             raise LossNotFiniteError(
                 f"{self.plan.name}: the loss is not finite in epoch {epoch + 1}, step {steps} of {len(self)}; "
                 f"{self.remedy()}"
             )
-        return whole.item() / steps
+        return whole / steps
 
     def remedy(self) -> str:
         """Return what a user can do if the loss is not finite."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kdtool.data.images
+from kdtool.data import splits
 from kdtool.data.dataset import Dataset
 from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
@@ -211,3 +212,31 @@ def test_where_data_is_looked_for(here, tmp_path, monkeypatch):
     roots = [str(root) for _, root in seen]
     assert roots == [str(tmp_path), "/from/environment", str(tmp_path), "/other", "/from/environment"]
     assert [argument for argument, _ in seen] == ["this", "this", "elsewhere", "elsewhere", "elsewhere"]
+
+
+@pytest.mark.parametrize("sizes", [1, 7, 2000, [3, 1, 40, 2, 5]])
+def test_batches_that_are_made_together_are_those_made_one_by_one(augmented, monkeypatch, sizes):
+    order = torch.randperm(len(augmented.train), generator=torch.Generator().manual_seed(2))
+    order = order[: sum(sizes) if isinstance(sizes, list) else 100]
+    asked = []
+    batches = augmented.train._images.batches
+    monkeypatch.setattr(
+        augmented.train._images, "batches", lambda chunks, view: asked.append(chunks) or batches(chunks, view)
+    )
+    made = []
+    for together in (0, 64 * 20, 2**20):
+        monkeypatch.setattr(splits, "TOGETHER_BYTES", together)
+        made.append(list(augmented.train.batches(sizes, order=order, view=1, channels_last=True)))
+    single, few, all_at_once = ([len(chunk) for chunk in chunks] for chunks in asked)
+    assert single == [len(indices) for indices, _, _ in made[0]]
+    assert max(few) <= max(20, *single)
+    assert all_at_once == [len(order)]
+    for rows in zip(*made, strict=True):
+        for expected, same in zip(rows[0] * 2, rows[1] + rows[2], strict=True):
+            assert torch.equal(expected, same)
+            assert expected.stride() == same.stride()
+
+
+def test_no_batches():
+    assert splits._groups([], 10) == []
+    assert splits._groups([4, 4, 4, 30, 1], 8) == [[4, 4], [4], [30], [1]]

@@ -119,7 +119,7 @@ def test_nothing_is_copied_there_but_indices_labels_and_what_was_drawn(second, m
 
     monkeypatch.setattr(SecondDevice, "__torch_dispatch__", counted)
     batches(there, DEVICE, view=1)
-    assert max(copied) <= 32  # the indices of a batch; an image has 64 pixels
+    assert max(copied) <= 100  # the indices of all batches; their images have 6400 pixels
 
 
 def test_mirrored_images_and_those_without_a_label(second):
@@ -187,6 +187,8 @@ def test_changes_that_round_are_made_on_the_cpu(second, capsys, options, why):
     data = opened(**options)
     assert kept_on(data.train, DEVICE, "device") is data.train
     assert why in capsys.readouterr().err
+    assert kept_on(data.train, torch.device("cpu"), "device") is data.train
+    assert capsys.readouterr().err == ""
     assert kept_on(data.val, DEVICE, "device") is not data.val
 
 
