@@ -21,7 +21,7 @@ from kdtool.training.run import Run
 from kdtool.utils.progress import progress, say
 from kdtool.utils.verbosity import QUIET, verbosity
 
-MOST_SECONDS = 100.0
+MOST_SECONDS = 120.0
 """No further ladder is begun after so much computing time; that of the clock would be less on a busy machine."""
 
 BATCH = 32

@@ -46,8 +46,14 @@ def check_provider(provider: str) -> None:
         )
 
 
-def open_session(model: str | Path | bytes, threads: int = 1, provider: str = "cpu") -> Any:
+BATCH = "batch"
+"""The name of the dimension of a file's input and output that counts images."""
+
+
+def open_session(model: str | Path | bytes, threads: int = 1, provider: str = "cpu", batch: int | None = None) -> Any:
     """Return an onnxruntime session with all graph optimisations and ``threads`` threads.
+
+    With ``batch`` the session takes batches of that size alone, and onnxruntime computes all shapes beforehand.
 
     Raises:
         Error: the provider cannot be used, so that onnxruntime would run the model on the CPU.
@@ -62,6 +68,8 @@ def open_session(model: str | Path | bytes, threads: int = 1, provider: str = "c
     options.log_severity_level = 4
     # Threads that spin while they wait would slow down the other session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if batch is not None:
+        options.add_free_dimension_override_by_name(BATCH, batch)
     name = PROVIDERS[provider][0]
     own = {"num_of_threads": str(threads)} if provider == "openvino" else {}
     source = model if isinstance(model, bytes) else str(model)

@@ -31,7 +31,7 @@ RANGE = 4.0
 """The upper end of the range of all activations in a draft that is not calibrated."""
 
 SPREAD = 0.1
-"""The standard deviation of what is added to the offsets of a draft's layers."""
+"""The standard deviation of what is added to a draft's parameters that a training would have moved apart."""
 
 
 def write_draft(options: Any, network: Network, output: Path, val: Iterable[tuple[Tensor, Tensor]] | None) -> None:
@@ -96,10 +96,10 @@ def any_ranges(model: Path) -> Any:
 
 
 def _write(options: Any, network: Network, path: Path, output: Path, *, keep: bool) -> None:
-    """Write the float file; unless ``keep``, with offsets as a trained network has them."""
+    """Write the float file; unless ``keep``, of weights that are all different, as those of a trained network."""
     import torch
 
-    module = frozen(network.module) if keep else _with_offsets(network.module)
+    module = frozen(network.module) if keep else _as_trained(network.module)
     batch = {0: "batch"}
     try:
         with warnings.catch_warnings():
@@ -121,13 +121,18 @@ def _write(options: Any, network: Network, path: Path, output: Path, *, keep: bo
         write_once(whole, path, opset=options.opset, metadata={}, output=output, check=False)
 
 
-def _with_offsets(module: nn.Module) -> nn.Module:
-    """Return a frozen copy with noise on its offsets: without them, as in fresh batch-norms, layers run otherwise."""
+def _as_trained(module: nn.Module) -> nn.Module:
+    """Return a frozen copy with noise on its offsets, and on every parameter whose values are all equal.
+
+    Fresh weights run otherwise than trained ones. Layers without offsets are others to onnxruntime. Layers whose
+    weights are all zero (those in front of a batch-norm that begins with zero, at the end of a residual block) share
+    one tensor in the file, and onnxruntime then quantises it anew in each run: that took up to three times as long.
+    """
     import torch
 
     noisy = frozen(copy.deepcopy(module))
     generator = torch.Generator().manual_seed(0)
     for name, tensor in noisy.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith("bias") or (tensor.numel() and tensor.min() == tensor.max()):
             tensor.add_(SPREAD * torch.randn(tensor.shape, generator=generator))
     return noisy

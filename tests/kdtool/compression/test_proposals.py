@@ -170,3 +170,18 @@ def test_a_method_that_makes_its_student_is_measured_after_its_search(tmp_path):
     assert all(row["cost"]["macs"] <= 0.5 * teacher["macs"] for row in gated)
     # Once it is made, its structure stays.
     assert all(one["cost"]["macs"] == other["cost"]["macs"] for one, other in itertools.pairwise(gated))
+
+
+def test_candidates_are_timed_with_the_batch_of_the_options_so_that_shapes_are_constants(
+    teacher_path, tmp_path, monkeypatch
+):
+    opened, open_session = [], costs.open_session
+
+    def opening(*args):
+        opened.append(open_session(*args))
+        return opened[-1]
+
+    monkeypatch.setattr(costs, "open_session", opening)
+    monkeypatch.setattr(costs, "SECONDS", 0.01)
+    Meter(read(teacher_path).network, BudgetOptions(max_macs="0.5x", latency_batch=3), tmp_path)
+    assert [session.get_inputs()[0].shape[0] for session in opened] == [3]

@@ -54,6 +54,23 @@ def test_a_draft_of_eight_bits_needs_no_images_and_is_smaller(network, tmp_path)
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
+def test_weights_that_begin_with_zero_are_not_quantised_in_each_run(tmp_path):
+    # The last batch-norm of a block often begins with zero, so that layers have equal weights until they are trained.
+    network = create("kdtool:resnet20", options=NetworkOptions(classes=10, in_channels=1, image_size=8), data=None)
+    for name, module in network.module.named_modules():
+        if name.endswith("bn2"):
+            torch.nn.init.zeros_(module.weight)
+    make("exporters", "onnx", latency=False, int8=True).draft(network, tmp_path / "draft.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 4
+    onnxruntime.InferenceSession(str(tmp_path / "draft.onnx"), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 4}
+    layers = [node for node in graph.node if node.op_type == "QLinearConv"]
+    assert len(layers) == 19
+    assert all(node.input[3] in weights for node in layers)  # computed weights would be the output of a node
+
+
 @pytest.mark.slow
 def test_what_the_older_exporter_cannot_write_is_exported_as_usual(network, tmp_path, monkeypatch):
     export, used = torch.onnx.export, []
