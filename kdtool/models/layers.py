@@ -17,6 +17,11 @@ def inputs_of(layer: nn.Module) -> int:
     return next((int(getattr(layer, name)) for name in names if getattr(layer, name, 0)), 0)
 
 
+def outputs_of(layer: nn.Module) -> int:
+    """Return the number of output channels of a convolution or linear layer, and 0 for any other layer."""
+    return int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))
+
+
 def is_depthwise(layer: nn.Module) -> bool:
     """Return whether the layer is a convolution in which every output channel reads a single input channel."""
     return (

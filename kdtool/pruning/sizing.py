@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdtool.models.architecture import Network
-from kdtool.models.layers import CONV_LINEAR
+from kdtool.models.layers import CONV_LINEAR, outputs_of
 from kdtool.pruning.layers import limited
 from kdtool.surgery.channels.remove import remove_channels
-from kdtool.surgery.channels.selection import outputs
 
 if TYPE_CHECKING:
     from kdtool.surgery.channels.groups import Scores
@@ -25,7 +24,7 @@ STEPS_OF_A_LAYER = 4
 
 def round_to(network: Network) -> int:
     """Return the multiple of channels that layers keep: 16, or less where layers are so narrow that little could go."""
-    widths = [outputs(layer) for layer in network.module.modules() if isinstance(layer, CONV_LINEAR)]
+    widths = [outputs_of(layer) for layer in network.module.modules() if isinstance(layer, CONV_LINEAR)]
     middle = statistics.median(widths) if widths else 1
     return next((multiple for multiple in ROUND_TO if middle >= STEPS_OF_A_LAYER * multiple), 1)
 

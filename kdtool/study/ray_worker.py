@@ -21,6 +21,7 @@ from typing import Any
 from kdtool.study.places import last_of
 from kdtool.study.record import wait_for
 from kdtool.training.run_directory import directory_of
+from kdtool.utils.files import write_files
 from kdtool.utils.ray_cluster import taken
 
 
@@ -81,24 +82,17 @@ def run(task: Task) -> Outcome:
         return Outcome(1, 0.0, f"{error}; run the same command again")
     with tempfile.TemporaryDirectory(prefix="kdtool-ray-") as name:
         directory = Path(name)
-        _write(directory, taken(task.inputs[0]))
+        write_files(directory, taken(task.inputs[0]))
         before = {path for path in directory.rglob("*") if path.is_file()}
         environment = dict(task.environment)
         if task.data and not os.path.isdir(environment.get("KDTOOL_DATA", "")):
-            _write(directory / "data", taken(task.data[0]))
+            write_files(directory / "data", taken(task.data[0]))
             before |= set((directory / "data").rglob("*"))
             environment["KDTOOL_DATA"] = str(directory / "data")
         outcome = _in(directory, name, task, task.elsewhere, environment)
         made = [path for path in directory.rglob("*") if path.is_file() and path not in before and path.name != "lock"]
         files = {str(path.relative_to(directory)): path.read_bytes() for path in made}
         return Outcome(outcome.code, outcome.seconds, outcome.error, files)
-
-
-def _write(directory: Path, files: dict[str, bytes]) -> None:
-    for name, content in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def _in(directory: Path, here: str, task: Task, words: Sequence[str], environment: dict[str, str]) -> Outcome:

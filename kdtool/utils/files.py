@@ -157,6 +157,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_files(directory: Path, files: dict[str, bytes]) -> None:
+    """Write the content of files by their paths below a directory."""
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def gzip_bytes(path: Path) -> int:
     """Return the size of a file in bytes after gzip compression at level 6, the default of gzip."""
     compressor, size = zlib.compressobj(6, wbits=31), 0

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from kdtool.errors import FAILURES, Error
 from kdtool.models import sanity
 from kdtool.models.architecture import Network, build, capture
-from kdtool.models.layers import CONV_LINEAR, inputs_of
+from kdtool.models.layers import CONV_LINEAR, inputs_of, outputs_of
 from kdtool.models.size import macs
 from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.groups import Group, Scores, groups
 from kdtool.surgery.channels.importance import begins_with
-from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, outputs, ranked, unit_of
+from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, ranked, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.surgery.slicing.tensors import copy_to_cut, slice_tensors
@@ -137,7 +137,7 @@ def _breadth(group: Ranked) -> int:
 
 def _channels(module: nn.Module) -> int:
     """Return how many output channels all convolutions and linear layers have together."""
-    return sum(outputs(part) for part in module.modules() if isinstance(part, CONV_LINEAR))
+    return sum(outputs_of(part) for part in module.modules() if isinstance(part, CONV_LINEAR))
 
 
 def _rank(group: Group, module: nn.Module, importance: Scores, round_to: int) -> Ranked | None:
@@ -158,7 +158,7 @@ def _rank(group: Group, module: nn.Module, importance: Scores, round_to: int) ->
 def width_of(layer: nn.Module) -> int:
     """Return how many output channels a layer has; for attention and recurrent layers, their inner width."""
     inside = getattr(layer, "embed_dim", 0) or getattr(layer, "hidden_size", 0)
-    return outputs(layer) or int(inside)
+    return outputs_of(layer) or int(inside)
 
 
 class _Lost:
@@ -248,7 +248,7 @@ class Surgery:
                 continue
             size = inputs_of(part)
             inputs = lost.kept(path, "inputs", size), flow.inputs.get(path)
-            outs = lost.kept(path, "outputs", outputs(part)), flow.outputs.get(path)
+            outs = lost.kept(path, "outputs", outputs_of(part)), flow.outputs.get(path)
             if any(traced is None or not torch.equal(expected, traced) for expected, traced in (inputs, outs)):
                 wrong.append(path)
         readers = {path for path, role in lost.by_role if role == "inputs"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdtool.models.hooks import evaluating
-from kdtool.models.layers import CONV_LINEAR, is_depthwise
+from kdtool.models.layers import CONV_LINEAR, is_depthwise, outputs_of
 from kdtool.surgery.channels.groups import Group, Member
 from kdtool.surgery.channels.isomorphism import topology
 
@@ -113,7 +113,7 @@ class Costs:
                 weight = fresh["weight"].numel() if fresh.get("weight") is not None else 0
                 product = {"params": weight, "macs": counted.get(path, 0), "channels": 0}[of]
                 (self._sums if is_depthwise(part) else self._products)[path] = product
-                rest = {"params": own - weight, "macs": 0, "channels": outputs(part)}[of]
+                rest = {"params": own - weight, "macs": 0, "channels": outputs_of(part)}[of]
                 self._sums[path] = self._sums.get(path, 0) + rest
             elif of == "params" and own:
                 self._sums[path] = own
@@ -135,11 +135,6 @@ class Costs:
             outs, ins = lost.get((path, True), 0), lost.get((path, False), 0)
             gone += self._products.get(path, 0) * (1 - (1 - outs) * (1 - ins)) + self._sums.get(path, 0) * outs
         return gone / self.whole
-
-
-def outputs(layer: nn.Module) -> int:
-    """Return how many output channels a convolution or linear layer has."""
-    return int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))
 
 
 def choose(groups: Sequence[Ranked], costs: Costs, ratio: float, scope: str) -> dict[int, int]:

@@ -12,6 +12,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.models import sanity
 from kdtool.models.architecture import Architecture, Network, capture, skeleton
 from kdtool.models.edits import base_path, drop_modules
+from kdtool.models.layers import outputs_of
 from kdtool.models.reinit import fill
 from kdtool.surgery.depth.stages import Stage, stages_of
 from kdtool.surgery.depth.verify import inseparable_stages
@@ -192,7 +193,7 @@ def _cut_consumers(architecture: Architecture, module: nn.Module, dense: set[str
     without_outputs = {f"{path}.{name}".removesuffix(".") for path, name in last.items()}
 
     def choose(path: str, layer: nn.Module) -> Tensor:
-        return torch.arange(0 if path in without_outputs else _outputs(layer))
+        return torch.arange(0 if path in without_outputs else outputs_of(layer))
 
     flow = trace(module, architecture.input, choose)
     for path in list(flow.outputs):
@@ -211,11 +212,6 @@ def _last_convolution(block: nn.Module) -> str:
     """Return the path of a block's last convolution, whose output the block concatenates to its input."""
     paths: list[str] = [path for path, part in block.named_modules() if isinstance(part, nn.modules.conv._ConvNd)]
     return paths[-1]
-
-
-def _outputs(layer: nn.Module) -> int:
-    """Return how many output channels a layer has; 0 if it is neither a convolution nor linear."""
-    return int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))
 
 
 def _text(numbers: Sequence[int]) -> str:

@@ -54,8 +54,3 @@ class Calls:
         with patched(module, note):
             module(images)
         return calls
-
-
-def width(layer: nn.Module) -> int:
-    """Return how many output channels a convolution or linear layer has."""
-    return int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kdtool.errors import Error
 from kdtool.models.architecture import Network
 from kdtool.models.hooks import patched
-from kdtool.models.layers import CONV_LINEAR
+from kdtool.models.layers import CONV_LINEAR, outputs_of
 from kdtool.models.used_weights import computed_weights, kind_of
-from kdtool.surgery.repair.calls import Calls, width
+from kdtool.surgery.repair.calls import Calls
 from kdtool.surgery.repair.layers import agrees, rescale, solve
 from kdtool.surgery.repair.products import Product, inputs_at, rows_of
 from kdtool.surgery.slicing.inherited import InheritedNetwork, origins
@@ -151,7 +151,7 @@ class _Repair:
 
     def _outputs(self, path: str) -> Tensor | None:
         """Return which outputs of the original a layer kept, or None if that is not known."""
-        before, now = (width(part) for part in (self.whole.get_submodule(self.origin[path]), self.layers[path]))
+        before, now = (outputs_of(part) for part in (self.whole.get_submodule(self.origin[path]), self.layers[path]))
         kept = self.kept.get(path, torch.arange(before))
         return kept if len(kept) == now and int(kept.max()) < before else None
 
@@ -162,7 +162,7 @@ class _Repair:
         for path in self.calls.count:
             if path in self.left or path not in self.layers:
                 continue
-            numbers = self._rows(path, self.calls.positions[path] * len(self.images)) * width(self.layers[path])
+            numbers = self._rows(path, self.calls.positions[path] * len(self.images)) * outputs_of(self.layers[path])
             if waves[-1] and held + numbers > HELD:
                 waves.append([])
                 held = 0

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from kdtool.errors import Error
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.phase import LOG, read_epochs
-from kdtool.utils.files import slug, write_text
+from kdtool.utils.files import slug, write_files, write_text
 from kdtool.utils.ray_cluster import taken
 from kdtool.utils.strict_json import dumps
 from kdtool.utils.verbosity import QUIET, verbosity
@@ -117,14 +117,6 @@ def files_in(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and not set(path.relative_to(directory).parts) & set(NOT_SENT)
     }
-
-
-def write_files(directory: Path, files: dict[str, bytes]) -> None:
-    """Write files by their names."""
-    for name, content in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def gather_log(directory: Path, name: str) -> None:

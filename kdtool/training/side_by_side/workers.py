@@ -23,9 +23,8 @@ from kdtool.training.side_by_side.task import (
     gather_log,
     home_of,
     sees,
-    write_files,
 )
-from kdtool.utils.files import slug
+from kdtool.utils.files import slug, write_files
 from kdtool.utils.processes import launched
 from kdtool.utils.progress import say
 from kdtool.utils.ray_cluster import Cluster, connected, why

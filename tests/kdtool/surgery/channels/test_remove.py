@@ -31,17 +31,6 @@ def remove(net, ratio=0.3, round_to=1, **options):
     return remove_channels(net, ratio=ratio, importance=first_filters, round_to=round_to, **options)
 
 
-def randomise(module):
-    """Set the statistics and gains of every norm to values that differ between channels."""
-    generator = torch.Generator().manual_seed(0)
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            for tensor in (part.weight.data, part.running_var):
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-            for tensor in (part.bias.data, part.running_mean):
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
-
-
 def silenced(net):
     """Return the original with zeros for the weights that are removed.
 
@@ -88,7 +77,7 @@ SLOW = [
         *SLOW,
     ],
 )
-def test_what_is_left_is_the_network_with_the_other_channels_silenced(spec, size):
+def test_what_is_left_is_the_network_with_the_other_channels_silenced(spec, size, randomise):
     net = network(spec, size)
     randomise(net.module)
     removal = remove(net)

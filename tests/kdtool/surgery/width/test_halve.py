@@ -29,17 +29,6 @@ def parameters(net):
     return sum(parameter.numel() for parameter in net.module.parameters())
 
 
-def randomise(module):
-    """Give every batch-norm random statistics and gains, so that no two channels are alike."""
-    generator = torch.Generator().manual_seed(0)
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            for tensor in (part.weight.data, part.running_var):
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-            for tensor in (part.bias.data, part.running_mean):
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.5)
-
-
 def kept_weights(net, **options):
     """Return by layer a mask of the weights that halving keeps, found by setting each weight to its own index."""
     strengths = halve._strengths(net)
@@ -75,7 +64,7 @@ def kept_weights(net, **options):
         slow("timm:seresnet50", 32),
     ],
 )
-def test_inherited_weights_are_the_network_with_the_other_channels_silenced(spec, image_size):
+def test_inherited_weights_are_the_network_with_the_other_channels_silenced(spec, image_size, randomise):
     net = network(spec, image_size)
     randomise(net.module)
     small = halve_widths(net, init="inherit")
@@ -255,7 +244,7 @@ def test_sizes_that_do_not_fit_together_are_rounded_up_until_they_do():
 
 
 @pytest.mark.slow
-def test_inner_weights_that_are_inherited_are_the_network_with_the_others_silenced():
+def test_inner_weights_that_are_inherited_are_the_network_with_the_others_silenced(randomise):
     net = network("torchvision:resnet18", 32)
     randomise(net.module)
     small = halve_widths(net, init="inherit", scope="inner").module
