@@ -37,11 +37,17 @@ def test_a_result_that_cannot_be_printed_is_no_success(words):
     )
 
 
+@pytest.fixture(scope="module")
+def listed():
+    """What ``kdtool plugins`` prints."""
+    return shell("kdtool plugins")[1]
+
+
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])
-def test_messages_that_nobody_can_read_change_nothing(redirection):
+def test_messages_that_nobody_can_read_change_nothing(redirection, listed):
     code, out, _ = shell(f"kdtool plugins {redirection}")
     assert code == 0
-    assert out == shell("kdtool plugins")[1]
+    assert out == listed
     code, out, _ = shell(f"kdtool inspect /no/such/file {redirection}")
     assert (code, out) == (2, "")
 
