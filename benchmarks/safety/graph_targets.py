@@ -177,18 +177,18 @@ def forking() -> Iterator[None]:
 
     import onnxruntime  # noqa: F401
 
-    from kdtool.exporting import contained
+    from kdtool.exporting import contained, contained_process
 
     class Module:
         PIPE, DEVNULL, TimeoutExpired, Popen = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired, Forked
 
-    before, limits = contained.subprocess, (contained.FIRST, contained.SLACK)  # type: ignore[attr-defined]
-    contained.subprocess = Module  # type: ignore[attr-defined,assignment]
+    before, limits = contained_process.subprocess, (contained.FIRST, contained.SLACK)  # type: ignore[attr-defined]
+    contained_process.subprocess = Module  # type: ignore[attr-defined,assignment]
     contained.FIRST = contained.SLACK = ENDLESS
     try:
         yield
     finally:
-        contained.subprocess = before  # type: ignore[attr-defined]
+        contained_process.subprocess = before  # type: ignore[attr-defined]
         contained.FIRST, contained.SLACK = limits
 
 

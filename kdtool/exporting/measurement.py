@@ -31,6 +31,7 @@ SCRIPT = (
     "errors",
     "exporting/contained",
     "exporting/contained_child",
+    "exporting/contained_process",
     "exporting/latency",
     "exporting/measurement",
     "exporting/onnx_limits",
