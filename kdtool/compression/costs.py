@@ -33,7 +33,7 @@ SUFFIX = ".onnx"
 PAIRS, LEAST_PAIRS = 24, 6
 """Pairs of samples of a measurement; fewer if they take longer than `SECONDS`."""
 
-SECONDS = 0.2
+SECONDS = 0.3
 
 INT8 = "int8"
 """The option of an exporter that quantises to 8 bits."""
