@@ -41,6 +41,10 @@ def _stop(*_: object) -> NoReturn:
 class ProcessExit(SystemExit):
     """Code called ``os._exit``."""
 
+    def __str__(self) -> str:
+        """Return what happened; it is shown behind the name of this class."""
+        return f"os._exit({self.code!r}) was called"
+
 
 class _Shared:
     """A change of the process that holds while blocks run, in any thread; the last one that ends takes it back."""

@@ -24,6 +24,7 @@ def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, mo
         "raises": "1 / 0",
         "leaves": "import os; os._exit(3)",
         "crashes": "import os; os.kill(os.getpid(), 11)",
+        "aborts": "import posix; posix._exit(4)",
         "slow": "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)",
     }
     plugins = []
@@ -35,7 +36,8 @@ def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, mo
 
     assert reasons["good"] is None
     assert "ZeroDivisionError: division by zero" in str(reasons["raises"])
-    assert reasons["leaves"] == "its import ended the process (exit code 3)"
+    assert str(reasons["leaves"]).endswith("ProcessExit: os._exit(3) was called")
+    assert reasons["aborts"] == "its import ended the process (exit code 4)"
     assert reasons["crashes"] == "its import ended the process (signal SIGSEGV)"
     assert reasons["slow"] == "its import takes longer than 3 s"
 
