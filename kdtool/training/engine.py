@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ BF16_PAYS_FROM_MACS = 500_000_000
 # Below this many multiply-accumulates for each number that a layer puts out, a step is spent on moving numbers: such
 # are networks of depthwise convolutions, which are slower in bf16.
 BF16_PAYS_FROM_MACS_PER_OUTPUT = 90
+
+Result = TypeVar("Result")
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -112,8 +115,29 @@ def engine_for(training: Training, batch_size: int, network: Network, *others: N
     Raises:
         UsageError: there is no such device, or it cannot do that precision.
     """
-    channels_last = all(takes_channels_last(member) for member in (network, *others))
-    return Engine(training, *step_of(network, batch_size), channels_last=channels_last)
+    channels_last = all(_known(takes_channels_last, member) for member in (network, *others))
+    macs, outputs = _known(partial(step_of, batch_size=1), network)
+    return Engine(training, batch_size * macs, batch_size * outputs, channels_last=channels_last)
+
+
+_facts: dict[Any, Any] = {}
+"""What was found of networks of one structure, the latest last: phases and measurements ask for it again and again."""
+
+MOST_FACTS = 256
+
+
+def _known(find: Callable[[Network], Result], network: Network) -> Result:
+    """Return what a function finds of a network; it runs once for all networks of the same layers and code."""
+    code = frozenset(type(part).forward for part in network.module.modules())
+    shapes = tuple(tensor.shape for tensor in network.module.state_dict().values())
+    name = getattr(find, "func", find)
+    key = (name, repr(network.architecture), repr(network.module), tuple(network.architecture.input), shapes, code)
+    if key not in _facts:
+        _facts[key] = find(network)
+    while len(_facts) > MOST_FACTS:
+        del _facts[next(iter(_facts))]
+    found: Result = _facts[key]
+    return found
 
 
 def _device(name: str) -> torch.device:

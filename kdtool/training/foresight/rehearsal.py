@@ -32,6 +32,7 @@ from kdtool.training.plan import Fit, FitPlan
 from kdtool.training.run import Run
 from kdtool.training.student import Auxiliary
 from kdtool.training.zeros import HoldZeros
+from kdtool.utils.files import slug
 from kdtool.utils.processes import collected, count, decided, is_lost_process
 from kdtool.utils.seeds import forked
 from kdtool.utils.tensor_files import write_tensors
@@ -162,7 +163,9 @@ class Rehearsal(Run):
         """Count a model that is kept."""
         self.add_row(name, network, taught_by=taught_by, **about)
         self.notes.kept_bytes += bytes_of(network.module.state_dict())
-        return self.directory / f"{name}.pt"
+        path = self.directory / f"{slug(name)}.pt"
+        write_tensors(path, network.module.state_dict())
+        return path
 
     def sub_run(self, name: str, training: Training) -> Run:
         """Return a rehearsal inside this one."""

@@ -18,7 +18,7 @@ from kdtool.data.splits import Data
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, images_for_a_loss
-from kdtool.training.foresight.forecast import Cost
+from kdtool.training.foresight.forecast import NOTHING, Cost
 from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.output_cache import Cache, CachedArray
@@ -62,12 +62,14 @@ class Timing:
     """How many steps were timed."""
     state_bytes: int
     cache_bytes: int
+    setup: Cost = NOTHING
+    """What comes before the first step."""
 
     def epochs(self, count: int, steps: int) -> Cost:
         """Return the cost of ``count`` epochs of ``steps`` steps."""
         running = min(count, self.kept_in) if self.kept_in else count
         own = (self.step - self.frozen) * (count * steps)
-        return own + self.frozen * (running * steps) + self.validation * count
+        return self.setup + own + self.frozen * (running * steps) + self.validation * count
 
 
 class Stopwatch(Callback):
@@ -161,7 +163,7 @@ class _NoCache(Cache):
 
 def time_phase(plan: FitPlan, module: nn.Module, data: Data, callbacks: Sequence[Callback]) -> Timing:
     """Return the costs of a phase's parts; ``module``, the student's, is left after a few steps."""
-    training = plan.training
+    training, began = plan.training, now()
     short = dataclasses.replace(data, val=data.val.first(VALIDATED))
     engine = engine_for(training, training.batch_size, *plan.networks)
     cache = _NoCache() if training.cache != "off" else None
@@ -172,6 +174,7 @@ def time_phase(plan: FitPlan, module: nn.Module, data: Data, callbacks: Sequence
         watch.watch(network)
     loop = Loop(plan.student_module(module), plan, train, val, engine, store, [*callbacks, watch])
     watch.decided = lambda: loop.threads.decided
+    setup = now() - began
     loop.run()
     if not watch.times:  # fewer steps than the warm-up has
         watch.times[0].append(((watch.last - watch.first) * (1 / max(1, watch.count)), Cost()))
@@ -185,7 +188,7 @@ def time_phase(plan: FitPlan, module: nn.Module, data: Data, callbacks: Sequence
     kept = min(of_train * max(1, views), int(training.cache_limit * 1e9))
     whole = of_train * views <= training.cache_limit * 1e9
     steps = sum(map(len, watch.times.values()))
-    return Timing(step, frozen, validation, views if whole else 0, steps, store.bytes, kept)
+    return Timing(step, frozen, validation, views if whole else 0, steps, store.bytes, kept, setup)
 
 
 def bytes_of(value: Any) -> int:

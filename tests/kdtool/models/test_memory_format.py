@@ -63,3 +63,27 @@ def test_convolutions_get_what_is_fast(plain):
     evaluate(module, data.val, engine=engine)
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images in seen)
     assert seen
+
+
+def test_what_holds_for_all_networks_of_a_structure_is_found_once(plain, monkeypatch):
+    class Flatten(nn.Flatten):
+        def forward(self, x):
+            return x.view(len(x), -1)
+
+    tried = []
+
+    def takes(network):
+        tried.append(network)
+        return takes_channels_last(network)
+
+    monkeypatch.setattr("kdtool.training.engine.takes_channels_last", takes)
+    again, other = copy.deepcopy(plain), copy.deepcopy(plain)
+    training = Training(device="cpu", precision="fp32")
+    assert engine_for(training, 64, plain).channels_last
+    assert engine_for(training, 32, again).channels_last
+    assert tried == [plain]
+    # It looks the same, but has other code.
+    flatten = next(name for name, part in other.module.named_modules() if isinstance(part, nn.Flatten))
+    other.module.set_submodule(flatten, Flatten())
+    assert repr(other.module) == repr(plain.module)
+    assert not engine_for(training, 64, other).channels_last
