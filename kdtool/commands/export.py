@@ -74,7 +74,7 @@ def export(
     exporter = make("exporters", method, **own)
     default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
     target = Path(output) if output is not None else beside(default, exporter.ending)
-    exporter.check(target, force=force or (resume and target.exists()))
+    exporter.check(target, force=force or (resume and (target.exists() or exporter.is_cut_short(target))))
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
     extra: dict[str, Any] = {}
     if exporter.uses_validation:

@@ -11,7 +11,7 @@ from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import BrokenPlugin, installed
 from kdtool.plugins.method import Method
 from kdtool.plugins.registry import method_class
-from kdtool.utils.files import check_output, check_output_folder
+from kdtool.utils.files import check_output, check_output_folder, left_over
 
 if TYPE_CHECKING:
     from kdtool.models.architecture import Network
@@ -62,6 +62,13 @@ class Exporter(Method):
             raise UsageError(f"-o {output}: the name of this file must end in {self.suffix}")
         for path in (output, *(output.with_suffix(suffix) for suffix in self.companions)):
             check_output(path, force=force)
+
+    def is_cut_short(self, output: Path) -> bool:
+        """Return whether an export was killed when it had moved a file beside ``output``, but not yet ``output``."""
+        companions = [output.with_suffix(suffix) for suffix in self.companions]
+        moved = [file.name for file in companions if file.exists()]
+        left = [{file.name for file in folder.iterdir()} for folder in left_over(output) if folder.is_dir()]
+        return any(output.name in names and not names.intersection(moved) for names in left)
 
     def export(
         self,

@@ -78,9 +78,9 @@ def _machine() -> str:
     return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files of ``path`` whose process was killed."""
-    beginning = f".{_short(path.name)}."
+def left_over(path: Path) -> list[Path]:
+    """Return the temporary files and folders of ``path`` whose process was killed."""
+    beginning, found = f".{_short(path.name)}.", []
     with contextlib.suppress(OSError):
         for entry in os.scandir(path.parent):
             if not entry.name.startswith(beginning) or not (match := _TEMPORARY.fullmatch(entry.name)):
@@ -88,7 +88,15 @@ def _sweep(path: Path) -> None:
             import psutil  # seldom needed
 
             if match[1] == _machine() and not psutil.pid_exists(int(match[2])):
-                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+                found.append(Path(entry.path))
+    return found
+
+
+def _sweep(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        for temporary in left_over(path):
+            is_folder = temporary.is_dir() and not temporary.is_symlink()
+            shutil.rmtree(temporary) if is_folder else temporary.unlink()
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:

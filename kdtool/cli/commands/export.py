@@ -66,7 +66,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         checkpoints=(path,) if path else (),
         output=lambda source: parsed.params["output"] or beside(source, exporter.ending),
         suffix=exporter.suffix,
-        check_target=lambda output, force: exporter.check(output, force=force),
+        check_target=lambda output, force: exporter.check(
+            output, force=force or (parsed.params["resume"] and exporter.is_cut_short(output))
+        ),
         force=parsed.params["force"],
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],

@@ -7,6 +7,7 @@ import pytest
 import kdtool
 from kdtool.cli.main import cli
 from kdtool.errors import UsageError
+from kdtool.utils import files
 
 REFINED = "refine t.pt --method halve -o s.pt"
 EXPORTED = "export t.pt --no-latency -o s.onnx"
@@ -93,6 +94,25 @@ def test_what_was_measured_is_not_in_a_finished_export(run, here):
     told = kdtool.export("t.pt", latency=False, output="s.onnx", resume=True)
     assert told["finished"] is True
     assert told["onnx"] == "s.onnx"
+
+
+def test_an_export_that_was_killed_between_its_two_files_goes_on(run, here, monkeypatch):
+    from kdtool.plugins.registry import method_class
+
+    monkeypatch.setattr(method_class("exporters", "onnx"), "companions", (".bin",))
+    (here / "s.bin").write_text("weights")
+    code, _, err = run(f"{EXPORTED} --resume")
+    assert (code, "s.bin: exists already" in err) == (2, True)
+    # The folder of a process that was killed; no process has this number.
+    left = here / f".s.onnx.00000000.{files._machine()}.999999999.tmp"
+    left.mkdir()
+    (left / "s.onnx").write_text("moved last")
+    (left / "s.bin").write_text("not moved yet, so that the other one is somebody's")
+    assert run(f"{EXPORTED} --resume")[0] == 2
+    (left / "s.bin").unlink()
+    assert run(EXPORTED)[0] == 2
+    assert run(f"{EXPORTED} --resume")[0] == 0
+    assert not left.exists()
 
 
 def test_a_finished_folder_is_known_by_a_file_in_it(here):
