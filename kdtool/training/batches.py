@@ -15,6 +15,7 @@ from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
 from kdtool.training.mixing import Mixing
+from kdtool.utils.formatting import shown_bytes
 from kdtool.utils.progress import say_once
 from kdtool.utils.transfer import free_memory
 
@@ -146,7 +147,10 @@ def kept_on(split: Split, device: torch.device, where: str) -> Split:
         return _on_host(split, device, where, f"the free memory of {device.type} is not known")
     if needed and free is not None and needed > (SHARE if where == "auto" else 1.0) * free:
         return _on_host(
-            split, device, where, f"those of {split.name} take {_gb(needed)}, and {_gb(free)} of {device} are free"
+            split,
+            device,
+            where,
+            f"those of {split.name} take {shown_bytes(needed)}, and {shown_bytes(int(free))} of {device} are free",
         )
     try:
         there.prepare()
@@ -162,7 +166,3 @@ def _on_host(split: Split, device: torch.device, where: str, reason: str) -> Spl
     if where == "device" and device.type != "cpu":
         say_once(f"--images-on device: {reason}; they stay on the host")
     return split
-
-
-def _gb(amount: float) -> str:
-    return f"{amount / 1e9:.2g} GB"
