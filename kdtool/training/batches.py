@@ -146,12 +146,8 @@ def kept_on(split: Split, device: torch.device, where: str) -> Split:
     if needed and free is None:
         return _on_host(split, device, where, f"the free memory of {device.type} is not known")
     if needed and free is not None and needed > (SHARE if where == "auto" else 1.0) * free:
-        return _on_host(
-            split,
-            device,
-            where,
-            f"those of {split.name} take {shown_bytes(needed)}, and {shown_bytes(int(free))} of {device} are free",
-        )
+        room = f"{shown_bytes(needed)}, and {shown_bytes(free)} of {device} are free"
+        return _on_host(split, device, where, f"those of {split.name} take {room}")
     try:
         there.prepare()
     except torch.OutOfMemoryError as error:
