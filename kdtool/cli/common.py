@@ -72,7 +72,9 @@ def as_network(word: str) -> str:
     if task := other_task(word):
         return task.removeprefix("; it ")
     sources = names("teachers")
-    alike = similar(word, [name for source in sources for name in known(source) or ()])[:1]
+    lists = [known(source) for source in sources]
+    # A name that is near among some lists may be a wrong suggestion: the right one may be in a list that is missing.
+    alike = similar(word, [name for list_ in lists for name in list_ or ()])[:1] if None not in lists else []
     hint = f"; did you mean {' or '.join(named(alike[0]))}?" if alike else ""
     if word in sources:
         return f"the name of a network is missing; kdtool models {word}: lists them"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import Error
-from kdtool.plugins.entry_points import installed, names
+from kdtool.plugins.entry_points import Plugin, installed, names
 from kdtool.plugins.registry import load, make
 from kdtool.utils.files import cache_directory, slug, write_text
 
@@ -53,7 +53,23 @@ def named(network: str) -> list[str]:
 
 
 def read(source: str) -> NameList | None:
-    """Return the list of a source from the cache, or None if there is none of the present version."""
+    """Return the list of a source from the cache, or None if there is none of the present version.
+
+    A built-in source that needs no library is asked for its list.
+    """
+    return _stored(source) or _of_no_library(source)
+
+
+def _of_no_library(source: str) -> NameList | None:
+    plugin = _plugin(source)
+    if plugin is None or not plugin.builtin or load(plugin).library:
+        return None
+    with contextlib.suppress(Exception):  # as in refresh
+        return NameList(sorted(make("teachers", source).networks()))
+    return None
+
+
+def _stored(source: str) -> NameList | None:
     path = _path(source)
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path else None
@@ -69,7 +85,7 @@ def remember(source: Source, parameters: Mapping[str, int | None] | None = None)
 
     ``parameters`` are added to the numbers that are known. Without a cache that can be written nothing is kept.
     """
-    stored = read(source.name)
+    stored = _stored(source.name)
     if stored is not None and not parameters:
         return stored
     known = stored or NameList(sorted(source.networks()))
@@ -116,9 +132,13 @@ def _path(source: str) -> Path | None:
     return None if folder is None else folder / f"networks-{slug(source)}.json"
 
 
+def _plugin(source: str) -> Plugin | None:
+    return next((plugin for plugin in installed() if (plugin.kind, plugin.name) == ("teachers", source)), None)
+
+
 def _version(source: str) -> str:
     """Return the versions of the plugin and of its library."""
-    plugin = next((plugin for plugin in installed() if (plugin.kind, plugin.name) == ("teachers", source)), None)
+    plugin = _plugin(source)
     if plugin is None:
         raise Error(f"{source}: is not installed")
     library = load(plugin).library

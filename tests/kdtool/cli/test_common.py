@@ -1,0 +1,26 @@
+"""Words that stand where a network is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdtool.cli.common import as_network
+from kdtool.models.names import known
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDTOOL_CACHE", str(tmp_path))
+
+
+def test_a_source_without_a_library_needs_no_list_in_the_cache() -> None:
+    assert "resnet20" in (known("kdtool") or [])
+    assert known("timm") is None
+    assert as_network("resnet20") == "write kdtool:resnet20"
+
+
+def test_no_name_is_suggested_that_is_only_near_while_a_list_is_missing() -> None:
+    assert as_network("resnet18").startswith("a network is written as ")
+    assert "did you mean" not in as_network("resnet18")
