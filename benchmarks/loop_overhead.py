@@ -28,8 +28,6 @@ from kdtool.training.plan import FitPlan
 
 ROUNDS = 9
 EPOCHS = 3
-# One thread: what threads wait for each other on a busy machine would drown the difference.
-torch.set_num_threads(1)
 
 
 class Nowhere:
@@ -78,6 +76,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)  # what threads wait for each other on a busy machine would drown the difference
     for spec, size, stem in (
         ("kdtool:lenet-5", 32, "default"),
         ("torchvision:resnet18", 8, "small"),

@@ -18,9 +18,13 @@ from kdtool.data.image_formats import as_seen, is_turned, open_image
 from kdtool.data.preparation import Preparation
 from kdtool.data.raw import ImageSource
 from kdtool.errors import Error, UsageError
+from kdtool.utils.processes import count_here
 
 # For fewer images than this, starting worker processes takes longer than reading.
 FEW = 256
+
+# A device takes in photos faster than four processes read them (benchmarks/device.py).
+MOST_WORKERS = 16
 
 
 def read_image(source: ImageSource, prepared: Preparation, crop: Crop | None = None) -> Tensor:
@@ -150,6 +154,9 @@ class _Batches(Dataset[Tensor | str]):
 
 
 def _workers() -> int:
-    """Return the number of worker processes: one for each CPU that this process may use, at most four."""
+    """Return the number of worker processes: one for each CPU that this process may use, at most `MOST_WORKERS`.
+
+    The processes of one training on a machine share its CPUs (torchrun's LOCAL_WORLD_SIZE).
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, usable)
+    return max(1, min(MOST_WORKERS, usable // count_here()))

@@ -57,12 +57,16 @@ class Balance:
         self.ratio = 0.0
         """The largest ratio so far; 0 before the first look."""
 
+    def is_due(self, epoch: int, number: int) -> bool:
+        """Return whether step ``number`` (from 1 on) of an epoch (from 0 on) is one of those to look at."""
+        return epoch == 0 and number in self.looks
+
     def look(self, step: Step, loss: Tensor, number: int) -> None:
         """Compare the gradients of a batch, if a look is due in step ``number`` (from 1 on) of its epoch.
 
         ``loss`` is what the step is going to minimise; its graph is kept.
         """
-        if step.epoch > 0 or number not in self.looks:
+        if not self.is_due(step.epoch, number):
             return
         try:
             labels, whole = self._norm(step.cross_entropy()), self._norm(loss)

@@ -26,6 +26,9 @@ class Callback:
     """What a user can do if the loss of the phase is not finite; empty: the loop names --lr and --clip."""
     reads_step: ClassVar[bool] = True
     """Whether `after_step` reads its step; where it does not, nothing has to be put together for it."""
+    recordable: ClassVar[bool] = False
+    """Whether the forward and backward pass of a step may be recorded in one step of an epoch and replayed in the
+    others: there is no `penalty`, and a weight is changed in place alone."""
     over: bool = False
     """Set to True to end the phase after the current step or epoch."""
 
@@ -68,6 +71,8 @@ class Callback:
 
 class KeepEpoch(Callback):
     """Keep a copy of the weights as they were after one epoch (0: before the first step)."""
+
+    recordable: ClassVar[bool] = True
 
     def __init__(self, epoch: int) -> None:
         """Keep the weights after ``epoch`` epochs."""

@@ -46,6 +46,8 @@ class Engine:
         """
         self.device = _device(training.device)
         self.thread_option = training.threads
+        self.records = self.device.type == "cuda" and training.cuda_graphs != "off"
+        self.records_all = training.cuda_graphs == "on"
         if self.device.type == "cpu":
             keep_freed_memory()
         self.precision = _precision(training.precision, self.device, macs, outputs)

@@ -14,6 +14,8 @@ from kdtool.features.segments import Segment
 from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
 from kdtool.training.output_cache import Cache, CachedArray, rounded
+from kdtool.training.recording.frozen import RecordedForward
+from kdtool.training.recording.graph import unknown_code
 
 LOGITS = "logits"
 
@@ -44,6 +46,8 @@ class FrozenNetwork:
         """
         self.module = engine.place(module).eval().requires_grad_(False)
         self.keys, self.engine, self.cache = keys, engine, cache
+        records = engine.records and (engine.records_all or not unknown_code([module]))
+        self.recorded = RecordedForward(engine.device) if records else None
         self.cut = list(cut) or [Segment()]
         self.ends = [segment.end for segment in self.cut if segment.end is not None]
         # What lies behind a cut depends on where the network is cut.
@@ -73,6 +77,11 @@ class FrozenNetwork:
         first = self.cut[0] if begin is None else self.after(begin)
         assert first is not None
         segment = Segment(begin, end, first.skipped, first.image)
+        if self.recorded is None:
+            return self._forward(segment, x, watch)
+        return self.recorded((begin, end, *watch), lambda images: self._forward(segment, images, watch), x)
+
+    def _forward(self, segment: Segment, x: Tensor, watch: Sequence[Tap]) -> tuple[Tensor, dict[str, Tensor]]:
         with contextlib.ExitStack() as stack, torch.no_grad(), self.engine.autocast():
             for tap in self.ends:
                 stack.callback(self._rounding(tap).remove)

@@ -87,7 +87,7 @@ def _whole(text: str) -> str:
 
 
 # Options that came after runs and checkpoints were written without them.
-LATER = ("accumulate", "checkpoint_activations", "compile", "images_on", "sync_batchnorm")
+LATER = ("accumulate", "checkpoint_activations", "compile", "cuda_graphs", "images_on", "sync_batchnorm")
 
 # Without --views every view recurs about four times: the teacher runs in a quarter of the epochs.
 EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
@@ -183,6 +183,12 @@ class Training(Options):
     )
     compile: bool = option(
         False, help="compile the student with torch.compile; where that fails, a line says so and it trains without"
+    )
+    cuda_graphs: str = option(
+        "off",
+        choices=("auto", "on", "off"),
+        help="launch the kernels of a step on a CUDA device all at once, for small networks; auto: where network and "
+        "loss are from torch, timm or kdtool",
     )
     checkpoint_activations: bool = option(
         False, help="compute activations again in the backward pass instead of keeping them, for less memory"

@@ -71,6 +71,7 @@ class HoldZeros(Callback):
     """
 
     reads_step: ClassVar[bool] = False
+    recordable: ClassVar[bool] = True
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
         """Remember where the zeros of the module's convolutions and linear layers are."""

@@ -58,20 +58,21 @@ def rank() -> int:
 
 def node() -> int:
     """Return the number of this machine, from 0 on."""
-    return rank() // _local_count()
+    return rank() // count_here()
 
 
 def nodes() -> int:
     """Return on how many machines the processes run."""
-    return count() // _local_count()
+    return count() // count_here()
 
 
 def leads_node() -> bool:
     """Return whether this is the first of the processes on its machine that work together."""
-    return rank() % _local_count() == 0
+    return rank() % count_here() == 0
 
 
-def _local_count() -> int:
+def count_here() -> int:
+    """Return how many of the processes that work together run on this machine."""
     return max(1, min(_number("LOCAL_WORLD_SIZE", count()), count()))
 
 

@@ -1,1 +1,1 @@
-"""What happens in an epoch: the steps on a learner, and its validation."""
+"""What happens in an epoch: the steps on a learner, recorded or not, and its validation."""

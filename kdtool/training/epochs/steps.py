@@ -13,6 +13,7 @@ from kdtool.data.raw import UNLABELLED
 from kdtool.errors import Error
 from kdtool.training.callback import Callback
 from kdtool.training.epochs.learner import Learner, whole_step, without_graph
+from kdtool.training.epochs.recorded import RecordedSteps
 from kdtool.training.optimization.skew import epoch_order
 from kdtool.training.sharing.shares import shares
 from kdtool.utils.processes import count, rank, summed
@@ -54,6 +55,7 @@ class Steps:
         training = self.plan.training
         self.passes = shares(len(train), training.batch_size, training.accumulate, rank(), count())
         self.own = [single for step in self.passes for single in step]
+        self.recorded = RecordedSteps(learner, self.passes)
         self.reading = any(
             callback.reads_step and type(callback).after_step is not Callback.after_step for callback in self.callbacks
         )
@@ -84,6 +86,7 @@ class Steps:
         )
         looks = 1 if engine.device.type == "cpu" and count() == 1 else STEPS_BETWEEN_LOOKS
         self.learner.student.train()
+        self.recorded.begin(epoch)
         total = torch.zeros((), device=engine.device)
         threads.start()
         for number, passes in enumerate(self.passes, start=1):
@@ -94,8 +97,10 @@ class Steps:
             seen: list[Step] = []
             for single in passes:
                 last, whole = single is passes[-1], single.weight == 1
+                batch = next(batches)
+                done = None if balance.is_due(epoch, number) else self.recorded.run(batch)
                 with replica.exchanging(last):
-                    loss = replica(next(batches), epoch, known)
+                    loss = replica(batch, epoch, known) if done is None else done
                     total += loss.detach() if whole else loss.detach() * single.weight
                     assert self.learner.seen is not None
                     if last or self.reading:
@@ -103,9 +108,11 @@ class Steps:
                     if last and (number % looks == 0 or number == len(self)):
                         mean = self._mean(total, number, epoch)
                         shown(looks, f"epoch {epoch + 1}/{training.epochs}  loss {mean:.3f}")
-                    if last:
-                        balance.look(seen[-1], loss, number)
-                    engine.backward(loss if whole else loss * (single.weight * count()))
+                    if done is None:
+                        if last:
+                            balance.look(seen[-1], loss, number)
+                        engine.backward(loss if whole else loss * (single.weight * count()))
+                    del loss  # no recording begins while the graph of a step before it is alive
             self._update(updates, seen)
             if threads.tick():
                 self._say_threads(threads, epoch)

@@ -76,6 +76,7 @@ class Stopwatch(Callback):
     """Times the steps of a phase and ends it after a few of them; of several processes the first one ends it."""
 
     reads_step = False
+    recordable = True
 
     def __init__(self, device: torch.device) -> None:
         """Time on ``device``."""

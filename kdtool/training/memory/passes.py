@@ -61,6 +61,7 @@ class _Few(Callback):
     """Ends a phase after a few steps."""
 
     reads_step = False
+    recordable = True
 
     def __init__(self) -> None:
         self.count = 0
