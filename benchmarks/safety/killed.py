@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,13 @@ class Command:
     processes: int = 1
     files: tuple[tuple[str, str], ...] = ()
     """Names and contents of other files that it reads."""
+    needs: str = ""
+    """A module of an extra without which it cannot be run."""
+
+    @property
+    def can_run(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
 
 
 # Networks of linear layers train in a fraction of the time; methods that compare maps need convolutions.
@@ -35,6 +43,10 @@ LINEAR, CONV = "l.pt", "c.pt"
 
 def _distill(method: str, teacher: str, *words: str, name: str = "") -> Command:
     return Command(name or method, "distill", ["distill", teacher, "--method", method, *words, *TRAIN, "-o", "o.pt"])
+
+
+def _export(name: str, output: str, *words: str, needs: str = "") -> Command:
+    return Command(name, "export", ["export", "c.pt", f"--{name}", *words, "-o", output], needs=needs)
 
 
 def _prune(method: str, teacher: str, *words: str, name: str = "") -> Command:
@@ -117,6 +129,12 @@ COMMANDS = [
     Command("kd", "2 processes", ["distill", LINEAR, *HALVED, *TRAIN, "-o", "o.pt"], processes=2),
     Command("onnx", "export", ["export", "c.pt", "--onnx", "--no-latency", "-o", "o.onnx"]),
     Command("onnx, int8", "export", ["export", "c.pt", "--int8", "--no-latency", "-o", "o.onnx"]),
+    Command("hub-folder", "export", ["export", "c.pt", "--hub-folder", "hub"]),
+    _export("safetensors", "o.safetensors"),
+    _export("pt2", "o.pt2", "--no-latency"),
+    _export("openvino", "o.xml", "--no-latency", needs="openvino"),
+    _export("executorch", "o.pte", "--no-latency", needs="executorch"),
+    _export("litert", "o.tflite", "--no-latency", needs="litert_torch"),
     Command("evaluate", "other", ["evaluate", "c.pt", "--per-class", "-o", "o.png"], REPEATED),
     Command("report", "other", ["report", "c.pt", "-o", "o.html"], REPEATED),
     _distill("gated", CONV, "--target-macs", "0.5x", "--search-epochs", "1", *CHANNELS),

@@ -180,6 +180,9 @@ def main() -> int:
             wanted = missing(command, options.kills, earlier + rows.rows * bool(earlier))
             if rows.has(key) or not wanted:
                 continue
+            if not command.can_run:
+                print(f"{command.kind:<12}{command.name:<22}{command.needs} is not installed: left out", flush=True)
+                continue
             started = time.monotonic()
             kills = soak(command, Path(folder), wanted, options.seed)
             broken += len(kills.lost)
