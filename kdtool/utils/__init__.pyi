@@ -18,6 +18,9 @@ from .processes import (
 from .progress import (
     progress_bar as progress_bar,
 )
+from .tensor_files import (
+    safetensors_bytes as safetensors_bytes,
+)
 from .tensor_folder import (
     write_folder as write_folder,
 )

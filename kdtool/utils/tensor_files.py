@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import pickle
 import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,22 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise Error(f"{path}: a damaged or truncated safetensors file ({_reason(error)})") from error
     return tensors
+
+
+def safetensors_bytes(tensors: dict[str, Tensor], texts: Mapping[str, str]) -> bytes:
+    """Return the content of a safetensors file with texts in its header; the same input gives the same bytes.
+
+    The library writes the texts in an order that differs from one process to the next.
+    """
+    from safetensors.torch import save
+
+    content: bytes = save(tensors, dict(texts))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from kdtool.errors import Error
 from kdtool.utils.files import write_text
 from kdtool.utils.kinds import DESCRIPTION, WEIGHTS
 from kdtool.utils.strict_json import load
-from kdtool.utils.tensor_files import safe_load
+from kdtool.utils.tensor_files import safe_load, safetensors_bytes
 
 TENSORS = "kdtool.safetensors"
 
@@ -42,7 +42,7 @@ def write_folder(folder: Path, content: Mapping[str, Any], metadata: Mapping[str
     about = _encoded({**content, "weights": list(weights)}, tensors)
     try:
         # Not save_file, whose files only their owner may read.
-        (folder / WEIGHTS).write_bytes(save(dict(weights), metadata={"format": "pt", **(metadata or {})}))
+        (folder / WEIGHTS).write_bytes(safetensors_bytes(weights, {"format": "pt", **(metadata or {})}))
         if tensors:
             (folder / TENSORS).write_bytes(save(tensors))
     except OSError as error:

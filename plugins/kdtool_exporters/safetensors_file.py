@@ -45,7 +45,9 @@ class Safetensors(Exporter):
         Raises:
             kdtool.Error: the file cannot be written, or does not give the network's outputs; no file is left behind.
         """
-        from safetensors.torch import load_file, save
+        from safetensors.torch import load_file
+
+        from kdtool.utils import safetensors_bytes
 
         own = in_float(network)
         module, architecture = frozen(own.module, fused=True), network.architecture
@@ -55,9 +57,9 @@ class Safetensors(Exporter):
         with scratch_folder(output) as folder:
             path = folder / output.name
             # Copies: the format has no tensors that share memory. Not save_file: only the owner may read its files.
-            written = save({name: tensor.clone() for name, tensor in module.state_dict().items()}, texts)
+            weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
             with write_errors(output):
-                path.write_bytes(written)
+                path.write_bytes(safetensors_bytes(weights, texts))
             again = copy.deepcopy(module)
             again.load_state_dict(load_file(str(path)))
             call = torch_call(again)

@@ -5,11 +5,12 @@ import json
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 import kdtool
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
+from kdtool.utils import safetensors_bytes
 
 
 def resnet():
@@ -31,6 +32,18 @@ def test_the_file_has_the_names_and_the_weights_of_the_network(tmp_path):
     assert json.loads(texts["kdtool.input"]) == [1, 8, 8]
     assert costs["accuracy"]["images"] == 359
     assert costs["file_bytes"] == path.stat().st_size
+
+
+def test_its_bytes_do_not_depend_on_the_process():
+    texts = {str(number): "ä" for number in range(20)}
+    content = safetensors_bytes({"a": torch.arange(3.0), "b": torch.ones(2, 2)}, texts)
+    assert load(content)["a"].tolist() == [0, 1, 2]
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(content[8 : 8 + length])
+    # The library's order of 20 texts is another one in almost every process.
+    assert [*header["__metadata__"]] == sorted(texts)
+    assert header["b"]["shape"] == [2, 2]
 
 
 def test_kdtool_takes_it_as_weights_with_its_classes(tmp_path):
