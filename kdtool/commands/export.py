@@ -86,7 +86,7 @@ def export(
     metadata[MADE] = made = _made_by(exporter, checkpoint, metadata)
     compression = checkpoint.compression(size["parameters"])
     about = {"checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec}
-    if resume and _is_finished(target, made, force=force):
+    if resume and _is_finished(exporter, target, made, force=force):
         say(FINISHED.format(target))
         return {**about, **size, "compression": compression, exporter.name: str(target), "finished": True}
     teacher = _teacher(checkpoint, against)
@@ -120,22 +120,32 @@ def _made_by(exporter: Exporter, checkpoint: Checkpoint, metadata: Mapping[str, 
     return f"{exporter.name}-{hashlib.sha256(dumps(about, sort_keys=True, default=str).encode()).hexdigest()}"
 
 
-def _is_finished(target: Path, made: str, *, force: bool) -> bool:
+def _is_finished(exporter: Exporter, target: Path, made: str, *, force: bool) -> bool:
     """Return whether a file, or one in a folder, holds the word of the command that makes it; files come whole.
+
+    The word may be in a companion that names the file by its SHA-256 too.
 
     Raises:
         UsageError: it does not, and is not to be replaced.
     """
     files = sorted(target.iterdir()) if target.is_dir() else [target]
     files = [file for file in files if file.is_file()]
-    if any(_holds(file, made.encode()) for file in files):
-        return True
+    word, companions = made.encode(), [target.with_suffix(suffix) for suffix in exporter.companions]
+    told = [file for file in companions if file.is_file() and _holds(file, word)]
+    if any(_holds(file, word) for file in files) or (files and any(_holds(file, _sha256(target)) for file in told)):
+        return all(file.is_file() for file in companions)
     if files and not force:
         raise UsageError(
             f"{target}: exists already, and does not tell that this command made it; choose another name, or "
             "overwrite it with --force"
         )
     return False
+
+
+def _sha256(path: Path) -> bytes:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
 def _holds(path: Path, word: bytes) -> bool:

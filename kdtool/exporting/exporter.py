@@ -24,7 +24,11 @@ class Exporter(Method):
     suffix: ClassVar[str] = ""
     """The suffix of its files, such as ``.onnx``; empty if it writes folders."""
     companions: ClassVar[tuple[str, ...]] = ()
-    """The suffixes of the files that it writes beside its own, under the same name, such as ``.bin``."""
+    """The suffixes of the files that it writes beside its own, under the same name, such as ``.bin``.
+
+    Where its own file cannot hold the metadata, one of them does, with the SHA-256 of that file as hexadecimal digits:
+    so ``--resume`` knows a finished one.
+    """
     folder: ClassVar[bool] = False
     """Whether it writes a folder; then ``--NAME DIR`` names the folder on the command line."""
     needs: ClassVar[str] = ""

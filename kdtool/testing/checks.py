@@ -211,8 +211,8 @@ def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK,
             measured = exporter.export(net, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
         written = output.is_dir() if exporter.folder else output.is_file() and output.stat().st_size > 0
         require(written, f"{exporter.name}: did not write {output.name}")
-        files = {exporter.suffix, *exporter.companions}
-        others = sorted(path.name for path in Path(scratch).iterdir() if path.suffix not in files)
+        own = {output.name, *(output.with_suffix(suffix).name for suffix in exporter.companions)}
+        others = sorted(path.name for path in Path(scratch).iterdir() if path.name not in own)
         require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
     try:
         json.dumps(measured)

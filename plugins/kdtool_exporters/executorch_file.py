@@ -20,10 +20,12 @@ class ExecuTorch(RuntimeFile):
     """Write a .pte file for ExecuTorch with its XNNPACK backend, check it in the runtime, and measure it.
 
     It takes one image at a time, since the memory of a program is planned for the largest batch. Its classes and
-    normalisation are not in it.
+    normalisation are in a .pte.json file beside it.
     """
 
     suffix: ClassVar[str] = ".pte"
+    description: ClassVar[str] = ".pte.json"
+    companions: ClassVar[tuple[str, ...]] = (description,)
     needs: ClassVar[str] = "executorch"
     install: ClassVar[str] = "pip install 'kdtool[executorch]'"
     runtime: ClassVar[str] = "ExecuTorch"

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 class LiteRT(RuntimeFile):
     """Write a .tflite file for LiteRT with litert-torch, check that it gives the network's outputs, and measure it.
 
-    It takes one image at a time, as PyTorch has it: [1, channels, height, width]. Its classes and normalisation are not
-    in it.
+    It takes one image at a time, as PyTorch has it: [1, channels, height, width]. Its classes and normalisation are in
+    a .tflite.json file beside it.
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("tflite", "tensorflow-lite", "tf-lite")
     suffix: ClassVar[str] = ".tflite"
+    description: ClassVar[str] = ".tflite.json"
+    companions: ClassVar[tuple[str, ...]] = (description,)
     needs: ClassVar[str] = "litert_torch"
     install: ClassVar[str] = "pip install 'kdtool[litert]'"
     runtime: ClassVar[str] = "LiteRT"

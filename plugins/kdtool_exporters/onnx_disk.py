@@ -37,8 +37,8 @@ def write_errors(output: Path) -> Iterator[None]:
 
 def move(folder: Path, target: Path) -> None:
     """Move the files of a folder to ``target``; after a crash each of them is there completely or not at all."""
-    # The model last: without its weights it cannot be loaded.
-    for file in sorted(folder.iterdir(), key=lambda file: file.suffix not in (".data", ".bin")):
+    # The model last: without its weights it cannot be loaded, and a description belongs to a model that comes.
+    for file in sorted(folder.iterdir(), key=lambda file: file.suffix not in (".data", ".bin", ".json")):
         with file.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(file, target / file.name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib.metadata
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +39,8 @@ class RuntimeFile(Exporter):
     """The name of the runtime in messages."""
     distribution: ClassVar[str] = ""
     """The package that has it; its version is part of the measurements."""
+    description: ClassVar[str] = ""
+    """The suffix of the JSON file with the metadata, where the format has no place for them."""
     fused: ClassVar[bool] = True
     """Whether the runtime takes attention as one operator."""
 
@@ -87,6 +91,8 @@ class RuntimeFile(Exporter):
                 **(self._measure(path, network.architecture, teacher) if self.latency else {"latency": None}),
             }
             with write_errors(output):
+                if self.description:
+                    path.with_suffix(self.description).write_text(described(path, metadata), encoding="utf-8")
                 move(folder, output.parent)
         return measured
 
@@ -180,6 +186,13 @@ def exported(module: nn.Module, architecture: Architecture, *, one_image: bool =
             for node in part.graph.nodes:
                 node.meta.pop("stack_trace", None)
     return program
+
+
+def described(path: Path, metadata: Mapping[str, str]) -> str:
+    """Return what is known of a file as JSON: its name and SHA-256, by which the two belong together, and metadata."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return json.dumps({"file": path.name, "sha256": digest, **metadata}, indent=1, ensure_ascii=False) + "\n"
 
 
 def sizes(files: Iterable[Path]) -> dict[str, int]:

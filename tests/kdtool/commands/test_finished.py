@@ -7,6 +7,7 @@ import pytest
 import kdtool
 from kdtool.cli.main import cli
 from kdtool.errors import UsageError
+from kdtool.plugins.registry import method_class
 from kdtool.utils import files
 
 REFINED = "refine t.pt --method halve -o s.pt"
@@ -97,8 +98,6 @@ def test_what_was_measured_is_not_in_a_finished_export(run, here):
 
 
 def test_an_export_that_was_killed_between_its_two_files_goes_on(run, here, monkeypatch):
-    from kdtool.plugins.registry import method_class
-
     monkeypatch.setattr(method_class("exporters", "onnx"), "companions", (".bin",))
     (here / "s.bin").write_text("weights")
     code, _, err = run(f"{EXPORTED} --resume")
@@ -113,6 +112,37 @@ def test_an_export_that_was_killed_between_its_two_files_goes_on(run, here, monk
     assert run(EXPORTED)[0] == 2
     assert run(f"{EXPORTED} --resume")[0] == 0
     assert not left.exists()
+
+
+def test_a_finished_file_that_holds_no_metadata_is_known_by_the_one_beside(run, here, monkeypatch):
+    exporter = method_class("exporters", "pt2")
+    line, other = "export t.pt --pt2 --no-latency -o s.pt2", b"of another command"
+    monkeypatch.setattr(exporter, "write", lambda self, module, architecture, path, metadata: path.write_bytes(other))
+    monkeypatch.setattr(exporter, "_open", lambda self, *about: None)
+    monkeypatch.setattr("kdtool_exporters.runtime_file.check_outputs", lambda *about: None)
+    monkeypatch.setattr(exporter, "description", ".pt2.json")
+    monkeypatch.setattr(exporter, "companions", (".pt2.json",))
+    assert run(line)[0] == 0
+    code, _, err = run(f"{line} --resume")
+    assert (code, "s.pt2: is finished already" in err) == (0, True)
+    # Another file of that name is not this one.
+    (here / "s.pt2").write_bytes(b"mine")
+    code, _, err = run(f"{line} --resume")
+    assert (code, "s.pt2: exists already, and does not tell" in err) == (2, True)
+    assert (here / "s.pt2").read_bytes() == b"mine"
+    (here / "s.pt2").write_bytes(other)
+    (here / "s.pt2.json").unlink()
+    assert run(f"{line} --resume")[0] == 2
+
+
+def test_an_export_that_lacks_one_of_its_two_files_is_made_again(run, here, monkeypatch):
+    assert run(EXPORTED)[0] == 0
+    monkeypatch.setattr(method_class("exporters", "onnx"), "companions", (".bin",))
+    code, _, err = run(f"{EXPORTED} --resume")
+    assert (code, "is finished already" in err) == (0, False)
+    (here / "s.bin").write_text("weights")
+    code, _, err = run(f"{EXPORTED} --resume")
+    assert (code, "is finished already" in err) == (0, True)
 
 
 def test_a_finished_folder_is_known_by_a_file_in_it(here):

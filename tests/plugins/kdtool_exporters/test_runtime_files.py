@@ -1,5 +1,6 @@
 """Files for other runtimes than onnxruntime; each is read by the runtime itself, without the exporter's own reader."""
 
+import hashlib
 import json
 import logging
 import zipfile
@@ -76,8 +77,9 @@ def test_the_runtime_gives_the_outputs_of_the_network(tmp_path, exporter):
     measured = exporter(pairs=6).export(own, output, metadata={"kdtool.classes": '["a"]'}, test=test)
     np.testing.assert_allclose(READERS[exporter](output, images), expected, rtol=1e-4, atol=1e-5)
     assert measured["accuracy"] == {"split": "test", "accuracy": 0.5, "error": 0.5, "images": 6}
-    assert measured["file_bytes"] == sum(file.stat().st_size for file in tmp_path.iterdir())
-    assert {file.suffix for file in tmp_path.iterdir()} == {exporter.suffix, *exporter.companions}
+    assert {file.name.removeprefix("net") for file in tmp_path.iterdir()} == {exporter.suffix, *exporter.companions}
+    files = [file for file in tmp_path.iterdir() if file.suffix != ".json"]
+    assert measured["file_bytes"] == sum(file.stat().st_size for file in files)
     assert measured["latency"]["student"]["p50_ms"] > 0
     assert measured["latency"]["provider"] == exporter.name
     assert measured["latency"]["teacher"] is None
@@ -115,6 +117,17 @@ def test_openvino_holds_what_kdtool_knows(tmp_path):
     assert model.get_rt_info(["kdtool", "classes"]).value == '["a", "b"]'
     assert model.inputs[0].partial_shape.to_string() == "[?,1,8,8]"
     assert model.inputs[0].get_names() == {"images"}
+
+
+def test_what_kdtool_knows_is_beside_a_file_that_cannot_hold_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pt2, "description", ".pt2.json")
+    output = tmp_path / "net.pt2"
+    measured = Pt2(latency=False).export(network(convnet().eval()), output, metadata={"kdtool.classes": '["a", "b"]'})
+    assert json.loads((tmp_path / "net.pt2.json").read_text()) == {
+        **{"file": "net.pt2", "sha256": hashlib.sha256(output.read_bytes()).hexdigest()},
+        "kdtool.classes": '["a", "b"]',
+    }
+    assert measured["file_bytes"] == output.stat().st_size
 
 
 class Wrong(Pt2):
