@@ -25,9 +25,6 @@ FLOATS = (0.0, -1.0, 1e-45, 1e38, float("inf"), float("nan"))
 
 TEXTS = ("", "x", "images", "logits", "../x", "/dev/zero", "a" * 3000, "\x1b[2J", "\u202e", "NOTSET", "SAME_UPPER")
 
-ENDLESS = 3.0
-"""Seconds after which a graph is ended."""
-
 BYTES = (b"", b"\0", b"\xff" * 4, b"\0" * 64, b"\xff" * 1000)
 
 
@@ -169,27 +166,22 @@ class Forked:
 
 @contextlib.contextmanager
 def forking() -> Iterator[None]:
-    """Let the process of onnxruntime be a fork: to start Python takes ten times as long as what is tried.
-
-    A graph that computes without end is ended after seconds, and not after two minutes as elsewhere.
-    """
+    """Let the process of onnxruntime be a fork: to start Python takes ten times as long as what is tried."""
     import subprocess
 
     import onnxruntime  # noqa: F401
 
-    from kdtool.exporting import contained, contained_process
+    from kdtool.exporting import contained_process
 
     class Module:
         PIPE, DEVNULL, TimeoutExpired, Popen = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired, Forked
 
-    before, limits = contained_process.subprocess, (contained.FIRST, contained.SLACK)  # type: ignore[attr-defined]
+    before = contained_process.subprocess  # type: ignore[attr-defined]
     contained_process.subprocess = Module  # type: ignore[attr-defined,assignment]
-    contained.FIRST = contained.SLACK = ENDLESS
     try:
         yield
     finally:
         contained_process.subprocess = before  # type: ignore[attr-defined]
-        contained.FIRST, contained.SLACK = limits
 
 
 @forking()

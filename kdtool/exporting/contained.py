@@ -32,6 +32,12 @@ BASE, PER_BYTE, PER_BATCH_BYTE, PER_THREAD = 4 << 30, 8, 100, 256 << 20
 # Seconds to start, to load a file and to run the first image. A batch may take 20 times as long per image as that.
 START, LOAD, FIRST, SLACK, SLOWER = 60.0, 120.0, 120.0, 60.0, 20.0
 
+# Seconds of CPU that are more than an honest network takes, so that a small file without end is ended soon. To load: a
+# node has some 100 bytes and takes less than 1 ms. To run: each float32 weight is used at each pixel at most, with 10
+# million multiply-accumulates a second. Processors are a hundred times faster, and maps become smaller: that is left
+# for layers that enlarge maps or repeat their weights. What is larger than this has the time above alone.
+CPU, CPU_PER_BYTE, CPU_PER_PAIR = 3.0, 1e-5, 6e-9
+
 # Images of a batch, where the file fixes it.
 MOST_BATCH = 1 << 16
 
@@ -62,9 +68,9 @@ class ContainedSession:
         self._copied: dict[str, bytes] = {}
         self._bytes = sum(self.files.values())
         self._child = Child(path)
-        self._per_image: float | None = None
+        self._per_image: tuple[float, float] | None = None
         request = {"do": "open", "path": str(path.absolute()), "threads": threads}
-        answer, _ = self._ask(request, b"", START + LOAD + self._bytes / 1e7)
+        answer, _ = self._ask(request, b"", START + LOAD + self._bytes / 1e7, cpu=CPU + CPU_PER_BYTE * self._bytes)
         self._inputs = [Side(**entry) for entry in answer["inputs"]]
         self._outputs = [Side(**entry) for entry in answer["outputs"]]
         self._metadata: dict[str, str] = answer["metadata"]
@@ -105,17 +111,26 @@ class ContainedSession:
             # The time of one image bounds that of a batch.
             fixed = isinstance(self._inputs[0].shape[0], int)
             first, started = images if fixed else images[:1], time.monotonic()
-            result = self._run(output, name, first, FIRST)
-            self._per_image = (time.monotonic() - started) / max(1, len(first))
+            result, cpu = self._run(output, name, first, FIRST, self._first_cpu(4 * first.size))
+            number = max(1, len(first))
+            self._per_image = ((time.monotonic() - started) / number, cpu / number)
             if len(first) == len(images):
                 return [result]
-        return [self._run(output, name, images, SLACK + SLOWER * self._per_image * len(images))]
+        bounds = [SLOWER * per_image * len(images) for per_image in self._per_image]
+        return [self._run(output, name, images, SLACK + bounds[0], self._first_cpu(4 * images[:1].size) + bounds[1])[0]]
 
-    def _run(self, output: str, name: str, images: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
+    def _run(
+        self, output: str, name: str, images: NDArray[np.float32], seconds: float, cpu: float
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return the output, and the seconds of CPU that it took."""
         raw = np.ascontiguousarray(images, np.float32).tobytes()
         request = {"do": "run", "output": output, "input": name, "shape": list(images.shape)}
-        answer, numbers = self._ask(request, raw, seconds)
-        return np.frombuffer(numbers, np.float32).reshape(answer["shape"]).copy()
+        answer, numbers = self._ask(request, raw, seconds, cpu=cpu)
+        return np.frombuffer(numbers, np.float32).reshape(answer["shape"]).copy(), float(answer["cpu"])
+
+    def _first_cpu(self, image_bytes: int) -> float:
+        """Return how many seconds of CPU the first images may take."""
+        return CPU + CPU_PER_PAIR * self._bytes * image_bytes
 
     @property
     def _pixels(self) -> int:
@@ -143,17 +158,19 @@ class ContainedSession:
 
     def _tried(self, batch: int) -> float:
         """Return for how many seconds it runs one batch of random images."""
-        answer, _ = self._ask({"do": "try", "batch": batch}, b"", FIRST, 4 * batch * self._pixels)
+        image_bytes = 4 * batch * self._pixels
+        cpu = self._first_cpu(image_bytes)
+        answer, _ = self._ask({"do": "try", "batch": batch}, b"", FIRST, image_bytes, cpu=cpu)
         return float(answer["seconds"])
 
     def _memory(self, batch_bytes: int) -> int:
         return BASE + PER_BYTE * self._bytes + PER_BATCH_BYTE * batch_bytes + PER_THREAD * self.threads
 
     def _ask(
-        self, request: dict[str, Any], raw: bytes, seconds: float, batch_bytes: int = 0
+        self, request: dict[str, Any], raw: bytes, seconds: float, batch_bytes: int = 0, *, cpu: float
     ) -> tuple[dict[str, Any], bytes]:
         memory = self._memory(len(raw) or batch_bytes)
-        return self._child.ask(request, raw, memory=memory, seconds=seconds)
+        return self._child.ask(request, raw, memory=memory, seconds=seconds, cpu=cpu)
 
 
 def _from_copy(path: Path, threads: int, files: dict[str, bytes]) -> ContainedSession:

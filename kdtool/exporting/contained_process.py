@@ -25,6 +25,8 @@ MOST_ANSWER = MOST_OUTPUT + METADATA_BYTES + (64 << 20)
 # Messages of onnxruntime name parts of the file.
 LONGEST_REASON = 400
 
+OUT_OF_CPU = [-number for number in [getattr(signal, "SIGXCPU", None)] if number]
+
 CODE = """
 import json, sys
 parent, sys.path[:] = json.loads(sys.argv[1])
@@ -52,9 +54,15 @@ class Child:
         self.end = weakref.finalize(self, _end, self._process, os.getpid())
 
     def ask(
-        self, request: Mapping[str, Any], raw: bytes = b"", *, memory: int | None, seconds: float
+        self,
+        request: Mapping[str, Any],
+        raw: bytes = b"",
+        *,
+        memory: int | None,
+        seconds: float,
+        cpu: float | None = None,
     ) -> tuple[dict[str, Any], bytes]:
-        """Return the answer to a request, which may take so much memory (bytes) and time.
+        """Return the answer to a request, which may take so much memory (bytes), time, and CPU time (seconds).
 
         Raises:
             UsageError, Error: it cannot be answered; the message names the file.
@@ -64,9 +72,9 @@ class Child:
             timer.daemon = True
             timer.start()
             try:
-                return self._asked({**request, "memory": memory}, raw, memory)
+                return self._asked({**request, "memory": memory, "cpu": cpu}, raw, memory)
             except (EOFError, OSError, ValueError) as error:
-                raise Error(f"{self.path}: {self._ending(seconds)}") from error
+                raise Error(f"{self.path}: {self._ending(seconds, cpu)}") from error
             except Error:
                 raise
             except BaseException:
@@ -95,7 +103,7 @@ class Child:
         self.late = True
         self.end()
 
-    def _ending(self, seconds: float) -> str:
+    def _ending(self, seconds: float, cpu: float | None) -> str:
         """Return why there is no answer."""
         late, process = self.late, self._process
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -104,6 +112,8 @@ class Child:
         code = process.returncode
         if late:
             return f"onnxruntime takes longer than {seconds:.0f} s for it"
+        if cpu is not None and code in OUT_OF_CPU:
+            return f"onnxruntime takes more than {cpu:.0f} s of CPU for it, far more than a network of its size needs"
         if code is not None and code < 0:
             return f"onnxruntime crashed on it ({signal.Signals(-code).name})"
         return "the process of onnxruntime ended; is there enough memory?"

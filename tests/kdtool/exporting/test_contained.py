@@ -134,22 +134,50 @@ def test_terabytes_are_refused_in_one_line(tmp_path):
         measure_contained(tmp_path / "a.onnx", **QUICK)
 
 
-def test_a_loop_without_end_is_ended(looped, monkeypatch):
-    monkeypatch.setattr(contained, "FIRST", 1.0)
+TOO_LONG = r"a\.onnx: onnxruntime takes longer than 1 s for it$"
+TOO_MUCH = r"a\.onnx: onnxruntime takes more than 1 s of CPU for it, far more than a network of its size needs$"
+
+
+@pytest.mark.parametrize(
+    ("limit", "message", "number"), [("FIRST", TOO_LONG, signal.SIGKILL), ("CPU", TOO_MUCH, signal.SIGXCPU)]
+)
+def test_a_loop_without_end_is_ended(looped, monkeypatch, limit, message, number):
     session = ContainedSession(looped)
+    monkeypatch.setattr(contained, limit, 1.0)
     child = session._child._process
-    with pytest.raises(Error, match=r"a\.onnx: onnxruntime takes longer than 1 s for it$"):
+    with pytest.raises(Error, match=message):
         ask(session, pictures(1, 1e18))
-    assert child.returncode == -signal.SIGKILL
-    with pytest.raises(Error, match=r"a\.onnx: onnxruntime takes longer than 1 s for it$"):
+    assert child.returncode == -number
+    with pytest.raises(Error, match=message):
         ask(session, pictures(1))
 
 
-def test_an_image_that_takes_far_longer_than_the_first_is_ended(looped, monkeypatch):
-    monkeypatch.setattr(contained, "SLACK", 1.0)
+def test_a_measurement_without_end_is_ended_after_seconds_of_cpu(tmp_path, monkeypatch):
+    endless = looping(tmp_path / "a.onnx")
+    model = onnx.load(endless)
+    (times,) = [node for node in model.graph.node if node.op_type == "Loop"]
+    times.input[0] = "forever"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 << 60), "forever"))
+    onnx.save(model, endless)
+    monkeypatch.setattr(contained, "CPU", 1.0)
+    with pytest.raises(Error, match=TOO_MUCH):
+        measure_contained(endless, **QUICK)
+
+
+def test_what_a_network_may_take_of_the_cpu_grows_with_its_file_and_its_images(tmp_path):
+    session = ContainedSession(good(tmp_path / "a.onnx"))
+    small = session._first_cpu(4 * 3 * 32 * 32)
+    assert small < 3.1
+    session._bytes = 100 << 20  # ResNet-50: more than the time that it has
+    assert session._first_cpu(4 * 3 * 224 * 224) > contained.FIRST
+
+
+@pytest.mark.parametrize(("limit", "message"), [("SLACK", "longer than"), ("CPU", "more than")])
+def test_an_image_that_takes_far_longer_than_the_first_is_ended(looped, monkeypatch, limit, message):
     session = ContainedSession(looped)
     assert (ask(session, pictures(2, 3.0)) == 6).all()
-    with pytest.raises(Error, match="takes longer than"):
+    monkeypatch.setattr(contained, limit, 1.0)
+    with pytest.raises(Error, match=f"takes {message}"):
         ask(session, pictures(2, 1e18))
 
 
