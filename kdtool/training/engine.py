@@ -19,6 +19,7 @@ from kdtool.training.options import Training
 from kdtool.training.threads import TIMED, Threads
 from kdtool.utils.malloc import keep_freed_memory
 from kdtool.utils.processes import device_of_process
+from kdtool.utils.recent import Recent
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
 BF16_PAYS_FROM_MACS = 500_000_000
@@ -122,10 +123,8 @@ def engine_for(training: Training, batch_size: int, network: Network, *others: N
     return Engine(training, batch_size * macs, batch_size * outputs, channels_last=channels_last)
 
 
-_facts: dict[Any, Any] = {}
-"""What was found of networks of one structure, the latest last: phases and measurements ask for it again and again."""
-
-MOST_FACTS = 256
+# Phases and measurements ask for what was found of a structure again and again.
+_facts: Recent[Any, Any] = Recent(256)
 
 
 def _known(find: Callable[[Network], Result], network: Network) -> Result:
@@ -136,8 +135,6 @@ def _known(find: Callable[[Network], Result], network: Network) -> Result:
     key = (name, repr(network.architecture), repr(network.module), tuple(network.architecture.input), shapes, code)
     if key not in _facts:
         _facts[key] = find(network)
-    while len(_facts) > MOST_FACTS:
-        del _facts[next(iter(_facts))]
     found: Result = _facts[key]
     return found
 

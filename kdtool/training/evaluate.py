@@ -17,6 +17,7 @@ from kdtool.models.conversion import digest
 from kdtool.training.engine import Engine
 from kdtool.training.sharing.shares import is_shared, spans
 from kdtool.utils.processes import everyone, gathered
+from kdtool.utils.recent import Recent
 from kdtool.utils.seeds import derive
 
 # Images per batch without training: the maps of more no longer fit into a CPU's caches.
@@ -37,11 +38,8 @@ def evaluate(
     return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name)
 
 
-_known: dict[str, dict[str, Any]] = {}
-"""Metrics of this process by what they were measured of, the latest last."""
-
-# A series of models is evaluated, not thousands.
-MOST_KNOWN = 256
+# Metrics by what they were measured of: a series of models is evaluated, not thousands.
+_known: Recent[str, dict[str, Any]] = Recent(256)
 
 
 def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, Any]:
@@ -54,8 +52,6 @@ def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, A
     if not everyone(key in _known):
         module = engine.place(copy.deepcopy(network.module))
         _known[key] = evaluate(module, split, engine=engine)
-    while len(_known) > MOST_KNOWN:
-        del _known[next(iter(_known))]
     return dict(_known[key])
 
 
@@ -100,10 +96,11 @@ def outputs(
         for _, images, target in batches:
             with engine.autocast() if engine else contextlib.nullcontext():
                 output = module(images)
-            logits.append(output.float().cpu())
-            labels.append(target.cpu())
+            logits.append(output.float())
+            labels.append(target)
             if threads is not None:
                 threads.tick()
     module.train(was_training)
-    measured = torch.cat(logits), torch.cat(labels)
+    # Copied at the end, since a device would stop at each copy.
+    measured = torch.cat(logits).cpu(), torch.cat(labels).cpu()
     return (gathered(measured[0]), gathered(measured[1])) if is_shared(len(split)) else measured

@@ -33,9 +33,10 @@ def validate(learner: Learner, val: DistillationBatches, trained: int, epoch: in
         logits, labels = [], []
         for batch in val.batches(sizes, order=order):
             with learner.engine.autocast():
-                logits.append(student.answer(batch.inputs).float().cpu())
-            labels.append(batch.target.cpu())
-        measured = torch.cat(logits), torch.cat(labels)
+                logits.append(student.answer(batch.inputs).float())
+            labels.append(batch.target)
+        # Copied at the end, since a device would stop at each copy.
+        measured = torch.cat(logits).cpu(), torch.cat(labels).cpu()
         if is_shared(len(val)):
             measured = gathered(measured[0]), gathered(measured[1])
         metrics = score(*measured, val.split.name)
