@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,16 +153,17 @@ def _same(about: Mapping[str, Any], path: Path, weights: str) -> bool:
 def _frontier(sources: Sequence[CheckpointSource], measured: Measured) -> Iterator[Block]:
     """Yield the chart of accuracy against the costs, if there are two networks or more on the same images."""
     data = {(source.about["data"] or {}).get("name") for source in sources if source.about}
-    points: dict[tuple[object, ...], Tried] = {}
-    for source in sources:
-        for point in _points(source, measured):
-            # The teacher of a run, and the last model that it kept, are networks of this report themselves.
-            key = (point.accuracy, point.costs["macs"], point.costs["parameters"])
-            if key not in points or points[key].costs["latency"] is None:
-                points[key] = point
-    if len(points) < 2 or len(data) != 1:
+    tried = [point for source in sources for point in _own_points(source, measured)]
+    for row in (row for source in sources for row in _rows(source)):
+        # The teacher of a run, and the last model that it kept, may be networks of this report themselves.
+        same = [number for number, point in enumerate(tried) if _place(point) == _place(row)]
+        if not same:
+            tried.append(row)
+        for number in same:
+            if not _known(tried[number], "latency"):
+                tried[number] = replace(tried[number], costs=row.costs)
+    if len({_place(point) for point in tried}) < 2 or len(data) != 1:
         return
-    tried = list(points.values())
     axes = [Axis(key, label) for key, label in COSTS.items() if sum(_known(point, key) for point in tried) > 1]
     if axes:
         yield Heading("Accuracy and cost")
@@ -170,17 +172,23 @@ def _frontier(sources: Sequence[CheckpointSource], measured: Measured) -> Iterat
         yield Figure([draw_frontier(settled, [axis], "validation accuracy") for axis in axes], caption)
 
 
-def _points(source: CheckpointSource, measured: Measured) -> Iterator[Tried]:
-    if source.about is None:
-        return
-    rows = source.about["history"][-1].get("rows") or () if source.about["history"] else ()
-    for row in rows:
-        if isinstance(row.get("val_accuracy"), float) and row.get("macs") and row.get("parameters"):
-            yield _tried(str(row.get("model")), source.name, row["val_accuracy"], row, row.get("latency_ratio"))
-    own = row_of(source.name, source.about)
-    if isinstance(own.get("val_accuracy"), float) and own["macs"]:
+def _own_points(source: CheckpointSource, measured: Measured) -> Iterator[Tried]:
+    own = row_of(source.name, source.about) if source.about else {}
+    if source.about and isinstance(own.get("val_accuracy"), float) and own["macs"]:
         ratio = (measured.get(source.about["path"]) or {}).get("latency_ratio")
         yield _tried(source.name, source.name, own["val_accuracy"], own, ratio)
+
+
+def _rows(source: CheckpointSource) -> Iterator[Tried]:
+    """Yield the networks that the last command of a checkpoint kept."""
+    history = source.about["history"] if source.about else ()
+    for row in (history[-1].get("rows") or ()) if history else ():
+        if isinstance(row.get("val_accuracy"), float) and row.get("macs") and row.get("parameters"):
+            yield _tried(str(row.get("model")), source.name, row["val_accuracy"], row, row.get("latency_ratio"))
+
+
+def _place(point: Tried) -> tuple[object, ...]:
+    return point.accuracy, point.costs["macs"], point.costs["parameters"]
 
 
 def _tried(name: str, group: str, accuracy: float, row: Mapping[str, Any], ratio: float | None) -> Tried:
