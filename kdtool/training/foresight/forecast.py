@@ -90,6 +90,8 @@ class Forecast:
         """Return what is said before the training; ``free_bytes`` is the room on the disk of ``target``."""
         if not self.phases:
             return [f"makes {target.name} without training" + (f" ({self.reason})" if self.reason else "")]
+        if not self.steps:
+            return [f"makes {target.name} without training (--epochs 0): its weights are those that it begins with"]
         lines = [f"makes {target.name} {self._work()}"]
         if self.timed_steps:
             lines.append(self._costs())

@@ -21,6 +21,9 @@ def test_the_words_of_one_phase_and_of_several():
         "at most 2.0 h, 2 GB of memory, 5 GB of the GPU's, 30 bytes of disk (from 1 timed step)",
     ]
     assert Forecast([], Cost()).lines(Path("s.pt")) == ["makes s.pt without training"]
+    assert Forecast([ForeseenPhase("kd", 0, 23)], Cost(), timed_steps=8).lines(Path("s.pt")) == [
+        "makes s.pt without training (--epochs 0): its weights are those that it begins with"
+    ]
 
 
 def test_a_disk_that_is_too_small_is_named(tmp_path):
