@@ -12,7 +12,7 @@ from pathlib import Path
 from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.sizing import POWER, Sized, Sizing, power_of, size
+from kdtool.compression.sizing import CLOSE, CLOSE_INT8, POWER, Sized, Sizing, power_of, size
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.size import macs
@@ -22,7 +22,8 @@ from kdtool.utils.progress import progress, say
 from kdtool.utils.verbosity import QUIET, verbosity
 
 MOST_SECONDS = 120.0
-"""No further ladder is begun after so much computing time; that of the clock would be less on a busy machine."""
+"""No further ladder is begun after so much computing time of this thread: that of the clock would be less on a busy
+machine, and that of the process counts the threads that help."""
 
 BATCH = 32
 """Images in the batches with which pruners score channels here."""
@@ -74,7 +75,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     """
     from kdtool.compression.trimming import trim  # the removal of channels imports torch's compiler
 
-    started, computed = time.perf_counter(), time.process_time()
+    started, computed = time.perf_counter(), time.thread_time()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
     meter = Meter(network, options, folder)
     limits = limits_of(network, meter, options)
@@ -91,14 +92,15 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     powers: dict[tuple[str, str, int], float] = {}
     with progress("proposing", len(work)) as advance:
         for (precision, timer, load), ladder in work:
-            if time.process_time() - computed > MOST_SECONDS:
+            if time.thread_time() - computed > MOST_SECONDS:
                 proposals.refused.setdefault(f"{ladder.method} {precision}", "no time was left to measure it")
                 continue
             steps, key = list(ladder.steps), (precision, ladder.kind, len(ladder.steps))
             power = powers.get(key, powers.get((FLOAT, *key[1:]), POWER))
+            close = CLOSE if precision == FLOAT else CLOSE_INT8
             with verbosity(QUIET):  # a method may say for each size what it did
-                sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=power)
-                trimmed = trim(sizing, timer.cost, limits, macs_of) if ladder.trims else None
+                sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=power, close=close)
+                trimmed = trim(sizing, timer.cost, limits, close=close) if ladder.trims else None
             powers[key] = power_of(sizing, load, len(steps)) or power
             candidate = _add(proposals, ladder, precision, sizing, trimmed)
             if candidate is not None and not limits.timed and candidate.network is not None:

@@ -14,6 +14,7 @@ from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.sizing import AIM, CLOSE, Sized, Sizing
 from kdtool.errors import Error
 from kdtool.models.architecture import Network
+from kdtool.models.size import macs
 from kdtool.pruning.sizing import round_to
 from kdtool.surgery.channels.remove import remove_channels
 
@@ -38,20 +39,20 @@ EDGE = 0.1
 
 
 def trim(
-    sizing: Sizing, measure: Callable[[Network, Limits], Cost], limits: Limits, macs_of: Callable[[Network], int]
+    sizing: Sizing, measure: Callable[[Network, Limits], Cost], limits: Limits, *, close: float = CLOSE
 ) -> tuple[Sized, float] | None:
     """Return a network between the two steps of a ladder around the budget, and the part of the MACs that was trimmed.
 
     It costs more than the step that was taken, in the limit that is hardest to meet and in MACs, and is within the
-    limits. None if that step is within `CLOSE` of them, or nothing better was found.
+    limits. None if that step is as near to them as ``close``, or nothing better was found.
     """
     above, best = sizing.above, sizing.best
-    if above is None or (best is not None and best.load >= CLOSE):
+    if above is None or (best is not None and best.load >= close):
         return None
-    whole = macs_of(above.network)
+    whole = above.cost.macs
     low, high = (0.0, above.load), (MOST, best.load if best else above.load * (1 - MOST))
     if best is not None:
-        high = (min(1 - macs_of(best.network) / whole, 1 - 1e-9), best.load)
+        high = (min(1 - best.cost.macs / whole, 1 - 1e-9), best.load)
     jumps = best is not None and low[1] / high[1] > (1 - high[0]) ** -STEEPEST
     if high[0] <= LEAST or high[1] >= 1 or jumps:
         return None
@@ -59,7 +60,7 @@ def trim(
     unit, seen = round_to(above.network), {0.0}
     for _ in range(TRIES):
         asked = _between(low, high)
-        network, part = _cut(above.network, asked, unit, whole, macs_of)
+        network, part = _cut(above.network, asked, unit, whole)
         if network is None or part in seen or not low[0] < part < high[0]:
             if unit == 1:
                 break
@@ -76,7 +77,7 @@ def trim(
             continue
         if best is None or load > best.load:
             found = Sized(above.step, above.options, network, cost, load), part
-        if load >= CLOSE:
+        if load >= close:
             break
         high = (part, load)
     return found
@@ -88,13 +89,11 @@ def _between(low: tuple[float, float], high: tuple[float, float]) -> float:
     return low[0] + (high[0] - low[0]) * min(max(share, EDGE), 1 - EDGE)
 
 
-def _cut(
-    network: Network, ratio: float, unit: int, whole: int, macs_of: Callable[[Network], int]
-) -> tuple[Network | None, float]:
+def _cut(network: Network, ratio: float, unit: int, whole: int) -> tuple[Network | None, float]:
     """Return a network without about ``ratio`` of its MACs, and the part that is gone; None if it cannot be made."""
     norm = GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
     try:
         cut = remove_channels(network, ratio=ratio, of="macs", importance=norm, round_to=unit).network
     except Error:
         return None, 0.0
-    return cut, 1 - macs_of(cut) / whole
+    return cut, 1 - macs(cut.module, cut.architecture.input) / whole

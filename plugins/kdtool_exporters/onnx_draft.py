@@ -7,7 +7,6 @@ network, and what the older exporter cannot write is exported as usual.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -130,7 +129,7 @@ def _as_trained(module: nn.Module) -> nn.Module:
     """
     import torch
 
-    noisy = frozen(copy.deepcopy(module))
+    noisy = frozen(module)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in noisy.named_parameters():
         if name.endswith("bias") or (tensor.numel() and tensor.min() == tensor.max()):

@@ -39,9 +39,8 @@ class WidthDepth(InheritingRefiner):
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
-        """Return budgets of MACs in steps of a 64th of the network's, and finer ones below an eighth."""
-        shares = [step / 64 for step in range(62, 8, -1)] + [step / 512 for step in range(64, 4, -4)]
-        return [[{"target_macs": f"{share:.4f}x"} for share in shares]]
+        """Return budgets of MACs in steps of a 128th of the network's."""
+        return [[{"target_macs": f"{step / 128:.4f}x"} for step in range(126, 1, -1)]]
 
     def refine(self, network: Network) -> Network:
         """Return a network within the budget, as close to it as whole blocks and channels allow."""

@@ -11,7 +11,7 @@ from kdtool.errors import Error
 LADDER = [{"ratio": step / 64} for step in range(63, 1, -1)]
 
 
-def sized(cost_of, limit, *, ladder=LADDER, whole=None, power=1.5, fails=lambda ratio: False):
+def sized(cost_of, limit, *, ladder=LADDER, whole=None, fails=lambda ratio: False, **more):
     """Size a ladder whose "networks" are their ratios; return the result and the ratios that were measured."""
     measured = []
 
@@ -26,7 +26,7 @@ def sized(cost_of, limit, *, ladder=LADDER, whole=None, power=1.5, fails=lambda 
 
     limits = Limits(latency_ratio=limit)
     whole = 1 / limit if whole is None else whole
-    return size(ladder, make, measure, limits, whole=whole, power=power), measured
+    return size(ladder, make, measure, limits, whole=whole, **more), measured
 
 
 @pytest.mark.parametrize("limit", [0.9, 0.5, 0.35, 0.1, 0.05])
@@ -51,6 +51,14 @@ def test_a_ladder_like_one_before_is_sized_by_one_measurement(power):
     second, measured = sized(lambda ratio: ratio**power, 0.5, power=learnt)
     assert len(measured) == 1
     assert 0.95 <= second.best.load <= 1
+
+
+def test_a_ladder_that_is_near_enough_is_not_measured_further():
+    cost = {"cost_of": lambda ratio: ratio**2.2, "limit": 0.5}
+    exact, more = sized(**cost)
+    near, measured = sized(**cost, close=0.7)
+    assert len(measured) == 1 < len(more)
+    assert 0.7 <= near.best.load < 0.95 <= exact.best.load <= 1
 
 
 def test_costs_that_fall_in_steps_end_at_the_largest_that_fits():

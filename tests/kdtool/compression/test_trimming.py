@@ -52,7 +52,8 @@ def test_a_coarse_ladder_comes_within_five_per_cent_of_the_budget(network, metho
     limits = Limits(**{limit: share * getattr(whole, limit)})
     coarse = sized(network, method, steps, limits)
     assert coarse.best.load < 0.95
-    trimmed, part = trim(coarse, costs, limits, macs_of)
+    trimmed, part = trim(coarse, costs, limits)
+    assert trim(coarse, costs, limits, close=coarse.best.load) is None
     assert 0.95 <= trimmed.load <= 1
     # It has learnt nothing of its load from us: counted anew, and run.
     assert getattr(costs(trimmed.network, limits), limit) <= share * getattr(whole, limit)
@@ -65,7 +66,7 @@ def test_a_ladder_that_ends_just_above_the_budget_is_trimmed_to_it(network):
     limits = Limits(macs=0.85 * macs_of(least))
     ends = sized(network, "depth", BLOCKS, limits)
     assert ends.best is None
-    trimmed, _ = trim(ends, costs, limits, macs_of)
+    trimmed, _ = trim(ends, costs, limits)
     assert 0.95 <= trimmed.load <= 1
     assert trimmed.options == {"blocks": 3}
     assert whole.macs > macs_of(least) > macs_of(trimmed.network)
@@ -73,7 +74,7 @@ def test_a_ladder_that_ends_just_above_the_budget_is_trimmed_to_it(network):
 
 def test_a_cost_that_jumps_is_not_measured_in_between(network):
     def jumping(made, limits):
-        return Cost(1, 1, None, 1.2 if macs_of(made) > 0.5 * macs_of(network) else 0.4)
+        return Cost(macs_of(made), 1, None, 1.2 if macs_of(made) > 0.5 * macs_of(network) else 0.4)
 
     def unasked(made, limits):
         raise AssertionError("it was measured")
@@ -86,7 +87,7 @@ def test_a_cost_that_jumps_is_not_measured_in_between(network):
         whole=1.5,
     )
     assert (halved.best.load, halved.above.load) == (0.4, 1.2)
-    assert trim(halved, unasked, Limits(latency_ratio=1.0), macs_of) is None
+    assert trim(halved, unasked, Limits(latency_ratio=1.0)) is None
 
 
 def test_what_is_near_enough_or_too_far_is_not_trimmed(network):
@@ -94,8 +95,8 @@ def test_what_is_near_enough_or_too_far_is_not_trimmed(network):
     limits = Limits(macs=macs_of(halved) / 0.96)
     fine = sized(network, "halve", [{"ratio": 0.75}, {"ratio": 0.5}], limits)
     assert fine.best.load == pytest.approx(0.96)
-    assert trim(fine, costs, limits, macs_of) is None
+    assert trim(fine, costs, limits) is None
     # A third of the smallest step's MACs at most: what needs more is another method's to make.
     far = sized(network, "depth", BLOCKS, Limits(macs=0.05 * macs_of(network)))
     assert far.best is None
-    assert trim(far, costs, Limits(macs=0.05 * macs_of(network)), macs_of) is None
+    assert trim(far, costs, Limits(macs=0.05 * macs_of(network))) is None
