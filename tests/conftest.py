@@ -27,6 +27,11 @@ import pytest
 import kdtool
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name a long value by its argument: the lowest pytest takes all of it for the name, which may be gigabytes."""
+    return argname if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
 def pytest_collection_finish():
     _freeze()
 
