@@ -74,7 +74,8 @@ def export(
     exporter = make("exporters", method, **own)
     default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
     target = Path(output) if output is not None else beside(default, exporter.ending)
-    exporter.check(target, force=force or (resume and (target.exists() or exporter.is_cut_short(target))))
+    is_cut_short = resume and not target.exists() and exporter.is_cut_short(target)
+    exporter.check(target, force=force or is_cut_short or (resume and target.exists()))
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
     extra: dict[str, Any] = {}
     if exporter.uses_validation:
@@ -90,6 +91,10 @@ def export(
         say(FINISHED.format(target))
         return {**about, **size, "compression": compression, exporter.name: str(target), "finished": True}
     teacher = _teacher(checkpoint, against)
+    if is_cut_short:
+        # Before what tells that these files are of a killed export is removed: this process may be killed too.
+        for suffix in exporter.companions:
+            target.with_suffix(suffix).unlink(missing_ok=True)
     with running_method(exporter):
         result: dict[str, Any] = exporter.export(
             checkpoint.network,

@@ -145,6 +145,26 @@ def test_an_export_that_lacks_one_of_its_two_files_is_made_again(run, here, monk
     assert (code, "is finished already" in err) == (0, True)
 
 
+def test_an_export_that_is_killed_twice_between_its_two_files_goes_on(run, here, monkeypatch):
+    exporter = method_class("exporters", "onnx")
+    monkeypatch.setattr(exporter, "companions", (".bin",))
+    (here / "s.bin").write_text("weights")
+    left = here / f".s.onnx.00000000.{files._machine()}.999999999.tmp"
+    left.mkdir()
+    (left / "s.onnx").write_text("moved last")
+
+    def killed(*about, **more):
+        files._sweep(here / "s.onnx")  # as every export begins
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporter, "export", killed)
+        with pytest.raises(KeyboardInterrupt):
+            kdtool.export("t.pt", latency=False, output="s.onnx", resume=True)
+    assert not left.exists()
+    assert run(f"{EXPORTED} --resume")[0] == 0
+
+
 def test_a_finished_folder_is_known_by_a_file_in_it(here):
     for _ in range(2):
         told = kdtool.export("t.pt", "hub-folder", output="hub", resume=True)
