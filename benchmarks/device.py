@@ -6,11 +6,14 @@ the loss. ResNet-18 with the small stem at 32 pixels, ResNet-50 at 224 pixels fr
 ResNet-20, whose step waits for the launch of its kernels. Prints the images a second of both and the median of the
 paired ratios. Goal: at least 0.9 for the first two.
 
-``--compile`` compiles both; ``--only NAME`` takes one network; ``--cuda-graphs off`` shows what those bring.
+``--compile`` compiles both; ``--only NAME`` takes one network; ``--cuda-graphs auto`` shows what those bring, and
+``--layout contiguous`` and ``--cudnn-benchmark`` whether slow kernels were chosen. ``--profile`` prints what the device
+does in one epoch of the loop instead, and how much of the time it has nothing to do.
 """
 
 import argparse
 import copy
+import dataclasses
 import io
 import itertools
 import statistics
@@ -123,6 +126,22 @@ def looped(network, engine, training, data) -> float:
     return len(split) / statistics.median(loop.seconds[1:])
 
 
+def profiled(network, engine, training, data) -> str:
+    """Return a table of the kernels of one epoch of the loop, and which part of the time the device computed."""
+    looped(network, engine, dataclasses.replace(training, epochs=2), data)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if engine.device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=kinds) as profile:
+        looped(network, engine, dataclasses.replace(training, epochs=2), data)
+    seconds, rows = time.perf_counter() - started, profile.key_averages()
+    busy = sum(row.self_device_time_total for row in rows) / 1e6
+    order = "self_device_time_total" if busy else "self_cpu_time_total"
+    table = rows.table(sort_by=order, row_limit=20, max_name_column_width=50)
+    return f"the device computed for {busy:.1f} of {seconds:.1f} s\n{table}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -130,12 +149,16 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--cuda-graphs", choices=("auto", "off"), default="auto")
+    parser.add_argument("--cuda-graphs", choices=("auto", "off"), default="off")
+    parser.add_argument("--layout", choices=("channels-last", "contiguous"), default="channels-last")
+    parser.add_argument("--cudnn-benchmark", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--part", type=float, default=1.0, help="of the images")
     chosen = parser.parse_args()
     if chosen.device == "auto" and not torch.cuda.is_available():
         print("nothing measured: there is no CUDA device (--device cpu: on the CPU)")
         return
+    torch.backends.cudnn.benchmark = chosen.cudnn_benchmark
     for name in [chosen.only] if chosen.only else CASES:
         spec, stem, size, batch, images = CASES[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -152,6 +175,10 @@ def main() -> None:
             )
             network = create(spec, options=NetworkOptions(stem=stem), data=data)
             engine = engine_for(training, batch, network)
+            engine.channels_last &= chosen.layout == "channels-last"
+            if chosen.profile:
+                print(f"{name}: {profiled(network, engine, training, data)}")
+                continue
             pieces = data.train.batches(
                 batch,
                 order=torch.arange(min(8 * batch, len(data.train) // batch * batch)),
