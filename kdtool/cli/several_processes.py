@@ -24,10 +24,9 @@ import click
 from kdtool.cli import launcher
 from kdtool.cli.process import BY_SIGNAL, SIGNALS, ReaderGone
 from kdtool.errors import Error, UsageError
-from kdtool.study.places import usable_cores
 from kdtool.training.foresight.trial import VARIABLE, WORTH, Found, Trial, verdict
 from kdtool.utils.files import read_text, write_text
-from kdtool.utils.processes import launched
+from kdtool.utils.processes import launched, usable_cores
 from kdtool.utils.progress import say
 
 AUTO = "auto"

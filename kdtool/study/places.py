@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from kdtool.study.recipe import ONNX, Command
 from kdtool.study.record import Record
+from kdtool.utils.processes import usable_cores
 from kdtool.utils.progress import say
 
 # With -P no module of the current folder is imported in the place of a library: a stranger may have put it there.
@@ -71,11 +72,6 @@ def slots(jobs: int, cores: int, gpus: Sequence[str]) -> list[Slot]:
     """Return the shares of ``jobs`` jobs: the cores divided by their number, and a GPU for each in turn."""
     threads = max(1, cores // jobs)
     return [Slot(threads, gpus[number % len(gpus)] if gpus else None) for number in range(jobs)]
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

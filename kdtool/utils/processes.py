@@ -36,6 +36,11 @@ _joined: ContextVar[bool] = ContextVar("joined", default=False)
 """Whether the code that runs now is one that all processes run in the same order."""
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def launched() -> int:
     """Return how many processes the launcher started; 1 without one."""
     return _number("WORLD_SIZE", 1)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 WAIT = 3.0
 """Seconds that a server may take to accept a connection."""
@@ -31,6 +28,10 @@ def without_retries() -> Iterator[None]:
 
 def _reachable(url: str) -> bool:
     """Return whether a server, or the proxy in front of it, accepts a connection."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

@@ -118,7 +118,7 @@ def test_a_server_without_an_address_is_not_asked_again_and_again(monkeypatch, t
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", no_address)
-    monkeypatch.setattr("kdtool_teachers.offline.getproxies", dict)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
