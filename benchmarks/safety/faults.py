@@ -98,13 +98,14 @@ def wrong(command: Command, ended: Ended, place: Path, kept: set[str]) -> str:
     if ended.code < 0:
         return f"is killed by signal {-ended.code}"
     if ended.code == 0:
-        return "" if not command.output or output.exists() else "ends with 0 without its result"
+        there = output.exists() if command.output else ended.out.strip()
+        return "" if there else "ends with 0 without its result"
     said = [line for line in ended.err.splitlines() if line.startswith("Error: ")]
     return "" if len(said) == 1 else f"ends with {ended.code} and says {ended.err!r:.300}"
 
 
-def faults(command: Command, teacher: Path, per_code: int) -> list[tuple[str, str]]:
-    """Return each fault of a command with what was wrong."""
+def faults(command: Command, teacher: Path, per_code: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Return each fault of a command with what was wrong; the seed chooses the operations that fail."""
     results = []
 
     def attempt(name: str, prepare: Prepare, quiet: tuple[str, ...] = ()) -> Ended:
@@ -123,7 +124,7 @@ def faults(command: Command, teacher: Path, per_code: int) -> list[tuple[str, st
     operations = whole.operations
     for name, code in CODES.items():
         step = max(1, operations // per_code)
-        for number in range(1, operations + 1, step):
+        for number in range(1 + seed % step, operations + 1, step):
             attempt(f"{name} at operation {number} of {operations}", fail_at(number, code))
         if operations:
             attempt(f"{name} at every operation", fail_at(-1, code))
@@ -138,6 +139,7 @@ def main() -> int:
     parser.add_argument(
         "--per-code", type=int, default=4, help="at how many operations of a command each error is tried"
     )
+    parser.add_argument("--seed", type=int, default=0, help="which operations fail")
     parser.add_argument("--only", default="", help="the command")
     parser.add_argument(
         "--rows", type=Path, help="a JSON file to which results are added; what is in it is not repeated"
@@ -152,10 +154,10 @@ def main() -> int:
         kdtool.teacher("kdtool:lenet-300-100", data="digits", epochs=1, subset=0.2, device="cpu", output=teacher)
         kdtool.report(teacher, output=Path(folder) / "r.html")  # imports what reports need
         for command in COMMANDS:
-            key = {"command": command.name}
+            key = {"command": command.name, "seed": options.seed}
             if not command.name.startswith(options.only) or rows.has(key):
                 continue
-            found = faults(command, teacher, options.per_code)
+            found = faults(command, teacher, options.per_code, options.seed)
             bad = [f"{name}: {problem}" for name, problem in found if problem]
             broken += len(bad)
             rows.add(key, faults=len(found), broken=bad)

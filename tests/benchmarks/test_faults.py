@@ -20,6 +20,12 @@ def test_a_command_ends_with_its_result_or_in_one_line(name, teacher_path):
     assert [fault for fault in found if fault[1]] == []
 
 
+def test_the_seed_chooses_the_operations_that_fail(teacher_path):
+    first, second = ({name for name, _ in faults(BY_NAME["refine"], teacher_path, 1, seed)} for seed in (0, 1))
+    assert {name for name in first - second} == {name for name in first if "operation 1 of" in name}
+    assert {name for name in second - first} == {name for name in second if "operation 2 of" in name} != set()
+
+
 def test_the_operation_that_fails_is_chosen(teacher_path, tmp_path):
     (tmp_path / "t.pt").write_bytes(teacher_path.read_bytes())
     command = BY_NAME["refine"]
@@ -31,6 +37,11 @@ def test_the_operation_that_fails_is_chosen(teacher_path, tmp_path):
     whole = run(command.words, tmp_path)
     assert (whole.code, whole.out) == (0, "o.pt\n")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["o.pt", "t.pt"]  # what the kill left is swept
+
+
+def test_a_result_that_was_not_printed_is_seen(tmp_path):
+    assert wrong(BY_NAME["inspect"], Ended(0, "", ""), tmp_path, set()) == "ends with 0 without its result"
+    assert wrong(BY_NAME["inspect"], Ended(0, "{}\n", ""), tmp_path, set()) == ""
 
 
 @pytest.mark.parametrize(
