@@ -10,21 +10,22 @@ from pathlib import Path
 from string import Template
 
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.plugins.entry_points import KINDS, SINGULAR, names
+from kdtool.plugins.entry_points import KINDS, SINGULAR, TRACKERS, names
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-GROUPS = {kind.removesuffix("s"): kind for kind in KINDS}
+GROUPS = {kind.removesuffix("s"): kind for kind in (*KINDS, TRACKERS)}
 """The kinds of plugins in the singular, as they are typed, and the group of each."""
 
 CHECKS = {
     "teachers": "check_source",
-    **{kind: f"check_{kind.removesuffix('s')}" for kind in KINDS if kind != "teachers"},
+    **{kind: f"check_{kind.removesuffix('s')}" for kind in GROUPS.values() if kind != "teachers"},
 }
 """The function of `kdtool.testing` for each kind."""
 
 SUMMARIES = {kind: f"A {singular} for kdtool." for kind, singular in SINGULAR.items()} | {
     "exporters": "An exporter for kdtool.",
+    TRACKERS: "A tracker for kdtool.",
 }
 
 USAGE = {
@@ -34,17 +35,18 @@ USAGE = {
     "pruners": "kdtool prune --method NAME --help",
     "exporters": "kdtool export --method NAME --help",
     "datasets": "kdtool inspect --data NAME",
+    TRACKERS: "kdtool teacher kdtool:lenet-5 --data digits --epochs 1 --track NAME",
 }
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Path:
-    """Write a package with one method and its test, and return its directory.
+    """Write a package with one method or tracker and its test, and return its directory.
 
-    ``name`` is what users will type, ``kind`` one of teacher, refiner, distiller, pruner, exporter and dataset. The
-    method works, and passes the check of its kind: change it step by step. ``output`` is the directory, by default
-    ``kdtool-NAME``.
+    ``name`` is what users will type, ``kind`` one of teacher, refiner, distiller, pruner, exporter, dataset and
+    tracker. What is written works, and passes the check of its kind: change it step by step. ``output`` is the
+    directory, by default ``kdtool-NAME``.
 
     Raises:
         UsageError: the name cannot be one, or is taken; the kind is none; or the directory exists.
@@ -56,7 +58,7 @@ def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Pat
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r}: a name has lower-case letters, digits and hyphens, such as my-{kind}")
     if name in names(group):
-        raise UsageError(f"{name}: there is a {SINGULAR[group]} of this name already; choose another one")
+        raise UsageError(f"{name}: there is a {SINGULAR.get(group, kind)} of this name already; choose another one")
     target = Path(output) if output is not None else Path(f"kdtool-{name}")
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target}: exists already; choose another directory with -o")

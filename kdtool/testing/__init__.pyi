@@ -17,3 +17,6 @@ from .require import (
 from .samples import (
     sample_step as sample_step,
 )
+from .trackers import (
+    check_tracker as check_tracker,
+)

@@ -106,7 +106,7 @@ def test_its_own_test_passes(run: Run) -> None:
 
 @pytest.mark.slow
 def test_one_package_of_each_kind_in_one_chain(tmp_path: Path) -> None:
-    names = ("plain", "fit", "logit-mse", "relative", "weights", "stripes")
+    names = ("plain", "fit", "logit-mse", "relative", "weights", "stripes", "lines")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     packages = [str(EXAMPLE.with_name(f"kdtool-{name}")) for name in names]
     subprocess.run([*pip, "--target", str(tmp_path / "site"), *packages], check=True, capture_output=True, text=True)
@@ -123,11 +123,12 @@ def test_one_package_of_each_kind_in_one_chain(tmp_path: Path) -> None:
         name: (f"kdtool-{name}", "ok") for name in names
     }
     steps = [
-        "teacher plain:one-hidden --data stripes --epochs 1 -o t.pt",
+        "teacher plain:one-hidden --data stripes --epochs 1 --track lines:numbers.txt -o t.pt",
         "distill --method logit-mse --refiner fit --parameters 9000 --epochs 1 -o s.pt",
         "prune --method relative --ratio 0.5 --epochs 1 -o p.pt",
         "export --method weights",
     ]
     assert run(" ".join(steps)) == "p.safetensors\n"
+    assert "teacher/val_accuracy" in (tmp_path / "numbers.txt").read_text()
     history = json.loads(run("inspect p.pt --json"))["history"]
     assert [entry["method"] for entry in history] == ["plain", "logit-mse", "relative"]

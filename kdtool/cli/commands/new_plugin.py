@@ -20,7 +20,14 @@ Examples:
 """
 
 
-MEANT = {"loss": "distiller", "strategy": "distiller", "network": "teacher", "model": "teacher", "data": "dataset"}
+MEANT = {
+    "loss": "distiller",
+    "strategy": "distiller",
+    "network": "teacher",
+    "model": "teacher",
+    "data": "dataset",
+    "logger": "tracker",
+}
 """What people call the kinds."""
 
 
@@ -72,6 +79,6 @@ command = StepCommand(
         ),
     ],
     help="Write a package with one method, an entry point and a test, to begin a plugin of your own with. NAME is what "
-    "users will type. The method works already: it is a short example of its kind.",
+    "users will type. It works already: it is a short example of its kind.",
     epilog=EXAMPLES,
 )

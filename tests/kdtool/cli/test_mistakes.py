@@ -166,8 +166,9 @@ MISTAKES = {
     "prune teacher.pt 0.5": "0.5: there is no such file; a number stands behind its option, such as --ratio 0.5",
     "new-plugin my-loss --kind loss": "--kind loss: no methods are called so; did you mean distiller?",
     "new-plugin my-loss --kind prune": "--kind prune: no methods are called so; did you mean pruner?",
-    "new-plugin my-loss --kind tracker": "--kind tracker: no methods are called so; it is one of teacher, refiner, "
-    "distiller, pruner, exporter, dataset",
+    "new-plugin my-loss --kind logger": "--kind logger: no methods are called so; did you mean tracker?",
+    "new-plugin my-loss --kind xyzzy": "--kind xyzzy: no methods are called so; it is one of teacher, refiner, "
+    "distiller, pruner, exporter, dataset, tracker",
     "prune teacher.pt --ratio 80%": "Invalid value for '--ratio': expected a number, got '80%'; for 80 % write 0.8",
     "prune teacher.pt --ratio 80": "Invalid value for '--ratio': 80.0 is out of range (0 < x < 1); for 80 % write 0.8",
     "prune teacher.pt --ratio 0,8": "Invalid value for '--ratio': expected a number, got '0,8'; write 0.8",

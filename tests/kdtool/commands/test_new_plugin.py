@@ -12,7 +12,7 @@ import kdtool
 from kdtool.cli.main import cli
 from kdtool.commands.new_plugin import GROUPS, new_plugin
 from kdtool.errors import UsageError
-from kdtool.plugins.entry_points import KINDS
+from kdtool.plugins.entry_points import KINDS, TRACKERS
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = {
@@ -22,6 +22,7 @@ EXAMPLES = {
     "pruner": "relative",
     "exporter": "weights",
     "dataset": "stripes",
+    "tracker": "lines",
 }
 
 
@@ -30,7 +31,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_there_is_a_template_of_every_kind() -> None:
-    assert {*GROUPS.values()} == {*KINDS}
+    assert {*GROUPS.values()} == {*KINDS, TRACKERS}
     assert {*EXAMPLES} == {*GROUPS}
 
 
@@ -75,7 +76,11 @@ def test_a_new_package_passes_its_test_where_it_is_not_installed(tmp_path: Path)
         ("../x", "distiller", r"'../x': a name has lower-case letters"),
         ("", "dataset", "'': a name has"),
         ("kd", "distiller", "kd: there is a distiller of this name already; choose another one"),
-        ("mine", "losses", "--kind losses: is no kind; one of teacher, refiner, distiller, pruner, exporter, dataset"),
+        (
+            "mine",
+            "losses",
+            "--kind losses: is no kind; one of teacher, refiner, distiller, pruner, exporter, dataset, tracker",
+        ),
         ("mine", "distiler", "--kind distiler: is no kind; did you mean distiller?"),
     ],
 )
@@ -118,7 +123,7 @@ def test_a_class_may_not_have_the_name_of_a_keyword(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ([], "new-plugin: no name given; write kdtool new-plugin NAME --kind KIND"),
-        (["mine"], "new-plugin: no kind given; add --kind teacher|refiner|distiller|pruner|exporter|dataset"),
+        (["mine"], "new-plugin: no kind given; add --kind teacher|refiner|distiller|pruner|exporter|dataset|tracker"),
     ],
 )
 def test_the_command_says_what_is_missing(words: list[str], message: str) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from kdtool.plugins.registry import load
 from kdtool.plugins.tracker import Tracked, trackers
+from kdtool.testing import check_tracker
+from kdtool_trackers.tensorboard import TensorBoard
 
 pytest.importorskip("tensorboard")
 
@@ -61,3 +63,7 @@ def test_every_tracker_says_how_it_is_installed():
     found = [load(plugin) for plugin in installed() if plugin.kind == "trackers" and plugin.builtin]
     assert {cls.name for cls in found} == {"tensorboard", "mlflow", "wandb"}
     assert all(f"kdtool[{cls.name}]" in cls.install and cls.needs for cls in found)
+
+
+def test_it_keeps_the_contract():
+    check_tracker(TensorBoard)
