@@ -23,6 +23,8 @@ from kdtool.utils.ray_cluster import Cluster, why
 # What of the data sets of KDTOOL_DATA goes through the object store; it has to fit into the memory of every machine.
 MOST_DATA = 2**30
 
+MARK = ".ray-"
+
 
 class OnRay:
     """Commands as tasks of Ray, each in a worker with the cores and GPUs that were asked for.
@@ -119,8 +121,13 @@ class OnRay:
 
 
 def _mark(directory: Path) -> Path:
-    """Create a file by which a machine recognises a directory; it is new, so that nobody remembers its absence."""
-    token = directory / f".ray-{uuid.uuid4().hex}"
+    """Create a file by which a machine recognises a directory; it is new, so that nobody remembers its absence.
+
+    The study is locked, so that other such files are of processes that were killed.
+    """
+    for left in directory.glob(f"{MARK}*"):
+        left.unlink(missing_ok=True)
+    token = directory / f"{MARK}{uuid.uuid4().hex}"
     token.touch()
     return token
 

@@ -172,6 +172,13 @@ def test_without_shared_storage_files_go_through_the_object_store(cluster, tmp_p
     assert all(len(pids) == 1 for pids in _attempts(study).values())
 
 
+def test_the_mark_of_a_killed_study_is_removed(tmp_path):
+    first = on_ray._mark(tmp_path)
+    second = on_ray._mark(tmp_path)
+    assert first != second
+    assert [*tmp_path.iterdir()] == [second]
+
+
 def test_a_study_on_ray_hands_out_no_tasks_of_its_steps(tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.replace("halve", "halve --ray auto"))
