@@ -59,6 +59,10 @@ class Exporter(Method):
         """
         if self.needs and importlib.util.find_spec(self.needs) is None:
             raise UsageError(f"--{self.name}: {self.needs} is not installed; {self.install}")
+        try:
+            str(output).encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"-o {output}: libraries write no name that is not UTF-8; choose another one") from error
         if self.folder:
             check_output_folder(output, force=force)
             return

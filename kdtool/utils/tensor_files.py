@@ -197,8 +197,9 @@ def _load_torch(path: Path, *, zipped: bool, foreign: bool) -> Any:
     try:
         if _has_bytearray(path, zipped=zipped):
             raise Error(f"{path}: contains a bytearray; save only tensors and plain containers")
-        with torch.serialization.safe_globals([*STAND_INS] if foreign else []):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        # An open file: torch takes no name that is not UTF-8.
+        with open(path, "rb") as file, torch.serialization.safe_globals([*STAND_INS] if foreign else []):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
     except Error:
         raise
     except pickle.UnpicklingError as error:
@@ -215,7 +216,8 @@ def _load_torch(path: Path, *, zipped: bool, foreign: bool) -> Any:
 
 def _has_bytearray(path: Path, *, zipped: bool) -> bool:
     if zipped:
-        return _BYTEARRAY in torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        with open(path, "rb") as file:
+            return _BYTEARRAY in torch._C.PyTorchFileReader(file).get_record("data.pkl")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(_BYTEARRAY) >= 0
 

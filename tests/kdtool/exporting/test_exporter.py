@@ -1,5 +1,6 @@
 """Which exporter writes a kind of file."""
 
+import os
 from typing import ClassVar
 
 import pytest
@@ -95,3 +96,9 @@ def test_a_folder_that_is_empty_or_new_is_written_into(tmp_path):
     Folders().check(tmp_path, force=True)
     with pytest.raises(UsageError, match="is a file; name a folder"):
         Folders().check(tmp_path / "file", force=True)
+
+
+def test_a_name_that_libraries_do_not_write_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    with pytest.raises(UsageError, match=r"libraries write no name that is not UTF-8; choose another one"):
+        Text().check(path, force=False)

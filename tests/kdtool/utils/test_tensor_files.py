@@ -187,3 +187,11 @@ def test_tensors_without_plain_numbers(file):
     for tensor in (torch.eye(3).to_sparse(), torch.empty(3, device="meta")):
         torch.save({"weight": tensor}, file)
         assert "sparse, quantised or empty" in refusal(file)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_name_that_is_not_utf8(tmp_path, zipped):
+    path = tmp_path / os.fsdecode(b"caf\xe9.pt")
+    with open(path, "wb") as file:
+        torch.save({"a": torch.arange(3)}, file, _use_new_zipfile_serialization=zipped)
+    assert safe_load(path)["a"].tolist() == [0, 1, 2]
