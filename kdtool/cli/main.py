@@ -15,6 +15,7 @@ from kdtool.cli.always_on import load_always_on
 from kdtool.cli.grammar import ChainCommand, common_options
 from kdtool.cli.process import (
     ReaderGone,
+    check_folder,
     check_memory,
     check_streams,
     exhausted,
@@ -214,7 +215,7 @@ class Commands(click.Group):
             if launcher.is_lost(error):
                 code = print_error(f"{launcher.LOST}; run the same command with --resume", 1, state)
             elif what is not None:
-                code = print_error(f"there is not enough of {what}; see ulimit -a, or use a larger machine", 1, state)
+                code = print_error(f"the system gives no more {what}; see ulimit -a, or use a larger machine", 1, state)
             elif isinstance(error, OSError) and error.strerror:
                 # For example a full disk or a directory that was deleted.
                 code = print_error(f"{error.filename or 'the system'}: {error.strerror}", 1, state)
@@ -263,6 +264,8 @@ def _run(results: list[Any]) -> None:
     state = click.get_current_context().ensure_object(dict)
     if steps:
         check_memory()
+        if any(step.output is not None or step.max_checkpoints != 0 for step in steps):  # they read or write files
+            check_folder()
         with verbosity(QUIET if state.get("quiet") else VERBOSE if state.get("verbose") else NORMAL):
             run_chain(steps, state.get("words", ()), debug=state.get("debug", False))
 

@@ -207,9 +207,21 @@ def check_memory() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if 0 <= limit < LEAST_MEMORY:
         raise Error(
-            f"there is not enough of memory: ulimit -v allows {limit >> 20} MiB, and kdtool needs more than "
+            f"there is not enough memory: ulimit -v allows {limit >> 20} MiB, and kdtool needs more than "
             f"{LEAST_MEMORY >> 20} MiB"
         )
+
+
+def check_folder() -> None:
+    """Check that there is a current folder; some libraries end the process where it was removed.
+
+    Raises:
+        Error: there is none.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise Error("the current folder was removed; go to another one") from error
 
 
 def exhausted(error: BaseException) -> str | None:

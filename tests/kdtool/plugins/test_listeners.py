@@ -1,5 +1,6 @@
 """A plugin that listens may raise, exit, print, hang or return nonsense: it hurts only itself."""
 
+import os
 import sys
 import time
 
@@ -89,10 +90,17 @@ def test_an_interruption_is_the_users(listening):
         notify("epoch_ended", run=None, phase="kd", epoch=1, metrics={})
 
 
-def test_a_training_with_broken_listeners_gives_the_same_weights(listening, tmp_path, teacher_path):
+def test_a_training_with_broken_listeners_gives_the_same_weights(
+    listening, tmp_path, teacher_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(listeners, "LIMIT", 0.1)
     options = {"method": "kd", "student": "kdtool:lenet-300-100", "epochs": 2}
     alone = kdtool.distill(teacher_path, **options, output=tmp_path / "alone.pt")
-    listening(raises, lambda _: sys.exit(0))
+    broken = listening(raises, lambda _: sys.exit(0), lambda _: os._exit(0), lambda _: time.sleep(30))
     with_them = kdtool.distill(teacher_path, **options, output=tmp_path / "with.pt")
+    assert [listener.calls for listener in broken] == [1, 1, 1, 1]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: plugin test ")]
+    assert len(said) == 4
+    assert all(line.endswith("; it is not called again") for line in said)
     for ours, theirs in zip(with_them.module.parameters(), alone.module.parameters(), strict=True):
         assert (ours == theirs).all()
