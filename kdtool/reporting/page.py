@@ -79,18 +79,22 @@ def report(
 def _write(target: Path, sections: Sequence[CheckpointSource | StudySource], measured: Measured) -> None:
     names = _joined([section.name for section in sections])
     if target.suffix == ".csv":
-        write_text(target, _csv(list(_rows(sections, measured))))
+        _write_text(target, _csv(list(_rows(sections, measured))))
         return
     blocks = list(_blocks(sections, measured, target.parent))
     if target.suffix == ".html":
-        write_text(target, page(names, map(render, blocks)))
+        _write_text(target, page(names, map(render, blocks)))
         return
     writer = Markdown(target.stem)
     text = writer.text(names, blocks)
     for name, content in writer.charts.items():
         with atomic(target.parent / name) as temporary:
             temporary.write_bytes(content)
-    write_text(target, text)
+    _write_text(target, text)
+
+
+def _write_text(target: Path, text: str) -> None:
+    write_text(target, text.encode(errors="replace").decode())  # the name of a file may be no UTF-8
 
 
 def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Measured, directory: Path) -> Iterator[Block]:

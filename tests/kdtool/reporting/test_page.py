@@ -261,3 +261,11 @@ def test_no_cell_of_a_table_is_a_formula():
     from kdtool.reporting.page import _csv
 
     assert _csv([{"name": "=1+1", "a": -3}, {"name": "ok"}]) == "name,a\n'=1+1,-3\nok,\n"
+
+
+@pytest.mark.parametrize("suffix", [".html", ".csv", ".md"])
+def test_a_name_that_is_not_utf8(teacher_path, tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"caf\xe9.pt")
+    shutil.copy(teacher_path, path)
+    output = tmp_path / os.fsdecode(b"r\xe9" + suffix.encode())
+    assert "caf?" in kdtool.report(path, output=output).read_text(encoding="utf-8")
