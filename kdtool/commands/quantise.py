@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from kdtool.data.splits import Data
 from kdtool.distillation.options import StudentOptions
 from kdtool.errors import UsageError
@@ -13,11 +11,9 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of, without_quantiser
 from kdtool.models.quantisation.training import begin_to_round
+from kdtool.training.epochs.held import plain_images
 from kdtool.training.options import Training
 from kdtool.utils.progress import say
-
-IMAGES, BATCH = 256, 64
-"""How many training images set the first ranges, and how many run at once."""
 
 
 def check_training(options: StudentOptions, training: Training) -> None:
@@ -41,10 +37,7 @@ def rounding(network: Network, data: Data, options: StudentOptions) -> Network:
         UsageError: a pattern of ``quantize_skip`` matches no layer.
         Error: the network has no layer that runs in 8 bits.
     """
-    split = data.train
-    order = torch.arange(min(IMAGES, len(split))) * len(split) // min(IMAGES, len(split))
-    images = (batch for _, batch, _ in split.batches(BATCH, order=order))
-    return begin_to_round(network, images, options.quantize_skip)
+    return begin_to_round(network, plain_images(data.train), options.quantize_skip)
 
 
 def in_float(checkpoint: Checkpoint) -> Checkpoint:

@@ -17,7 +17,7 @@ from kdtool.compression.final import as_exported, excess, file_of, write_quantis
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
-from kdtool.compression.trials import Given, Trials
+from kdtool.compression.trials import Given, Trials, counted
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
@@ -179,7 +179,7 @@ class _Work:
         """Return the network of a candidate after its full training."""
         epochs = self._final_epochs(candidate)
         if candidate.trains:
-            say(f"compress: {candidate.name} goes on: {epochs} epochs in full")
+            say(f"compress: {candidate.name} goes on: {counted(epochs)} in full")
         return self.trials.full(candidate, epochs)
 
     def _final_epochs(self, candidate: Candidate) -> int:

@@ -23,6 +23,7 @@ from kdtool.plugins.listeners import notify
 from kdtool.surgery.refiner import refined
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
+from kdtool.training.epochs.held import holding
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
 from kdtool.training.history_entry import HistoryEntry
@@ -35,7 +36,6 @@ from kdtool.training.plan import Fit, FitPlan, restored
 from kdtool.training.sharing.replicas import agree_on_weights
 from kdtool.training.side_by_side.workers import Workers
 from kdtool.training.student import Auxiliary
-from kdtool.training.zeros import HoldZeros
 from kdtool.utils.files import slug
 from kdtool.utils.processes import decided, rank
 from kdtool.utils.progress import epoch_ended, phase_skipped, say
@@ -138,7 +138,7 @@ class Run:
         agree_on_weights([member.module for member in (student, teacher, auxiliary) if member is not None])
         plan = FitPlan(name, student, teacher, objective, part, auxiliary, self.training)
         phase = Phase(self.directory, name, plan.key, self.log, self.logs)
-        callbacks = [*callbacks, HoldZeros()] if self.masked else callbacks
+        callbacks = [*callbacks, *holding(student.module, self.data, masked=self.masked)]
         module = copy.deepcopy(student.module)
         finished = decided(phase.load_result)
         if finished is not None:

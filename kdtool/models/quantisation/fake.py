@@ -2,8 +2,8 @@
 
 Weights are rounded to signed integers from -127 to 127 with one scale for each output channel, activations to unsigned
 integers with one scale and zero point for each tensor, which follow the smallest and the largest value of its batches
-in training. The gradient passes through the rounding where a value is within the range (Jacob et al., 2018,
-arXiv:1712.05877). All of this is computed in float32; the layers between may compute in bfloat16.
+in training, until they are held. The gradient passes through the rounding where a value is within the range (Jacob et
+al., 2018, arXiv:1712.05877). All of this is computed in float32; the layers between may compute in bfloat16.
 
 A batch-norm that scales the channels of a convolution by g_c scales their largest weights and so their scales too:
 round(g_c w / (g_c s)) g_c s = g_c round(w / s) s. So the weights are rounded in front of their batch-norm, and the file
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdtool.errors import Error
 from kdtool.models.architecture import Network
@@ -29,8 +30,8 @@ from kdtool.models.quantisation.places import INPUT, Places, find_places
 NAME = "kdtool_quantiser"
 """The name of the `Quantiser` among the submodules of a network."""
 
-FOLLOWING = 0.01
-"""How far a range follows the values of a batch in training, the constant of torch.ao.quantization."""
+FOLLOWING = 0.1
+"""How far a range follows the values of a batch in training: torch.ao.quantization's 0.01 stays behind short ones."""
 
 LEVELS, LARGEST_WEIGHT = 255, 127
 
@@ -68,6 +69,8 @@ class Quantiser(nn.Module):
         self.register_buffer("high", torch.zeros(len(self.index)))
         self.calibrated: int | None = None
         """The number of batches that a calibration has seen; None if none is under way."""
+        self.held = False
+        """Whether the ranges stay as they are in training, and batch-norms use their running statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the input: a network that is a sequence of its submodules runs this one last."""
@@ -94,9 +97,9 @@ class Quantiser(nn.Module):
         return torch.fake_quantize_per_channel_affine(weight.float(), scales, zeros, 0, -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
     def activation(self, name: str, x: Tensor) -> Tensor:
-        """Return a tensor, rounded; in train mode its range follows the values."""
+        """Return a tensor, rounded; in train mode its range follows the values, unless it is held."""
         x, number = x.float(), self.index[name]
-        if self.training or self.calibrated is not None:
+        if (self.training and not self.held) or self.calibrated is not None:
             with torch.no_grad():
                 share = FOLLOWING if self.calibrated is None else 1 / (self.calibrated + 1)
                 low, high = torch.aminmax(x)
@@ -126,14 +129,17 @@ def quantised(network: Network, places: Places) -> Network:
     return Network(network.architecture, module)
 
 
-def calibrate(network: Network, batches: Iterable[Tensor]) -> None:
-    """Set the ranges of a network to the means of the smallest and largest values of ``batches`` of images."""
-    quantiser = quantiser_of(network.module)
+def calibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the ranges of a rounding network to the means of the smallest and largest values of ``batches`` of images.
+
+    It is left in eval mode.
+    """
+    quantiser = quantiser_of(module)
     assert quantiser is not None
     with torch.no_grad():
         for number, images in enumerate(batches):
             quantiser.calibrated = number
-            network.module.eval()(images)
+            module.eval()(images)
     quantiser.calibrated = None
 
 
@@ -175,6 +181,10 @@ def _rounding(kind: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, images: Tensor) -> Any:
         quantiser = quantiser_of(self)
         assert quantiser is not None
+        if self.training and quantiser.held:
+            for part in self.modules():
+                if isinstance(part, _BatchNorm):
+                    part.training = False
         with quantiser.active():
             if INPUT in quantiser.index:
                 images = quantiser.activation(INPUT, images)

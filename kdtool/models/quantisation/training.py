@@ -23,7 +23,7 @@ def begin_to_round(network: Network, images: Iterable[Tensor], skip: Sequence[st
     """
     network = without_quantiser(network)
     made = quantised(network, find_places(network, skip))
-    calibrate(made, images)
+    calibrate(made.module, images)
     return made
 
 

@@ -50,7 +50,7 @@ def tiny(patterns):
     options = {"classes": 4, "in_channels": 1, "image_size": 8}
     network = Network(Architecture(source="timm", name="tiny", options=options), module.eval())
     made = quantised(network, find_places(network))
-    calibrate(made, [images for images, _ in patterns])
+    calibrate(made.module, [images for images, _ in patterns])
     return made
 
 

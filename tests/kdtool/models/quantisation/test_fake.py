@@ -38,7 +38,7 @@ def images(count=16, size=8, channels=1, seed=0):
 def rounding(of, skip=()):
     made = quantised(of, find_places(of, skip))
     channels, size, _ = of.architecture.input
-    calibrate(made, [images(size=size, channels=channels)])
+    calibrate(made.module, [images(size=size, channels=channels)])
     return made
 
 
@@ -102,7 +102,7 @@ def test_ranges_follow_the_batches_in_training_alone():
     x = 10 * images(seed=1)
     made.module.train()(x)
     number = quantiser.index["input"]
-    assert quantiser.high[number].item() == pytest.approx(0.99 * before[number].item() + 0.01 * x.max().item())
+    assert quantiser.high[number].item() == pytest.approx(0.9 * before[number].item() + 0.1 * x.max().item())
 
 
 def test_the_gradient_passes_within_the_range_alone():
