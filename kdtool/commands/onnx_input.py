@@ -42,7 +42,8 @@ class SessionModule(Opaque):
         feed = {self.images: images.float().cpu().contiguous().numpy()}
         logits = torch.from_numpy(self.session.run([self.logits], feed)[0])
         if logits.ndim != 2 or len(logits) != len(images):
-            raise Error(f"the ONNX file gives an array of {list(logits.shape)} for {len(images)} images, not logits")
+            shape = f"an array of {list(logits.shape)} for {len(images)} images"
+            raise Error(f"{self.title}: gives {shape}, not logits [images, classes]; make them its first output")
         return logits.to(images.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

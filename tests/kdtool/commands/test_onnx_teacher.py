@@ -231,3 +231,13 @@ def test_weights_in_a_file_beside_it_count_too(foreign, folder):
     before = digest(load_teacher(path).module)
     (folder / "weights.bin").write_bytes((2 * weight).numpy().tobytes())
     assert digest(load_teacher(path).module) != before
+
+
+def test_a_file_that_gives_no_logits_is_named(tmp_path):
+    path = tmp_path / "flat.onnx"
+    torch.onnx.export(torch.nn.Flatten(0).eval(), (torch.zeros(1, 1, 8, 8),), path, verbose=False)
+    says = (
+        r"flat\.onnx: gives an array of \[64\] for 1 images, not logits \[images, classes\]; make them its first output"
+    )
+    with pytest.raises(Error, match=says):
+        load_teacher(path)
