@@ -10,7 +10,7 @@ from tables import Study, count, fact, fmean, say, show, spread
 
 from kdtool.utils.statistics import mean_interval
 
-__all__ = ["from_figures", "from_frontier", "from_gated", "from_gated_mnist", "from_ikd"]
+__all__ = ["from_best", "from_figures", "from_frontier", "from_gated", "from_gated_mnist", "from_ikd"]
 
 BUDGETS = ("0.4x", "0.3x", "0.2x")
 
@@ -253,7 +253,7 @@ def from_frontier(study: Study) -> None:
     lossless = fact("without loss", keeps(eighth))
     say(
         f"- **{kept}**, labels alone from fresh weights too: the digits are too easy to tell these ways apart. "
-        "`best.toml` repeats the five best at a fiftieth with three seeds; it has not been run.",
+        "`best.toml` repeats five of the best at a fiftieth with three seeds (below).",
         f"- **Equal MACs are not equal latency.** All widths scaled down need {between(scaled)} of the teacher's time; "
         f"what gates and scores of channels leave, with as many MACs, {between(selected)} (why was not looked into). "
         "To meet a latency, give it (`gated --target-latency`, and `--of latency` of pruners), not MACs.",
@@ -263,4 +263,34 @@ def from_frontier(study: Study) -> None:
         f"{eighth['latency_ratio']:.2f} of the time, {lossless}, and go with every other way.",
         f"- `assistant` makes two such steps, so it has {assistant['macs'] / teacher['macs']:.2f} of the MACs, and "
         f"{100 * assistant['accuracy']:.1f} %; `ikd` halves twice.",
+    )
+
+
+def from_best(study: Study) -> None:
+    """Print what a fiftieth of the multiply-accumulates shows."""
+    teacher, deep, gated = (study.mean(step) for step in ("teacher", "narrow-deep", "gated"))
+    widths = [study.mean(step) for step in ("inherit-labels", "inherit-kd", "inherit-dkd")]
+    shapes = fact(
+        "**The structure matters more than the loss.** Widths and depths scaled together (`narrow-deep`), and what "
+        "gates leave, are better than all widths scaled down, with every seed and every loss",
+        all(
+            study.wins(better, worse) == 3
+            for better in ("narrow-deep", "gated")
+            for worse in ("inherit-labels", "inherit-kd", "inherit-dkd")
+        ),
+    )
+    gain = 100 * (min(deep["accuracy"], gated["accuracy"]) - max(row["accuracy"] for row in widths))
+    below = 100 * (1 - widths[0]["macs"] / (0.02 * teacher["macs"]))
+    losses = fact(
+        "Between the losses the difference is within the noise.",
+        max(row["accuracy_low"] for row in widths) < min(row["accuracy_high"] for row in widths),
+    )
+    fastest = fact(
+        "`narrow-deep` has the lowest latency of all too.",
+        min(study.means, key=lambda row: row.get("latency_ratio") or 9)["step"] == "narrow-deep-onnx",
+    )
+    say(
+        f"- {shapes}: by {gain:.1f} points at least. Part of it may be that one step of all widths is coarse: those "
+        f"students have {below:.0f} % fewer MACs than the budget allows.",
+        f"- {losses} {fastest}",
     )
