@@ -17,9 +17,8 @@ from kdtool.models.memory_format import takes_channels_last
 from kdtool.models.size import step_of
 from kdtool.training.options import Training
 from kdtool.training.threads import TIMED, Threads
-from kdtool.utils.malloc import keep_freed_memory
+from kdtool.utils.memory import Recent, keep_freed_memory
 from kdtool.utils.processes import device_of_process
-from kdtool.utils.recent import Recent
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
 BF16_PAYS_FROM_MACS = 500_000_000

@@ -16,8 +16,8 @@ from kdtool.models.architecture import Network
 from kdtool.models.conversion import digest
 from kdtool.training.engine import Engine
 from kdtool.training.sharing.shares import is_shared, spans
+from kdtool.utils.memory import Recent
 from kdtool.utils.processes import everyone, gathered
-from kdtool.utils.recent import Recent
 from kdtool.utils.seeds import derive
 
 # Images per batch without training: the maps of more no longer fit into a CPU's caches.

@@ -1,6 +1,6 @@
 """The bounded memory of a process."""
 
-from kdtool.utils.recent import Recent
+from kdtool.utils.memory import Recent
 
 
 def test_the_values_that_came_last_are_kept():

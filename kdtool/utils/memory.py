@@ -1,4 +1,4 @@
-"""Let the C library keep the memory that a training frees and takes again in every step."""
+"""The memory of a process: what the C library keeps of that which is freed, and the values that are remembered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ctypes
 import functools
 import os
 import platform
+from typing import TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 # glibc's numbers of the settings (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -36,3 +40,18 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((M_MMAP_THRESHOLD, LARGEST_BLOCK), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, LARGEST_BLOCK))
     return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+class Recent(dict[Key, Value]):
+    """The values that were set last, at most ``most`` of them."""
+
+    def __init__(self, most: int) -> None:
+        """Begin without a value."""
+        super().__init__()
+        self.most = most
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        """Set a value, and forget the one that was set first if there are too many."""
+        super().__setitem__(key, value)
+        if len(self) > self.most:
+            del self[next(iter(self))]
