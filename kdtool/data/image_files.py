@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from kdtool.data.image_formats import as_seen, is_turned, open_image
 from kdtool.data.preparation import Preparation
 from kdtool.data.raw import ImageSource
 from kdtool.errors import Error, UsageError
-from kdtool.utils.processes import count_here
+from kdtool.utils.processes import count_here, usable_cores
 
 # For fewer images than this, starting worker processes takes longer than reading.
 FEW = 256
@@ -158,5 +157,4 @@ def _workers() -> int:
 
     The processes of one training on a machine share its CPUs (torchrun's LOCAL_WORLD_SIZE).
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, usable // count_here()))
+    return max(1, min(MOST_WORKERS, usable_cores() // count_here()))
