@@ -1,4 +1,4 @@
-"""Checks of devices and data that need no torch, so that a mistake is seen at once and not after seconds of imports."""
+"""Checks of devices, data and weights that need no torch: a mistake is seen at once, not after seconds of imports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError
+from kdtool.plugins.network_spec import qualified, source_of
 
 # The files of the drivers of GPUs that torch calls cuda: NVIDIA's (also in WSL and on Jetson) and AMD's.
 GPU_FILES = ("/dev/nvidia*", "/dev/dxg", "/dev/nvhost*", "/dev/nvmap", "/dev/kfd")
@@ -31,6 +32,23 @@ def check_early(options: Mapping[str, Any]) -> None:
     for name in ("data", "unlabelled"):
         if options.get(name) is not None:
             _check_data(options[name], options.get("data_dir"))
+
+
+def check_weights(spec: str, *, pretrained: bool) -> None:
+    """Check that the weights of ``SOURCE:NAME`` may be had, if they are asked for or belong to the name.
+
+    Raises:
+        Error: they are not on this machine, and the server cannot be reached.
+    """
+    from kdtool.models.names import known
+    from kdtool.plugins.registry import method_class
+
+    source, network = source_of(spec), qualified(spec).partition(":")[2].partition(",")[0]
+    cls: Any = method_class("teachers", source)
+    names = known(source)
+    exists = not names or network.partition(".")[0] in names  # else another error says so
+    if exists and (pretrained or cls.brings_weights):
+        cls.check_weights(network)
 
 
 def _may_exist(device: str) -> bool:

@@ -53,6 +53,17 @@ class Source(Method):
         """Return the names of the classes of a network's weights in the order of its outputs, None if unknown."""
         return None
 
+    @classmethod
+    def check_weights(cls, network: str) -> None:
+        """Raise an error if it is certain, without the import of a large library, that weights cannot be had.
+
+        It is called before anything else, if a user asks for the weights of the source. Override it if `build`
+        downloads them: a missing connection is then seen at once.
+
+        Raises:
+            kdtool.Error: the weights are neither on this machine nor can be downloaded.
+        """
+
     def prepare(self, network: str) -> None:
         """Import what `build` needs, before it is called in a mode of torch in which tensors have no memory.
 

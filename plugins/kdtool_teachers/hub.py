@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Error, Source, UsageError, option
 from kdtool_teachers.hub_description import described, described_by, of_weights
-from kdtool_teachers.hub_files import CONFIG, WEIGHTS, file_of, is_folder
+from kdtool_teachers.hub_files import CONFIG, WEIGHTS, check_cached, file_of, is_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +37,16 @@ class HuggingFace(Source):
         """
         recorded = (Path(network).expanduser().resolve().name or "folder") if is_folder(network) else network
         return HuggingFace(described=json.dumps(self._description(network))), recorded
+
+    @classmethod
+    def check_weights(cls, network: str) -> None:
+        """Check that the weights may be had.
+
+        Raises:
+            Error: they are not in the cache, and the Hub cannot be reached.
+        """
+        if not is_folder(network):
+            check_cached(network)
 
     def defaults(self, network: str) -> dict[str, Any]:
         """Return what the weights were trained with."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from kdtool import Error, UsageError
-from kdtool_teachers.offline import is_missing, without_retries
+from kdtool_teachers.offline import cached_repositories, hub_answers, is_missing, without_retries
 
 CONFIG, WEIGHTS, OWN = "config.json", "model.safetensors", "kdtool.json"
 
@@ -26,6 +26,17 @@ def file_of(network: str, name: str) -> Path:
         Error: there is no such file, or the Hub cannot be reached.
     """
     return _in_folder(network, name) if is_folder(network) else _downloaded(network, name)
+
+
+def check_cached(network: str) -> None:
+    """Check that the files of ``USER/NAME`` may be had, without any library of networks.
+
+    Raises:
+        Error: its repository is not in the cache, and the Hub cannot be reached.
+    """
+    user, name = network.partition("@")[0].split("/")
+    if (user, name) not in cached_repositories() and not hub_answers():
+        raise Error(f"hf:{network}: {_UNREACHED.format(CONFIG)}")
 
 
 def _in_folder(network: str, name: str) -> Path:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
+
+from kdtool import Error
 
 WAIT = 3.0
 """Seconds that a server may take to accept a connection."""
+
+UNAVAILABLE = "its pretrained weights are not here and cannot be downloaded; give a downloaded file with --weights"
 
 
 @contextlib.contextmanager
@@ -24,6 +30,49 @@ def without_retries() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def check_timm(network: str) -> None:
+    """Check that pretrained weights of a network of timm may be had: from a cache, or from the Hugging Face Hub.
+
+    Raises:
+        Error: no cache can have them, and the Hub cannot be reached.
+    """
+    # They are in timm/NETWORK.TAG, or in the repository of their authors, whose name is not known before timm is.
+    may_be_cached = any(user != "timm" or name.startswith(network) for user, name in cached_repositories())
+    if not may_be_cached and not _torch_has_files() and not hub_answers():
+        raise Error(f"timm:{network}: {UNAVAILABLE}")
+
+
+def check_torchvision(network: str) -> None:
+    """Check that pretrained weights of a network of torchvision may be had: from a cache, or from its server.
+
+    Raises:
+        Error: torch's cache is empty, and the server cannot be reached.
+    """
+    if not _torch_has_files() and not _reachable("https://download.pytorch.org"):
+        raise Error(f"torchvision:{network}: {UNAVAILABLE}")
+
+
+def cached_repositories() -> list[tuple[str, str]]:
+    """Return user and name of each repository of a network in the cache of huggingface_hub."""
+    from huggingface_hub import constants
+
+    found = Path(constants.HF_HUB_CACHE).expanduser().glob("models--*--*")
+    return [(user, name) for _, user, name in (path.name.split("--", 2) for path in found)]
+
+
+def hub_answers() -> bool:
+    """Return whether the Hugging Face Hub may be asked, and accepts a connection."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
+
+
+def _torch_has_files() -> bool:
+    """Return whether there are weights where ``torch.hub`` keeps its downloads."""
+    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return any(Path(home).expanduser().glob("hub/checkpoints/*"))
 
 
 def _reachable(url: str) -> bool:

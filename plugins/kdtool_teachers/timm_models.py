@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kdtool import Error, Source
 from kdtool.errors import nearest
 from kdtool_teachers.names import unknown
-from kdtool_teachers.offline import is_missing, without_retries
+from kdtool_teachers.offline import UNAVAILABLE, check_timm, is_missing, without_retries
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +43,15 @@ class Timm(Source):
             "interpolation": config.interpolation,
         }
 
+    @classmethod
+    def check_weights(cls, network: str) -> None:
+        """Check that pretrained weights may be had.
+
+        Raises:
+            Error: they are not on this machine, and the server cannot be reached.
+        """
+        check_timm(network)
+
     def build(
         self, network: str, *, classes: int, in_channels: int, image_size: int, pretrained: bool = False
     ) -> nn.Module:
@@ -71,10 +80,7 @@ class Timm(Source):
         except Exception as error:  # any of a thousand constructors or of three download libraries may fail
             reason = " ".join(str(error).split()) or type(error).__name__
             if pretrained and is_missing(error):
-                raise Error(
-                    f"timm:{network}: its pretrained weights are not here and cannot be downloaded; give a downloaded "
-                    "file with --weights"
-                ) from error
+                raise Error(f"timm:{network}: {UNAVAILABLE}") from error
             if pretrained:
                 raise Error(
                     f"timm:{network}: cannot be built with pretrained weights for {shape} ({reason})"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Error, Source
 from kdtool_teachers.names import unknown
+from kdtool_teachers.offline import check_torchvision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +43,15 @@ class Torchvision(Source):
             "crop": preset.crop_size[0] / preset.resize_size[0],
             "interpolation": preset.interpolation.value,
         }
+
+    @classmethod
+    def check_weights(cls, network: str) -> None:
+        """Check that pretrained weights may be had.
+
+        Raises:
+            Error: they are not on this machine, and the server cannot be reached.
+        """
+        check_torchvision(network)
 
     def build(
         self, network: str, *, classes: int, in_channels: int, image_size: int, pretrained: bool = False

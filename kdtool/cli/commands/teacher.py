@@ -12,7 +12,7 @@ import click
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import LABELLED_DATA, TRAINING, as_network, check_network, output_options, track_option, tracked
-from kdtool.cli.early import check_early
+from kdtool.cli.early import check_early, check_weights
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
@@ -112,12 +112,18 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         resume=parsed.params["resume"],
         dry_run=parsed.params["dry_run"],
         processes=wanted(parsed.params, parsed.options),
-        early_check=partial(check_early, parsed.options),
+        early_check=partial(_check_early, parsed, name),
         resumable="data" in parsed.options,
         recognises="data" not in parsed.options,
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
     )
+
+
+def _check_early(parsed: ParsedCommand, name: str) -> None:
+    check_early(parsed.options)
+    if parsed.params["weights"] is None:
+        check_weights(name, pretrained=parsed.params["pretrained"])
 
 
 command = TeacherCommand(
