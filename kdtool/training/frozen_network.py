@@ -47,7 +47,7 @@ class FrozenNetwork:
         self.module = engine.place(module).eval().requires_grad_(False)
         self.keys, self.engine, self.cache = keys, engine, cache
         records = engine.records and (engine.records_all or not unknown_code([module]))
-        self.recorded = RecordedForward(engine.device) if records else None
+        self.recorded = RecordedForward(engine.device, wanted=engine.records_all) if records else None
         self.cut = list(cut) or [Segment()]
         self.ends = [segment.end for segment in self.cut if segment.end is not None]
         # What lies behind a cut depends on where the network is cut.

@@ -166,7 +166,7 @@ def unsuited(learner: Learner, passes: Sequence[Sequence[Any]]) -> str | None:
     if acting is not None:
         return f"{type(acting).__name__} may change the step"
     modules = (student.module, student.adapters, student.auxiliary.module)
-    code = unknown_code(modules, learner.plan.objective) if training.cuda_graphs == "auto" else None
+    code = None if learner.engine.records_all else unknown_code(modules, learner.plan.objective)
     if code is not None:
         return f"{code} is not known to do the same in every step"
     return None

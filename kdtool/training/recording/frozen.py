@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdtool.training.recording.graph import Copies, NotRecordedError, Recording, form
+from kdtool.utils.progress import say_once
 
 # So many calls of one form run as they are, since the first ones set layers up; and so many forms are recorded.
 BEFORE, MOST = 2, 4
@@ -21,9 +22,9 @@ Forward = Callable[[Tensor], Outputs]
 class RecordedForward:
     """Runs a function of one tensor, without gradient, from recordings of it."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Record on ``device``."""
-        self.device, self.usable = device, True
+    def __init__(self, device: torch.device, *, wanted: bool = False) -> None:
+        """Record on ``device``; if recordings are ``wanted``, a network that cannot be recorded is reported."""
+        self.device, self.wanted, self.usable = device, wanted, True
         self.calls: Counter[Hashable] = Counter()
         self.recordings: dict[Hashable, tuple[Copies, Recording[Outputs]]] = {}
         self.pool: Any = None
@@ -51,8 +52,10 @@ class RecordedForward:
             self.pool = torch.cuda.graph_pool_handle()
         try:
             recording = Recording(lambda: forward(inputs.tensors[0]), self.device, self.pool)
-        except NotRecordedError:
-            self.usable = False  # the network runs as before; `RecordedSteps` says what a user should know
+        except NotRecordedError as error:
+            self.usable = False
+            if self.wanted:
+                say_once(f"--cuda-graphs on: {error}; a frozen network runs without them")
             return False
         self.recordings[key] = inputs, recording
         return True

@@ -70,15 +70,19 @@ def test_each_form_and_each_function_has_a_recording_of_its_own(recorded):
     assert recorded("triple", lambda x: (3 * x, {}), torch.ones(2, 3))[0][0, 0] == 3
 
 
-def test_what_cannot_be_recorded_runs_as_before(recorded, monkeypatch):
+@pytest.mark.parametrize("wanted", [False, True])
+def test_what_cannot_be_recorded_runs_as_before(recorded, monkeypatch, capsys, wanted):
     def refuse(function, device, pool=None):
         raise NotRecordedError("it waits for the device")
 
     monkeypatch.setattr(frozen, "Recording", refuse)
+    recorded.wanted = wanted
     for number in range(5):
         assert recorded("double", doubled, torch.full((2,), float(number)))[0][0] == 2 * number
     assert not recorded.usable
     assert not recorded.recordings
+    line = "--cuda-graphs on: it waits for the device; a frozen network runs without them"
+    assert capsys.readouterr().err.splitlines() == [line] * wanted
 
 
 def test_copies_take_over_values_in_their_own_memory():
@@ -112,7 +116,7 @@ def learner(module=None, callbacks=(), scaler=None, unlabelled=False, objective=
         student=SimpleNamespace(
             module=module or nn.Linear(2, 2), adapters=nothing, auxiliary=SimpleNamespace(module=nothing)
         ),
-        engine=SimpleNamespace(scaler=scaler),
+        engine=SimpleNamespace(scaler=scaler, records_all=training["cuda_graphs"] == "on"),
         callbacks=callbacks,
         unlabelled=unlabelled,
     )
