@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_NUMBERS = re.compile(r"(\d{1,9})")
 
 
 class Error(Exception):
@@ -28,8 +31,9 @@ def similar(name: str, names: Iterable[str]) -> list[str]:
 
     Names that differ in case, hyphens and underscores only are the same word, and are returned alone. Else a name must
     be one typing error away for each four letters, or one of the two must be the beginning of the other (``optim`` for
-    ``optimizer``), or they share all but their ends (``pruning`` and ``prune``). A name that merely has many letters
-    in common is none: a wrong suggestion is worse than no suggestion.
+    ``optimizer``), or they share all but their ends (``pruning`` and ``prune``). A number that is at most a tenth away
+    (``resnet20`` for ``resnet19``) counts as one typing error. A name that merely has many letters in common is none:
+    a wrong suggestion is worse than no suggestion.
     """
     word = bare(name)
     if not word:
@@ -41,7 +45,7 @@ def similar(name: str, names: Iterable[str]) -> list[str]:
         distance = _typing_errors(word, letters, allowed)
         if letters == word:
             same.append(other)
-        elif distance <= min(allowed, 1):
+        elif distance <= min(allowed, 1) or _apart(word, letters) <= 0.1:
             one_error.append(other)
         elif len(word) > 2 and (letters.startswith(word) or (len(letters) > 3 and word.startswith(letters))):
             beginnings.append(other)
@@ -50,13 +54,23 @@ def similar(name: str, names: Iterable[str]) -> list[str]:
         elif 7 * _shared_beginning(word, letters) >= 4 * max(len(word), len(letters)) >= 20:
             others.append((allowed + 1, other))
     least = min((distance for distance, _ in others), default=0)
-    likely = one_error + sorted(beginnings, key=len)
+    likely = sorted(one_error, key=lambda other: _apart(word, bare(other))) + sorted(beginnings, key=len)
     return same or likely or [other for distance, other in others if distance == least]
 
 
 def bare(name: str) -> str:
     """Return a name without case, hyphens and underscores, to compare it with others."""
     return name.lower().replace("-", "").replace("_", "")
+
+
+def _apart(a: str, b: str) -> float:
+    """Return the relative difference of the number in which two names differ; 1 if they differ in anything else."""
+    parts, others = _NUMBERS.split(a), _NUMBERS.split(b)
+    differing = [pair for pair in zip(parts, others, strict=False) if pair[0] != pair[1]]
+    if len(parts) != len(others) or len(differing) != 1 or not "".join(differing[0]).isdecimal():
+        return 1.0
+    x, y = map(int, differing[0])
+    return abs(x - y) / max(x, y, 1)
 
 
 def _shared_beginning(a: str, b: str) -> int:

@@ -74,8 +74,8 @@ def as_network(word: str) -> str:
     sources = names("teachers")
     lists = [known(source) for source in sources]
     # A name that is near among some lists may be a wrong suggestion: the right one may be in a list that is missing.
-    alike = similar(word, [name for list_ in lists for name in list_ or ()])[:1] if None not in lists else []
-    hint = f"; did you mean {' or '.join(named(alike[0]))}?" if alike else ""
+    alike = similar(word, [name for list_ in lists for name in list_ or ()])[:2] if None not in lists else []
+    hint = f"; did you mean {' or '.join(found for name in alike for found in named(name))}?" if alike else ""
     if word in sources:
         return f"the name of a network is missing; kdtool models {word}: lists them"
     return f"a network is written as {forms()}{hint}"

@@ -7,7 +7,7 @@ send the line as it was typed, and get back what replaces the part behind the la
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from click.shell_completion import (
     BashComplete,
@@ -18,6 +18,8 @@ from click.shell_completion import (
     add_completion_class,
     split_arg_string,
 )
+
+from kdtool.errors import UsageError
 
 BASH = """\
 %(complete_func)s() {
@@ -100,6 +102,23 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 class WholeWords(ShellComplete):
     """Candidates that replace the whole word: behind ``--data=`` they get that in front again."""
 
+    variables: ClassVar[tuple[str, ...]] = ("COMP_WORDS", "COMP_CWORD")
+    """What the shell's script sets: the line, and the place of the cursor."""
+
+    def complete(self) -> str:
+        """Return the candidates for the line of the shell.
+
+        Raises:
+            UsageError: the line is missing, since no shell's script asks.
+        """
+        if missing := [name for name in self.variables if name not in os.environ]:
+            setting = f"{self.complete_var}={self.name}"
+            raise UsageError(
+                f"{setting}_complete: {' and '.join(missing)} not set; this is for the script of {self.name}, which "
+                f"{setting}_source {self.prog_name} prints"
+            )
+        return super().complete()
+
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
         """Return the candidates for the incomplete word."""
         items = super().get_completions(args, incomplete)
@@ -115,6 +134,7 @@ class Bash(WholeWords, BashComplete):
     """Completion in bash."""
 
     source_template = BASH
+    variables = ("COMP_LINE",)
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the words before the cursor, and the incomplete one."""

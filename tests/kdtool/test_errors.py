@@ -20,6 +20,10 @@ OPTIONS = ["--method", "--output", "--force", "--stem", "--mean", "--std", "--se
         ("mnits", ["mnist", "digits"], ["mnist"]),
         ("resnet81", ["resnet18", "resnet50", "wide_resnet50_2"], ["resnet18"]),
         ("man", ["mean", "max"], ["mean", "max"]),
+        # A number that is a little larger or smaller, the nearest first.
+        ("resnet19", ["resnet9", "resnet20", "resnet18", "resnet32"], ["resnet20", "resnet18", "resnet9"]),
+        ("resnet99", ["resnet50", "resnet101", "resnet110d"], ["resnet101"]),
+        ("wrn-16-9", ["wrn-40-2", "wrn-16-10"], ["wrn-16-10"]),
         # One is the beginning of the other, or they differ in their ends.
         ("eval", COMMANDS, ["evaluate"]),
         ("distillation", COMMANDS, ["distill"]),

@@ -15,6 +15,7 @@ import pytest
 from kdtool.cli import candidates
 from kdtool.cli.completion import Bash, Fish, Zsh
 from kdtool.cli.main import cli
+from kdtool.errors import UsageError
 from kdtool.models.names import NameList, known, named, read, refresh_in_background, remember
 from kdtool.plugins.registry import make
 
@@ -288,8 +289,12 @@ def test_a_tab_takes_a_few_times_the_import_of_click(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", [Bash, Zsh, Fish])
-def test_the_scripts_name_kdtool(shell: type) -> None:
-    script = shell(cli, {}, "kdtool", "_KDTOOL_COMPLETE").source()
-
-    assert "_KDTOOL_COMPLETE" in script
+def test_the_scripts_name_kdtool_and_set_what_completion_reads(shell: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    completion = shell(cli, {}, "kdtool", "_KDTOOL_COMPLETE")
+    script = completion.source()
     assert "%(" not in script
+    assert all(name in script for name in ["_KDTOOL_COMPLETE", *completion.variables])
+
+    monkeypatch.delenv(completion.variables[0], raising=False)
+    with pytest.raises(UsageError, match=f"{completion.variables[0]}.* not set; .*_source kdtool prints"):
+        completion.complete()
