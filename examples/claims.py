@@ -6,54 +6,19 @@ Numbers come from the committed results where there are any, and else from the R
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from tables import link, show, spread, study_of
+from claim import Claim
+from claims_ikd import of_ikd
+from tables import show, spread, study_of
 
 __all__ = ["show_claims"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a paper claims or asks, and what came out here."""
-
-    study: str
-    """Its folder."""
-    text: str
-    verdict: str
-    numbers: str = ""
-    source: str = ""
-    """The file with the numbers, in the folder; empty if there is none."""
-    recipe: str = ""
-    """The file that makes the numbers, in the folder; with a ``/``, in another one."""
-    holds: bool = True
-    """Whether the numbers allow the verdict."""
-
-    def row(self) -> list[str]:
-        """Return the claim as a row of the table.
-
-        Raises:
-            ValueError: the numbers no longer allow the verdict.
-        """
-        if not self.holds:
-            raise ValueError(f"{self.study}: {self.text!r} is no longer {self.verdict!r}: {self.numbers}")
-        source = link(self.source, f"{self.study}/{self.source}") if self.source else ""
-        recipe = self.recipe if "/" in self.recipe else f"{self.study}/{self.recipe}"
-        return [
-            link(self.study, f"{self.study}/README.md"),
-            self.text,
-            f"**{self.verdict}**",
-            self.numbers,
-            source,
-            f"`{recipe}`" if self.recipe else "",
-        ]
 
 
 def show_claims(readme: str) -> None:
     """Print the table of all claims, and how many agree."""
     here = Path(readme).parent
-    claims = [*_ikd(here), *_gated(here), *_distill_vs_prune(here), *_stagewise(here), *_knowledge(here)]
+    claims = [*of_ikd(here), *_gated(here), *_distill_vs_prune(here), *_stagewise(here), *_knowledge(here)]
     show(["study", "claim", "here", "numbers", "from", "recipe"], [claim.row() for claim in claims], left=6)
     kinds = {
         "agree": "agree in all or in part",
@@ -63,40 +28,6 @@ def show_claims(readme: str) -> None:
     }
     counts = [f"{sum(claim.verdict.startswith(kind) for claim in claims)} {text}" for kind, text in kinds.items()]
     print(f"{len(claims)} claims: {', '.join(counts)}. A recipe runs with `kdtool run examples/` and its name.")
-
-
-def _ikd(here: Path) -> list[Claim]:
-    study, results, recipe = study_of(here, "ikd"), "results-small.json", "recipe-small.toml"
-    error = {step: study.percent(step, "error") for step in ("M0", "M1", "M2", "M3", "M2-pruned")}
-    chosen = [
-        model
-        for row in study.seeds("ancestral")
-        for model in row["models"]
-        if model["kept"] and model["model"] in ("M2", "M3", "M4")
-    ]
-    parents = sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen)
-    grows = f"error {error['M0']} (M0), {error['M1']} (4x), {error['M2']} (16x), {error['M3']} (60x)"
-    return [
-        Claim(
-            *("ikd", "The parent is the best teacher", "no difference"),
-            f"kept in {parents} of {len(chosen)} choices, about as often as chance would",
-            *(results, recipe),
-        ),
-        Claim("ikd", "The error grows slowly", "agree to 16x, disagree beyond", grows, results, recipe),
-        Claim(
-            *("ikd", "The compression that is possible depends on the architecture", "not run", "", ""),
-            "architectures.toml",
-        ),
-        Claim(
-            *("ikd", "Pruning after the iterations compresses further", "agree to 16x"),
-            f"half of the weights of M2: {error['M2-pruned']} instead of {error['M2']}",
-            *(results, recipe),
-        ),
-        Claim(
-            *("ikd", "DenseNet-121, VGG-19 and ResNet-152 on MNIST and CIFAR-10", "not run", "needs a GPU", ""),
-            "recipe.toml",
-        ),
-    ]
 
 
 def _gated(here: Path) -> list[Claim]:

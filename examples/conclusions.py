@@ -7,7 +7,7 @@ from tables import Study, count, fact, fmean, say, show, spread
 
 from kdtool.utils.statistics import mean_interval
 
-__all__ = ["from_figures", "from_gated", "from_gated_mnist", "from_ikd", "from_knowledge"]
+__all__ = ["from_figures", "from_gated", "from_gated_mnist", "from_knowledge"]
 
 BUDGETS = ("0.4x", "0.3x", "0.2x")
 
@@ -179,47 +179,6 @@ def _penalty(study: Study) -> None:
         + fact("the larger the error", errors == sorted(errors))
         + f": from {100 * errors[0]:.1f} % to {100 * errors[-1]:.1f} %. With the smallest lambda_2 the budget was not "
         f"met in {max(row['search_epochs'] for row in rows[values[0]])} epochs; what mattered least was then closed.",
-    )
-
-
-def from_ikd(study: Study) -> None:
-    """Print the table of the paper's claims about iterative distillation."""
-    models = [f"M{number}" for number in range(5)]
-    first = study.mean("M0")["parameters"]
-    chosen = [
-        model
-        for row in study.seeds("ancestral")
-        for model in row["models"]
-        if model["kept"] and model["model"] in models[2:]
-    ]
-    parents = sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen)
-    error = {step: 100 * study.mean(step)["error"] for step in models}
-    lost = {step: 100 * study.mean(f"{step}-pruned")["error"] - error[step] for step in models}
-    times = {step: first / study.mean(step)["parameters"] for step in models}
-    fewer = first / study.mean("M2-pruned")["nonzero"]
-    halved = fact("half of their weights can go", max(lost[step] for step in models[:3]) < 0.5)
-    lose = fact("M3 and M4, which have no weight to spare, lose by it.", min(lost["M3"], lost["M4"]) > 3)
-    show(
-        ["claim", "here"],
-        [
-            [
-                "The parent is the best teacher.",
-                f"**No difference.** The parent was kept in {parents} of {len(chosen)} choices (M2 to M4, three "
-                "seeds), about as often as chance would. The candidates of a model differ less than its seeds do. So "
-                "keeping only the parent costs nothing, which is the paper's practical conclusion.",
-            ],
-            [
-                "The error grows slowly.",
-                f"**Agree to {times['M2']:.0f}x**, where it is {error['M2']:.1f} %; **disagree beyond**: at "
-                f"{times['M3']:.0f}x, with widths of 2, 4 and 8, it is {error['M3']:.1f} %.",
-            ],
-            ["The compression that is possible depends on the architecture.", "Not run yet."],
-            [
-                "Pruning after the iterations compresses further.",
-                f"**Agree for M0 to M2**: {halved}, and M'2 has {fewer:.0f}x fewer weights than M0. {lose}",
-            ],
-        ],
-        left=2,
     )
 
 

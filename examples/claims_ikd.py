@@ -1,0 +1,50 @@
+"""The claims of the paper on iterative distillation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from claim import Claim
+from conclusions_ikd import MOST, reach
+from tables import study_of
+
+__all__ = ["of_ikd"]
+
+
+def of_ikd(here: Path) -> list[Claim]:
+    """Return the claims about iterative distillation; ``here`` is the directory of the examples."""
+    study, results, recipe = study_of(here, "ikd"), "results-small.json", "recipe-small.toml"
+    error = {step: study.percent(step, "error") for step in ("M0", "M1", "M2", "M3", "M2-pruned")}
+    chosen = [
+        model
+        for row in study.seeds("ancestral")
+        for model in row["models"]
+        if model["kept"] and model["model"] in ("M2", "M3", "M4")
+    ]
+    parents = sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen)
+    grows = f"error {error['M0']} (M0), {error['M1']} (4x), {error['M2']} (16x), {error['M3']} (60x)"
+    reached = reach(study, study_of(here, "ikd", "results-architectures.json"))
+    farthest = ", ".join(f"{times:.0f}x {network}" for network, times in reached.items())
+    return [
+        Claim(
+            *("ikd", "The parent is the best teacher", "no difference"),
+            f"kept in {parents} of {len(chosen)} choices, about as often as chance would",
+            *(results, recipe),
+        ),
+        Claim("ikd", "The error grows slowly", "agree to 16x, disagree beyond", grows, results, recipe),
+        Claim(
+            *("ikd", "The compression that is possible depends on the architecture", "agree"),
+            f"at most {MOST} more points of error: {farthest} (digits, one seed)",
+            *("results-architectures.json", "architectures.toml"),
+            holds=len({round(times) for times in reached.values()}) > 1,
+        ),
+        Claim(
+            *("ikd", "Pruning after the iterations compresses further", "agree to 16x"),
+            f"half of the weights of M2: {error['M2-pruned']} instead of {error['M2']}",
+            *(results, recipe),
+        ),
+        Claim(
+            *("ikd", "DenseNet-121, VGG-19 and ResNet-152 on MNIST and CIFAR-10", "not run", "needs a GPU", ""),
+            "recipe.toml",
+        ),
+    ]
