@@ -1,7 +1,7 @@
 """Kill a study on Ray: ``python -m benchmarks.safety.on_ray``.
 
 A small cluster runs on this machine. The study runs once without a kill. Then, at random moments, the process that
-started it or a worker of Ray is killed, up to four times in a study. A worker's task is begun again by kdtool, and the
+started it or a worker of Ray is killed, up to four times in a study. A worker's task is begun again by Ray, and the
 study is called again where its own process was killed. The files have to be those without a kill, but for their times.
 """
 
