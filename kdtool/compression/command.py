@@ -17,6 +17,8 @@ from kdtool.compression.final import as_exported, excess, file_of, write_quantis
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
+from kdtool.compression.schedule import SPARE
+from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Given, Trials, counted
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import Data
@@ -193,10 +195,9 @@ class _Work:
         if path.exists():
             return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
         epochs, hours = self.schedule.epochs, self.given.budget.hours
-        row = self.trials.last(candidate.name)
-        if hours is not None and row is not None:
-            each = row["seconds"] / max(row["epochs"], 1)
-            left = hours * 3600 - self.proposals.seconds - self.trials.seconds
+        each = epoch_seconds(self.trials.done, candidate)
+        if hours is not None and each:
+            left = SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
             epochs = max(min(epochs, int(left / each)), 1)
         write_text(path, dumps({"epochs": epochs}) + "\n")
         return epochs

@@ -83,10 +83,18 @@ class Limits:
 class Meter:
     """Measures networks against a teacher, on the device that the options name."""
 
-    def __init__(self, teacher: Network, options: BudgetOptions, folder: Path, int8: bool = False) -> None:
+    def __init__(
+        self,
+        teacher: Network,
+        options: BudgetOptions,
+        folder: Path,
+        int8: bool = False,
+        teacher_ms: float | None = None,
+    ) -> None:
         """Time the teacher's file in ``folder``, where files of candidates are written.
 
-        With ``int8`` the files of candidates have 8 bits, if the exporter can.
+        With ``int8`` the files of candidates have 8 bits, if the exporter can. ``teacher_ms`` is the teacher's time if
+        an earlier meter has it: milliseconds of several meters can be compared only if they are shares of the same one.
 
         Raises:
             UsageError: the provider is not installed, or no exporter writes ONNX files.
@@ -108,7 +116,9 @@ class Meter:
         samples = np.array([self.sampler() for _ in range(LEAST_PAIRS * 2)])
         self.teacher_ms = float(np.median(samples[:, self.column])) / 1e6
         self.device = device_of(options)
-        if options.latency_from is not None:
+        if teacher_ms is not None:
+            self.teacher_ms = teacher_ms
+        elif options.latency_from is not None:
             self.teacher_ms = _elsewhere(teacher, options, folder)
 
     def cost(self, network: Network, limits: Limits | None = None) -> Cost:

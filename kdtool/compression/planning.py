@@ -6,6 +6,7 @@ Of several processes the first one proposes, measures and plans alone; the other
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def _kept_files(run: Run) -> list[Path]:
 
 def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network) -> None:
     """Write the plan of a run, and the networks of the candidates that are trained."""
-    budget = given.budget
+    started, budget = time.perf_counter(), given.budget
     if (known := device_known(budget)) is not None:
         say(f"compress: {known}")
     with scratch() as folder:
@@ -82,6 +83,7 @@ def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teac
     chosen = proposals.chosen(budget.trials)
     say_proposals(proposals, chosen)
     times = time_epochs(chosen, teacher, run.training, run.data)
+    proposals.seconds = time.perf_counter() - started  # steps of the teacher and of slow candidates take long
     schedule = plan(
         chosen, times, run.training, hours=budget.hours, spent=proposals.seconds, given="epochs" in given.training
     )

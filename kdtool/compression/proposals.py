@@ -25,6 +25,11 @@ MOST_SECONDS = 120.0
 """No further ladder is begun after so much computing time of this thread: that of the clock would be less on a busy
 machine, and that of the process counts the threads that help."""
 
+PART = 0.25
+"""The part of --hours after which no further ladder is begun either, by the clock, so that the rest is for training."""
+
+NO_TIME = "no time was left to measure it"
+
 BATCH = 32
 """Images in the batches with which pruners score channels here."""
 
@@ -90,10 +95,12 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
         meters += _quantised(network, options, folder, proposals)
     work = [(mode, ladder) for ladder in _alternating(found) for mode in meters]
     powers: dict[tuple[str, str, int], float] = {}
+    most = math.inf if options.hours is None else PART * options.hours * 3600
     with progress("proposing", len(work)) as advance:
         for (precision, timer, load), ladder in work:
-            if time.thread_time() - computed > MOST_SECONDS:
-                proposals.refused.setdefault(f"{ladder.method} {precision}", "no time was left to measure it")
+            late = time.thread_time() - computed > MOST_SECONDS or time.perf_counter() - started > most
+            if late and proposals.candidates:
+                proposals.refused.setdefault(f"{ladder.method} {precision}", NO_TIME)
                 continue
             steps, key = list(ladder.steps), (precision, ladder.kind, len(ladder.steps))
             power = powers.get(key, powers.get((FLOAT, *key[1:]), POWER))
@@ -129,7 +136,7 @@ def _quantised(
 ) -> list[tuple[str, Meter, float]]:
     """Return the meter of files of 8 bits, if ladders are worth measuring in them; add the teacher if it fits so."""
     try:
-        meter = Meter(network, options, folder, int8=True)
+        meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms)
         cost = meter.cost(network)
     except Error as error:
         proposals.refused[INT8] = str(error)
@@ -237,6 +244,9 @@ def say_proposals(proposals: Proposals, chosen: Sequence[Candidate]) -> None:
         f"compress: {_counted(len(proposals.candidates))} within the budget ({methods}), measured in "
         f"{proposals.seconds:.0f} s on {proposals.device}; {_counted(len(chosen))} will be trained"
     )
+    late = [name.removesuffix(f" {FLOAT}") for name, why in proposals.refused.items() if why == NO_TIME]
+    if late:
+        say(f"compress: there was no time to measure all sizes of {', '.join(late)}")
 
 
 def _counted(count: int) -> str:

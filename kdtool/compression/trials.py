@@ -20,6 +20,7 @@ from kdtool.compression.costs import Cost, Limits, Meter, device_options, scratc
 from kdtool.compression.keeping import keep, score
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.proposals import Proposals, share_of
+from kdtool.compression.trial_rows import epoch_seconds, last_row, row_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.options import StudentOptions
@@ -90,14 +91,22 @@ class Trials:
         """Train the candidates by successive halving; after ``deadline`` seconds of training none is begun."""
 
         def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any] | None]:
-            return [self.train(*trial) if self._has_time(*trial, deadline) else None for trial in trials]
+            scores = [self.train(*trial) if self._has_time(*trial, deadline) else None for trial in trials]
+            cut = [name for (name, _), score in zip(trials, scores, strict=True) if score is None]
+            for name in cut:
+                if self.last(name) is None:
+                    self.by_name[name].note = "no time to train it"
+            if cut:
+                say(f"compress: --hours left no time to train for {counted(trials[0][1])}: {', '.join(cut)}")
+            return scores
 
         self.longest = lengths[-1]
         return halve([*self.by_name], lengths, train)
 
     def _has_time(self, name: str, epochs: int, deadline: float) -> bool:
-        known = not self.done or self._row(name, epochs) is not None
-        return known or self.seconds + self._expected(name, epochs) < deadline
+        candidate = self.by_name[name]
+        known = not self.done or not candidate.trains or row_of(self.done, name, epochs) is not None
+        return known or self.seconds + epochs * epoch_seconds(self.done, candidate) < deadline
 
     def best_trained(self) -> Candidate | None:
         """Return the best of the candidates within the budget that were trained, those trained longest first."""
@@ -107,22 +116,13 @@ class Trials:
 
     def last(self, name: str) -> dict[str, Any] | None:
         """Return the row of a candidate's last training, or None."""
-        return next((row for row in reversed(self.done) if row["setting"] == name), None)
-
-    def _row(self, name: str, epochs: int, *, full: bool = False) -> dict[str, Any] | None:
-        wanted = (name, epochs, full)
-        return next((row for row in self.done if (row["setting"], row["epochs"], row["full"]) == wanted), None)
-
-    def _expected(self, name: str, epochs: int) -> float:
-        """Return how long a training will take, by the last one of the candidate, or of any."""
-        row = self.last(name) or (self.done[-1] if self.done else None)
-        return 0.0 if row is None else float(row["seconds"]) / max(row["epochs"], 1) * epochs
+        return last_row(self.done, name)
 
     def train(self, name: str, epochs: int) -> dict[str, Any]:
         """Train a candidate from its first weights, and return its score on the validation images."""
         candidate = self.by_name[name]
         last = self.last(name)
-        row = last if last and not (candidate.trains and last["checkpoint"]) else self._row(name, epochs)
+        row = last if last and not (candidate.trains and last["checkpoint"]) else row_of(self.done, name, epochs)
         if row is None:
             started = time.perf_counter()
             try:
@@ -147,7 +147,7 @@ class Trials:
         run = self.sub_run(f"full {candidate.name}", candidate, epochs)
         with running_method(self.distiller):
             network = self.distiller.distill(run, self.teacher, learner)
-        if self._row(candidate.name, epochs, full=True) is None:
+        if row_of(self.done, candidate.name, epochs, full=True) is None:
             self._note(candidate, network, epochs, started, full=True)
         return network
 
@@ -249,7 +249,8 @@ class Trials:
 
         def measured() -> Cost:
             with scratch() as folder:
-                return Meter(self.teacher, self.given.budget, folder).cost(network)
+                teacher_ms = self.proposals.teacher.latency_ms
+                return Meter(self.teacher, self.given.budget, folder, teacher_ms=teacher_ms).cost(network)
 
         candidate.cost = decided(measured)
         decided(lambda: keep(self.run, candidate))

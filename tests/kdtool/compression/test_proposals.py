@@ -75,6 +75,10 @@ def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path
     results = results_of(student)
     teacher = next(row for row in results["trials"] if row["setting"] == "teacher int8")
     assert (teacher["epochs"], teacher["cost"]["latency_ratio"]) == (0, pytest.approx(0.5))
+    # Milliseconds are shares of one time of the teacher, whatever it took when the files of 8 bits were timed.
+    whole = next(row["latency_ms"] for row in results["rows"] if row["model"] == "teacher")
+    for row in results["rows"]:
+        assert row["latency_ms"] == pytest.approx(row["latency_ratio"] * whole)
     # The best of those that train gets its full training too; validation decides between the two.
     full = [row for row in results["trials"] if row["full"]]
     assert [row["setting"].split()[0] for row in full] == ["halve"]
@@ -135,6 +139,18 @@ def test_a_file_without_the_teacher_is_refused(teacher_path, tmp_path):
     there.write_text(json.dumps(row))
     with pytest.raises(kdtool.Error, match="holds no measurement of this network"):
         kdtool.compress(teacher_path, max_latency="5ms", latency_from=there, output=tmp_path / "s.pt")
+
+
+def test_hours_bound_the_proposing_and_what_was_not_measured_is_said(teacher_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("kdtool.compression.proposals.PART", 0.0)
+    options = {"max_macs": "0.4x", "candidates": ("filter-l1", "geometric-median", "halve"), "hours": 1, "epochs": 1}
+    student = kdtool.compress(teacher_path, output=tmp_path / "s.pt", quantised=False, **options)
+    said = [line for line in capsys.readouterr().err.splitlines() if "no time" in line]
+    assert said == ["compress: there was no time to measure all sizes of filter-l1, halve, geometric-median"]
+    results = results_of(student)
+    # What is measured first is measured though, so that there is something to train.
+    assert {row["model"].split()[0] for row in results["rows"]} == {"teacher", "halve"}
+    assert results["refused"]["filter-l1 float32"] == "no time was left to measure it"
 
 
 def test_a_method_that_makes_its_student_gets_the_budget_and_is_measured(teacher_path, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.proposals import Proposals
+from kdtool.compression.trial_rows import row_of
 from kdtool.compression.trials import Given, Trials
 from kdtool.distillation.successive_halving import rungs
 from kdtool.models.checkpoint import read
@@ -25,7 +26,7 @@ class Recorded(Trials):
     """Trials that "train" to known accuracies, in a second for each epoch."""
 
     def train(self, name, epochs):
-        row = self._row(name, epochs)
+        row = row_of(self.done, name, epochs)
         if row is None:
             row = {"setting": name, "epochs": epochs, "full": False, "seconds": epochs, "checkpoint": "x"}
             row |= {"accuracy": ACCURACIES[name], "loss": 1.0, "within": True}
@@ -54,6 +55,16 @@ def test_when_the_time_is_up_no_further_trial_begins(tmp_path):
     assert found.search([1, 2, 4], 9.5).best == "f"
     # Six epochs of six seconds; the better ones may still train for 2 of the 3.5 seconds that are left, not for 4.
     assert [(row["setting"], row["epochs"]) for row in found.done[6:]] == [("f", 2)]
+
+
+def test_what_the_time_was_too_short_for_is_said_and_noted(tmp_path, capsys):
+    found = trials(tmp_path)
+    found.search([1, 2, 4], 4.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "compress: --hours left no time to train for 1 epoch: e, f",
+        "compress: --hours left no time to train for 2 epochs: d, b",
+    ]
+    assert [candidate.note for candidate in found.candidates] == ["", "", "", "", *["no time to train it"] * 2]
 
 
 def test_a_search_that_is_repeated_trains_nothing_again(tmp_path):

@@ -1,0 +1,43 @@
+"""The rows that `Trials` writes down, and what follows from them for later trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdtool.compression.candidates import Candidate
+
+Row = dict[str, Any]
+
+
+def last_row(rows: Sequence[Row], name: str) -> Row | None:
+    """Return the row of the last training of the candidate ``name``, or None."""
+    return next((row for row in reversed(rows) if row["setting"] == name), None)
+
+
+def row_of(rows: Sequence[Row], name: str, epochs: int, *, full: bool = False) -> Row | None:
+    """Return the row of one training, or None."""
+    wanted = (name, epochs, full)
+    return next((row for row in rows if (row["setting"], row["epochs"], row["full"]) == wanted), None)
+
+
+def epoch_seconds(rows: Sequence[Row], candidate: Candidate) -> float:
+    """Return how long an epoch of a candidate takes, in seconds: by its last training, or by the last one of all.
+
+    The training in which a method makes its student also searches. Where that is the only one of the candidate, the
+    slowest of the others counts. 0 for a candidate that is not trained, and while nothing is known.
+    """
+    if not candidate.trains:
+        return 0.0
+    trained = [row for row in rows if row["epochs"]]
+    own = [row for row in trained if row["setting"] == candidate.name]
+    others = [_seconds(row) for row in trained if row["setting"] != candidate.name]
+    if candidate.made_by_training and len(own) == 1 and others:
+        return min(max(others), _seconds(own[0]))
+    known = own or trained
+    return _seconds(known[-1]) if known else 0.0
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    seconds, epochs = float(row["seconds"]), int(row["epochs"])
+    return seconds / max(epochs, 1)
