@@ -161,7 +161,7 @@ def default(info: OptionInfo) -> str:
     """Return the default of an option as it would be typed."""
     if info.required:
         return "required"
-    if info.default is None:
+    if info.default is None or info.default == ():
         return ""
     if isinstance(info.default, bool):
         return "on" if info.default else "off"

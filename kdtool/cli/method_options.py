@@ -121,7 +121,7 @@ def _default_and_bounds(info: OptionInfo, default: Any) -> str:
     notes = []
     if info.required:
         notes.append("required")
-    elif default is not None:
+    elif default is not None and default != ():
         notes.append(f"default: {_format_default(default)}")
     if info.bounds:
         notes.append(info.bounds)

@@ -8,9 +8,11 @@ from kdtool.plugins.options import Options, option
 class NetworkOptions(Options):
     """Choose the classes, input and stem of a network; the defaults are those of the data, else of the network."""
 
-    classes: int | None = option(None, minimum=1, help="number of classes")
-    in_channels: int | None = option(None, minimum=1, help="channels of an image")
-    image_size: int | None = option(None, minimum=1, help="height and width of an image, in pixels")
+    classes: int | None = option(
+        None, minimum=1, help="number of classes; unset: those of the data, else of the network"
+    )
+    in_channels: int | None = option(None, minimum=1, help="channels of an image; unset: the same")
+    image_size: int | None = option(None, minimum=1, help="height and width of an image, in pixels; unset: the same")
     stem: str | None = option(
         None, choices=("default", "small"), help="small: a 3x3 stride-1 stem without pool, for small images"
     )

@@ -40,6 +40,7 @@ def test_help_of_a_method_shows_its_options_and_those_in_its_roles(run: Run) -> 
     assert "\nOptions of kd (--objective):\n  --objective-temperature, --temperature NUMBER" in text
     assert "[default: 20; 0 < x]" in text
     assert "\nMethods (" not in text
+    assert "[default: ]" not in text
 
 
 def test_help_without_a_method_lists_them(run: Run) -> None:
