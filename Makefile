@@ -35,7 +35,7 @@ help:
 	@echo "make tables       the tables of the examples, from the results that their studies wrote"
 	@echo "make docs         the documentation, in build/site; a warning is an error"
 	@echo "make bench        the benchmarks, each of which prints ratios"
-	@echo "make coverage     every edit on 167 networks, in about an hour; goes on where it was stopped (ARGS=--help)"
+	@echo "make coverage     every edit on 167 networks, in four hours of computing; goes on where it was stopped (ARGS=--help)"
 	@echo "make soak         50 kills of every method and kind of command, which go on to the same bits (ARGS=--help)"
 	@echo "make fuzz         20,000 changed files of every kind that kdtool reads, in a quarter of an hour (ARGS=--help)"
 	@echo "make faults       full disks, closed streams, too little memory and the like (ARGS=--help)"
