@@ -69,8 +69,8 @@ def write_quantised(
         if excess(costs, limits) <= 1:
             break
     say(
-        f"compress: the file of 8 bits is {costs['onnx']}; {target.name} has the weights in float32, and an export of it"
-        " is within the budget with --int8 only"
+        f"compress: the file of 8 bits is {costs['onnx']}; {target.name} has the weights in float32, and an export "
+        "of it is within the budget with --int8 only"
     )
     return costs
 
