@@ -181,7 +181,7 @@ class Onnx(Exporter):
                 "parity": parity,
                 "accuracy": scores,
                 **about,
-                **self._measure(path, teacher),
+                **self._measure(path, teacher, about.get("float")),
             }
             with write_errors(output):
                 move(folder, output.parent)
@@ -206,8 +206,14 @@ class Onnx(Exporter):
         of_float = {**_sizes([float_path]), "accuracy": before, "latency": latency}
         return {"accuracy": after, "quantised": made, "float": of_float, "worth_it": worth_it, "why": why}
 
-    def _measure(self, path: Path, teacher: Network | None) -> dict[str, Any]:
-        """Return the latency of the file, beside that and the size of the teacher, exported in the same way."""
+    def _measure(self, path: Path, teacher: Network | None, of_float: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the latency of the file, beside that and the size of the teacher, exported in the same way.
+
+        Without a teacher the samples that were taken in pairs with those of the float file count.
+        """
+        if self.latency and teacher is None and of_float is not None:
+            alone = dict.fromkeys(("teacher", "ratio", "ratio_low", "ratio_high"))
+            return {"latency": {**of_float["latency"], **alone}}
         if not self.latency or teacher is None:
             return {"latency": self._time(path, None) if self.latency else None}
         from kdtool.models import without_quantiser
