@@ -41,7 +41,7 @@ def test_an_int8_file(exported, patterns):
     assert about["val_images"] == about["calibration_images"] == 120
     assert facts["float"]["accuracy"]["accuracy"] == about["val_accuracy_float"]
     assert facts["float"]["latency"]["ratio"] > 0
-    # Without a teacher the two columns of the table are of the same pairs, which only the noise of a moment tells apart.
+    # Without a teacher both columns of the table are of the same pairs of samples.
     assert facts["latency"]["student"] == facts["float"]["latency"]["student"]
     assert facts["latency"]["ratio"] is None
     assert facts["worth_it"] in (True, False)
