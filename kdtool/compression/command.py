@@ -12,8 +12,9 @@ from kdtool.commands.outputs import entry_of, finish, named_after, running, targ
 from kdtool.commands.recipes import with_recipe
 from kdtool.compression import frontier
 from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import scratch
+from kdtool.compression.costs import NEAR, scratch
 from kdtool.compression.final import as_exported, excess, file_of, write_quantised
+from kdtool.compression.finalists import finalist
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
@@ -35,9 +36,6 @@ from kdtool.utils.files import write_text
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
-
-NEAR = 1.05
-"""Up to this factor a file counts as within the budget: two measurements differ by as much."""
 
 
 class BudgetNotMetError(Error):
@@ -165,10 +163,12 @@ class _Work:
         self.trials = Trials(self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen)
         if schedule.lengths:
             best = self.trials.search(schedule.lengths, schedule.deadline or float("inf")).best
+            ranked = self.trials.ranked(best)
+            candidate = finalist(self.trials, ranked)
+            trained = [one for one in ranked if one.trains]
+            second = finalist(self.trials, trained) if trained and not candidate.trains else None
         else:
-            best = schedule.names[0]
-        candidate = self.trials.by_name[best]
-        second = None if candidate.trains else self.trials.best_trained()
+            candidate, second = self.trials.by_name[schedule.names[0]], None
         networks = {one.name: self._full(one) for one in (candidate, second) if one is not None}
         rows = [row for name in networks if (row := self.trials.last(name)) is not None]
         best = max(rows, key=lambda row: (row["within"], row["accuracy"], -row["loss"]))["setting"]

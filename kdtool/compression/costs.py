@@ -35,6 +35,9 @@ PAIRS, LEAST_PAIRS = 24, 6
 
 SECONDS = 0.3
 
+NEAR = 1.05
+"""Up to this factor an exported file counts as within the budget: two measurements differ by as much."""
+
 INT8 = "int8"
 """The option of an exporter that quantises to 8 bits."""
 
@@ -148,14 +151,14 @@ class Meter:
         ratio = self.ratio(path)
         return Cost(counted.macs, counted.parameters, sized.file_bytes, ratio, ratio * self.teacher_ms)
 
-    def ratio(self, path: Path) -> float:
-        """Return the latency of a file over that of the teacher's draft."""
+    def ratio(self, path: Path, *, seconds: float = SECONDS, pairs: int = PAIRS) -> float:
+        """Return the latency of a file over that of the teacher's draft; fewer ``pairs`` if they take longer."""
         call = self._caller(path)
-        seconds = warm_up(call, SECONDS / 6)
-        sampler = Sampler(call, repeats(seconds))
+        each = warm_up(call, SECONDS / 6)
+        sampler = Sampler(call, repeats(each))
         # A sample makes one call more than it times, see Sampler.
-        pair = (sampler.repeats + 1) * seconds + (self.sampler.repeats + 1) * self.teacher_seconds
-        pairs = max(LEAST_PAIRS, min(PAIRS, int(SECONDS / pair)))
+        pair = (sampler.repeats + 1) * each + (self.sampler.repeats + 1) * self.teacher_seconds
+        pairs = max(LEAST_PAIRS, min(pairs, int(seconds / pair)))
         first, second = paired(sampler, self.sampler, pairs)
         return compare(first[:, self.column], second[:, self.column])[0]
 
@@ -201,7 +204,8 @@ def device_of(options: BudgetOptions) -> str:
     """Return the device that a latency in milliseconds means, as text."""
     if options.latency_from is not None:
         row = read_measurements(options.latency_from)[-1]
-        return f"{row.get('cpu') or 'the device'} of {options.latency_from} ({row['threads']} threads)"
+        threads = row["threads"]
+        return f"{row.get('cpu') or 'the device'} of {options.latency_from} ({threads} thread{'s' * (threads > 1)})"
     threads = options.latency_threads
     return f"{cpu_name()}, {options.provider}, {threads} thread{'s' * (threads > 1)}, batch {options.latency_batch}"
 

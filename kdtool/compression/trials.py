@@ -108,11 +108,11 @@ class Trials:
         known = not self.done or not candidate.trains or row_of(self.done, name, epochs) is not None
         return known or self.seconds + epochs * epoch_seconds(self.done, candidate) < deadline
 
-    def best_trained(self) -> Candidate | None:
-        """Return the best of the candidates within the budget that were trained, those trained longest first."""
-        rows = [row for row in self.done if self.by_name[row["setting"]].trains and row["within"] and not row["full"]]
-        best = max(rows, key=lambda row: (row["epochs"], row["accuracy"], -row["loss"]), default=None)
-        return None if best is None else self.by_name[best["setting"]]
+    def ranked(self, best: str) -> list[Candidate]:
+        """Return ``best``, then the others that are within the budget, those trained longest first."""
+        rows = [row for row in self.done if row["within"] and not row["full"]]
+        rows.sort(key=lambda row: (row["setting"] == best, row["epochs"], row["accuracy"], -row["loss"]), reverse=True)
+        return [self.by_name[name] for name in dict.fromkeys([best, *(row["setting"] for row in rows)])]
 
     def last(self, name: str) -> dict[str, Any] | None:
         """Return the row of a candidate's last training, or None."""

@@ -22,7 +22,8 @@ TRIES = 3
 """The most networks that are made and measured to trim one candidate."""
 
 MOST = 0.35
-"""The largest part of the multiply-accumulates that is trimmed; more is what another step of the ladder is for."""
+"""The largest part of the multiply-accumulates that is trimmed behind the last step of a ladder, where more is what
+another method is for. Between two steps it may be more: those of narrow networks are far apart."""
 
 FINER = 4
 """How many times finer layers are cut where the usual multiple of channels is too coarse."""

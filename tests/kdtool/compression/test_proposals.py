@@ -52,7 +52,7 @@ class FakeMeter(Meter):
 
     share = 0.5
 
-    def ratio(self, path):
+    def ratio(self, path, **longer):
         import onnx
 
         sizes = [tensor.dims for tensor in onnx.load(str(path)).graph.initializer]
@@ -62,7 +62,7 @@ class FakeMeter(Meter):
 
 @pytest.fixture
 def fake(monkeypatch):
-    for module in ("proposals", "trials"):
+    for module in ("proposals", "trials", "finalists"):
         monkeypatch.setattr(f"kdtool.compression.{module}.Meter", FakeMeter)
     return FakeMeter
 
