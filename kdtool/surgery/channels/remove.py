@@ -57,8 +57,10 @@ class Removal:
 
     def as_data(self) -> dict[str, Any]:
         """Return the fractions, as plain data for a history."""
-        data = {"of": self.of, "asked": self.asked, "removed": round(self.removed, 4)}
-        return {**data, "capped": self.reason or "all layers have their minimum width"} if self.capped else data
+        data: dict[str, Any] = {"of": self.of, "asked": self.asked, "removed": round(self.removed, 4)}
+        if self.capped:
+            data["capped"] = self.reason or "all layers that may be narrowed have their minimum width"
+        return data
 
 
 def remove_channels(
