@@ -57,10 +57,10 @@ class Removal:
 
     def as_data(self) -> dict[str, Any]:
         """Return the fractions, as plain data for a history."""
-        data: dict[str, Any] = {"of": self.of, "asked": self.asked, "removed": round(self.removed, 4)}
-        if self.capped:
-            data["capped"] = self.reason or "all layers that may be narrowed have their minimum width"
-        return data
+        why = (
+            {"capped": self.reason or "all layers that may be narrowed have their minimum width"} if self.capped else {}
+        )
+        return {"of": self.of, "asked": self.asked, "removed": round(self.removed, 4), **why}
 
 
 def remove_channels(
