@@ -147,7 +147,7 @@ def test_a_ratio_that_would_empty_layers_is_capped():
     assert widths == [6, 16, 48, 48, 10]
     assert removal.removed == pytest.approx(1 - (156 + 2416 + 16 * 25 * 48 + 48 + 48 * 48 + 48 + 490) / 61706, abs=1e-6)
     assert removal.capped
-    assert removal.as_data()["capped"] == "all layers that may be narrowed have their minimum width"
+    assert removal.as_data()["capped"] == "all layers that may shrink have their minimum width"
 
 
 def test_a_ratio_between_two_steps_is_missed_for_the_multiple():
