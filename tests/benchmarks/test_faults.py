@@ -20,6 +20,7 @@ def test_a_command_ends_with_its_result_or_in_one_line(name, teacher_path):
     assert [fault for fault in found if fault[1]] == []
 
 
+@pytest.mark.slow
 def test_the_seed_chooses_the_operations_that_fail(teacher_path):
     first, second = ({name for name, _ in faults(BY_NAME["refine"], teacher_path, 1, seed)} for seed in (0, 1))
     assert {name for name in first - second} == {name for name in first if "operation 1 of" in name}
