@@ -155,10 +155,9 @@ def foreseen(plan: Planned, target: Path) -> Iterator[None]:
     if schedule.lengths:
         first, *longer = schedule.lengths
         better = f", the better ones for {' and '.join(map(str, longer))}" if longer else ""
-        say(
-            f"compress: all {len(schedule.names)} candidates train for {counted(first)}{better}, and the best in full, "
-            f"for {schedule.epochs}"
-        )
+        number = len(schedule.names)
+        who = "both candidates" if number == 2 else f"all {number} candidates"
+        say(f"compress: {who} train for {counted(first)}{better}, and the best in full, for {schedule.epochs}")
     if plan.forecast is None or not plan.forecast.phases:
         yield
         return

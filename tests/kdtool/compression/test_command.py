@@ -215,7 +215,7 @@ def test_a_dry_run_measures_and_writes_nothing(teacher_path, tmp_path, capsys):
     assert measure(untrained.network)["macs"] <= 0.3 * measure(read(teacher_path).network)["macs"]
     told = capsys.readouterr().err
     assert "compress: 2 candidates within the budget" in told
-    assert "compress: all 2 candidates train for 2 epochs, and the best in full, for 3" in told
+    assert "compress: both candidates train for 2 epochs, and the best in full, for 3" in told
     assert "makes s.pt in 3 phases of 2 to 3 epochs" in told
     assert re.search(r"about .*, .* of memory, .* of disk \(from \d+ timed steps\)", told)
     forecast = untrained.history[-1]["forecast"]
