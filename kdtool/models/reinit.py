@@ -26,7 +26,8 @@ def fill(module: nn.Module, base: nn.Module) -> None:
     """Copy into every tensor of ``module`` evenly spaced entries of the same tensor of ``base``, in place.
 
     The weights of convolutions and linear layers are scaled by sqrt(old fan-in / new fan-in): initialisations draw
-    them with a variance of 1 / fan-in, which is larger for a narrower layer.
+    them with a variance of 1 / fan-in, which is larger for a narrower layer. A convolution of ``base`` that begins as
+    the identity does so in ``module`` too: entries of an identity would mostly be zero.
     """
     new, old = module.state_dict(), base.state_dict()
     with torch.no_grad():
@@ -45,6 +46,31 @@ def fill(module: nn.Module, base: nn.Module) -> None:
                 if weight.data_ptr() not in scaled:
                     scaled.add(weight.data_ptr())
                     weight.mul_(math.sqrt(fan_in(layer, whole) / fan_in(layer, weight)))
+                    if weight.shape != whole.shape and _is_identity(layer, whole):
+                        _begin_as_identity(weight, whole)
+
+
+def _is_identity(layer: nn.Module, weight: Tensor) -> bool:
+    """Return whether the first outputs of a convolution are its inputs (`torch.nn.init.dirac_`)."""
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) or layer.groups > 1:
+        return False
+    first = weight[: weight.shape[1]]
+    return torch.equal(first, nn.init.dirac_(torch.empty_like(first)))
+
+
+def _begin_as_identity(weight: Tensor, whole: Tensor) -> None:
+    """Let the first outputs of ``weight``, [outputs, inputs, ...], be its inputs; the others are those of ``whole``.
+
+    Where ``whole`` has too few others, they are drawn.
+    """
+    inputs, drawn = weight.shape[1], whole[whole.shape[1] :]
+    nn.init.dirac_(weight[:inputs])
+    others = weight[inputs:]
+    if len(others) > len(drawn):
+        nn.init.kaiming_uniform_(others, a=math.sqrt(5))  # as torch.nn.Conv2d
+    elif len(others):
+        scale = math.sqrt(whole[0].numel() / weight[0].numel())
+        others.copy_(part_of(drawn, tuple(others.shape)) * scale)
 
 
 def part_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
