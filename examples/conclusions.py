@@ -234,6 +234,7 @@ def from_tenth(study: Study) -> None:
     points = {step: 100 * study.mean(step)["accuracy"] for step in TENTH}
     whole = points["pruned-kd"] - points["pruned-alone"]
     scaled = points["inherit-kd"] - points["alone"]
+    found = points["pruned-alone"] - points["alone"]
     more = study.mean("pruned-alone")["macs"] / study.mean("alone")["macs"] - 1
     say(
         f"- With its teacher, and its teacher's weights, the pruned student is {whole:.1f} points above the same "
@@ -241,6 +242,5 @@ def from_tenth(study: Study) -> None:
         + fact("and the best of all", points["pruned-kd"] == max(points[step] for step in TENTH if step != "teacher"))
         + ". The epochs are equal, and the times were not measured: other programs ran.",
         f"- All widths scaled down gain {scaled:.1f} points by inherited weights and `kd`. The structure that "
-        f"`isomorphic` finds, which has {100 * more:.0f} % more MACs, is {points['pruned-alone'] - points['alone']:.1f} points above "
-        "them without a teacher.",
+        f"`isomorphic` finds, which has {100 * more:.0f} % more MACs, is {found:.1f} points above them without a teacher.",
     )
