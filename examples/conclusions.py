@@ -242,5 +242,5 @@ def from_tenth(study: Study) -> None:
         + fact("and the best of all", points["pruned-kd"] == max(points[step] for step in TENTH if step != "teacher"))
         + ". The epochs are equal, and the times were not measured: other programs ran.",
         f"- All widths scaled down gain {scaled:.1f} points by inherited weights and `kd`. The structure that "
-        f"`isomorphic` finds, which has {100 * more:.0f} % more MACs, is {found:.1f} points above them without a teacher.",
+        f"`isomorphic` finds, with {100 * more:.0f} % more MACs, is {found:.1f} points above them without a teacher.",
     )
