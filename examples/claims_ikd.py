@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from claim import Claim
-from conclusions_ikd import MOST, reach
+from conclusions_ikd import MOST, parents_kept, reach
 from tables import study_of
 
 __all__ = ["of_ikd"]
@@ -15,20 +15,14 @@ def of_ikd(here: Path) -> list[Claim]:
     """Return the claims about iterative distillation; ``here`` is the directory of the examples."""
     study, results, recipe = study_of(here, "ikd"), "results-small.json", "recipe-small.toml"
     error = {step: study.percent(step, "error") for step in ("M0", "M1", "M2", "M3", "M2-pruned")}
-    chosen = [
-        model
-        for row in study.seeds("ancestral")
-        for model in row["models"]
-        if model["kept"] and model["model"] in ("M2", "M3", "M4")
-    ]
-    parents = sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen)
+    parents, choices = parents_kept(study)
     grows = f"error {error['M0']} (M0), {error['M1']} (4x), {error['M2']} (16x), {error['M3']} (60x)"
     reached = reach(study, study_of(here, "ikd", "results-architectures.json"))
     farthest = ", ".join(f"{times:.0f}x {network}" for network, times in reached.items())
     return [
         Claim(
             *("ikd", "The parent is the best teacher", "no difference"),
-            f"kept in {parents} of {len(chosen)} choices, about as often as chance would",
+            f"kept in {parents} of {choices} choices, about as often as chance would",
             *(results, recipe),
         ),
         Claim("ikd", "The error grows slowly", "agree to 16x, disagree beyond", grows, results, recipe),

@@ -6,7 +6,7 @@ from typing import Any
 
 from tables import Study, count, fact, say, show
 
-__all__ = ["MOST", "from_architectures", "from_ikd", "reach"]
+__all__ = ["MOST", "from_architectures", "from_ikd", "parents_kept", "reach"]
 
 MODELS = [f"M{number}" for number in range(5)]
 MOST = 2
@@ -28,6 +28,17 @@ def alike(small: Study, others: Study) -> list[dict[str, Any]]:
     return [min(models, key=lambda row: abs(row["parameters"] - size)) for models in rows.values()]
 
 
+def parents_kept(small: Study) -> tuple[int, int]:
+    """Return how often the parent was kept as the best teacher of M2 to M4, and how often there was a choice."""
+    chosen = [
+        model
+        for row in small.seeds("ancestral")
+        for model in row["models"]
+        if model["kept"] and model["model"] in MODELS[2:]
+    ]
+    return sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen), len(chosen)
+
+
 def reach(small: Study, others: Study) -> dict[str, float]:
     """Return the largest compression of each network with at most `MOST` points more error than its M0."""
     return {
@@ -38,7 +49,7 @@ def reach(small: Study, others: Study) -> dict[str, float]:
 
 def from_architectures(small: Study, others: Study) -> None:
     """Print how far the iterations take each architecture."""
-    rows = architectures(small, others)
+    rows, farther = architectures(small, others), reach(small, others)
     show(
         [
             "network",
@@ -50,7 +61,7 @@ def from_architectures(small: Study, others: Study) -> None:
             [
                 network,
                 *(f"{100 * row['error']:.1f} ({row['compression']:.0f}x)" for row in models),
-                f"{reach(small, others)[network]:.0f}x",
+                f"{farther[network]:.0f}x",
                 count(models[0]["parameters"]),
             ]
             for network, models in rows.items()
@@ -58,7 +69,6 @@ def from_architectures(small: Study, others: Study) -> None:
     )
     same = alike(small, others)
     sizes, errors = ([row[key] for row in same] for key in ("parameters", "error"))
-    farther = reach(small, others)
     say(
         "**"
         + fact("How far it goes depends on the architecture", min(farther.values()) * 3 < max(farther.values()))
@@ -73,28 +83,21 @@ def from_architectures(small: Study, others: Study) -> None:
 
 def from_ikd(study: Study, others: Study) -> None:
     """Print the table of the paper's claims about iterative distillation."""
-    models = [f"M{number}" for number in range(5)]
     first = study.mean("M0")["parameters"]
-    chosen = [
-        model
-        for row in study.seeds("ancestral")
-        for model in row["models"]
-        if model["kept"] and model["model"] in models[2:]
-    ]
-    parents = sum(model["taught_by"] == f"M{int(model['model'][1]) - 1}" for model in chosen)
-    error = {step: 100 * study.mean(step)["error"] for step in models}
-    lost = {step: 100 * study.mean(f"{step}-pruned")["error"] - error[step] for step in models}
-    times = {step: first / study.mean(step)["parameters"] for step in models}
+    parents, choices = parents_kept(study)
+    error = {step: 100 * study.mean(step)["error"] for step in MODELS}
+    lost = {step: 100 * study.mean(f"{step}-pruned")["error"] - error[step] for step in MODELS}
+    times = {step: first / study.mean(step)["parameters"] for step in MODELS}
     fewer = first / study.mean("M2-pruned")["nonzero"]
     farthest = ", ".join(f"{value:.0f}x ({network})" for network, value in reach(study, others).items())
-    halved = fact("half of their weights can go", max(lost[step] for step in models[:3]) < 0.5)
+    halved = fact("half of their weights can go", max(lost[step] for step in MODELS[:3]) < 0.5)
     lose = fact("M3 and M4, which have no weight to spare, lose by it.", min(lost["M3"], lost["M4"]) > 3)
     show(
         ["claim", "here"],
         [
             [
                 "The parent is the best teacher.",
-                f"**No difference.** The parent was kept in {parents} of {len(chosen)} choices (M2 to M4, three "
+                f"**No difference.** The parent was kept in {parents} of {choices} choices (M2 to M4, three "
                 "seeds), about as often as chance would. The candidates of a model differ less than its seeds do. So "
                 "keeping only the parent costs nothing, which is the paper's practical conclusion.",
             ],

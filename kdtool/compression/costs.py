@@ -204,10 +204,12 @@ def device_of(options: BudgetOptions) -> str:
     """Return the device that a latency in milliseconds means, as text."""
     if options.latency_from is not None:
         row = read_measurements(options.latency_from)[-1]
-        threads = row["threads"]
-        return f"{row.get('cpu') or 'the device'} of {options.latency_from} ({threads} thread{'s' * (threads > 1)})"
-    threads = options.latency_threads
-    return f"{cpu_name()}, {options.provider}, {threads} thread{'s' * (threads > 1)}, batch {options.latency_batch}"
+        return f"{row.get('cpu') or 'the device'} of {options.latency_from} ({_threads(row['threads'])})"
+    return f"{cpu_name()}, {options.provider}, {_threads(options.latency_threads)}, batch {options.latency_batch}"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def device_known(options: BudgetOptions) -> str | None:
@@ -221,8 +223,8 @@ def device_known(options: BudgetOptions) -> str | None:
         )
     return (
         f"known of {device_of(options)} is the teacher's time alone; that of each candidate is taken to be the same "
-        f"share of it as on this CPU ({cpu_name()}, {options.latency_threads} thread"
-        f"{'s' * (options.latency_threads > 1)}): measure the student there with kdtool measure"
+        f"share of it as on this CPU ({cpu_name()}, {_threads(options.latency_threads)}): measure the "
+        "student there with kdtool measure"
     )
 
 

@@ -45,9 +45,11 @@ def fill(module: nn.Module, base: nn.Module) -> None:
                 weight, whole = new[f"{path}.weight"], old[f"{path}.weight"]
                 if weight.data_ptr() not in scaled:
                     scaled.add(weight.data_ptr())
-                    weight.mul_(math.sqrt(fan_in(layer, whole) / fan_in(layer, weight)))
+                    scale = math.sqrt(fan_in(layer, whole) / fan_in(layer, weight))
                     if weight.shape != whole.shape and _is_identity(layer, whole):
-                        _begin_as_identity(weight, whole)
+                        _begin_as_identity(weight, whole, scale)
+                    else:
+                        weight.mul_(scale)
 
 
 def _is_identity(layer: nn.Module, weight: Tensor) -> bool:
@@ -58,10 +60,10 @@ def _is_identity(layer: nn.Module, weight: Tensor) -> bool:
     return torch.equal(first, nn.init.dirac_(torch.empty_like(first)))
 
 
-def _begin_as_identity(weight: Tensor, whole: Tensor) -> None:
-    """Let the first outputs of ``weight``, [outputs, inputs, ...], be its inputs; the others are those of ``whole``.
+def _begin_as_identity(weight: Tensor, whole: Tensor, scale: float) -> None:
+    """Let the first outputs of ``weight``, [outputs, inputs, ...], be its inputs.
 
-    Where ``whole`` has too few others, they are drawn.
+    The others are those of ``whole`` times ``scale``, or are drawn where it has too few.
     """
     inputs, drawn = weight.shape[1], whole[whole.shape[1] :]
     nn.init.dirac_(weight[:inputs])
@@ -69,7 +71,6 @@ def _begin_as_identity(weight: Tensor, whole: Tensor) -> None:
     if len(others) > len(drawn):
         nn.init.kaiming_uniform_(others, a=math.sqrt(5))  # as torch.nn.Conv2d
     elif len(others):
-        scale = math.sqrt(whole[0].numel() / weight[0].numel())
         others.copy_(part_of(drawn, tuple(others.shape)) * scale)
 
 
