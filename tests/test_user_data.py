@@ -131,6 +131,7 @@ def test_a_resume_with_other_images_is_refused(run, here, monkeypatch):
     assert (here / "n.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_study_runs_the_steps_again_whose_images_changed(run, here):
     make(here / "flat", {"a": 20, "b": 20})
     (here / "r.toml").write_text(

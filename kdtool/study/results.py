@@ -41,7 +41,9 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
         "compression": checkpoint.compression(size["parameters"]),
     }
-    models, search = (checkpoint.history[-1].get(key) for key in ("rows", "search"))
+    models, search, used = (checkpoint.history[-1].get(key) for key in ("rows", "search", "cpu_seconds"))
+    if used is not None:
+        numbers["cpu_seconds"] = used
     if models:
         numbers["models"] = models
     if isinstance(search, list) and search:  # the epochs of a search for a structure
@@ -97,7 +99,8 @@ def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
         # The mean of p-values is not a p-value.
         if key == "mcnemar_p":
             continue
-        numbers = [row[key] for row in group if isinstance(row[key], int | float)]
+        # A row that an earlier version recorded may lack a number.
+        numbers = [row[key] for row in group if isinstance(row.get(key), int | float)]
         if len(numbers) == len(group):
             _, low, high = mean_interval(numbers) or (None, None, None)
             mean = fmean(numbers)

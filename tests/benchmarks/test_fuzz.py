@@ -37,6 +37,7 @@ def test_a_changed_file_is_read_or_refused_in_one_line(name, many):
     assert [outcome for outcome, _ in tally.bad] == []
 
 
+@pytest.mark.slow
 def test_a_graph_without_end_is_ended_within_the_seconds_of_cpu(tmp_path):
     model = onnx.load_model_from_string(classifier(described()))
     (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]

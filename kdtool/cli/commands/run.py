@@ -62,6 +62,7 @@ ROWS = {
     "l2_sum": "L2 sum",
     "mcnemar_p": "McNemar p",
     "seconds": "seconds",
+    "cpu_seconds": "CPU seconds",
 }
 
 COUNTS = ("parameters", "nonzero", "macs", "file_bytes", "gzip_bytes")
@@ -173,8 +174,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     flat = [{**row, **{f"value {key}": str(value) for key, value in row["values"].items()}} for row in rows]
     for row in flat:
         row |= {key: round(row[key]) for key in COUNTS if row.get(key) is not None}
-        if "seconds" in row:
-            row["seconds"] = f"{row['seconds']:.1f}"
+        row |= {key: f"{row[key]:.1f}" for key in ("seconds", "cpu_seconds") if row.get(key) is not None}
         for key in SPREAD:
             if row.get(f"{key}_low") is not None and row.get("seeds", FEWEST_SEEDS) >= FEWEST_SEEDS:
                 row[key] = f"{row[key]:.4g} ± {row[key] - row[f'{key}_low']:.2g}"

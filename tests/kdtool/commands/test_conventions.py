@@ -147,6 +147,7 @@ def test_another_convention_has_another_key(teacher, student):
     assert len({key for key, _ in keys}) == len({key for _, key in keys}) == 3
 
 
+@pytest.mark.slow
 def test_a_search_and_a_resumed_run_convert_too(teacher, student, tmp_path, score, recorded):
     result = kdtool.distill(
         teacher, "kd", student=student, search="temperature=1,4", **{**FAST, "epochs": 2}, output=tmp_path / "s.pt"

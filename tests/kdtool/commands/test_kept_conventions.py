@@ -109,6 +109,7 @@ def test_other_names_are_refused_with_the_differences(teacher, student, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.pt"]
 
 
+@pytest.mark.slow
 def test_what_is_taken_for_granted_is_said(teacher, student, tmp_path, caplog, score, recorded):
     weights = tmp_path / "w.pth"
     torch.save(read(student).module.state_dict(), weights)
@@ -132,6 +133,7 @@ def test_what_is_taken_for_granted_is_said(teacher, student, tmp_path, caplog, s
     )
 
 
+@pytest.mark.slow
 def test_a_chain_of_commands(teacher, student, tmp_path, monkeypatch, recorded):
     line = f"distill {teacher} --student {student} --epochs 0 prune --ratio 0.2 --epochs 0 -o p.pt"
     monkeypatch.chdir(tmp_path)

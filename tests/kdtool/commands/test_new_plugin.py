@@ -57,6 +57,7 @@ def test_the_guide_shows_the_same_code(kind: str, name: str) -> None:
     assert any(code.endswith(block) for block in blocks), kind
 
 
+@pytest.mark.slow
 def test_a_new_package_passes_its_test_where_it_is_not_installed(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["new-plugin", "small-data", "--kind", "dataset", "-o", str(tmp_path / "new")])
 

@@ -72,6 +72,7 @@ def test_every_output_is_computed_once_in_all(teacher_path, uninterrupted, tmp_p
     assert not list(output.with_suffix(".run").glob("cache*"))
 
 
+@pytest.mark.slow
 def test_an_onnx_file_teaches_two_processes(teacher_path, tmp_path, in_processes):
     file, student = tmp_path / "teacher.onnx", {"student": "kdtool:lenet-300-100", **OPTIONS}
     kdtool.export(teacher_path, output=file, latency=False)

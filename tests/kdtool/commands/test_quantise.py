@@ -100,7 +100,9 @@ def test_a_training_that_is_cut_resumes_to_the_same_bits(resnet, tmp_path, monke
         assert torch.equal(again.module.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize("method", ["none", "dkd", "at", "kd+at:100"])
+@pytest.mark.parametrize(
+    "method", ["kd+at:100", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "dkd", "at"))]
+)
 def test_methods_with_one_loss_train_in_8_bits(resnet, tmp_path, method):
     made = distil(resnet, tmp_path / "q.pt", method, student=resnet, epochs=1, quantize_skip=["conv1", "layer3.*"])
     assert made.history[-1]["quantised"]["float_layers"][0] == "conv1"

@@ -101,7 +101,9 @@ def test_pruning_takes_a_recipe_only_if_it_is_named(teacher, tmp_path, monkeypat
     assert named.history[-1]["training"]["optimizer"] in ("sgd", "adamw")
 
 
-@pytest.mark.parametrize(("method", "automatic"), [("kd", True), ("ikd", True), ("stagewise", False)])
+@pytest.mark.parametrize(
+    ("method", "automatic"), [("kd", True), ("ikd", True), pytest.param("stagewise", False, marks=pytest.mark.slow)]
+)
 def test_methods_that_suit_it_follow_it(method, automatic, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 0)
     student = {} if method == "ikd" else {"refiner": "halve"}
@@ -140,6 +142,7 @@ def test_mixtures_have_no_cache(teacher, tmp_path):
     assert not list(tmp_path.glob("*.run/cache/*.npy"))
 
 
+@pytest.mark.slow
 def test_stagewise_averages_the_part_that_learns(teacher, tmp_path):
     made = kdtool.distill(teacher, "stagewise", refiner="halve", ema=0.9, epochs=1, output=tmp_path / "s.pt")
     assert all(torch.isfinite(tensor).all() for tensor in made.module.state_dict().values())

@@ -177,6 +177,7 @@ def test_files_below_the_report_are_linked_and_others_are_not(student, tmp_path)
     assert "<a href=" not in page_of(moved, output=tmp_path / "elsewhere" / "r.html")
 
 
+@pytest.mark.slow
 def test_latency_is_measured_when_it_is_asked_for(student, teacher_path, tmp_path, monkeypatch):
     measured = iter([({"p50_ms": 2.0}, None), ({"p50_ms": 0.9}, 0.25)])
 

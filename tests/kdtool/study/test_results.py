@@ -1,6 +1,7 @@
 import pytest
 
 import kdtool
+from kdtool.models.checkpoint import read
 from kdtool.study.results import means, numbers_of
 
 
@@ -58,3 +59,13 @@ def test_the_row_of_a_search_says_how_it_ended(teacher_path, tmp_path):
 def test_a_search_for_an_option_is_not_one_for_a_structure(teacher_path, tmp_path):
     kdtool.distill(teacher_path, search="temperature=1,2", refiner="halve", epochs=1, output=tmp_path / "s.pt")
     assert "search_epochs" not in numbers_of(tmp_path / "s.pt")[0]
+
+
+def test_a_row_has_the_cpu_seconds_of_its_command(teacher_path):
+    numbers, _ = numbers_of(teacher_path)
+    entry = read(teacher_path).history[-1]
+    assert numbers["cpu_seconds"] == entry["cpu_seconds"] > 0
+    # What an earlier version recorded of the other seed has none.
+    rows = [{"step": "s", "values": {"seed": 0}, **numbers}, {"step": "s", "values": {"seed": 1}, "accuracy": 0.5}]
+    assert "accuracy" in means(rows)[0]
+    assert "cpu_seconds" not in means(rows)[0]

@@ -79,16 +79,21 @@ def distilled(distiller, kind, data, directory, *, kill=False):
     return result
 
 
-BOTH = {"kd", "simkd"}
-"""The quick tests train the others on the convolutional network only; tests/plugins/test_contract.py has their losses
-on a vision transformer.
+QUICK = {
+    "kd": ["cnn", "vit"],
+    "simkd": ["cnn", "vit"],
+    "ofa": ["cnn"],
+    "crd": ["cnn"],
+    "ikd": ["cnn"],
+    "mutual": ["cnn"],
+    "online": ["cnn"],
+}
+"""What the quick tests train and resume: one method of each way to learn. tests/plugins/test_contract.py trains all
+methods, and the quick tests of gated and stagewise cut and resume them.
 """
 
-LONG = {"gated", "stagewise"}
-"""The quick tests of their own files cut and resume them."""
-
 CASES = [
-    pytest.param(name, kind, marks=[pytest.mark.slow] if name in LONG or (kind == "vit" and name not in BOTH) else [])
+    pytest.param(name, kind, marks=[] if kind in QUICK.get(name, []) else pytest.mark.slow)
     for name in entry_points.names("distillers")
     for kind in NETWORKS
 ]

@@ -46,7 +46,7 @@ def rows(run, phase="search"):
         ("target_macs", "macs", {"closing": "proximal"}),
         pytest.param("target_params", "parameters", {"closing": "proximal"}, marks=pytest.mark.slow),
         pytest.param("target_macs", "macs", {}, marks=pytest.mark.slow),
-        ("target_params", "parameters", {"cost_weights": False}),
+        pytest.param("target_params", "parameters", {"cost_weights": False}, marks=pytest.mark.slow),
         ("target_macs", "macs", {"round_to": 4, "search_loss": "ce", "search_epochs": 1}),
     ],
 )

@@ -78,6 +78,7 @@ def test_a_latency_is_met_from_above(tmp_path, name):
     assert 0.6 * 0.93 <= kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] <= 0.6 * 1.03
 
 
+@pytest.mark.slow
 def test_a_latency_that_no_width_changes_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("kdtool_distillers.gated.Gated._measured_latency", lambda self, network, teacher: 0.9)
     options = {"exporter": "onnx", "latency_every": 1, "search_epochs": 1, "subset": 0.1}

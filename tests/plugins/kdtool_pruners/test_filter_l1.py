@@ -74,6 +74,7 @@ def test_the_history_says_what_was_reached(tmp_path):
     assert 1 - size[1] / size[0] == pytest.approx(reached["removed"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_many_steps_leave_each_layer_what_one_step_leaves_it(tmp_path):
     # A layer's mean rises when its smallest filters are removed. If each step used the new means, the first layer,
     # whose norms differ most, would lose nearly all of its filters.

@@ -62,6 +62,7 @@ def test_halving_the_blocks_rounds_down_and_leaves_the_heads():
     assert counts(drop_blocks(half)) == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_halving_twice_at_once_is_halving_again():
     net = network("torchvision:regnet_y_400mf")
     assert counts(drop_blocks(drop_blocks(net))) == counts(drop_blocks(net, times=2)) == [1, 1, 1]
@@ -70,8 +71,8 @@ def test_halving_twice_at_once_is_halving_again():
 @pytest.mark.parametrize(
     ("spec", "image_size", "expected"),
     [
-        ("torchvision:resnet34", 32, [1, 2, 3, 1]),
-        ("kdtool:densenet-bc-100-12", 8, [8, 8, 8]),
+        pytest.param("torchvision:resnet34", 32, [1, 2, 3, 1], marks=pytest.mark.slow),
+        pytest.param("kdtool:densenet-bc-100-12", 8, [8, 8, 8], marks=pytest.mark.slow),
         ("torchvision:mobilenet_v2", 32, [1, 1, 2, 1, 1]),
         ("timm:test_vit2", 64, [4]),
     ],
@@ -85,14 +86,14 @@ def test_inherited_blocks_are_rebuilt_to_the_last_bit(spec, image_size, expected
 @pytest.mark.parametrize(
     ("spec", "image_size"),
     [
-        ("torchvision:resnet34", 32),
+        pytest.param("torchvision:resnet34", 32, marks=pytest.mark.slow),
         ("torchvision:regnet_y_400mf", 32),
-        ("torchvision:efficientnet_b0", 32),
+        pytest.param("torchvision:efficientnet_b0", 32, marks=pytest.mark.slow),
         ("timm:convnext_atto", 32),
         ("timm:regnetx_002", 32),  # its stages call their blocks by name
-        ("timm:dla34", 32),  # its trees call their blocks by name
+        pytest.param("timm:dla34", 32, marks=pytest.mark.slow),  # its trees call their blocks by name
         ("timm:test_vit2", 64),
-        ("timm:swin_tiny_patch4_window7_224", 64),
+        pytest.param("timm:swin_tiny_patch4_window7_224", 64, marks=pytest.mark.slow),
         ("timm:mvitv2_tiny", 32),  # its blocks receive and return more than a tensor
     ],
 )
@@ -124,7 +125,7 @@ TUPLES = {"MultiScaleBlock"}
     [
         ("kdtool:resnet32", 32, [[5, 5, 5], [2, 2, 2], [1, 1, 1]]),
         pytest.param("torchvision:resnet34", 32, [[3, 4, 6, 3], [1, 2, 3, 1], [1, 1, 1, 1]], marks=pytest.mark.slow),
-        ("timm:regnetx_002", 32, [[4, 7], [2, 3], [1, 1]]),
+        pytest.param("timm:regnetx_002", 32, [[4, 7], [2, 3], [1, 1]], marks=pytest.mark.slow),
         ("timm:test_vit2", 64, [[8], [4], [2], [1]]),
         pytest.param(
             "kdtool:densenet-bc-100-12",
@@ -228,6 +229,7 @@ def test_what_is_left_of_a_densenet_is_what_it_was_without_the_dropped_maps(prep
         torch.testing.assert_close(student.module(images), silenced(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_densenet_of_half_the_layers_has_the_known_size():
     net = network("torchvision:densenet121")
     student = drop_blocks(net)

@@ -48,12 +48,14 @@ def closed(gated, seed=0):
 
 
 LENET = ("kdtool:lenet-5", 28, None)
-QUICK = (DENSE, LENET, ("kdtool:resnet20", 32, None), ("torchvision:mobilenet_v3_small", 32, None))
+QUICK = (DENSE, LENET, ("kdtool:resnet20", 32, None))
+MOBILE = ("torchvision:mobilenet_v3_small", 32, None)
 SLOW = [
     pytest.param(spec, size, keep, round_to, marks=pytest.mark.slow)
     for round_to in (1, 4)
     for spec, size, keep in (
         *(QUICK if round_to == 1 else ()),
+        MOBILE,
         ("kdtool:densenet-bc-100-12", 32, None),
         ("timm:resnet18", 32, None),
         ("torchvision:resnet50", 32, None),
@@ -130,6 +132,7 @@ def test_a_channel_that_nobody_reads_any_more_is_not_made(dense):
         torch.testing.assert_close(small.module(images), gated.module(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_can_follow_a_search(dense):
     first, left = closed(dense)
     once = remove_closed(first, left)

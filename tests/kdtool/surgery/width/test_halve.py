@@ -55,7 +55,7 @@ def kept_weights(net, **options):
         ("kdtool:conv4-fc2", 32),
         ("timm:test_resnet", 32),
         slow("torchvision:resnet18", 32),
-        ("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
+        slow("torchvision:mobilenet_v3_small", 32),  # depthwise, squeeze-and-excitation
         slow("torchvision:regnet_x_400mf", 32),  # grouped
         ("torchvision:squeezenet1_1", 32),  # concatenations
         slow("torchvision:efficientnet_b0", 32),
@@ -83,7 +83,7 @@ def test_inherited_weights_are_the_network_with_the_other_channels_silenced(spec
         ("kdtool:lenet-5", 28, 1, 3.92),
         ("torchvision:resnet18", 32, 1, 3.99),
         ("torchvision:resnet18", 32, 4, 247.9),
-        ("kdtool:densenet-bc-100-12", 8, 2, 14.4),
+        slow("kdtool:densenet-bc-100-12", 8, 2, 14.4),
         ("timm:test_vit", 160, 1, 3.335),
     ],
 )
@@ -94,7 +94,7 @@ def test_halving_divides_the_parameters_by_nearly_four_each_time(spec, image_siz
 
 
 @pytest.mark.parametrize(
-    "spec", ["timm:test_vit", "timm:test_convnext", "timm:test_resnet", slow("kdtool:densenet-bc-100-12")]
+    "spec", ["timm:test_vit", slow("timm:test_convnext"), "timm:test_resnet", slow("kdtool:densenet-bc-100-12")]
 )
 @pytest.mark.parametrize("init", ["fresh", "inherit"])
 def test_a_narrow_network_is_rebuilt_to_the_last_bit(spec, init):
@@ -233,6 +233,7 @@ def test_several_times_is_the_ratio_to_that_power_of_the_original():
     assert halve_widths(net, times=2).module.fc.in_features == 128
 
 
+@pytest.mark.slow
 def test_sizes_that_do_not_fit_together_are_rounded_up_until_they_do():
     net = network("torchvision:shufflenet_v2_x0_5", 32)
     small = halve_widths(net, times=4)

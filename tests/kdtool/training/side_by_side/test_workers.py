@@ -97,6 +97,7 @@ def test_trials_of_a_search_are_those_of_one_process(cluster, teacher_path, tmp_
     assert weights(done) == weights(alone)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_teaches_the_trials_also_where_it_is_not_seen(cluster, teacher_path, tmp_path, monkeypatch):
     kdtool.export(teacher_path, output=tmp_path / "teacher.onnx", latency=False)
     monkeypatch.chdir(tmp_path)
