@@ -45,6 +45,8 @@ class Candidate:
     """The options in its name; None: all of them."""
     trimmed: float = 0.0
     """The part of the MACs that went after the method was done, see `trimming`."""
+    repair: str = ""
+    """How the weights that it inherited were corrected, see `mending`."""
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from kdtool.commands.foresight import tell
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import device_known, scratch
 from kdtool.compression.keeping import FOLDER, keep, kept
+from kdtool.compression.mending import mend
 from kdtool.compression.proposals import Proposals, propose, say_proposals
 from kdtool.compression.record import as_data, restored
 from kdtool.compression.schedule import Schedule, Times, plan, time_epochs
@@ -82,6 +83,7 @@ def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teac
         proposals = propose(run, parent.network, budget, folder)
     chosen = proposals.chosen(budget.trials)
     say_proposals(proposals, chosen)
+    mend(run, parent.network, chosen, budget.hours)
     times = time_epochs(chosen, teacher, run.training, run.data)
     proposals.seconds = time.perf_counter() - started  # steps of the teacher and of slow candidates take long
     schedule = plan(

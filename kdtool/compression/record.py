@@ -56,7 +56,7 @@ def restored(
 
 def data_of(candidate: Candidate) -> dict[str, Any]:
     """Return a candidate as plain data, without its network."""
-    names = ("kind", "method", "options", "precision", "inherits", "note", "shown", "trimmed")
+    names = ("kind", "method", "options", "precision", "inherits", "note", "shown", "trimmed", "repair")
     cost = candidate.cost.as_data() if candidate.cost else None
     return {**{name: getattr(candidate, name) for name in names}, "cost": cost}
 

@@ -17,6 +17,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.size import macs
 from kdtool.pruning.sizing import round_to
 from kdtool.surgery.channels.remove import remove_channels
+from kdtool.surgery.slicing.inherited import InheritedNetwork, composed
 
 TRIES = 3
 """The most networks that are made and measured to trim one candidate."""
@@ -97,4 +98,6 @@ def _cut(network: Network, ratio: float, unit: int, whole: int) -> tuple[Network
         cut = remove_channels(network, ratio=ratio, of="macs", importance=norm, round_to=unit).network
     except Error:
         return None, 0.0
+    if isinstance(network, InheritedNetwork):
+        cut = composed(cut, network)
     return cut, 1 - macs(cut.module, cut.architecture.input) / whole

@@ -40,7 +40,7 @@ OF = ("params", "macs", "channels")
 class Removal:
     """A network without some channels, and the fraction of its size that was requested and removed."""
 
-    network: Network
+    network: InheritedNetwork
     of: str
     """The size that the fractions are of: ``params``, ``macs`` or ``channels``."""
     asked: float

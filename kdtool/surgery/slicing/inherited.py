@@ -28,6 +28,16 @@ def origins(network: Network, original: Network) -> dict[str, str]:
     return {path: before[base] for path, base in _base_paths(network).items() if base in before}
 
 
+def composed(network: InheritedNetwork, before: InheritedNetwork) -> InheritedNetwork:
+    """Return ``network``, which was cut from ``before``, as one that was cut from what ``before`` was cut from."""
+    kept = dict(network.kept)
+    for path, origin in origins(network, before).items():
+        earlier = before.kept.get(origin)
+        if earlier is not None:
+            kept[path] = earlier[kept[path]] if path in kept else earlier
+    return InheritedNetwork(network.architecture, network.module, kept)
+
+
 def _base_paths(network: Network) -> dict[str, str]:
     dropped = network.architecture.dropped
     module: nn.Module = network.module
