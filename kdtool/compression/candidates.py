@@ -11,9 +11,10 @@ from kdtool.errors import Error, UsageError, nearest
 from kdtool.models.architecture import Network
 from kdtool.plugins.entry_points import BrokenPlugin, installed
 from kdtool.plugins.registry import method_class
-from kdtool.surgery.refiner import refined
+from kdtool.surgery.refiner import InheritingRefiner, refined
 from kdtool.training.run import Run
 from kdtool.utils.progress import say
+from kdtool.utils.verbosity import QUIET, verbosity
 
 KINDS = ("pruners", "refiners", "distillers")
 """The kinds of methods that propose."""
@@ -101,14 +102,31 @@ def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladde
         for name, cls in _methods(kind, only):
             try:
                 makes = cls.cutter(run, network) if kind == "pruners" else _refining(cls, run, network)
-                own = [steps for steps in cls.ladders(network) if steps]
+                own = [_inheriting(cls, network, steps) for steps in cls.ladders(network) if steps]
             except Error as error:
                 refused[name] = str(error)
                 continue
-            fresh = kind == "refiners" and getattr(cls(**own[0][0]), "init", "fresh") == "fresh" if own else True
             differing, trims = _differing([step for steps in own for step in steps]), getattr(cls, "must_shrink", True)
-            found += [Ladder(kind, name, list(steps), makes, not fresh, trims, differing) for steps in own]
+            for steps in own:
+                fresh = kind == "refiners" and getattr(cls(**steps[0]), "init", "fresh") == "fresh"
+                found.append(Ladder(kind, name, list(steps), makes, not fresh, trims, differing))
     return found, refused
+
+
+def _inheriting(cls: type[Any], network: Network, steps: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the steps of a refiner with the teacher's weights for a start, if it can keep them.
+
+    With corrected weights (`mending`) a candidate is far ahead of one with fresh weights in a short training.
+    """
+    if not issubclass(cls, InheritingRefiner) or any("init" in step for step in steps):
+        return steps
+    kept = [{**step, "init": "inherit"} for step in steps]
+    try:
+        with verbosity(QUIET):
+            refined(cls(**kept[len(kept) // 2]), network, "probe")
+    except Error:  # its channels cannot be followed; fresh weights need not be
+        return steps
+    return kept
 
 
 def _differing(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,14 +1,18 @@
 """Candidates that were cut from the teacher begin nearer to its outputs."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import kdtool
-from kdtool.compression import mending, planning
+from kdtool.compression import candidates, mending, planning
+from kdtool.compression.candidates import Candidate
 from kdtool.compression.keeping import keep, kept
 from kdtool.models.checkpoint import read
+from kdtool.surgery import halve_widths
+from kdtool.training.options import Training
 
 OPTIONS = {"max_macs": "0.3x", "quantised": False, "epochs": 1, "trials": 1, "lr": 3e-3}
 
@@ -49,10 +53,33 @@ def test_a_pruned_candidate_begins_nearer_to_the_teacher(teacher_path, digits, t
     assert near < 0.6 * far
 
 
-def test_fresh_weights_have_nothing_to_correct(teacher_path, tmp_path, monkeypatch, capsys):
-    _, rows, _ = beginnings(teacher_path, tmp_path / "a.pt", monkeypatch, candidates=("halve",))
-    assert "corrected" not in capsys.readouterr().err
-    assert {row["repair"] for row in rows} == {""}
+def test_fresh_weights_have_nothing_to_correct(teacher_path):
+    teacher = read(teacher_path)
+    fresh = Candidate("refiners", "halve", {}, network=halve_widths(teacher.network), inherits=False)
+    before = fresh.network
+    # Neither the run nor its images are asked for.
+    mending.mend(None, teacher.network, [fresh])
+    assert fresh.network is before
+    assert fresh.repair == ""
+
+
+def test_weights_that_cannot_be_kept_are_fresh(teacher_path, monkeypatch):
+    """Refiners begin with the teacher's weights, if they can."""
+    network, run = read(teacher_path).network, SimpleNamespace(training=Training(), data=None)
+    for failing, start in ((False, {"init": "inherit"}), (True, {})):
+        if failing:
+            monkeypatch.setattr(candidates, "refined", refuse)
+        found, _ = candidates.ladders(run, network, ["halve"])
+        widths, inner = found
+        assert widths.inherits == (not failing)
+        assert all(step.items() >= start.items() for step in widths.steps)
+        # This network has no blocks, and so nothing inside of them.
+        assert not inner.inherits
+        assert not any("init" in step for step in [*inner.steps, *(widths.steps if failing else [])])
+
+
+def refuse(*arguments):
+    raise kdtool.Error("its channels cannot be followed")
 
 
 @pytest.mark.slow

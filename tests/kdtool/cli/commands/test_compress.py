@@ -26,14 +26,15 @@ def test_a_chain_goes_on_with_the_student(teacher_path, tmp_path):
 
 def test_json_is_what_was_tried_and_a_loss_that_is_too_large_is_exit_code_1(teacher_path, tmp_path):
     result = run(
-        *("compress", teacher_path, *QUICK, "--lr", "1e-9", "--max-drop", "0.5%", "--json", "-o", tmp_path / "s.pt")
+        *("compress", teacher_path, *QUICK, "--max-macs", "0.02x", "--lr", "1e-9", "--max-drop", "0.5%"),
+        *("--json", "-o", tmp_path / "s.pt"),
     )
     assert result.exit_code == 1
     results = json.loads(result.stdout)
     assert results["met"] is False
     assert results["winner"].startswith("halve ratio=")
     assert {"rows", "trials", "limits", "device", "metrics", "teacher_metrics"} <= results.keys()
-    assert "nothing met --max-macs 0.3x --max-drop 0.5%: nearest was halve" in result.stderr
+    assert "nothing met --max-macs 0.02x --max-drop 0.5%: nearest was halve" in result.stderr
     assert (tmp_path / "s.pt").exists()
 
 
