@@ -1,0 +1,62 @@
+"""What the ladders of training recipes show, from the results of their studies."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from tables import Study, fact, say, show, spread
+
+__all__ = ["cpu_seconds", "from_ladder"]
+
+LADDER = {
+    "adam": "Adam at 0.001, cosine, batches of 64: this is `quick`",
+    "sgd": "SGD with one cycle up to 0.1, batches of 128",
+    "decay": "weight decay 5e-4",
+    "norms": "none on norms and biases: this is `standard` where Muon costs too much",
+    "muon": "Muon with one cycle up to 0.008, weight decay 0.1: this is `standard`",
+}
+"""The rows that each change the one before."""
+
+CHANGES = {
+    "smoothing": "`--label-smoothing 0.1`",
+    "ema": "`--ema 0.99`",
+    "erase": "`--erase 0.25`",
+    "trivial": "`--augment trivial`",
+    "mixup": "`--mixup 0.2`",
+    "cutmix": "`--cutmix 1`",
+    "whiten": "`--whiten`",
+}
+"""The rows that each change the top of the ladder."""
+
+
+def from_ladder(study: Study, top: str = "muon") -> None:
+    """Print a row for each step of a ladder; ``top`` is the step that the others change."""
+    steps = {row["step"] for row in study.rows}
+    rows = {step: how for step, how in LADDER.items() if step in steps}
+    rows |= {step: f"`{top}` and {how}" for step, how in CHANGES.items() if step in steps}
+    best = max(rows, key=lambda step: float(study.mean(step)["accuracy"]))
+    show(
+        ["row", "one change", "test accuracy in %", "each seed", "CPU seconds"],
+        [
+            [
+                *(f"`{step}`", how),
+                _bold(spread(study.mean(step), "accuracy", 100), step == best),
+                *(study.each(step), f"{cpu_seconds(study, step):.0f}"),
+            ]
+            for step, how in rows.items()
+        ],
+        left=2,
+    )
+    intervals = [(study.mean(step)["accuracy_low"], study.mean(step)["accuracy_high"]) for step in rows]
+    if all(None not in interval for interval in intervals):
+        overlap = max(low for low, _ in intervals) < min(high for _, high in intervals)
+        say(fact("The intervals of all rows overlap: three seeds of so few images tell none from another.", overlap))
+
+
+def cpu_seconds(study: Study, step: str) -> float:
+    """Return the median over seeds of the CPU seconds that a step took."""
+    return median(row["cpu_seconds"] for row in study.seeds(step))
+
+
+def _bold(text: str, is_best: bool) -> str:
+    return f"**{text}**" if is_best else text
