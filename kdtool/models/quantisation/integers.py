@@ -62,17 +62,31 @@ class _Collector(_Like):
     def __init__(self, other: Quantiser) -> None:
         super().__init__(other)
         self.layers: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self.inputs: dict[str, str] = {}
+        """By the name of a linear layer of vectors, the rounded tensor that it reads."""
+        self.rounded: dict[int, tuple[str, Tensor]] = {}  # by id, with the tensor so that the id stays its own
         self.norms: dict[str, list[Any]] = {}
 
     def answer(self, name: str, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         if name in self.weights:
             self.layers[name] = argument(args, kwargs, 1, "weight"), argument(args, kwargs, 2, "bias")
+            x = argument(args, kwargs, 0, "input")
+            if ":linear:" in name and x.dim() == 2 and id(x) in self.rounded:
+                self.inputs[name] = self.rounded[id(x)][0]
         if name in self.places.folds.values():
             names = ("running_mean", "running_var", "weight", "bias")
             self.norms[name] = [argument(args, kwargs, place, of) for place, of in enumerate(names, start=1)]
             eps = argument(args, kwargs, 7, "eps")
             self.norms[name].append(1e-5 if eps is None else eps)
-        return super().answer(name, func, args, kwargs)
+        result = super().answer(name, func, args, kwargs)
+        if name in self.places.passes and isinstance(result, Tensor):
+            self.rounded[id(result)] = self.places.passes[name], result
+        return result
+
+    def activation(self, name: str, x: Tensor) -> Tensor:
+        result = super().activation(name, x)
+        self.rounded[id(result)] = name, result
+        return result
 
 
 class _Integers(_Like):
@@ -81,7 +95,13 @@ class _Integers(_Like):
     def __init__(self, other: Quantiser, collected: _Collector) -> None:
         super().__init__(other)
         self.constants: dict[str, tuple[int, bool]] = {}
-        smallest = float(scale_and_zero_point(self.low, self.high)[0].min())
+        self.inputs = collected.inputs
+        zero_points = scale_and_zero_point(self.low, self.high)
+        smallest = float(zero_points[0].min())
+        self.numbers = {
+            name: (float(scale), int(zero))
+            for name, scale, zero in zip(self.index, *(of.tolist() for of in zero_points), strict=True)
+        }
         for number, (name, (weight, bias)) in enumerate(collected.layers.items()):
             norm = self.places.folds.get(name)
             if norm is not None:
@@ -99,15 +119,16 @@ class _Integers(_Like):
                 ("zeros", torch.zeros_like(scales, dtype=torch.int64)),
             ):
                 self.register_buffer(f"{kind}{number}", tensor)
+            if bias is not None and name in collected.inputs:
+                # onnxruntime rounds the bias of a layer itself only where the output is rounded, which this one's need
+                # not be, and computes in float where it does not.
+                bias_scales = scales * self.numbers[collected.inputs[name]][0]
+                bias = torch.round(bias / bias_scales).to(torch.int32)
+                self.register_buffer(f"bias_scales{number}", bias_scales)
             if bias is not None:
                 self.register_buffer(f"bias{number}", bias)
             self.constants[name] = number, bias is not None
         self.norms = frozenset(self.places.folds.values())
-        zero_points = scale_and_zero_point(self.low, self.high)
-        self.numbers = {
-            name: (float(scale), int(zero))
-            for name, scale, zero in zip(self.index, *(of.tolist() for of in zero_points), strict=True)
-        }
 
     def answer(self, name: str, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         if name in self.constants:
@@ -117,7 +138,11 @@ class _Integers(_Like):
             of_channels = (0, -LARGEST_WEIGHT, LARGEST_WEIGHT, torch.int8)
             weight = operators.dequantize_per_channel(integers, scales, zeros, *of_channels)
             put(args, kwargs, 1, "weight", weight)
-            put(args, kwargs, 2, "bias", getattr(self, f"bias{number}") if biased else None)
+            bias = getattr(self, f"bias{number}") if biased else None
+            if biased and name in self.inputs:
+                bias_scales, whole = getattr(self, f"bias_scales{number}"), torch.iinfo(torch.int32)
+                bias = operators.dequantize_per_channel(bias, bias_scales, zeros, 0, whole.min, whole.max, torch.int32)
+            put(args, kwargs, 2, "bias", bias)
         result = args[0] if name in self.norms else func(*args, **kwargs)
         if name in self.index:
             return self.activation(name, result)

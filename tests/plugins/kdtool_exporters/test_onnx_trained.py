@@ -83,7 +83,8 @@ def test_onnxruntime_runs_its_layers_with_integers(exported, tmp_path):
     kinds = collections.Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert kinds["QLinearConv"] == 3
     assert kinds["QLinearAdd"] == 2
-    assert not {"Conv", "FusedConv", "BatchNormalization", "Relu"} & kinds.keys()
+    assert kinds["QGemm"] == 1
+    assert not {"Conv", "FusedConv", "BatchNormalization", "Relu", "Gemm", "MatMul"} & kinds.keys()
 
 
 def test_its_weights_are_the_integers_of_the_folded_layers(tiny, exported):
