@@ -18,7 +18,7 @@ from kdtool.compression.finalists import finalist
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
-from kdtool.compression.schedule import SPARE
+from kdtool.compression.schedule import MOST_EPOCHS, SPARE
 from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Given, Trials, counted
 from kdtool.data.options import DataOptions
@@ -198,7 +198,9 @@ class _Work:
         each = epoch_seconds(self.trials.done, candidate)
         if hours is not None and each:
             left = SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
-            epochs = max(min(epochs, int(left / each)), 1)
+            # It was planned for the slowest candidate; a faster one gets the time that this leaves.
+            most = epochs if "epochs" in self.given.training else MOST_EPOCHS
+            epochs = max(min(most, int(left / each)), 1)
         write_text(path, dumps({"epochs": epochs}) + "\n")
         return epochs
 

@@ -137,7 +137,11 @@ def forecast_of(
                 add(candidate, epochs)
         left = left[: -(-len(left) // HALF)]
     if trained:
-        add(max(trained, key=times.of), schedule.epochs)
+        final = schedule.seconds - sum(phase.cost.seconds for phase in phases)
+        final = max(final, times.longest(trained) * schedule.epochs)
+        for phase, part in zip(whole.phases, share, strict=True):
+            count = max(round(phase.epochs), 1)
+            phases.append(ForeseenPhase(phase.name, count, phase.steps, Cost(final * part)))
     kept_bytes = sum(bytes_of(one.network.module.state_dict()) for one in made if one.network is not None)
     return Forecast(
         phases=phases,
@@ -159,7 +163,8 @@ def foreseen(plan: Planned, target: Path) -> Iterator[None]:
         better = f", the better ones for {' and '.join(map(str, longer))}" if longer else ""
         number = len(schedule.names)
         who = "both candidates" if number == 2 else f"all {number} candidates"
-        say(f"compress: {who} train for {counted(first)}{better}, and the best in full, for {schedule.epochs}")
+        full = f"{schedule.epochs}{' or as many as the time allows' if schedule.deadline is not None else ''}"
+        say(f"compress: {who} train for {counted(first)}{better}, and the best in full, for {full}")
     if plan.forecast is None or not plan.forecast.phases:
         yield
         return

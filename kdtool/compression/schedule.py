@@ -29,6 +29,12 @@ MOST_EPOCHS = 300
 SPARE = 0.9
 """The part of the time that is planned; exports, evaluations and other programs take the rest."""
 
+LEARNING = 3
+"""A step of a training computes about so many times what a forward pass does."""
+
+SEARCHED = 2
+"""The epochs of a search for each epoch of the training behind it: in short trials, which need two at least."""
+
 MOST_FOR_TRIALS = 0.55
 """The part of the planned time that trials may take, so that the winner gets the rest."""
 
@@ -43,8 +49,18 @@ class Times:
     """The teacher over the train split."""
 
     def of(self, candidate: Candidate) -> float:
-        """Return the seconds of an epoch of a candidate; one that a training makes takes twice the longest."""
-        return self.by_candidate.get(candidate.name, 2 * max(self.by_candidate.values(), default=3 * self.teacher))
+        """Return the seconds of an epoch of a candidate.
+
+        One that a training makes is searched in the teacher, which learns meanwhile, and then trained.
+        """
+        longest = max(self.by_candidate.values(), default=0.0)
+        return self.by_candidate.get(candidate.name, longest + SEARCHED * LEARNING * self.teacher)
+
+    def longest(self, candidates: Sequence[Candidate]) -> float:
+        """Return the seconds of an epoch of the slowest candidate, when all are made."""
+        trained = [candidate for candidate in candidates if candidate.trains]
+        made = [self.of(candidate) for candidate in trained if not candidate.made_by_training]
+        return max(made) if made else max((self.of(candidate) for candidate in trained), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class Schedule:
     epochs: int
     """The epochs of the winner's training."""
     seconds: float
-    """What all trainings together are expected to take."""
+    """What all trainings together are expected to take; with --hours alone the winner trains until these are over."""
     deadline: float | None = None
     """After so many seconds of trials no further one begins; None without --hours."""
 
@@ -98,7 +114,10 @@ def plan(
             low, high = (epochs, high) if fits else (low, epochs - 1)
         if low >= 1 and _trial_seconds(tried, low, times) <= MOST_FOR_TRIALS * max(left, 1e-9) + 1e-9:
             schedule = _schedule(tried, low, times, training)
-            return Schedule(schedule.names, schedule.lengths, low, schedule.seconds, MOST_FOR_TRIALS * left)
+            seconds = schedule.seconds
+            if not given:  # the winner goes on for what is left, see `MOST_EPOCHS`
+                seconds = max(seconds, min(left, _schedule(tried, most, times, training).seconds))
+            return Schedule(schedule.names, schedule.lengths, low, seconds, MOST_FOR_TRIALS * left)
     least = times.of(candidates[0]) + times.teacher
     raise UsageError(
         f"--hours {hours:g}: an epoch of the smallest plan takes about {least:.0f} s and proposing took {spent:.0f} s; "
@@ -109,7 +128,7 @@ def plan(
 def _schedule(candidates: Sequence[Candidate], epochs: int, times: Times, training: Training) -> Schedule:
     lengths = rungs(len(candidates), epochs) if len(candidates) > 1 else []
     views = min(training.recurring_views or epochs, max(epochs, 1))
-    final = max(times.of(candidate) if candidate.trains else 0.0 for candidate in candidates) * epochs
+    final = times.longest(candidates) * epochs
     seconds = _trial_seconds(candidates, epochs, times) + final + times.teacher * views
     names = tuple(candidate.name for candidate in candidates)
     return Schedule(names, tuple(lengths), epochs, seconds)

@@ -36,7 +36,7 @@ from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text
 from kdtool.utils.processes import decided
-from kdtool.utils.progress import say
+from kdtool.utils.progress import progress, say
 from kdtool.utils.strict_json import dumps
 
 FILE = "trials.json"
@@ -244,7 +244,8 @@ class Trials:
         options = cls.options_within(
             self.teacher, cost, share, epochs=epochs, exporter=device_options(self.given.budget)
         )
-        network: Network = cls(**options).distill(run, self.teacher, None)
+        with progress(candidate.method, 1):  # its phases have names of their own; the bar of the command foresees one
+            network: Network = cls(**options).distill(run, self.teacher, None)
         candidate.network = network
 
         def measured() -> Cost:

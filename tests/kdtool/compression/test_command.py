@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import kdtool
-from kdtool.commands import recipes
 from kdtool.compression.command import BudgetNotMetError, check_validation
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.record import results_of
@@ -58,13 +57,6 @@ def test_the_history_tells_the_command_and_the_winner(compressed):
     assert entry["budget"]["met"] is True
     assert entry["training"]["epochs"] == 3
     assert [row["model"] for row in entry["rows"] if row["note"] == "winner"]
-
-
-def test_many_steps_follow_the_recipe_standard_with_weights_of_the_teacher_too(teacher_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 20)
-    options = {"candidates": ("filter-l1",), "quantised": False, "epochs": 2, "max_macs": "0.3x"}
-    student = kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options)
-    assert student.history[-1]["training"]["recipe"] == "standard"
 
 
 def test_only_the_winner_and_the_teacher_see_the_test_split(teacher_path, tmp_path, monkeypatch):

@@ -33,6 +33,21 @@ def test_hours_bound_everything(hours):
     assert schedule.deadline == pytest.approx(0.55 * 0.9 * (hours * 3600 - 60))
 
 
+def test_the_winner_trains_for_what_is_left():
+    assert planned(0.5, spent=60.0).seconds == pytest.approx(0.9 * (0.5 * 3600 - 60))
+    # Given epochs are all that it trains for.
+    given = planned(5.0, epochs=12, given=True)
+    assert given.seconds == planned(epochs=12).seconds
+
+
+def test_a_search_costs_trainings_of_the_teacher_and_the_winner_is_trained_as_the_others():
+    searched = Candidate("distillers", "gated", {})
+    # By hand: two epochs in which the teacher learns, three times its forward pass each, and one of a student.
+    assert TIMES.of(searched) == 2 * 3 * 5 + 10
+    assert TIMES.longest([*CANDIDATES, searched]) == 10
+    assert TIMES.longest([searched]) == 40
+
+
 def test_with_little_time_fewer_candidates_train():
     schedule = planned(150 / 3600)
     assert 1 <= len(schedule.names) < 8
