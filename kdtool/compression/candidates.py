@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdtool.compression.costs import Cost
+from kdtool.compression.sizing import Sized
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.models.architecture import Network
+from kdtool.models.size import measure
 from kdtool.plugins.entry_points import BrokenPlugin, installed
 from kdtool.plugins.registry import method_class
 from kdtool.surgery.refiner import InheritingRefiner, refined
@@ -20,6 +22,9 @@ KINDS = ("pruners", "refiners", "distillers")
 """The kinds of methods that propose."""
 
 FLOAT, INT8 = "float32", "int8"
+
+KEPT = {"init": "inherit"}
+"""The option of a refiner that keeps weights."""
 
 TEACHER = "teacher"
 """The kind of a candidate that is the teacher in a lower precision."""
@@ -87,6 +92,26 @@ class Ladder:
     """Whether a network between two steps may be made, see `trimming`; not of networks that have names."""
     shown: Sequence[str] | None = None
     """The options that differ between the steps of all ladders of the method."""
+    keeps: bool = False
+    """Whether its fresh networks can also be made with the teacher's weights, see `with_weights`."""
+
+    def with_weights(self, one: Sized | None) -> Sized | None:
+        """Return a step with weights of the teacher, if its method can keep them and the structure stays the same.
+
+        With corrected weights (`mending`) a candidate is far ahead of one with fresh weights in a short training. The
+        sizes are found with fresh ones, since channels are followed anew for each size otherwise.
+        """
+        if one is None or not self.keeps:
+            return one
+        options = {**one.options, **KEPT}
+        try:
+            with verbosity(QUIET):
+                network = self.make(options)
+        except Error:  # its channels cannot be followed; fresh weights need not be
+            return one
+        now, before = measure(network), measure(one.network)
+        same = all(now[cost] == before[cost] for cost in ("macs", "parameters"))
+        return replace(one, options=options, network=network) if same else one
 
 
 def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladder], dict[str, str]]:
@@ -102,31 +127,16 @@ def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladde
         for name, cls in _methods(kind, only):
             try:
                 makes = cls.cutter(run, network) if kind == "pruners" else _refining(cls, run, network)
-                own = [_inheriting(cls, network, steps) for steps in cls.ladders(network) if steps]
+                own = [steps for steps in cls.ladders(network) if steps]
             except Error as error:
                 refused[name] = str(error)
                 continue
             differing, trims = _differing([step for steps in own for step in steps]), getattr(cls, "must_shrink", True)
             for steps in own:
                 fresh = kind == "refiners" and getattr(cls(**steps[0]), "init", "fresh") == "fresh"
-                found.append(Ladder(kind, name, list(steps), makes, not fresh, trims, differing))
+                keeps = fresh and issubclass(cls, InheritingRefiner)
+                found.append(Ladder(kind, name, list(steps), makes, not fresh, trims, differing, keeps))
     return found, refused
-
-
-def _inheriting(cls: type[Any], network: Network, steps: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the steps of a refiner with the teacher's weights for a start, if it can keep them.
-
-    With corrected weights (`mending`) a candidate is far ahead of one with fresh weights in a short training.
-    """
-    if not issubclass(cls, InheritingRefiner) or any("init" in step for step in steps):
-        return steps
-    kept = [{**step, "init": "inherit"} for step in steps]
-    try:
-        with verbosity(QUIET):
-            refined(cls(**kept[len(kept) // 2]), network, "probe")
-    except Error:  # its channels cannot be followed; fresh weights need not be
-        return steps
-    return kept
 
 
 def _differing(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
+from kdtool.compression.candidates import FLOAT, INT8, KEPT, TEACHER, Candidate, Ladder, ladders, making
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.sizing import CLOSE, CLOSE_INT8, POWER, Sized, Sizing, power_of, size
@@ -107,7 +107,11 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
             close = CLOSE if precision == FLOAT else CLOSE_INT8
             with verbosity(QUIET):  # a method may say for each size what it did
                 sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=power, close=close)
+                if ladder.trims and (sizing.best is None or sizing.best.load < close):
+                    sizing.above = ladder.with_weights(sizing.above)
                 trimmed = trim(sizing, timer.cost, limits, close=close) if ladder.trims else None
+                if trimmed is None:
+                    sizing.best = ladder.with_weights(sizing.best)
             powers[key] = power_of(sizing, load, len(steps)) or power
             candidate = _add(proposals, ladder, precision, sizing, trimmed)
             if candidate is not None and not limits.timed and candidate.network is not None:
@@ -165,8 +169,8 @@ def _add(
         proposals.refused.setdefault(f"{ladder.method} {precision}", reason)
         return None
     candidate = Candidate(
-        ladder.kind, ladder.method, one.options, precision, one.cost, one.network, ladder.inherits,
-        shown=ladder.shown, trimmed=part,
+        ladder.kind, ladder.method, one.options, precision, one.cost, one.network,
+        ladder.inherits or one.options.items() >= KEPT.items(), shown=ladder.shown, trimmed=part,
     )  # fmt: skip
     known = [*proposals.candidates, *proposals.beyond]
     if any(other.name == candidate.name for other in known):

@@ -1,18 +1,20 @@
 """Candidates that were cut from the teacher begin nearer to its outputs."""
 
+import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import kdtool
-from kdtool.compression import candidates, mending, planning
-from kdtool.compression.candidates import Candidate
+from kdtool.compression import mending, planning
+from kdtool.compression.candidates import Candidate, Ladder
+from kdtool.compression.costs import Cost
 from kdtool.compression.keeping import keep, kept
+from kdtool.compression.sizing import Sized
 from kdtool.models.checkpoint import read
 from kdtool.surgery import halve_widths
-from kdtool.training.options import Training
+from kdtool.surgery.slicing.inherited import InheritedNetwork
 
 OPTIONS = {"max_macs": "0.3x", "quantised": False, "epochs": 1, "trials": 1, "lr": 3e-3}
 
@@ -63,23 +65,28 @@ def test_fresh_weights_have_nothing_to_correct(teacher_path):
     assert fresh.repair == ""
 
 
-def test_weights_that_cannot_be_kept_are_fresh(teacher_path, monkeypatch):
-    """Refiners begin with the teacher's weights, if they can."""
-    network, run = read(teacher_path).network, SimpleNamespace(training=Training(), data=None)
-    for failing, start in ((False, {"init": "inherit"}), (True, {})):
-        if failing:
-            monkeypatch.setattr(candidates, "refined", refuse)
-        found, _ = candidates.ladders(run, network, ["halve"])
-        widths, inner = found
-        assert widths.inherits == (not failing)
-        assert all(step.items() >= start.items() for step in widths.steps)
-        # This network has no blocks, and so nothing inside of them.
-        assert not inner.inherits
-        assert not any("init" in step for step in [*inner.steps, *(widths.steps if failing else [])])
+@pytest.mark.parametrize("way", ["kept", "refused", "another structure"])
+def test_a_step_of_a_refiner_begins_with_weights_of_the_teacher_if_it_can(teacher_path, way):
+    network = read(teacher_path).network
+    with torch.no_grad():
+        network.module[-1].weight[:2] = 0  # zeros in the weights are no other structure
 
+    def make(options):
+        if way == "refused" and options.get("init") == "inherit":
+            raise kdtool.Error("its channels cannot be followed")
+        ratio = 0.25 if way == "another structure" and "init" in options else 0.5
+        return halve_widths(network, ratio=ratio, init=options.get("init", "fresh"))
 
-def refuse(*arguments):
-    raise kdtool.Error("its channels cannot be followed")
+    fresh = Sized(0, {"ratio": 0.5}, make({"ratio": 0.5}), Cost(1, 1), 1.0)
+    ladder = Ladder("refiners", "halve", [], make, inherits=False, keeps=True)
+    made = ladder.with_weights(fresh)
+    if way == "kept":
+        assert isinstance(made.network, InheritedNetwork)
+        assert made.options == {"ratio": 0.5, "init": "inherit"}
+    else:
+        assert made is fresh
+    assert dataclasses.replace(ladder, keeps=False).with_weights(fresh) is fresh
+    assert ladder.with_weights(None) is None
 
 
 @pytest.mark.slow
