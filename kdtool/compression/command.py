@@ -213,7 +213,7 @@ class _Work:
         untold = run.checkpoint(network, run.scores(network))
         costs = decided(
             lambda: (
-                as_exported(winner, network, self.teacher, budget)
+                as_exported(winner, network, self.teacher, budget, limits)
                 or write_quantised(winner, untold, self.parent, target, budget, limits)
             )
         )

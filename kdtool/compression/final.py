@@ -8,7 +8,7 @@ from typing import Any
 
 from kdtool.commands.export import export
 from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import INT8, SUFFIX, Limits, device_options, exporter_for, scratch
+from kdtool.compression.costs import INT8, NEAR, SUFFIX, Limits, device_options, exporter_for, scratch
 from kdtool.compression.options import BudgetOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
@@ -28,14 +28,30 @@ def file_of(target: Path) -> Path:
     return beside(target, f"-{INT8}{SUFFIX}")
 
 
-def as_exported(winner: Candidate, network: Network, teacher: Network, budget: BudgetOptions) -> dict[str, Any] | None:
-    """Return the costs of a winner in float32 as ``kdtool export`` measures them, or None if no latency is limited."""
+AGAIN = 2
+"""How often a latency that is beyond the budget is measured once more, since other programs change it."""
+
+
+def as_exported(
+    winner: Candidate, network: Network, teacher: Network, budget: BudgetOptions, limits: Limits
+) -> dict[str, Any] | None:
+    """Return the costs of a winner in float32 as ``kdtool export`` measures them, or None if no latency is limited.
+
+    If the first measurement is beyond the budget, the median of three counts.
+    """
     if winner.precision != FLOAT or budget.max_latency is None or budget.latency_from is not None:
         return None
     device = {name: value for name, value in device_options(budget).items() if name != "name"}
     exporter = exporter_for(budget, latency=True, latency_seconds=SECONDS, **device)
     with scratch() as folder:
-        return exporter.export(network, folder / f"winner{SUFFIX}", metadata={}, teacher=teacher)
+
+        def measured() -> dict[str, Any]:
+            return exporter.export(network, folder / f"winner{SUFFIX}", metadata={}, teacher=teacher)
+
+        tries = [measured()]
+        if excess(tries[0], limits) > NEAR:
+            tries += [measured() for _ in range(AGAIN)]
+        return sorted(tries, key=lambda costs: excess(costs, limits))[len(tries) // 2]
 
 
 def write_quantised(
