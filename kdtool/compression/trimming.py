@@ -98,6 +98,8 @@ def _cut(network: Network, ratio: float, unit: int, whole: int) -> tuple[Network
         cut = remove_channels(network, ratio=ratio, of="macs", importance=norm, round_to=unit).network
     except Error:
         return None, 0.0
+    part = 1 - macs(cut.module, cut.architecture.input) / whole
     if isinstance(network, InheritedNetwork):
-        cut = composed(cut, network)
-    return cut, 1 - macs(cut.module, cut.architecture.input) / whole
+        return composed(cut, network), part
+    # Which channels of the teacher the network kept is not known, and so not of what is left either.
+    return Network(cut.architecture, cut.module), part

@@ -5,6 +5,7 @@ import pytest
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.sizing import size
 from kdtool.compression.trimming import trim
+from kdtool.models.architecture import Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import measure
 from kdtool.models.sources import create
@@ -55,6 +56,8 @@ def test_a_coarse_ladder_comes_within_five_per_cent_of_the_budget(network, metho
     trimmed, part = trim(coarse, costs, limits)
     assert trim(coarse, costs, limits, close=coarse.best.load) is None
     assert 0.95 <= trimmed.load <= 1
+    # The weights of the ladder are fresh, so that nothing says of which channels of the network these consist.
+    assert type(trimmed.network) is Network
     # It has learnt nothing of its load from us: counted anew, and run.
     assert getattr(costs(trimmed.network, limits), limit) <= share * getattr(whole, limit)
     assert macs_of(trimmed.network) == pytest.approx((1 - part) * macs_of(coarse.above.network))
