@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from kdtool.compression.candidates import Candidate
 from kdtool.errors import Error
 from kdtool.models.architecture import Network
+from kdtool.models.size import macs
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.training.run import Run
@@ -20,15 +21,22 @@ PART = 0.1
 """The part of --hours after which no further candidate is corrected."""
 
 
+MOST_MACS = 5e10
+"""Multiply-accumulates of all images of a repair; where the teacher needs more, one repair takes minutes."""
+
+
 def mend(run: Run, network: Network, candidates: Sequence[Candidate], hours: float | None = None) -> None:
     """Give candidates that were cut from ``network`` the weights that come closest to its outputs, in place.
 
-    The images are those of ``--repair least-squares``. What it cannot correct stays as it is.
+    The images are those of ``--repair least-squares``. What it cannot correct stays as it is, and so do all candidates
+    of a large network (`MOST_MACS`).
     """
     cut = [candidate for candidate in candidates if isinstance(candidate.network, InheritedNetwork)]
     cut = [candidate for candidate in cut if candidate.inherits]
     started, most = time.perf_counter(), float("inf") if hours is None else PART * hours * 3600
     repair = RepairOptions(repair=METHOD)
+    if not cut or macs(network.module, network.architecture.input) * repair.repair_images > MOST_MACS:
+        return
     with progress("repairing", len(cut)) as advance:
         for candidate in cut:
             if time.perf_counter() - started < most:

@@ -89,6 +89,16 @@ def test_a_step_of_a_refiner_begins_with_weights_of_the_teacher_if_it_can(teache
     assert ladder.with_weights(None) is None
 
 
+def test_candidates_of_a_large_network_begin_as_they_were_cut(teacher_path, monkeypatch):
+    teacher = read(teacher_path)
+    cut = Candidate("refiners", "halve", {}, network=halve_widths(teacher.network, init="inherit"))
+    before = cut.network
+    monkeypatch.setattr(mending, "MOST_MACS", 1.0)
+    mending.mend(None, teacher.network, [cut])
+    assert cut.network is before
+    assert cut.repair == ""
+
+
 @pytest.mark.slow
 def test_a_tenth_of_the_hours_is_for_it(teacher_path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mending, "PART", 0.0)
