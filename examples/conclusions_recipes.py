@@ -82,10 +82,17 @@ def from_kept_weights(study: Study) -> None:
         + fact("`standard` is ahead in every pair", min(gains) > 0)
         + f", by {min(gains):.1f} to {max(gains):.1f} points of test accuracy; one seed and 10,000 images tell "
         "differences of about a point.",
-        f"- The teacher's weights are worth {pairs[-1][1] - fresh:.1f} points over fresh ones in so short a training"
-        + fact(".", pairs[-1][1] > fresh)
-        + " Whether pruned ones are corrected makes no difference after six epochs"
-        + fact(".", max(abs(pairs[0][i] - pairs[1][i]) for i in (0, 1)) < 0.5),
+        "- "
+        + fact(
+            f"The teacher's weights are worth {pairs[-1][1] - fresh:.1f} points over fresh ones in so short a "
+            "training.",
+            pairs[-1][1] > fresh,
+        )
+        + " "
+        + fact(
+            "Whether pruned ones are corrected makes no difference after six epochs.",
+            max(abs(plain - corrected) for plain, corrected in zip(*pairs[:2], strict=True)) < 0.5,
+        ),
     )
 
 

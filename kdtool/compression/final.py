@@ -19,6 +19,9 @@ from kdtool.utils.progress import say
 SECONDS = 10.0
 """How long the winner's latency is measured."""
 
+AGAIN = 2
+"""How often a latency that is beyond the budget is measured once more, since other programs change it."""
+
 FLOAT_ENDS = ("auto", "off")
 """How the first and the last layer are treated, in the order of the attempts: in float they may exceed the budget."""
 
@@ -26,10 +29,6 @@ FLOAT_ENDS = ("auto", "off")
 def file_of(target: Path) -> Path:
     """Return the ONNX file of 8 bits that goes with a checkpoint."""
     return beside(target, f"-{INT8}{SUFFIX}")
-
-
-AGAIN = 2
-"""How often a latency that is beyond the budget is measured once more, since other programs change it."""
 
 
 def as_exported(

@@ -31,8 +31,7 @@ def mend(run: Run, network: Network, candidates: Sequence[Candidate], hours: flo
     The images are those of ``--repair least-squares``. What it cannot correct stays as it is, and so do all candidates
     of a large network (`MOST_MACS`).
     """
-    cut = [candidate for candidate in candidates if isinstance(candidate.network, InheritedNetwork)]
-    cut = [candidate for candidate in cut if candidate.inherits]
+    cut = [one for one in candidates if one.inherits and isinstance(one.network, InheritedNetwork)]
     started, most = time.perf_counter(), float("inf") if hours is None else PART * hours * 3600
     repair = RepairOptions(repair=METHOD)
     if not cut or macs(network.module, network.architecture.input) * repair.repair_images > MOST_MACS:
