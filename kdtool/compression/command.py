@@ -15,12 +15,12 @@ from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR, scratch
 from kdtool.compression.final import as_exported, excess, file_of, write_quantised
 from kdtool.compression.finalists import finalist
-from kdtool.compression.options import BudgetOptions
+from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
 from kdtool.compression.schedule import MOST_EPOCHS, SPARE
 from kdtool.compression.trial_rows import epoch_seconds
-from kdtool.compression.trials import Given, Trials, counted
+from kdtool.compression.trials import Trials
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
@@ -33,6 +33,7 @@ from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import write_text
+from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
@@ -106,7 +107,7 @@ def _rehearsed(
     """Measure the candidates and return the first one, untrained; what would be trained is said."""
     with scratch() as folder:
         run = Run(folder, parent=parent, entry=entry, **about)
-        plan = planned(run, distiller, given, parent, run.teachers[0].network)
+        plan = planned(run, distiller, given, parent, run.teachers[0].network, dry_run=True)
         with foreseen(plan, target):
             network = plan.chosen[0].network or parent.network
     run.record(forecast=plan.forecast and plan.forecast.as_data())
@@ -160,7 +161,9 @@ class _Work:
         """Return the candidate that validates best, with its network after the full training."""
         self.proposals, self.schedule = plan.proposals, plan.schedule
         schedule = self.schedule
-        self.trials = Trials(self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen)
+        self.trials = Trials(
+            self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen, schedule.part
+        )
         if schedule.lengths:
             best = self.trials.search(schedule.lengths, schedule.deadline or float("inf")).best
             ranked = self.trials.ranked(best)
@@ -181,7 +184,7 @@ class _Work:
         """Return the network of a candidate after its full training."""
         epochs = self._final_epochs(candidate)
         if candidate.trains:
-            say(f"compress: {candidate.name} goes on: {counted(epochs)} in full")
+            say(f"compress: {candidate.name} goes on: {counted(epochs, 'epoch')} in full")
         return self.trials.full(candidate, epochs)
 
     def _final_epochs(self, candidate: Candidate) -> int:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ class Meter:
         self.exporter = exporter_for(options, int8=int8)
         self.known: dict[str, Cost] = {}
         """By structure: the files of networks that differ in their weights alone cost the same."""
+        self.ratios: dict[str, list[float]] = {}
+        """All measurements behind the latencies of `known`."""
         path = folder / f"teacher{SUFFIX}"
         exporter_for(options).draft(teacher, path)
         self.teacher_bytes = path.stat().st_size
@@ -142,6 +144,22 @@ class Meter:
             self.known[alike] = self._measured(network, counted, limits)
         return self.known[alike]
 
+    def again(self, network: Network) -> Cost:
+        """Measure the latency of a network once more, and return its cost with the mean of all measurements so far.
+
+        Raises:
+            Error: it cannot be exported, or onnxruntime cannot run it.
+        """
+        known = self.cost(network)
+        ratios = self.ratios[structure_key(network)]
+        path = self.folder / f"candidate{SUFFIX}"
+        self.exporter.draft(network, path)
+        ratios.append(self.ratio(path))
+        mean = sum(ratios) / len(ratios)
+        cost = replace(known, latency_ratio=mean, latency_ms=mean * self.teacher_ms)
+        self.known[structure_key(network)] = cost
+        return cost
+
     def _measured(self, network: Network, counted: Cost, limits: Limits | None) -> Cost:
         path = self.folder / f"candidate{SUFFIX}"
         self.exporter.draft(network, path)
@@ -149,6 +167,7 @@ class Meter:
         if limits is not None and (limits.load(sized) > 1 or not limits.timed):
             return sized
         ratio = self.ratio(path)
+        self.ratios[structure_key(network)] = [ratio]
         return Cost(counted.macs, counted.parameters, sized.file_bytes, ratio, ratio * self.teacher_ms)
 
     def ratio(self, path: Path, *, seconds: float = SECONDS, pairs: int = PAIRS) -> float:

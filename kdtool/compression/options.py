@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdtool.errors import UsageError
 from kdtool.plugins.budget import Budget, LatencyBudget, SizeBudget
@@ -60,3 +63,12 @@ class BudgetOptions(Options):
         """The limits that are set, as they are typed, by the flag."""
         names = ("max_latency", "max_size", "max_macs", "max_drop")
         return {f"--{name.replace('_', '-')}": str(value) for name in names if (value := getattr(self, name))}
+
+
+@dataclass
+class Given:
+    """The options of the trainings as the user gave them, from which a recipe fills in the others."""
+
+    training: Mapping[str, Any]
+    data: Mapping[str, Any]
+    budget: BudgetOptions

@@ -6,6 +6,7 @@ Of several processes the first one proposes, measures and plans alone; the other
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import device_known, scratch
 from kdtool.compression.keeping import FOLDER, keep, kept
 from kdtool.compression.mending import mend
+from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals, propose, say_proposals
 from kdtool.compression.record import as_data, restored
 from kdtool.compression.schedule import Schedule, Times, plan, time_epochs
-from kdtool.compression.trials import Given, counted
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import HALF
 from kdtool.models.architecture import Network
@@ -30,6 +31,7 @@ from kdtool.training.foresight.rehearsal import rehearse
 from kdtool.training.foresight.stopwatch import bytes_of
 from kdtool.training.run import Run
 from kdtool.utils.files import write_text
+from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided, launched, rank
 from kdtool.utils.progress import command_progress, say
 from kdtool.utils.strict_json import dumps
@@ -48,15 +50,19 @@ class Planned:
     forecast: Forecast | None
 
 
-def planned(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network) -> Planned:
+def planned(
+    run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network, *, dry_run: bool = False
+) -> Planned:
     """Propose, measure and plan, or return what an earlier process of the run has planned.
+
+    In a dry run the weights of candidates are not corrected, which only a training needs.
 
     Raises:
         UsageError: the teacher meets the budget, or --hours are too few.
         Error: nothing meets the budget.
     """
     path = run.directory / PROPOSALS
-    decided(lambda: None if path.exists() else _plan(run, distiller, given, parent, teacher))
+    decided(lambda: None if path.exists() else _plan(run, distiller, given, parent, teacher, mends=not dry_run))
     names = decided(lambda: [PROPOSALS, *(f"{FOLDER}/{file.name}" for file in _kept_files(run))])
     for name in names:
         data = decided(lambda name=name: (run.directory / name).read_bytes())  # type: ignore[misc]
@@ -74,7 +80,7 @@ def _kept_files(run: Run) -> list[Path]:
     return sorted((run.directory / FOLDER).glob("*.pt"))
 
 
-def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network) -> None:
+def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network, *, mends: bool) -> None:
     """Write the plan of a run, and the networks of the candidates that are trained."""
     started, budget = time.perf_counter(), given.budget
     if (known := device_known(budget)) is not None:
@@ -83,12 +89,14 @@ def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teac
         proposals = propose(run, parent.network, budget, folder)
     chosen = proposals.chosen(budget.trials)
     say_proposals(proposals, chosen)
-    mend(run, parent.network, chosen, budget.hours)
+    if mends:
+        mend(run, parent.network, chosen, budget.hours)
     times = time_epochs(chosen, teacher, run.training, run.data)
     proposals.seconds = time.perf_counter() - started  # steps of the teacher and of slow candidates take long
     schedule = plan(
-        chosen, times, run.training, hours=budget.hours, spent=proposals.seconds, given="epochs" in given.training
-    )
+        chosen, times, run.training,
+        hours=budget.hours, spent=proposals.seconds, given="epochs" in given.training, steps=_steps(run),
+    )  # fmt: skip
     for candidate in chosen[len(schedule.names) :]:
         candidate.note = "no time to train it"
     chosen = chosen[: len(schedule.names)]
@@ -113,7 +121,7 @@ def forecast_of(
     """
     trained = [candidate for candidate in chosen if candidate.trains]
     made = [candidate for candidate in trained if candidate.network is not None]
-    steps = -(-len(run.data.train) // run.training.batch_size)
+    steps = _steps(run)
     whole = Forecast([], Cost())
     if made:
         slowest = max(made, key=times.of)
@@ -123,12 +131,13 @@ def forecast_of(
     phases: list[ForeseenPhase] = []
 
     def add(candidate: Candidate, epochs: int) -> None:
+        cost = Cost(times.of(candidate) * epochs * schedule.part)
         if candidate.made_by_training or not whole.phases:
-            phases.append(ForeseenPhase(candidate.method, epochs, steps, Cost(times.of(candidate) * epochs)))
+            phases.append(ForeseenPhase(candidate.method, epochs, math.ceil(steps * schedule.part), cost))
             return
         for phase, part in zip(whole.phases, share, strict=True):
             count = max(round(phase.epochs * epochs / max(schedule.epochs, 1)), 1)
-            phases.append(ForeseenPhase(phase.name, count, phase.steps, Cost(times.of(candidate) * epochs * part)))
+            phases.append(ForeseenPhase(phase.name, count, math.ceil(phase.steps * schedule.part), cost * part))
 
     left = list(chosen)
     for epochs in schedule.lengths:
@@ -154,17 +163,22 @@ def forecast_of(
     )
 
 
+def _steps(run: Run) -> int:
+    """Return the steps of an epoch of the run."""
+    return -(-len(run.data.train) // run.training.batch_size)
+
+
 @contextmanager
 def foreseen(plan: Planned, target: Path) -> Iterator[None]:
     """Say who is trained for how long and what it costs, and show the progress of all trainings meanwhile."""
     schedule = plan.schedule
     if schedule.lengths:
-        first, *longer = schedule.lengths
-        better = f", the better ones for {' and '.join(map(str, longer))}" if longer else ""
+        first, *longer = [epochs * schedule.part for epochs in schedule.lengths]
+        better = f", the better ones for {' and '.join(f'{epochs:g}' for epochs in longer)}" if longer else ""
         number = len(schedule.names)
         who = "both candidates" if number == 2 else f"all {number} candidates"
         full = f"{schedule.epochs}{' or as many as the time allows' if schedule.deadline is not None else ''}"
-        say(f"compress: {who} train for {counted(first)}{better}, and the best in full, for {full}")
+        say(f"compress: {who} train for {counted(first, 'epoch')}{better}, and the best in full, for {full}")
     if plan.forecast is None or not plan.forecast.phases:
         yield
         return

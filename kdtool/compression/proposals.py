@@ -9,17 +9,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdtool.compression.candidates import FLOAT, INT8, KEPT, TEACHER, Candidate, Ladder, ladders, making
+from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.sizing import CLOSE, CLOSE_INT8, POWER, Sized, Sizing, power_of, size
+from kdtool.compression.sizing import POWER, power_of
+from kdtool.compression.ways import Found, Way
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.size import macs
 from kdtool.plugins.budget import Budget, short
 from kdtool.training.run import Run
+from kdtool.utils.formatting import counted
 from kdtool.utils.progress import progress, say
-from kdtool.utils.verbosity import QUIET, verbosity
 
 MOST_SECONDS = 120.0
 """No further ladder is begun after so much computing time of this thread: that of the clock would be less on a busy
@@ -51,6 +52,11 @@ class Proposals:
     """Why methods made no network, by name."""
     seconds: float = 0.0
 
+    @property
+    def names(self) -> set[str]:
+        """The names of all candidates."""
+        return {candidate.name for candidate in (*self.candidates, *self.beyond)}
+
     def chosen(self, most: int) -> list[Candidate]:
         """Return up to ``most`` candidates: by turns of each kind and precision the one with the most MACs.
 
@@ -78,8 +84,6 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
         UsageError: the teacher meets the budget already.
         Error: nothing meets the budget; the message has the smallest that can be had.
     """
-    from kdtool.compression.trimming import trim  # the removal of channels imports torch's compiler
-
     started, computed = time.perf_counter(), time.thread_time()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
     meter = Meter(network, options, folder)
@@ -90,33 +94,31 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     if limits.load(teacher) <= 1:
         raise UsageError(f"{_typed(options)}: the teacher meets it already ({_costs(teacher)}); ask for less")
     found, proposals.refused = ladders(run, network, options.candidates)
-    meters = [(FLOAT, meter, limits.load(teacher))]
+    meters = [(FLOAT, meter, teacher)]
     if options.quantised and can_quantise():
         meters += _quantised(network, options, folder, proposals)
     work = [(mode, ladder) for ladder in _alternating(found) for mode in meters]
     powers: dict[tuple[str, str, int], float] = {}
+    ways: list[tuple[Way, Candidate]] = []
     most = math.inf if options.hours is None else PART * options.hours * 3600
     with progress("proposing", len(work)) as advance:
-        for (precision, timer, load), ladder in work:
+        for (precision, timer, cost), ladder in work:
             late = time.thread_time() - computed > MOST_SECONDS or time.perf_counter() - started > most
             if late and proposals.candidates:
                 proposals.refused.setdefault(f"{ladder.method} {precision}", NO_TIME)
                 continue
-            steps, key = list(ladder.steps), (precision, ladder.kind, len(ladder.steps))
-            power = powers.get(key, powers.get((FLOAT, *key[1:]), POWER))
-            close = CLOSE if precision == FLOAT else CLOSE_INT8
-            with verbosity(QUIET):  # a method may say for each size what it did
-                sizing = size(steps, ladder.make, timer.cost, limits, whole=load, power=power, close=close)
-                if ladder.trims and (sizing.best is None or sizing.best.load < close):
-                    sizing.above = ladder.with_weights(sizing.above)
-                trimmed = trim(sizing, timer.cost, limits, close=close) if ladder.trims else None
-                if trimmed is None:
-                    sizing.best = ladder.with_weights(sizing.best)
-            powers[key] = power_of(sizing, load, len(steps)) or power
-            candidate = _add(proposals, ladder, precision, sizing, trimmed)
-            if candidate is not None and not limits.timed and candidate.network is not None:
-                candidate.cost = timer.cost(candidate.network)
+            key = (precision, ladder.kind, len(ladder.steps))
+            way = Way(ladder, precision, timer, cost, powers.get(key, powers.get((FLOAT, *key[1:]), POWER)))
+            sized = way.sized(limits)
+            powers[key] = power_of(sized.sizing, limits.load(cost), len(ladder.steps)) or way.power
+            candidate = _add(proposals, way, sized)
+            if candidate is not None:
+                ways.append((way, candidate))
+                if not limits.timed and candidate.network is not None:
+                    candidate.cost = timer.cost(candidate.network)
             advance(note=ladder.method)
+    if limits.timed:
+        measure_again(proposals, ways)
     if proposals.candidates or not proposals.beyond:
         proposals.candidates += _trained(network, proposals, options)
     proposals.seconds = time.perf_counter() - started
@@ -137,7 +139,7 @@ def _alternating(found: Sequence[Ladder]) -> list[Ladder]:
 
 def _quantised(
     network: Network, options: BudgetOptions, folder: Path, proposals: Proposals
-) -> list[tuple[str, Meter, float]]:
+) -> list[tuple[str, Meter, Cost]]:
     """Return the meter of files of 8 bits, if ladders are worth measuring in them; add the teacher if it fits so."""
     try:
         meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms)
@@ -155,28 +157,35 @@ def _quantised(
         ratio = cost.latency_ratio or math.nan
         proposals.refused[INT8] = f"8 bits save nothing here: the teacher takes {ratio:.2f} of its time in float32"
         return []
-    return [(INT8, meter, load)]
+    return [(INT8, meter, cost)]
 
 
-def _add(
-    proposals: Proposals, ladder: Ladder, precision: str, sizing: Sizing, trimmed: tuple[Sized, float] | None
-) -> Candidate | None:
+def _add(proposals: Proposals, way: Way, found: Found) -> Candidate | None:
     """Add what was found of a ladder to the proposals; return it if it meets the budget and is new."""
-    best, part = trimmed or (sizing.best, 0.0)
-    one = best or sizing.smallest
-    if one is None:
-        reason = sizing.reasons[-1] if sizing.reasons else "it has no steps"
-        proposals.refused.setdefault(f"{ladder.method} {precision}", reason)
+    candidate = way.candidate(found)
+    if candidate is None:
+        reason = found.sizing.reasons[-1] if found.sizing.reasons else "it has no steps"
+        proposals.refused.setdefault(f"{way.ladder.method} {way.precision}", reason)
         return None
-    candidate = Candidate(
-        ladder.kind, ladder.method, one.options, precision, one.cost, one.network,
-        ladder.inherits or one.options.items() >= KEPT.items(), shown=ladder.shown, trimmed=part,
-    )  # fmt: skip
-    known = [*proposals.candidates, *proposals.beyond]
-    if any(other.name == candidate.name for other in known):
+    if candidate.name in proposals.names:
         return None
-    (proposals.candidates if best else proposals.beyond).append(candidate)
-    return candidate if best else None
+    (proposals.candidates if found.best else proposals.beyond).append(candidate)
+    return candidate if found.best else None
+
+
+def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]]) -> None:
+    """Measure the latencies of candidates once more, and put smaller ones in the place of those that are too slow."""
+    with progress("measuring again", len(ways)) as advance:
+        for way, candidate in ways:
+            place = proposals.candidates.index(candidate)
+            confirmed = way.confirmed(candidate, proposals.limits)
+            if confirmed is not candidate:
+                del proposals.candidates[place]
+            if confirmed is None:
+                proposals.beyond.append(candidate)
+            elif confirmed is not candidate and confirmed.name not in proposals.names:
+                proposals.candidates.insert(place, confirmed)
+            advance(note=candidate.method)
 
 
 def _trained(network: Network, proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
@@ -245,16 +254,12 @@ def say_proposals(proposals: Proposals, chosen: Sequence[Candidate]) -> None:
     """Say how many candidates there are, and on which device they were measured."""
     methods = ", ".join(_unique(candidate.method for candidate in proposals.candidates))
     say(
-        f"compress: {_counted(len(proposals.candidates))} within the budget ({methods}), measured in "
-        f"{proposals.seconds:.0f} s on {proposals.device}; {_counted(len(chosen))} will be trained"
+        f"compress: {counted(len(proposals.candidates), 'candidate')} within the budget ({methods}), measured in "
+        f"{proposals.seconds:.0f} s on {proposals.device}; {counted(len(chosen), 'candidate')} will be trained"
     )
     late = [name.removesuffix(f" {FLOAT}") for name, why in proposals.refused.items() if why == NO_TIME]
     if late:
         say(f"compress: there was no time to measure all sizes of {', '.join(late)}")
-
-
-def _counted(count: int) -> str:
-    return f"{count} candidate{'s' * (count != 1)}"
 
 
 def _unique(names: Iterable[str]) -> list[str]:

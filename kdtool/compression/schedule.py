@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,12 @@ SEARCHED = 2
 
 MOST_FOR_TRIALS = 0.55
 """The part of the planned time that trials may take, so that the winner gets the rest."""
+
+PARTS = (1.0, 0.5, 0.25, 0.125)
+"""The parts of the train split of which an epoch of a trial consists: the largest for which there is time."""
+
+LEAST_STEPS = 40
+"""The fewest steps of an epoch of a trial that has a part of the train split."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Schedule:
     """What all trainings together are expected to take; with --hours alone the winner trains until these are over."""
     deadline: float | None = None
     """After so many seconds of trials no further one begins; None without --hours."""
+    part: float = 1.0
+    """The part of the train split of which the epochs of trials consist; the winner has all of it."""
 
     def as_data(self) -> dict[str, Any]:
         """Return the schedule as plain data."""
@@ -89,12 +98,20 @@ class Schedule:
 
 
 def plan(
-    candidates: Sequence[Candidate], times: Times, training: Training, *, hours: float | None, spent: float, given: bool
+    candidates: Sequence[Candidate],
+    times: Times,
+    training: Training,
+    *,
+    hours: float | None,
+    spent: float,
+    given: bool,
+    steps: int,
 ) -> Schedule:
     """Return how long candidates train: for ``training.epochs``, or so that all is done within ``hours``.
 
     ``spent`` are the seconds that proposing took. With ``hours``, ``training.epochs`` is a limit if it was ``given``.
-    If there is little time, fewer candidates are trained.
+    ``steps`` are those of an epoch. If there is little time, trials have a part of the images, and then fewer
+    candidates are trained.
 
     Raises:
         UsageError: not even one epoch of one candidate fits into the time.
@@ -103,21 +120,25 @@ def plan(
         return _schedule(candidates, training.epochs, times, training)
     left = SPARE * (hours * 3600 - spent)
     most = training.epochs if given else MOST_EPOCHS
-    for count in range(len(candidates), 0, -1):
+    parts = [part for part in PARTS if part == 1 or part * steps >= LEAST_STEPS]
+    # With few images each, all candidates are compared; only then are some of them left out.
+    tries = [(len(candidates), part) for part in parts]
+    tries += [(count, parts[-1]) for count in range(len(candidates) - 1, 0, -1)]
+    for count, part in tries:
         tried = candidates[:count]
         low, high = 0, most
         while low < high:
             epochs = (low + high + 1) // 2
-            schedule = _schedule(tried, epochs, times, training)
-            trials = _trial_seconds(tried, epochs, times)
+            schedule = _schedule(tried, epochs, times, training, part)
+            trials = _trial_seconds(tried, epochs, times, part)
             fits = schedule.seconds <= left and (trials <= MOST_FOR_TRIALS * left or count == 1)
             low, high = (epochs, high) if fits else (low, epochs - 1)
-        if low >= 1 and _trial_seconds(tried, low, times) <= MOST_FOR_TRIALS * max(left, 1e-9) + 1e-9:
-            schedule = _schedule(tried, low, times, training)
+        if low >= 1 and _trial_seconds(tried, low, times, part) <= MOST_FOR_TRIALS * max(left, 1e-9) + 1e-9:
+            schedule = _schedule(tried, low, times, training, part)
             seconds = schedule.seconds
             if not given:  # the winner goes on for what is left, see `MOST_EPOCHS`
-                seconds = max(seconds, min(left, _schedule(tried, most, times, training).seconds))
-            return Schedule(schedule.names, schedule.lengths, low, seconds, MOST_FOR_TRIALS * left)
+                seconds = max(seconds, min(left, _schedule(tried, most, times, training, part).seconds))
+            return dataclasses.replace(schedule, seconds=seconds, deadline=MOST_FOR_TRIALS * left)
     least = times.of(candidates[0]) + times.teacher
     raise UsageError(
         f"--hours {hours:g}: an epoch of the smallest plan takes about {least:.0f} s and proposing took {spent:.0f} s; "
@@ -125,20 +146,22 @@ def plan(
     )
 
 
-def _schedule(candidates: Sequence[Candidate], epochs: int, times: Times, training: Training) -> Schedule:
-    lengths = rungs(len(candidates), epochs) if len(candidates) > 1 else []
+def _schedule(
+    candidates: Sequence[Candidate], epochs: int, times: Times, training: Training, part: float = 1.0
+) -> Schedule:
+    lengths = rungs(len(candidates), round(epochs / part)) if len(candidates) > 1 else []
     views = min(training.recurring_views or epochs, max(epochs, 1))
     final = times.longest(candidates) * epochs
-    seconds = _trial_seconds(candidates, epochs, times) + final + times.teacher * views
+    seconds = _trial_seconds(candidates, epochs, times, part) + final + times.teacher * views
     names = tuple(candidate.name for candidate in candidates)
-    return Schedule(names, tuple(lengths), epochs, seconds)
+    return Schedule(names, tuple(lengths), epochs, seconds, part=part)
 
 
-def _trial_seconds(candidates: Sequence[Candidate], epochs: int, times: Times) -> float:
+def _trial_seconds(candidates: Sequence[Candidate], epochs: int, times: Times, part: float = 1.0) -> float:
     if len(candidates) < 2:
         return 0.0
     each = [times.of(candidate) if candidate.trains else 0.0 for candidate in candidates]
-    return expected(len(candidates), epochs) * sum(each) / len(each)
+    return part * expected(len(candidates), round(epochs / part)) * sum(each) / len(each)
 
 
 def time_epochs(candidates: Sequence[Candidate], teacher: Network, training: Training, data: Data) -> Times:

@@ -15,7 +15,7 @@ def last_row(rows: Sequence[Row], name: str) -> Row | None:
     return next((row for row in reversed(rows) if row["setting"] == name), None)
 
 
-def row_of(rows: Sequence[Row], name: str, epochs: int, *, full: bool = False) -> Row | None:
+def row_of(rows: Sequence[Row], name: str, epochs: float, *, full: bool = False) -> Row | None:
     """Return the row of one training, or None."""
     wanted = (name, epochs, full)
     return next((row for row in rows if (row["setting"], row["epochs"], row["full"]) == wanted), None)
@@ -39,5 +39,5 @@ def epoch_seconds(rows: Sequence[Row], candidate: Candidate) -> float:
 
 
 def _seconds(row: Mapping[str, Any]) -> float:
-    seconds, epochs = float(row["seconds"]), int(row["epochs"])
-    return seconds / max(epochs, 1)
+    """Return the seconds of an epoch over the whole train split; runs of earlier releases had no others."""
+    return float(row["seconds"]) / max(float(row.get("work", row["epochs"])), 1e-9)

@@ -9,21 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import Cost, Limits, Meter, device_options, scratch
 from kdtool.compression.keeping import keep, score
-from kdtool.compression.options import BudgetOptions
+from kdtool.compression.learners import learner_of
+from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals, share_of
+from kdtool.compression.schedule import LEARNING
 from kdtool.compression.trial_rows import epoch_seconds, last_row, row_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
-from kdtool.distillation.options import StudentOptions
 from kdtool.distillation.successive_halving import Halving, halve
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
@@ -35,24 +35,13 @@ from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text
+from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import progress, say
 from kdtool.utils.strict_json import dumps
 
 FILE = "trials.json"
 """The file of a run with what each trial reached."""
-
-LOST = 0.005
-"""A network in 8 bits that loses more accuracy than this learns to round in its next long training."""
-
-
-@dataclass
-class Given:
-    """The options of the trainings as the user gave them, from which a recipe fills in the others."""
-
-    training: Mapping[str, Any]
-    data: Mapping[str, Any]
-    budget: BudgetOptions
 
 
 @dataclass
@@ -66,12 +55,15 @@ class Trials:
     """The teacher as the run sees it."""
     proposals: Proposals
     candidates: Sequence[Candidate]
+    part: float = 1.0
+    """The part of the train split of which an epoch of a trial consists."""
     longest: int | None = None
     """The epochs of the longest trials."""
     done: list[dict[str, Any]] = field(default_factory=list)
-    """A row for each training: ``setting``, ``epochs``, ``full`` (whether it was the last one), ``accuracy`` and
-    ``loss`` on the validation split, ``float_accuracy`` (without the rounding of a file of 8 bits), ``rounded``
-    (whether it learnt to round), ``seconds``, ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
+    """A row for each training: ``setting``, ``epochs`` (over the whole train split), ``work`` (how many such epochs
+    take as long, with their validation), ``full`` (whether it was the last one), ``accuracy`` and ``loss`` on the
+    validation split, ``float_accuracy`` (without the rounding of a file of 8 bits), ``rounded`` (whether it learnt to
+    round), ``seconds``, ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
 
     def __post_init__(self) -> None:
         path = self.run.directory / FILE
@@ -97,7 +89,7 @@ class Trials:
                 if self.last(name) is None:
                     self.by_name[name].note = "no time to train it"
             if cut:
-                say(f"compress: --hours left no time to train for {counted(trials[0][1])}: {', '.join(cut)}")
+                say(f"compress: --hours left no time to train for {self._length(trials[0][1])}: {', '.join(cut)}")
             return scores
 
         self.longest = lengths[-1]
@@ -105,8 +97,19 @@ class Trials:
 
     def _has_time(self, name: str, epochs: int, deadline: float) -> bool:
         candidate = self.by_name[name]
-        known = not self.done or not candidate.trains or row_of(self.done, name, epochs) is not None
-        return known or self.seconds + epochs * epoch_seconds(self.done, candidate) < deadline
+        known = not self.done or not candidate.trains or row_of(self.done, name, epochs * self.part) is not None
+        return known or self.seconds + self._work(epochs) * epoch_seconds(self.done, candidate) < deadline
+
+    def _length(self, epochs: int) -> str:
+        """Return the length of a trial as text."""
+        return counted(epochs if self.part == 1 else epochs * self.part, "epoch")
+
+    def _work(self, epochs: int) -> float:
+        """Return how many epochs over the whole train split take as long as a trial, which validates as often."""
+        if self.part == 1:
+            return epochs
+        images, validation = len(self.run.data.train), len(self.run.data.val) / LEARNING
+        return epochs * (self.part * images + validation) / (images + validation)
 
     def ranked(self, best: str) -> list[Candidate]:
         """Return ``best``, then the others that are within the budget, those trained longest first."""
@@ -122,7 +125,11 @@ class Trials:
         """Train a candidate from its first weights, and return its score on the validation images."""
         candidate = self.by_name[name]
         last = self.last(name)
-        row = last if last and not (candidate.trains and last["checkpoint"]) else row_of(self.done, name, epochs)
+        row = (
+            last
+            if last and not (candidate.trains and last["checkpoint"])
+            else row_of(self.done, name, epochs * self.part)
+        )
         if row is None:
             started = time.perf_counter()
             try:
@@ -143,7 +150,7 @@ class Trials:
         if not candidate.trains:
             return candidate.network
         started = time.perf_counter()
-        learner = self._learner(candidate, candidate.network)
+        learner = learner_of(candidate, self.last(candidate.name), self.distiller, self.run)
         run = self.sub_run(f"full {candidate.name}", candidate, epochs)
         with running_method(self.distiller):
             network = self.distiller.distill(run, self.teacher, learner)
@@ -156,13 +163,15 @@ class Trials:
     ) -> dict[str, Any]:
         """Write the checkpoint of a training, write down what it reached, and return that."""
         metrics, fits = score(self.run, self.given.budget, candidate, network), self._fits(candidate)
-        length = "in full" if full else counted(epochs) if candidate.trains else "as it is"
-        path = self.run.directory / f"{slug(f'{candidate.name} {length}')}.pt"
+        length = counted(epochs, "epoch") if full else self._length(epochs)
+        kind = "in full" if full else length if candidate.trains else "as it is"
+        path = self.run.directory / f"{slug(f'{candidate.name} {kind}')}.pt"
         made = self.run.checkpoint(network, [{**metrics, "split": "val"}], note=candidate.name)
         decided(lambda: write(path, made))
         row = {
             "setting": candidate.name,
-            "epochs": epochs if candidate.trains else 0,
+            "epochs": (epochs if full or self.part == 1 else epochs * self.part) if candidate.trains else 0,
+            "work": epochs if full else self._work(epochs),
             "full": full,
             "accuracy": metrics["accuracy"],
             "loss": metrics["loss"],
@@ -178,9 +187,9 @@ class Trials:
         notes = [candidate.note] if candidate.note else []
         if row["float_accuracy"] is not None:
             notes.append(f"{row['float_accuracy']:.4f} in float32{', it learnt to round' * row['rounded']}")
-        after = f"after {counted(epochs)}" if candidate.trains else "as it is"
         say(
-            f"compress: {candidate.name}: {row['accuracy']:.4f} on validation images {after}"
+            f"compress: {candidate.name}: {row['accuracy']:.4f} on validation images "
+            f"{f'after {length}' if candidate.trains else 'as it is'}"
             f"{f' ({chr(59).join(notes)})' if notes else ''}"
         )
         return row
@@ -195,7 +204,8 @@ class Trials:
             raise error
         candidate.note = f"failed: {error}"
         row = {
-            **{"setting": candidate.name, "epochs": epochs, "full": False, "accuracy": 0.0, "loss": 1e3},
+            **{"setting": candidate.name, "epochs": epochs * self.part, "work": self._work(epochs), "full": False},
+            **{"accuracy": 0.0, "loss": 1e3},
             **{"seconds": round(time.perf_counter() - started, 2), "checkpoint": None, "cost": None},
             **{"note": candidate.note, "within": False},
         }
@@ -214,28 +224,14 @@ class Trials:
         if not candidate.trains:
             assert candidate.network is not None
             return candidate.network
-        run = self.sub_run(f"trial {candidate.name} {counted(epochs)}", candidate, epochs)
+        run = self.sub_run(f"trial {candidate.name} {self._length(epochs)}", candidate, epochs, self.part)
         if candidate.made_by_training and self.last(candidate.name) is None:
             return self._make(candidate, run, epochs)
         assert candidate.network is not None
-        learner = self._learner(candidate, candidate.network) if epochs == self.longest else candidate.network
+        learner = candidate.network
+        if epochs == self.longest:
+            learner = learner_of(candidate, self.last(candidate.name), self.distiller, self.run)
         return self.distiller.distill(run, self.teacher, learner)
-
-    def _learner(self, candidate: Candidate, network: Network) -> Network:
-        """Return a network that rounds in its training, if a shorter training showed that its file loses much."""
-        last = self.last(candidate.name)
-        if candidate.precision == FLOAT or last is None or last.get("float_accuracy") is None:
-            return network
-        if not last.get("rounded") and last["float_accuracy"] - last["accuracy"] <= LOST:
-            return network
-        options = StudentOptions(quantize="int8")
-        try:
-            type(self.distiller).check_precision(options.quantize)
-            check_training(options, self.run.training)
-            return rounding(network, self.run.data, options)
-        except (Error, UsageError) as error:
-            say(f"compress: {candidate.name} does not learn to round: {error}")
-            return network
 
     def _make(self, candidate: Candidate, run: Run, epochs: int) -> Network:
         """Let a method make its student in a training; measure it, and keep it as the candidate's network."""
@@ -265,9 +261,9 @@ class Trials:
             candidate.note = "beyond the budget"
         return fits
 
-    def sub_run(self, name: str, candidate: Candidate, epochs: int) -> Run:
+    def sub_run(self, name: str, candidate: Candidate, epochs: int, part: float = 1.0) -> Run:
         """Return a run inside of this one, whose recipe suits the candidate and the number of epochs."""
-        training, data = self.settled(candidate, epochs)
+        training, data = self.settled(candidate, epochs, part)
         directory = self.run.directory / "phases" / slug(name)
         directory.mkdir(parents=True, exist_ok=True)
         inner = Run(
@@ -282,8 +278,8 @@ class Trials:
         inner.caches = self.run.caches
         return inner
 
-    def settled(self, candidate: Candidate, epochs: int) -> tuple[Training, Data]:
-        """Return the training of a candidate for so many epochs, with the recipe that suits it.
+    def settled(self, candidate: Candidate, epochs: int, part: float = 1.0) -> tuple[Training, Data]:
+        """Return the training of a candidate for so many epochs of a part of the images, with the recipe for it.
 
         So much was cut from one with weights of the teacher that many steps of a high rate suit it, too: of airbench94
         without 65 % of its MACs `standard` made more than `quick` in 1,100 steps, whatever it began with.
@@ -291,9 +287,5 @@ class Trials:
         training = dataclasses.replace(self.run.training, epochs=epochs)
         network = candidate.network or self.teacher
         automatic = type(self.distiller).recipe_by_steps
-        return settled(training, self.given.training, self.run.data, self.given.data, network, automatic=automatic)
-
-
-def counted(count: int) -> str:
-    """Return a number of epochs as text."""
-    return "1 epoch" if count == 1 else f"{count} epochs"
+        data, given = self.run.data.part(part), self.given
+        return settled(training, given.training, data, given.data, network, automatic=automatic)

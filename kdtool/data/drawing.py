@@ -11,12 +11,23 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdtool.data.changes import changes_of
+from kdtool.data.changes import Changes, changes_of
 from kdtool.data.checks import Files, check_differ, say_changes, say_duplicates, say_older, tell
 from kdtool.data.classes import positions
 from kdtool.data.fingerprint import fingerprint_of
 from kdtool.data.form import Form, white_of
-from kdtool.data.images import Images, JoinedImages, fits_in_memory, images_of, plain_images
+from kdtool.data.image_files import FileImages
+from kdtool.data.images import (
+    ChangedImages,
+    GrownImages,
+    Images,
+    JoinedImages,
+    MemoryImages,
+    ShiftedImages,
+    fits_in_memory,
+    plain_images,
+)
+from kdtool.data.preparation import SMALL, Preparation
 from kdtool.data.raw import RawData, RawSplit
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
@@ -139,3 +150,34 @@ def _prepared(
         train = Split("train", JoinedImages(images["train"], images["unlabelled"]), joined, spec)
     again = partial(_prepared, plain, labels, raw=raw, form=form, unlabelled=unlabelled)
     return Data(spec, train, splits["val"], splits.get("test"), unlabelled, again)
+
+
+def images_of(
+    plain: Images,
+    prepared: Preparation,
+    *,
+    padding: Fraction,
+    flip: bool,
+    augment: bool,
+    changes: Changes | None,
+    seed: int,
+) -> Images:
+    """Return `plain_images` with their views; without ``augment`` and ``changes`` every view is plain.
+
+    ``padding`` is a fraction of the side of an image; ``flip`` says whether a view may mirror images. ``changes`` are
+    made after all else.
+    """
+    size = prepared.size
+    if isinstance(plain, FileImages) and size > SMALL:
+        return FileImages(plain.paths, prepared, seed=seed, flip=flip, augment=augment, changes=changes)
+    kept = plain.size if isinstance(plain, MemoryImages) else size
+    images = _shifted(plain, round(padding * kept), flip, seed) if augment else plain
+    return _changed(images if kept == size else GrownImages(images, size, prepared.interpolation), changes)
+
+
+def _shifted(plain: Images, padding: int, flip: bool, seed: int) -> Images:
+    return ShiftedImages(plain, seed=seed, padding=padding, flip=flip) if padding or flip else plain
+
+
+def _changed(images: Images, changes: Changes | None) -> Images:
+    return images if changes is None else ChangedImages(images, changes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from functools import cached_property
 from itertools import islice
 from typing import Protocol
@@ -191,6 +190,21 @@ class JoinedImages:
             yield pixels.index_select(0, places.to(pixels.device, non_blocking=True))
 
 
+class SelectedImages:
+    """Some of the images of a source, in the order of their indices."""
+
+    def __init__(self, images: Images, indices: Tensor) -> None:
+        """Select ``indices``, int64 [selected], from ``images``."""
+        self.images, self.indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, chunks: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield uint8 [batch, channels, size, size] for each tensor of indices."""
+        yield from self.images.batches([self.indices[chunk] for chunk in chunks], view)
+
+
 class HostOnlyError(Error):
     """The views of some images are made in the memory of the host alone."""
 
@@ -215,6 +229,9 @@ def images_on(images: Images, device: torch.device) -> tuple[Images, int]:
         case JoinedImages():
             (first, of_first), (second, of_second) = images_on(images.first, device), images_on(images.second, device)
             return JoinedImages(first, second), of_first + of_second
+        case SelectedImages():
+            source, taken = images_on(images.images, device)
+            return SelectedImages(source, images.indices), taken
         case ChangedImages():
             raise HostOnlyError("--augment trivial and rand, and --erase, change images on the CPU")
         case GrownImages():
@@ -250,7 +267,7 @@ def _memory_of(files: FileImages, fingerprint: str) -> MemoryImages:
 
 
 def plain_images(split: RawSplit, prepared: Preparation, fingerprint: str, *, in_memory: bool) -> Images:
-    """Return the images of a split as ``prepared`` says, or smaller ones that `images_of` enlarges.
+    """Return the images of a split as ``prepared`` says, or smaller ones that are enlarged later.
 
     ``fingerprint`` is the hash of the split's. They are read, or resized, at their first use.
     """
@@ -260,34 +277,3 @@ def plain_images(split: RawSplit, prepared: Preparation, fingerprint: str, *, in
         return MemoryImages(split.images, size=kept, channels=channels, interpolation=prepared.interpolation)
     files = FileImages(split.images, prepared)
     return _memory_of(files, fingerprint) if in_memory and size <= SMALL else files
-
-
-def images_of(
-    plain: Images,
-    prepared: Preparation,
-    *,
-    padding: Fraction,
-    flip: bool,
-    augment: bool,
-    changes: Changes | None,
-    seed: int,
-) -> Images:
-    """Return `plain_images` with their views; without ``augment`` and ``changes`` every view is plain.
-
-    ``padding`` is a fraction of the side of an image; ``flip`` says whether a view may mirror images. ``changes`` are
-    made after all else.
-    """
-    size = prepared.size
-    if isinstance(plain, FileImages) and size > SMALL:
-        return FileImages(plain.paths, prepared, seed=seed, flip=flip, augment=augment, changes=changes)
-    kept = plain.size if isinstance(plain, MemoryImages) else size
-    images = _shifted(plain, round(padding * kept), flip, seed) if augment else plain
-    return _changed(images if kept == size else GrownImages(images, size, prepared.interpolation), changes)
-
-
-def _shifted(plain: Images, padding: int, flip: bool, seed: int) -> Images:
-    return ShiftedImages(plain, seed=seed, padding=padding, flip=flip) if padding or flip else plain
-
-
-def _changed(images: Images, changes: Changes | None) -> Images:
-    return images if changes is None else ChangedImages(images, changes)

@@ -6,15 +6,18 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from kdtool.data.images import Images, JoinedImages, fits_in_memory, images_on
+from kdtool.data.hold_out import stratified
+from kdtool.data.images import Images, JoinedImages, SelectedImages, fits_in_memory, images_on
 from kdtool.data.pixels import normalised, statistics
 from kdtool.data.preparation import SMALL
 from kdtool.data.spec import DataSpec
 from kdtool.errors import UsageError
+from kdtool.utils.seeds import derive
 from kdtool.utils.transfer import on_device
 
 # Mean and std of large images are computed from this many images, evenly spaced.
@@ -104,6 +107,19 @@ class Split:
         """Return the first ``count`` images; all of them if there are no more."""
         return self if count >= len(self) else Split(self.name, self._images, self.labels[:count], self.spec)
 
+    def part(self, fraction: float, seed: int) -> Split:
+        """Return a seeded ``fraction`` of every class, and of the images without a label."""
+        if fraction == 1:
+            return self
+        chosen = stratified(self.labels, fraction, derive("part", seed))
+        images: Images = SelectedImages(self._images, chosen)
+        if isinstance(self._images, JoinedImages):
+            first, second = self._images.first, self._images.second
+            border = len(first)
+            labelled, others = chosen[chosen < border], chosen[chosen >= border] - border
+            images = JoinedImages(SelectedImages(first, labelled), SelectedImages(second, others))
+        return Split(self.name, images, self.labels[chosen], self.spec)
+
     def prepare(self) -> None:
         """Load images that are kept in memory now, under a progress bar of their own, instead of at the first batch."""
         for index in {0, len(self) - 1}:  # the last image may come from another source than the first
@@ -166,6 +182,13 @@ class Data:
         test = None if self.test is None else self.test.under(spec)
         return Data(spec, self.train.under(spec), self.val.under(spec), test, self.unlabelled, self.prepared)
 
+    def part(self, fraction: float) -> Data:
+        """Return the same data with a ``fraction`` of the train split, seeded by ``--split-seed``."""
+        if fraction == 1:
+            return self
+        again = None if self.prepared is None else partial(_prepared_part, self.prepared, fraction)
+        return dataclasses.replace(self, train=self.train.part(fraction, self.spec.split_seed), prepared=again)
+
     def with_augmentation(self, augment: str, erase: float) -> Data:
         """Return the same images with another augmentation of the train split; no file is opened again.
 
@@ -176,3 +199,7 @@ class Data:
             return self
         assert self.prepared is not None
         return self.prepared(spec)
+
+
+def _prepared_part(prepared: Callable[[DataSpec], Data], fraction: float, spec: DataSpec) -> Data:
+    return prepared(spec).part(fraction)

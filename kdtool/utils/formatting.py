@@ -34,6 +34,8 @@ def shown_value(key: str, value: Any) -> str:
             return f"{value:.3g}"
         if key == "seconds":
             return f"{value:,.1f}"
+        if key == "epochs":
+            return f"{value:g}"
         return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
     return printable(str(value), LONGEST_CELL)
 
@@ -70,6 +72,12 @@ def printable_lines(text: str, limit: int | None = LONGEST_LINE) -> str:
 def _printable_line(line: str) -> str:
     parts = re.split("([\udc80-\udcff]+)", line)
     return "".join(part if number % 2 else printable(part, len(part)) for number, part in enumerate(parts))
+
+
+def counted(count: float, what: str) -> str:
+    """Return a number of things as text: ``1 epoch``, ``1,200 steps``, ``0.25 epochs``."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {what}{'s' * (count != 1)}"
 
 
 def shown_duration(seconds: float) -> str:

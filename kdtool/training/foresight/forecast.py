@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.utils.files import read_text, write_text
-from kdtool.utils.formatting import shown_bytes, shown_duration
+from kdtool.utils.formatting import counted, shown_bytes, shown_duration
 from kdtool.utils.strict_json import dumps
 
 FILE = "forecast.json"
@@ -101,9 +101,9 @@ class Forecast:
 
     def _work(self) -> str:
         epochs = sorted({phase.epochs for phase in self.phases})
-        span = _counted(epochs[0], "epoch") if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
+        span = counted(epochs[0], "epoch") if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
         if len(self.phases) == 1:
-            text = f"by {span} of {_counted(self.phases[0].steps, 'step')}"
+            text = f"by {span} of {counted(self.phases[0].steps, 'step')}"
         else:
             text = f"in {len(self.phases)} phases of {span}, {self.steps:,} steps in all"
         if self.reason:
@@ -116,20 +116,16 @@ class Forecast:
         among = f" in {self.processes} processes" if self.processes > 1 else ""
         return (
             f"{bound}{shown_duration(self.cost.seconds)}{among}, {shown_bytes(self.memory_bytes)} of memory{gpu}, "
-            f"{shown_bytes(self.disk_bytes)} of disk (from {_counted(self.timed_steps, 'timed step')})"
+            f"{shown_bytes(self.disk_bytes)} of disk (from {counted(self.timed_steps, 'timed step')})"
         )
 
     def table(self) -> list[str]:
         """Return a line for each phase."""
         return [
-            f"  {phase.name}: {_counted(phase.epochs, 'epoch')} of {_counted(phase.steps, 'step')}"
+            f"  {phase.name}: {counted(phase.epochs, 'epoch')} of {counted(phase.steps, 'step')}"
             + (f", about {shown_duration(phase.cost.seconds)}" if phase.cost.seconds else "")
             for phase in self.phases
         ]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def write_forecast(directory: Path, forecast: Forecast) -> None:

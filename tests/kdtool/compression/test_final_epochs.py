@@ -8,7 +8,7 @@ import kdtool
 from kdtool.commands import recipes
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.command import _Work
-from kdtool.compression.trials import Given
+from kdtool.compression.options import Given
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ CANDIDATES = [Candidate("refiners", f"r{number}", {}) for number in range(8)]
 TIMES = Times({candidate.name: 10.0 for candidate in CANDIDATES}, teacher=5.0)
 
 
-def planned(hours=None, *, epochs=20, given=False, spent=0.0, candidates=CANDIDATES, times=TIMES):
-    return plan(candidates, times, Training(epochs=epochs), hours=hours, spent=spent, given=given)
+def planned(hours=None, *, epochs=20, given=False, spent=0.0, candidates=CANDIDATES, times=TIMES, steps=10):
+    return plan(candidates, times, Training(epochs=epochs), hours=hours, spent=spent, given=given, steps=steps)
 
 
 def test_epochs_without_hours_are_those_of_the_winner_and_about_as_many_for_trials():
@@ -52,6 +52,17 @@ def test_with_little_time_fewer_candidates_train():
     schedule = planned(150 / 3600)
     assert 1 <= len(schedule.names) < 8
     assert schedule.names == tuple(candidate.name for candidate in CANDIDATES[: len(schedule.names)])
+
+
+def test_with_little_time_trials_have_a_part_of_the_images():
+    # By hand: 135 s are planned, 74 of them for trials; eight epochs of 10 s are too long, and of half the images not.
+    # The winner's 4 epochs are 8 of half the images, for which trials have one length; with 5 there would be two.
+    schedule = planned(150 / 3600, steps=800)
+    assert (len(schedule.names), schedule.part, schedule.lengths, schedule.epochs) == (8, 0.5, (1,), 4)
+    assert planned(75 / 3600, steps=800).part == 0.25
+    assert planned(75 / 3600, steps=100).part == 0.5  # a quarter would be 25 steps: fewer candidates train instead
+    assert len(planned(75 / 3600, steps=100).names) < 8
+    assert planned(1.0, steps=800).part == 1
 
 
 def test_given_epochs_limit_what_hours_allow():

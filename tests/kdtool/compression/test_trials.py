@@ -8,10 +8,11 @@ import kdtool
 from kdtool.commands.outputs import entry_of
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.options import BudgetOptions
+from kdtool.compression.learners import learner_of
+from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.proposals import Proposals
-from kdtool.compression.trial_rows import row_of
-from kdtool.compression.trials import Given, Trials
+from kdtool.compression.trial_rows import epoch_seconds, row_of
+from kdtool.compression.trials import Trials
 from kdtool.distillation.successive_halving import rungs
 from kdtool.models.checkpoint import read
 from kdtool.models.quantisation.fake import quantiser_of
@@ -117,15 +118,42 @@ def test_a_candidate_that_loses_more_than_half_a_point_learns_to_round(at_work):
 )
 def test_a_candidate_that_loses_little_or_of_an_earlier_release_does_not(at_work, row):
     found, candidate = at_work(row)
-    assert found._learner(candidate, candidate.network) is candidate.network
+    assert learner_of(candidate, found.last(candidate.name), found.distiller, found.run) is candidate.network
 
 
 def test_once_a_candidate_learnt_to_round_it_goes_on_so(at_work):
     found, candidate = at_work({**LOST, "accuracy": 0.91, "rounded": True})
-    assert quantiser_of(found._learner(candidate, candidate.network).module) is not None
+    assert (
+        quantiser_of(learner_of(candidate, found.last(candidate.name), found.distiller, found.run).module) is not None
+    )
 
 
 def test_a_method_that_cannot_train_in_8_bits_trains_in_float_and_says_so(at_work, capsys):
     found, candidate = at_work(LOST, method="stagewise")
-    assert found._learner(candidate, candidate.network) is candidate.network
+    assert learner_of(candidate, found.last(candidate.name), found.distiller, found.run) is candidate.network
     assert "halve int8 does not learn to round: --quantize int8: stagewise makes or edits" in capsys.readouterr().err
+
+
+def test_a_trial_has_a_part_of_the_images_and_the_winner_all(at_work, monkeypatch):
+    found, candidate = at_work()
+    found.part = 0.25
+    seen = []
+    distil = type(found.distiller).distill
+
+    def watched(distiller, run, teacher, student):
+        seen.append((len(run.data.train), len(run.data.val)))
+        return distil(distiller, run, teacher, student)
+
+    monkeypatch.setattr(type(found.distiller), "distill", watched)
+    found.train(candidate.name, 1)
+    found.full(candidate, 1)
+    images, validation = len(found.run.data.train), len(found.run.data.val)
+    assert seen == [(pytest.approx(images / 4, abs=5), validation), (images, validation)]
+    trial, full = found.done
+    assert (trial["epochs"], full["epochs"]) == (0.25, 1)
+    # By hand: an image of the train split takes three times as long as one of the validation split.
+    assert trial["work"] == pytest.approx((3 * images / 4 + validation) / (3 * images + validation))
+    assert epoch_seconds([trial], candidate) == pytest.approx(trial["seconds"] / trial["work"])
+    assert trial["checkpoint"] == "halve-int8-0.25-epochs.pt"
+    found.train(candidate.name, 1)  # it is known
+    assert len(found.done) == 2

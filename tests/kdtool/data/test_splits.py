@@ -8,10 +8,12 @@ import torch
 import kdtool.data.images
 from kdtool.data import splits
 from kdtool.data.dataset import Dataset
+from kdtool.data.images import JoinedImages
 from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
 from kdtool.data.raw import RawData, RawSplit
 from kdtool.data.spec import DataSpec
+from kdtool.data.splits import Split
 from kdtool.errors import Error, UsageError
 
 
@@ -240,3 +242,31 @@ def test_batches_that_are_made_together_are_those_made_one_by_one(augmented, mon
 def test_no_batches():
     assert splits._groups([], 10) == []
     assert splits._groups([4, 4, 4, 30, 1], 8) == [[4, 4], [4], [30], [1]]
+
+
+def test_a_part_of_the_train_split_has_its_images_and_views_and_keeps_its_classes(augmented):
+    part = augmented.part(0.25)
+    assert part.val is augmented.val
+    assert augmented.part(1.0) is augmented
+    chosen = splits.stratified(augmented.train.labels, 0.25, splits.derive("part", augmented.spec.split_seed))
+    assert len(part.train) == len(chosen) == pytest.approx(len(augmented.train) / 4, abs=5)
+    counts = part.train.labels.bincount() / augmented.train.labels.bincount()
+    assert counts.tolist() == pytest.approx([0.25] * 10, abs=0.01)
+    for view in (None, 3):
+        assert torch.equal(pixels(part.train, view=view), pixels(augmented.train, view=view)[chosen])
+    # It stays a part of the images where a recipe changes their views.
+    plain = part.with_augmentation("none", 0.0)
+    assert torch.equal(pixels(plain.train, view=3), pixels(augmented.train)[chosen])
+
+
+def test_a_part_has_as_much_of_the_images_without_a_label(augmented):
+    train = augmented.train
+    labels = torch.cat([train.labels, torch.full([40], -1)])
+    images = JoinedImages(train._images, splits.SelectedImages(train._images, torch.arange(40)))
+    part = Split("train", images, labels, train.spec).part(0.25, 0)
+    assert part.unlabelled == 10
+    assert torch.equal(part.labels[-10:], torch.full([10], -1))
+    assert part.labelled().labels.min() >= 0
+    shown = pixels(part)
+    first = pixels(train)[:40]
+    assert all((first == image).flatten(1).all(1).any() for image in shown[-10:])
