@@ -15,12 +15,14 @@ from kdtool.errors import similar
 from kdtool.plugins.entry_points import names
 from kdtool.plugins.network_spec import forms
 from kdtool.plugins.trust import exists
-from kdtool.training.options import Training
+from kdtool.training.options import TimeOptions, Training
 
 if TYPE_CHECKING:
     from kdtool.cli.command import ParsedCommand
 
 TRAINING = Section("Training", Training)
+
+TIME = Section("Training", TimeOptions)
 
 DATA = Section("Data", DataOptions)
 

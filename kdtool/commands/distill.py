@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool.commands.foresight import dry_run as rehearsed
+from kdtool.commands.hours import with_epochs
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.onnx_teacher import check_images_known, check_onnx_teachers, load_teacher
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
@@ -52,8 +54,9 @@ def distill(
     or a checkpoint to continue from, which keeps its normalisation and its order of classes; or a function or class
     that builds a network, as for `teacher`. Each teacher sees images normalised as in its own training. ``options`` are
     those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where they differ from
-    the teacher's), `Training` and `SearchOptions`: ``search="temperature=1,2,4,8"`` selects a value by validation in
-    short trainings. With ``dry_run`` nothing is trained or written: what the training would cost is said, and the last
+    the teacher's), `Training`, `TimeOptions` (``hours=1`` in the place of epochs) and `SearchOptions`:
+    ``search="temperature=1,2,4,8"`` selects a value by validation in short trainings.
+    With ``dry_run`` nothing is trained or written: what the training would cost is said, and the last
     entry of the untrained checkpoint's history has it as ``forecast``. ``track`` names programs that show the training,
     as ``--track`` takes them: ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of a search, and
     the candidates of ``ikd``, are tasks of a Ray cluster: ``ray="auto"``.
@@ -66,6 +69,9 @@ def distill(
         student = named(student)
     teachers = load_teachers(teacher, cls, load_teacher)
     parent = teachers[0]
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
+    same = partial(distill, teacher, method, student=student, output=output, force=True)
+    options = with_epochs(options, same, target, resume=resume)
     check_images_known(parent, options.get("data"))
     groups = (cls, StudentOptions, NetworkOptions, DataOptions, Training, SearchOptions, Placement)
     own, student_options, network_options, data_options, training_options, search_options, where = split(
@@ -87,7 +93,6 @@ def distill(
     settings = {}
     if search is not None:
         settings = {name: cls(**values) for name, values in search.settings(cls, own).items()}
-    target = target_of(output, named_after(parent, method), force=force, resume=resume)
     cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
     of_student, stem = StudentOptions(**student_options), network_options.get("stem")
     cls.check_precision(of_student.quantize)

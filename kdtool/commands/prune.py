@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdtool.commands.foresight import dry_run as rehearsed
+from kdtool.commands.hours import with_epochs
 from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
 from kdtool.commands.quantise import in_float
@@ -36,18 +38,21 @@ def prune(
 ) -> Checkpoint:
     """Remove weights or channels of a network and retrain the rest, with the unpruned network as teacher.
 
-    ``dry_run`` and ``track`` are as in `distill`.
+    ``options`` are those of the method, `DataOptions`, `Training` and `TimeOptions`; ``dry_run`` and ``track`` are as
+    in `distill`.
 
     Raises:
         Error: the network cannot be pruned in this way, or the retraining fails.
     """
     parent = in_float(load(checkpoint))
     cls = method_class("pruners", method)
+    target = target_of(output, named_after(parent, method), force=force, resume=resume)
+    same = partial(prune, checkpoint, method, output=output, force=True)
+    options = with_epochs(options, same, target, resume=resume)
     own, data_options, training_options = split(options, cls, DataOptions, Training)
     given, given_data = training_options, data_options
     training_options, data_options = with_recipe(given, given_data)
     pruner, training = cls(**own), Training(**training_options)
-    target = target_of(output, named_after(parent, method), force=force, resume=resume)
     data = data_for(parent, data_options) if training.epochs > 0 or data_options or parent.data else None
     if isinstance(pruner, RepairOptions):
         pruner.check_images(data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool.commands import history
 from kdtool.commands.foresight import dry_run as rehearsed
+from kdtool.commands.hours import with_epochs
 from kdtool.commands.inputs import say_expected, say_not_held_out
 from kdtool.commands.outputs import (
     early_weights,
@@ -55,13 +56,18 @@ def teacher(
     """Build the network ``SOURCE:NAME`` and, if a data set is named, train it on the labels.
 
     ``name`` may also be a function or class of a module that builds a network, with arguments by `functools.partial`.
-    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `EarlyOptions`, `InitialOptions` and of the
-    source itself. ``dry_run`` and ``track`` are as in `distill`.
+    ``options`` are those of `NetworkOptions`, `DataOptions`, `Training`, `TimeOptions`, `EarlyOptions`,
+    `InitialOptions` and of the source itself. ``dry_run`` and ``track`` are as in `distill`.
 
     Raises:
         Error: the network cannot be built, the weights do not fit, or the training fails.
     """
-    name = named(name)
+    name, trains = named(name), options.get("data") is not None
+    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume, untrained=not trains)
+    if options.get("hours") is not None and not trains:
+        raise UsageError("--hours: nothing is trained without --data")
+    same = partial(teacher, name, pretrained=pretrained, weights=weights, output=output, force=True)
+    options = with_epochs(options, same, target, resume=resume)
     source, network_name = parse(name)
     groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions, InitialOptions)
     given, typed_data = groups[2], groups[1]
@@ -70,8 +76,6 @@ def teacher(
     initial = InitialOptions(**groups[5])
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
-    trains = groups[1].get("data") is not None
-    target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume, untrained=not trains)
     pretrained = pretrained or (source.brings_weights and weights is None)
     data, elsewhere = None, bool(pretrained or weights)
     weights_file = Path(weights) if weights is not None else None

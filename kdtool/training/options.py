@@ -250,6 +250,14 @@ class Training(Options):
             )
 
 
+class TimeOptions(Options):
+    """Options of the time that a training takes."""
+
+    hours: float | None = option(
+        None, above=0, help="in place of --epochs: as many as take about so long here in all, by a few timed steps"
+    )
+
+
 class InitialOptions(Options):
     """Options of the weights with which a training begins."""
 

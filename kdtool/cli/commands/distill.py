@@ -11,6 +11,7 @@ from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import (
     DATA,
+    TIME,
     TRAINING,
     as_network,
     check_network,
@@ -146,6 +147,7 @@ command = StepCommand(
         Section("Student", NetworkOptions, only=("stem",)),
         DATA,
         TRAINING,
+        TIME,
         Section("Training", SearchOptions),
         Section("Cluster", Placement),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoints, output_options, track_option, tracked
+from kdtool.cli.common import DATA, TIME, TRAINING, checkpoints, output_options, track_option, tracked
 from kdtool.cli.early import check_early
 from kdtool.cli.output import MODELS, print_notes, print_result, show, table
 from kdtool.cli.several_processes import processes_option, wanted
@@ -86,7 +86,7 @@ command = StepCommand(
     kind="pruners",
     default="magnitude",
     params=[checkpoints(), *output_options("CHECKPOINT-METHOD.pt"), track_option(), processes_option()],
-    groups=[DATA, TRAINING],
+    groups=[DATA, TRAINING, TIME],
     help="Prune a trained network and retrain it. Several checkpoints are pruned one after another.",
     epilog=EXAMPLES,
 )

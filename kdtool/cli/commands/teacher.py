@@ -11,7 +11,16 @@ import click
 
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import LABELLED_DATA, TRAINING, as_network, check_network, output_options, track_option, tracked
+from kdtool.cli.common import (
+    LABELLED_DATA,
+    TIME,
+    TRAINING,
+    as_network,
+    check_network,
+    output_options,
+    track_option,
+    tracked,
+)
 from kdtool.cli.early import check_early, check_weights
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
@@ -148,6 +157,7 @@ command = TeacherCommand(
         Section("Network", NetworkOptions),
         LABELLED_DATA,
         TRAINING,
+        TIME,
         Section("Initial weights", InitialOptions),
         Section("Early weights", EarlyOptions),
     ],
