@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from kdtool.commands.export import export
 from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import INT8, NEAR, SUFFIX, Limits, device_options, exporter_for, scratch
+from kdtool.compression.costs import INT8, NEAR, SUFFIX, Limits, Meter, device_options, exporter_for, scratch
 from kdtool.compression.options import BudgetOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
@@ -18,6 +19,9 @@ from kdtool.utils.progress import say
 
 SECONDS = 10.0
 """How long the winner's latency is measured."""
+
+PAIRS = 100
+"""Pairs of samples of a further measurement; fewer if they take longer."""
 
 AGAIN = 2
 """How often a latency that is beyond the budget is measured once more, since other programs change it."""
@@ -63,7 +67,8 @@ def write_quantised(
 ) -> dict[str, Any] | None:
     """Write the ONNX file of a winner of 8 bits beside ``target`` and return its costs; None for other winners.
 
-    It is quantised in the best way; if that is beyond the budget, with the first and the last layer in 8 bits too.
+    It is quantised in the best way; if that is beyond the budget, with the first and the last layer in 8 bits too. A
+    latency that is still beyond it is measured again, the median of three counts.
     """
     if winner.precision == FLOAT:
         return None
@@ -83,11 +88,23 @@ def write_quantised(
         )
         if excess(costs, limits) <= 1:
             break
+    if costs.get("latency") and excess(costs, limits) > NEAR:
+        costs["latency"] = _measured_again(costs["latency"], file_of(target), teacher.network, budget)
     say(
         f"compress: the file of 8 bits is {costs['onnx']}; {target.name} has the weights in float32, and an export "
         "of it is within the budget with --int8 only"
     )
     return costs
+
+
+def _measured_again(latency: Mapping[str, Any], file: Path, teacher: Network, budget: BudgetOptions) -> dict[str, Any]:
+    """Return a latency with the median of its ratio and of further ones, and the student's time as this share."""
+    with scratch() as folder:
+        meter = Meter(teacher, budget, folder)
+        again = [meter.ratio(file, seconds=SECONDS, pairs=PAIRS) for _ in range(AGAIN)]
+    ratio = median([latency["ratio"], *again])
+    own = {**latency["student"], "p50_ms": ratio * latency["teacher"]["p50_ms"]}
+    return {**latency, "ratio": ratio, "student": own, "ratios": [latency["ratio"], *again]}
 
 
 def excess(costs: Mapping[str, Any], limits: Limits) -> float:

@@ -1,5 +1,6 @@
 """The latency of a winner as it is exported."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -29,3 +30,21 @@ def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(rat
     costs = final.as_exported(Candidate("refiners", "halve", {}), None, None, budget, Limits(latency_ratio=0.5))
     assert costs["latency"]["ratio"] == counts
     assert len(ratios) - len(left) == measurements
+
+
+def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
+    left = [0.58, 0.60]
+    monkeypatch.setattr(final, "Meter", lambda *of: SimpleNamespace(ratio=lambda file, **how: left.pop(0)))
+    network = SimpleNamespace(network=None, module=None)
+    measured = {"ratio": 0.66, "student": {"p50_ms": 0.33, "p90_ms": 0.4}, "teacher": {"p50_ms": 0.5}}
+    monkeypatch.setattr(final, "export", lambda *of, **how: {"onnx": "s.onnx", "file_bytes": 1, "latency": measured})
+    monkeypatch.setattr(
+        final, "exporter_for", lambda budget: type("Fake", (), {"describe": classmethod(lambda cls: [])})()
+    )
+    monkeypatch.setattr(final, "quantiser_of", lambda module: None)
+    budget, limits = BudgetOptions(max_latency="0.6x"), Limits(latency_ratio=0.6)
+    candidate = Candidate("refiners", "halve", {}, "int8")
+    costs = final.write_quantised(candidate, network, network, Path("s.pt"), budget, limits)
+    assert costs["latency"]["ratio"] == 0.60
+    assert costs["latency"]["ratios"] == [0.66, 0.58, 0.60]
+    assert costs["latency"]["student"] == {"p50_ms": pytest.approx(0.30), "p90_ms": 0.4}
