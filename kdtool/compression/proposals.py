@@ -118,7 +118,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
                     candidate.cost = timer.cost(candidate.network)
             advance(note=ladder.method)
     if limits.timed:
-        measure_again(proposals, ways)
+        measure_again(proposals, ways, started + MOST_SECONDS)
     if proposals.candidates or not proposals.beyond:
         proposals.candidates += _trained(network, proposals, options)
     proposals.seconds = time.perf_counter() - started
@@ -173,10 +173,15 @@ def _add(proposals: Proposals, way: Way, found: Found) -> Candidate | None:
     return candidate if found.best else None
 
 
-def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]]) -> None:
-    """Measure the latencies of candidates once more, and put smaller ones in the place of those that are too slow."""
+def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]], until: float) -> None:
+    """Measure the latencies of candidates once more, and put smaller ones in the place of those that are too slow.
+
+    ``until`` is the time by the clock after which those that are left stay as they were measured.
+    """
     with progress("measuring again", len(ways)) as advance:
         for way, candidate in ways:
+            if time.perf_counter() > until:
+                break
             place = proposals.candidates.index(candidate)
             confirmed = way.confirmed(candidate, proposals.limits)
             if confirmed is not candidate:

@@ -10,9 +10,6 @@ from kdtool.compression.costs import Cost, Limits, Meter
 from kdtool.compression.sizing import CLOSE, CLOSE_INT8, POWER, Sized, Sizing, size
 from kdtool.utils.verbosity import QUIET, verbosity
 
-TIMES = 2
-"""How often a candidate is measured again and sized anew before it counts as beyond the budget."""
-
 
 @dataclass(frozen=True)
 class Found:
@@ -76,16 +73,10 @@ class Way:
         Of many measurements that vary, those that just met the budget are too low on average. So both measurements
         count, and a candidate whose mean is beyond the budget is sized again for as much less.
         """
-        for _ in range(TIMES):
-            assert candidate.network is not None
-            candidate.cost = self.meter.again(candidate.network)
-            excess = limits.load(candidate.cost)
-            if excess <= 1:
-                return candidate
-            tighter = dataclasses.replace(limits, latency_ratio=limits.latency_ratio / excess)
-            found = self.sized(tighter)
-            smaller = self.candidate(found)
-            if found.best is None or smaller is None or smaller.name == candidate.name:
-                return None
-            candidate = smaller
-        return candidate
+        assert candidate.network is not None
+        candidate.cost = self.meter.again(candidate.network)
+        excess = limits.load(candidate.cost)
+        if excess <= 1:
+            return candidate
+        found = self.sized(dataclasses.replace(limits, latency_ratio=limits.latency_ratio / excess))
+        return None if found.best is None else self.candidate(found)
