@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.commands.inputs import as_teachers, data_for, load
-from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.commands.outputs import entry_of, named_after, running, target_of
 from kdtool.commands.recipes import with_recipe
-from kdtool.compression import frontier
-from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import NEAR, scratch
-from kdtool.compression.final import as_exported, excess, file_of, write_quantised
+from kdtool.compression.candidates import Candidate
+from kdtool.compression.costs import scratch
 from kdtool.compression.finalists import finalist
+from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
-from kdtool.compression.record import RESULTS, data_of, limits_as_data
 from kdtool.compression.schedule import MOST_EPOCHS, SPARE
 from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Trials
@@ -154,11 +152,13 @@ class _Work:
         """Do everything, and return the checkpoint of the winner."""
         plan = planned(self.run, self.distiller, self.given, self.parent, self.teacher)
         with self.run.entry.timed(), foreseen(plan, target):
-            winner, network = self._winner(plan)
-        return self._finish(winner, network, target)
+            winners = self._winners(plan)
+        return Finish(self.run, self.given, self.parent, self.teacher, self.schedule, self.trials).written(
+            winners, target
+        )
 
-    def _winner(self, plan: Planned) -> tuple[Candidate, Network]:
-        """Return the candidate that validates best, with its network after the full training."""
+    def _winners(self, plan: Planned) -> list[Winner]:
+        """Return the candidates that had the full training, the one that validates best first."""
         self.proposals, self.schedule = plan.proposals, plan.schedule
         schedule = self.schedule
         self.trials = Trials(
@@ -174,11 +174,9 @@ class _Work:
             candidate, second = self.trials.by_name[schedule.names[0]], None
         networks = {one.name: self._full(one) for one in (candidate, second) if one is not None}
         rows = [row for name in networks if (row := self.trials.last(name)) is not None]
-        best = max(rows, key=lambda row: (row["within"], row["accuracy"], -row["loss"]))["setting"]
-        candidate = self.trials.by_name[best]
-        training, data = self.trials.settled(candidate, self._final_epochs(candidate))
-        self.run.entry.training, self.run.entry.data = training.as_data(), data.spec.as_data()
-        return candidate, networks[best]
+        rows.sort(key=lambda row: (row["within"], row["accuracy"], -row["loss"]), reverse=True)
+        found = [(self.trials.by_name[row["setting"]], networks[row["setting"]], row) for row in rows]
+        return [Winner(one, network, self._final_epochs(one), row["accuracy"]) for one, network, row in found]
 
     def _full(self, candidate: Candidate) -> Network:
         """Return the network of a candidate after its full training."""
@@ -206,70 +204,3 @@ class _Work:
             epochs = max(min(most, int(left / each)), 1)
         write_text(path, dumps({"epochs": epochs}) + "\n")
         return epochs
-
-    def _finish(self, winner: Candidate, network: Network, target: Path) -> Checkpoint:
-        """Measure the winner, write it with the frontier, and return its checkpoint."""
-        run, budget, limits = self.run, self.given.budget, self.proposals.limits
-        teacher = run.evaluate(self.teacher)["accuracy"]
-        last = self.trials.last(winner.name)
-        assert last is not None
-        untold = run.checkpoint(network, run.scores(network))
-        costs = decided(
-            lambda: (
-                as_exported(winner, network, self.teacher, budget, limits)
-                or write_quantised(winner, untold, self.parent, target, budget, limits)
-            )
-        )
-        # Of a winner in 8 bits the file that was written counts, which may be quantised in a better way than its trial.
-        accuracy = float(((costs or {}).get("quantised") or {}).get("val_accuracy", last["accuracy"]))
-        table = frontier.rows(self.proposals, self.trials.candidates, self.trials.done, teacher)
-        row = next(row for row in table if row["model"] == winner.name)
-        row |= {"note": "winner", "val_accuracy": accuracy}
-        table = frontier.settle(table)
-        missed = self._missed(winner, excess(costs, limits) if costs else 0.0, accuracy, teacher)
-        about = {
-            **budget.as_data(),
-            "met": not missed,
-            "missed": missed,
-            "device": self.proposals.device,
-            "measured": costs and {name: costs.get(name) for name in ("onnx", "file_bytes", "latency", "accuracy")},
-        }
-        run.record(budget=about, candidate=data_of(winner))
-        run.rows = table
-        checkpoint = finish(run, network, target)
-        results: dict[str, Any] = {
-            "checkpoint": str(target),
-            "winner": winner.name,
-            "quantised_file": None if winner.precision == FLOAT else str(file_of(target)),
-            **about,
-            "limits": limits_as_data(limits),
-            "expected_seconds": self.schedule.seconds,
-            "seconds": self.proposals.seconds + self.trials.seconds,
-            "rows": table,
-            "trials": self.trials.done,
-            "refused": self.proposals.refused,
-            "metrics": checkpoint.metrics,
-            "teacher_metrics": run.scores(self.teacher),
-        }
-        files = {RESULTS: dumps(results, indent=1)}
-        for cost, svg in frontier.charts(table, self.proposals, winner.name).items():
-            files[f"frontier-{cost}.svg"] = svg
-        for name, text in files.items():
-            decided(lambda name=name, text=text: write_text(run.directory / name, text + "\n"))  # type: ignore[misc]
-        return checkpoint
-
-    def _missed(self, winner: Candidate, measured: float, accuracy: float, teacher: float) -> str:
-        """Return what of the budget the winner does not meet, as text; empty if it meets all of it.
-
-        ``measured`` are the costs of its exported file over their limits.
-        """
-        budget = self.given.budget
-        load = max(measured / NEAR, self.proposals.limits.load(winner.cost) if winner.cost else 0.0)
-        parts = [f"{max(load, measured):.2f} times the cost"] if load > 1 else []
-        if budget.max_drop is not None and teacher - accuracy > budget.max_drop.fraction + 1e-12:
-            parts.append(
-                f"{teacher - accuracy:.2%} less accurate than the teacher on validation images ({accuracy:.2%}), where "
-                f"--max-drop allows {budget.max_drop}"
-            )
-        typed = " ".join(f"{flag} {text}" for flag, text in budget.texts.items())
-        return f"nothing met {typed}: nearest was {winner.name}, {' and '.join(parts)}" if parts else ""

@@ -15,7 +15,6 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.utils.files import beside
-from kdtool.utils.progress import say
 
 SECONDS = 10.0
 """How long the winner's latency is measured."""
@@ -61,11 +60,11 @@ def write_quantised(
     winner: Candidate,
     checkpoint: Checkpoint,
     teacher: Checkpoint,
-    target: Path,
+    file: Path,
     budget: BudgetOptions,
     limits: Limits,
 ) -> dict[str, Any] | None:
-    """Write the ONNX file of a winner of 8 bits beside ``target`` and return its costs; None for other winners.
+    """Write the ONNX ``file`` of a winner of 8 bits and return its costs; None for other winners.
 
     It is quantised in the best way; if that is beyond the budget, with the first and the last layer in 8 bits too. A
     latency that is still beyond it is measured again, the median of three counts.
@@ -83,17 +82,11 @@ def write_quantised(
     rounds = quantiser_of(checkpoint.module) is not None  # then its training has set how it is quantised
     for ends in FLOAT_ENDS if "float_ends" in known and not rounds else (None,):
         extra: dict[str, Any] = {} if ends is None else {"float_ends": ends}
-        costs = export(
-            checkpoint, name, output=file_of(target), force=True, against=teacher, int8=True, **device, **extra
-        )
+        costs = export(checkpoint, name, output=file, force=True, against=teacher, int8=True, **device, **extra)
         if excess(costs, limits) <= 1:
             break
     if costs.get("latency") and excess(costs, limits) > NEAR:
-        costs["latency"] = _measured_again(costs["latency"], file_of(target), teacher.network, budget)
-    say(
-        f"compress: the file of 8 bits is {costs['onnx']}; {target.name} has the weights in float32, and an export "
-        "of it is within the budget with --int8 only"
-    )
+        costs["latency"] = _measured_again(costs["latency"], file, teacher.network, budget)
     return costs
 
 

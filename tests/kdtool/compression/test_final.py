@@ -44,7 +44,7 @@ def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
     monkeypatch.setattr(final, "quantiser_of", lambda module: None)
     budget, limits = BudgetOptions(max_latency="0.6x"), Limits(latency_ratio=0.6)
     candidate = Candidate("refiners", "halve", {}, "int8")
-    costs = final.write_quantised(candidate, network, network, Path("s.pt"), budget, limits)
+    costs = final.write_quantised(candidate, network, network, Path("s-int8.onnx"), budget, limits)
     assert costs["latency"]["ratio"] == 0.60
     assert costs["latency"]["ratios"] == [0.66, 0.58, 0.60]
     assert costs["latency"]["student"] == {"p50_ms": pytest.approx(0.30), "p90_ms": 0.4}

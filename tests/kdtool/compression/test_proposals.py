@@ -68,7 +68,7 @@ def fake(monkeypatch):
 
 
 def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path, tmp_path, fake, monkeypatch):
-    monkeypatch.setattr("kdtool.compression.command.as_exported", lambda *args: None)
+    monkeypatch.setattr("kdtool.compression.finishing.as_exported", lambda *args: None)
     student = kdtool.compress(
         teacher_path, max_latency="0.6x", output=tmp_path / "s.pt", candidates=("halve",), **PLAIN
     )
@@ -95,7 +95,7 @@ def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path
 
 def test_where_8_bits_are_slower_they_are_left_out(teacher_path, tmp_path, fake, monkeypatch):
     monkeypatch.setattr(fake, "share", 1.5)
-    monkeypatch.setattr("kdtool.compression.command.as_exported", lambda *args: None)
+    monkeypatch.setattr("kdtool.compression.finishing.as_exported", lambda *args: None)
     options = {"max_latency": "0.6x", "candidates": ("halve",)}
     student = kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options, **PLAIN)
     results = results_of(student)

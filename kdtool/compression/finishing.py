@@ -1,0 +1,175 @@
+"""The end of a compression: which winner meets the budget as it is exported, its checkpoint and the frontier."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdtool.commands.outputs import finish
+from kdtool.compression import frontier
+from kdtool.compression.candidates import FLOAT, Candidate
+from kdtool.compression.costs import NEAR
+from kdtool.compression.final import as_exported, excess, file_of, write_quantised
+from kdtool.compression.options import Given
+from kdtool.compression.record import RESULTS, data_of, limits_as_data
+from kdtool.compression.schedule import Schedule
+from kdtool.compression.trials import Trials
+from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint
+from kdtool.training.run import Run
+from kdtool.utils.files import slug, write_text
+from kdtool.utils.processes import decided
+from kdtool.utils.progress import say
+from kdtool.utils.strict_json import dumps
+
+EXPORTED = "exported.json"
+"""The file of a run with what winners cost as they are exported, by the candidate's name."""
+
+
+@dataclass
+class Winner:
+    """A candidate after its full training."""
+
+    candidate: Candidate
+    network: Network
+    epochs: int
+    accuracy: float
+    """On the validation images; in 8 bits at last that of the file that is written."""
+    costs: Mapping[str, Any] | None = field(default=None, repr=False)
+    """What its exported file costs, as `kdtool export` measures it."""
+    missed: str = ""
+    """What of the budget it does not meet, as text; empty if it meets all of it."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done in the run of a compression once the winners are trained."""
+
+    run: Run
+    given: Given
+    parent: Checkpoint
+    teacher: Network
+    schedule: Schedule
+    trials: Trials
+
+    def written(self, winners: Sequence[Winner], target: Path) -> Checkpoint:
+        """Write the winner with the frontier, and return its checkpoint.
+
+        It is the first of the winners that meets the budget as it is exported, or else the first one.
+        """
+        run, proposals = self.run, self.trials.proposals
+        teacher = run.evaluate(self.teacher)["accuracy"]
+        winner = self.chosen(winners, teacher)
+        candidate, costs = winner.candidate, winner.costs
+        training, data = self.trials.settled(candidate, winner.epochs)
+        run.entry.training, run.entry.data = training.as_data(), data.spec.as_data()
+        if candidate.precision != FLOAT:
+            decided(lambda: self._place(candidate, target))
+        table = frontier.rows(proposals, self.trials.candidates, self.trials.done, teacher)
+        row = next(row for row in table if row["model"] == candidate.name)
+        row |= {"note": "winner", "val_accuracy": winner.accuracy}
+        table = frontier.settle(table)
+        names = ("onnx", "file_bytes", "latency", "accuracy")
+        measured = {name: costs.get(name) for name in names} if costs else None
+        if measured and candidate.precision != FLOAT:
+            measured["onnx"] = str(file_of(target))
+        typed = " ".join(f"{flag} {text}" for flag, text in self.given.budget.texts.items())
+        about = {
+            **self.given.budget.as_data(),
+            "met": not winner.missed,
+            "missed": winner.missed and f"nothing met {typed}: nearest was {candidate.name}, {winner.missed}",
+            "device": proposals.device,
+            "measured": measured,
+        }
+        run.record(budget=about, candidate=data_of(candidate))
+        run.rows = table
+        checkpoint = finish(run, winner.network, target)
+        results: dict[str, Any] = {
+            "checkpoint": str(target),
+            "winner": candidate.name,
+            "quantised_file": None if candidate.precision == FLOAT else str(file_of(target)),
+            **about,
+            "limits": limits_as_data(proposals.limits),
+            "expected_seconds": self.schedule.seconds,
+            "seconds": proposals.seconds + self.trials.seconds,
+            "rows": table,
+            "trials": self.trials.done,
+            "refused": proposals.refused,
+            "metrics": checkpoint.metrics,
+            "teacher_metrics": run.scores(self.teacher),
+        }
+        files = {RESULTS: dumps(results, indent=1)}
+        for cost, svg in frontier.charts(table, proposals, candidate.name).items():
+            files[f"frontier-{cost}.svg"] = svg
+        for name, text in files.items():
+            decided(lambda name=name, text=text: write_text(run.directory / name, text + "\n"))  # type: ignore[misc]
+        return checkpoint
+
+    def chosen(self, winners: Sequence[Winner], teacher: float) -> Winner:
+        """Return the first winner that meets the budget as it is exported; if none does, the first one.
+
+        ``teacher`` is the accuracy of the teacher on the validation images.
+        """
+        for winner in winners:
+            winner.costs = self._exported(winner)
+            winner.accuracy = ((winner.costs or {}).get("quantised") or {}).get("val_accuracy", winner.accuracy)
+            winner.missed = self._missed(winner, teacher)
+            if not winner.missed:
+                for other in winners[: winners.index(winner)]:
+                    name = winner.candidate.name
+                    say(f"compress: {other.candidate.name} is {other.missed}, as it is exported; {name} is taken")
+                    other.candidate.note = "beyond the budget as it was exported"
+                return winner
+        return winners[0]
+
+    def _exported(self, winner: Winner) -> dict[str, Any] | None:
+        """Return what a winner costs as it is exported, as an earlier process of the run or this one measured it."""
+        run, budget, candidate = self.run, self.given.budget, winner.candidate
+        limits = self.trials.proposals.limits
+
+        def measured() -> dict[str, Any] | None:
+            path = run.directory / EXPORTED
+            known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if candidate.name not in known:
+                costs = as_exported(candidate, winner.network, self.teacher, budget, limits)
+                if costs is None and candidate.precision != FLOAT:
+                    untold = run.checkpoint(winner.network, run.scores(winner.network))
+                    file = self._file(candidate)
+                    costs = write_quantised(candidate, untold, self.parent, file, budget, limits)
+                known[candidate.name] = costs
+                write_text(path, dumps(known, indent=1, default=str) + "\n")
+            costs = known[candidate.name]
+            return None if costs is None else dict(costs)
+
+        return decided(measured)
+
+    def _file(self, candidate: Candidate) -> Path:
+        """Return where the file of a winner in 8 bits is kept until the winner is known."""
+        return self.run.directory / f"{slug(candidate.name)}-exported.onnx"
+
+    def _place(self, candidate: Candidate, target: Path) -> None:
+        """Put the file of the winner beside its checkpoint; an earlier process of the run may have done so."""
+        file, place = self._file(candidate), file_of(target)
+        if file.exists():
+            shutil.move(file, place)
+        say(
+            f"compress: the file of 8 bits is {place}; {target.name} has the weights in float32, and an export of it "
+            "is within the budget with --int8 only"
+        )
+
+    def _missed(self, winner: Winner, teacher: float) -> str:
+        """Return what of the budget a winner does not meet, as text; empty if it meets all of it."""
+        budget, limits, candidate = self.given.budget, self.trials.proposals.limits, winner.candidate
+        measured = excess(winner.costs, limits) if winner.costs else 0.0
+        load = max(measured / NEAR, limits.load(candidate.cost) if candidate.cost else 0.0)
+        parts = [f"{max(load, measured):.2f} times the cost"] if load > 1 else []
+        if budget.max_drop is not None and teacher - winner.accuracy > budget.max_drop.fraction + 1e-12:
+            parts.append(
+                f"{teacher - winner.accuracy:.2%} less accurate than the teacher on validation images "
+                f"({winner.accuracy:.2%}), where --max-drop allows {budget.max_drop}"
+            )
+        return " and ".join(parts)

@@ -1,0 +1,75 @@
+"""Which of the winners is written."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from kdtool.compression import finishing
+from kdtool.compression.candidates import TEACHER, Candidate
+from kdtool.compression.costs import Cost, Limits
+from kdtool.compression.finishing import Finish, Winner
+from kdtool.compression.options import BudgetOptions, Given
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """The end of a compression whose two winners cost what is said when they are exported."""
+    costs = {}
+    measured = []
+
+    def as_exported(candidate, *of):
+        measured.append(candidate.name)
+        return {"file_bytes": 1, "latency": {"ratio": costs[candidate.name]}} if candidate.precision != "int8" else None
+
+    def write_quantised(candidate, *of):
+        return {"latency": {"ratio": costs[candidate.name]}, "quantised": {"val_accuracy": 0.93}}
+
+    monkeypatch.setattr(finishing, "as_exported", as_exported)
+    monkeypatch.setattr(finishing, "write_quantised", write_quantised)
+    run = SimpleNamespace(directory=tmp_path, checkpoint=lambda *of: None, scores=lambda network: [])
+    limits = Limits(latency_ratio=0.5)
+    trials = SimpleNamespace(proposals=SimpleNamespace(limits=limits))
+    given = Given({}, {}, BudgetOptions(max_latency="0.5x", max_drop="2%"))
+    teacher = Candidate(TEACHER, TEACHER, {}, "int8", Cost(10, 10, 10, 0.48))
+    depth = Candidate("refiners", "depth", {}, "float32", Cost(5, 5, 5, 0.49))
+    winners = [Winner(teacher, None, 0, 0.95), Winner(depth, None, 3, 0.94)]
+    return Finish(run, given, None, None, None, trials), winners, costs, measured
+
+
+@pytest.mark.parametrize(
+    ("in_8_bits", "in_float", "chosen", "missed"),
+    [
+        (0.50, 0.9, "teacher int8", ""),
+        (0.52, 0.9, "teacher int8", ""),  # within a twentieth
+        (0.60, 0.49, "depth", ""),
+        (0.60, 0.55, "teacher int8", "1.20 times the cost"),
+    ],
+)
+def test_the_first_that_meets_the_budget_as_it_is_exported(work, in_8_bits, in_float, chosen, missed, capsys):
+    finish, winners, costs, _ = work
+    costs |= {"teacher int8": in_8_bits, "depth": in_float}
+    winner = finish.chosen(winners, 0.945)
+    assert (winner.candidate.name, winner.missed) == (chosen, missed)
+    said = capsys.readouterr().err
+    if chosen == "depth":
+        assert said == "compress: teacher int8 is 1.20 times the cost, as it is exported; depth is taken\n"
+        assert winners[0].candidate.note == "beyond the budget as it was exported"
+    else:
+        assert not said
+
+
+def test_an_accuracy_that_the_file_loses_counts(work):
+    finish, winners, costs, _ = work
+    costs |= {"teacher int8": 0.5, "depth": 0.5}
+    # The file of 8 bits has 93 %: too much less than 95.5 %, of which --max-drop allows 2 points. 94 % is enough.
+    assert finish.chosen(winners, 0.955).candidate.name == "depth"
+    assert winners[0].missed.startswith("2.50% less accurate than the teacher")
+
+
+def test_what_an_earlier_process_measured_decides_after_a_kill(work):
+    finish, winners, costs, measured = work
+    costs |= {"teacher int8": 0.6, "depth": 0.49}
+    assert finish.chosen(winners, 0.945).candidate.name == "depth"
+    costs |= {"teacher int8": 0.4, "depth": 0.4}
+    assert finish.chosen(winners, 0.945).candidate.name == "depth"
+    assert measured == ["teacher int8", "depth"]
