@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text
+from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
@@ -64,6 +65,8 @@ class Finish:
         run, proposals = self.run, self.trials.proposals
         teacher = run.evaluate(self.teacher)["accuracy"]
         winner = self.chosen(winners, teacher)
+        if winner.missed:
+            self._say_others({one.candidate.name for one in winners}, teacher)
         candidate, costs = winner.candidate, winner.costs
         training, data = self.trials.settled(candidate, winner.epochs)
         run.entry.training, run.entry.data = training.as_data(), data.spec.as_data()
@@ -125,6 +128,19 @@ class Finish:
                     other.candidate.note = "beyond the budget as it was exported"
                 return winner
         return winners[0]
+
+    def _say_others(self, winners: Collection[str], teacher: float) -> None:
+        """Say which of the candidates that met the budget in a trial is the best, though it was not trained in full."""
+        drop = self.given.budget.max_drop
+        least = 0.0 if drop is None else teacher - drop.fraction
+        rows = [row for row in self.trials.done if row["within"] and row["accuracy"] >= least and row["checkpoint"]]
+        rows = [row for row in rows if row["setting"] not in winners and row["epochs"]]
+        if rows:
+            best = max(rows, key=lambda row: row["accuracy"])
+            say(
+                f"compress: {best['setting']} met the budget in its trial: {best['accuracy']:.4f} on validation images "
+                f"after {counted(best['epochs'], 'epoch')}, kept in {self.run.directory / best['checkpoint']}"
+            )
 
     def _exported(self, winner: Winner) -> dict[str, Any] | None:
         """Return what a winner costs as it is exported, as an earlier process of the run or this one measured it."""

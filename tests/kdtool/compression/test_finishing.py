@@ -73,3 +73,20 @@ def test_what_an_earlier_process_measured_decides_after_a_kill(work):
     costs |= {"teacher int8": 0.4, "depth": 0.4}
     assert finish.chosen(winners, 0.945).candidate.name == "depth"
     assert measured == ["teacher int8", "depth"]
+
+
+def test_a_smaller_one_that_met_the_budget_in_a_trial_is_named(work, capsys):
+    finish, winners, _, _ = work
+    row = {"within": True, "epochs": 1, "checkpoint": "x.pt", "accuracy": 0.9, "setting": "halve"}
+    finish.trials.done = [
+        row,
+        {**row, "accuracy": 0.95, "setting": "depth"},  # it was trained in full
+        {**row, "accuracy": 0.99, "setting": "gated", "within": False},
+        {**row, "accuracy": 0.94, "setting": "width-depth", "epochs": 2},
+    ]
+    finish._say_others({one.candidate.name for one in winners}, 0.955)
+    assert capsys.readouterr().err.startswith(
+        "compress: width-depth met the budget in its trial: 0.9400 on validation images after 2 epochs, kept in "
+    )
+    finish._say_others({one.candidate.name for one in winners}, 0.965)  # none loses at most 2 points
+    assert not capsys.readouterr().err
