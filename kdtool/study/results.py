@@ -41,6 +41,9 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
         "compression": checkpoint.compression(size["parameters"]),
     }
+    epochs = (checkpoint.history[-1].get("training") or {}).get("epochs")
+    if epochs is not None:  # of each phase; with --hours the number that was found
+        numbers["epochs"] = epochs
     models, search, used = (checkpoint.history[-1].get(key) for key in ("rows", "search", "cpu_seconds"))
     if used is not None:
         numbers["cpu_seconds"] = used

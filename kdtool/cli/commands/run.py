@@ -61,6 +61,7 @@ ROWS = {
     "l2": "L2",
     "l2_sum": "L2 sum",
     "mcnemar_p": "McNemar p",
+    "epochs": "epochs",
     "seconds": "seconds",
     "cpu_seconds": "CPU seconds",
 }

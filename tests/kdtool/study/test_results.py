@@ -65,6 +65,7 @@ def test_a_row_has_the_cpu_seconds_of_its_command(teacher_path):
     numbers, _ = numbers_of(teacher_path)
     entry = read(teacher_path).history[-1]
     assert numbers["cpu_seconds"] == entry["cpu_seconds"] > 0
+    assert numbers["epochs"] == entry["training"]["epochs"] > 0
     # What an earlier version recorded of the other seed has none.
     rows = [{"step": "s", "values": {"seed": 0}, **numbers}, {"step": "s", "values": {"seed": 1}, "accuracy": 0.5}]
     assert "accuracy" in means(rows)[0]
