@@ -244,24 +244,3 @@ def from_tenth(study: Study) -> None:
         f"- All widths scaled down gain {scaled:.1f} points by inherited weights and `kd`. The structure that "
         f"`isomorphic` finds, with {100 * more:.0f} % more MACs, is {found:.1f} points above them without a teacher.",
     )
-
-
-def from_equal_time(study: Study) -> None:
-    """Print what the teacher brings in the same time, with the epochs and the CPU time of each seed."""
-    rows = {step: study.seeds(step) for step in ("pruned-kd", "alone")}
-    show(
-        ["step", "test accuracy in %", "each seed", "epochs", "CPU seconds"],
-        [
-            [f"`{step}`", study.percent(step), study.each(step)]
-            + [", ".join(f"{row[key]:.0f}" for row in rows[step]) for key in ("epochs", "cpu_seconds")]
-            for step in rows
-        ],
-        left=1,
-    )
-    gains = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(rows["pruned-kd"], rows["alone"], strict=True)]
-    spent = [sum(row["cpu_seconds"] for row in found) for found in rows.values()]
-    say(
-        f"The teacher and its weights bring {sum(gains) / len(gains):.1f} points ({', '.join(f'{g:.1f}' for g in gains)})"
-        f" over the same structure alone, with {spent[0] / spent[1]:.2f} times its CPU seconds, "
-        + fact("and with every seed at least 3.", min(gains) >= 3)
-    )

@@ -109,9 +109,11 @@ def distill(
     network = student_for(parent, student, origin, refiner, stem, training.seed, data, repairs.append)
     check_onnx_teachers(teachers, distiller, network, refined=refined)
     inherits = getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
-    automatic = cls.recipe_by_steps and fresh and not inherits
+    kept = not fresh or inherits
     pupil = network or parent.network
-    training, data = settled(training, given, data, given_data, pupil, automatic=automatic)
+    training, data = settled(
+        training, given, data, given_data, pupil, automatic=cls.recipe_by_steps and not kept, kept=kept
+    )
     inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
     inputs |= {"student": origin} if origin else {}
     # Where it was trained is no part of what was made.

@@ -57,7 +57,7 @@ def prune(
     if isinstance(pruner, RepairOptions):
         pruner.check_images(data)
     if data is not None:
-        training, data = settled(training, given, data, given_data, parent.network, automatic=False)
+        training, data = settled(training, given, data, given_data, parent.network, automatic=False, kept=True)
     entry = entry_of("prune", method, parent, options, target, pruner, training, data)
     # With another --mean or --std the network learns them; as its own teacher it sees what it was trained with.
     teachers = [parent] if data is None else as_teachers([parent], data.spec, data_options)

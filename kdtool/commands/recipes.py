@@ -47,8 +47,11 @@ def settled(
     network: Network,
     *,
     automatic: bool,
+    kept: bool,
 ) -> tuple[Training, Data]:
     """Return the training and the data as a recipe sets them for ``network``; options that were given win.
+
+    ``kept`` says that it goes on with weights of another training.
 
     With ``automatic`` one is chosen by the number of steps, and said, where none is named and none of the options that
     make up a recipe is given.
@@ -63,7 +66,7 @@ def settled(
         if not automatic or any(name in given for name in OWN):
             return training, data
         recipe = _by_steps(training, data)
-    chosen, asked = _options(recipe, training, given, network), given.get("optimizer")
+    chosen, asked = _options(recipe, training, given, network, kept=kept), given.get("optimizer")
     own = chosen.get("optimizer")
     if None not in (own, asked) and own != asked and "lr" not in given:
         raise UsageError(f"--optimizer {asked}: the rate of recipe {recipe} is for {own}; give --lr too")
@@ -79,10 +82,12 @@ def settled(
     return dataclasses.replace(training, **changes, recipe=recipe), data.with_augmentation(**views)
 
 
-def _options(recipe: Recipe, training: Training, given: Mapping[str, Any], network: Network) -> dict[str, Any]:
+def _options(
+    recipe: Recipe, training: Training, given: Mapping[str, Any], network: Network, *, kept: bool
+) -> dict[str, Any]:
     """Return what a recipe sets for a network; Muon if it was asked for, or costs little on this device."""
     batch_norm = any(isinstance(part, _BatchNorm) for part in network.module.modules())
-    plain = recipe.options(batch_norm=batch_norm)
+    plain = recipe.options(batch_norm=batch_norm, kept=kept)
     if not recipe.muon or not batch_norm or given.get("optimizer", "muon") != recipe.muon.get("optimizer", "muon"):
         return plain
     if "optimizer" not in given:
@@ -91,7 +96,7 @@ def _options(recipe: Recipe, training: Training, given: Mapping[str, Any], netwo
         batch = given.get("batch_size", recipe.muon.get("batch_size", plain.get("batch_size", training.batch_size)))
         if not muon_pays(network.module, batch * macs(network.module, network.architecture.input)):
             return plain
-    return recipe.options(batch_norm=batch_norm, muon=True)
+    return recipe.options(batch_norm=batch_norm, muon=True, kept=kept)
 
 
 def _by_steps(training: Training, data: Data) -> Recipe:

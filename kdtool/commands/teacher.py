@@ -107,7 +107,7 @@ def teacher(
     typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     if data is not None:
         network = whitened(network, data.train) if initial.whiten else network
-        training, data = settled(training, given, data, typed_data, network, automatic=not elsewhere)
+        training, data = settled(training, given, data, typed_data, network, automatic=not elsewhere, kept=elsewhere)
     entry = history.entry(
         "teacher", [name], typed, method=network.architecture.source,
         settings={

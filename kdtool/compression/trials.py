@@ -288,4 +288,5 @@ class Trials:
         network = candidate.network or self.teacher
         automatic = type(self.distiller).recipe_by_steps
         data, given = self.run.data.part(part), self.given
-        return settled(training, given.training, data, given.data, network, automatic=automatic)
+        kept = candidate.inherits
+        return settled(training, given.training, data, given.data, network, automatic=automatic, kept=kept)

@@ -14,7 +14,7 @@ from kdtool.utils.strict_json import load_toml
 
 FOLDER = Path(__file__).parent
 
-TABLES = ("training", "muon", "without_batch_norm", "data")
+TABLES = ("training", "kept_weights", "muon", "without_batch_norm", "data")
 
 DATA = ("augment", "erase")
 """The options of a data set that a recipe may set."""
@@ -24,13 +24,15 @@ DATA = ("augment", "erase")
 class Recipe:
     """Options of a training under a name.
 
-    ``muon`` are those that replace ``training`` where Muon costs little (`kdtool.training.optimization.muon_cost`),
-    ``without_batch_norm`` those that replace ``training`` for networks without batch-norm, such as transformers.
+    ``kept_weights`` are those that replace ``training`` where weights go on, ``muon`` where Muon costs little
+    (`kdtool.training.optimization.muon_cost`), and ``without_batch_norm`` for networks without batch-norm, such as
+    transformers.
     """
 
     name: str
     about: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
+    kept_weights: Mapping[str, Any] = field(default_factory=dict)
     muon: Mapping[str, Any] = field(default_factory=dict)
     without_batch_norm: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class Recipe:
         """Return what the recipe is for, and the options that it sets."""
         tables = [
             ("", {**self.training, **self.data}),
+            ("where weights go on: ", self.kept_weights),
             ("where Muon costs little: ", self.muon),
             ("without batch-norm: ", self.without_batch_norm),
         ]
@@ -75,20 +78,22 @@ class Recipe:
         prepared = [info for info in data if info.name in DATA]
         tables = {
             "training": _checked(self.name, "training", self.training, settings),
+            "kept_weights": _checked(self.name, "kept_weights", self.kept_weights, settings),
             "muon": _checked(self.name, "muon", self.muon, settings),
             "without_batch_norm": _checked(self.name, "without_batch_norm", self.without_batch_norm, settings),
             "data": _checked(self.name, "data", self.data, prepared),
         }
         return Recipe(self.name, self.about, **tables)
 
-    def options(self, *, batch_norm: bool, muon: bool = False) -> dict[str, Any]:
+    def options(self, *, batch_norm: bool, muon: bool = False, kept: bool = False) -> dict[str, Any]:
         """Return the options of the training of a network with or without batch-norm.
 
-        ``muon`` says whether Muon costs little there.
+        ``muon`` says whether Muon costs little there, ``kept`` whether weights go on.
         """
+        options = {**self.training, **(self.kept_weights if kept else {})}
         if not batch_norm:
-            return {**self.training, **self.without_batch_norm}
-        return {**self.training, **(self.muon if muon else {})}
+            return {**options, **self.without_batch_norm}
+        return {**options, **(self.muon if muon else {})}
 
 
 def typed(name: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from kdtool.commands.recipes import settled
 from kdtool.models.architecture import Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
-from kdtool.training.options import Training
+from kdtool.training.options import Clip, Training
 
 
 @pytest.fixture(autouse=True)
@@ -24,25 +24,27 @@ def network(*, batch_norm):
 
 def test_given_options_win(digits):
     given = {"recipe": "standard", "lr": 0.5}
-    training, _ = settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True)
+    training, _ = settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True, kept=False)
     assert (training.lr, training.optimizer, training.schedule) == (0.5, "sgd", "one-cycle")
-    other, _ = settled(Training(**given), given, digits, {}, network(batch_norm=False), automatic=True)
+    other, _ = settled(Training(**given), given, digits, {}, network(batch_norm=False), automatic=True, kept=False)
     assert (other.lr, other.optimizer) == (0.5, "adamw")
 
 
 def test_the_number_of_steps_chooses(digits, caplog):
-    few, _ = settled(Training(epochs=20), {"epochs": 20}, digits, {}, network(batch_norm=True), automatic=True)
+    few, _ = settled(
+        Training(epochs=20), {"epochs": 20}, digits, {}, network(batch_norm=True), automatic=True, kept=False
+    )
     assert (few.optimizer, few.lr, str(few.recipe)) == ("adam", 1e-3, "quick")
     assert not caplog.text
     given = {"epochs": 1000}
-    many, _ = settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True)
+    many, _ = settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True, kept=False)
     assert (many.optimizer, many.schedule, str(many.recipe)) == ("sgd", "one-cycle", "standard")
     assert "recipe standard, for so many steps: --optimizer sgd, --lr 0.1" in caplog.text
 
 
 @pytest.mark.parametrize("given", [{"epochs": 1000, "lr": 0.01}, {"epochs": 1000, "optimizer": "sgd"}])
 def test_nothing_is_chosen_for_who_has_a_recipe(given, digits):
-    assert settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True) == (
+    assert settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=True, kept=False) == (
         Training(**given),
         digits,
     )
@@ -50,10 +52,22 @@ def test_nothing_is_chosen_for_who_has_a_recipe(given, digits):
 
 def test_nothing_is_chosen_for_weights_that_go_on(digits):
     given = {"epochs": 1000}
-    assert settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False) == (
+    assert settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False, kept=False) == (
         Training(**given),
         digits,
     )
+
+
+def test_weights_that_go_on_are_clipped_by_standard(digits, teacher, tmp_path):
+    given = {"recipe": "standard"}
+    clips = [
+        settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False, kept=kept)[0].clip
+        for kept in (False, True)
+    ]
+    assert clips == [None, Clip(None)]
+    pruned = kdtool.prune(teacher, ratio=0.5, epochs=0, recipe="standard", output=tmp_path / "p.pt")
+    fresh = kdtool.distill(teacher, "none", refiner="halve", epochs=0, recipe="standard", output=tmp_path / "s.pt")
+    assert [made.history[-1]["training"]["clip"] for made in (pruned, fresh)] == ["auto", None]
 
 
 def test_muon_is_taken_where_it_costs_little(digits, monkeypatch):
@@ -61,7 +75,9 @@ def test_muon_is_taken_where_it_costs_little(digits, monkeypatch):
     given = {"recipe": "standard"}
 
     def optimizer(network, **more):
-        return settled(Training(**given, **more), {**given, **more}, digits, {}, network, automatic=True)[0].optimizer
+        return settled(Training(**given, **more), {**given, **more}, digits, {}, network, automatic=True, kept=False)[
+            0
+        ].optimizer
 
     assert optimizer(small) == "sgd"
     monkeypatch.setattr(recipes, "has_bf16", lambda device: True)
@@ -71,7 +87,13 @@ def test_muon_is_taken_where_it_costs_little(digits, monkeypatch):
     large = create("torchvision:resnet18", options=NetworkOptions(), data=digits)
     assert optimizer(large) == "sgd"
     asked, _ = settled(
-        Training(**given, optimizer="muon"), {**given, "optimizer": "muon"}, digits, {}, large, automatic=True
+        Training(**given, optimizer="muon"),
+        {**given, "optimizer": "muon"},
+        digits,
+        {},
+        large,
+        automatic=True,
+        kept=False,
     )
     assert (asked.lr, asked.weight_decay) == (8e-3, 0.1)
 
@@ -79,7 +101,7 @@ def test_muon_is_taken_where_it_costs_little(digits, monkeypatch):
 def test_a_rate_of_another_optimiser_is_refused(digits):
     given = {"recipe": "standard", "optimizer": "adam"}
     with pytest.raises(UsageError, match="--optimizer adam: the rate of recipe standard is for sgd; give --lr too"):
-        settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False)
+        settled(Training(**given), given, digits, {}, network(batch_norm=True), automatic=False, kept=False)
 
 
 def test_what_was_used_is_recorded(teacher, tmp_path, monkeypatch):

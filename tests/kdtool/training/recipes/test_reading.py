@@ -61,6 +61,14 @@ def test_reading_imports_no_torch():
     assert found.stdout.strip() == "False"
 
 
+def test_weights_that_go_on_have_options_of_their_own():
+    recipe = Recipe("mine", training={"lr": 1.0}, kept_weights={"lr": 0.1, "clip": 1.0}, muon={"lr": 2.0})
+    assert recipe.options(batch_norm=True) == {"lr": 1.0}
+    assert recipe.options(batch_norm=True, kept=True) == {"lr": 0.1, "clip": 1.0}
+    assert recipe.options(batch_norm=True, muon=True, kept=True) == {"lr": 2.0, "clip": 1.0}
+    assert "where weights go on: --lr 0.1, --clip 1.0" in recipe.summary()
+
+
 def test_without_batch_norm_replaces_options():
     recipe = Recipe("mine", training={"lr": 1.0, "clip": 2.0}, muon={"lr": 2.0}, without_batch_norm={"lr": 0.5})
     assert recipe.options(batch_norm=True) == {"lr": 1.0, "clip": 2.0}
