@@ -6,7 +6,7 @@ from statistics import median
 
 from tables import Study, fact, say, show, spread
 
-__all__ = ["cpu_seconds", "from_kept_weights", "from_ladder"]
+__all__ = ["cpu_seconds", "from_clipping", "from_kept_weights", "from_ladder"]
 
 LADDER = {
     "adam": "Adam at 0.001, cosine, batches of 64: this is `quick`",
@@ -93,6 +93,22 @@ def from_kept_weights(study: Study) -> None:
             "Whether pruned ones are corrected makes no difference after six epochs.",
             max(abs(plain - corrected) for plain, corrected in zip(*pairs[:2], strict=True)) < 0.5,
         ),
+    )
+
+
+def from_clipping(study: Study) -> None:
+    """Print what clipped gradients bring a network that keeps weights."""
+    ways = {"1e9": "not clipped", "auto": "`--clip auto`"}
+    show(
+        ["gradients", "test accuracy in %", "each seed"],
+        [[how, study.percent("pruned", clip=clip), study.each("pruned", clip=clip)] for clip, how in ways.items()],
+    )
+    plain, clipped = ([100 * row["accuracy"] for row in study.seeds("pruned", clip=clip)] for clip in ways)
+    gains = [after - before for before, after in zip(plain, clipped, strict=True)]
+    say(
+        fact("Clipping wins with every seed", min(gains) > 0)
+        + f", by {min(gains):.1f} to {max(gains):.1f} points; the seeds differ by {max(clipped) - min(clipped):.1f} "
+        f"points in place of {max(plain) - min(plain):.1f}."
     )
 
 

@@ -17,27 +17,29 @@ class Clip:
     """A largest norm of the gradient."""
 
     norm: float | None
-    """None: it is found while the training runs."""
+    """None: it is found while the training runs; infinite: nothing is clipped, whatever a recipe says."""
 
     @classmethod
     def parse(cls, text: str) -> Clip:
-        """Return the value that a text stands for: ``auto``, or a number above 0.
+        """Return the value that a text stands for: ``auto``, ``off``, or a number above 0.
 
         Raises:
             UsageError: the text is neither.
         """
-        if text == "auto":
-            return cls(None)
+        if text in ("auto", "off"):
+            return cls(None if text == "auto" else math.inf)
         try:
             norm = float(text)
         except ValueError as error:
-            raise UsageError(f"{text!r} is neither auto nor a number") from error
+            raise UsageError(f"{text!r} is not auto, off or a number") from error
         if not 0 < norm < math.inf:
             raise UsageError(f"{text} is out of range (0 < x)")
         return cls(norm)
 
     def __str__(self) -> str:
-        return "auto" if self.norm is None else f"{self.norm:g}"
+        if self.norm is None or self.norm == math.inf:
+            return "auto" if self.norm is None else "off"
+        return f"{self.norm:g}"
 
 
 # Per step, where nothing else is said.
@@ -131,7 +133,9 @@ class Training(Options):
     layer_decay: float = option(
         1.0, above=0, maximum=1, help="factor of the rate from each layer to the one before it, for transformers"
     )
-    clip: Clip | None = option(None, help="largest norm of the gradient: a number, or auto; unset: no clipping")
+    clip: Clip | None = option(
+        None, help="largest norm of the gradient: a number, auto or off; unset: that of the recipe, or off"
+    )
     ema: float | None = option(
         None,
         above=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from torch import nn
@@ -39,7 +40,7 @@ class Updates:
         with optimizing():
             self.optimizer = make_optimizer(parameter_groups(learnt, student.module, training), training)
         self.schedule = make_schedule(self.optimizer, training, steps)
-        self.clipping = None if training.clip is None else Clipping(training.clip)
+        self.clipping = Clipping(training.clip) if training.clip is not None and training.clip.norm != inf else None
         self.average: WeightAverage | None = None
         if averaged and training.ema is not None:
             self.average = WeightAverage(student.learners(), training.ema)

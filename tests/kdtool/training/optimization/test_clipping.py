@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import kdtool
 from kdtool import UsageError
 from kdtool.training.optimization.clipping import Clipping
 from kdtool.training.options import Clip, Training
@@ -32,6 +33,18 @@ def test_auto_is_numpys_percentile_of_all_norms_so_far():
     before = list(clipping.norms)
     clipping.limit(torch.tensor(torch.inf))
     assert clipping.norms == before
+
+
+def test_off_wins_over_a_recipe(teacher_path, tmp_path):
+    options = {"ratio": 0.5, "method": "filter-l1", "epochs": 1, "recipe": "standard"}
+    made = [
+        kdtool.prune(teacher_path, output=tmp_path / f"{number}.pt", **options, **more)
+        for number, more in enumerate([{"clip": "off"}, {"clip": 1e9}, {"clip": "auto"}])
+    ]
+    assert [one.history[-1]["training"]["clip"] for one in made] == ["off", "1e+09", "auto"]
+    off, huge, auto = ([*one.module.state_dict().values()] for one in made)
+    assert all(map(torch.equal, off, huge))
+    assert not all(map(torch.equal, off, auto))
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "much"])
