@@ -39,6 +39,9 @@ SEARCHED = 2
 MOST_FOR_TRIALS = 0.55
 """The part of the planned time that trials may take, so that the winner gets the rest."""
 
+MOST_FOR_PARTS = 0.3
+"""The same where they have a part of the images: then the time is short, and the winner needs it."""
+
 PARTS = (1.0, 0.5, 0.25, 0.125)
 """The parts of the train split of which an epoch of a trial consists: the largest for which there is time."""
 
@@ -126,19 +129,20 @@ def plan(
     tries += [(count, parts[-1]) for count in range(len(candidates) - 1, 0, -1)]
     for count, part in tries:
         tried = candidates[:count]
+        most_for_trials = (MOST_FOR_TRIALS if part == 1 else MOST_FOR_PARTS) * max(left, 1e-9)
         low, high = 0, most
         while low < high:
             epochs = (low + high + 1) // 2
             schedule = _schedule(tried, epochs, times, training, part)
             trials = _trial_seconds(tried, epochs, times, part)
-            fits = schedule.seconds <= left and (trials <= MOST_FOR_TRIALS * left or count == 1)
+            fits = schedule.seconds <= left and (trials <= most_for_trials or count == 1)
             low, high = (epochs, high) if fits else (low, epochs - 1)
-        if low >= 1 and _trial_seconds(tried, low, times, part) <= MOST_FOR_TRIALS * max(left, 1e-9) + 1e-9:
+        if low >= 1 and _trial_seconds(tried, low, times, part) <= most_for_trials + 1e-9:
             schedule = _schedule(tried, low, times, training, part)
             seconds = schedule.seconds
             if not given:  # the winner goes on for what is left, see `MOST_EPOCHS`
                 seconds = max(seconds, min(left, _schedule(tried, most, times, training, part).seconds))
-            return dataclasses.replace(schedule, seconds=seconds, deadline=MOST_FOR_TRIALS * left)
+            return dataclasses.replace(schedule, seconds=seconds, deadline=most_for_trials)
     least = times.of(candidates[0]) + times.teacher
     raise UsageError(
         f"--hours {hours:g}: an epoch of the smallest plan takes about {least:.0f} s and proposing took {spent:.0f} s; "
