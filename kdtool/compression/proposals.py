@@ -26,6 +26,9 @@ MOST_SECONDS = 120.0
 """No further ladder is begun after so much computing time of this thread: that of the clock would be less on a busy
 machine, and that of the process counts the threads that help."""
 
+AGAIN_SECONDS = 20.0
+"""The least computing time for measuring candidates a second time, where the first round took all of the above."""
+
 PART = 0.25
 """The part of --hours after which no further ladder is begun either, by the clock, so that the rest is for training."""
 
@@ -118,7 +121,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
                     candidate.cost = timer.cost(candidate.network)
             advance(note=ladder.method)
     if limits.timed:
-        measure_again(proposals, ways, started + MOST_SECONDS)
+        measure_again(proposals, ways, max(MOST_SECONDS - (time.thread_time() - computed), AGAIN_SECONDS))
     if proposals.candidates or not proposals.beyond:
         proposals.candidates += _trained(network, proposals, options)
     proposals.seconds = time.perf_counter() - started
@@ -173,14 +176,15 @@ def _add(proposals: Proposals, way: Way, found: Found) -> Candidate | None:
     return candidate if found.best else None
 
 
-def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]], until: float) -> None:
+def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]], seconds: float) -> None:
     """Measure the latencies of candidates once more, and put smaller ones in the place of those that are too slow.
 
-    ``until`` is the time by the clock after which those that are left stay as they were measured.
+    After ``seconds`` of computing time those that are left stay as they were measured.
     """
+    began = time.thread_time()
     with progress("measuring again", len(ways)) as advance:
         for way, candidate in ways:
-            if time.perf_counter() > until:
+            if time.thread_time() - began > seconds:
                 break
             place = proposals.candidates.index(candidate)
             confirmed = way.confirmed(candidate, proposals.limits)

@@ -59,7 +59,7 @@ def test_a_candidate_makes_room_for_the_smaller_one_and_goes_if_there_is_none():
         candidate = replace(way.candidate(way.sized(limits)), method=f"of {len(widths)}")
         proposals.candidates.append(candidate)
         ways.append((way, candidate))
-    measure_again(proposals, ways, until=float("inf"))
+    measure_again(proposals, ways, seconds=float("inf"))
     assert [candidate.options for candidate in proposals.candidates] == [{"width": 50}]
     assert [candidate.name for candidate in proposals.beyond] == ["of 2 width=55"]
     assert proposals.beyond[0].cost.latency_ratio == pytest.approx(0.55)
