@@ -138,7 +138,7 @@ def test_the_cpu_takes_the_batch_of_the_recipe(teacher_path, tmp_path, capsys):
 def test_auto_leaves_the_number_of_images_to_the_recipe(given, images, teacher_path, capsys):
     checkpoint = kdtool.load(teacher_path)
     data = data_for(checkpoint, {})
-    training, _ = settled(Training(**given), given, data, {}, checkpoint.network, automatic=True)
+    training, _ = settled(Training(**given), given, data, {}, checkpoint.network, automatic=True, kept=False)
     assert (training.batch_size, training.batch_size.auto) == (images, True)
 
 
