@@ -55,11 +55,11 @@ def distill(
     that builds a network, as for `teacher`. Each teacher sees images normalised as in its own training. ``options`` are
     those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where they differ from
     the teacher's), `Training`, `TimeOptions` (``hours=1`` in the place of epochs) and `SearchOptions`:
-    ``search="temperature=1,2,4,8"`` selects a value by validation in short trainings.
-    With ``dry_run`` nothing is trained or written: what the training would cost is said, and the last
-    entry of the untrained checkpoint's history has it as ``forecast``. ``track`` names programs that show the training,
-    as ``--track`` takes them: ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of a search, and
-    the candidates of ``ikd``, are tasks of a Ray cluster: ``ray="auto"``.
+    ``search="temperature=1,2,4,8"`` selects a value by validation in short trainings. With ``dry_run`` nothing is
+    trained or written: what the training would cost is said, and the last entry of the untrained checkpoint's history
+    has it as ``forecast``. ``track`` names programs that show the training, as ``--track`` takes them:
+    ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of a search, and the candidates of ``ikd``,
+    are tasks of a Ray cluster: ``ray="auto"``.
 
     Raises:
         Error: student and teacher do not fit together, or the training fails.

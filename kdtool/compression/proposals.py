@@ -186,14 +186,14 @@ def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]], s
         for way, candidate in ways:
             if time.thread_time() - began > seconds:
                 break
-            place = proposals.candidates.index(candidate)
             confirmed = way.confirmed(candidate, proposals.limits)
             if confirmed is not candidate:
+                place = proposals.candidates.index(candidate)
                 del proposals.candidates[place]
-            if confirmed is None:
-                proposals.beyond.append(candidate)
-            elif confirmed is not candidate and confirmed.name not in proposals.names:
-                proposals.candidates.insert(place, confirmed)
+                if confirmed is None:
+                    proposals.beyond.append(candidate)
+                elif confirmed.name not in proposals.names:
+                    proposals.candidates.insert(place, confirmed)
             advance(note=candidate.method)
 
 

@@ -42,7 +42,7 @@ MOST_FOR_TRIALS = 0.55
 MOST_FOR_PARTS = 0.3
 """The same where they have a part of the images: then the time is short, and the winner needs it."""
 
-PARTS = (1.0, 0.5, 0.25, 0.125)
+PARTS = (1, 0.5, 0.25, 0.125)
 """The parts of the train split of which an epoch of a trial consists: the largest for which there is time."""
 
 LEAST_STEPS = 40
@@ -87,7 +87,7 @@ class Schedule:
     """What all trainings together are expected to take; with --hours alone the winner trains until these are over."""
     deadline: float | None = None
     """After so many seconds of trials no further one begins; None without --hours."""
-    part: float = 1.0
+    part: float = 1
     """The part of the train split of which the epochs of trials consist; the winner has all of it."""
 
     def as_data(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def plan(
 
 
 def _schedule(
-    candidates: Sequence[Candidate], epochs: int, times: Times, training: Training, part: float = 1.0
+    candidates: Sequence[Candidate], epochs: int, times: Times, training: Training, part: float = 1
 ) -> Schedule:
     lengths = rungs(len(candidates), round(epochs / part)) if len(candidates) > 1 else []
     views = min(training.recurring_views or epochs, max(epochs, 1))
@@ -161,7 +161,7 @@ def _schedule(
     return Schedule(names, tuple(lengths), epochs, seconds, part=part)
 
 
-def _trial_seconds(candidates: Sequence[Candidate], epochs: int, times: Times, part: float = 1.0) -> float:
+def _trial_seconds(candidates: Sequence[Candidate], epochs: int, times: Times, part: float = 1) -> float:
     if len(candidates) < 2:
         return 0.0
     each = [times.of(candidate) if candidate.trains else 0.0 for candidate in candidates]

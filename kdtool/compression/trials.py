@@ -55,7 +55,7 @@ class Trials:
     """The teacher as the run sees it."""
     proposals: Proposals
     candidates: Sequence[Candidate]
-    part: float = 1.0
+    part: float = 1
     """The part of the train split of which an epoch of a trial consists."""
     longest: int | None = None
     """The epochs of the longest trials."""
@@ -102,7 +102,7 @@ class Trials:
 
     def _length(self, epochs: int) -> str:
         """Return the length of a trial as text."""
-        return counted(epochs if self.part == 1 else epochs * self.part, "epoch")
+        return counted(epochs * self.part, "epoch")
 
     def _work(self, epochs: int) -> float:
         """Return how many epochs over the whole train split take as long as a trial, which validates as often."""
@@ -170,7 +170,7 @@ class Trials:
         decided(lambda: write(path, made))
         row = {
             "setting": candidate.name,
-            "epochs": (epochs if full or self.part == 1 else epochs * self.part) if candidate.trains else 0,
+            "epochs": epochs * (1 if full else self.part) if candidate.trains else 0,
             "work": epochs if full else self._work(epochs),
             "full": full,
             "accuracy": metrics["accuracy"],
@@ -261,7 +261,7 @@ class Trials:
             candidate.note = "beyond the budget"
         return fits
 
-    def sub_run(self, name: str, candidate: Candidate, epochs: int, part: float = 1.0) -> Run:
+    def sub_run(self, name: str, candidate: Candidate, epochs: int, part: float = 1) -> Run:
         """Return a run inside of this one, whose recipe suits the candidate and the number of epochs."""
         training, data = self.settled(candidate, epochs, part)
         directory = self.run.directory / "phases" / slug(name)
@@ -278,7 +278,7 @@ class Trials:
         inner.caches = self.run.caches
         return inner
 
-    def settled(self, candidate: Candidate, epochs: int, part: float = 1.0) -> tuple[Training, Data]:
+    def settled(self, candidate: Candidate, epochs: int, part: float = 1) -> tuple[Training, Data]:
         """Return the training of a candidate for so many epochs of a part of the images, with the recipe for it.
 
         So much was cut from one with weights of the teacher that many steps of a high rate suit it, too: of airbench94

@@ -112,12 +112,14 @@ class Split:
         if fraction == 1:
             return self
         chosen = stratified(self.labels, fraction, derive("part", seed))
-        images: Images = SelectedImages(self._images, chosen)
+        images: Images
         if isinstance(self._images, JoinedImages):
             first, second = self._images.first, self._images.second
             border = len(first)
             labelled, others = chosen[chosen < border], chosen[chosen >= border] - border
             images = JoinedImages(SelectedImages(first, labelled), SelectedImages(second, others))
+        else:
+            images = SelectedImages(self._images, chosen)
         return Split(self.name, images, self.labels[chosen], self.spec)
 
     def prepare(self) -> None:
