@@ -7,7 +7,6 @@ import functools
 import os
 import platform
 import re
-import secrets
 import shutil
 import stat
 import zlib
@@ -53,7 +52,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    token = secrets.token_hex(4)  # a process may need several at once
+    token = os.urandom(4).hex()  # a process may need several at once
     folder = path.with_name(f".{_short(path.name)}.{token}.{_machine()}.{os.getpid()}.tmp")
     _sweep(path)
     folder.mkdir(mode=0o700)

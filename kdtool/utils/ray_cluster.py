@@ -13,13 +13,15 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kdtool.errors import Error, UsageError, first_line
 from kdtool.utils.progress import say
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # How long the head of a cluster may take for its first word. Ray itself asks for minutes.
 SECONDS_TO_ANSWER = 5.0

@@ -284,8 +284,9 @@ def test_a_tab_takes_a_few_times_the_import_of_click(cache: Path) -> None:
 
     pairs = [(seconds("-c", "import click"), seconds("-m", "kdtool")) for _ in range(5)]
 
-    # With the 0.05 s of that import on a common machine it stays below 0.3 s.
-    assert min(tab for _, tab in pairs) <= 6 * min(click for click, _ in pairs)
+    # With the 0.05 s of that import on a common machine it stays below 0.3 s. Both are of the same moment: the speed of
+    # a machine with other work changes by more than that between pairs.
+    assert min(tab / click for click, tab in pairs) <= 6
 
 
 @pytest.mark.parametrize("shell", [Bash, Zsh, Fish])
