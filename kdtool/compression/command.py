@@ -196,7 +196,7 @@ class _Work:
         if path.exists():
             return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
         epochs, hours = self.schedule.epochs, self.given.budget.hours
-        each = epoch_seconds(self.trials.done, candidate)
+        each = epoch_seconds(self.trials.done, candidate, self.proposals.teacher.macs)
         if hours is not None and each:
             left = SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
             # It was planned for the slowest candidate; a faster one gets the time that this leaves.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdtool.compression.candidates import Candidate
+from kdtool.compression.schedule import SEARCHED
 
 Row = dict[str, Any]
 
@@ -21,19 +22,21 @@ def row_of(rows: Sequence[Row], name: str, epochs: float, *, full: bool = False)
     return next((row for row in rows if (row["setting"], row["epochs"], row["full"]) == wanted), None)
 
 
-def epoch_seconds(rows: Sequence[Row], candidate: Candidate) -> float:
+def epoch_seconds(rows: Sequence[Row], candidate: Candidate, teacher_macs: float) -> float:
     """Return how long an epoch of a candidate takes, in seconds: by its last training, or by the last one of all.
 
-    The training in which a method makes its student also searches. Where that is the only one of the candidate, the
-    slowest of the others counts. 0 for a candidate that is not trained, and while nothing is known.
+    The training in which a method makes its student also searches, in the teacher with ``teacher_macs``. Before it the
+    search is estimated by the slowest of the others, and where it is the only one of the candidate, that one counts. 0
+    for a candidate that is not trained, and while nothing is known.
     """
     if not candidate.trains:
         return 0.0
     trained = [row for row in rows if row["epochs"]]
     own = [row for row in trained if row["setting"] == candidate.name]
     others = [_seconds(row) for row in trained if row["setting"] != candidate.name]
-    if candidate.made_by_training and len(own) == 1 and others:
-        return min(max(others), _seconds(own[0]))
+    if candidate.made_by_training and others and len(own) < 2:
+        macs = max((row["cost"]["macs"] for row in trained if row["cost"] is not None), default=teacher_macs)
+        return min(max(others), _seconds(own[0])) if own else max(others) * (1 + SEARCHED * teacher_macs / macs)
     known = own or trained
     return _seconds(known[-1]) if known else 0.0
 

@@ -83,7 +83,10 @@ class Trials:
         """Train the candidates by successive halving; after ``deadline`` seconds of training none is begun."""
 
         def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any] | None]:
-            scores = [self.train(*trial) if self._has_time(*trial, deadline) else None for trial in trials]
+            # A search of a student takes as long as several trials of others, so it is what there may be no time for.
+            inner = sorted(trials, key=lambda trial: self.by_name[trial[0]].made_by_training)
+            score_of = {trial: self.train(*trial) if self._has_time(*trial, deadline) else None for trial in inner}
+            scores = [score_of[trial] for trial in trials]
             cut = [name for (name, _), score in zip(trials, scores, strict=True) if score is None]
             for name in cut:
                 if self.last(name) is None:
@@ -97,8 +100,10 @@ class Trials:
 
     def _has_time(self, name: str, epochs: int, deadline: float) -> bool:
         candidate = self.by_name[name]
-        known = not self.done or not candidate.trains or row_of(self.done, name, epochs * self.part) is not None
-        return known or self.seconds + self._work(epochs) * epoch_seconds(self.done, candidate) < deadline
+        if not self.done or not candidate.trains or row_of(self.done, name, epochs * self.part) is not None:
+            return True
+        seconds = self._work(epochs) * epoch_seconds(self.done, candidate, self.proposals.teacher.macs)
+        return self.seconds + seconds < deadline
 
     def _length(self, epochs: int) -> str:
         """Return the length of a trial as text."""

@@ -30,14 +30,15 @@ class Recorded(Trials):
         row = row_of(self.done, name, epochs)
         if row is None:
             row = {"setting": name, "epochs": epochs, "full": False, "seconds": epochs, "checkpoint": "x"}
-            row |= {"accuracy": ACCURACIES[name], "loss": 1.0, "within": True}
+            row |= {"accuracy": ACCURACIES[name], "loss": 1.0, "within": True, "cost": {"macs": 1e6}}
             self.done.append(row)
         return {key: row[key] for key in ("accuracy", "loss")}
 
 
-def trials(tmp_path):
-    candidates = [Candidate("refiners", name, {}) for name in ACCURACIES]
-    return Recorded(types.SimpleNamespace(directory=tmp_path), None, None, None, None, candidates)
+def trials(tmp_path, **kinds):
+    candidates = [Candidate(kinds.get(name, "refiners"), name, {}) for name in ACCURACIES]
+    proposals = Proposals(Cost(3_000_000, 1), Limits(), "cpu")
+    return Recorded(types.SimpleNamespace(directory=tmp_path), None, None, None, proposals, candidates)
 
 
 def test_of_six_candidates_all_start_short_and_only_the_better_ones_train_longer(tmp_path):
@@ -66,6 +67,17 @@ def test_what_the_time_was_too_short_for_is_said_and_noted(tmp_path, capsys):
         "compress: --hours left no time to train for 2 epochs: d, b",
     ]
     assert [candidate.note for candidate in found.candidates] == ["", "", "", "", *["no time to train it"] * 2]
+
+
+def test_a_student_that_has_to_be_searched_comes_last_and_only_if_there_is_time_for_the_search(tmp_path):
+    found = trials(tmp_path, b="distillers")
+    # Five epochs of a second, and a search of seven.
+    found.search([1, 2, 4], 12.5)
+    assert [row["setting"] for row in found.done[:6]] == ["a", "c", "d", "e", "f", "b"]
+    again = trials(tmp_path, b="distillers")
+    again.search([1, 2, 4], 11.5)
+    assert [row["setting"] for row in again.done[:5]] == ["a", "c", "d", "e", "f"]
+    assert next(one for one in again.candidates if one.name == "b").note == "no time to train it"
 
 
 def test_a_search_that_is_repeated_trains_nothing_again(tmp_path):
@@ -153,7 +165,7 @@ def test_a_trial_has_a_part_of_the_images_and_the_winner_all(at_work, monkeypatc
     assert (trial["epochs"], full["epochs"]) == (0.25, 1)
     # By hand: an image of the train split takes three times as long as one of the validation split.
     assert trial["work"] == pytest.approx((3 * images / 4 + validation) / (3 * images + validation))
-    assert epoch_seconds([trial], candidate) == pytest.approx(trial["seconds"] / trial["work"])
+    assert epoch_seconds([trial], candidate, 1e6) == pytest.approx(trial["seconds"] / trial["work"])
     assert trial["checkpoint"] == "halve-int8-0.25-epochs.pt"
     found.train(candidate.name, 1)  # it is known
     assert len(found.done) == 2
