@@ -1,7 +1,6 @@
 """What a network costs before it is trained: multiply-accumulates, bytes of its file and latency.
 
-Latencies are shares of the teacher's: files are timed in adjacent pairs with the teacher's, so that other load on the
-machine affects both equally. Files are drafts, see `Exporter.draft`.
+Latencies are shares of the teacher's, see `Baseline`. Files are drafts, see `Exporter.draft`.
 """
 
 from __future__ import annotations
@@ -9,31 +8,25 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdtool.compression.options import BudgetOptions
-from kdtool.errors import Error
+from kdtool.exporting.baseline import Baseline
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.measurement import read_measurements
-from kdtool.exporting.samples import LEAST_SAMPLE, Sampler, compare, paired, repeats, warm_up
-from kdtool.exporting.sessions import caller, check_provider, cpu_name, failures, open_session
+from kdtool.exporting.sessions import check_provider, cpu_name
 from kdtool.models.architecture import Network
 from kdtool.models.size import macs
 from kdtool.plugins.registry import make
 
 SUFFIX = ".onnx"
 
-PAIRS, LEAST_PAIRS = 24, 6
-"""Pairs of samples of a measurement; fewer if they take longer than `SECONDS`."""
-
-SECONDS = 0.3
+PAIRS, SECONDS = 24, 0.3
+"""Pairs of samples of a measurement; fewer if they take longer than so many seconds."""
 
 NEAR = 1.05
 """Up to this factor an exported file counts as within the budget: two measurements differ by as much."""
@@ -113,13 +106,9 @@ class Meter:
         path = folder / f"teacher{SUFFIX}"
         exporter_for(options).draft(teacher, path)
         self.teacher_bytes = path.stat().st_size
-        self.call = self._caller(path)
-        self.teacher_seconds = warm_up(self.call, SECONDS)
-        self.sampler = Sampler(self.call, repeats(self.teacher_seconds))
-        cpu = options.provider == "cpu" and options.latency_threads == 1
-        self.column = 0 if cpu and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100 else 1
-        samples = np.array([self.sampler() for _ in range(LEAST_PAIRS * 2)])
-        self.teacher_ms = float(np.median(samples[:, self.column])) / 1e6
+        device = {"threads": options.latency_threads, "batch": options.latency_batch}
+        self.baseline = Baseline(path, provider=options.provider, **device)
+        self.teacher_ms = self.baseline.milliseconds
         self.device = device_of(options)
         if teacher_ms is not None:
             self.teacher_ms = teacher_ms
@@ -172,23 +161,7 @@ class Meter:
 
     def ratio(self, path: Path, *, seconds: float = SECONDS, pairs: int = PAIRS) -> float:
         """Return the latency of a file over that of the teacher's draft; fewer ``pairs`` if they take longer."""
-        call = self._caller(path)
-        each = warm_up(call, SECONDS / 6)
-        sampler = Sampler(call, repeats(each))
-        # A sample makes one call more than it times, see Sampler.
-        pair = (sampler.repeats + 1) * each + (self.sampler.repeats + 1) * self.teacher_seconds
-        pairs = max(LEAST_PAIRS, min(pairs, int(seconds / pair)))
-        first, second = paired(sampler, self.sampler, pairs)
-        return compare(first[:, self.column], second[:, self.column])[0]
-
-    def _caller(self, path: Path) -> Any:
-        try:
-            # A draft computes shapes that an export has as constants; with a fixed batch they are constants too.
-            options = self.options
-            session = open_session(path, options.latency_threads, options.provider, options.latency_batch)
-            return caller(session, options.latency_batch, 0)
-        except failures() as error:
-            raise Error(f"onnxruntime cannot run the network: {(str(error).splitlines() or [''])[0]}") from error
+        return self.baseline.ratio(path, seconds=seconds, pairs=pairs)
 
 
 def structure_key(network: Network) -> str:

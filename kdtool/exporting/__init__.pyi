@@ -1,3 +1,6 @@
+from .baseline import (
+    RelativeLatency as RelativeLatency,
+)
 from .exporter import (
     check_measurable as check_measurable,
 )

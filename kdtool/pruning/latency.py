@@ -6,24 +6,18 @@ The latency of a network cannot be computed from its MACs, so that candidates ar
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error
+from kdtool.exporting.baseline import RelativeLatency
 from kdtool.exporting.exporter import Exporter, check_measurable, exporter_of_suffix
-from kdtool.exporting.latency import measure_latency
 from kdtool.models.architecture import Network
 from kdtool.plugins.registry import make
 from kdtool.surgery.channels.remove import Removal, remove_channels
-from kdtool.utils.processes import decided
+from kdtool.utils.progress import progress
 
 TRIES = 7
-"""How many candidates are measured at most; each costs a removal, an export and `SECONDS` of running both files."""
-
-SECONDS = 10.0
+"""How many candidates are measured at most; each costs a removal, an export and seconds of running both files."""
 
 TOLERANCE = 0.01
 """The search ends this close to the requested fraction; two sessions of the same file differ by as much."""
@@ -42,11 +36,10 @@ def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None 
     """
     spec, exporter = network.architecture.spec, exporter or make("exporters", exporter_of_suffix(".onnx").name)
     check_measurable(exporter)
-    where = {name: getattr(exporter, name) for name in ("provider", "threads", "batch") if hasattr(exporter, name)}
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = _export(exporter, network, Path(scratch) / f"whole{exporter.suffix}")
-        low, high = 0.0, 1.0
-        best: Removal | None = None
+    latency = RelativeLatency(exporter, network)
+    low, high = 0.0, 1.0
+    best: Removal | None = None
+    with progress("latency", TRIES) as advance:
         for _ in range(TRIES):
             # The latency falls roughly with the MACs, so the first guess is the requested fraction itself.
             fraction = ratio if (low, high) == (0.0, 1.0) else (low + high) / 2
@@ -54,26 +47,16 @@ def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None 
                 removal = remove_channels(network, ratio=fraction, of="macs", **how)
             except Error:
                 low = fraction  # too little for any layer to lose ``round_to`` channels
+                advance()
                 continue
-            file = _export(exporter, removal.network, Path(scratch) / f"part{exporter.suffix}")
-            removed = 1 - decided(partial(_ratio, file, whole, where))
+            removed = 1 - latency.of(removal.network)
             timed = dataclasses.replace(removal, of="latency", asked=ratio, removed=removed)
             if best is None or abs(removed - ratio) < abs(best.removed - ratio):
                 best = timed
             if abs(removed - ratio) <= TOLERANCE or (removal.capped and removed < ratio):
                 break
             low, high = (fraction, high) if removed < ratio else (low, fraction)
+            advance()
     if best is None:
         raise Error(f"{spec}: no channels can be removed to save {ratio:.0%} of its latency; use --of params or macs")
     return best
-
-
-def _ratio(file: Path, whole: Path, where: Mapping[str, Any]) -> float:
-    """Return the latency of a file as a fraction of that of the ``whole`` network."""
-    ratio: float = measure_latency(file, whole, seconds=SECONDS, **where)["ratio"]
-    return ratio
-
-
-def _export(exporter: Exporter, network: Network, path: Path) -> Path:
-    exporter.draft(network, path)
-    return path

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdtool import Network, Run
+    from kdtool.exporting import RelativeLatency
     from kdtool.surgery.gates import GateCosts
 
 
@@ -90,6 +91,7 @@ class Gated(GateSearchOptions, Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Search the gates, remove what is closed, distil the student and return it."""
+        from kdtool.exporting import RelativeLatency
         from kdtool.surgery.gates import GateCosts, gate_channels, scaled_like, with_fresh_weights
         from kdtool.training import recalibrate_batchnorm
 
@@ -101,12 +103,13 @@ class Gated(GateSearchOptions, Distiller):
             for count in (self.count, "macs")
         )
         self._check_budget(costs, teacher)
-        with_gates, needed = self._search(run, teacher, gated, costs, macs)
+        latency = RelativeLatency(self.exporter, teacher)
+        with_gates, needed = self._search(run, latency, gated, costs, macs)
         removed, kept = self._removed(with_gates, costs, needed)
         # Gates shrink together, so the weights they are folded into would be too small; and in a short search gates
         # move faster than the statistics of batch-norms can follow.
         searched = recalibrate_batchnorm(run, scaled_like(removed, teacher))
-        ratio = self._latency_ratio(searched, teacher)
+        ratio = self._latency_ratio(searched, latency)
         self._record(run, with_gates, kept, costs, ratio)
         run.keep("teacher", teacher, taught_by="labels", latency_ratio=None if ratio is None else 1.0)
         run.keep("searched", searched, taught_by="teacher", latency_ratio=ratio)
@@ -129,14 +132,14 @@ class Gated(GateSearchOptions, Distiller):
             check_measurable(self.exporter)
 
     def _search(
-        self, run: Run, teacher: Network, gated: Network, costs: GateCosts, macs: GateCosts
+        self, run: Run, latency: RelativeLatency, gated: Network, costs: GateCosts, macs: GateCosts
     ) -> tuple[Network, Tensor]:
         """Train the network with its gates until the budget is met, and return it with its gates.
 
         The tensor [gates] is larger for gates that the last step needed more.
         """
         options = GateSearchOptions(**{info.name: getattr(self, info.name) for info in GateSearchOptions.describe()})
-        measure = partial(self._latency_of_gated, teacher, costs) if self.target_latency is not None else None
+        measure = partial(self._latency_of_gated, latency, costs) if self.target_latency is not None else None
         search_run = run.with_training(
             epochs=self.search_epochs,
             optimizer="sgd",
@@ -147,17 +150,15 @@ class Gated(GateSearchOptions, Distiller):
         )
         closing = GradualSearch if self.closing == "gradual" else ProximalSearch
         search = closing(options, costs, macs, measure)
-        fit = search_run.fit("search", gated, teacher=teacher, objective=GateSearchLoss(options), callbacks=[search])
+        loss = GateSearchLoss(options)
+        fit = search_run.fit("search", gated, teacher=latency.whole, objective=loss, callbacks=[search])
         return fit.network, search.needed.cpu()
 
-    def _latency_of_gated(self, teacher: Network, costs: GateCosts, module: nn.Module) -> float:
+    def _latency_of_gated(self, latency: RelativeLatency, costs: GateCosts, module: nn.Module) -> float:
         """Return the latency of a gated network without its closed gates, as a fraction of the teacher's."""
         from kdtool import Network
 
-        small, _ = self._removed(Network(teacher.architecture, module), costs)
-        ratio = self._latency_ratio(small, teacher)
-        assert ratio is not None
-        return ratio
+        return latency.of(self._removed(Network(latency.whole.architecture, module), costs)[0])
 
     def _removed(self, gated: Network, costs: GateCosts, needed: Tensor | None = None) -> tuple[Network, Tensor]:
         """Return a gated network without its closed channels, and a mask [gates] of the gates that are kept.
@@ -178,17 +179,20 @@ class Gated(GateSearchOptions, Distiller):
                 gated.module.get_parameter("gates").mul_(kept)
         return remove_closed(gated, kept.cpu()), kept.cpu()
 
-    def _latency_ratio(self, network: Network, teacher: Network) -> float | None:
+    def _latency_ratio(self, network: Network, latency: RelativeLatency) -> float | None:
         """Return the latency of a network as a fraction of the teacher's, or None if the exporter measures none."""
         if not getattr(self.exporter, "latency", True):
             return None
-        return decided(lambda: self._measured_latency(network, teacher))
+        return (
+            latency.of(network) if self.exporter.suffix == ".onnx" else decided(partial(self._timed, network, latency))
+        )
 
-    def _measured_latency(self, network: Network, teacher: Network) -> float | None:
+    def _timed(self, network: Network, latency: RelativeLatency) -> float | None:
+        """Return the same from what an exporter of files that onnxruntime does not run measures itself."""
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / f"student{self.exporter.suffix}"
-            latency = self.exporter.export(network, file, metadata={}, teacher=teacher).get("latency")
-        return None if latency is None else float(latency["ratio"])
+            measured = self.exporter.export(network, file, metadata={}, teacher=latency.whole).get("latency")
+        return None if measured is None else float(measured["ratio"])
 
     def _record(self, run: Run, gated: Network, kept: Tensor, costs: GateCosts, ratio: float | None) -> None:
         """Record in the history what the search reached, warn if it missed the budget, and draw its charts."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Callback
+from kdtool.utils import progress_bar
 from kdtool_distillers.gated_loss import GateSearchLoss
 
 if TYPE_CHECKING:
@@ -137,15 +138,20 @@ class GateSearch(Callback):
         assert self.options.target_latency is not None
         target = self.options.target_latency.amount
         low, high = 0, len(order)
-        for _ in range(MEASUREMENTS):
-            if high - low < 2 or (1 - LATENCY_NEAR) * target <= ratio <= target:
-                break
-            middle = (low + high) // 2
-            measured = self._latency_ratio(module, values.index_fill(0, order[:middle], 0))
-            if measured <= target:
-                high, ratio = middle, measured
-            else:
-                low = middle
+        with progress_bar("latency", MEASUREMENTS) as advance:
+            for _ in range(MEASUREMENTS):
+                if high - low < 2 or (1 - LATENCY_NEAR) * target <= ratio <= target:
+                    break
+                middle = (low + high) // 2
+                gates = values.index_fill(0, order[:middle], 0)
+                measured = self._latency_ratio(module, gates)
+                if measured <= target:  # of several near the budget those that were measured too fast are taken
+                    measured = (measured + self._latency_ratio(module, gates)) / 2
+                if measured <= target:
+                    high, ratio = middle, measured
+                else:
+                    low = middle
+                advance()
         return values.index_fill(0, order[:high], 0)
 
     def _reopened(self, module: nn.Module, ratio: float) -> Tensor:

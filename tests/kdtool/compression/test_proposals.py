@@ -12,6 +12,7 @@ from kdtool.compression.costs import Cost, Limits, Meter
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.proposals import Proposals
 from kdtool.compression.record import results_of
+from kdtool.exporting import baseline
 from kdtool.exporting.measurement import measure_file
 from kdtool.models.checkpoint import read
 from kdtool.models.size import measure
@@ -191,13 +192,13 @@ def test_a_method_that_makes_its_student_is_measured_after_its_search(tmp_path):
 def test_candidates_are_timed_with_the_batch_of_the_options_so_that_shapes_are_constants(
     teacher_path, tmp_path, monkeypatch
 ):
-    opened, open_session = [], costs.open_session
+    opened, open_session = [], baseline.open_session
 
     def opening(*args):
         opened.append(open_session(*args))
         return opened[-1]
 
-    monkeypatch.setattr(costs, "open_session", opening)
-    monkeypatch.setattr(costs, "SECONDS", 0.01)
+    monkeypatch.setattr(baseline, "open_session", opening)
+    monkeypatch.setattr(baseline, "WARM_UP_SECONDS", 0.01)
     Meter(read(teacher_path).network, BudgetOptions(max_macs="0.5x", latency_batch=3), tmp_path)
     assert [session.get_inputs()[0].shape[0] for session in opened] == [3]

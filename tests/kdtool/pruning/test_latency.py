@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import kdtool
+from kdtool.exporting import baseline
+from kdtool.exporting.baseline import Baseline, RelativeLatency
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import measure
 from kdtool.models.sources import create
 from kdtool.plugins.registry import make
-from kdtool.pruning import latency
 from kdtool.pruning.latency import remove_latency
 from kdtool_pruners.filter_l1 import filter_norms
 
@@ -24,14 +25,11 @@ def network():
 @pytest.fixture
 def clock(network, monkeypatch):
     """Simulate a latency that is the square root of the MACs: half of the latency is a quarter of the MACs."""
-    sizes = {}
-    monkeypatch.setattr(latency, "_export", lambda exporter, exported, path: sizes.update({path: exported}) or path)
 
-    def measured(file, against, **_):
-        macs = [measure(sizes[path])["macs"] for path in (file, against)]
-        return {"ratio": (macs[0] / macs[1]) ** 0.5}
+    def share(latency, smaller):
+        return (measure(smaller)["macs"] / measure(latency.whole)["macs"]) ** 0.5
 
-    monkeypatch.setattr(latency, "measure_latency", measured)
+    monkeypatch.setattr(RelativeLatency, "of", share)
 
 
 def test_it_is_looked_for_until_the_time_fits(network, clock):
@@ -64,16 +62,19 @@ def test_the_time_of_a_real_network_falls(tmp_path):
 
 
 def test_the_device_is_that_of_the_exporter(network, monkeypatch):
-    asked = []
+    opened = []
 
-    def measured(file, against, **how):
-        asked.append(how)
-        return {"ratio": 0.5}
+    class Fake(Baseline):
+        def __init__(self, path, **device):
+            opened.append(device)
 
-    monkeypatch.setattr(latency, "measure_latency", measured)
+        def ratio(self, path, **_):
+            return 0.5
+
+    monkeypatch.setattr(baseline, "Baseline", Fake)
     exporter = make("exporters", "onnx", threads=2, batch=4)
     remove_latency(network, ratio=0.5, exporter=exporter, importance=filter_norms, round_to=1)
-    assert asked == [{"seconds": latency.SECONDS, "provider": "cpu", "threads": 2, "batch": 4}]
+    assert opened == [{"provider": "cpu", "threads": 2, "batch": 4}]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import torch
 
 import kdtool
 from kdtool.errors import UsageError
+from kdtool.exporting.baseline import RelativeLatency
 from kdtool.models.checkpoint import read
+from kdtool.models.size import measure
 from kdtool_distillers.gated import Gated
 
 SHORT = {
@@ -119,23 +121,19 @@ def test_fresh_weights_are_not_those_that_were_searched(teacher, tmp_path):
     assert not torch.equal(inherited.module.conv1.weight, fresh.module.conv1.weight)
 
 
-class Stopwatch(kdtool.Exporter):
+@pytest.fixture
+def stopwatch(monkeypatch):
     """Report the fraction of the MACs that is left as the latency."""
-
-    suffix = ".onnx"
-    latency: bool = kdtool.option(True, help="measure")
-
-    def export(self, network, output, *, metadata, teacher=None, test=None):
-        from kdtool.models.size import measure
-
-        return {"latency": {"ratio": measure(network)["macs"] / measure(teacher)["macs"]}}
+    monkeypatch.setattr(
+        RelativeLatency, "of", lambda self, network: measure(network)["macs"] / measure(self.whole)["macs"]
+    )
 
 
 @pytest.mark.parametrize("force", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
+def test_the_latency_is_measured_between_epochs(teacher, tmp_path, stopwatch, force):
     weak = {"gate_penalty": 1e-6, "gate_lr": 1e-3} if force else {}
     weak["closing"] = "proximal"
-    options = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 2, "epochs": 0}
+    options = {"target_macs": None, "target_latency": "0.6x", "exporter": "onnx", "latency_every": 2, "epochs": 0}
     student = distil(teacher, tmp_path / "s.pt", force_target=force, **options, **weak)
     measured = [row.get("latency_ratio") for row in rows(tmp_path / "s.run")]
     assert [ratio is not None for ratio in measured] == [epoch % 2 == 0 for epoch in range(1, len(measured) + 1)]
@@ -146,8 +144,8 @@ def test_the_latency_is_measured_between_epochs(teacher, tmp_path, force):
 
 
 @pytest.mark.slow
-def test_the_latency_is_met_step_by_step(teacher, tmp_path):
-    options = {"target_macs": None, "target_latency": "0.6x", "exporter": Stopwatch(), "latency_every": 1, "epochs": 0}
+def test_the_latency_is_met_step_by_step(teacher, tmp_path, stopwatch):
+    options = {"target_macs": None, "target_latency": "0.6x", "exporter": "onnx", "latency_every": 1, "epochs": 0}
     student = distil(teacher, tmp_path / "s.pt", search_epochs=8, **options)
     epochs = rows(tmp_path / "s.run")
     # In the last two of eight epochs gates rest, and nothing is measured.
@@ -157,6 +155,23 @@ def test_the_latency_is_met_step_by_step(teacher, tmp_path):
     assert "missed" not in student.history[-1]["reached"]
     # The latency is that of the MACs, which is what is expected; gates close gradually, and not at the measurement.
     assert epochs[3]["latency_ratio"] < 0.75
+
+
+class Elsewhere(kdtool.Exporter):
+    """Write files that onnxruntime does not run, and report the fraction of the MACs as their latency."""
+
+    suffix = ".there"
+
+    def export(self, network, output, *, metadata, teacher=None, test=None):
+        return {"latency": {"ratio": measure(network)["macs"] / measure(teacher)["macs"]}}
+
+
+def test_an_exporter_of_other_files_measures_the_student_itself(teacher, tmp_path):
+    student = distil(teacher, tmp_path / "s.pt", exporter=Elsewhere(), search_epochs=1, epochs=0)
+    row = student.history[-1]["rows"][-1]
+    assert (
+        row["latency_ratio"] == student.history[-1]["size"]["macs"] / kdtool.load(teacher).history[-1]["size"]["macs"]
+    )
 
 
 @pytest.mark.parametrize(

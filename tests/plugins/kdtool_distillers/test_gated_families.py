@@ -74,13 +74,13 @@ def test_the_budget_is_met_from_above(tmp_path, name, count, caplog):
 def test_a_latency_is_met_from_above(tmp_path, name):
     options = {"exporter": "onnx", "latency_every": 1, "round_to": 1}
     search(name, FAMILIES[name], tmp_path, 1, target_latency="0.6x", **options)
-    # What was measured last; the next measurement differs by its noise.
-    assert 0.6 * 0.93 <= kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] <= 0.6 * 1.03
+    # The student is measured anew at the end; on a machine with other work two measurements differ by some percent.
+    assert 0.6 * 0.9 <= kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] <= 0.6 * 1.05
 
 
 @pytest.mark.slow
 def test_a_latency_that_no_width_changes_is_said(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("kdtool_distillers.gated.Gated._measured_latency", lambda self, network, teacher: 0.9)
+    monkeypatch.setattr("kdtool.exporting.baseline.RelativeLatency.of", lambda self, network: 0.9)
     options = {"exporter": "onnx", "latency_every": 1, "search_epochs": 1, "subset": 0.1}
     search("kdtool:lenet-5", 28, tmp_path, 0, target_latency="0.6x", **options)
     assert (
@@ -92,8 +92,7 @@ def test_a_latency_that_no_width_changes_is_said(tmp_path, caplog, monkeypatch):
 def test_a_latency_that_is_not_in_the_widths_is_said(tmp_path, caplog):
     # Of so small images a ShuffleNet with 3 % of the MACs takes nine tenths of the time: its layers are many and small.
     name = "torchvision:shufflenet_v2_x0_5"
-    exporter = {"name": "onnx", "pairs": 10, "latency_seconds": 2.0}
-    options = {"exporter": exporter, "latency_every": 1, "round_to": 1, "search_epochs": 1, "subset": 0.05}
+    options = {"exporter": "onnx", "latency_every": 1, "round_to": 1, "search_epochs": 1, "subset": 0.05}
     search(name, FAMILIES[name], tmp_path, 0, target_latency="0.6x", **options)
     assert kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] > 0.6 * 1.03
     assert "--target-latency 0.6x was not met: with the channels that have to stay, the student takes 0." in caplog.text
