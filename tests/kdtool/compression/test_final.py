@@ -21,11 +21,19 @@ from kdtool.compression.options import BudgetOptions
 )
 def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(ratios, measurements, counts, monkeypatch):
     left = list(ratios)
+    own, whole = {"p50_ms": 0.3, "p90_ms": 0.4}, {"p50_ms": 0.5}
+    exported = []
 
     def export(network, path, *, metadata, teacher):
-        return {"file_bytes": 10, "latency": {"ratio": left.pop(0)}}
+        exported.append(path)
+        return {"file_bytes": 10, "latency": {"ratio": left.pop(0), "student": own, "teacher": whole}}
+
+    def ratio(file, **how):
+        assert [file] == exported  # it is not written again
+        return left.pop(0)
 
     monkeypatch.setattr(final, "exporter_for", lambda budget, **more: SimpleNamespace(export=export))
+    monkeypatch.setattr(final, "Meter", lambda *of: SimpleNamespace(ratio=ratio))
     budget = BudgetOptions(max_latency="0.5x")
     costs = final.as_exported(Candidate("refiners", "halve", {}), None, None, budget, Limits(latency_ratio=0.5))
     assert costs["latency"]["ratio"] == counts
