@@ -255,7 +255,10 @@ def from_equal_time(study: Study) -> None:
         [
             [
                 *(f"`{step}`", how, ", ".join(str(row["epochs"]) for row in rows[step])),
-                *(", ".join(f"{row['cpu_seconds']:.0f}" for row in rows[step]), study.each(step)),
+                *(
+                    ", ".join(f"{row['cpu_seconds']:.0f}" for row in rows[step]),
+                    f"{study.percent(step)} ({study.each(step)})",
+                ),
             ]
             for step, how in ways.items()
         ],

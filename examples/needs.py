@@ -29,6 +29,8 @@ def show_needs(readme: str) -> None:
     fact("widths and depths together are the best of `best.toml`", _best(best) == "narrow-deep")
     compressed, *by_hand = (budget.mean(step) for step in ("compressed", "halved", "pruned", "family"))
     gated, narrowed = (mnist.percent(step, macs="0.15x") for step in ("gradual", "narrow-inherit"))
+    short = study_of(here, "knowledge", "results-equal-time.json")
+    taught, alone = (short.percent(step) for step in ("pruned-kd", "alone"))
     smaller = [ikd.percent(step, "error") for step in ("M1", "M2")]
     needs = [
         (
@@ -92,6 +94,12 @@ def show_needs(readme: str) -> None:
             "CIFAR-10: 69.9 ± 0.8, no teacher 52.4 ± 1.5, with as many epochs in all 65.0 ± 1.2; with 65 digits it is "
             "behind: train longer",
             "stagewise",
+        ),
+        (
+            "a tenth of the MACs, in minutes",
+            "prune teacher.pt --method isomorphic --ratio 0.9 --of macs --repair least-squares --hours 0.1",
+            f"CIFAR-10, airbench94: {taught}, the same structure without its teacher for as long {alone}",
+            "knowledge",
         ),
         (
             "half of the MACs of a VGG or a ResNet, no search",
