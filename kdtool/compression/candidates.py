@@ -53,6 +53,8 @@ class Candidate:
     """The part of the MACs that went after the method was done, see `trimming`."""
     repair: str = ""
     """How the weights that it inherited were corrected, see `mending`."""
+    cut_from: str = ""
+    """The name of the candidate whose trials stand for it, if it was trimmed after them, see `finalists`."""
 
     @property
     def name(self) -> str:

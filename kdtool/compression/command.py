@@ -12,7 +12,7 @@ from kdtool.commands.outputs import entry_of, named_after, running, target_of
 from kdtool.commands.recipes import with_recipe
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import scratch
-from kdtool.compression.finalists import finalist
+from kdtool.compression.finalists import finalist, ranked
 from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
@@ -166,9 +166,9 @@ class _Work:
         )
         if schedule.lengths:
             best = self.trials.search(schedule.lengths, schedule.deadline or float("inf")).best
-            ranked = self.trials.ranked(best)
-            candidate = finalist(self.trials, ranked)
-            trained = [one for one in ranked if one.trains]
+            in_order = ranked(self.trials, best)
+            candidate = finalist(self.trials, in_order)
+            trained = [one for one in in_order if one.trains]
             second = finalist(self.trials, trained) if trained and not candidate.trains else None
         else:
             candidate, second = self.trials.by_name[schedule.names[0]], None

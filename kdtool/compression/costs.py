@@ -86,11 +86,15 @@ class Meter:
         folder: Path,
         int8: bool = False,
         teacher_ms: float | None = None,
+        *,
+        seconds: float = SECONDS,
+        pairs: int = PAIRS,
     ) -> None:
         """Time the teacher's file in ``folder``, where files of candidates are written.
 
         With ``int8`` the files of candidates have 8 bits, if the exporter can. ``teacher_ms`` is the teacher's time if
         an earlier meter has it: milliseconds of several meters can be compared only if they are shares of the same one.
+        A measurement has so many ``pairs`` of samples, or fewer if they take more than ``seconds``.
 
         Raises:
             UsageError: the provider is not installed, or no exporter writes ONNX files.
@@ -98,6 +102,7 @@ class Meter:
         """
         check_provider(options.provider)
         self.options, self.folder, self.int8 = options, folder, int8
+        self.seconds, self.pairs = seconds, pairs
         self.exporter = exporter_for(options, int8=int8)
         self.known: dict[str, Cost] = {}
         """By structure: the files of networks that differ in their weights alone cost the same."""
@@ -159,9 +164,9 @@ class Meter:
         self.ratios[structure_key(network)] = [ratio]
         return Cost(counted.macs, counted.parameters, sized.file_bytes, ratio, ratio * self.teacher_ms)
 
-    def ratio(self, path: Path, *, seconds: float = SECONDS, pairs: int = PAIRS) -> float:
-        """Return the latency of a file over that of the teacher's draft; fewer ``pairs`` if they take longer."""
-        return self.baseline.ratio(path, seconds=seconds, pairs=pairs)
+    def ratio(self, path: Path) -> float:
+        """Return the latency of a file over that of the teacher's draft."""
+        return self.baseline.ratio(path, seconds=self.seconds, pairs=self.pairs)
 
 
 def structure_key(network: Network) -> str:

@@ -94,8 +94,8 @@ def _settled(
     if not latency or excess(costs, limits) <= NEAR:
         return costs
     with scratch() as folder:
-        meter = Meter(teacher, budget, folder)
-        again = [meter.ratio(file, seconds=SECONDS, pairs=PAIRS) for _ in range(AGAIN)]
+        meter = Meter(teacher, budget, folder, seconds=SECONDS, pairs=PAIRS)
+        again = [meter.ratio(file) for _ in range(AGAIN)]
     ratio = median([latency["ratio"], *again])
     own = {**latency["student"], "p50_ms": ratio * latency["teacher"]["p50_ms"]}
     return {**costs, "latency": {**latency, "ratio": ratio, "student": own, "ratios": [latency["ratio"], *again]}}

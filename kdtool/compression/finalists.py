@@ -1,7 +1,8 @@
 """Measure the best candidates again, and for longer, before one of them gets the full training.
 
-When candidates are proposed each is timed for a part of a second, and a machine that does other work in that moment
-lets some pass that are beyond the budget. One that is found to be so here makes room for the next best.
+When candidates are proposed each is timed for a part of a second, and other programs change a latency by a tenth, that
+of a small network more than the teacher's. One that is found to be beyond the budget here is trimmed until it fits; if
+it cannot be, it makes room for the next best.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from kdtool.compression.candidates import INT8, Candidate
-from kdtool.compression.costs import NEAR, SUFFIX, Meter, scratch
+from kdtool.compression.costs import NEAR, Meter, scratch
+from kdtool.compression.keeping import keep, kept, share_kept
+from kdtool.compression.record import candidate_of, data_of
+from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials
+from kdtool.plugins.registry import method_class
 from kdtool.utils.files import write_text
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -21,6 +28,9 @@ from kdtool.utils.strict_json import dumps
 FILE = "finalists.json"
 """The file of a run with the latencies that were measured again, over the budget, by the candidate's name."""
 
+TRIMMED = "trimmed.json"
+"""The file of a run with the candidates that were trimmed, by the name of the one that was beyond the budget."""
+
 MOST = 3
 """The most candidates that are measured again until one is within the budget."""
 
@@ -28,17 +38,24 @@ SECONDS, PAIRS = 3.0, 100
 """How long, and with how many pairs of samples, each of them is measured."""
 
 
-def finalist(trials: Trials, ranked: Sequence[Candidate]) -> Candidate:
+def ranked(trials: Trials, best: str) -> list[Candidate]:
+    """Return ``best``, then the other candidates that are within the budget, those trained longest first."""
+    rows = [row for row in trials.done if row["within"] and not row["full"]]
+    rows.sort(key=lambda row: (row["setting"] == best, row["epochs"], row["accuracy"], -row["loss"]), reverse=True)
+    return [trials.by_name[name] for name in dict.fromkeys([best, *(row["setting"] for row in rows)])]
+
+
+def finalist(trials: Trials, candidates: Sequence[Candidate]) -> Candidate:
     """Return the first of the candidates, the best one first, that is within the budget when it is measured again.
 
-    If none of the first ones is, the one that is nearest. Only a limit of latency is measured again: sizes and
-    multiply-accumulates are counted.
+    One that is not may come back trimmed. If none of the first ones is and can be, the one that is nearest. Only a
+    limit of latency is measured again: sizes and multiply-accumulates are counted.
     """
     limits = trials.proposals.limits
-    if not limits.timed or len(ranked) < 2:
-        return ranked[0]
+    if not limits.timed or len(candidates) < 2:
+        return candidates[0]
     loads: dict[str, float] = {}
-    for candidate in ranked[:MOST]:
+    for candidate in candidates[:MOST]:
         load = loads[candidate.name] = decided(lambda candidate=candidate: _load(trials, candidate))  # type: ignore[misc]
         if load <= NEAR:
             return candidate
@@ -47,7 +64,11 @@ def finalist(trials: Trials, ranked: Sequence[Candidate]) -> Candidate:
             ratio, whole = load * limits.latency_ratio, trials.proposals.teacher.latency_ms or 0.0
             candidate.cost = dataclasses.replace(candidate.cost, latency_ratio=ratio, latency_ms=ratio * whole)
         candidate.note = "beyond the budget when it was measured for longer"
-    return min(ranked[:MOST], key=lambda candidate: loads[candidate.name])
+        smaller = _trimmed(trials, candidate)
+        if smaller is not None:
+            trials.add(smaller)
+            return smaller
+    return min(candidates[:MOST], key=lambda candidate: loads[candidate.name])
 
 
 def _load(trials: Trials, candidate: Candidate) -> float:
@@ -57,12 +78,57 @@ def _load(trials: Trials, candidate: Candidate) -> float:
     if candidate.name not in known:
         assert candidate.network is not None
         with scratch() as folder:
-            teacher_ms = trials.proposals.teacher.latency_ms
-            int8 = candidate.precision == INT8
-            meter = Meter(trials.teacher, trials.given.budget, folder, int8=int8, teacher_ms=teacher_ms)
-            file = folder / f"finalist{SUFFIX}"
-            meter.exporter.draft(candidate.network, file)
-            ratio = meter.ratio(file, seconds=SECONDS, pairs=PAIRS)
+            ratio = _meter(trials, candidate, folder).cost(candidate.network).latency_ratio
+        assert ratio is not None
         known[candidate.name] = ratio / trials.proposals.limits.latency_ratio
         write_text(path, dumps(known, indent=1) + "\n")
     return known[candidate.name]
+
+
+def _meter(trials: Trials, candidate: Candidate, folder: Path) -> Meter:
+    """Return what measures for long, in the candidate's precision."""
+    return Meter(
+        trials.teacher, trials.given.budget, folder, candidate.precision == INT8, trials.proposals.teacher.latency_ms,
+        seconds=SECONDS, pairs=PAIRS,
+    )  # fmt: skip
+
+
+def _trimmed(trials: Trials, candidate: Candidate) -> Candidate | None:
+    """Return a candidate with fewer channels that is within the budget, or None; a resumed run has the same one."""
+    if not candidate.trains or not getattr(method_class(candidate.kind, candidate.method), "must_shrink", True):
+        return None  # a network that has a name keeps its channels
+    about = decided(lambda: _made(trials, candidate))
+    if about is None:
+        return None
+    smaller = candidate_of(about)
+    share_kept(trials.run, smaller.name)
+    smaller.network = kept(trials.run, smaller.name)
+    say(f"compress: it is trimmed: {smaller.name}")
+    return smaller
+
+
+def _made(trials: Trials, candidate: Candidate) -> dict[str, Any] | None:
+    """Trim a candidate and keep its network, if this run has not done so; return it as plain data."""
+    from kdtool.compression.trimming import trim  # the removal of channels imports torch's compiler
+
+    path = trials.run.directory / TRIMMED
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if candidate.name not in known:
+        limits, cost, network = trials.proposals.limits, candidate.cost, candidate.network
+        assert cost is not None
+        assert network is not None
+        above = Sized(0, candidate.options, network, cost, limits.load(cost))
+        with scratch() as folder:
+            found = trim(Sizing(above=above), _meter(trials, candidate, folder).cost, limits)
+        known[candidate.name] = None
+        if found is not None:
+            one, part = found
+            smaller = dataclasses.replace(
+                candidate, network=one.network, cost=one.cost, trimmed=1 - (1 - candidate.trimmed) * (1 - part),
+                note="", cut_from=candidate.name,
+            )  # fmt: skip
+            keep(trials.run, smaller)
+            known[candidate.name] = data_of(smaller)
+        write_text(path, dumps(known, indent=1) + "\n")
+    about: dict[str, Any] | None = known[candidate.name]
+    return about

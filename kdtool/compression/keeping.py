@@ -16,7 +16,7 @@ from kdtool.models.checkpoint import read, write
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
 from kdtool.training.run import Run
 from kdtool.utils.files import slug
-from kdtool.utils.processes import decided
+from kdtool.utils.processes import decided, rank
 
 FOLDER = "candidates"
 """The folder of a run with the candidates as they are before their training."""
@@ -37,6 +37,19 @@ def kept(run: Run, name: str) -> Network | None:
     """Return the network of a candidate that an earlier process kept, or None."""
     path = _file(run.directory, name)
     return read(path).network if path.exists() else None
+
+
+def share(run: Run, name: str) -> None:
+    """Write a file of the first process's run, such as ``proposals.json``, in the runs of the others."""
+    data = decided((run.directory / name).read_bytes)
+    if rank() > 0:
+        (run.directory / name).parent.mkdir(exist_ok=True)
+        (run.directory / name).write_bytes(data)
+
+
+def share_kept(run: Run, name: str) -> None:
+    """Do so with the network of a candidate."""
+    share(run, str(_file(Path(), name)))
 
 
 def _file(directory: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from kdtool.commands.foresight import tell
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import device_known, scratch
-from kdtool.compression.keeping import FOLDER, keep, kept
+from kdtool.compression.keeping import FOLDER, keep, kept, share
 from kdtool.compression.mending import mend
 from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals, propose, say_proposals
@@ -32,7 +32,7 @@ from kdtool.training.foresight.stopwatch import bytes_of
 from kdtool.training.run import Run
 from kdtool.utils.files import write_text
 from kdtool.utils.formatting import counted
-from kdtool.utils.processes import decided, launched, rank
+from kdtool.utils.processes import decided, launched
 from kdtool.utils.progress import command_progress, say
 from kdtool.utils.strict_json import dumps
 
@@ -65,10 +65,7 @@ def planned(
     decided(lambda: None if path.exists() else _plan(run, distiller, given, parent, teacher, mends=not dry_run))
     names = decided(lambda: [PROPOSALS, *(f"{FOLDER}/{file.name}" for file in _kept_files(run))])
     for name in names:
-        data = decided(lambda name=name: (run.directory / name).read_bytes())  # type: ignore[misc]
-        if rank() > 0:
-            (run.directory / name).parent.mkdir(exist_ok=True)
-            (run.directory / name).write_bytes(data)
+        share(run, name)
     about = json.loads(path.read_text(encoding="utf-8"))
     proposals, chosen, schedule = restored(
         about, lambda one: kept(run, one.name) if one.trains else parent.network

@@ -37,7 +37,7 @@ def restored(
 ) -> tuple[Proposals, list[Candidate], Schedule]:
     """Return what `as_data` described, and the candidates that are trained, with the networks that were kept."""
     schedule = Schedule.from_data(about["schedule"])
-    candidates = [_candidate(row) for row in about["candidates"]]
+    candidates = [candidate_of(row) for row in about["candidates"]]
     by_name = {candidate.name: candidate for candidate in candidates}
     chosen = [by_name[name] for name in schedule.names]
     for candidate in chosen:
@@ -47,7 +47,7 @@ def restored(
         limits=Limits(**{name: float("inf") if value is None else value for name, value in about["limits"].items()}),
         device=about["device"],
         candidates=candidates,
-        beyond=[_candidate(row) for row in about["beyond"]],
+        beyond=[candidate_of(row) for row in about["beyond"]],
         refused=about["refused"],
         seconds=about["seconds"],
     )
@@ -56,12 +56,13 @@ def restored(
 
 def data_of(candidate: Candidate) -> dict[str, Any]:
     """Return a candidate as plain data, without its network."""
-    names = ("kind", "method", "options", "precision", "inherits", "note", "shown", "trimmed", "repair")
+    names = ("kind", "method", "options", "precision", "inherits", "note", "shown", "trimmed", "repair", "cut_from")
     cost = candidate.cost.as_data() if candidate.cost else None
     return {**{name: getattr(candidate, name) for name in names}, "cost": cost}
 
 
-def _candidate(row: Mapping[str, Any]) -> Candidate:
+def candidate_of(row: Mapping[str, Any]) -> Candidate:
+    """Return the candidate that `data_of` described, without its network."""
     return Candidate(**{**row, "cost": None if row["cost"] is None else Cost(**row["cost"])})
 
 

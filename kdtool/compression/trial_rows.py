@@ -16,6 +16,11 @@ def last_row(rows: Sequence[Row], name: str) -> Row | None:
     return next((row for row in reversed(rows) if row["setting"] == name), None)
 
 
+def known_row(rows: Sequence[Row], candidate: Candidate) -> Row | None:
+    """Return the row of the last training of a candidate, or else of the one that it was cut from, or None."""
+    return last_row(rows, candidate.name) or last_row(rows, candidate.cut_from)
+
+
 def row_of(rows: Sequence[Row], name: str, epochs: float, *, full: bool = False) -> Row | None:
     """Return the row of one training, or None."""
     wanted = (name, epochs, full)
@@ -32,8 +37,9 @@ def epoch_seconds(rows: Sequence[Row], candidate: Candidate, teacher_macs: float
     if not candidate.trains:
         return 0.0
     trained = [row for row in rows if row["epochs"]]
-    own = [row for row in trained if row["setting"] == candidate.name]
-    others = [_seconds(row) for row in trained if row["setting"] != candidate.name]
+    names = (candidate.name, candidate.cut_from)
+    own = [row for row in trained if row["setting"] in names]
+    others = [_seconds(row) for row in trained if row["setting"] not in names]
     if candidate.made_by_training and others and len(own) < 2:
         macs = max((row["cost"]["macs"] for row in trained if row["cost"] is not None), default=teacher_macs)
         return min(max(others), _seconds(own[0])) if own else max(others) * (1 + SEARCHED * teacher_macs / macs)

@@ -21,7 +21,7 @@ from kdtool.compression.learners import learner_of
 from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals, share_of
 from kdtool.compression.schedule import LEARNING
-from kdtool.compression.trial_rows import epoch_seconds, last_row, row_of
+from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, row_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import Halving, halve
@@ -116,11 +116,11 @@ class Trials:
         images, validation = len(self.run.data.train), len(self.run.data.val) / LEARNING
         return epochs * (self.part * images + validation) / (images + validation)
 
-    def ranked(self, best: str) -> list[Candidate]:
-        """Return ``best``, then the others that are within the budget, those trained longest first."""
-        rows = [row for row in self.done if row["within"] and not row["full"]]
-        rows.sort(key=lambda row: (row["setting"] == best, row["epochs"], row["accuracy"], -row["loss"]), reverse=True)
-        return [self.by_name[name] for name in dict.fromkeys([best, *(row["setting"] for row in rows)])]
+    def add(self, candidate: Candidate) -> None:
+        """Take a candidate that was made after the trials, from one that was tried."""
+        if candidate.name not in self.by_name:
+            self.candidates = [*self.candidates, candidate]
+            self.by_name[candidate.name] = candidate
 
     def last(self, name: str) -> dict[str, Any] | None:
         """Return the row of a candidate's last training, or None."""
@@ -147,7 +147,7 @@ class Trials:
 
     def full(self, candidate: Candidate, epochs: int) -> Network:
         """Give a candidate its full training, and return its network; one that is not trained is returned as it is."""
-        untold = candidate.precision != FLOAT and self.last(candidate.name) is None  # what is lost in 8 bits
+        untold = candidate.precision != FLOAT and known_row(self.done, candidate) is None  # what is lost in 8 bits
         if candidate.network is None or untold:
             self.train(candidate.name, 1)
         if candidate.network is None:
@@ -155,7 +155,7 @@ class Trials:
         if not candidate.trains:
             return candidate.network
         started = time.perf_counter()
-        learner = learner_of(candidate, self.last(candidate.name), self.distiller, self.run)
+        learner = learner_of(candidate, known_row(self.done, candidate), self.distiller, self.run)
         run = self.sub_run(f"full {candidate.name}", candidate, epochs)
         with running_method(self.distiller):
             network = self.distiller.distill(run, self.teacher, learner)

@@ -28,12 +28,12 @@ def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(rat
         exported.append(path)
         return {"file_bytes": 10, "latency": {"ratio": left.pop(0), "student": own, "teacher": whole}}
 
-    def ratio(file, **how):
+    def ratio(file):
         assert [file] == exported  # it is not written again
         return left.pop(0)
 
     monkeypatch.setattr(final, "exporter_for", lambda budget, **more: SimpleNamespace(export=export))
-    monkeypatch.setattr(final, "Meter", lambda *of: SimpleNamespace(ratio=ratio))
+    monkeypatch.setattr(final, "Meter", lambda *of, **how: SimpleNamespace(ratio=ratio))
     budget = BudgetOptions(max_latency="0.5x")
     costs = final.as_exported(Candidate("refiners", "halve", {}), None, None, budget, Limits(latency_ratio=0.5))
     assert costs["latency"]["ratio"] == counts
@@ -42,7 +42,7 @@ def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(rat
 
 def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
     left = [0.58, 0.60]
-    monkeypatch.setattr(final, "Meter", lambda *of: SimpleNamespace(ratio=lambda file, **how: left.pop(0)))
+    monkeypatch.setattr(final, "Meter", lambda *of, **how: SimpleNamespace(ratio=lambda file: left.pop(0)))
     network = SimpleNamespace(network=None, module=None)
     measured = {"ratio": 0.66, "student": {"p50_ms": 0.33, "p90_ms": 0.4}, "teacher": {"p50_ms": 0.5}}
     monkeypatch.setattr(final, "export", lambda *of, **how: {"onnx": "s.onnx", "file_bytes": 1, "latency": measured})

@@ -19,7 +19,7 @@ def test_a_fast_winner_gets_the_time_that_slow_candidates_were_planned_for(hours
     work = object.__new__(_Work)
     work.run, work.schedule = SimpleNamespace(directory=tmp_path), SimpleNamespace(epochs=8)
     work.given = Given(given, {}, SimpleNamespace(hours=hours))
-    work.proposals = SimpleNamespace(seconds=10.0)
+    work.proposals = SimpleNamespace(seconds=10.0, teacher=SimpleNamespace(macs=1e6))
     rows = [{"setting": "halve", "epochs": 2, "seconds": 20.0, "full": False}]
     work.trials = SimpleNamespace(done=rows, seconds=20.0)
     candidate = Candidate("refiners", "halve", {})

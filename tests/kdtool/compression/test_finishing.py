@@ -83,7 +83,13 @@ def test_a_smaller_one_that_met_the_budget_in_a_trial_is_named(work, capsys):
         {**row, "accuracy": 0.95, "setting": "depth"},  # it was trained in full
         {**row, "accuracy": 0.99, "setting": "gated", "within": False},
         {**row, "accuracy": 0.94, "setting": "width-depth", "epochs": 2},
+        {**row, "accuracy": 0.945, "setting": "like", "epochs": 2},
     ]
+    # One was too slow when it was timed for longer.
+    ratios = {"halve": 0.4, "width-depth": 0.4, "like": 0.6}
+    finish.trials.by_name = {
+        name: Candidate("refiners", name, {}, cost=Cost(1, 1, 1, ratio, ratio)) for name, ratio in ratios.items()
+    }
     finish._say_others({one.candidate.name for one in winners}, 0.955)
     assert capsys.readouterr().err.startswith(
         "compress: width-depth met the budget in its trial: 0.9400 on validation images after 2 epochs, kept in "
