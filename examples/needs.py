@@ -30,7 +30,7 @@ def show_needs(readme: str) -> None:
     compressed, *by_hand = (budget.mean(step) for step in ("compressed", "halved", "pruned", "family"))
     gated, narrowed = (mnist.percent(step, macs="0.15x") for step in ("gradual", "narrow-inherit"))
     short = study_of(here, "knowledge", "results-equal-time.json")
-    taught, alone = (short.percent(step) for step in ("pruned-kd", "alone"))
+    taught, *alone = (short.percent(step) for step in ("pruned-kd", "alone", "alone-clipped"))
     smaller = [ikd.percent(step, "error") for step in ("M1", "M2")]
     needs = [
         (
@@ -98,7 +98,8 @@ def show_needs(readme: str) -> None:
         (
             "a tenth of the MACs, in minutes",
             "prune teacher.pt --method isomorphic --ratio 0.9 --of macs --repair least-squares --hours 0.1",
-            f"CIFAR-10, airbench94: {taught}, the same structure without its teacher for as long {alone}",
+            f"CIFAR-10, airbench94: {taught}, the same structure without its teacher for as long {alone[0]}, "
+            f"with clipped gradients {alone[1]}",
             "knowledge",
         ),
         (
