@@ -8,14 +8,13 @@ it cannot be, it makes room for the next best.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtool.compression.candidates import INT8, Candidate
 from kdtool.compression.costs import NEAR, Meter, scratch
-from kdtool.compression.keeping import keep, kept, share_kept
+from kdtool.compression.keeping import keep, kept, noted, share_kept
 from kdtool.compression.record import candidate_of, data_of
 from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials
@@ -74,7 +73,7 @@ def finalist(trials: Trials, candidates: Sequence[Candidate]) -> Candidate:
 def _load(trials: Trials, candidate: Candidate) -> float:
     """Return the latency of a candidate's file over the budget, as this run measured it before or measures it now."""
     path = trials.run.directory / FILE
-    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known: dict[str, float] = noted(path)
     if candidate.name not in known:
         assert candidate.network is not None
         with scratch() as folder:
@@ -112,7 +111,7 @@ def _made(trials: Trials, candidate: Candidate) -> dict[str, Any] | None:
     from kdtool.compression.trimming import trim  # the removal of channels imports torch's compiler
 
     path = trials.run.directory / TRIMMED
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = noted(path)
     if candidate.name not in known:
         limits, cost, network = trials.proposals.limits, candidate.cost, candidate.network
         assert cost is not None

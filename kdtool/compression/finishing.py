@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from kdtool.compression import frontier
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR
 from kdtool.compression.final import as_exported, excess, file_of, write_quantised
+from kdtool.compression.keeping import noted
 from kdtool.compression.options import Given
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
 from kdtool.compression.schedule import Schedule
@@ -154,7 +154,7 @@ class Finish:
 
         def measured() -> dict[str, Any] | None:
             path = run.directory / EXPORTED
-            known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            known = noted(path)
             if candidate.name not in known:
                 costs = as_exported(candidate, winner.network, self.teacher, budget, limits)
                 if costs is None and candidate.precision != FLOAT:

@@ -284,8 +284,7 @@ def test_a_tab_takes_a_few_times_the_import_of_click(cache: Path) -> None:
 
     pairs = [(seconds("-c", "import click"), seconds("-m", "kdtool")) for _ in range(5)]
 
-    # With the 0.05 s of that import on a common machine it stays below 0.3 s. Both are of the same moment: the speed of
-    # a machine with other work changes by more than that between pairs.
+    # With 0.05 s for that import it stays below 0.3 s. Each pair is of one moment: the speed of a machine changes.
     assert min(tab / click for click, tab in pairs) <= 6
 
 
