@@ -65,6 +65,10 @@ class Limits:
         pairs = [(cost.macs, self.macs), (cost.file_bytes, self.file_bytes), (cost.latency_ratio, self.latency_ratio)]
         return max(value / limit for value, limit in pairs if value is not None)
 
+    def allow(self, cost: Cost | None) -> bool:
+        """Return whether a cost is within the budget; one that is not known yet counts as if it was."""
+        return cost is None or self.load(cost) <= 1
+
     @property
     def exported(self) -> bool:
         """Whether a file has to be written to know if the budget is met."""

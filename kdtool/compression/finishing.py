@@ -134,18 +134,16 @@ class Finish:
         drop = self.given.budget.max_drop
         least = 0.0 if drop is None else teacher - drop.fraction
         rows = [row for row in self.trials.done if row["within"] and row["accuracy"] >= least and row["checkpoint"]]
-        rows = [row for row in rows if row["setting"] not in winners and row["epochs"] and self._fits(row["setting"])]
+        rows = [row for row in rows if row["setting"] not in winners and row["epochs"]]
+        # By the longest measurement; the row has the first one.
+        allow, by_name = self.trials.proposals.limits.allow, self.trials.by_name
+        rows = [row for row in rows if allow(by_name[row["setting"]].cost)]
         if rows:
             best = max(rows, key=lambda row: row["accuracy"])
             say(
                 f"compress: {best['setting']} met the budget in its trial: {best['accuracy']:.4f} on validation images "
                 f"after {counted(best['epochs'], 'epoch')}, kept in {self.run.directory / best['checkpoint']}"
             )
-
-    def _fits(self, name: str) -> bool:
-        """Return whether a candidate is within the budget by the longest measurement."""
-        cost = self.trials.by_name[name].cost
-        return cost is None or self.trials.proposals.limits.load(cost) <= 1
 
     def _exported(self, winner: Winner) -> dict[str, Any] | None:
         """Return what a winner costs as it is exported, as an earlier process of the run or this one measured it."""

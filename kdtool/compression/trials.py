@@ -261,7 +261,7 @@ class Trials:
     def _fits(self, candidate: Candidate) -> bool:
         """Return whether a candidate is within the budget; one that a training made may not be."""
         limits: Limits = self.proposals.limits
-        fits = candidate.cost is None or limits.load(candidate.cost) <= 1
+        fits = limits.allow(candidate.cost)
         if not fits:
             candidate.note = "beyond the budget"
         return fits
