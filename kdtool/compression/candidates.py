@@ -27,7 +27,10 @@ KEPT = {"init": "inherit"}
 """The option of a refiner that keeps weights."""
 
 TEACHER = "teacher"
-"""The kind of a candidate that is the teacher in a lower precision."""
+"""The kind of a candidate that is the teacher in a lower precision, and the method of one that stays as it is."""
+
+TRAINED_ON = "trained teacher"
+"""The method of a candidate that is the teacher and goes on learning: from its own outputs, and with the labels."""
 
 Make = Callable[[Mapping[str, Any]], Network]
 
@@ -74,7 +77,12 @@ class Candidate:
     @property
     def trains(self) -> bool:
         """Whether it is trained at all."""
-        return self.kind != TEACHER
+        return self.method != TEACHER
+
+    @property
+    def may_shrink(self) -> bool:
+        """Whether channels may be removed from it; a network that has a name keeps them."""
+        return self.kind == TEACHER or getattr(method_class(self.kind, self.method), "must_shrink", True)
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,6 @@ from kdtool.compression.keeping import keep, kept, noted, share_kept
 from kdtool.compression.record import candidate_of, data_of
 from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials
-from kdtool.plugins.registry import method_class
 from kdtool.utils.files import write_text
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -94,8 +93,8 @@ def _meter(trials: Trials, candidate: Candidate, folder: Path) -> Meter:
 
 def _trimmed(trials: Trials, candidate: Candidate) -> Candidate | None:
     """Return a candidate with fewer channels that is within the budget, or None; a resumed run has the same one."""
-    if not candidate.trains or not getattr(method_class(candidate.kind, candidate.method), "must_shrink", True):
-        return None  # a network that has a name keeps its channels
+    if not candidate.trains or not candidate.may_shrink:
+        return None
     about = decided(lambda: _made(trials, candidate))
     if about is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdtool.compression.candidates import FLOAT, INT8, TEACHER, Candidate, Ladder, ladders, making
+from kdtool.compression.candidates import FLOAT, INT8, TEACHER, TRAINED_ON, Candidate, Ladder, ladders, making
 from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.sizing import POWER, power_of
@@ -100,7 +101,12 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     meters = [(FLOAT, meter, teacher)]
     if options.quantised and can_quantise():
         meters += _quantised(network, options, folder, proposals)
-    work = [(mode, ladder) for ladder in _alternating(found) for mode in meters]
+    work = [
+        ((precision, timer, cost), ladder)
+        for ladder in _alternating(found)
+        for precision, timer, cost in meters
+        if may_win(ladder, precision, cost, limits)
+    ]
     powers: dict[tuple[str, str, int], float] = {}
     ways: list[tuple[Way, Candidate]] = []
     most = math.inf if options.hours is None else PART * options.hours * 3600
@@ -140,10 +146,21 @@ def _alternating(found: Sequence[Ladder]) -> list[Ladder]:
     return [ladder for turn in itertools.zip_longest(*kinds) for ladder in turn if ladder is not None]
 
 
+def may_win(ladder: Ladder, precision: str, teacher: Cost, limits: Limits) -> bool:
+    """Return whether a ladder is worth sizing in a precision, in which the teacher has the cost ``teacher``.
+
+    Where the teacher itself is within the budget, what is cut from it has less to offer; another network may have more.
+    """
+    return precision == FLOAT or limits.load(teacher) > 1 or not ladder.trims
+
+
 def _quantised(
     network: Network, options: BudgetOptions, folder: Path, proposals: Proposals
 ) -> list[tuple[str, Meter, Cost]]:
-    """Return the meter of files of 8 bits, if ladders are worth measuring in them; add the teacher if it fits so."""
+    """Return the meter of files of 8 bits, if they are worth measuring; add the teacher if it fits so.
+
+    A teacher that fits is a candidate twice: as it is, and trained on, since it may not have learned all that it can.
+    """
     try:
         meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms)
         cost = meter.cost(network)
@@ -154,7 +171,9 @@ def _quantised(
     teacher = Candidate(TEACHER, TEACHER, {}, INT8, cost, network)
     if load <= 1:
         proposals.candidates.append(teacher)
-        return []
+        if not options.candidates:
+            proposals.candidates.append(dataclasses.replace(teacher, method=TRAINED_ON))
+        return [(INT8, meter, cost)]
     proposals.beyond.append(teacher)
     if load >= proposals.limits.load(proposals.teacher):
         ratio = cost.latency_ratio or math.nan

@@ -7,10 +7,10 @@ import pytest
 
 import kdtool
 from kdtool.compression import costs
-from kdtool.compression.candidates import Candidate
+from kdtool.compression.candidates import Candidate, Ladder
 from kdtool.compression.costs import Cost, Limits, Meter
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.proposals import Proposals
+from kdtool.compression.proposals import Proposals, may_win
 from kdtool.compression.record import results_of
 from kdtool.exporting import baseline
 from kdtool.exporting.measurement import measure_file
@@ -92,6 +92,44 @@ def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path
         assert results["measured"]["accuracy"]["accuracy"] == pytest.approx(
             read(teacher_path).metric("test", "accuracy"), abs=0.03
         )
+
+
+def test_the_teacher_in_8_bits_is_trained_on_too(teacher_path, tmp_path, monkeypatch):
+    for name, nothing in {"ladders": ([], {}), "making": []}.items():
+        monkeypatch.setattr(f"kdtool.compression.proposals.{name}", lambda *args, nothing=nothing: nothing)
+    results = results_of(kdtool.compress(teacher_path, max_size="0.4x", output=tmp_path / "s.pt", epochs=1))
+    trials = {(row["setting"], row["full"]): row for row in results["trials"]}
+    assert set(trials) == {(name, False) for name in ("teacher int8", "trained teacher int8")} | {
+        ("trained teacher int8", True)
+    }
+    full, before = trials["trained teacher int8", True], trials["teacher int8", False]
+    assert full["cost"] == before["cost"]
+    # It goes on from the teacher's weights, so that it is about as good as the teacher.
+    assert full["accuracy"] > before["accuracy"] - 0.05
+    assert full["loss"] != before["loss"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "cut", "teacher_macs", "expected"),
+    [("float32", True, 100, True), ("int8", True, 100, True), ("int8", True, 40, False), ("int8", False, 40, True)],
+)
+def test_what_is_cut_from_a_teacher_that_fits_in_8_bits_is_sized_in_float32_alone(
+    precision, cut, teacher_macs, expected
+):
+    ladder = Ladder("refiners", "x", [{}], lambda options: None, trims=cut)
+    assert may_win(ladder, precision, Cost(teacher_macs, 1), Limits(macs=50)) is expected
+
+
+@pytest.mark.slow
+def test_other_networks_are_sized_in_8_bits_where_the_teacher_fits_too(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("kdtool.compression.planning.say_proposals", lambda proposals, chosen: found.append(proposals))
+    teacher = kdtool.teacher("kdtool:resnet32", data="digits", epochs=0, output=tmp_path / "t.pt")
+    options = {"max_size": "0.5x", "candidates": ("like",), "dry_run": True}
+    kdtool.compress(teacher, output=tmp_path / "s.pt", **options)
+    names = [(one.method, one.options.get("arch"), one.precision) for one in found[0].candidates]
+    # The next smaller member has 0.58 of the weights: more than allowed in float32, less in 8 bits.
+    assert names == [("teacher", None, "int8"), ("like", "kdtool:resnet20", "int8")]
 
 
 def test_where_8_bits_are_slower_they_are_left_out(teacher_path, tmp_path, fake, monkeypatch):
