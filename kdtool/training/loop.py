@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -120,7 +121,7 @@ class Loop:
                     self.store.save(self._snapshot)
         if self.state.epoch and not self.state.best_weights:
             raise LossNotFiniteError(
-                f"{self.plan.name}: the loss on the validation split is not finite in any epoch; "
+                f"{self.plan.name}: the loss on the validation split or the weights are not finite in any epoch; "
                 f"{self.trainer.remedy()}"
             )
         best = (self.state.best_weights, self.state.best_auxiliary)
@@ -167,13 +168,15 @@ class Loop:
         """Keep the present weights if these metrics of theirs are the best so far, and return what is logged of them.
 
         Raises:
-            LossNotFiniteError: the loss is not finite, and what the last step left is wanted.
+            LossNotFiniteError: the loss or the weights are not finite, and what the last step left is wanted.
         """
-        state, finite = self.state, math.isfinite(metrics["loss"])
+        state = self.state
+        # An activation may turn NaN into 0, so that weights that are not finite give a loss that is.
+        finite = math.isfinite(metrics["loss"]) and all(map(has_finite_weights, self.student.learners()))
         if not finite and self.keeps_last:
             raise LossNotFiniteError(
-                f"{self.plan.name}: the loss on the validation split is not finite after epoch {state.epoch + 1}; "
-                f"{self.trainer.remedy()}"
+                f"{self.plan.name}: the loss on the validation split or the weights are not finite after epoch "
+                f"{state.epoch + 1}; {self.trainer.remedy()}"
             )
         if finite and (self.keeps_last or state.better(metrics, self.training.select.replace("-", "_"))):
             state.best, state.best_epoch = metrics, state.epoch
@@ -215,6 +218,12 @@ class Loop:
             "threads": self.threads.state(),
             "callbacks": [callback.state() for callback in self.callbacks],
         }
+
+
+def has_finite_weights(module: nn.Module) -> bool:
+    """Return whether every parameter of a module is a finite number; a device is waited for once."""
+    weights = [parameter.detach() for parameter in module.parameters()]
+    return not weights or bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
 
 
 def portable(callbacks: Sequence[Callback], module: nn.Module) -> nn.Module:

@@ -164,10 +164,33 @@ def test_an_epoch_that_validates_at_no_number_is_never_the_best(digits):
     metrics = loop(breakable(), digits, store, callbacks=[BreakOnce({1})], epochs=2).run()
     assert metrics["best_epoch"] == 2
     assert metrics["loss"] < 3
-    with pytest.raises(LossNotFiniteError, match="validation split is not finite in any epoch; try a lower --lr"):
+    with pytest.raises(
+        LossNotFiniteError, match="validation split or the weights are not finite in any epoch; try a lower --lr"
+    ):
         loop(breakable(), digits, callbacks=[BreakOnce({1, 2})], epochs=2).run()
     with pytest.raises(LossNotFiniteError, match="not finite after epoch 2"):
         loop(breakable(), digits, callbacks=[BreakOnce({2}, keeps_last=True)], epochs=3).run()
+
+
+class Swallowing(nn.Module):
+    """An activation for which a number that is none is 0, as some code for bf16 has it."""
+
+    def forward(self, x):
+        return torch.nan_to_num(x)
+
+
+def test_weights_that_are_not_finite_are_never_the_best_though_the_loss_is_finite(digits):
+    class Broken(Callback):
+        def after_epoch(self, module, epoch):
+            if epoch in (2, 3):
+                module[1].weight.data[0] = torch.nan
+            return {}
+
+    module = network()
+    module.insert(2, Swallowing())
+    trained = loop(module, digits, callbacks=[Broken()], epochs=3)
+    assert trained.run()["best_epoch"] == 1
+    assert all(parameter.isfinite().all() for parameter in trained.student.module.parameters())
 
 
 def test_the_way_out_is_one_that_the_phase_has(digits):
