@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from kdtool import Network
 
 
+ROUND_TO = 8
+"""The multiple of widths in `WidthDepth.ladders`, less in narrow networks; with 16 few sizes are near a budget."""
+
+
 class WidthDepth(InheritingRefiner):
     """Drop blocks and narrow layers until a budget is met.
 
@@ -39,8 +43,11 @@ class WidthDepth(InheritingRefiner):
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
-        """Return budgets of MACs in steps of a 128th of the network's."""
-        return [[{"target_macs": f"{step / 128:.4f}x"} for step in range(126, 1, -1)]]
+        """Return budgets of MACs in steps of a 128th of the network's; widths are multiples of what runs fast."""
+        from kdtool.pruning import round_to
+
+        common = {"round_to": min(ROUND_TO, round_to(network))}
+        return [[{**common, "target_macs": f"{step / 128:.4f}x"} for step in range(126, 1, -1)]]
 
     def refine(self, network: Network) -> Network:
         """Return a network within the budget, as close to it as whole blocks and channels allow."""
