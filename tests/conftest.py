@@ -1,6 +1,7 @@
 """Fixtures that many tests share: the digits, and a network that trains on them in a second."""
 
 import atexit
+import functools
 import gc
 import multiprocessing
 import os
@@ -37,8 +38,29 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_teardown(item, nextitem):
+    _keep_operators()
     if nextitem is None or nextitem.path != item.path:
         _freeze()
+
+
+def _keep_operators():
+    """Let torch make its table of the operators of ONNX once: it takes half of the time of exporting a small network.
+
+    Nothing is imported here, so that only what exports a network pays for it. The table is made again where torch knows
+    more operators than before; kdtool adds none of its own to it.
+    """
+    registry = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "ONNXRegistry", None)
+    make = getattr(registry, "from_torchlib", None)
+    if make is None or hasattr(make, "kept"):
+        return
+    names = sys.modules["torch"]._C._dispatch_get_all_op_names
+    kept = functools.cache(lambda operators, about, more: make(*about, **dict(more)))
+
+    def from_torchlib(*about, **more):
+        return kept(len(names()), about, tuple(more.items()))
+
+    from_torchlib.kept = kept
+    registry.from_torchlib = staticmethod(from_torchlib)
 
 
 def _freeze():

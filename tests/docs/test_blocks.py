@@ -248,8 +248,11 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-LARGE = ("budget", "compress", "little-data", "one-method", "clusters", "onnx", "recipes", "other-formats", "studies")
-SLOW = {"docs/index.md", *(f"docs/guides/{page}.md" for page in LARGE)}
+LARGE = (
+    *("budget", "clusters", "compress", "little-data", "many-gpus", "one-method", "onnx", "other-formats"),
+    *("own-network", "recipes", "studies"),
+)
+SLOW = {"docs/index.md", "examples/distill-vs-prune/README.md", *(f"docs/guides/{page}.md" for page in LARGE)}
 """Pages of many trainings."""
 
 

@@ -15,9 +15,12 @@ RECIPES = sorted(path for path in EXAMPLES.glob("*/*.toml") if path.name != "pyp
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_can_be_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # The commands of all seeds are alike.
+    text = re.sub(r"^seed = \[0,.*\]$", "seed = [0]", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    Path(path.name).write_text(text, encoding="utf-8")
     if path.name in ("own-teacher.toml", "kept-weights.toml", "equal-time.toml", "clipping.toml"):
         Path("teacher.pt").touch()  # the user's, or another study's
-    check_commands(read_recipe(path))
+    check_commands(read_recipe(path.name))
 
 
 def test_every_command_for_a_need_can_be_run(tmp_path):

@@ -31,11 +31,18 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 }
 # The arguments of a check: a network that the method accepts, or a small one.
 ARGUMENTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("distillers", "simkd"): {"network": "timm:test_resnet", "image_size": 32},
-    ("pruners", "bn-scale"): {"network": "timm:test_resnet", "image_size": 32},
-    ("refiners", "depth"): {"network": "torchvision:resnet18", "image_size": 32},
+    ("distillers", "simkd"): {"network": "kdtool:wrn-16-1", "image_size": 8},
+    ("pruners", "bn-scale"): {"network": "kdtool:wrn-16-1", "image_size": 8},
+    ("refiners", "depth"): {"network": "kdtool:resnet20", "image_size": 8},
     ("teachers", "timm"): {"network": "test_resnet"},
     ("teachers", "torchvision"): {"network": "squeezenet1_1"},
+}
+# Other quick tests train or run these as a command does; of their contract only the options are checked quickly.
+SLOW = {
+    *(("distillers", name) for name in ("born-again", "ensemble", "gated", "ikd", "self", "simkd", "stagewise")),
+    *(("pruners", name) for name in ("bn-scale", "group-taylor", "isomorphic")),
+    *(("refiners", name) for name in ("depth", "width-depth")),
+    ("exporters", "pt2"),
 }
 # These need files; tests/plugins/kdtool_datasets checks them with small files.
 NEED_FILES = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}
@@ -49,12 +56,25 @@ BUILTIN = [
 ]
 
 
-@pytest.mark.parametrize("plugin", BUILTIN, ids=lambda plugin: f"{plugin.kind}-{plugin.name}")
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        pytest.param(plugin, marks=[pytest.mark.slow] if (plugin.kind, plugin.name) in SLOW else [])
+        for plugin in BUILTIN
+    ],
+    ids=lambda plugin: f"{plugin.kind}-{plugin.name}",
+)
 def test_a_builtin_method_keeps_the_contract_of_its_kind(plugin: entry_points.Plugin) -> None:
     cls, key = registry.load(plugin), (plugin.kind, plugin.name)
     if getattr(cls, "needs", ""):
         pytest.importorskip(cls.needs)
     CHECKS[plugin.kind](cls(**OPTIONS[key]) if key in OPTIONS else cls, **ARGUMENTS.get(key, {}))
+
+
+@pytest.mark.parametrize(("kind", "name"), sorted(SLOW))
+def test_the_options_of_a_method_are_plain_data(kind: str, name: str) -> None:
+    cls = registry.method_class(kind, name)
+    checks.check_options(cls(**OPTIONS.get((kind, name), {})), cls)
 
 
 @pytest.mark.parametrize("name", entry_points.names("datasets"))

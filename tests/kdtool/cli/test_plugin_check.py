@@ -18,7 +18,7 @@ class Good(Distiller):
 
 def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugin_check, "LIMIT", 3.0)
+    monkeypatch.setattr(plugin_check, "LIMIT", 2.0)
     codes = {
         "good": GOOD,
         "raises": "1 / 0",
@@ -39,7 +39,7 @@ def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, mo
     assert str(reasons["leaves"]).endswith("ProcessExit: os._exit(3) was called")
     assert reasons["aborts"] == "its import ended the process (exit code 4)"
     assert reasons["crashes"] == "its import ended the process (signal SIGSEGV)"
-    assert reasons["slow"] == "its import takes longer than 3 s"
+    assert reasons["slow"] == "its import takes longer than 2 s"
 
 
 def test_two_of_one_name_are_both_told() -> None:

@@ -44,7 +44,7 @@ def listed():
     return shell("kdtool plugins")[1]
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+@pytest.mark.parametrize("redirection", [pytest.param("2>&-", marks=pytest.mark.slow), "2>/dev/full", "<&- 2>&-"])
 def test_messages_that_nobody_can_read_change_nothing(redirection, listed):
     code, out, _ = shell(f"kdtool plugins {redirection}")
     assert code == 0
@@ -64,7 +64,13 @@ def test_a_closed_stream_is_not_the_place_of_the_next_file(tmp_path):
     assert (tmp_path / "precious").read_bytes() == b""
 
 
-@pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0"}])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        *(pytest.param(other, marks=pytest.mark.slow) for other in ({"LC_ALL": "C"}, {"PYTHONUTF8": "0"})),
+    ],
+)
 def test_characters_that_the_terminal_lacks(variables, tmp_path):
     code, out, err = shell("kdtool plugins", **variables)
     assert (code, err) == (0, "")
@@ -129,7 +135,7 @@ def test_a_signal_has_its_own_exit_code():
     assert exit_code_of(KeyboardInterrupt()) == 130
 
 
-TRAIN = "teacher kdtool:lenet-300-100 --data digits --epochs 100000 --schedule constant -o t.pt"
+TRAIN = "teacher kdtool:lenet-300-100 --data digits --subset 0.1 --epochs 100000 --schedule constant -o t.pt"
 
 
 @pytest.mark.parametrize(
@@ -141,18 +147,26 @@ TRAIN = "teacher kdtool:lenet-300-100 --data digits --epochs 100000 --schedule c
     ],
 )
 def test_a_signal_ends_a_training_in_order(number, code, tmp_path):
-    """It says how to go on, which works; and a signal that is ignored, as by nohup, stays so."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdtool", *TRAIN.split()], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    )  # fmt: skip
+    """It says how to go on, which works; and a signal that is ignored, as by nohup, stays so.
+
+    Python tells what it imports, so that this also shows that a training does not import torch's compiler.
+    """
+    with open(tmp_path / "stderr", "w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "kdtool", *TRAIN.split()], cwd=tmp_path, stdout=subprocess.PIPE,
+            stderr=stderr, text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list((tmp_path / "t.run").rglob("state.pt")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    out, err = process.communicate()
+    out, _ = process.communicate()
+    err = (tmp_path / "stderr").read_text()
     assert (process.returncode, out) == (code, "")
+    imported = re.findall(r"^import time: .*\| +(\S+)$", err, re.MULTILINE)
+    assert "torch" in imported
+    assert "torch._dynamo" not in imported
     assert err.endswith("Error: teacher was interrupted; run the same command with --resume to continue\n")
     assert "Traceback" not in err
     assert list((tmp_path / "t.run").rglob(".*")) == []

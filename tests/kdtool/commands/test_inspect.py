@@ -12,7 +12,7 @@ from kdtool.cli.main import cli
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
     path = tmp_path_factory.mktemp("resnet") / "resnet.pt"
-    kdtool.teacher("torchvision:resnet18", classes=10, image_size=32, output=path)
+    kdtool.teacher("kdtool:resnet20", classes=10, image_size=32, output=path)
     return path
 
 
@@ -26,31 +26,31 @@ def lenet(tmp_path_factory):
 def test_stages_are_shown_when_they_are_asked_for(resnet):
     assert "stages" not in kdtool.inspect(resnet)
     first, second, *_ = kdtool.inspect(resnet, stages=True)["stages"]
-    # Two convolutions of 3x3 and their norms; a ResNet quarters the image before its first stage.
-    block = 2 * (64 * 64 * 9 + 2 * 64)
+    # Two convolutions of 3x3 and their norms.
+    block = 2 * (16 * 16 * 9 + 2 * 16)
     assert first == {
         "name": "layer1",
-        "blocks": ["layer1.0", "layer1.1"],
-        "parameters": [block, block],
+        "blocks": ["layer1.0", "layer1.1", "layer1.2"],
+        "parameters": [block, block, block],
         "dense": False,
-        "output": [64, 8, 8],
+        "output": [16, 32, 32],
     }
-    assert second["output"] == [128, 4, 4]
+    assert second["output"] == [32, 16, 16]
 
 
 def test_stages_are_those_of_the_network_as_it_is_now(resnet, tmp_path):
-    small = kdtool.refine(resnet, method="depth", keep=(1, 2, 1, 1), output=tmp_path / "small.pt")
+    small = kdtool.refine(resnet, method="depth", keep=(1, 2, 1), output=tmp_path / "small.pt")
     narrow = kdtool.refine(small, method="halve", output=tmp_path / "narrow.pt")
     stages = kdtool.inspect(narrow, stages=True)["stages"]
-    assert [len(stage["blocks"]) for stage in stages] == [1, 2, 1, 1]
-    assert [stage["output"][0] for stage in stages] == [32, 64, 128, 256]
+    assert [len(stage["blocks"]) for stage in stages] == [1, 2, 1]
+    assert [stage["output"][0] for stage in stages] == [8, 16, 32]
 
 
 def test_a_dense_stage_ends_with_all_its_channels(tmp_path):
-    net = kdtool.teacher("timm:densenet121", classes=10, image_size=32, output=tmp_path / "d.pt")
+    net = kdtool.teacher("kdtool:densenet-bc-100-12", classes=10, image_size=8, output=tmp_path / "d.pt")
     first = kdtool.inspect(net, stages=True)["stages"][0]
-    # 64 of the stem and 6 layers with 32 each.
-    assert (first["dense"], len(first["blocks"]), first["output"][0]) == (True, 6, 64 + 6 * 32)
+    # 24 of the stem and 16 layers with 12 each.
+    assert (first["dense"], len(first["blocks"]), first["output"][0]) == (True, 16, 24 + 16 * 12)
 
 
 def test_the_table_and_the_json_of_several_checkpoints(resnet, lenet):
@@ -58,11 +58,11 @@ def test_the_table_and_the_json_of_several_checkpoints(resnet, lenet):
     assert shown.exit_code == 0
     rows = [line.split() for line in shown.stdout.splitlines()]
     assert ["stage", "blocks", "parameters", "output"] in rows
-    assert ["layer1", "2", "147,968", "64x8x8"] in rows
+    assert ["layer1", "3", "14,016", "16x32x32"] in rows
     assert "no stages" in shown.stdout
     assert "halve" in shown.stdout
     rows = json.loads(CliRunner().invoke(cli, ["inspect", "--stages", "--json", str(resnet), str(lenet)]).stdout)
-    assert [len(row["stages"]) for row in rows] == [4, 0]
+    assert [len(row["stages"]) for row in rows] == [3, 0]
 
 
 def test_without_the_option_there_is_no_word_of_stages(lenet):

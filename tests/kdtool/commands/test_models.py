@@ -94,7 +94,7 @@ def test_counting_takes_no_memory_for_weights():
 
 
 def test_the_command():
-    many = run()
+    many = run("lenet")
 
     assert many.exit_code == 0
     assert many.stdout.splitlines()[0].split() == ["network", "parameters"]

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from functools import partial
 
 import onnx
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 import kdtool
 from kdtool import Error, UsageError
 from kdtool.commands.onnx_input import load_any, read_onnx
+from kdtool.exporting.contained import measure_contained
 
 QUICK = {"device": "cpu"}
 
@@ -45,7 +47,9 @@ def test_a_file_scores_as_its_checkpoint(exported, teacher_path):
     assert val["images"] == kdtool.load(teacher_path).metrics[0]["images"]
 
 
-def test_a_file_compares_with_its_checkpoint(exported, teacher_path):
+def test_a_file_compares_with_its_checkpoint(exported, teacher_path, monkeypatch):
+    briefly = partial(measure_contained, pairs=2, seconds=0.1)
+    monkeypatch.setattr("kdtool.commands.compare.measure_contained", briefly)
     found = kdtool.compare(exported, teacher_path, latency=True, **QUICK)
     assert found["classified_differently"] == 0
     assert found["l2"] < 1e-4
@@ -94,7 +98,7 @@ def photos(folder):
 
 def test_a_file_does_not_tell_a_folder_s_place(tmp_path):
     name = photos(tmp_path / "photos")
-    kdtool.teacher("kdtool:lenet-5", data=name, image_size=28, epochs=1, output=tmp_path / "a.pt")
+    kdtool.teacher("kdtool:lenet-300-100", data=name, image_size=8, epochs=1, output=tmp_path / "a.pt")
     kdtool.export(tmp_path / "a.pt", output=tmp_path / "a.onnx", latency=False)
     assert str(tmp_path).encode() not in (tmp_path / "a.onnx").read_bytes()
     for call in (lambda: kdtool.evaluate(tmp_path / "a.onnx"), lambda: kdtool.compare(*[tmp_path / "a.onnx"] * 2)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import onnx
@@ -17,7 +18,8 @@ from kdtool.commands.onnx_teacher import load_teacher
 from kdtool.models.conversion import digest
 from kdtool.models.modules import is_opaque
 
-LENET = {"student": "kdtool:lenet-300-100", "epochs": 1, "seed": 1}
+slow = partial(pytest.param, marks=pytest.mark.slow)
+LENET = {"student": "kdtool:lenet-300-100", "epochs": 1, "seed": 1, "subset": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_a_run_goes_on_to_the_same_bits_and_only_with_the_same_file(exported, fo
     monkeypatch.setattr(Phase, "save", save)
     other, _ = foreign("other.onnx")
     (tmp_path / "t.onnx").write_bytes(other.read_bytes())
-    with pytest.raises(UsageError, match="--resume needs the same command: inputs"):
+    with pytest.raises(UsageError, match=r"--resume needs the same command: .*inputs\.checkpoint was"):
         kdtool.distill("t.onnx", **options, data="digits", resume=True)
     (tmp_path / "t.onnx").write_bytes(exported.read_bytes())
     assert equal(kdtool.distill("t.onnx", **options, resume=True), whole)
@@ -182,16 +184,16 @@ def test_a_teacher_with_other_images_or_classes_is_refused(foreign, exported, tm
 @pytest.mark.parametrize(
     ("method", "options", "says"),
     [
-        ("at", {"student": "kdtool:resnet8x4"}, "at reads its layers"),
-        ("kd+fitnets", {"student": "kdtool:resnet8x4"}, r"kd\+fitnets reads its layers"),
-        ("simkd", {"student": "kdtool:resnet8x4"}, "the method reads its layers"),
+        ("at", {"student": "kdtool:resnet20"}, "at reads its layers"),
+        slow("kd+fitnets", {"student": "kdtool:resnet20"}, r"kd\+fitnets reads its layers"),
+        slow("simkd", {"student": "kdtool:resnet20"}, "the method reads its layers"),
         ("kd", {"refiner": "halve"}, "no student can be made from it"),
         ("ikd", {}, "no student can be made from it"),
-        ("born-again", {}, "no student can be made from it"),
-        ("born-again", {"student": "kdtool:resnet8x4", "objective": "at"}, "at reads its layers"),
-        ("assistant", {"student": "kdtool:resnet8x4"}, "no smaller network can be made from it"),
-        ("online", {"student": "kdtool:resnet8x4"}, "it has no weights that could be trained"),
-        ("mutual", {"student": "kdtool:resnet8x4", "teacher_learns": True}, "it has no weights that could be trained"),
+        slow("born-again", {}, "no student can be made from it"),
+        ("born-again", {"student": "kdtool:resnet20", "objective": "at"}, "at reads its layers"),
+        ("assistant", {"student": "kdtool:resnet20"}, "no smaller network can be made from it"),
+        ("online", {"student": "kdtool:resnet20"}, "it has no weights that could be trained"),
+        ("mutual", {"student": "kdtool:resnet20", "teacher_learns": True}, "it has no weights that could be trained"),
     ],
 )
 def test_what_needs_more_than_logits_is_refused_in_one_line(exported, tmp_path, method, options, says):
@@ -202,7 +204,7 @@ def test_what_needs_more_than_logits_is_refused_in_one_line(exported, tmp_path, 
 
 @pytest.mark.parametrize("method", ["dkd", "dist", "logit-std", "kd:0.9+dist:1"])
 def test_losses_of_logits_take_it(exported, tmp_path, method):
-    kdtool.distill(exported, method, **LENET, subset=0.2, output=tmp_path / "s.pt")
+    kdtool.distill(exported, method, **LENET, output=tmp_path / "s.pt")
 
 
 def test_files_and_checkpoints_teach_together(exported, teacher_path, foreign, tmp_path):
@@ -235,7 +237,11 @@ def test_weights_in_a_file_beside_it_count_too(foreign, folder):
 
 def test_a_file_that_gives_no_logits_is_named(tmp_path):
     path = tmp_path / "flat.onnx"
-    torch.onnx.export(torch.nn.Flatten(0).eval(), (torch.zeros(1, 1, 8, 8),), path, verbose=False)
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 1, 8, 8])
+    flat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, [64])
+    nodes = [helper.make_node("Reshape", ["images", "one row"], ["flat"])]
+    graph = helper.make_graph(nodes, "net", [images], [flat], [numpy_helper.from_array(np.array([-1]), "one row")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     says = (
         r"flat\.onnx: gives an array of \[64\] for 1 images, not logits \[images, classes\]; make them its first output"
     )

@@ -79,10 +79,17 @@ def test_its_file_classifies_all_test_images_as_it_does(trained, tmp_path, digit
 
 
 @pytest.mark.parametrize(
-    "more", [pytest.param({}, marks=pytest.mark.slow), {"ema": 0.9, "precision": "bf16"}], ids=["plain", "ema in bf16"]
+    ("spec", "more"),
+    [
+        pytest.param("kdtool:airbench94-16", {"ema": 0.9}, id="ema"),
+        pytest.param("kdtool:resnet20", {"ema": 0.9, "precision": "bf16"}, id="ema in bf16", marks=pytest.mark.slow),
+        pytest.param("kdtool:resnet20", {}, id="plain", marks=pytest.mark.slow),
+    ],
 )
-def test_a_training_that_is_cut_resumes_to_the_same_bits(resnet, tmp_path, monkeypatch, more):
-    whole = distil(resnet, tmp_path / "whole.pt", student=resnet, epochs=3, **more)
+def test_a_training_that_is_cut_resumes_to_the_same_bits(spec, tmp_path, monkeypatch, more):
+    teacher = tmp_path / "t.pt"
+    kdtool.teacher(spec, data="digits", image_size=9, output=teacher, **{**QUICK, "epochs": 1})
+    whole = distil(teacher, tmp_path / "whole.pt", student=teacher, epochs=3, **more)
     log = Run.log
 
     def cut(self, row):
@@ -92,19 +99,24 @@ def test_a_training_that_is_cut_resumes_to_the_same_bits(resnet, tmp_path, monke
 
     monkeypatch.setattr(Run, "log", cut)
     with pytest.raises(KeyboardInterrupt):
-        distil(resnet, tmp_path / "cut.pt", student=resnet, epochs=3, **more)
+        distil(teacher, tmp_path / "cut.pt", student=teacher, epochs=3, **more)
     monkeypatch.setattr(Run, "log", log)
-    again = distil(resnet, tmp_path / "cut.pt", student=resnet, epochs=3, resume=True, **more)
+    again = distil(teacher, tmp_path / "cut.pt", student=teacher, epochs=3, resume=True, **more)
     assert quantiser_of(again.module).as_data() == quantiser_of(whole.module).as_data()
     for name, tensor in whole.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(
-    "method", ["kd+at:100", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "dkd", "at"))]
+    ("method", "precision"),
+    [
+        ("kd+at:100", "bf16"),
+        *(pytest.param(name, "fp32", marks=pytest.mark.slow) for name in ("kd+at:100", "none", "dkd", "at")),
+    ],
 )
-def test_methods_with_one_loss_train_in_8_bits(resnet, tmp_path, method):
-    made = distil(resnet, tmp_path / "q.pt", method, student=resnet, epochs=1, quantize_skip=["conv1", "layer3.*"])
+def test_methods_with_one_loss_train_in_8_bits(resnet, tmp_path, method, precision):
+    options = {"epochs": 1, "subset": 0.03, "precision": precision, "quantize_skip": ["conv1", "layer3.*"]}
+    made = distil(resnet, tmp_path / "q.pt", method, student=resnet, **options)
     assert made.history[-1]["quantised"]["float_layers"][0] == "conv1"
     assert quantiser_of(made.module) is not None
 
@@ -142,11 +154,11 @@ def test_options_that_would_quantise_it_anew_are_refused(trained, tmp_path):
         kdtool.export(trained, int8=True, calibration="minmax", output=tmp_path / "f.onnx")
 
 
-def test_resume_with_another_precision_is_refused(resnet, tmp_path):
-    output = tmp_path / "q.pt"
-    distil(resnet, output, student=resnet, epochs=1)
+def test_resume_with_another_precision_is_refused(resnet, trained):
+    before = trained.read_bytes()
     with pytest.raises(kdtool.UsageError, match="--resume needs the same command: quantised"):
-        distil(resnet, output, student=resnet, epochs=1, quantize_skip=["conv1"], resume=True)
+        distil(resnet, trained, student=resnet, quantize_skip=["conv1"], resume=True)
+    assert trained.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["compile", "checkpoint_activations"])

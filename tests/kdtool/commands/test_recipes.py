@@ -130,14 +130,14 @@ def test_methods_that_suit_it_follow_it(method, automatic, teacher, tmp_path, mo
     monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 0)
     student = {} if method == "ikd" else {"refiner": "halve"}
     more = {"iters": 1} if method == "ikd" else {}
-    made = kdtool.distill(teacher, method, epochs=1, output=tmp_path / "s.pt", **student, **more)
+    made = kdtool.distill(teacher, method, epochs=1, subset=0.05, output=tmp_path / "s.pt", **student, **more)
     assert made.history[-1]["training"]["recipe"] == ("standard" if automatic else None)
 
 
 def test_weights_that_are_inherited_go_on(teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "STANDARD_FROM_STEPS", 0)
     refiner = {"name": "halve", "init": "inherit"}
-    made = kdtool.distill(teacher, "kd", refiner=refiner, epochs=1, output=tmp_path / "s.pt")
+    made = kdtool.distill(teacher, "kd", refiner=refiner, epochs=1, subset=0.05, output=tmp_path / "s.pt")
     assert made.history[-1]["training"]["recipe"] is None
 
 
@@ -149,7 +149,7 @@ def test_mixtures_are_refused_where_a_loss_needs_one_label(method, teacher, tmp_
 
 
 def test_a_mixture_that_a_recipe_brings_is_named_so_with_what_switches_it_off(teacher, tmp_path):
-    options = {"refiner": "halve", "recipe": "patient", "epochs": 1, "output": tmp_path / "s.pt"}
+    options = {"refiner": "halve", "recipe": "patient", "epochs": 1, "subset": 0.05, "output": tmp_path / "s.pt"}
     with pytest.raises(UsageError, match=r"^--mixup of recipe patient: dkd needs .*; add --mixup 0, or use a loss"):
         kdtool.distill(teacher, "dkd", **options)
     kdtool.distill(teacher, "dkd", mixup=0, **options)
@@ -160,7 +160,7 @@ def test_a_mixture_that_a_recipe_brings_is_named_so_with_what_switches_it_off(te
 def test_mixtures_have_no_cache(teacher, tmp_path):
     with pytest.raises(UsageError, match="--cache on: with --mixup of recipe patient every step has new images"):
         kdtool.distill(teacher, "kd", refiner="halve", recipe="patient", cache="on", output=tmp_path / "s.pt")
-    kdtool.distill(teacher, "kd", refiner="halve", mixup=0.2, epochs=1, output=tmp_path / "s.pt")
+    kdtool.distill(teacher, "kd", refiner="halve", mixup=0.2, epochs=1, subset=0.05, output=tmp_path / "s.pt")
     assert not list(tmp_path.glob("*.run/cache/*.npy"))
 
 

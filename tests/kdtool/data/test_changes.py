@@ -35,8 +35,22 @@ def by_hand(seed, view, index, image, *transforms):
     return image
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (3, 9)])
-@pytest.mark.parametrize(("augment", "transform"), [("trivial", v2.TrivialAugmentWide()), ("rand", v2.RandAugment())])
+@pytest.mark.parametrize(
+    ("augment", "transform", "channels", "size"),
+    [
+        ("trivial", v2.TrivialAugmentWide(), 1, 28),
+        ("rand", v2.RandAugment(), 3, 9),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                ("trivial", v2.TrivialAugmentWide(), 3, 9),
+                ("trivial", v2.TrivialAugmentWide(), 3, 32),
+                ("rand", v2.RandAugment(), 1, 28),
+                ("rand", v2.RandAugment(), 3, 32),
+            )
+        ),
+    ],
+)
 def test_they_are_torchvisions_and_depend_on_the_image_alone(augment, transform, channels, size):
     pixels, indices = images(150, channels, size), torch.randperm(60000, generator=RANDOM)[:150]
     state = torch.get_rng_state()

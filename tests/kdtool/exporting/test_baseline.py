@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
+
 import pytest
 
 import kdtool
+from kdtool.exporting import baseline
 from kdtool.exporting.baseline import Baseline, RelativeLatency
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
@@ -17,7 +20,14 @@ def networks():
     return [create(spec, options=shape, data=None, seed=0) for spec in ("kdtool:resnet20", "kdtool:resnet56")]
 
 
-def test_the_larger_network_takes_more_than_the_smaller_one_and_each_as_much_as_itself(networks):
+@pytest.fixture
+def briefly(monkeypatch):
+    """Measure for a fraction of the time."""
+    monkeypatch.setattr(baseline, "WARM_UP_SECONDS", 0.1)
+    monkeypatch.setattr(Baseline, "ratio", partialmethod(Baseline.ratio, seconds=0.5))
+
+
+def test_the_larger_network_takes_more_than_the_smaller_one_and_each_as_much_as_itself(networks, briefly):
     small, large = networks
     latency = RelativeLatency(make("exporters", "onnx"), small)
     itself, more = latency.of(small), latency.of(large)
@@ -25,8 +35,9 @@ def test_the_larger_network_takes_more_than_the_smaller_one_and_each_as_much_as_
     assert more > 1.5 * itself  # its MACs are 3.1 times as many
 
 
-def test_the_whole_network_is_exported_once_and_only_when_something_is_measured(networks, monkeypatch):
-    small, large = networks
+def test_the_whole_network_is_exported_once_and_only_when_something_is_measured(monkeypatch, briefly):
+    shape = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    small, large = (create(spec, options=shape, data=None) for spec in ("kdtool:lenet-5", "kdtool:lenet-300-100"))
     exporter = make("exporters", "onnx")
     drafted = []
     draft = type(exporter).draft

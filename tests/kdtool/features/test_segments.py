@@ -17,7 +17,14 @@ def network(spec, size=32):
 
 
 @pytest.mark.parametrize(
-    "spec", ["torchvision:resnet18", "torchvision:densenet121", "timm:vit_tiny_patch16_224", "timm:regnetx_002"]
+    "spec",
+    [
+        "timm:test_resnet",
+        "timm:test_vit",
+        "timm:regnetx_002",
+        pytest.param("torchvision:densenet121", marks=pytest.mark.slow),
+        pytest.param("timm:vit_tiny_patch16_224", marks=pytest.mark.slow),
+    ],
 )
 def test_segments_make_the_network(spec):
     whole = network(spec, 64)

@@ -42,8 +42,8 @@ def sides(module, image_size):
         "timm:resnetaa34d",  # an average pool
         "timm:resnetblur18",  # a blur strides in the stead of the max-pool
         "timm:legacy_seresnet18",
-        "timm:cspresnet50",
-        "timm:densenet121",
+        pytest.param("timm:cspresnet50", marks=pytest.mark.slow),
+        pytest.param("timm:densenet121", marks=pytest.mark.slow),
     ],
 )
 def test_the_stem_keeps_the_size_of_the_image(name):
@@ -82,7 +82,7 @@ def test_subclasses_of_convolution_stay_what_they_are():
 
 
 def test_weights_go_from_one_to_another_that_was_changed_likewise():
-    first, second = (small_stem(build("timm:resnetblur18")) for _ in range(2))
+    first, second = (small_stem(build("timm:test_resnet")) for _ in range(2))
     second.load_state_dict(first.state_dict())
     images = torch.randn(2, 3, 24, 24)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_weights_go_from_one_to_another_that_was_changed_likewise():
         "torchvision:vgg11",
         "torchvision:alexnet",
         "torchvision:mobilenet_v2",
-        "timm:inception_v3",
+        pytest.param("timm:inception_v3", marks=pytest.mark.slow),
         "torchvision:convnext_tiny",
         "torchvision:vit_b_16",
         "timm:regnetx_002",

@@ -45,8 +45,13 @@ def test_gates_have_a_title_and_text_that_can_be_read(tmp_path):
     ("budget", "panels", "lines"),
     [
         (None, ["open gates", "MACs, in millions", "KL, in nats"], 0),
-        (("macs", 1.5e6), ["open gates", "MACs, in millions", "KL, in nats"], 1),
-        (("parameters", 4e4), ["open gates", "MACs, in millions", "parameters, in millions", "KL, in nats"], 1),
+        pytest.param(("macs", 1.5e6), ["open gates", "MACs, in millions", "KL, in nats"], 1, marks=pytest.mark.slow),
+        pytest.param(
+            ("parameters", 4e4),
+            ["open gates", "MACs, in millions", "parameters, in millions", "KL, in nats"],
+            1,
+            marks=pytest.mark.slow,
+        ),
         (("latency_ratio", 0.5), ["open gates", "MACs, in millions", "latency, as a fraction of the teacher's"], 1),
     ],
 )
@@ -63,7 +68,7 @@ def test_a_search_shows_its_budget_at_whole_epochs(tmp_path, budget, panels, lin
     assert (tmp_path / "s.svg").read_bytes() == again
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 10, 11, 40])
+@pytest.mark.parametrize("epochs", [1, 11, *(pytest.param(epochs, marks=pytest.mark.slow) for epochs in (2, 10, 40))])
 def test_epochs_are_whole(tmp_path, epochs):
     rows = [{"epoch": epoch, "open": 10, "macs": 4e6, "kl": 0.1} for epoch in range(1, epochs + 1)]
     draw_search(rows, tmp_path / "s.svg")

@@ -82,6 +82,7 @@ def test_the_best_by_validation_is_trained_and_the_search_is_told(teacher_path, 
         search="temperature=1,4,alpha=0,1",
         epochs=8,
         lr=3e-3,
+        subset=0.3,
         output=tmp_path / "s.pt",
     )
     entry = read(tmp_path / "s.pt").history[-1]
@@ -104,7 +105,7 @@ def test_the_best_by_validation_is_trained_and_the_search_is_told(teacher_path, 
     # The result equals that of a training with the chosen options and without a search.
     plain = kdtool.distill(
         teacher_path, student="kdtool:lenet-300-100", temperature=temperature, alpha=alpha, epochs=8, lr=3e-3,
-        output=tmp_path / "plain.pt",
+        subset=0.3, output=tmp_path / "plain.pt",
     )  # fmt: skip
     assert plain.metrics == student.metrics
     assert not (tmp_path / "s.run" / "phases").exists()
@@ -129,7 +130,7 @@ def test_a_search_that_cannot_begin_leaves_nothing(teacher_path, tmp_path):
 def test_a_search_that_was_cut_goes_on_bit_for_bit(teacher_path, tmp_path, monkeypatch):
     from kdtool.training.run import Run
 
-    options = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", "epochs": 4, "lr": 3e-3}
+    options = {"student": "kdtool:lenet-300-100", "search": "temperature=1,4", "epochs": 4, "lr": 3e-3, "subset": 0.2}
     whole = kdtool.distill(teacher_path, output=tmp_path / "whole.pt", **options)
     logged, log = [], Run.log
 

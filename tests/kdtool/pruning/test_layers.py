@@ -13,7 +13,7 @@ UNTRAINED = {"epochs": 0, "seed": 0}
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
     path = tmp_path_factory.mktemp("layers") / "t.pt"
-    kdtool.teacher("kdtool:resnet20", data="digits", epochs=0, output=path)
+    kdtool.teacher("kdtool:resnet20", classes=10, in_channels=1, image_size=8, output=path)
     return path
 
 

@@ -32,6 +32,24 @@ def student(teacher_path, tmp_path_factory):
     return kdtool.distill(teacher_path, method="ikd", iters=1, epochs=2, output=path).path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _each_chart_is_drawn_once():
+    """Most pages here show the same curves; drawing them takes most of the time of a page."""
+    from kdtool.plotting import svg
+
+    drawn, curves = {}, svg._curves
+
+    def once(epochs, panel):
+        key = repr((epochs, panel))
+        if key not in drawn:
+            drawn[key] = curves(epochs, panel)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg, "_curves", once)
+        yield
+
+
 def page_of(*sources, **options):
     text = kdtool.report(*sources, **options).read_text(encoding="utf-8")
     # Nothing is fetched and nothing runs. The namespaces of SVG look like addresses, but are only names.

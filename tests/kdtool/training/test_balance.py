@@ -145,9 +145,9 @@ LINE = "the gradient of the loss is"
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A ResNet-20 that has seen a few digits."""
+    """A small network of convolutions that has seen a few digits."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    kdtool.teacher("kdtool:resnet20", data="digits", augment="none", subset=0.1, epochs=1, output=path)
+    kdtool.teacher("kdtool:conv4-fc2", data="digits", augment="none", subset=0.05, epochs=1, output=path)
     return path
 
 
@@ -157,7 +157,7 @@ def distilled(teacher, tmp_path):
 
     def distil(method, epochs=1, name="s.pt", **options):
         path = tmp_path / name
-        about = {"student": "kdtool:resnet20", "subset": 0.1, **options}
+        about = {"student": "kdtool:conv4-fc2", "subset": 0.05, **options}
         result = kdtool.distill(teacher, method, epochs=epochs, output=path, **about)
         return result, read_epochs(path.with_suffix(".run"))
 

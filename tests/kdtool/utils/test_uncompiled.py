@@ -11,11 +11,12 @@ from kdtool.utils.uncompiled import optimizing, uncompiled, with_plain_step
 
 CODE = """
 import sys, kdtool
-kdtool.prune(sys.argv[1], epochs=1, output=sys.argv[2])
+kdtool.prune(sys.argv[1], epochs=1, subset=0.1, output=sys.argv[2])
 print("torch._dynamo" in sys.modules)
 """
 
 
+@pytest.mark.slow  # tests/kdtool/cli/test_process.py shows it of another command
 def test_a_command_that_trains_does_not_import_the_compiler(teacher_path, tmp_path):
     words = [sys.executable, "-c", CODE, str(teacher_path), str(tmp_path / "pruned.pt")]
     process = subprocess.run(words, capture_output=True, text=True, check=True)

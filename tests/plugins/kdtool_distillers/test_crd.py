@@ -117,7 +117,7 @@ def test_what_is_remembered_goes_through_the_state(memory):
 
 
 def test_a_cut_run_goes_on_bit_for_bit(tmp_path, cut_after):
-    short = {"epochs": 3, "subset": 0.1, "device": "cpu", "precision": "fp32", "negatives": 50}
+    short = {"epochs": 3, "subset": 0.05, "device": "cpu", "precision": "fp32", "negatives": 50}
     kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt")
     whole = kdtool.distill(tmp_path / "t.pt", "crd", refiner="halve", output=tmp_path / "whole.pt", **short)
     with cut_after("crd", 3):

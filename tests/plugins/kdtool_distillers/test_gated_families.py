@@ -47,7 +47,7 @@ def search(name, size, tmp_path, epochs, **options):
     return teacher.history[-1]["size"], student.history[-1]["size"]
 
 
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_teacher_that_has_learned_nothing_is_searched(tmp_path, epochs):
     before, after = search("kdtool:lenet-5", 28, tmp_path, epochs, target_macs="0.5x")
     assert 0.98 * 0.5 <= after["macs"] / before["macs"] <= 0.5

@@ -85,7 +85,7 @@ def test_they_can_be_named():
 
 
 def test_without_a_student_the_structure_is_trained_anew_and_loses_its_exits(tmp_path):
-    teacher = kdtool.teacher("kdtool:resnet20", data="digits", subset=0.1, epochs=1, output=tmp_path / "t.pt")
+    teacher = kdtool.teacher("kdtool:resnet20", data="digits", subset=0.03, epochs=1, output=tmp_path / "t.pt")
     result = kdtool.distill(teacher, "self", epochs=1, output=tmp_path / "s.pt")
     assert result.architecture == teacher.architecture
     weights = teacher.module.state_dict()

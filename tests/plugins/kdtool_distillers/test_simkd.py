@@ -110,13 +110,13 @@ def test_other_heads_are_refused(student, teacher, message):
     ],
 )
 def test_malformed_projectors_are_refused(projectors):
-    data = network("torchvision:resnet18").architecture.as_data()
+    data = Architecture("torchvision", "resnet18", {"classes": 10, "in_channels": 3, "image_size": 32}).as_data()
     with pytest.raises(Error, match="projectors is missing or malformed"):
         Architecture.from_data({**data, "projectors": projectors})
 
 
 def test_files_of_before_have_no_projectors():
-    data = network("torchvision:resnet18").architecture.as_data()
+    data = Architecture("torchvision", "resnet18", {"classes": 10, "in_channels": 3, "image_size": 32}).as_data()
     del data["projectors"]
     assert Architecture.from_data(data).projectors == {}
 
@@ -147,15 +147,15 @@ def test_a_larger_map_of_the_student_is_averaged_before_it_is_projected(numbers)
 
 
 def test_the_pool_is_rebuilt_and_made_smaller():
-    made, _ = reuse_classifier(network("kdtool:resnet8x4", 80), network("torchvision:resnet18", 80), factor=8, seed=0)
-    # 20x20 to 3x3: the parts that are averaged overlap.
-    assert made.architecture.projectors == {"layer3": [256, 64, 512, 3, 3]}
+    made, _ = reuse_classifier(network("kdtool:resnet8x4", 33), network("torchvision:resnet18", 33), factor=8, seed=0)
+    # 9x9 to 2x2: the parts that are averaged overlap.
+    assert made.architecture.projectors == {"layer3": [256, 64, 512, 2, 2]}
     rebuilt = build(Architecture.from_data(made.architecture.as_data()), made.module.state_dict())
     images = torch.rand(2, *made.architecture.input)
     with torch.no_grad():
         assert torch.equal(rebuilt(images), made.module(images))
     smaller = kdtool.make("refiners", "halve", init="inherit").refine(made)
-    assert smaller.architecture.projectors == {"layer3": [128, 32, 256, 3, 3]}
+    assert smaller.architecture.projectors == {"layer3": [128, 32, 256, 2, 2]}
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from kdtool.models.checkpoint import read
 from kdtool.training.step import Step
 from kdtool_distillers.stagewise import StageLoss
 
-NETWORK = {"image_size": 16, "in_channels": 1}
-SHORT = {"epochs": 1, "subset": 0.2, "device": "cpu", "precision": "fp32", "batch_size": 32}
+NETWORK = {"image_size": 8, "in_channels": 1}
+SHORT = {"epochs": 1, "subset": 0.1, "device": "cpu", "precision": "fp32", "batch_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_stage_is_trained_on_its_own_map(teacher, trained):
     assert list(last_rows) == ["stage 1", "stage 2", "stage 3", "stage 4", "head"]
     # The validation loss of the last stage, from the two networks themselves.
     data = kdtool.load(teacher)
-    val = data_for(data, {"subset": 0.2}).val
+    val = data_for(data, {"subset": 0.1}).val
     images = torch.cat([images for _, images, _ in val.batches(64)])
     maps = []
     for network in (student.network, data.network):
@@ -101,7 +101,7 @@ def test_cached_and_uncached_agree(teacher, tmp_path, precision):
 
 
 def test_a_cut_run_goes_on_bit_for_bit(teacher, tmp_path, cut_after):
-    options = {"refiner": {"name": "depth", "keep": (1, 1, 1)}, "taps": ("layer1=layer1", "layer3=layer3")}
+    options = {"student": "kdtool:lenet-5", "taps": ("relu1=layer1", "relu2=layer3")}
     options |= {"epochs": 2, "views": 1}
     whole = distil(teacher, tmp_path / "whole.pt", **options)
     with cut_after("stage 2", 1):

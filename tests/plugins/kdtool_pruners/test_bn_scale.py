@@ -26,7 +26,7 @@ def test_a_network_without_batch_norm_is_refused(tmp_path):
 
 def test_the_penalty_makes_scales_small_before_the_channels_go(tmp_path):
     options = {"data": "digits", "augment": "none", "subset": 0.3, "batch_size": 32}
-    teacher = kdtool.teacher("timm:test_resnet", epochs=1, output=tmp_path / "teacher.pt", image_size=16, **options)
+    teacher = kdtool.teacher("kdtool:wrn-16-1", epochs=1, output=tmp_path / "teacher.pt", **options)
     means = []
     for penalty in (1e-6, 0.1):
         pruned = kdtool.prune(

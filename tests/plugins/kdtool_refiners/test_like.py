@@ -10,7 +10,7 @@ import kdtool
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
     options = {"data": "digits", "subset": 0.1, "image_size": 16, "stem": "small", "epochs": 0}
-    return kdtool.teacher("torchvision:resnet18", output=path, **options)
+    return kdtool.teacher("timm:test_resnet", output=path, **options)
 
 
 def like(teacher, arch, tmp_path, **options):
@@ -18,8 +18,8 @@ def like(teacher, arch, tmp_path, **options):
 
 
 def test_another_architecture_sees_the_same_images_and_classes(teacher, tmp_path):
-    student = like(teacher, "timm:test_resnet", tmp_path)
-    assert student.architecture.spec == "timm:test_resnet"
+    student = like(teacher, "kdtool:resnet20", tmp_path)
+    assert student.architecture.spec == "kdtool:resnet20"
     assert student.architecture.classes == teacher.architecture.classes == 10
     assert student.architecture.input == teacher.architecture.input == (1, 16, 16)
     assert student.data == teacher.data
@@ -37,15 +37,15 @@ def test_compression_counts_from_the_teacher(teacher, tmp_path):
 
 
 def test_the_stem_is_the_teachers_where_it_can_be(teacher, tmp_path, capsys):
-    assert like(teacher, "torchvision:resnet34", tmp_path).architecture.options["stem"] == "small"
+    assert like(teacher, "torchvision:squeezenet1_1", tmp_path).architecture.options["stem"] == "small"
     assert capsys.readouterr().err == ""
-    mobile = kdtool.refine(teacher, "like", arch="torchvision:mobilenet_v2", output=tmp_path / "mobile.pt")
+    mobile = kdtool.refine(teacher, "like", arch="timm:test_efficientnet", output=tmp_path / "mobile.pt")
     assert mobile.architecture.options["stem"] == "default"
     assert "keeps its own stem" in capsys.readouterr().err
 
 
 def test_a_larger_one_is_taken_since_it_was_named(teacher, tmp_path):
-    larger = like(teacher, "torchvision:resnet34", tmp_path)
+    larger = like(teacher, "torchvision:squeezenet1_1", tmp_path)
     assert larger.history[-1]["size"]["parameters"] > teacher.history[-1]["size"]["parameters"]
 
 

@@ -10,7 +10,10 @@ def refiner(**options):
     return kdtool.make("refiners", "width-depth", **options)
 
 
-@pytest.mark.parametrize(("option", "count"), [("target_macs", "macs"), ("target_params", "parameters")])
+@pytest.mark.parametrize(
+    ("option", "count"),
+    [pytest.param("target_macs", "macs", marks=pytest.mark.slow), ("target_params", "parameters")],
+)
 def test_each_target_is_met(tmp_path, option, count):
     teacher = kdtool.teacher("timm:test_resnet", classes=10, image_size=32, output=tmp_path / "teacher.pt")
     small = kdtool.refine(teacher, "width-depth", **{option: "0.5x"}, output=tmp_path / "small.pt")

@@ -108,13 +108,13 @@ def test_parameters_as_published(name, ten, hundred, published, classes, by_hand
         ("resnet20", [3, 3, 3], resnet(1, 10)),
         # Half of ResNet-110's blocks are ResNet-56.
         pytest.param("resnet110", [18, 18, 18], 853_018, marks=pytest.mark.slow),
-        ("resnet8x4", None, None),
+        pytest.param("resnet8x4", None, None, marks=pytest.mark.slow),
         pytest.param("resnet32x4", [5, 5, 5], resnet(2, 10, **X4), marks=pytest.mark.slow),
         ("wrn-16-2", [2, 2, 2], wide(1, 2, 10)),
         pytest.param("wrn-40-1", [6, 6, 6], wide(3, 1, 10), marks=pytest.mark.slow),
         ("vgg8", None, None),
-        ("resnet9", None, None),
-        ("airbench94", None, None),
+        pytest.param("resnet9", None, None, marks=pytest.mark.slow),
+        pytest.param("airbench94", None, None, marks=pytest.mark.slow),
         pytest.param("vgg13", None, None, marks=pytest.mark.slow),
     ],
 )
@@ -141,7 +141,13 @@ def test_is_exported(name, tmp_path):
     assert facts["parity"]["same_argmax"]
 
 
-@pytest.mark.parametrize("name", [row[0] for row in COUNTS])
+# The same code as their smaller relatives, with more blocks.
+DEEP = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet56b", "resnet32x4", "wrn-40-1", "wrn-40-2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(row[0], marks=pytest.mark.slow) if row[0] in DEEP else row[0] for row in COUNTS]
+)
 def test_stages_can_be_watched_by_name(name):
     module = meta(name, 10)
     stages = [part for part, _ in module.named_children() if part.startswith("layer")]

@@ -86,8 +86,14 @@ def test_concat_head_takes_maximum_and_mean():
     assert pool(maps).flatten().tolist() == [4.0, -1.0, 2.0, -2.0]
 
 
-@pytest.mark.parametrize("name", SOURCE.networks())
-@pytest.mark.parametrize(("in_channels", "image_size"), [(1, 8), (3, 45), (3, 160)])
+# The same code as their smaller relatives, with more blocks.
+DEEP = ("resnet32", "resnet44", "resnet56", "resnet110", "resnet56b", "resnet32x4", "wrn-40-1", "wrn-40-2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SOURCE.networks()]
+)
+@pytest.mark.parametrize(("in_channels", "image_size"), [(1, 8), (3, 45), pytest.param(3, 160, marks=pytest.mark.slow)])
 def test_other_inputs_and_classes(name, in_channels, image_size):
     image_size = max(image_size, NETWORKS[name].min_image_size)
     with torch.device("meta"), torch.no_grad():

@@ -27,7 +27,7 @@ def test_a_chain_goes_on_with_the_student(teacher_path, tmp_path):
 def test_json_is_what_was_tried_and_a_loss_that_is_too_large_is_exit_code_1(teacher_path, tmp_path):
     result = run(
         *("compress", teacher_path, *QUICK, "--max-macs", "0.02x", "--lr", "1e-9", "--max-drop", "0.5%"),
-        *("--json", "-o", tmp_path / "s.pt"),
+        *("--subset", "0.2", "--json", "-o", tmp_path / "s.pt"),
     )
     assert result.exit_code == 1
     results = json.loads(result.stdout)

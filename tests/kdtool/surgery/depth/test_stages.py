@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -8,6 +10,8 @@ from kdtool import Error
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.surgery.depth.stages import stages, stages_of
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def stages_of_spec(spec, image_size):
@@ -20,17 +24,18 @@ def stages_of_spec(spec, image_size):
     [
         ("torchvision:resnet18", 32, [2, 2, 2, 2]),
         ("torchvision:regnet_y_400mf", 32, [3, 6, 6]),
-        ("torchvision:convnext_tiny", 32, [3, 3, 9, 3]),
+        slow("torchvision:convnext_tiny", 32, [3, 3, 9, 3]),
+        ("timm:test_convnext", 32, [2, 4, 2]),
         ("timm:regnetx_002", 32, [4, 7]),
-        ("timm:swin_tiny_patch4_window7_224", 64, [2, 2, 6, 2]),
-        ("timm:efficientnet_b0", 32, [2, 2, 3, 3, 4]),
+        slow("timm:swin_tiny_patch4_window7_224", 64, [2, 2, 6, 2]),
+        slow("timm:efficientnet_b0", 32, [2, 2, 3, 3, 4]),
         ("torchvision:densenet121", 32, [6, 12, 24, 16]),
         ("timm:poolformerv2_s12", 32, [2, 2, 6, 2]),  # blocks that pool their input
-        ("timm:efficientformer_l1", 224, [3, 2, 6, 3]),  # blocks that pool their input and subtract it
+        slow("timm:efficientformer_l1", 224, [3, 2, 6, 3]),  # blocks that pool their input and subtract it
         ("timm:efficientvim_m1", 64, [2, 2, 2]),  # blocks that return more values than they receive
-        ("timm:ghostnet_100", 32, [2, 2, 3, 2, 4]),
-        ("timm:dla34", 32, [2, 2, 2, 2, 2, 2]),  # blocks that are called by name
-        ("timm:legacy_xception", 64, [9]),
+        slow("timm:ghostnet_100", 32, [2, 2, 3, 2, 4]),
+        slow("timm:dla34", 32, [2, 2, 2, 2, 2, 2]),  # blocks that are called by name
+        slow("timm:legacy_xception", 64, [9]),
         ("timm:efficientvit_m0", 64, [2, 2, 2, 2, 2, 3]),  # parts of blocks that are called by name
         ("torchvision:squeezenet1_1", 32, []),
         ("torchvision:googlenet", 64, []),

@@ -22,7 +22,12 @@ def streams(spec, size):
         ("kdtool:resnet20", 16, {"layer1.2.conv2"}),
         # A shortcut with a layer of its own begins another stream.
         ("kdtool:wrn-16-2", 16, {"layer1.1.conv2", "layer2.1.conv2", "layer3.1.conv2"}),
-        ("torchvision:mobilenet_v2", 32, {f"features.{block}.conv.2" for block in (3, 6, 10, 13, 16)}),
+        pytest.param(
+            "torchvision:mobilenet_v2",
+            32,
+            {f"features.{block}.conv.2" for block in (3, 6, 10, 13, 16)},
+            marks=pytest.mark.slow,
+        ),
         ("kdtool:lenet-5", 28, set()),
         # Squeeze-and-excitation multiplies the outputs of two layers, and its blocks are not repeated.
         ("timm:test_efficientnet", 32, set()),

@@ -36,7 +36,8 @@ def test_small_images_for_networks_of_convolutions_alone(spec, size, probe_size)
 @pytest.mark.parametrize(
     "spec",
     [
-        "torchvision:resnet18",
+        "timm:test_resnet",
+        pytest.param("torchvision:resnet18", marks=pytest.mark.slow),
         pytest.param("timm:mobilenetv3_small_100", marks=pytest.mark.slow),
         pytest.param("timm:efficientnet_b0", marks=pytest.mark.slow),
         pytest.param("torchvision:densenet121", marks=pytest.mark.slow),

@@ -25,11 +25,13 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "born-again" else []) for name in COMMANDS]
+)
 def test_the_phases_that_are_foreseen_are_those_that_run(name, teacher_path, tmp_path):
     command, options = COMMANDS[name]
     with announcing():
-        made = getattr(kdtool, command)(teacher_path, **options, output=tmp_path / "s.pt")
+        made = getattr(kdtool, command)(teacher_path, **options, subset=0.3, output=tmp_path / "s.pt")
 
     forecast = read_forecast(tmp_path / "s.run")
     assert forecast is not None
@@ -126,7 +128,7 @@ def test_a_forecast_does_not_warn_of_what_the_result_will_be(teacher_path, tmp_p
     options = {"target_macs": "0.5x", "round_to": 1, "exporter": {"name": "onnx", "latency": False}}
     with announcing():
         kdtool.distill(
-            teacher_path, "gated", search_epochs=16, epochs=1, subset=0.2, output=tmp_path / "s.pt", **options
+            teacher_path, "gated", search_epochs=8, epochs=1, subset=0.2, output=tmp_path / "s.pt", **options
         )
     assert "was not met" not in caplog.text
     logging.getLogger("kdtool").warning("a later one")

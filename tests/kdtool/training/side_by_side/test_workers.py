@@ -17,7 +17,7 @@ from kdtool.training.side_by_side.workers import Workers, workers_of
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 
-OPTIONS = {"epochs": 2, "lr": 0.003, "precision": "fp32", "device": "cpu", "threads": 1}
+OPTIONS = {"epochs": 2, "lr": 0.003, "subset": 0.2, "precision": "fp32", "device": "cpu", "threads": 1}
 IKD = {"iters": 2, "teachers": "ancestral", **OPTIONS}
 
 
@@ -74,9 +74,10 @@ def rows(directory):
 
 
 def test_candidates_are_those_of_one_process(cluster, teacher_path, tmp_path):
-    alone = kdtool.distill(teacher_path, "ikd", output=tmp_path / "alone.pt", **IKD)
+    options = {**IKD, "subset": 1.0}
+    alone = kdtool.distill(teacher_path, "ikd", output=tmp_path / "alone.pt", **options)
     assert cluster.done == []
-    done = kdtool.distill(teacher_path, "ikd", output=tmp_path / "ray.pt", ray="auto", **IKD)
+    done = kdtool.distill(teacher_path, "ikd", output=tmp_path / "ray.pt", ray="auto", **options)
     assert cluster.done == ["M1 from M0", "M2 from M0", "M2 from M1"]
     assert weights(done) == weights(alone)
     assert rows(tmp_path / "ray.run") == rows(tmp_path / "alone.run")
