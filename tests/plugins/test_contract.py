@@ -42,7 +42,7 @@ SLOW = {
     *(("distillers", name) for name in ("born-again", "ensemble", "gated", "ikd", "self", "simkd", "stagewise")),
     *(("pruners", name) for name in ("bn-scale", "group-taylor", "isomorphic")),
     *(("refiners", name) for name in ("depth", "width-depth")),
-    ("exporters", "pt2"),
+    *(("exporters", name) for name in ("onnx", "pt2")),
 }
 # These need files; tests/plugins/kdtool_datasets checks them with small files.
 NEED_FILES = {("datasets", name) for name in entry_points.names("datasets")} - {("datasets", "digits")}

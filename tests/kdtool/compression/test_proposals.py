@@ -94,9 +94,21 @@ def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path
         )
 
 
-def test_the_teacher_in_8_bits_is_trained_on_too(teacher_path, tmp_path, monkeypatch):
+@pytest.fixture
+def alone(monkeypatch):
+    """No method proposes anything, so that the teacher in 8 bits is all there is."""
     for name, nothing in {"ladders": ([], {}), "making": []}.items():
         monkeypatch.setattr(f"kdtool.compression.proposals.{name}", lambda *args, nothing=nothing: nothing)
+
+
+def test_the_teacher_in_8_bits_is_a_candidate_twice(teacher_path, tmp_path, alone, capsys):
+    first = kdtool.compress(teacher_path, max_size="0.4x", output=tmp_path / "s.pt", dry_run=True, **PLAIN)
+    assert "compress: 2 candidates within the budget (teacher, trained teacher), measured" in capsys.readouterr().err
+    assert measure(first.network) == measure(read(teacher_path).network)
+
+
+@pytest.mark.slow
+def test_the_teacher_in_8_bits_is_trained_on_too(teacher_path, tmp_path, alone):
     results = results_of(kdtool.compress(teacher_path, max_size="0.4x", output=tmp_path / "s.pt", epochs=1))
     trials = {(row["setting"], row["full"]): row for row in results["trials"]}
     assert set(trials) == {(name, False) for name in ("teacher int8", "trained teacher int8")} | {

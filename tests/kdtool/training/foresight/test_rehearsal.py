@@ -123,6 +123,7 @@ def test_patience_makes_the_estimate_an_upper_bound(teacher_path, tmp_path, caps
     assert "at most " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_forecast_does_not_warn_of_what_the_result_will_be(teacher_path, tmp_path, caplog):
     """After a few steps no gate is closed; the search that follows meets its budget."""
     options = {"target_macs": "0.5x", "round_to": 1, "exporter": {"name": "onnx", "latency": False}}
