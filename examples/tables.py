@@ -37,7 +37,8 @@ class Study:
             *results["means"],
             *(row for row in self.rows if "seed" not in row["values"]),
         ]
-        self.pairs: list[dict[str, Any]] = results["comparison_means"] or results["comparisons"]
+        self.comparisons: list[dict[str, Any]] = results["comparisons"]
+        self.pairs: list[dict[str, Any]] = results["comparison_means"] or self.comparisons
 
     def mean(self, step: str, **values: Any) -> dict[str, Any]:
         """Return the only row of means with this step and these values."""
@@ -51,6 +52,10 @@ class Study:
     def pair(self, a: str, b: str, **values: Any) -> dict[str, Any]:
         """Return the means of a comparison of two steps, in whichever order it was made."""
         return _only((row for row in self.pairs if {row["a"], row["b"]} == {a, b} and _has(row, values)), a, values)
+
+    def mcnemar(self, a: str, b: str) -> float:
+        """Return the p of McNemar's test of two steps, in whichever order they were compared, with the first seed."""
+        return next(float(row["mcnemar_p"]) for row in self.comparisons if {row["a"], row["b"]} == {a, b})
 
     def percent(self, step: str, key: str = "accuracy", digits: int = 1, **values: Any) -> str:
         """Return a mean in %, with half of its 95 % interval where there are several seeds."""

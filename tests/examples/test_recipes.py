@@ -11,6 +11,9 @@ from kdtool.study.recipe import read_recipe
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = sorted(path for path in EXAMPLES.glob("*/*.toml") if path.name != "pyproject.toml")
 
+TAUGHT = ("own-teacher", "twenty-minutes", "kept-weights", "equal-time", "clipping")
+"""Recipes whose teacher is the user's, or another study's."""
+
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_can_be_run(path, tmp_path, monkeypatch):
@@ -18,8 +21,8 @@ def test_every_recipe_can_be_run(path, tmp_path, monkeypatch):
     # The commands of all seeds are alike.
     text = re.sub(r"^seed = \[0,.*\]$", "seed = [0]", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     Path(path.name).write_text(text, encoding="utf-8")
-    if path.name in ("own-teacher.toml", "kept-weights.toml", "equal-time.toml", "clipping.toml"):
-        Path("teacher.pt").touch()  # the user's, or another study's
+    if path.stem in TAUGHT:
+        Path("teacher.pt").touch()
     check_commands(read_recipe(path.name))
 
 

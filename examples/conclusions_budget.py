@@ -1,0 +1,54 @@
+"""What `kdtool compress` found beside the ways that one would choose by hand, from the results of their studies."""
+
+from __future__ import annotations
+
+from tables import Study, count, fact, say, show
+
+__all__ = ["from_twenty_minutes"]
+
+LIMIT = 0.35
+"""The budget of latency, as a part of the teacher's."""
+
+WAYS = {
+    "compressed": "`compress --max-latency 0.35x`",
+    "pruned": "`filter-l1` down to that latency",
+    "halved": "`halve` to 0.59 of the widths, then `kd`",
+    "family": "`timm:resnet10t`, then `kd`",
+}
+"""The ways to a student, by their steps."""
+
+
+def from_twenty_minutes(study: Study) -> None:
+    """Print the students, and which of them met the budget."""
+    rows = {step: study.mean(step) for step in WAYS}
+    found = next(row for row in study.seeds("compressed")[0]["models"] if row["note"] == "winner")
+    ratios = {step: float(study.mean(f"{step}-file")["latency_ratio"]) for step in ("halved", "pruned", "family")}
+    ratios["compressed"] = float(found["latency_ratio"])
+    show(
+        ["way", "test accuracy in %", "latency", "MACs in M", "CPU seconds of training"],
+        [
+            [
+                *(how, study.percent(step, digits=2), f"{ratios[step]:.2f}x"),
+                *(f"{rows[step]['macs'] / 1e6:.1f}", count(rows[step]["cpu_seconds"])),
+            ]
+            for step, how in WAYS.items()
+        ],
+    )
+    within = [step for step in WAYS if ratios[step] <= LIMIT]
+    say(
+        fact("Two of the four are within the budget", within == ["compressed", "pruned"])
+        + fact(
+            ", alike in accuracy",
+            abs(rows["compressed"]["accuracy"] - rows["pruned"]["accuracy"]) < 0.005
+            and study.mcnemar("compressed", "pruned") > 0.05,
+        )
+        + f" (McNemar's p = {study.mcnemar('compressed', 'pruned'):.2f}): what `compress` found, "
+        + f"`{found['model']}`, and the pruned network. "
+        + fact(
+            "`halve` has the fewest MACs and is far beyond the budget",
+            ratios["halved"] > 2 * LIMIT and rows["halved"]["macs"] == min(row["macs"] for row in rows.values()),
+        )
+        + ", since onnxruntime is slow with its numbers of channels, such as 151; `--round-to 8` avoids that, and "
+        "`compress` does. Latencies are those of the exported files, that of the winner in 8 bits is from before its "
+        "training."
+    )
