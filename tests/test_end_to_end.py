@@ -30,6 +30,15 @@ def about_file(path):
     return json.loads(about["kdtool.classes"]), json.loads(about["kdtool.history"])
 
 
+def test_a_pipe_goes_on_with_what_the_command_before_made(teacher_path, tmp_path):
+    (tmp_path / "teacher.pt").write_bytes(teacher_path.read_bytes())
+    out, _ = shell("kdtool refine teacher.pt | kdtool inspect --json", tmp_path)
+    assert Path(json.loads(out)["path"]).name == "teacher-halve.pt"
+    history = kdtool.load(tmp_path / "teacher-halve.pt").history
+    assert [entry["line"].split()[1] for entry in history] == ["teacher", "refine"]
+
+
+@pytest.mark.slow
 def test_a_pipe_makes_an_onnx_student(teacher_path, tmp_path):
     (tmp_path / "teacher.pt").write_bytes(teacher_path.read_bytes())
     out, _ = shell("kdtool refine teacher.pt | kdtool export --onnx --no-latency", tmp_path)

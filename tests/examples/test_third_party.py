@@ -54,6 +54,7 @@ def here(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
     entry_points.installed.cache_clear()
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_its_distribution(run: Run) -> None:
     rows = json.loads(run("kdtool", "plugins", "--json").stdout)
 

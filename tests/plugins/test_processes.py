@@ -43,7 +43,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gated": {"target_macs": "0.5x", "search_epochs": 2, "round_to": 2, "force_target": True},
     "ikd": {"iters": 2},
 }
-QUICK = {"kd", "cluster"}
+QUICK = {"kd"}
 METHODS = [
     pytest.param(
         kind, plugin.name, id=f"{kind}-{plugin.name}", marks=[] if plugin.name in QUICK else [pytest.mark.slow]

@@ -12,6 +12,7 @@ def here(tmp_path, monkeypatch, teacher_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_folder_is_written_and_every_command_reads_it(here, run):
     assert run("export t.pt --hub-folder hub").stdout == "hub\n"
     assert {file.name for file in (here / "hub").iterdir()} == {"README.md", "kdtool.json", "model.safetensors"}

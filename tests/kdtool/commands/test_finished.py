@@ -41,7 +41,7 @@ def run(here, capsys):
     [
         (REFINED, "refine t.pt --method halve --times 2 -o s.pt"),
         (REFINED, "refine t.pt --method halve --seed 1 -o s.pt"),
-        (EXPORTED, "export t.pt --no-latency --opset 19 -o s.onnx"),
+        pytest.param(EXPORTED, "export t.pt --no-latency --opset 19 -o s.onnx", marks=pytest.mark.slow),
         (UNTRAINED, f"{UNTRAINED} --seed 1"),
         (UNTRAINED, UNTRAINED.replace("--classes 10", "--classes 9")),
     ],

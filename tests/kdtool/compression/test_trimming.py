@@ -43,9 +43,9 @@ BLOCKS = [{"blocks": blocks} for blocks in range(8, 2, -1)]
 @pytest.mark.parametrize(
     ("method", "steps", "share", "limit"),
     [
-        ("halve", HALVED, 0.4, "macs"),
         ("halve", HALVED, 0.4, "file_bytes"),
-        ("depth", BLOCKS, 0.5, "macs"),
+        pytest.param("halve", HALVED, 0.4, "macs", marks=pytest.mark.slow),
+        pytest.param("depth", BLOCKS, 0.5, "macs", marks=pytest.mark.slow),
     ],
 )
 def test_a_coarse_ladder_comes_within_five_per_cent_of_the_budget(network, method, steps, share, limit):

@@ -109,6 +109,7 @@ def test_a_file_that_gives_something_else_is_refused(tiny, patterns, tmp_path, m
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_larger_loss_than_allowed_is_refused(tiny, patterns, tmp_path):
     narrow = copy.deepcopy(tiny)
     narrow.module.kdtool_quantiser.high.mul_(0.02)

@@ -192,6 +192,7 @@ def tiny(num_classes: int, width: int = 2) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, width, 8), nn.Flatten(), nn.Linear(width, num_classes))
 
 
+@pytest.mark.slow
 def test_a_student_is_exported_where_the_code_of_its_teacher_is_not(home, monkeypatch, capsys):
     kdtool.teacher("ownmodels.nets:make", data="digits", epochs=0, output="t.pt")
     kdtool.distill("t.pt", student="kdtool:lenet-300-100", epochs=1, subset=0.2, output="s.pt")
