@@ -1,14 +1,14 @@
 """The cost of stagewise distillation, compared with a training without a teacher and with one without the cache.
 
-A ResNet-34 teaches its 10-layer student on a part of the CIFAR-10 training images (`cifar10/train`, one folder for each
-class, in KDTOOL_DATA). Every phase has as many epochs as the training without a teacher: 100, as in the paper. The
-trainings are run in turn. Goals: at most 1.5 times the training without a teacher, and with `--cache-off --views 4` 4
-times faster than without the cache. Measured with 4 views: 1.27 and 4.02 in fp32; 1.36 and 3.20 in bf16, where the
-cache saves less, since the forward pass of the ResNet-34 is a smaller part of the time. With 32 epochs it was 1.46 and
-3.50 in fp32, since the first pass over each of the 4 views is then a larger part of the time. With the views that
-kdtool chooses it is 1.81 for 6 epochs a phase (2 views) and 1.58 for 20 (5 views), which misses the goal. The ratios are
-of CPU seconds on one thread, which depend less on other work on the machine than wall-clock seconds, which are printed
-too. With `--cache-off` the benchmark takes 45 minutes (change it by `--epochs` and `--precisions`).
+A ResNet-34 teaches its 10-layer student on a part of the CIFAR-10 training images (`cifar10/train`, one folder for
+each class, in KDTOOL_DATA). Every phase has as many epochs as the training without a teacher: 100, as in the paper.
+The trainings are run in turn. Goals: at most 1.5 times the training without a teacher, and with `--cache-off --views
+4` 4 times faster than without the cache. Measured with 4 views: 1.27 and 4.02 in fp32; 1.36 and 3.20 in bf16, where
+the cache saves less, since the forward pass of the ResNet-34 is a smaller part of the time. With 32 epochs it was 1.46
+and 3.50 in fp32, since the first pass over each of the 4 views is then a larger part of the time. With the views that
+kdtool chooses it is 1.81 for 6 epochs a phase (2 views) and 1.58 for 20 (5 views), which misses the goal. The ratios
+are of CPU seconds on one thread, which depend less on other work on the machine than wall-clock seconds, which are
+printed too. With `--cache-off` the benchmark takes 45 minutes (change it by `--epochs` and `--precisions`).
 
 `--memory` runs one epoch of each phase on 5,000 and on 50,000 images, and prints the peak memory of both. The teacher
 is trained for one epoch only: the time of a step does not depend on the weights.

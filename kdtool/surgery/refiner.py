@@ -110,7 +110,7 @@ def refined(
 def _tell_uneven(refiner: Refiner, before: Network, after: Network) -> None:
     """Say if a refiner has made widths with which a network is slow, where its options could have avoided it."""
     rounded = getattr(refiner, "round_to", None)
-    if rounded is None or rounded % EVEN == 0:
+    if not isinstance(rounded, int) or rounded % EVEN == 0:
         return
     now, of = _uneven(after)
     if now > of / 2 and _uneven(before)[0] < now:
