@@ -10,6 +10,7 @@ from pathlib import Path
 
 from claim import Claim
 from claims_ikd import of_ikd
+from conclusions_pruning import alike
 from tables import show, spread, study_of
 
 __all__ = ["show_claims"]
@@ -111,10 +112,12 @@ def _figures(here: Path) -> list[Claim]:
 
 
 def _distill_vs_prune(here: Path) -> list[Claim]:
-    name, study = "distill-vs-prune", study_of(here, "distill-vs-prune")
-    of_two = study.pair("half", "half-again", network="lenet-300-100")
-    of_other = study.pair("half", "pruned-taught", network="lenet-300-100", ratio=0.8)
-    images = " and ".join(spread(row, "classified_differently") for row in (of_two, of_other))
+    name = "distill-vs-prune"
+    size = study_of(here, "distill-vs-prune", "results-same-size.json")
+    same_size = ("results-same-size.json", "same-size.toml")
+    images, distances = alike(size)
+    of_two, of_other = (size.pair("distilled-95", other, network="lenet-5") for other in ("again-95", "taught-95"))
+    fewest = [size.percent(f"{way}-95", digits=2, network="lenet-300-100") for way in ("taught", "distilled")]
 
     def on_mnist(text: str, verdict: str, numbers: str) -> Claim:
         return Claim(name, text, verdict, numbers, "README.md", "recipe.toml")
@@ -145,10 +148,17 @@ def _distill_vs_prune(here: Path) -> list[Claim]:
         Claim(
             name,
             "Two distillations are more alike than a distilled network and one that is pruned and taught",
-            "agree by L2, no difference by images",
-            f"digits, LeNet-300-100: L2 {of_two['l2']:.1f} and {of_other['l2']:.1f}, {images} images",
-            *("results-small.json", "recipe-small.toml"),
-            holds=of_two["l2"] < of_other["l2"],
+            "no difference by images; agree by L2 where a tenth of the weights or less is left",
+            f"MNIST, LeNet-5 with a twentieth: {spread(of_two, 'classified_differently', digits=0)} and "
+            f"{spread(of_other, 'classified_differently', digits=0)} images, L2 {of_two['l2']:.1f} and "
+            f"{of_other['l2']:.1f}",
+            *same_size,
+            holds=images == 0 and distances == {90, 95},
+        ),
+        Claim(
+            *(name, "With as many weights, a pruned network that is taught is ahead of a distilled one", "agree"),
+            f"MNIST, LeNet-300-100 with a twentieth: {fewest[0]} and {fewest[1]}",
+            *same_size,
         ),
         Claim(
             name,

@@ -1,0 +1,86 @@
+"""How alike distilled and pruned networks of the same size are, from the results of their study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tables import Study, fact, say, show, spread
+
+__all__ = ["alike", "from_same_size"]
+
+NETWORKS = {"lenet-300-100": "LeNet-300-100", "lenet-5": "LeNet-5"}
+"""The names of the networks, by their values in the study."""
+
+LEFT = {50: "a half", 80: "a fifth", 90: "a tenth", 95: "a twentieth"}
+"""What is left of the weights, by how many per cent are gone."""
+
+WAYS = {"taught": "pruned and taught", "distilled": "distilled"}
+
+PAIRS = {"two distillations": ("distilled", "again"), "distilled, and pruned and taught": ("distilled", "taught")}
+
+
+def from_same_size(study: Study) -> None:
+    """Print the accuracies, then in how many images and by which distance pairs of networks differ."""
+    _show(WAYS.values(), lambda gone, key: [study.percent(f"{way}-{gone}", digits=2, network=key) for way in WAYS])
+    print(
+        "Test images (of 10,000) that two networks of the same size classify differently, and the mean L2 distance of "
+        "their logits:"
+    )
+
+    def differences(gone: int, key: str) -> list[str]:
+        return [_differ(study.pair(f"{a}-{gone}", f"{b}-{gone}", network=key)) for a, b in PAIRS.values()]
+
+    _show(PAIRS, differences)
+    gains = [
+        100 * float(study.mean(f"taught-{gone}", network=key)["accuracy"] - row["accuracy"])
+        for key in NETWORKS
+        for gone in LEFT
+        for row in [study.mean(f"distilled-{gone}", network=key)]
+    ]
+    images, distances = alike(study)
+    say(
+        "- "
+        + fact("With as many weights, what is pruned and taught is ahead of what is distilled", min(gains) > 0)
+        + f", by {min(gains):.1f} to {max(gains):.1f} points, "
+        + fact("most where least is left", max(gains) == gains[list(LEFT).index(95)])
+        + ": the pruned network keeps all its neurons.",
+        "- "
+        + fact(
+            "Two distillations are no more alike in their classes than a distilled and a pruned network", images == 0
+        )
+        + ": all eight pairs of intervals overlap. "
+        + fact("Their logits are nearer to each other where a tenth or less is left", distances == {90, 95})
+        + " in both networks; with more weights it depends on the network.",
+    )
+
+
+def alike(study: Study) -> tuple[int, set[int]]:
+    """Return how many intervals of images of eight pairs do not overlap, and the sizes that are told apart by L2.
+
+    A pair is that of two distillations, and that of a distilled and a pruned network. At these sizes the logits of the
+    former are nearer to each other for both networks.
+    """
+    images, distances = 0, set(LEFT)
+    for gone in LEFT:
+        for key in NETWORKS:
+            same, other = (study.pair(f"{a}-{gone}", f"{b}-{gone}", network=key) for a, b in PAIRS.values())
+            images += _is_below(same, other) or _is_below(other, same)
+            if same["l2"] >= other["l2"]:
+                distances.discard(gone)
+    return images, distances
+
+
+def _show(heads: Any, cells: Any) -> None:
+    """Print a table with a row for each size, and columns for both networks."""
+    show(
+        ["weights left", *(f"{name}: {head}" for name in NETWORKS.values() for head in heads)],
+        [[left, *(cell for key in NETWORKS for cell in cells(gone, key))] for gone, left in LEFT.items()],
+    )
+
+
+def _differ(row: dict[str, Any]) -> str:
+    return f"{spread(row, 'classified_differently', digits=0)}; {row['l2']:.1f}"
+
+
+def _is_below(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(row["classified_differently_high"] < other["classified_differently_low"])
