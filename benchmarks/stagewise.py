@@ -60,11 +60,15 @@ def ratios(numerators, denominators):
     return f"{cpu:.2f} (wall clock {clock:.2f})"
 
 
-def costs(scratch, subset, epochs, views, rounds, precision, cache_off):
+def taught(scratch, subset):
+    """Return the checkpoint of a ResNet-34 that has seen each image once."""
+    path = scratch / "teacher.pt"
+    kdtool.teacher("torchvision:resnet34", **data(), image_size=32, subset=subset, epochs=1, output=path)
+    return path
+
+
+def costs(teacher, scratch, subset, epochs, views, rounds, precision, cache_off):
     """Train with and without a teacher, and without a cache if asked to, and print the ratios of the times."""
-    teacher = scratch / "teacher.pt"
-    if not teacher.exists():
-        kdtool.teacher("torchvision:resnet34", **data(), image_size=32, subset=subset, epochs=1, output=teacher)
     images = round(IMAGES * (1 - VALIDATION) * subset)
     options = {"epochs": epochs, "views": views, "precision": precision}
     no_teacher, stagewise, no_cache = [], [], []
@@ -83,9 +87,7 @@ def costs(scratch, subset, epochs, views, rounds, precision, cache_off):
 
 def peak(scratch, subset):
     """Return this process's peak memory in MB after one epoch of each phase."""
-    teacher = scratch / "teacher.pt"
-    kdtool.teacher("torchvision:resnet34", **data(), image_size=32, subset=0.01, epochs=1, output=teacher)
-    seconds(teacher, scratch, "stagewise", epochs=1, augment="none", subset=subset)
+    seconds(taught(scratch, 0.01), scratch, "stagewise", epochs=1, augment="none", subset=subset)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -115,9 +117,10 @@ def main():
                 megabytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
                 print(f"{round(IMAGES * subset)} images: peak memory {megabytes} MB", flush=True)
         else:
+            teacher = taught(Path(scratch), options.subset)
             for precision, epochs in itertools.product(options.precisions, options.epochs):
                 settings = (options.subset, epochs, options.views, options.rounds, precision, options.cache_off)
-                costs(Path(scratch), *settings)
+                costs(teacher, Path(scratch), *settings)
 
 
 if __name__ == "__main__":

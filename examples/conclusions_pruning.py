@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tables import Study, fact, say, show, spread
@@ -31,12 +32,11 @@ def from_same_size(study: Study) -> None:
         return [_differ(study.pair(f"{a}-{gone}", f"{b}-{gone}", network=key)) for a, b in PAIRS.values()]
 
     _show(PAIRS, differences)
-    gains = [
-        100 * float(study.mean(f"taught-{gone}", network=key)["accuracy"] - row["accuracy"])
-        for key in NETWORKS
-        for gone in LEFT
-        for row in [study.mean(f"distilled-{gone}", network=key)]
-    ]
+
+    def accuracy(step: str, key: str) -> float:
+        return 100 * float(study.mean(step, network=key)["accuracy"])
+
+    gains = [accuracy(f"taught-{gone}", key) - accuracy(f"distilled-{gone}", key) for key in NETWORKS for gone in LEFT]
     images, distances = alike(study)
     say(
         "- "
@@ -70,8 +70,9 @@ def alike(study: Study) -> tuple[int, set[int]]:
     return images, distances
 
 
-def _show(heads: Any, cells: Any) -> None:
-    """Print a table with a row for each size, and columns for both networks."""
+def _show(heads: Iterable[str], cells: Callable[[int, str], Sequence[str]]) -> None:
+    """Print a table with a row for each size, and the same columns for both networks."""
+    heads = list(heads)
     show(
         ["weights left", *(f"{name}: {head}" for name in NETWORKS.values() for head in heads)],
         [[left, *(cell for key in NETWORKS for cell in cells(gone, key))] for gone, left in LEFT.items()],

@@ -102,7 +102,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     if options.quantised and can_quantise():
         meters += _quantised(network, options, folder, proposals)
     work = [
-        ((precision, timer, cost), ladder)
+        (ladder, precision, timer, cost)
         for ladder in _alternating(found)
         for precision, timer, cost in meters
         if may_win(ladder, precision, cost, limits)
@@ -111,7 +111,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     ways: list[tuple[Way, Candidate]] = []
     most = math.inf if options.hours is None else PART * options.hours * 3600
     with progress("proposing", len(work)) as advance:
-        for (precision, timer, cost), ladder in work:
+        for ladder, precision, timer, cost in work:
             late = time.thread_time() - computed > MOST_SECONDS or time.perf_counter() - started > most
             if late and proposals.candidates:
                 proposals.refused.setdefault(f"{ladder.method} {precision}", NO_TIME)
