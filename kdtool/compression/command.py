@@ -16,7 +16,7 @@ from kdtool.compression.finalists import finalist, ranked
 from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
-from kdtool.compression.schedule import MOST_EPOCHS, SPARE
+from kdtool.compression.schedule import MOST_EPOCHS, SPARE, epochs_within
 from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Trials
 from kdtool.data.options import DataOptions
@@ -161,9 +161,8 @@ class _Work:
         """Return the candidates that had the full training, the one that validates best first."""
         self.proposals, self.schedule = plan.proposals, plan.schedule
         schedule = self.schedule
-        self.trials = Trials(
-            self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen, schedule.part
-        )
+        about = (self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen)
+        self.trials = Trials(*about, part=schedule.part, paces=schedule.paces)
         if schedule.lengths:
             best = self.trials.search(schedule.lengths, schedule.deadline or float("inf")).best
             in_order = ranked(self.trials, best)
@@ -201,6 +200,6 @@ class _Work:
             left = SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
             # It was planned for the slowest candidate; a faster one gets the time that this leaves.
             most = epochs if "epochs" in self.given.training else MOST_EPOCHS
-            epochs = max(min(most, int(left / each)), 1)
+            epochs = epochs_within(left, each, self.schedule.teacher_seconds, self.run.training, most)
         write_text(path, dumps({"epochs": epochs}) + "\n")
         return epochs

@@ -8,6 +8,7 @@ it cannot be, it makes room for the next best.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ SECONDS, PAIRS = 3.0, 100
 
 
 def ranked(trials: Trials, best: str) -> list[Candidate]:
-    """Return ``best``, then the other candidates that are within the budget, those trained longest first."""
+    """Return ``best``, then the other candidates that are within the budget, those with the most trials first."""
     rows = [row for row in trials.done if row["within"] and not row["full"]]
-    rows.sort(key=lambda row: (row["setting"] == best, row["epochs"], row["accuracy"], -row["loss"]), reverse=True)
+    rounds = Counter(row["setting"] for row in rows)
+    rows.sort(key=lambda row: (rounds[row["setting"]], row["epochs"], row["accuracy"], -row["loss"]), reverse=True)
     return [trials.by_name[name] for name in dict.fromkeys([best, *(row["setting"] for row in rows)])]
 
 

@@ -21,7 +21,7 @@ from kdtool.compression.mending import mend
 from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals, propose, say_proposals
 from kdtool.compression.record import as_data, restored
-from kdtool.compression.schedule import Schedule, Times, plan, time_epochs
+from kdtool.compression.schedule import Schedule, Times, paced, plan, time_epochs
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import HALF
 from kdtool.models.architecture import Network
@@ -140,7 +140,7 @@ def forecast_of(
     for epochs in schedule.lengths:
         for candidate in left:
             if candidate.trains:
-                add(candidate, epochs)
+                add(candidate, paced(epochs, schedule.paces, candidate.name))
         left = left[: -(-len(left) // HALF)]
     if trained:
         final = schedule.seconds - sum(phase.cost.seconds for phase in phases)
@@ -175,7 +175,9 @@ def foreseen(plan: Planned, target: Path) -> Iterator[None]:
         number = len(schedule.names)
         who = "both candidates" if number == 2 else f"all {number} candidates"
         full = f"{schedule.epochs}{' or as many as the time allows' if schedule.deadline is not None else ''}"
-        say(f"compress: {who} train for {counted(first, 'epoch')}{better}, and the best in full, for {full}")
+        most = max((int(pace) for pace in schedule.paces.values()), default=1)
+        faster = f" (faster ones for up to {most} times as many, as long by the clock)" if most > 1 else ""
+        say(f"compress: {who} train for {counted(first, 'epoch')}{better}{faster}, and the best in full, for {full}")
     if plan.forecast is None or not plan.forecast.phases:
         yield
         return

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -45,6 +45,11 @@ MOST_FOR_PARTS = 0.3
 PARTS = (1, 0.5, 0.25, 0.125)
 """The parts of the train split of which an epoch of a trial consists: the largest for which there is time."""
 
+ROUNDING = 1e-9
+
+MOST_PACE = 4
+"""A trial has at most so many times the epochs of the slowest candidate's."""
+
 LEAST_STEPS = 40
 """The fewest steps of an epoch of a trial that has a part of the train split."""
 
@@ -72,6 +77,15 @@ class Times:
         made = [self.of(candidate) for candidate in trained if not candidate.made_by_training]
         return max(made) if made else max((self.of(candidate) for candidate in trained), default=0.0)
 
+    def paces(self, candidates: Sequence[Candidate]) -> dict[str, float]:
+        """Return by name how many epochs a candidate trains for in the time of one of the slowest, where these differ.
+
+        A search of a student has a time of its own.
+        """
+        longest = self.longest(candidates)
+        made = [one for one in candidates if one.trains and not one.made_by_training and self.of(one) > 0]
+        return {one.name: min(longest / self.of(one), MOST_PACE) for one in made}
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -89,6 +103,10 @@ class Schedule:
     """After so many seconds of trials no further one begins; None without --hours."""
     part: float = 1
     """The part of the train split of which the epochs of trials consist; the winner has all of it."""
+    paces: Mapping[str, float] = field(default_factory=dict)
+    """The epochs of a candidate's trials for each one in `lengths`, by name; 1 where it is not said, see `paced`."""
+    teacher_seconds: float = 0.0
+    """What the teacher takes for one view of each training image; trials have seen few of those of the winner."""
 
     def as_data(self) -> dict[str, Any]:
         """Return the schedule as plain data."""
@@ -98,6 +116,11 @@ class Schedule:
     def from_data(cls, data: Mapping[str, Any]) -> Schedule:
         """Return the schedule that `as_data` described."""
         return cls(**{**data, "names": tuple(data["names"]), "lengths": tuple(data["lengths"])})
+
+
+def paced(epochs: int, paces: Mapping[str, float], name: str) -> int:
+    """Return the epochs of a candidate's trial in which the slowest candidate trains for ``epochs``."""
+    return int(epochs * max(paces.get(name, 1), 1) + ROUNDING)
 
 
 def plan(
@@ -114,7 +137,8 @@ def plan(
 
     ``spent`` are the seconds that proposing took. With ``hours``, ``training.epochs`` is a limit if it was ``given``.
     ``steps`` are those of an epoch. If there is little time, trials have a part of the images, and then fewer
-    candidates are trained.
+    candidates are trained. Where the time is the limit, all trials of a length take about as long: what learns faster
+    by the clock has more epochs, also in the winner's training.
 
     Raises:
         UsageError: not even one epoch of one candidate fits into the time.
@@ -123,6 +147,7 @@ def plan(
         return _schedule(candidates, training.epochs, times, training)
     left = SPARE * (hours * 3600 - spent)
     most = training.epochs if given else MOST_EPOCHS
+    paces = {} if given else times.paces(candidates)
     parts = [part for part in PARTS if part == 1 or part * steps >= LEAST_STEPS]
     # With few images each, all candidates are compared; only then are some of them left out.
     tries = [(len(candidates), part) for part in parts]
@@ -133,15 +158,15 @@ def plan(
         low, high = 0, most
         while low < high:
             epochs = (low + high + 1) // 2
-            schedule = _schedule(tried, epochs, times, training, part)
-            trials = _trial_seconds(tried, epochs, times, part)
+            schedule = _schedule(tried, epochs, times, training, part, paces)
+            trials = _trial_seconds(tried, epochs, times, part, paces)
             fits = schedule.seconds <= left and (trials <= most_for_trials or count == 1)
             low, high = (epochs, high) if fits else (low, epochs - 1)
-        if low >= 1 and _trial_seconds(tried, low, times, part) <= most_for_trials + 1e-9:
-            schedule = _schedule(tried, low, times, training, part)
+        if low >= 1 and _trial_seconds(tried, low, times, part, paces) <= most_for_trials + 1e-9:
+            schedule = _schedule(tried, low, times, training, part, paces)
             seconds = schedule.seconds
             if not given:  # the winner goes on for what is left, see `MOST_EPOCHS`
-                seconds = max(seconds, min(left, _schedule(tried, most, times, training, part).seconds))
+                seconds = max(seconds, min(left, _schedule(tried, most, times, training, part, paces).seconds))
             return dataclasses.replace(schedule, seconds=seconds, deadline=most_for_trials)
     least = times.of(candidates[0]) + times.teacher
     raise UsageError(
@@ -151,21 +176,51 @@ def plan(
 
 
 def _schedule(
-    candidates: Sequence[Candidate], epochs: int, times: Times, training: Training, part: float = 1
+    candidates: Sequence[Candidate],
+    epochs: int,
+    times: Times,
+    training: Training,
+    part: float = 1,
+    paces: Mapping[str, float] | None = None,
 ) -> Schedule:
+    paces = paces or {}
     lengths = rungs(len(candidates), round(epochs / part)) if len(candidates) > 1 else []
-    views = min(training.recurring_views or epochs, max(epochs, 1))
-    final = times.longest(candidates) * epochs
-    seconds = _trial_seconds(candidates, epochs, times, part) + final + times.teacher * views
+    final = times.longest(candidates) * epochs + times.teacher * _views(training, epochs)
+    seconds = _trial_seconds(candidates, epochs, times, part, paces) + final
     names = tuple(candidate.name for candidate in candidates)
-    return Schedule(names, tuple(lengths), epochs, seconds, part=part)
+    known = {name: paces[name] for name in names if name in paces}
+    return Schedule(names, tuple(lengths), epochs, seconds, part=part, paces=known, teacher_seconds=times.teacher)
 
 
-def _trial_seconds(candidates: Sequence[Candidate], epochs: int, times: Times, part: float = 1) -> float:
+def epochs_within(seconds: float, epoch: float, teacher: float, training: Training, most: int) -> int:
+    """Return how many epochs fit into a time, at least one and at most ``most``, if one takes ``epoch`` seconds.
+
+    The teacher takes ``teacher`` seconds more for each view of the images.
+    """
+    fitting = [
+        epochs for epochs in range(1, most + 1) if epochs * epoch + teacher * _views(training, epochs) <= seconds
+    ]
+    return max(fitting, default=1)
+
+
+def _views(training: Training, epochs: int) -> int:
+    """Return how many views of an image a training of so many epochs has."""
+    recurring = dataclasses.replace(training, epochs=epochs).recurring_views
+    return min(recurring or epochs, max(epochs, 1))
+
+
+def _trial_seconds(
+    candidates: Sequence[Candidate], epochs: int, times: Times, part: float, paces: Mapping[str, float]
+) -> float:
+    """Return what all trials take, if it is an average candidate that goes on."""
     if len(candidates) < 2:
         return 0.0
-    each = [times.of(candidate) if candidate.trains else 0.0 for candidate in candidates]
-    return part * expected(len(candidates), round(epochs / part)) * sum(each) / len(each)
+    trained = [candidate for candidate in candidates if candidate.trains]
+    total = 0.0
+    for length, going_on in expected(len(candidates), round(epochs / part)):
+        each = [times.of(candidate) * paced(length, paces, candidate.name) for candidate in trained]
+        total += going_on * sum(each) / len(candidates)
+    return part * total
 
 
 def time_epochs(candidates: Sequence[Candidate], teacher: Network, training: Training, data: Data) -> Times:

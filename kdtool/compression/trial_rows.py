@@ -49,4 +49,4 @@ def epoch_seconds(rows: Sequence[Row], candidate: Candidate, teacher_macs: float
 
 def _seconds(row: Mapping[str, Any]) -> float:
     """Return the seconds of an epoch over the whole train split; runs of earlier releases had no others."""
-    return float(row["seconds"]) / max(float(row.get("work", row["epochs"])), 1e-9)
+    return (float(row["seconds"]) - float(row.get("scoring", 0.0))) / max(float(row.get("work", row["epochs"])), 1e-9)

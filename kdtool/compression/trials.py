@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdtool.commands.recipes import settled
 from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import Cost, Limits, Meter, device_options, scratch
+from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.keeping import keep, score
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import Given
-from kdtool.compression.proposals import Proposals, share_of
-from kdtool.compression.schedule import LEARNING
+from kdtool.compression.proposals import Proposals
+from kdtool.compression.schedule import LEARNING, paced
+from kdtool.compression.searching import searched
 from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, row_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
@@ -30,14 +31,13 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import write
 from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.plugins.method_code import running_method
-from kdtool.plugins.registry import method_class
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import slug, write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
-from kdtool.utils.progress import progress, say
+from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
 
 FILE = "trials.json"
@@ -57,13 +57,16 @@ class Trials:
     candidates: Sequence[Candidate]
     part: float = 1
     """The part of the train split of which an epoch of a trial consists."""
+    paces: Mapping[str, float] = field(default_factory=dict)
+    """The epochs of a candidate's trials for each one that is asked for, by name, see `paced`."""
     longest: int | None = None
-    """The epochs of the longest trials."""
+    """The epochs that are asked for in the longest trials."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """A row for each training: ``setting``, ``epochs`` (over the whole train split), ``work`` (how many such epochs
     take as long, with their validation), ``full`` (whether it was the last one), ``accuracy`` and ``loss`` on the
     validation split, ``float_accuracy`` (without the rounding of a file of 8 bits), ``rounded`` (whether it learnt to
-    round), ``seconds``, ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
+    round), ``seconds``, ``scoring`` (those of them after the training), ``checkpoint``, ``cost``, ``note`` and
+    ``within`` (the budget)."""
 
     def __post_init__(self) -> None:
         path = self.run.directory / FILE
@@ -98,8 +101,8 @@ class Trials:
         self.longest = lengths[-1]
         return halve([*self.by_name], lengths, train)
 
-    def _has_time(self, name: str, epochs: int, deadline: float) -> bool:
-        candidate = self.by_name[name]
+    def _has_time(self, name: str, asked: int, deadline: float) -> bool:
+        candidate, epochs = self.by_name[name], paced(asked, self.paces, name)
         if not self.done or not candidate.trains or row_of(self.done, name, epochs * self.part) is not None:
             return True
         seconds = self._work(epochs) * epoch_seconds(self.done, candidate, self.proposals.teacher.macs)
@@ -126,9 +129,12 @@ class Trials:
         """Return the row of a candidate's last training, or None."""
         return last_row(self.done, name)
 
-    def train(self, name: str, epochs: int) -> dict[str, Any]:
-        """Train a candidate from its first weights, and return its score on the validation images."""
-        candidate = self.by_name[name]
+    def train(self, name: str, asked: int) -> dict[str, Any]:
+        """Train a candidate from its first weights, and return its score on the validation images.
+
+        ``asked`` are the epochs of the slowest candidate in the same round.
+        """
+        candidate, epochs = self.by_name[name], paced(asked, self.paces, name)
         last = self.last(name)
         row = (
             last
@@ -167,7 +173,9 @@ class Trials:
         self, candidate: Candidate, network: Network, epochs: int, started: float, *, full: bool
     ) -> dict[str, Any]:
         """Write the checkpoint of a training, write down what it reached, and return that."""
+        learnt = time.perf_counter()
         metrics, fits = score(self.run, self.given.budget, candidate, network), self._fits(candidate)
+        scored = time.perf_counter()
         length = counted(epochs, "epoch") if full else self._length(epochs)
         kind = "in full" if full else length if candidate.trains else "as it is"
         path = self.run.directory / f"{slug(f'{candidate.name} {kind}')}.pt"
@@ -183,6 +191,7 @@ class Trials:
             "float_accuracy": metrics.get("float_accuracy"),
             "rounded": quantiser_of(network.module) is not None,
             "seconds": round(time.perf_counter() - started, 2),
+            "scoring": round(scored - learnt, 2),
             "checkpoint": path.name,
             "cost": candidate.cost and candidate.cost.as_data(),
             "note": candidate.note,
@@ -231,32 +240,15 @@ class Trials:
             return candidate.network
         run = self.sub_run(f"trial {candidate.name} {self._length(epochs)}", candidate, epochs, self.part)
         if candidate.made_by_training and self.last(candidate.name) is None:
-            return self._make(candidate, run, epochs)
+            budget, teacher_ms = self.given.budget, self.proposals.teacher.latency_ms
+            network = searched(candidate, run, self.teacher, epochs, budget, teacher_ms)
+            decided(lambda: keep(self.run, candidate))
+            return network
         assert candidate.network is not None
         learner = candidate.network
-        if epochs == self.longest:
+        if epochs == paced(self.longest or 0, self.paces, candidate.name):
             learner = learner_of(candidate, self.last(candidate.name), self.distiller, self.run)
         return self.distiller.distill(run, self.teacher, learner)
-
-    def _make(self, candidate: Candidate, run: Run, epochs: int) -> Network:
-        """Let a method make its student in a training; measure it, and keep it as the candidate's network."""
-        cls = method_class("distillers", candidate.method)
-        cost, share = share_of(candidate)
-        options = cls.options_within(
-            self.teacher, cost, share, epochs=epochs, exporter=device_options(self.given.budget)
-        )
-        with progress(candidate.method, 1):  # its phases have names of their own; the bar of the command foresees one
-            network: Network = cls(**options).distill(run, self.teacher, None)
-        candidate.network = network
-
-        def measured() -> Cost:
-            with scratch() as folder:
-                teacher_ms = self.proposals.teacher.latency_ms
-                return Meter(self.teacher, self.given.budget, folder, teacher_ms=teacher_ms).cost(network)
-
-        candidate.cost = decided(measured)
-        decided(lambda: keep(self.run, candidate))
-        return network
 
     def _fits(self, candidate: Candidate) -> bool:
         """Return whether a candidate is within the budget; one that a training made may not be."""

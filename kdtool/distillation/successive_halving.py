@@ -64,9 +64,9 @@ def rungs(settings: int, epochs: int) -> list[int]:
     return sorted({max(round(epochs / (count * tried)), 1) for tried in remaining})
 
 
-def expected(settings: int, epochs: int) -> int:
-    """Return about how many epochs all trainings of a search take, if the better half always goes on."""
-    return sum(length * math.ceil(settings / HALF**number) for number, length in enumerate(rungs(settings, epochs)))
+def expected(settings: int, epochs: int) -> list[tuple[int, int]]:
+    """Return each length in epochs with how many settings train for it, if the better half always goes on."""
+    return [(length, math.ceil(settings / HALF**number)) for number, length in enumerate(rungs(settings, epochs))]
 
 
 Score = Mapping[str, Any]

@@ -63,7 +63,7 @@ class FakeMeter(Meter):
 
 @pytest.fixture
 def fake(monkeypatch):
-    for module in ("proposals", "trials", "finalists"):
+    for module in ("proposals", "searching", "finalists"):
         monkeypatch.setattr(f"kdtool.compression.{module}.Meter", FakeMeter)
     return FakeMeter
 

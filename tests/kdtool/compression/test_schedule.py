@@ -4,7 +4,7 @@ import pytest
 
 from kdtool import UsageError
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.schedule import Schedule, Times, plan
+from kdtool.compression.schedule import Schedule, Times, paced, plan
 from kdtool.training.options import Training
 
 CANDIDATES = [Candidate("refiners", f"r{number}", {}) for number in range(8)]
@@ -46,6 +46,21 @@ def test_a_search_costs_trainings_of_the_teacher_and_the_winner_is_trained_as_th
     assert TIMES.of(searched) == 2 * 3 * 5 + 10
     assert TIMES.longest([*CANDIDATES, searched]) == 10
     assert TIMES.longest([searched]) == 40
+
+
+def test_with_hours_trials_take_as_long_by_the_clock():
+    times = Times({"r0": 10.0, "r1": 4.0, "r2": 1.0, "r3": 8.0}, teacher=5.0)
+    searched = Candidate("distillers", "gated", {})
+    schedule = planned(0.5, candidates=[*CANDIDATES[:4], searched], times=times)
+    assert schedule.paces == {"r0": 1.0, "r1": 2.5, "r2": 4.0, "r3": 1.25}
+    assert [paced(2, schedule.paces, name) for name in ("r0", "r1", "r2", "r3", "gated")] == [2, 5, 8, 2, 2]
+    # By hand: 99 s are planned. Of 4 epochs and two candidates, one round of 2 epochs of 10 s and of 5 of 4 s, the
+    # winner's 4 epochs of the slowest, and two views for the teacher: 90 s; of 5 epochs it would be 100 s.
+    short = planned(110 / 3600, candidates=CANDIDATES[:2], times=times)
+    assert (short.epochs, short.lengths) == (4, (2,))
+    assert short.deadline == pytest.approx(0.55 * 0.9 * 110)
+    assert planned(0.5, epochs=4, given=True).paces == {}
+    assert planned(epochs=4).paces == {}
 
 
 def test_with_little_time_fewer_candidates_train():

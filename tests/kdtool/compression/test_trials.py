@@ -8,9 +8,11 @@ import kdtool
 from kdtool.commands.outputs import entry_of
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import Cost, Limits
+from kdtool.compression.finalists import ranked
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.proposals import Proposals
+from kdtool.compression.schedule import paced
 from kdtool.compression.trial_rows import epoch_seconds, row_of
 from kdtool.compression.trials import Trials
 from kdtool.distillation.successive_halving import rungs
@@ -26,7 +28,8 @@ ACCURACIES = {"a": 0.3, "b": 0.5, "c": 0.4, "d": 0.6, "e": 0.2, "f": 0.7}
 class Recorded(Trials):
     """Trials that "train" to known accuracies, in a second for each epoch."""
 
-    def train(self, name, epochs):
+    def train(self, name, asked):
+        epochs = paced(asked, self.paces, name)
         row = row_of(self.done, name, epochs)
         if row is None:
             row = {"setting": name, "epochs": epochs, "full": False, "seconds": epochs, "checkpoint": "x"}
@@ -78,6 +81,16 @@ def test_a_student_that_has_to_be_searched_comes_last_and_only_if_there_is_time_
     again.search([1, 2, 4], 11.5)
     assert [row["setting"] for row in again.done[:5]] == ["a", "c", "d", "e", "f"]
     assert next(one for one in again.candidates if one.name == "b").note == "no time to train it"
+
+
+def test_a_faster_candidate_has_more_epochs_in_each_round(tmp_path):
+    found = trials(tmp_path)
+    found.paces = {"f": 2.5, "d": 1.9}
+    found.search([1, 2, 4], float("inf"))
+    trained = [(row["setting"], row["epochs"]) for row in found.done]
+    assert trained[3:6] == [("d", 1), ("e", 1), ("f", 2)]
+    assert trained[6:] == [("f", 5), ("d", 3), ("b", 2), ("f", 10), ("d", 7)]
+    assert [one.name for one in ranked(found, "f")][:4] == ["f", "d", "b", "c"]
 
 
 def test_a_search_that_is_repeated_trains_nothing_again(tmp_path):
@@ -165,7 +178,11 @@ def test_a_trial_has_a_part_of_the_images_and_the_winner_all(at_work, monkeypatc
     assert (trial["epochs"], full["epochs"]) == (0.25, 1)
     # By hand: an image of the train split takes three times as long as one of the validation split.
     assert trial["work"] == pytest.approx((3 * images / 4 + validation) / (3 * images + validation))
-    assert epoch_seconds([trial], candidate, 1e6) == pytest.approx(trial["seconds"] / trial["work"])
+    # An epoch takes what the training took; the file of 8 bits is made and scored once, however long that was.
+    assert 0 < trial["scoring"] < trial["seconds"]
+    assert epoch_seconds([trial], candidate, 1e6) == pytest.approx(
+        (trial["seconds"] - trial["scoring"]) / trial["work"]
+    )
     assert trial["checkpoint"] == "halve-int8-0.25-epochs.pt"
     found.train(candidate.name, 1)  # it is known
     assert len(found.done) == 2
