@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, named_after, running, target_of
 from kdtool.commands.recipes import with_recipe
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.costs import scratch
-from kdtool.compression.finalists import finalist, ranked
+from kdtool.compression.costs import NEAR, scratch
+from kdtool.compression.finalists import finalist, measured_load, ranked
 from kdtool.compression.finishing import Finish, Winner
+from kdtool.compression.keeping import noted
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.schedule import MOST_EPOCHS, SPARE, epochs_within
@@ -147,6 +147,8 @@ class _Work:
     given: Given
     parent: Checkpoint
     teacher: Network
+    fresh: Candidate | None = None
+    """The candidate with fresh weights that is trained in full besides the best one."""
 
     def done(self, target: Path) -> Checkpoint:
         """Do everything, and return the checkpoint of the winner."""
@@ -171,11 +173,22 @@ class _Work:
             second = finalist(self.trials, trained) if trained and not candidate.trains else None
         else:
             candidate, second = self.trials.by_name[schedule.names[0]], None
-        networks = {one.name: self._full(one) for one in (candidate, second) if one is not None}
+        self.fresh = self._fresh()
+        ones = [one for one in (candidate, second, self.fresh) if one is not None]
+        networks = {one.name: self._full(one) for one in {one.name: one for one in ones}.values()}
         rows = [row for name in networks if (row := self.trials.last(name)) is not None]
         rows.sort(key=lambda row: (row["within"], row["accuracy"], -row["loss"]), reverse=True)
         found = [(self.trials.by_name[row["setting"]], networks[row["setting"]], row) for row in rows]
         return [Winner(one, network, self._final_epochs(one), row["accuracy"]) for one, network, row in found]
+
+    def _fresh(self) -> Candidate | None:
+        """Return the candidate with fresh weights that is trained in full too, if its trial showed that it can be."""
+        candidate = self.trials.by_name.get(self.schedule.fresh)
+        row = candidate and self.trials.last(candidate.name)
+        if candidate is None or not row or not row["within"]:
+            return None
+        timed = self.proposals.limits.timed
+        return candidate if not timed or measured_load(self.trials, candidate) <= NEAR else None
 
     def _full(self, candidate: Candidate) -> Network:
         """Return the network of a candidate after its full training."""
@@ -192,14 +205,18 @@ class _Work:
 
     def _decided_epochs(self, candidate: Candidate) -> int:
         path = self.run.directory / "final.json"
-        if path.exists():
-            return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+        known = noted(path)
+        if candidate.name in known:
+            return int(known[candidate.name])
         epochs, hours = self.schedule.epochs, self.given.budget.hours
         each = epoch_seconds(self.trials.done, candidate, self.proposals.teacher.macs)
         if hours is not None and each:
-            left = SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
+            # What comes after the best one is the fresh one, if there is one; it has all the time that is left.
+            last = self.fresh is None or candidate.name == self.fresh.name
+            share = 1 if last else self.schedule.for_best
+            left = share * SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
             # It was planned for the slowest candidate; a faster one gets the time that this leaves.
             most = epochs if "epochs" in self.given.training else MOST_EPOCHS
-            epochs = epochs_within(left, each, self.schedule.teacher_seconds, self.run.training, most)
-        write_text(path, dumps({"epochs": epochs}) + "\n")
+            epochs = max(epochs_within(left, each, self.schedule.teacher_seconds, self.run.training, most), 1)
+        write_text(path, dumps({**known, candidate.name: epochs}, indent=1) + "\n")
         return epochs

@@ -56,19 +56,26 @@ def finalist(trials: Trials, candidates: Sequence[Candidate]) -> Candidate:
         return candidates[0]
     loads: dict[str, float] = {}
     for candidate in candidates[:MOST]:
-        load = loads[candidate.name] = decided(lambda candidate=candidate: _load(trials, candidate))  # type: ignore[misc]
+        load = loads[candidate.name] = measured_load(trials, candidate)
         if load <= NEAR:
             return candidate
-        say(f"compress: {candidate.name} takes {load:.2f} of the budget when it is measured for longer")
-        if candidate.cost is not None:
-            ratio, whole = load * limits.latency_ratio, trials.proposals.teacher.latency_ms or 0.0
-            candidate.cost = dataclasses.replace(candidate.cost, latency_ratio=ratio, latency_ms=ratio * whole)
-        candidate.note = "beyond the budget when it was measured for longer"
         smaller = _trimmed(trials, candidate)
         if smaller is not None:
             trials.add(smaller)
             return smaller
     return min(candidates[:MOST], key=lambda candidate: loads[candidate.name])
+
+
+def measured_load(trials: Trials, candidate: Candidate) -> float:
+    """Return the latency of a candidate over the budget, measured for longer; if it is too much, say and note it."""
+    load: float = decided(lambda: _load(trials, candidate))
+    if load > NEAR:
+        say(f"compress: {candidate.name} takes {load:.2f} of the budget when it is measured for longer")
+        if candidate.cost is not None:
+            ratio, whole = load * trials.proposals.limits.latency_ratio, trials.proposals.teacher.latency_ms or 0.0
+            candidate.cost = dataclasses.replace(candidate.cost, latency_ratio=ratio, latency_ms=ratio * whole)
+        candidate.note = "beyond the budget when it was measured for longer"
+    return load
 
 
 def _load(trials: Trials, candidate: Candidate) -> float:

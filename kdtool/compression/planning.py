@@ -5,6 +5,7 @@ Of several processes the first one proposes, measures and plans alone; the other
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -16,12 +17,14 @@ from pathlib import Path
 from kdtool.commands.foresight import tell
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import device_known, scratch
+from kdtool.compression.epoch_times import Times, time_epochs
+from kdtool.compression.fresh import epochs_seen, fresh_one
 from kdtool.compression.keeping import FOLDER, keep, kept, share
 from kdtool.compression.mending import mend
 from kdtool.compression.options import Given
-from kdtool.compression.proposals import Proposals, propose, say_proposals
+from kdtool.compression.proposals import UNTRIED, Proposals, propose, say_proposals
 from kdtool.compression.record import as_data, restored
-from kdtool.compression.schedule import Schedule, Times, paced, plan, time_epochs
+from kdtool.compression.schedule import Schedule, paced, plan
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import HALF
 from kdtool.models.architecture import Network
@@ -88,16 +91,22 @@ def _plan(run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teac
     say_proposals(proposals, chosen)
     if mends:
         mend(run, parent.network, chosen, budget.hours)
-    times = time_epochs(chosen, teacher, run.training, run.data)
+    fresh = fresh_one(proposals.candidates)
+    timed = [*chosen, *([fresh] if fresh is not None and all(fresh is not one for one in chosen) else [])]
+    times = time_epochs(timed, teacher, run.training, run.data)
     proposals.seconds = time.perf_counter() - started  # steps of the teacher and of slow candidates take long
     schedule = plan(
         chosen, times, run.training,
         hours=budget.hours, spent=proposals.seconds, given="epochs" in given.training, steps=_steps(run),
+        fresh=fresh, seen=epochs_seen(parent.history, len(run.data.train)),
     )  # fmt: skip
-    for candidate in chosen[len(schedule.names) :]:
-        candidate.note = "no time to train it"
-    chosen = chosen[: len(schedule.names)]
+    full = len(schedule.names) == len(chosen)  # then the fresh one took the place of the last one
     for candidate in chosen:
+        candidate.note = UNTRIED if full else "no time to train it"
+    by_name = {candidate.name: candidate for candidate in timed}
+    chosen = [by_name[name] for name in schedule.names]
+    for candidate in chosen:
+        candidate.note = ""
         keep(run, candidate)
     if launched() < 2:  # the times of one process are not those of several
         write_forecast(run.directory, forecast_of(run, distiller, teacher, chosen, schedule, times))
@@ -143,11 +152,12 @@ def forecast_of(
                 add(candidate, paced(epochs, schedule.paces, candidate.name))
         left = left[: -(-len(left) // HALF)]
     if trained:
-        final = schedule.seconds - sum(phase.cost.seconds for phase in phases)
-        final = max(final, times.longest(trained) * schedule.epochs)
-        for phase, part in zip(whole.phases, share, strict=True):
+        final = schedule.seconds - schedule.fresh_seconds - sum(phase.cost.seconds for phase in phases)
+        finals = [max(final, times.longest(trained) * schedule.epochs)]
+        finals += [schedule.fresh_seconds] if schedule.fresh else []
+        for seconds, (phase, part) in itertools.product(finals, zip(whole.phases, share, strict=True)):
             count = max(round(phase.epochs), 1)
-            phases.append(ForeseenPhase(phase.name, count, phase.steps, Cost(final * part)))
+            phases.append(ForeseenPhase(phase.name, count, phase.steps, Cost(seconds * part)))
     kept_bytes = sum(bytes_of(one.network.module.state_dict()) for one in made if one.network is not None)
     return Forecast(
         phases=phases,
@@ -178,6 +188,11 @@ def foreseen(plan: Planned, target: Path) -> Iterator[None]:
         most = max((int(pace) for pace in schedule.paces.values()), default=1)
         faster = f" (faster ones for up to {most} times as many, as long by the clock)" if most > 1 else ""
         say(f"compress: {who} train for {counted(first, 'epoch')}{better}{faster}, and the best in full, for {full}")
+        if schedule.fresh:
+            say(
+                f"compress: {schedule.fresh} has fresh weights, of which short trials say little: it goes on in full "
+                f"too, for about {counted(schedule.fresh_epochs, 'epoch')}"
+            )
     if plan.forecast is None or not plan.forecast.phases:
         yield
         return

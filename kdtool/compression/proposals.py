@@ -35,6 +35,8 @@ PART = 0.25
 
 NO_TIME = "no time was left to measure it"
 
+UNTRIED = "not among those that were trained"
+
 BATCH = 32
 """Images in the batches with which pruners score channels here."""
 
@@ -75,7 +77,7 @@ class Proposals:
         turns = itertools.zip_longest(*(groups[key] for key in sorted(groups)))
         ordered = [candidate for turn in turns for candidate in turn if candidate is not None]
         for candidate in ordered[most:]:
-            candidate.note = "not among those that were trained"
+            candidate.note = UNTRIED
         return ordered[:most]
 
 

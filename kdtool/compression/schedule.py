@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch.nn import functional as F
-
 from kdtool.compression.candidates import Candidate
-from kdtool.data.splits import Data
+from kdtool.compression.epoch_times import Times
 from kdtool.distillation.successive_halving import expected, rungs
 from kdtool.errors import UsageError
-from kdtool.models.architecture import Network
-from kdtool.training.engine import engine_for
 from kdtool.training.options import Training
-
-TIMED_STEPS = 2
-"""Steps that are timed, after one that is not."""
 
 MOST_EPOCHS = 300
 """The longest training that --hours alone leads to."""
@@ -30,61 +19,23 @@ MOST_EPOCHS = 300
 SPARE = 0.9
 """The part of the time that is planned; exports, evaluations and other programs take the rest."""
 
-LEARNING = 3
-"""A step of a training computes about so many times what a forward pass does."""
-
-SEARCHED = 2
-"""The epochs of a search for each epoch of the training behind it: in short trials, which need two at least."""
-
 MOST_FOR_TRIALS = 0.55
 """The part of the planned time that trials may take, so that the winner gets the rest."""
 
 MOST_FOR_PARTS = 0.3
 """The same where they have a part of the images: then the time is short, and the winner needs it."""
 
+FOR_FRESH = 0.75
+"""The part of the planned time in which a network with fresh weights is trained beside the best one, see `fresh`."""
+
 PARTS = (1, 0.5, 0.25, 0.125)
 """The parts of the train split of which an epoch of a trial consists: the largest for which there is time."""
 
 ROUNDING = 1e-9
-
-MOST_PACE = 4
-"""A trial has at most so many times the epochs of the slowest candidate's."""
+"""A time that should be whole may be less by so much."""
 
 LEAST_STEPS = 40
 """The fewest steps of an epoch of a trial that has a part of the train split."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """What an epoch takes, in seconds."""
-
-    by_candidate: Mapping[str, float]
-    """A training of each candidate over the train split, with its validation."""
-    teacher: float
-    """The teacher over the train split."""
-
-    def of(self, candidate: Candidate) -> float:
-        """Return the seconds of an epoch of a candidate.
-
-        One that a training makes is searched in the teacher, which learns meanwhile, and then trained.
-        """
-        longest = max(self.by_candidate.values(), default=0.0)
-        return self.by_candidate.get(candidate.name, longest + SEARCHED * LEARNING * self.teacher)
-
-    def longest(self, candidates: Sequence[Candidate]) -> float:
-        """Return the seconds of an epoch of the slowest candidate, when all are made."""
-        trained = [candidate for candidate in candidates if candidate.trains]
-        made = [self.of(candidate) for candidate in trained if not candidate.made_by_training]
-        return max(made) if made else max((self.of(candidate) for candidate in trained), default=0.0)
-
-    def paces(self, candidates: Sequence[Candidate]) -> dict[str, float]:
-        """Return by name how many epochs a candidate trains for in the time of one of the slowest, where these differ.
-
-        A search of a student has a time of its own.
-        """
-        longest = self.longest(candidates)
-        made = [one for one in candidates if one.trains and not one.made_by_training and self.of(one) > 0]
-        return {one.name: min(longest / self.of(one), MOST_PACE) for one in made}
 
 
 @dataclass(frozen=True)
@@ -107,6 +58,18 @@ class Schedule:
     """The epochs of a candidate's trials for each one in `lengths`, by name; 1 where it is not said, see `paced`."""
     teacher_seconds: float = 0.0
     """What the teacher takes for one view of each training image; trials have seen few of those of the winner."""
+
+    fresh: str = ""
+    """The candidate with fresh weights that gets a full training besides the best one, by name; or empty."""
+    fresh_epochs: int = 0
+    """The epochs that its training is expected to have."""
+    fresh_seconds: float = 0.0
+    """How long that takes; part of `seconds`."""
+
+    @property
+    def for_best(self) -> float:
+        """The part of the planned time that is for the trials and the best candidate."""
+        return 1 - FOR_FRESH if self.fresh else 1.0
 
     def as_data(self) -> dict[str, Any]:
         """Return the schedule as plain data."""
@@ -132,6 +95,8 @@ def plan(
     spent: float,
     given: bool,
     steps: int,
+    fresh: Candidate | None = None,
+    seen: float | None = None,
 ) -> Schedule:
     """Return how long candidates train: for ``training.epochs``, or so that all is done within ``hours``.
 
@@ -140,13 +105,45 @@ def plan(
     candidates are trained. Where the time is the limit, all trials of a length take about as long: what learns faster
     by the clock has more epochs, also in the winner's training.
 
+    The ``fresh`` candidate is the first one to be tried and gets a full training besides the best one, if that can have
+    as many epochs as the teacher has ``seen`` (None: not known).
+
     Raises:
         UsageError: not even one epoch of one candidate fits into the time.
     """
+    tried = [fresh, *(one for one in candidates if one is not fresh)][: max(len(candidates), 2)] if fresh else []
     if hours is None:
-        return _schedule(candidates, training.epochs, times, training)
+        if fresh is None or seen is None or training.epochs < seen:
+            return _schedule(candidates, training.epochs, times, training)
+        return _with_fresh(_schedule(tried, training.epochs, times, training), fresh, training.epochs, times, training)
     left = SPARE * (hours * 3600 - spent)
     most = training.epochs if given else MOST_EPOCHS
+    if fresh is not None and seen is not None:
+        epochs = epochs_within(FOR_FRESH * left, times.of(fresh), times.teacher, training, most)
+        schedule = _within((1 - FOR_FRESH) * left, tried, times, training, most, steps, given=given)
+        if epochs >= max(seen, 1) and schedule is not None and len(schedule.names) > 1:
+            return _with_fresh(schedule, fresh, epochs, times, training)
+    schedule = _within(left, candidates, times, training, most, steps, given=given)
+    if schedule is not None:
+        return schedule
+    least = times.of(candidates[0]) + times.teacher
+    raise UsageError(
+        f"--hours {hours:g}: an epoch of the smallest plan takes about {least:.0f} s and proposing took {spent:.0f} s; "
+        f"give --hours {(least + spent) / SPARE / 3600 + 0.01:.2f} or more, or --subset"
+    )
+
+
+def _within(
+    left: float,
+    candidates: Sequence[Candidate],
+    times: Times,
+    training: Training,
+    most: int,
+    steps: int,
+    *,
+    given: bool,
+) -> Schedule | None:
+    """Return the schedule with the most epochs that takes at most ``left`` seconds; None if not even one epoch fits."""
     paces = {} if given else times.paces(candidates)
     parts = [part for part in PARTS if part == 1 or part * steps >= LEAST_STEPS]
     # With few images each, all candidates are compared; only then are some of them left out.
@@ -168,10 +165,17 @@ def plan(
             if not given:  # the winner goes on for what is left, see `MOST_EPOCHS`
                 seconds = max(seconds, min(left, _schedule(tried, most, times, training, part, paces).seconds))
             return dataclasses.replace(schedule, seconds=seconds, deadline=most_for_trials)
-    least = times.of(candidates[0]) + times.teacher
-    raise UsageError(
-        f"--hours {hours:g}: an epoch of the smallest plan takes about {least:.0f} s and proposing took {spent:.0f} s; "
-        f"give --hours {(least + spent) / SPARE / 3600 + 0.01:.2f} or more, or --subset"
+    return None
+
+
+def _with_fresh(schedule: Schedule, fresh: Candidate, epochs: int, times: Times, training: Training) -> Schedule:
+    seconds = times.of(fresh) * epochs + times.teacher * _views(training, epochs)
+    return dataclasses.replace(
+        schedule,
+        seconds=schedule.seconds + seconds,
+        fresh=fresh.name,
+        fresh_epochs=epochs,
+        fresh_seconds=seconds,
     )
 
 
@@ -193,14 +197,14 @@ def _schedule(
 
 
 def epochs_within(seconds: float, epoch: float, teacher: float, training: Training, most: int) -> int:
-    """Return how many epochs fit into a time, at least one and at most ``most``, if one takes ``epoch`` seconds.
+    """Return how many epochs fit into a time, at most ``most``, if one takes ``epoch`` seconds; 0 if none does.
 
     The teacher takes ``teacher`` seconds more for each view of the images.
     """
     fitting = [
         epochs for epochs in range(1, most + 1) if epochs * epoch + teacher * _views(training, epochs) <= seconds
     ]
-    return max(fitting, default=1)
+    return max(fitting, default=0)
 
 
 def _views(training: Training, epochs: int) -> int:
@@ -221,37 +225,3 @@ def _trial_seconds(
         each = [times.of(candidate) * paced(length, paces, candidate.name) for candidate in trained]
         total += going_on * sum(each) / len(candidates)
     return part * total
-
-
-def time_epochs(candidates: Sequence[Candidate], teacher: Network, training: Training, data: Data) -> Times:
-    """Time a few steps of every candidate on random images, and return what an epoch of each takes."""
-    steps = math.ceil(len(data.train) / training.batch_size)
-    validation = len(data.val) / max(len(data.train), 1)
-    forward = _step(teacher, training, learns=False)
-    seconds = {}
-    for candidate in candidates:
-        if candidate.network is not None and candidate.trains:
-            step = _step(candidate.network, training)
-            seconds[candidate.name] = steps * step * (1 + validation / 3)
-    return Times(seconds, steps * forward)
-
-
-def _step(network: Network, training: Training, *, learns: bool = True) -> float:
-    """Return the seconds of one step on a batch of random images, or of a forward pass."""
-    engine = engine_for(training, training.batch_size, network)
-    module = engine.place(copy.deepcopy(network.module)).train(learns).requires_grad_(learns)
-    images = torch.randn(training.batch_size, *network.architecture.input, device=engine.device)
-    labels = torch.zeros(training.batch_size, dtype=torch.int64, device=engine.device)
-    best = math.inf
-    for step in range(TIMED_STEPS + 1):
-        started = time.perf_counter()
-        with torch.set_grad_enabled(learns), engine.autocast():
-            logits = module(images)
-        if learns:
-            F.cross_entropy(logits.float(), labels).backward()
-            module.zero_grad()
-        if engine.device.type == "cuda":
-            torch.cuda.synchronize()
-        if step:
-            best = min(best, time.perf_counter() - started)
-    return best

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.schedule import SEARCHED
+from kdtool.compression.epoch_times import SEARCHED
 
 Row = dict[str, Any]
 

@@ -16,11 +16,12 @@ from typing import Any
 from kdtool.commands.recipes import settled
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import Cost, Limits
+from kdtool.compression.epoch_times import LEARNING
 from kdtool.compression.keeping import keep, score
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals
-from kdtool.compression.schedule import LEARNING, paced
+from kdtool.compression.schedule import paced
 from kdtool.compression.searching import searched
 from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, row_of
 from kdtool.data.splits import Data

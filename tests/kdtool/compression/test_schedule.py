@@ -4,7 +4,8 @@ import pytest
 
 from kdtool import UsageError
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.schedule import Schedule, Times, paced, plan
+from kdtool.compression.epoch_times import Times
+from kdtool.compression.schedule import Schedule, paced, plan
 from kdtool.training.options import Training
 
 CANDIDATES = [Candidate("refiners", f"r{number}", {}) for number in range(8)]
