@@ -9,8 +9,9 @@ from typing import Any
 from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, named_after, running, target_of
 from kdtool.commands.recipes import with_recipe
-from kdtool.compression.candidates import Candidate
+from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR, scratch
+from kdtool.compression.final import file_of
 from kdtool.compression.finalists import finalist, measured_load, ranked
 from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.keeping import noted
@@ -94,6 +95,7 @@ def compress(
     with running(target, entry, data, training, parent, force=force, resume=resume, **about) as run:
         if isinstance(run, Checkpoint):
             result = run
+            say_gone(result)
         else:
             result = _Work(run, distiller, known, parent, run.teachers[0].network).done(target)
     return _checked(result)
@@ -128,6 +130,13 @@ def check_validation(budget: BudgetOptions, data: Data) -> None:
     if len(data.val) == 0:
         flag = "--max-drop is measured on" if budget.max_drop else "compress chooses by"
         raise UsageError(f"{flag} validation images, and {data.spec.name} has none; hold some out with --validation")
+
+
+def say_gone(result: Checkpoint) -> None:
+    """Say how to write the file of 8 bits again, if it was removed since a compression wrote it."""
+    made = result.history[-1].get("candidate") if result.history else None
+    if made and made["precision"] != FLOAT and result.path is not None and not file_of(result.path).exists():
+        say(f"{file_of(result.path)} is gone; kdtool export {result.path} --int8 writes it again")
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
@@ -166,8 +175,7 @@ class _Work:
         about = (self.run, self.distiller, self.given, self.teacher, plan.proposals, plan.chosen)
         self.trials = Trials(*about, part=schedule.part, paces=schedule.paces)
         if schedule.lengths:
-            best = self.trials.search(schedule.lengths, schedule.deadline or float("inf")).best
-            in_order = ranked(self.trials, best)
+            in_order = ranked(self.trials, self.trials.search(schedule.lengths, schedule.deadline or float("inf")))
             candidate = finalist(self.trials, in_order)
             trained = [one for one in in_order if one.trains]
             second = finalist(self.trials, trained) if trained and not candidate.trains else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.compression.options import BudgetOptions
+from kdtool.errors import UsageError
 from kdtool.exporting.baseline import Baseline
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.measurement import read_measurements
@@ -233,11 +234,18 @@ def _elsewhere(teacher: Network, options: BudgetOptions, folder: Path) -> float:
     """Return the teacher's latency in milliseconds as it was measured elsewhere.
 
     Raises:
+        UsageError: it was measured with other batches than candidates will be.
         Error: the file has no measurement of the teacher.
     """
     exporter = exporter_for(options, latency=True, latency_from=options.latency_from)
     measured: Mapping[str, Any] = exporter.export(teacher, folder / f"elsewhere{SUFFIX}", metadata={})
-    return float(measured["latency"]["student"]["p50_ms"])
+    latency = measured["latency"]
+    if latency["batch"] != options.latency_batch:
+        raise UsageError(
+            f"--latency-from {options.latency_from}: was measured with batches of {latency['batch']}, and candidates "
+            f"are timed with {options.latency_batch}; give --latency-batch {latency['batch']}"
+        )
+    return float(latency["student"]["p50_ms"])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from kdtool.compression.keeping import keep, kept, noted, share_kept
 from kdtool.compression.record import candidate_of, data_of
 from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials
+from kdtool.distillation.successive_halving import Halving, value_of
 from kdtool.utils.files import write_text
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -37,12 +38,14 @@ SECONDS, PAIRS = 3.0, 100
 """How long, and with how many pairs of samples, each of them is measured."""
 
 
-def ranked(trials: Trials, best: str) -> list[Candidate]:
-    """Return ``best``, then the other candidates that are within the budget, those with the most trials first."""
-    rows = [row for row in trials.done if row["within"] and not row["full"]]
-    rounds = Counter(row["setting"] for row in rows)
-    rows.sort(key=lambda row: (rounds[row["setting"]], row["epochs"], row["accuracy"], -row["loss"]), reverse=True)
-    return [trials.by_name[name] for name in dict.fromkeys([best, *(row["setting"] for row in rows)])]
+def ranked(trials: Trials, halving: Halving) -> list[Candidate]:
+    """Return the best candidate, then the others that were within the budget, those that went furthest first."""
+    rounds = Counter(row["setting"] for row in halving.trainings)
+    last = {row["setting"]: row for row in halving.trainings}
+    within = {row["setting"] for row in trials.done if row["within"] and not row["full"]}
+    names = [name for name in last if name in within or name == halving.best]
+    names.sort(key=lambda name: (name == halving.best, rounds[name], value_of(last[name])), reverse=True)
+    return [trials.by_name[name] for name in names]
 
 
 def finalist(trials: Trials, candidates: Sequence[Candidate]) -> Candidate:

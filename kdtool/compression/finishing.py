@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Finish:
         """
         run, proposals = self.run, self.trials.proposals
         teacher = run.evaluate(self.teacher)["accuracy"]
-        winner = self.chosen(winners, teacher)
+        winner = self.chosen(winners, teacher, target)
         if winner.missed:
             self._say_others({one.candidate.name for one in winners}, teacher)
         candidate, costs = winner.candidate, winner.costs
@@ -112,13 +113,13 @@ class Finish:
             decided(lambda name=name, text=text: write_text(run.directory / name, text + "\n"))  # type: ignore[misc]
         return checkpoint
 
-    def chosen(self, winners: Sequence[Winner], teacher: float) -> Winner:
+    def chosen(self, winners: Sequence[Winner], teacher: float, target: Path) -> Winner:
         """Return the first winner that meets the budget as it is exported; if none does, the first one.
 
-        ``teacher`` is the accuracy of the teacher on the validation images.
+        ``teacher`` is the accuracy of the teacher on the validation images, ``target`` where the checkpoint will be.
         """
         for winner in winners:
-            winner.costs = self._exported(winner)
+            winner.costs = self._exported(winner, target)
             winner.accuracy = ((winner.costs or {}).get("quantised") or {}).get("val_accuracy", winner.accuracy)
             winner.missed = self._missed(winner, teacher)
             if not winner.missed:
@@ -145,7 +146,7 @@ class Finish:
                 f"after {counted(best['epochs'], 'epoch')}, kept in {self.run.directory / best['checkpoint']}"
             )
 
-    def _exported(self, winner: Winner) -> dict[str, Any] | None:
+    def _exported(self, winner: Winner, target: Path) -> dict[str, Any] | None:
         """Return what a winner costs as it is exported, as an earlier process of the run or this one measured it."""
         run, budget, candidate = self.run, self.given.budget, winner.candidate
         limits = self.trials.proposals.limits
@@ -153,7 +154,9 @@ class Finish:
         def measured() -> dict[str, Any] | None:
             path = run.directory / EXPORTED
             known = noted(path)
-            if candidate.name not in known:
+            files = (self._file(candidate), file_of(target))
+            gone = candidate.precision != FLOAT and not any(file.exists() for file in files)
+            if candidate.name not in known or gone:
                 costs = as_exported(candidate, winner.network, self.teacher, budget, limits)
                 if costs is None and candidate.precision != FLOAT:
                     untold = run.checkpoint(winner.network, run.scores(winner.network))
@@ -184,6 +187,8 @@ class Finish:
         """Return what of the budget a winner does not meet, as text; empty if it meets all of it."""
         budget, limits, candidate = self.given.budget, self.trials.proposals.limits, winner.candidate
         measured = excess(winner.costs, limits) if winner.costs else 0.0
+        if winner.costs and winner.costs.get("latency"):  # what was measured before is less certain
+            limits = replace(limits, latency_ratio=math.inf)
         load = max(measured / NEAR, limits.load(candidate.cost) if candidate.cost else 0.0)
         parts = [f"{max(load, measured):.2f} times the cost"] if load > 1 else []
         if budget.max_drop is not None and teacher - winner.accuracy > budget.max_drop.fraction + 1e-12:

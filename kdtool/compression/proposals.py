@@ -177,9 +177,11 @@ def _quantised(
             proposals.candidates.append(dataclasses.replace(teacher, method=TRAINED_ON))
         return [(INT8, meter, cost)]
     proposals.beyond.append(teacher)
-    if load >= proposals.limits.load(proposals.teacher):
-        ratio = cost.latency_ratio or math.nan
-        proposals.refused[INT8] = f"8 bits save nothing here: the teacher takes {ratio:.2f} of its time in float32"
+    # Precision does not change the MACs.
+    limits = dataclasses.replace(proposals.limits, macs=math.inf)
+    if limits.load(cost) >= limits.load(proposals.teacher):
+        timed = f": the teacher takes {cost.latency_ratio:.2f} of its time in float32" if cost.latency_ratio else ""
+        proposals.refused[INT8] = f"8 bits save nothing here{timed}"
         return []
     return [(INT8, meter, cost)]
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.epoch_times import SEARCHED
+from kdtool.compression.epoch_times import LEARNING, SEARCHED
+from kdtool.data.splits import Data
+from kdtool.training.phase import LOG
 
 Row = dict[str, Any]
 
@@ -17,8 +22,12 @@ def last_row(rows: Sequence[Row], name: str) -> Row | None:
 
 
 def known_row(rows: Sequence[Row], candidate: Candidate) -> Row | None:
-    """Return the row of the last training of a candidate, or else of the one that it was cut from, or None."""
-    return last_row(rows, candidate.name) or last_row(rows, candidate.cut_from)
+    """Return the row of the last trial of a candidate, or else of the one that it was cut from, or None.
+
+    A resumed run may have the row of its full training already, which an unbroken one has not when that begins.
+    """
+    tried = [row for row in rows if not row["full"]]
+    return last_row(tried, candidate.name) or last_row(tried, candidate.cut_from)
 
 
 def row_of(rows: Sequence[Row], name: str, epochs: float, *, full: bool = False) -> Row | None:
@@ -45,6 +54,24 @@ def epoch_seconds(rows: Sequence[Row], candidate: Candidate, teacher_macs: float
         return min(max(others), _seconds(own[0])) if own else max(others) * (1 + SEARCHED * teacher_macs / macs)
     known = own or trained
     return _seconds(known[-1]) if known else 0.0
+
+
+def work_of(epochs: int, part: float, data: Data) -> float:
+    """Return how many epochs over the whole train split take as long as some over a part, which validate as often."""
+    if part == 1:
+        return epochs
+    images, validation = len(data.train), len(data.val) / LEARNING
+    return epochs * (part * images + validation) / (images + validation)
+
+
+def logged_seconds(directory: Path) -> float:
+    """Return the time of the epochs that were logged in a directory and below: of a training that was interrupted."""
+    lines = [line for file in directory.rglob(LOG) for line in file.read_text(encoding="utf-8").splitlines()]
+    total = 0.0
+    for line in lines:
+        with contextlib.suppress(ValueError):  # the process was killed while it wrote the last one
+            total += float(json.loads(line).get("seconds", 0.0))
+    return total
 
 
 def _seconds(row: Mapping[str, Any]) -> float:

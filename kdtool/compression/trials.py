@@ -16,14 +16,13 @@ from typing import Any
 from kdtool.commands.recipes import settled
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.epoch_times import LEARNING
 from kdtool.compression.keeping import keep, score
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals
 from kdtool.compression.schedule import paced
 from kdtool.compression.searching import searched
-from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, row_of
+from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, logged_seconds, row_of, work_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import Halving, halve
@@ -75,7 +74,9 @@ class Trials:
         self.by_name = {candidate.name: candidate for candidate in self.candidates}
         for row in self.done:
             candidate = self.by_name.get(row["setting"])
-            if candidate is not None and candidate.cost is None and row["cost"] is not None:
+            if candidate is not None and row["checkpoint"] is None:
+                candidate.note = row["note"]
+            elif candidate is not None and candidate.cost is None and row["cost"] is not None:
                 candidate.cost, candidate.note = Cost(**row["cost"]), row["note"]
 
     @property
@@ -109,16 +110,21 @@ class Trials:
         seconds = self._work(epochs) * epoch_seconds(self.done, candidate, self.proposals.teacher.macs)
         return self.seconds + seconds < deadline
 
+    def _begun(self, name: str) -> float:
+        """Return when a training began, in a run inside of this one, as if it had not been interrupted since."""
+        return time.perf_counter() - logged_seconds(self.run.directory / "phases" / slug(name))
+
+    def _trial(self, candidate: Candidate, epochs: int) -> str:
+        """Return the name of a trial."""
+        return f"trial {candidate.name} {self._length(epochs)}"
+
     def _length(self, epochs: int) -> str:
         """Return the length of a trial as text."""
         return counted(epochs * self.part, "epoch")
 
     def _work(self, epochs: int) -> float:
-        """Return how many epochs over the whole train split take as long as a trial, which validates as often."""
-        if self.part == 1:
-            return epochs
-        images, validation = len(self.run.data.train), len(self.run.data.val) / LEARNING
-        return epochs * (self.part * images + validation) / (images + validation)
+        """Return how many epochs over the whole train split take as long as a trial."""
+        return work_of(epochs, self.part, self.run.data)
 
     def add(self, candidate: Candidate) -> None:
         """Take a candidate that was made after the trials, from one that was tried."""
@@ -143,7 +149,7 @@ class Trials:
             else row_of(self.done, name, epochs * self.part)
         )
         if row is None:
-            started = time.perf_counter()
+            started = self._begun(self._trial(candidate, epochs))
             try:
                 network = self._trained(candidate, epochs)
             except (UsageError, LossNotFiniteError) as error:  # it does not suit this network; others may
@@ -155,15 +161,16 @@ class Trials:
     def full(self, candidate: Candidate, epochs: int) -> Network:
         """Give a candidate its full training, and return its network; one that is not trained is returned as it is."""
         untold = candidate.precision != FLOAT and known_row(self.done, candidate) is None  # what is lost in 8 bits
-        if candidate.network is None or untold:
+        if candidate.network is None or candidate.cost is None or untold:
             self.train(candidate.name, 1)
         if candidate.network is None:
             raise Error(f"{candidate.name} {candidate.note}; nothing else could be trained")
         if not candidate.trains:
             return candidate.network
-        started = time.perf_counter()
+        name = f"full {candidate.name}"
+        started = self._begun(name)
         learner = learner_of(candidate, known_row(self.done, candidate), self.distiller, self.run)
-        run = self.sub_run(f"full {candidate.name}", candidate, epochs)
+        run = self.sub_run(name, candidate, epochs)
         with running_method(self.distiller):
             network = self.distiller.distill(run, self.teacher, learner)
         if row_of(self.done, candidate.name, epochs, full=True) is None:
@@ -239,7 +246,7 @@ class Trials:
         if not candidate.trains:
             assert candidate.network is not None
             return candidate.network
-        run = self.sub_run(f"trial {candidate.name} {self._length(epochs)}", candidate, epochs, self.part)
+        run = self.sub_run(self._trial(candidate, epochs), candidate, epochs, self.part)
         if candidate.made_by_training and self.last(candidate.name) is None:
             budget, teacher_ms = self.given.budget, self.proposals.teacher.latency_ms
             network = searched(candidate, run, self.teacher, epochs, budget, teacher_ms)

@@ -171,8 +171,11 @@ def _is_temporary(path: Path) -> bool:
 
 def _sweep(path: Path) -> None:
     """Remove the temporary files of processes that were killed; the lock says that no process works here."""
-    for entry in path.rglob(".*.tmp"):
-        entry.unlink(missing_ok=True)
+    for entry in list(path.rglob(".*.tmp")):
+        if entry.is_dir() and not entry.is_symlink():  # an export works in one
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def read_run(path: Path) -> dict[str, Any] | None:

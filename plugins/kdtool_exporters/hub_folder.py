@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdtool")
 
-CONFIG, LAST = "config.json", "kdtool.json"
+CONFIG, LAST = "config.json", "model.safetensors"
 
 OPTIONAL = (CONFIG, "kdtool.safetensors")
 """The files that not every network has; those of an earlier export are removed."""
@@ -115,7 +115,10 @@ class HubFolder(Exporter):
 
 
 def _move(folder: Path, output: Path) -> None:
-    """Move a folder to ``output``, or its files into the folder that is there; kdtool's description comes last."""
+    """Move a folder to ``output``, or its files into the folder that is there.
+
+    The weights come last: their header tells which command made the folder, so one that was killed is not finished.
+    """
     if not output.exists():
         os.replace(folder, output)
         return

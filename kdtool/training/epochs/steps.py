@@ -55,13 +55,17 @@ class Steps:
         training = self.plan.training
         self.passes = shares(len(train), training.batch_size, training.accumulate, rank(), count())
         self.own = [single for step in self.passes for single in step]
+        # One image that is left over takes no step, since batch-norm has no statistics of it; another order has it
+        # in a batch.
+        self.leaves_one = len(train) % training.batch_size == 1 < min(training.batch_size, len(self.passes))
         self.recorded = RecordedSteps(learner, self.passes)
         self.reading = any(
             callback.reads_step and type(callback).after_step is not Callback.after_step for callback in self.callbacks
         )
 
     def __len__(self) -> int:
-        return len(self.passes)
+        """Return the steps that an epoch takes."""
+        return len(self.passes) - self.leaves_one
 
     def train_epoch(
         self, replica: Replica, updates: Updates, threads: Threads, balance: Balance, epoch: int, shown: Advance
@@ -90,8 +94,8 @@ class Steps:
         total = torch.zeros((), device=engine.device)
         threads.start()
         for number, passes in enumerate(self.passes, start=1):
-            if len(order) - (number - 1) * training.batch_size == 1 < min(training.batch_size, len(self)):
-                next(batches)  # batch-norm has no statistics of one image; another order will have it in a batch
+            if number > len(self):
+                next(batches)  # it is read all the same, so that the cache of its view is complete
                 continue
             known = self._known(order, number)
             seen: list[Step] = []

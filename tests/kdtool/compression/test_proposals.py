@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from kdtool.compression import costs
 from kdtool.compression.candidates import Candidate, Ladder
 from kdtool.compression.costs import Cost, Limits, Meter
 from kdtool.compression.options import BudgetOptions
-from kdtool.compression.proposals import Proposals, may_win
+from kdtool.compression.proposals import Proposals, _quantised, may_win
 from kdtool.compression.record import results_of
 from kdtool.exporting import baseline
 from kdtool.exporting.measurement import measure_file
@@ -154,6 +155,19 @@ def test_where_8_bits_are_slower_they_are_left_out(teacher_path, tmp_path, fake,
     assert all(row["precision"] == "float32" for row in results["rows"] if row["within"])
 
 
+@pytest.mark.parametrize(
+    ("in_8_bits", "left_out"), [(Cost(100, 10, 300, 0.7), False), (Cost(100, 10, 1100, 0.7), True)]
+)
+def test_8_bits_are_judged_by_what_they_change(in_8_bits, left_out, monkeypatch):
+    """The MACs, here the hardest limit, are those of the teacher in float32."""
+    meter = SimpleNamespace(cost=lambda network: in_8_bits)
+    monkeypatch.setattr("kdtool.compression.proposals.Meter", lambda *of, **how: meter)
+    found = Proposals(Cost(100, 10, 1000, 1.0, 1.0), Limits(file_bytes=500, macs=10), "here")
+    options = BudgetOptions(max_macs="0.1x", candidates=("halve",))
+    assert _quantised(None, options, None, found) == ([] if left_out else [("int8", meter, in_8_bits)])
+    assert ("int8" in found.refused) is left_out
+
+
 def test_a_latency_in_ms_means_the_device_of_the_file(teacher_path, tmp_path):
     file, there = tmp_path / "teacher.onnx", tmp_path / "there.json"
     kdtool.export(teacher_path, output=file, latency=False)
@@ -168,6 +182,9 @@ def test_a_latency_in_ms_means_the_device_of_the_file(teacher_path, tmp_path):
     from kdtool.compression.proposals import limits_of
 
     assert limits_of(read(teacher_path).network, meter, options).latency_ratio == pytest.approx(0.4)
+    there.write_text(json.dumps({**row, "batch": 8}))
+    with costs.scratch() as folder, pytest.raises(kdtool.UsageError, match=r"of 8, .* with 1; give --latency-batch 8"):
+        Meter(read(teacher_path).network, options, folder)
     said = costs.device_known(options)
     assert said.startswith(
         f"known of a phone of {there} (2 threads) is the teacher's time alone; that of each candidate"

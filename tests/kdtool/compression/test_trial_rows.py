@@ -1,7 +1,7 @@
 """How long later trainings of a candidate take, by those that are done."""
 
 from kdtool.compression.candidates import TEACHER, Candidate
-from kdtool.compression.trial_rows import epoch_seconds, last_row, row_of
+from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, logged_seconds, row_of
 
 TEACHER_MACS = 30e6
 
@@ -44,3 +44,17 @@ def test_rows_are_found_by_their_training():
     assert last_row(rows, "gated") is None
     assert row_of(rows, "halve", 4, full=True) is rows[1]
     assert row_of(rows, "halve", 4) is None
+
+
+def test_what_is_known_of_a_candidate_is_from_its_trials():
+    rows = [row("halve", 1, 5.0), row("halve", 4, 8.0, full=True)]
+    assert known_row(rows, HALVE) is rows[0]
+    assert known_row(rows[1:], HALVE) is None
+
+
+def test_the_epochs_before_a_kill_are_counted_from_the_log(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 2.5}\n{"epoch": 2, "seconds": 3.0}\n')
+    (tmp_path / "inner" / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 4.0}\n{"epoch": 2, "sec')
+    assert logged_seconds(tmp_path) == 9.5
+    assert logged_seconds(tmp_path / "not there") == 0.0

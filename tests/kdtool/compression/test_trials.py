@@ -1,12 +1,13 @@
 """Which candidates are trained for how long, and which of them learn to round."""
 
+import json
 import types
 
 import pytest
 
 import kdtool
 from kdtool.commands.outputs import entry_of
-from kdtool.compression.candidates import Candidate
+from kdtool.compression.candidates import TEACHER, Candidate
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.finalists import ranked
 from kdtool.compression.learners import learner_of
@@ -15,12 +16,13 @@ from kdtool.compression.proposals import Proposals
 from kdtool.compression.schedule import paced
 from kdtool.compression.trial_rows import epoch_seconds, row_of
 from kdtool.compression.trials import Trials
-from kdtool.distillation.successive_halving import rungs
+from kdtool.distillation.successive_halving import Halving, rungs
 from kdtool.models.checkpoint import read
 from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.surgery.refiner import refined
 from kdtool.training.options import Training
 from kdtool.training.run import Run
+from kdtool.utils.files import slug
 
 ACCURACIES = {"a": 0.3, "b": 0.5, "c": 0.4, "d": 0.6, "e": 0.2, "f": 0.7}
 
@@ -41,7 +43,7 @@ class Recorded(Trials):
 def trials(tmp_path, **kinds):
     candidates = [Candidate(kinds.get(name, "refiners"), name, {}) for name in ACCURACIES]
     proposals = Proposals(Cost(3_000_000, 1), Limits(), "cpu")
-    return Recorded(types.SimpleNamespace(directory=tmp_path), None, None, None, proposals, candidates)
+    return Recorded(types.SimpleNamespace(directory=tmp_path, data=None), None, None, None, proposals, candidates)
 
 
 def test_of_six_candidates_all_start_short_and_only_the_better_ones_train_longer(tmp_path):
@@ -86,11 +88,11 @@ def test_a_student_that_has_to_be_searched_comes_last_and_only_if_there_is_time_
 def test_a_faster_candidate_has_more_epochs_in_each_round(tmp_path):
     found = trials(tmp_path)
     found.paces = {"f": 2.5, "d": 1.9}
-    found.search([1, 2, 4], float("inf"))
+    halving = found.search([1, 2, 4], float("inf"))
     trained = [(row["setting"], row["epochs"]) for row in found.done]
     assert trained[3:6] == [("d", 1), ("e", 1), ("f", 2)]
     assert trained[6:] == [("f", 5), ("d", 3), ("b", 2), ("f", 10), ("d", 7)]
-    assert [one.name for one in ranked(found, "f")][:4] == ["f", "d", "b", "c"]
+    assert [one.name for one in ranked(found, halving)][:4] == ["f", "d", "b", "c"]
 
 
 def test_a_search_that_is_repeated_trains_nothing_again(tmp_path):
@@ -186,3 +188,44 @@ def test_a_trial_has_a_part_of_the_images_and_the_winner_all(at_work, monkeypatc
     assert trial["checkpoint"] == "halve-int8-0.25-epochs.pt"
     found.train(candidate.name, 1)  # it is known
     assert len(found.done) == 2
+
+
+def test_a_training_that_goes_on_after_a_kill_took_what_it_took_before_too(at_work):
+    found, candidate = at_work()
+    for name in ("trial halve int8 1 epoch", "full halve int8"):
+        folder = found.run.directory / "phases" / slug(name)
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text('{"phase": "kd", "epoch": 1, "seconds": 100.0}\n')
+    found.train(candidate.name, 1)
+    found.full(candidate, 1)
+    assert [row["seconds"] > 100 for row in found.done] == [True, True]
+    assert found.seconds > 200
+
+
+def test_a_student_whose_row_was_lost_is_measured_before_its_full_training(at_work, monkeypatch):
+    found, candidate = at_work()
+    candidate.cost = None  # a process was killed between keeping the network and writing its row
+    trained = []
+    monkeypatch.setattr(Trials, "train", lambda self, name, asked: trained.append(name))
+    found.full(candidate, 1)
+    assert trained == [candidate.name]
+
+
+def test_a_resumed_run_knows_why_a_candidate_failed(tmp_path):
+    row = {"setting": "a", "epochs": 1, "full": False, "checkpoint": None, "cost": None, "note": "failed: too small"}
+    (tmp_path / "trials.json").write_text(json.dumps([row]))
+    assert trials(tmp_path).by_name["a"].note == "failed: too small"
+
+
+def test_what_needs_no_training_keeps_its_place_among_those_that_were_trained_longer(tmp_path):
+    """By hand: A and the teacher stay for the second round, of which the teacher needs no row."""
+    found = trials(tmp_path)
+    found.candidates = [Candidate(TEACHER, TEACHER, {}, "int8"), *found.candidates[:3]]
+    found.by_name = {one.name: one for one in found.candidates}
+    scores = {"teacher int8": 0.95, "a": 0.94, "b": 0.80, "c": 0.79}
+    found.done = [{"setting": name, "epochs": name != "teacher int8", "full": False, "within": True} for name in scores]
+    trainings = [{"setting": name, "epochs": 1, "accuracy": score, "loss": 1.0} for name, score in scores.items()]
+    trainings += [{"setting": name, "epochs": 2, "accuracy": 0.96, "loss": 1.0} for name in ("a", "teacher int8")]
+    assert [one.name for one in ranked(found, Halving("a", trainings))] == ["a", "teacher int8", "b", "c"]
+    found.done[2]["within"] = False
+    assert [one.name for one in ranked(found, Halving("a", trainings))] == ["a", "teacher int8", "c"]

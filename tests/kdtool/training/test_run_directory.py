@@ -33,6 +33,17 @@ def test_a_directory_whose_run_never_began_begins_anew(tmp_path, left, resume):
         assert names(directory.path) == [LOCK, "run.json"]
 
 
+@pytest.mark.parametrize("how", [{"resume": True}, {"force": True}])
+def test_a_folder_in_which_a_killed_process_was_exporting_goes(tmp_path, how):
+    output = tmp_path / "s.pt"
+    with opened(output) as directory:
+        folder = directory.path / ".teacher-exported.onnx.0123abcd.77.tmp"
+        folder.mkdir()
+        (folder / ".teacher-exported.onnx.4567abcd.77.tmp").touch()
+    with opened(output, **how) as directory:
+        assert names(directory.path) == [LOCK, "run.json"]
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_directory_of_something_else_is_left_alone(tmp_path, resume):
     strange = tmp_path / "s.run"

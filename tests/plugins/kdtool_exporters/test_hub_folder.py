@@ -1,7 +1,9 @@
 """Folders for the Hub: timm's own loader and kdtool's read the same network from them."""
 
 import json
+import os
 import stat
+from pathlib import Path
 
 import pytest
 import timm
@@ -169,3 +171,28 @@ def test_nothing_is_left_of_a_folder_that_fails(tmp_path):
     with pytest.raises(kdtool.Error, match="its outputs are not finite"):
         kdtool.export(own, "hub-folder", output=tmp_path / "net")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_replaced_in_part_is_not_finished(tmp_path, monkeypatch):
+    """The word of the command is in the weights' header; they come last, whatever moment the process is killed."""
+    first = kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, seed=0, output=tmp_path / "a.pt")
+    other = kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, seed=1, output=tmp_path / "b.pt")
+    folder = tmp_path / "hub"
+    kdtool.export(first, "hub-folder", output=folder)
+    replace, moved = os.replace, []
+
+    def killed(source, target):
+        if Path(target).parent == folder:
+            moved.append(Path(target).name)
+            if len(moved) == 3:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kdtool_exporters.hub_folder.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            kdtool.export(other, "hub-folder", output=folder, force=True)
+    assert moved[-1] == "model.safetensors"
+    kdtool.export(other, "hub-folder", output=folder, force=True, resume=True)
+    weights, expected = (one.module.state_dict() for one in (kdtool.load(folder), other))
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in expected.items())

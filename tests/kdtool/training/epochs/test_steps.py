@@ -250,8 +250,30 @@ def test_activations_can_be_computed_again_where_the_network_offers_it_alone(dig
 def test_how_many_threads_compute_is_said_once(count, speedup, line, capsys):
     progress._say_once.cache_clear()
     steps = Steps.__new__(Steps)
-    steps.passes, steps.plan = [[]] * 10, SimpleNamespace(training=Training(epochs=20))
+    steps.passes, steps.leaves_one = [[]] * 10, False
+    steps.plan = SimpleNamespace(training=Training(epochs=20))
     for seconds in (0.05, 0.2, 0.2):  # the first phase takes 10 s in all, which is not worth a line
         threads = SimpleNamespace(count=count, before=2, speedup=speedup, seconds=seconds)
         steps._say_threads(threads, epoch=0)
     assert capsys.readouterr().err == f"{line}\n"
+
+
+class Counting(Callback):
+    """Counts the steps, beside how many there are said to be."""
+
+    def begin(self, module, steps, epochs):
+        self.said, self.taken = steps, 0
+
+    def after_step(self, module, step):
+        self.taken += 1
+
+
+def test_one_image_that_is_left_over_is_no_step(digits):
+    """Neither of the mean loss, nor of the schedule, nor of what callbacks are told."""
+    images, counting = len(digits.train), Counting()
+    rows = train(digits, network(batch_norm=True), [counting], batch_size=images - 1, epochs=3)
+    assert (counting.said, counting.taken) == (1, 3)
+    whole = train(digits, network(batch_norm=True), batch_size=images, epochs=3)
+    for one, other in zip(rows, whole, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+        assert one["lr"] == other["lr"]
