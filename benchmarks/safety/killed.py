@@ -80,6 +80,7 @@ STUDY = (("s.toml", RECIPE),)
 # What makes no network has nothing to go on with.
 REPEATED = ("--force",)
 
+IN_8_BITS = ("--max-size", "0.3x", "--candidates", "halve,filter-l1", "--trials", "3")
 SMALL = ("--max-macs", "0.5x", "--candidates", "halve", "--no-quantised")
 
 COMMANDS = [
@@ -123,6 +124,7 @@ COMMANDS = [
          *("export", "--onnx", "--no-latency", "-o", "o.onnx")],
     ),
     Command("one candidate", "compress", ["compress", "c.pt", *SMALL, "--trials", "1", *TRAIN, "-o", "o.pt"]),
+    Command("8 bits", "compress", ["compress", "c.pt", *IN_8_BITS, *TRAIN, "-o", "o.pt"]),
     Command("search", "search", ["distill", LINEAR, *HALVED, "--search", "temperature=1,4", *TRAIN, "-o", "o.pt"]),
     Command("study", "study", ["run", "s.toml", "-o", "s.study"], (), files=STUDY),
     Command("study, 2 jobs", "study", ["run", "s.toml", "-o", "s.study", "--jobs", "2"], (), files=STUDY),
