@@ -17,7 +17,7 @@ from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.keeping import noted
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
-from kdtool.compression.schedule import MOST_EPOCHS, SPARE, epochs_within
+from kdtool.compression.schedule import MOST_EPOCHS, SPARE, epochs_within, views_of
 from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Trials
 from kdtool.data.options import DataOptions
@@ -34,7 +34,7 @@ from kdtool.training.run import Run
 from kdtool.utils.files import write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
-from kdtool.utils.progress import say
+from kdtool.utils.progress import phases_ahead, say
 from kdtool.utils.strict_json import dumps
 
 
@@ -183,7 +183,7 @@ class _Work:
             candidate, second = self.trials.by_name[schedule.names[0]], None
         self.fresh = self._fresh()
         ones = [one for one in (candidate, second, self.fresh) if one is not None]
-        networks = {one.name: self._full(one) for one in {one.name: one for one in ones}.values()}
+        networks = {one.name: self._full(one, plan) for one in {one.name: one for one in ones}.values()}
         rows = [row for name in networks if (row := self.trials.last(name)) is not None]
         rows.sort(key=lambda row: (row["within"], row["accuracy"], -row["loss"]), reverse=True)
         found = [(self.trials.by_name[row["setting"]], networks[row["setting"]], row) for row in rows]
@@ -198,10 +198,15 @@ class _Work:
         timed = self.proposals.limits.timed
         return candidate if not timed or measured_load(self.trials, candidate) <= NEAR else None
 
-    def _full(self, candidate: Candidate) -> Network:
+    def _full(self, candidate: Candidate, plan: Planned) -> Network:
         """Return the network of a candidate after its full training."""
         epochs = self._final_epochs(candidate)
         if candidate.trains:
+            each = epoch_seconds(self.trials.done, candidate, self.proposals.teacher.macs)
+            seconds = epochs * each + self.schedule.teacher_seconds * views_of(self.run.training, epochs)
+            later = self.fresh is not None and candidate.name != self.fresh.name
+            # Trials that were foreseen may not have come, and the epochs are other ones.
+            phases_ahead(plan.phases_of(seconds) + plan.phases_of(self.schedule.fresh_seconds if later else 0.0))
             say(f"compress: {candidate.name} goes on: {counted(epochs, 'epoch')} in full")
         return self.trials.full(candidate, epochs)
 

@@ -52,6 +52,16 @@ class Planned:
     schedule: Schedule
     forecast: Forecast | None
 
+    def phases_of(self, seconds: float) -> list[tuple[str, float]]:
+        """Return the phases of a training that takes so long, each with its title and its seconds."""
+        searches = {candidate.method for candidate in self.chosen if candidate.made_by_training}
+        total: dict[str, float] = {}
+        for phase in self.forecast.phases if self.forecast is not None else ():
+            if phase.name not in searches:
+                total[phase.name] = total.get(phase.name, 0.0) + phase.cost.seconds
+        whole = sum(total.values()) or 1.0
+        return [(name, seconds * part / whole) for name, part in total.items()]
+
 
 def planned(
     run: Run, distiller: Distiller, given: Given, parent: Checkpoint, teacher: Network, *, dry_run: bool = False

@@ -169,7 +169,7 @@ def _within(
 
 
 def _with_fresh(schedule: Schedule, fresh: Candidate, epochs: int, times: Times, training: Training) -> Schedule:
-    seconds = times.of(fresh) * epochs + times.teacher * _views(training, epochs)
+    seconds = times.of(fresh) * epochs + times.teacher * views_of(training, epochs)
     return dataclasses.replace(
         schedule,
         seconds=schedule.seconds + seconds,
@@ -189,7 +189,7 @@ def _schedule(
 ) -> Schedule:
     paces = paces or {}
     lengths = rungs(len(candidates), round(epochs / part)) if len(candidates) > 1 else []
-    final = times.longest(candidates) * epochs + times.teacher * _views(training, epochs)
+    final = times.longest(candidates) * epochs + times.teacher * views_of(training, epochs)
     seconds = _trial_seconds(candidates, epochs, times, part, paces) + final
     names = tuple(candidate.name for candidate in candidates)
     known = {name: paces[name] for name in names if name in paces}
@@ -202,12 +202,12 @@ def epochs_within(seconds: float, epoch: float, teacher: float, training: Traini
     The teacher takes ``teacher`` seconds more for each view of the images.
     """
     fitting = [
-        epochs for epochs in range(1, most + 1) if epochs * epoch + teacher * _views(training, epochs) <= seconds
+        epochs for epochs in range(1, most + 1) if epochs * epoch + teacher * views_of(training, epochs) <= seconds
     ]
     return max(fitting, default=0)
 
 
-def _views(training: Training, epochs: int) -> int:
+def views_of(training: Training, epochs: int) -> int:
     """Return how many views of an image a training of so many epochs has."""
     recurring = dataclasses.replace(training, epochs=epochs).recurring_views
     return min(recurring or epochs, max(epochs, 1))

@@ -77,6 +77,13 @@ class Screen:
             self.whole.begun_at += seconds
             self._move_whole()
 
+    def expect(self, phases: Sequence[tuple[str, float]]) -> None:
+        """Foresee these phases from now on, in place of those that did not come: what is done stays done."""
+        self.phases = list(phases)
+        if self.whole is not None:
+            self.whole.total = self.whole.done + sum(seconds for _, seconds in phases)
+            self.refresh()
+
     def advance(self, meter: Meter, steps: int, note: str) -> None:
         """Move a bar; the steps of a bar's first call, before any time has passed, may be those of an earlier run."""
         if not meter.note and not note and meter.done == 0:

@@ -62,6 +62,12 @@ def phase_skipped(title: str) -> None:
         _shown[-1].skip(title)
 
 
+def phases_ahead(phases: Iterable[tuple[str, float]]) -> None:
+    """Foresee other phases than `command_progress` was told, by title and seconds, for the rest of the command."""
+    if _shown:
+        _shown[-1].expect(list(phases))
+
+
 def epoch_ended(line: str) -> None:
     """Print a line about an epoch that ended: off a terminal at most one in a minute, all of them if it is wanted."""
     if _shown:

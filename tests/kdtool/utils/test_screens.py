@@ -93,6 +93,20 @@ def test_the_bar_of_a_command_moves_by_the_seconds_that_were_foreseen(monkeypatc
         assert whole.fraction == pytest.approx(0.9)
 
 
+def test_phases_that_do_not_come_make_room_for_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(screens.time, "monotonic", lambda: clock[0])
+    screen = Screen(Meter("student.pt", 0), [("kd", 10.0), ("kd", 10.0), ("kd", 80.0)])
+    screen.remove(screen.add("kd", 5))
+    clock[0] += 10
+    screen.expect([("kd", 30.0)])
+    assert (screen.whole.fraction, screen.left()) == (pytest.approx(0.25), pytest.approx(30))
+    meter = screen.add("kd", 10)
+    clock[0] += 15
+    screen.advance(meter, 5, "epoch")
+    assert screen.left() == pytest.approx(15)
+
+
 def test_the_time_left_is_the_forecast_first_and_then_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(screens.time, "monotonic", lambda: clock[0])
