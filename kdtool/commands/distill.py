@@ -11,7 +11,7 @@ from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.hours import with_epochs
 from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
 from kdtool.commands.onnx_teacher import check_images_known, check_onnx_teachers, load_teacher
-from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
+from kdtool.commands.outputs import begins_with, entry_of, finish, named_after, running, target_of
 from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
@@ -26,6 +26,7 @@ from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.network_spec import named
 from kdtool.plugins.options import split
 from kdtool.plugins.registry import method_class
+from kdtool.training.epochs.held import is_fresh
 from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.training.side_by_side.placement import Placement
@@ -128,7 +129,9 @@ def distill(
     if search is not None:
         entry.record(search={"asked": str(search)})
     # A student that is made from the teacher may have its zeros; one that has a name has weights of its own.
-    masked = origin.masked if origin else student is None and parent.masked
+    masked = origin.masked if origin else student is None and parent.masked and (refiner is None or not fresh)
+    if parent.masked and not masked:
+        entry.record(masked=False)
 
     def work(run: Run) -> Network:
         chosen = distiller
@@ -143,6 +146,7 @@ def distill(
     others: dict[str, Any] = {"teachers": teachers, "masked": masked}
     if dry_run:
         return rehearsed(work, target, data=data, training=training, parent=parent, entry=entry, **others)
+    others["begins"] = begins_with(network, refiner=refiner and {"name": refiner.name, **refiner.as_data()})
     # A cluster may not answer, so it is asked before anything is written.
     with (
         workers_of(placement) as workers,
@@ -155,4 +159,6 @@ def distill(
         run.workers = workers
         with entry.timed():
             trained = work(run)
+        if run.masked and is_fresh(trained.module):
+            run.record(masked=False)
         return finish(run, trained, target)

@@ -104,6 +104,7 @@ def data_for(
             classes=recorded_classes(learner) if learner.data is None else None,
             like=remembered,
             expects=expected_by(learner) if trained_elsewhere(learner) else None,
+            typed=options.keys(),
         )
         if len(data.spec.classes) != architecture.classes:
             raise Error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +27,8 @@ from kdtool.training.foresight.rehearsal import Closing
 from kdtool.training.history_entry import Clock, HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
-from kdtool.training.run_directory import changed, directory_of, is_unused
-from kdtool.utils.files import beside, check_output, slug
+from kdtool.training.run_directory import BEGINS, changed, directory_of, is_unused
+from kdtool.utils.files import beside, check_output, noted, slug, write_text
 from kdtool.utils.processes import count, decided, rank
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
@@ -44,6 +45,9 @@ IDENTITY = (
 
 UNTRAINED = (*IDENTITY, "seed", "architecture")
 """The same where nothing was trained."""
+
+MADE = "made.json"
+"""The file of a finished run that tells which checkpoint it made."""
 
 FINISHED = "{}: is finished already"
 
@@ -116,14 +120,19 @@ def running(
     work: Work | None = None,
     track: str | None = None,
     closing: Closing | None = None,
+    begins: Mapping[str, Any] | None = None,
 ) -> Iterator[Run | Checkpoint]:
     """Yield the run; or, where a finished run is resumed, the checkpoint that it made.
 
     ``masked`` says that the network was pruned by masks. ``work`` is what will be done in the run; it is foreseen, so
     that the user knows what the command costs, and sees how far it is. ``track`` names the programs that show it,
-    ``closing`` is what the command does with the file of the result.
+    ``closing`` is what the command does with the file of the result. ``begins`` describes the network that is trained,
+    as plain data; another one makes it another command.
+
+    Raises:
+        UsageError: the run is that of another command, or the file at ``target`` is not what it made.
     """
-    identity = _identity(entry.as_data())
+    identity = {**_identity(entry.as_data()), **({BEGINS: dict(begins)} if begins is not None else {})}
     if data is not None:
         # The same weights teach something else if they expect other images, or have another order of classes.
         own = [convention_of(teacher, data.spec) for teacher in teachers]
@@ -136,6 +145,12 @@ def running(
                 finished = read(target)
             except Error as error:
                 raise type(error)(f"{error}; or remove it, and the same command with --resume trains again") from error
+            made = noted(directory.path / MADE)
+            if made and made != made_of(finished):
+                raise UsageError(
+                    f"{target}: is not what its run {directory.path} made; name another output with -o, or start "
+                    "again with --force"
+                )
             yield finished
             return
         if directory.finished:
@@ -152,6 +167,15 @@ def running(
             yield run
         if target.exists():
             directory.finish()
+
+
+def begins_with(network: Network | None, **more: Any) -> dict[str, Any]:
+    """Return what tells a network before its training from others, as plain data; None is one that the method makes."""
+    if network is None:
+        return {"network": None, **more}
+    content = dumps(network.architecture.as_data(), sort_keys=True, default=str)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return {"network": network.architecture.spec, "structure": digest, **more}
 
 
 def _identity(recorded: Mapping[str, Any], keys: Sequence[str] = IDENTITY) -> dict[str, Any]:
@@ -185,8 +209,14 @@ def finish(run: Run, network: Network, target: Path, early: Early | None = None)
             f"{', '.join(f'{number:.4g}' for number in conversion.own.std)}, and its order of classes"
         )
     decided(lambda: write(target, checkpoint))
+    decided(lambda: write_text(run.directory / MADE, dumps(made_of(checkpoint), indent=1) + "\n"))
     checkpoint.path = target
     return checkpoint
+
+
+def made_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what tells the checkpoint of a run from others, as plain data."""
+    return {"weights": fingerprint(checkpoint.module.state_dict())}
 
 
 def finished_untrained(

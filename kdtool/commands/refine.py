@@ -53,6 +53,8 @@ def refine(
     given = {**options, **({"seed": seed} if seed else {})}
     entry = entry_of("refine", method, parent, given, target, refiner, data=data)
     entry.record(seed=seed)
+    if parent.masked and refiner.init == "fresh":
+        entry.record(masked=False)  # its zeros are those of the initialisation
     if resume and (finished := finished_untrained(target, entry, force=force)) is not None:
         return finished
     with entry.timed():

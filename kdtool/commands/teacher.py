@@ -12,6 +12,7 @@ from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.hours import with_epochs
 from kdtool.commands.inputs import say_expected, say_not_held_out
 from kdtool.commands.outputs import (
+    begins_with,
     early_weights,
     finish,
     finish_untrained,
@@ -24,7 +25,7 @@ from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
-from kdtool.models.checkpoint import Checkpoint, Early, weights_of
+from kdtool.models.checkpoint import Checkpoint, Early, fingerprint, weights_of
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, expected_images, parse
 from kdtool.models.weight_files import class_names, fitting_names
@@ -145,7 +146,10 @@ def teacher(
         untrained = rehearsed(work, target, data=data, training=training, parent=None, entry=entry)
         untrained.early = Early(keep.epoch, weights_of(untrained.module)) if keep.epoch is not None else None
         return untrained
-    with running(target, entry, data, training, None, force=force, resume=resume, work=work, track=track) as run:
+    # Fresh weights follow from the seed.
+    begins = begins_with(network, weights=fingerprint(network.module.state_dict()) if elsewhere else None)
+    about: dict[str, Any] = {"work": work, "track": track, "begins": begins}
+    with running(target, entry, data, training, None, force=force, resume=resume, **about) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():

@@ -14,7 +14,6 @@ from kdtool.compression.costs import NEAR, scratch
 from kdtool.compression.final import file_of
 from kdtool.compression.finalists import finalist, measured_load, ranked
 from kdtool.compression.finishing import Finish, Winner
-from kdtool.compression.keeping import noted
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.schedule import MOST_EPOCHS, SPARE, epochs_within, views_of
@@ -31,7 +30,7 @@ from kdtool.plugins.registry import method_class
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training
 from kdtool.training.run import Run
-from kdtool.utils.files import write_text
+from kdtool.utils.files import noted, write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import phases_ahead, say

@@ -15,12 +15,12 @@ from typing import Any
 
 from kdtool.compression.candidates import INT8, Candidate
 from kdtool.compression.costs import NEAR, Meter, scratch
-from kdtool.compression.keeping import keep, kept, noted, share_kept
+from kdtool.compression.keeping import keep, kept, share_kept
 from kdtool.compression.record import candidate_of, data_of
 from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials
 from kdtool.distillation.successive_halving import Halving, value_of
-from kdtool.utils.files import write_text
+from kdtool.utils.files import noted, write_text
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps

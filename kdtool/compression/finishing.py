@@ -14,7 +14,6 @@ from kdtool.compression import frontier
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR
 from kdtool.compression.final import as_exported, excess, file_of, write_quantised
-from kdtool.compression.keeping import noted
 from kdtool.compression.options import Given
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
 from kdtool.compression.schedule import Schedule
@@ -22,7 +21,7 @@ from kdtool.compression.trials import Trials
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.training.run import Run
-from kdtool.utils.files import slug, write_text
+from kdtool.utils.files import noted, slug, write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -90,6 +89,8 @@ class Finish:
             "measured": measured,
         }
         run.record(budget=about, candidate=data_of(candidate))
+        if run.masked and not candidate.inherits:
+            run.record(masked=False)
         run.rows = table
         checkpoint = finish(run, winner.network, target)
         results: dict[str, Any] = {

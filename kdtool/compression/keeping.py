@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,6 @@ def kept(run: Run, name: str) -> Network | None:
     """Return the network of a candidate that an earlier process kept, or None."""
     path = _file(run.directory, name)
     return read(path).network if path.exists() else None
-
-
-def noted(path: Path) -> dict[str, Any]:
-    """Return what a file of a run says by name; nothing if it is not there yet."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def share(run: Run, name: str) -> None:

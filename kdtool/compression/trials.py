@@ -278,7 +278,7 @@ class Trials:
             parent=self.run.parent,
             entry=dataclasses.replace(self.run.entry, facts=dict(self.run.entry.facts)),
             teachers=self.run.teachers,
-            masked=self.run.masked,
+            masked=self.run.masked and candidate.inherits,
         )
         inner.caches = self.run.caches
         return inner

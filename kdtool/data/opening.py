@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def open_data(
     classes: tuple[str, ...] | None = None,
     like: DataSpec | None = None,
     expects: Mapping[str, Any] | None = None,
+    typed: Collection[str] = SPLITTING,
 ) -> Data:
     """Open the data set that the options name.
 
@@ -42,7 +43,7 @@ def open_data(
     in the order of its outputs: the labels of the data set are mapped to them by name. ``expects`` is how a network
     expects its images, unless the options say otherwise: ``mean``, ``std``, ``crop``, ``interpolation`` or some of
     them. ``like`` describes the data set of a checkpoint: its network's classes and what it expects; and if it is the
-    same data set, its images are split in the same way, and what changed is said.
+    same data set, its images are split in the same way, but for the options in ``typed``, and what changed is said.
 
     Raises:
         UsageError: there is no such data set, or its images cannot be converted to that many channels.
@@ -65,7 +66,7 @@ def open_data(
     if like is not None:
         classes = classes or like.classes
         expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
-    fits = _fitting(expects or {}, size, channels)
+    fits = _fitting(expects or {}, size, channels, recorded=like is not None)
     if expects and "mean" in expects and "mean" not in fits and options.mean is None:
         tell(f"{name}: the mean and std that the network expects are for other channels; those of the data are used")
     wanted = {**_published(raw, channels), **fits}
@@ -75,10 +76,15 @@ def open_data(
             raise UsageError(_for_each_channel(key, value, channels))
         wanted[key] = wanted[key] if value is None else value
     same = like is not None and like.name == name
+    settings = {key: getattr(like if same and key not in typed else options, key) for key in SPLITTING}
+    if like is not None and settings != (asked := {key: getattr(options, key) for key in SPLITTING}):
+        others = [f"--{key.replace('_', '-')} {settings[key]}" for key in SPLITTING if settings[key] != asked[key]]
+        tell(f"{name}: as in the network's training: {', '.join(others)}")
+    white = _white(form.white, like, name)
     spec = DataSpec(
         name=name,
         directory=_absolute(root),
-        **{key: getattr(options, key) for key in SPLITTING},
+        **settings,
         image_size=size,
         in_channels=channels,
         classes=raw.classes if classes is None else classes,
@@ -87,15 +93,29 @@ def open_data(
         # Images in memory are small: every pixel of them is used.
         crop=1.0 if isinstance(raw.train.images, Tensor) else wanted["crop"] or default_crop(size),
         interpolation=wanted["interpolation"] or "bilinear",
-        white=like.white if like is not None and same else form.white,
+        white=like.white if like is not None and same else white,
         split_by=like.split_by if like is not None and same else raw.train.split_by,
         splits={},
     )
-    data = opened(raw, files, form, spec, like, _unlabelled(options.unlabelled, root))
+    data = opened(raw, files, form, spec, like, unlabelled_of(options.unlabelled, root))
     if wanted["mean"] is None or wanted["std"] is None:
         mean, std = data.train.labelled().statistics()
         data = data.normalised(wanted["mean"] or mean, wanted["std"] or std)
     return data
+
+
+def _white(found: int | None, like: DataSpec | None, name: str) -> int | None:
+    """Return the white of images of more than 8 bits: that of a network's training, if no value ``found`` is above it.
+
+    It is said where it is another one. Up to 255 the values may be floating-point numbers, which have a white of
+    their own.
+    """
+    if found is None or like is None or like.white is None or found == like.white:
+        return found
+    if 255 < found < like.white:
+        return like.white
+    tell(f"{name}: {found} is read as white, where the network was trained with {like.white}")
+    return found
 
 
 def _for_each_channel(key: str, value: tuple[float, ...], channels: int) -> str:
@@ -113,12 +133,15 @@ def _published(raw: RawData, channels: int) -> dict[str, Any]:
     return {"mean": mean, "std": std, "crop": None, "interpolation": None}
 
 
-def _fitting(expects: Mapping[str, Any], size: int, channels: int) -> dict[str, Any]:
-    """Return what a network expects as far as it fits images of this size and these channels."""
+def _fitting(expects: Mapping[str, Any], size: int, channels: int, *, recorded: bool) -> dict[str, Any]:
+    """Return what a network expects as far as it fits images of this size and these channels.
+
+    Small images are used whole, unless a training that was ``recorded`` cropped them.
+    """
     fits = dict(expects)
     if "mean" in fits and len(fits["mean"]) != channels:
         del fits["mean"], fits["std"]
-    if size <= SMALL:
+    if size <= SMALL and not recorded:
         fits.pop("crop", None)
     if fits.get("interpolation") not in INTERPOLATION:
         fits.pop("interpolation", None)
@@ -150,8 +173,9 @@ def open_spec(
         tell(f"{spec.name}: {note}")
     if form.white is not None and form.white > (spec.white or form.white):
         tell(f"{spec.name}: pixel values above {spec.white}, the white of the network's training, are read as white")
-    more = _unlabelled(unlabelled, Path(data_dir) if data_dir is not None else root)
-    found = dataclasses.replace(spec, directory=_absolute(root) or spec.directory)
+    more = unlabelled_of(unlabelled, Path(data_dir) if data_dir is not None else root)
+    crop = 1.0 if isinstance(raw.train.images, Tensor) else spec.crop  # see `open_data`
+    found = dataclasses.replace(spec, directory=_absolute(root) or spec.directory, crop=crop)
     return opened(raw, files, form, found, before or spec, more)
 
 
@@ -183,7 +207,7 @@ def root_of(spec: DataSpec) -> Path | None:
     return _from_environment()
 
 
-def _unlabelled(name: str | None, root: Path | None) -> tuple[str, RawSplit] | None:
+def unlabelled_of(name: str | None, root: Path | None) -> tuple[str, RawSplit] | None:
     """Return the name and the images of ``--unlabelled``."""
     if name is None:
         return None

@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import UsageError
+from kdtool.utils.files import slug
 from kdtool.utils.progress import say
 
 if TYPE_CHECKING:
@@ -144,14 +147,16 @@ def choose(
         raise UsageError("--search: with --epochs 0 there is nothing to choose by; give --epochs of 1 or more")
     started = time.perf_counter()
 
+    titles = titles_of(settings)
+
     def trial(name: str, epochs: int, title: str, run: Run) -> dict[str, Any]:
         inner = run.sub_run(title, dataclasses.replace(run.training, epochs=epochs))
         score = inner.evaluate(settings[name].distill(inner, teacher, student))
         return {"accuracy": score["accuracy"], "loss": score["loss"]}
 
     def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
-        titles = [f"search {name} {_epochs(epochs)}" for name, epochs in trials]
-        tasks = {title: partial(trial, *asked, title) for title, asked in zip(titles, trials, strict=True)}
+        named = [(f"search {titles[name]} {_epochs(epochs)}", name, epochs) for name, epochs in trials]
+        tasks = {title: partial(trial, name, epochs, title) for title, name, epochs in named}
         scores = [*run.each(tasks).values()]
         for (name, epochs), score in zip(trials, scores, strict=True):
             say(f"search: {name} reaches {score['accuracy']:.4f} on validation images after {_epochs(epochs)}")
@@ -166,6 +171,17 @@ def choose(
     )
     report = {"chosen": best, "rounds": halving.rounds(), "epochs": halving.epochs, "seconds": seconds}
     return settings[best], report
+
+
+def titles_of(names: Iterable[str]) -> dict[str, str]:
+    """Return what the training of each setting is called, which names its directory.
+
+    It is the name of the setting. Names that would give the same directory, such as those of the weights 1e-3 and
+    1e+3, are followed by a checksum, which does not depend on the other settings.
+    """
+    texts = [*names]
+    counts = Counter(map(slug, texts))
+    return {text: text if counts[slug(text)] == 1 else f"{text} {zlib.crc32(text.encode()):08x}" for text in texts}
 
 
 def _epochs(count: int) -> str:

@@ -99,7 +99,7 @@ def stage_taps(network: Network, *, stem: bool = True) -> list[Tap]:
     stages = [stage for stage in stages if _learns(stage)]
     begins_with_stem = len(stages) > 1 and _plain(stages[0]) and not all(_plain(stage) for stage in stages)
     taps = [next(unit for unit in reversed(stage) if not unit.pool).tap for stage in stages]
-    if len(taps) > 1 and taps[-1].channels == network.architecture.classes:
+    if len(taps) > 1 and taps[-1].channels == network.architecture.classes and not _is_read(network, taps[-1]):
         taps.pop()  # a classifier that is a convolution
     if not taps:
         raise Error(
@@ -121,6 +121,19 @@ def _plain(stage: Sequence[Unit]) -> bool:
 
 def _learns(stage: Sequence[Unit]) -> bool:
     return any(unit.parameters and not unit.pool for unit in stage)
+
+
+def _is_read(network: Network, tap: Tap) -> bool:
+    """Return whether layers with parameters run behind a tap, such as the classifier behind the last stage."""
+    ended: list[str] = []
+
+    def note(path: str) -> Callable[..., None]:
+        return lambda *_: ended.append(path)
+
+    _run(network.module, network.architecture.input, note)
+    # What encloses the tap ends behind it too, but its parameters may all be in front of the tap.
+    behind = [path for path in ended[ended.index(tap.path) + 1 :] if not tap.path.startswith(f"{path}.")]
+    return any(next(network.module.get_submodule(path).parameters(), None) is not None for path in behind)
 
 
 def tap(network: Network, path: str) -> Tap:
@@ -193,14 +206,19 @@ def _observe(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, Tap]:
 
         return hook
 
-    first = next(module.parameters(), torch.zeros(0))
-    with hooked(module, note), evaluating(module), torch.no_grad():
-        module(torch.zeros(1, *shape, device=first.device))
+    _run(module, shape, note)
     return {
         path: Tap(path, tuple(output.shape[1:]), _layout(tuple(output.shape[1:])), copied=output._version != version)
         for path, (output, version) in outputs.items()
         if calls[path] == 1 and output.shape[0] == 1
     }
+
+
+def _run(module: nn.Module, shape: tuple[int, int, int], note: Callable[[str], Callable[..., None]]) -> None:
+    """Run a network on an image of zeros, with ``note(path)`` as a hook of every layer."""
+    first = next(module.parameters(), torch.zeros(0))
+    with hooked(module, note), evaluating(module), torch.no_grad():
+        module(torch.zeros(1, *shape, device=first.device))
 
 
 def _layout(shape: tuple[int, ...]) -> str:

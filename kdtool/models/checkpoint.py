@@ -69,8 +69,11 @@ class Checkpoint(Recorded):
 
     @property
     def masked(self) -> bool:
-        """Whether the network was pruned by masks, so that its zeros must stay zero (see `Run.keep_zeros`)."""
-        return any(entry.get("masked") for entry in self.history)
+        """Whether the network was pruned by masks, so that its zeros must stay zero (see `Run.keep_zeros`).
+
+        The last command that says so counts: one that gave fresh weights to a structure says that it has none.
+        """
+        return next((bool(entry["masked"]) for entry in reversed(self.history) if "masked" in entry), False)
 
     @property
     def module(self) -> nn.Module:

@@ -233,17 +233,18 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         reached: dict[str, Any] = {}
         means: Mapping[str, float] = {}
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
-            try:
-                removal = self._removal(run, network, (target - removed) / (1 - removed), means)
-            except Error as error:
-                failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
-                continue
-            seed, record = run.training.seed, run.entry.record_repair
-            network = self.repaired(removal.network, network, data, seed, record)
-            removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
-            means = removal.means if self.relative_scores else {}
-            reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
-            run.record(reached=reached)
+            if removed < target:  # else an earlier step removed so much, since whole multiples of ``round_to`` go
+                try:
+                    removal = self._removal(run, network, (target - removed) / (1 - removed), means)
+                except Error as error:
+                    failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
+                    continue
+                seed, record = run.training.seed, run.entry.record_repair
+                network = self.repaired(removal.network, network, data, seed, record)
+                removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
+                means = removal.means if self.relative_scores else {}
+                reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
+                run.record(reached=reached)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
         if failed is not None:
             if not removed:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdtool.study.recipe import ONNX, Command
+from kdtool.study.recipe import ONNX, Command, option_value
 from kdtool.study.record import Record
 from kdtool.utils.processes import usable_cores
 from kdtool.utils.progress import say
@@ -60,10 +60,10 @@ class Slot:
         A command that names its device (``--device cpu`` or ``cuda:1``) sees all of them. The processes of one with
         ``--processes N`` share its threads.
         """
-        processes = _value_of(words, "--processes", "1")
+        processes = option_value(words, "--processes") or "1"
         each = self.threads // max(1, int(processes) if processes.isdigit() else 1)
         environment = {"OMP_NUM_THREADS": str(max(1, each)), **os.environ}
-        if self.gpu is not None and _value_of(words, "--device", "auto") in ("auto", "cuda"):
+        if self.gpu is not None and (option_value(words, "--device") or "auto") in ("auto", "cuda"):
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
         return environment
 
@@ -84,17 +84,6 @@ def visible_gpus() -> list[str]:
     names = [name.strip() for name in named.split(",")]
     valid = [name not in ("", "-1") for name in names]
     return names[: valid.index(False) if False in valid else None]  # CUDA reads up to the first that is none
-
-
-def _value_of(words: Sequence[str], option: str, default: str) -> str:
-    """Return the value of an option in the words of a command, or its default."""
-    value = default
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == option:
-            value = following
-        elif word.startswith(f"{option}="):
-            value = word.partition("=")[2]
-    return value
 
 
 class Local:

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ MAX_COMMANDS = 10_000
 """The largest number of commands in a study."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+
+TAKEN = ("study", "results", "lock")
+"""The stems of the files that every study has; what an export measures would be written over ``study.json``."""
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -159,6 +162,8 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
         name = _text(table, "name", where)
         where = f"step {name!r}"
         _check_name(name, where)
+        if name.lower() in TAKEN:  # some file systems take Study.json and study.json for the same file
+            raise UsageError(f"{where}: the study itself has files of this name ({', '.join(TAKEN)}); use another name")
         _check_keys(table, where, ("name", "run", "from"))
         if name in steps or name in matrix:
             raise UsageError(
@@ -260,6 +265,17 @@ def _check_keys(table: Mapping[str, Any], where: str, known: tuple[str, ...]) ->
 def _check_name(name: str, where: str) -> None:
     if not NAME.fullmatch(name) or len(name) > 60:
         raise UsageError(f"{where}: {name!r} is not a valid name; use letters, digits and -, and begin with a letter")
+
+
+def option_value(words: Sequence[str], option: str) -> str | None:
+    """Return the value of an option in the words of a command, the last one if it is there twice; None without it."""
+    value = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == option:
+            value = following
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    return value
 
 
 def in_step(recipe: Recipe, command: Command, error: Error) -> UsageError:

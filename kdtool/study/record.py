@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from kdtool.errors import Error, UsageError
-from kdtool.study.recipe import Command
-from kdtool.training.run_directory import directory_of
+from kdtool.study.recipe import Command, option_value
+from kdtool.training.history_entry import Clock
+from kdtool.training.run_directory import directory_of, is_unused, read_run
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps, load
@@ -22,12 +24,21 @@ FILE = "study.json"
 
 FORMAT = "kdtool-study"
 
+# The ways out that a command offers where its run cannot go on, whatever the reason; a study takes them by itself.
+NOT_RESUMED = re.compile(
+    r"(; (finish it with that release|bring them back|name another output with -o))?[;,] (or )?start again with "
+    r"--force.*"
+    r"|; or remove it, and the same command with --resume trains again"
+)
+
 
 class Record:
     """The content of ``study.json``, which is written after every change.
 
-    The entry of a command has ``told`` (what identifies it, see `identity`), its ``status``, and once it is done the
-    hash of its checkpoint (``made``), its ``row`` and the description of its data set (``data``).
+    The entry of a command has ``told`` (what identifies it, see `identity`) and its ``status``; if it goes on with a
+    run, the time that processes took before (``earlier``, seconds); once it ended, the time of all (``seconds``). Once
+    it is done, it has the hash of its checkpoint (``made``), its ``row`` and the description of its data set
+    (``data``); if it failed, the ``error``.
     """
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
@@ -71,59 +82,90 @@ class Record:
         return files
 
     def is_done(self, command: Command) -> bool:
-        """Return whether the command's checkpoint exists, unchanged and made with the same identity."""
+        """Return whether the command's checkpoint exists, unchanged and made with the same identity and images."""
         entry = self.commands.get(command.name, {})
         path = self.file(command)
-        return (
+        if not (
             entry.get("status") == "done"
             and entry["told"] == self.identity(command)
             and path.is_file()
             and entry["made"] == self.hash(path)
-            and not self._changed(command.name)
-        )
+        ):
+            return False
+        changed = self._changed(command, entry.get("data"))
+        if changed:
+            say(f"{command.name}: its images changed, so it is run again: {'; '.join(changed)}")
+        return not changed
 
-    def _changed(self, name: str) -> list[str]:
-        """Return in words how the images of a finished command changed since, and say it once."""
-        from kdtool.data.fingerprint import changes
-        from kdtool.data.opening import splits_now
-        from kdtool.data.spec import DataSpec
+    def _changed(self, command: Command, data: Mapping[str, Any] | None) -> list[str]:
+        """Return in words how the images of a command differ from those of a description of its data set.
 
-        data = self.commands[name].get("data")
-        if data is None:
+        What cannot be seen is said, once, and did not change.
+        """
+        from kdtool.study.images import NAMING, changes_of
+
+        if not data:
             return []
-        key = dumps(data, sort_keys=True)
+        words = command.words(Path())
+        key = dumps([data, *(option_value(words, option) for option in NAMING)], sort_keys=True)
         if key not in self._changes:
             try:
-                spec = DataSpec.from_data(data)
-                self._changes[key] = changes(spec.splits, splits_now(spec))
+                self._changes[key] = changes_of(words, data)
             except Error as error:
-                say(f"{name}: it cannot be seen whether its images changed ({error})")
+                say(f"{command.name}: it cannot be seen whether its images changed ({error})")
                 self._changes[key] = []
-        if self._changes[key]:
-            say(f"{name}: its images changed, so it is run again: {'; '.join(self._changes[key])}")
         return self._changes[key]
 
     def begin(self, command: Command) -> bool:
         """Record that a command begins; return whether it resumes an interrupted run.
 
-        Files that a command with another identity left at its path are removed.
+        Files that a command with another identity left at its path are removed, and so are those of a run that cannot
+        go on.
         """
         target = self.file(command)
         run = directory_of(target)
         wait_for(run)
         identity = self.identity(command)
-        entry = self.commands.get(command.name, {})
+        before = self.commands.get(command.name, {})
         # What is finished and begins again was made of other images, or its checkpoint was changed.
-        resume = run.is_dir() and entry.get("told") == identity and entry.get("status") != "done"
-        if not resume:
+        resume = run.is_dir() and before.get("told") == identity and before.get("status") != "done"
+        if resume and (obstacle := self._obstacle(command, run, before.get("error"))):
+            say(f"{command.name}: cannot go on, so it begins anew: {obstacle}")
+            resume = False
+        entry = {"told": identity, "status": "begun"}
+        if resume:
+            # An attempt that was killed together with its study left the time of its training alone.
+            recorded = before.get("seconds", before.get("earlier", 0.0))
+            entry["earlier"] = max(recorded, Clock(run).before["seconds"])
+        else:
             target.unlink(missing_ok=True)
             shutil.rmtree(run, ignore_errors=True)
-        self.commands[command.name] = {"told": identity, "status": "begun"}
+        self.commands[command.name] = entry
         self.save()
         return resume
 
+    def _obstacle(self, command: Command, run: Path, error: str | None) -> str | None:
+        """Return in words why the run of the same command cannot be resumed; None if nothing is known against it.
+
+        ``error`` is that of the last attempt: some reasons are only known to the command itself.
+        """
+        try:
+            about = read_run(run)
+        except UsageError as damage:
+            return refusal(str(damage))
+        if about is None and not is_unused(run):  # this study was killed while it removed the run
+            return f"{run}: a part of it was removed"
+        if about is not None and (changed := self._changed(command, about.get("data"))):
+            return f"its images changed: {'; '.join(changed)}"
+        return refusal(error)
+
+    def earlier(self, command: Command) -> float | None:
+        """Return the seconds that processes took before for the run that a command resumes; None if it resumes none."""
+        seconds: float | None = self.commands[command.name].get("earlier")
+        return seconds
+
     def end(self, command: Command, **about: Any) -> None:
-        """Record how a command ended: ``status``, ``seconds``, and ``row`` or ``error``."""
+        """Record how a command ended: ``status``, ``seconds``, and ``row`` and ``data`` or ``error``."""
         entry = self.commands[command.name] | about
         if about["status"] == "done":
             entry["made"] = self.hash(self.file(command))
@@ -192,6 +234,11 @@ def read_study(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
     record: dict[str, Any] = content
     return record
+
+
+def refusal(error: str | None) -> str | None:
+    """Return why a run cannot be resumed, if that is the error of a command; None if it has another one, or none."""
+    return NOT_RESUMED.sub("", error) if error is not None and NOT_RESUMED.search(error) else None
 
 
 def wait_for(run: Path) -> None:

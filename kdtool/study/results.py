@@ -23,7 +23,10 @@ SEARCHED = ("kl",)
 
 
 def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the numbers of a checkpoint or an ONNX file for the table of a study, and the description of its data set.
+    """Return the numbers of a checkpoint or an ONNX file for the table of a study, and the description of its images.
+
+    A checkpoint that was trained has ``seconds``, those of the training by the clock, in all processes that took part.
+    The description is that of the images which the command itself read, None if there were none.
 
     Raises:
         Error: the checkpoint cannot be read.
@@ -44,14 +47,15 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     epochs = (checkpoint.history[-1].get("training") or {}).get("epochs")
     if epochs is not None:  # of each phase; with --hours the number that was found
         numbers["epochs"] = epochs
-    models, search, used = (checkpoint.history[-1].get(key) for key in ("rows", "search", "cpu_seconds"))
-    if used is not None:
-        numbers["cpu_seconds"] = used
+    models, search = (checkpoint.history[-1].get(key) for key in ("rows", "search"))
+    numbers |= {
+        key: used for key in ("seconds", "cpu_seconds") if (used := checkpoint.history[-1].get(key)) is not None
+    }
     if models:
         numbers["models"] = models
     if isinstance(search, list) and search:  # the epochs of a search for a structure
         numbers |= {"search_epochs": len(search), **{f"search_{key}": search[-1].get(key) for key in SEARCHED}}
-    return numbers, None if checkpoint.data is None else checkpoint.data.as_data()
+    return numbers, checkpoint.history[-1].get("data") or None
 
 
 def _numbers_of_export(path: Path) -> dict[str, Any]:

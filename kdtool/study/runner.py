@@ -14,7 +14,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.study.on_ray import OnRay
 from kdtool.study.places import Exit, Local, Place
 from kdtool.study.recipe import Command, Recipe, in_step, read_recipe
-from kdtool.study.record import Record, opened
+from kdtool.study.record import Record, opened, refusal
 from kdtool.study.results import comparisons, means, numbers_of, row_of
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.files import write_text
@@ -150,18 +150,26 @@ class _Study:
     def _end(self, command: Command, ended: Exit) -> None:
         """Record the outcome of a command, and report it with the progress of the study."""
         error = (ended.error or f"ended with exit code {ended.code}") if ended.code else None
+        earlier = self.record.earlier(command)
+        seconds = (earlier or 0.0) + ended.seconds
+        if earlier is not None and refusal(error) is not None:
+            # It has no status, so it is ready again; `Record.begin` sees the error, and lets it begin anew.
+            self.record.end(command, status=FAILED, seconds=round(seconds, 1), error=error)
+            return
         row: dict[str, Any] = {}
         data: dict[str, Any] | None = None
         if error is None:
             try:
                 row, data = numbers_of(self.record.file(command))
+                # The checkpoint also counts attempts that were killed together with their study, or on a cluster.
+                seconds = max(seconds, row.pop("seconds", 0.0))
             except Error as problem:
                 error = str(problem)
         status = DONE if error is None else FAILED
         self.status[command.name] = status
         result = {"row": row, "data": data} if error is None else {"error": error}
-        self.record.end(command, status=status, seconds=round(ended.seconds, 1), **result)
-        outcome = _duration(ended.seconds) if error is None else f"failed: {error}"
+        self.record.end(command, status=status, seconds=round(seconds, 1), **result)
+        outcome = _duration(seconds) if error is None else f"failed: {error}"
         say(f"[{len(self.status)}/{len(self.recipe.commands)}] {command.name}: {outcome}{self._time_left()}")
 
     def _time_left(self) -> str:

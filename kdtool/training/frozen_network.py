@@ -150,7 +150,9 @@ class CachedView:
 
     def _name(self, output: Tap | str) -> str:
         name, engine = output.name if isinstance(output, Tap) else output, self.frozen.engine
-        form = engine.precision + self.frozen.way + "-nhwc" * self.frozen.turned(output)
+        # Logits are laid out alike, but are computed by other kernels, whose last bits differ.
+        last = self.frozen.turned(output) or (output == LOGITS and engine.channels_last)
+        form = engine.precision + self.frozen.way + "-nhwc" * last
         return f"{self.frozen.keys[name]}-{self.view}-{form}-{name}"
 
     def _open(self, output: Tap | str) -> bool:

@@ -105,7 +105,7 @@ class Loop:
             stack.enter_context(forked(self.engine.device))
             stack.enter_context(self.threads)
             stack.enter_context(self.student.frozen())
-            stack.enter_context(dropping_paths(self.student.module, self.training.drop_path))
+            stack.enter_context(dropping_paths(modules, self.training.drop_path))
             if self.training.checkpoint_activations:
                 stack.enter_context(recomputing_activations(modules, self.plan.student.architecture.spec))
             stack.enter_context(synchronised_norms(modules, self.training.sync_batchnorm))

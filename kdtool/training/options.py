@@ -116,7 +116,8 @@ class Training(Options):
     schedule: str = option(
         "cosine",
         choices=("constant", "cosine", "multi-step", "one-cycle"),
-        help="course of the learning rate over the steps of a phase",
+        help="course of the learning rate over the steps of a phase; one-cycle also moves the momentum of sgd from "
+        "0.95 to 0.85 and back, whatever --momentum says, and beta1 of adam, adamw and muon",
     )
     milestones: tuple[float, ...] = option(
         (0.5, 0.75),
@@ -127,7 +128,9 @@ class Training(Options):
     warmup: float | None = option(
         None, minimum=0, help="epochs in which the rate rises to --lr; unset: 0, or 0.3 of the phase with one-cycle"
     )
-    momentum: float = option(0.9, minimum=0, below=1, help="Nesterov momentum of sgd and muon")
+    momentum: float = option(
+        0.9, minimum=0, below=1, help="Nesterov momentum of sgd and muon; with one-cycle, of muon only"
+    )
     weight_decay: float = option(0.0, minimum=0, help="weight decay (decoupled in adamw and muon)")
     norm_decay: bool = option(True, help="weight decay on the scales of norms and on biases too")
     layer_decay: float = option(

@@ -157,7 +157,9 @@ class FitPlan:
             augmented = (data.with_augmentation(how, data.spec.erase) for how in (plain, STRONG))
             first, second = (kept(self._train_split(again)) for again in augmented)
             strong = dataclasses.replace(weak, split=second, kept_as=f"{split.name}-strong")
-            train = TwoViews(dataclasses.replace(weak, split=first), strong)
+            # Where the run's own augmentation is another one, another phase may keep its views by the split's name.
+            own = "" if plain == data.spec.augment else f"{split.name}-weak"
+            train = TwoViews(dataclasses.replace(weak, split=first, kept_as=own), strong)
         if self.validates == "accuracy":
             return train, DistillationBatches(val, engine, student=frozen_part, begin=begin)
         return train, DistillationBatches(val, engine, teacher, self.logits, taps, frozen_part, begin)

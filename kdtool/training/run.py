@@ -23,7 +23,7 @@ from kdtool.plugins.listeners import notify
 from kdtool.surgery.refiner import refined
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
-from kdtool.training.epochs.held import holding
+from kdtool.training.epochs.held import duplicate, fresh, holding
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
 from kdtool.training.history_entry import HistoryEntry
@@ -139,7 +139,7 @@ class Run:
         plan = FitPlan(name, student, teacher, objective, part, auxiliary, self.training)
         phase = Phase(self.directory, name, plan.key, self.log, self.logs)
         callbacks = [*callbacks, *holding(student.module, self.data, masked=self.masked)]
-        module = copy.deepcopy(student.module)
+        module = duplicate(student.module)
         finished = decided(phase.load_result)
         if finished is not None:
             phase_skipped(name)
@@ -211,12 +211,12 @@ class Run:
         seed, record = self.training.seed, self.entry.record_repair
         smaller = refined(refiner, network, seed, name, data=self._data, record=record)
         # Inherited weights expect what the weights from which they come expect.
-        return converted(smaller, conversion_of(network.module)) if refiner.init == "inherit" else smaller
+        return converted(smaller, conversion_of(network.module)) if refiner.init == "inherit" else fresh(smaller)
 
     def reinitialize(self, name: str, network: Network) -> Network:
         """Return a network of the same structure with fresh weights, which depend on the seed and ``name`` alone."""
         with self.seeded(name):
-            return reinitialize(network)
+            return fresh(reinitialize(network))
 
     def seeded(self, name: str) -> AbstractContextManager[None]:
         """Return a context that draws random numbers from the seed and ``name`` alone, so that a resumed run agrees."""
@@ -291,7 +291,7 @@ class Run:
     def _rescue(self, name: str, student: Network, loop: Loop) -> str:
         if not loop.state.best_weights:
             return "no epoch was finished"
-        module = copy.deepcopy(student.module)
+        module = duplicate(student.module)
         load_exactly(module, loop.state.best_weights)
         module = portable(loop.callbacks, module)
         path = self.directory / f"{slug(name)}-last-good.pt"

@@ -32,6 +32,11 @@ RUN = {
 }
 """The form of ``run.json``, see `misfit`."""
 
+BEGINS = "begins"
+"""The key of ``run.json`` that tells the network that is trained; releases before 0.2 did not write it."""
+
+FINISHED = "finished"
+
 # The keys of the fingerprints of the images in a flat ``run.json``.
 SPLITS = "data.splits."
 
@@ -211,7 +216,8 @@ def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -
 
     images = changes(_splits(earlier), _splits(identity))
     found = FOUND_IN_IMAGES if images else ()
-    if different := changed(earlier, identity, (SPLITS, *found)):
+    known = () if BEGINS in earlier else (BEGINS,)  # earlier releases did not say
+    if different := changed(earlier, identity, (SPLITS, FINISHED, *known, *found)):
         raise UsageError(f"{path}: --resume needs the same command: {different}; start again with --force")
     if images:
         raise UsageError(
@@ -226,9 +232,9 @@ def changed(earlier: Mapping[str, Any], identity: Mapping[str, Any], without: tu
     """
     before, now = _flat(earlier), _flat(identity)
     different = [
-        f"{key} was {_short(before.get(key))}, now {_short(value)}"
-        for key, value in now.items()
-        if before.get(key) != value and not key.startswith(without)
+        f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}"
+        for key in {**now, **before}
+        if before.get(key) != now.get(key) and not key.startswith(without)
     ]
     return "; ".join(different[:3])
 

@@ -62,6 +62,8 @@ class Step:
             parts = (1 - smooth) * self.parts + smooth * known / self.parts.shape[1]
             terms = parts * F.log_softmax(self.student, dim=1)
             total = -(terms if self.class_weights is None else terms * self.class_weights).sum()
+            if self.known is not None:  # images are mixed within a pass, so the parts of a step add up to its labels
+                return total / (self.known * len(self.parts) or 1.0)
             return total / known.sum().clamp(min=torch.finfo(known.dtype).tiny)
         if not self.unlabelled and self.class_weights is None:
             return F.cross_entropy(self.student, self.target, label_smoothing=self.label_smoothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kdtool.errors import Error, UsageError
 
@@ -223,3 +225,8 @@ def check_output_folder(path: Path, *, force: bool) -> None:
             raise UsageError(f"{path}: is not writable; name another folder")
         return
     check_output(path, force=force)
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """Return what a file of a run says by name; nothing if it is not there yet."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

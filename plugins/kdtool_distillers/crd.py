@@ -53,10 +53,11 @@ class CRD(Distiller):
         """Train the student with a memory of all images and return it."""
         from kdtool.training import Auxiliary
         from kdtool_distillers.contrast import Embeddings, Memory
-        from kdtool_distillers.only_logits import need_logits
+        from kdtool_distillers.only_logits import need_logits, need_one_view
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
+        need_one_view(self.name, self.objective)
         need_logits(self.name, self.objective, student, teacher)
         labels = run.data.train.labelled().labels
         if int(labels.bincount().max()) == len(labels):

@@ -128,4 +128,5 @@ class ProximalSearch(GateSearch):
     def load(self, state: dict[str, Any]) -> None:
         """Continue with the state of an earlier search."""
         super().load(state)
-        self._update_alpha(self.checked > 0)
+        if self.begun:  # a finished search, which has no further step that reads alpha, does not begin again
+            self._update_alpha(self.checked > 0)

@@ -54,9 +54,11 @@ class GateSearch(Callback):
         self.objective = GateSearchLoss(options)
         self.target = None if options.target_latency is not None else options.budget[1].limit(costs.total)
         self.k = self.epoch = self.steps = 0
+        self.begun = False
 
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
         """Start from the gates as they are."""
+        self.begun = True
         gates = self._gates(module)
         self.costs.to(gates.device)
         self.macs.to(gates.device)

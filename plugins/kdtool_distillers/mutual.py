@@ -43,11 +43,12 @@ class Mutual(Distiller):
         """Train all networks together and return the student."""
         from kdtool import Network
         from kdtool.training import Auxiliary
-        from kdtool_distillers.only_logits import need_logits
+        from kdtool_distillers.only_logits import need_logits, need_one_view
         from kdtool_distillers.peers import Peers
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
+        need_one_view(self.name, self.objective)
         others = {f"peer {number}": run.reinitialize(f"peer {number}", student) for number in range(2, self.peers + 1)}
         others |= {"teacher": teacher} if self.teacher_learns else {}
         if not others:

@@ -40,13 +40,17 @@ class Online(Distiller):
         from kdtool import Network
         from kdtool.training import Auxiliary
         from kdtool_distillers.learning_teacher import LearningTeacher
+        from kdtool_distillers.only_logits import need_one_view
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
         objective = self.objective
-        if objective.needs_classifier() or objective.two_views:
-            what = "the teacher's final classifier" if objective.needs_classifier() else "two views of every image"
-            raise UsageError(f"--objective {objective.name}: needs {what}, which {self.name} has not; use kd or at")
+        need_one_view(self.name, objective)
+        if objective.needs_classifier():
+            raise UsageError(
+                f"--objective {objective.name}: needs the teacher's final classifier, which {self.name} has not; use "
+                "kd or at"
+            )
         objective.check(student, teacher)
         if self.fresh:
             teacher = run.reinitialize("teacher", teacher)

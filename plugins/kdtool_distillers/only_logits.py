@@ -1,4 +1,4 @@
-"""The check of strategies whose objective sees logits and no feature maps."""
+"""The checks of strategies whose objective sees less than it does alone: no feature maps, or one view of each image."""
 
 from __future__ import annotations
 
@@ -24,4 +24,20 @@ def need_logits(strategy: str, objective: Objective, student: Network, teacher: 
         raise UsageError(
             f"--objective {objective.name}: compares layers, and {strategy} can compare only logits; use a loss of "
             "logits, such as kd"
+        )
+
+
+def need_one_view(strategy: str, objective: Objective) -> None:
+    """Check that an objective is not one that is given every image twice (see `kdtool.Objective.two_views`).
+
+    Strategies with a loss of their own around that of the objective are given every image once; an objective that
+    splits such a batch in two would compare different images. ``strategy`` is the name of the method in the message.
+
+    Raises:
+        UsageError: it is given every image twice.
+    """
+    if objective.two_views:
+        raise UsageError(
+            f"--objective {objective.name}: needs two views of every image, which {strategy} has not; use a loss of "
+            "one view, such as kd"
         )

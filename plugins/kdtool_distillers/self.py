@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdtool import Network, Run, Step
+    from kdtool_distillers.step_images import StepImages
 
 
 class Self(Distiller):
@@ -27,8 +28,9 @@ class Self(Distiller):
     + beta * sum over i of |f_i - f|^2.
 
     No gradient flows through z and f where they are targets. CE is a mean over the batch; the squares are summed over
-    batch and channels, as in the authors' code, from which the defaults are taken. The given checkpoint only provides
-    the data and, if no student is named, the structure; its weights are not used.
+    batch and channels, as in the authors' code, from which the defaults are taken. The batch is that of a whole step,
+    also if several passes or processes share it. The given checkpoint only provides the data and, if no student is
+    named, the structure; its weights are not used.
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("self-distillation", "byot", "be-your-own-teacher")
@@ -48,13 +50,21 @@ class Self(Distiller):
         """Train the student with its exits, and return it without them."""
         from kdtool.training import Auxiliary
         from kdtool_distillers.exits import Exits, taps_of
+        from kdtool_distillers.step_images import StepImages
 
         if student is None:
             student = run.reinitialize("student", teacher)
         taps = taps_of(student, self.exits)
         with run.seeded("exits"):
             exits = Exits(taps, student.architecture.classes)
-        return run.fit(self.name, student, objective=SelfLoss(self), auxiliary=Auxiliary(exits, tuple(taps))).network
+        images = StepImages(len(run.data.train), int(run.training.batch_size))
+        return run.fit(
+            self.name,
+            student,
+            objective=SelfLoss(self, images),
+            auxiliary=Auxiliary(exits, tuple(taps)),
+            callbacks=[images],
+        ).network
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class SelfLoss(Objective):
     logits: ClassVar[bool] = False
 
     options: Self
+    images: StepImages | None = None
+    """What knows the images of the whole step; None: each batch is a whole step."""
 
     def weights(self, part: str = "") -> Mapping[str, float | Schedule]:
         """Return the weights of the terms of the last stage and of the features."""
@@ -79,7 +91,9 @@ class SelfLoss(Objective):
         hard = [step.cross_entropy(), *(dataclasses.replace(step, student=logits).cross_entropy() for logits in exits)]
         soft = torch.stack([softened(logits, step.student.detach(), temperature) for logits in exits]).sum()
         hints = torch.stack([(early - last.detach()).square().sum() for early in features]).sum()
-        return (1 - alpha) * torch.stack(hard).sum() + alpha * soft + beta * hints
+        # The loss of a pass counts by its part of the images, as suits a mean; the hints are a sum over the whole step.
+        passes = 1.0 if self.images is None else self.images.count / len(step.student)
+        return (1 - alpha) * torch.stack(hard).sum() + alpha * soft + beta * passes * hints
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

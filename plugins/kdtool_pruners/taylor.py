@@ -89,8 +89,10 @@ def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
                 rows[path].append(_change_of(layer, outputs[path]))
                 outputs[path].clear()
                 continue
-            assert layer.weight.grad is not None
-            change = filters(layer, layer.weight.grad * layer.weight.detach()).sum(1)
+            weight = layer.weight.detach()
+            # A layer that the network does not call has no gradient: the loss does not depend on it.
+            gradient = torch.zeros_like(weight) if layer.weight.grad is None else layer.weight.grad
+            change = filters(layer, gradient * weight).sum(1)
             if layer.bias is not None and layer.bias.grad is not None:
                 change += layer.bias.grad * layer.bias.detach()
             rows[path].append(change)

@@ -7,6 +7,8 @@ the running statistics of its batch-norms, which Krishnamoorthi (2018, arXiv:180
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +22,7 @@ from kdtool.training.zeros import HoldZeros
 
 if TYPE_CHECKING:
     from kdtool.data.splits import Data
+    from kdtool.models.architecture import Network
 
 IMAGES, BATCH = 256, 64
 """How many training images set ranges, and how many run at once."""
@@ -28,10 +31,35 @@ LAST = 4
 """The part of the epochs in which the ranges are fixed: one in so many, but at least one; none if there is one only."""
 
 
+_fresh: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def fresh(network: Network) -> Network:
+    """Mark the module of a network whose weights are fresh: its zeros are those of an initialisation, not of a mask."""
+    _fresh.add(network.module)
+    return network
+
+
+def is_fresh(module: nn.Module) -> bool:
+    """Return whether a module was marked by `fresh`, or is a trained copy of one that was."""
+    return module in _fresh
+
+
+def duplicate(module: nn.Module) -> nn.Module:
+    """Return a copy, with the same mark."""
+    made = copy.deepcopy(module)
+    if is_fresh(module):
+        _fresh.add(made)
+    return made
+
+
 def holding(module: nn.Module, data: Data | None, *, masked: bool) -> list[Callback]:
     """Return the callbacks of a phase: for the zeros of a pruned network, and for one that rounds."""
     rounds = data is not None and quantiser_of(module) is not None
-    return [*([HoldZeros()] if masked else []), *([HoldRanges(data.train)] if rounds and data is not None else [])]
+    return [
+        *([HoldZeros()] if masked and not is_fresh(module) else []),
+        *([HoldRanges(data.train)] if rounds and data is not None else []),
+    ]
 
 
 def plain_images(split: Split) -> Iterator[Tensor]:

@@ -102,13 +102,16 @@ def more_passes(batch_size: int, passes: int) -> int | None:
 
 
 def try_steps(plan: FitPlan, module: nn.Module, data: Data, callbacks: Sequence[Callback]) -> None:
-    """Take a few steps of a phase and validate, on copies of the student's module and of the callbacks."""
+    """Take a few steps of a phase and validate, on copies of the student's module, the objective and the callbacks."""
     training = plan.training
+    tried = copy.copy(plan)
+    # Copied together, what they share (a memory that the loss reads and a callback fills) stays one object.
+    module, tried.objective, copies = copy.deepcopy((module, plan.objective, list(callbacks)))
     short = dataclasses.replace(data, val=data.val.first(VALIDATION_BATCH))
     engine = engine_for(training, training.batch_size, *plan.networks)
-    train, val = plan.batches(short, engine, None)
-    student = plan.student_module(copy.deepcopy(module))
-    Loop(student, plan, train, val, engine, _NoStore(), [*copy.deepcopy(list(callbacks)), _Few()]).run()
+    train, val = tried.batches(short, engine, None)
+    student = tried.student_module(module)
+    Loop(student, tried, train, val, engine, _NoStore(), [*copies, _Few()]).run()
 
 
 def in_passes(plan: FitPlan, passes: int) -> FitPlan:

@@ -43,13 +43,20 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: i
     """Return the schedule of the learning rates over the steps of a phase, ``steps`` in each epoch.
 
     A warm-up rises in equal steps; the schedule itself follows it in what is left of the phase. One-cycle has a rise of
-    its own, which lasts as long as the warm-up.
+    its own, which lasts as long as the warm-up. While the rate rises, one-cycle moves the momentum of SGD from 0.95 to
+    0.85, and back to 0.95 while the rate falls, whatever ``training.momentum`` is (Smith, 2018, arXiv:1803.09820). In
+    the other optimisers it moves beta1 of Adam's part so; the momentum with which Muon moves matrices stays
+    ``training.momentum``.
     """
     total = max(steps * training.epochs, 1)
     warm = None if training.warmup is None else min(round(training.warmup * steps), total - 1)
     if training.schedule == "one-cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         rise = 0.3 if warm is None else warm / total
+        if warm == 1:
+            # The first step has the highest rate. torch would divide by the length of a rise from step 0 to step 0;
+            # with a little less than one step it falls from the first step on.
+            rise *= 1 - 1e-9
         return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=max(total, 2), pct_start=rise)
     if not warm:
         return _main_schedule(optimizer, training, total)

@@ -12,6 +12,7 @@ from kdtool.utils import files
 
 REFINED = "refine t.pt --method halve -o s.pt"
 EXPORTED = "export t.pt --no-latency -o s.onnx"
+TRAINED = "teacher kdtool:lenet-300-100 --data digits --image-size 8 --epochs 1 --subset 0.1"
 UNTRAINED = "teacher kdtool:lenet-300-100 --classes 10 --in-channels 1 --image-size 8 -o s.pt"
 
 
@@ -192,3 +193,40 @@ def test_a_chain_overwrites_no_strange_file_where_nothing_was_begun(run, here):
     assert code == 2
     assert "e.png: exists already" in err
     assert (here / "e.png").read_text() == "mine"
+
+
+TAUGHT = "distill d.pt --student kdtool:lenet-300-100 --epochs 1 --subset 0.1 -o s.pt"
+
+
+@pytest.fixture
+def taught(here, teacher_path):
+    kdtool.load(teacher_path).save(here / "d.pt")
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "said"),
+    [
+        (f"{TRAINED} -o s.pt", f"{TRAINED.replace('lenet-300-100', 'lenet-5')} -o s.pt", "begins.network was"),
+        (TAUGHT, TAUGHT.replace("lenet-300-100", "lenet-5"), "begins.network was"),
+        (TAUGHT, TAUGHT.replace("--student kdtool:lenet-300-100", "--refiner halve"), "begins.structure was"),
+        (f"{TAUGHT} --accumulate 2", TAUGHT, "training.accumulate was 2, now null"),
+    ],
+)
+def test_a_finished_run_is_that_of_its_own_network_and_options(run, taught, line, other, said):
+    assert run(line)[0] == 0
+    assert run(f"{line} --resume")[:2] == (0, "s.pt\n")
+    code, out, err = run(f"{other} --resume")
+    assert (code, out) == (2, "")
+    assert f"s.run: --resume needs the same command: {said}" in err
+
+
+def test_a_finished_run_returns_no_other_checkpoint_than_its_own(run, here, taught):
+    assert run(TAUGHT)[0] == 0
+    assert run("refine t.pt --method halve -o s.pt --force")[0] == 0
+    code, out, err = run(f"{TAUGHT} --resume")
+    assert (code, out) == (2, "")
+    assert "Error: s.pt: is not what its run s.run made; name another output with -o, or start again" in err
+    (here / "s.pt").unlink()
+    assert run(f"{TAUGHT} --resume")[:2] == (0, "s.pt\n")
+    (here / "s.run" / "made.json").unlink()  # as before there was one
+    assert run(f"{TAUGHT} --resume")[:2] == (0, "s.pt\n")

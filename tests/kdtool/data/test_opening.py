@@ -226,3 +226,48 @@ def test_what_a_network_expects_comes_before_what_the_data_have(folder, use):
     assert (own.crop, own.interpolation) == (0.875, "bilinear")
     again = open_data(DataOptions(data="folder:x"), image_size=96, in_channels=3, like=spec).spec
     assert (again.mean, again.std, again.crop, again.interpolation) == (spec.mean, spec.std, 0.5, "box")
+
+
+def test_the_crop_of_a_recorded_training_is_kept_for_small_images_too(folder, use):
+    use(Files(folder))
+    trained = open_data(DataOptions(data="folder:x", crop=0.4)).spec
+    again = open_data(DataOptions(data="folder:x"), image_size=8, in_channels=3, like=trained).spec
+    assert (trained.crop, again.crop) == (0.4, 0.4)
+
+
+def test_the_same_data_set_is_split_as_it_was_but_for_what_is_typed(folder, use, caplog):
+    use(Files(folder))
+    options = {"split_seed": 3, "validation": 0.3, "subset": 0.5, "augment": "none"}
+    trained = open_data(DataOptions(data="folder:x", **options)).spec
+    with caplog.at_level(logging.WARNING):
+        again = open_data(DataOptions(data="folder:x", subset=0.8), like=trained, typed=("data", "subset")).spec
+    assert {name: getattr(again, name) for name in options} == {**options, "subset": 0.8}
+    assert "folder:x: as in the network's training: --validation 0.3, --split-seed 3, --augment none" in caplog.text
+    other = dataclasses.replace(trained, name="folder:y")
+    assert open_data(DataOptions(data="folder:x"), like=other, typed=("data",)).spec.split_seed == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "recorded", "white", "said"),
+    [
+        (1023, 4095, 4095, ""),  # a darker folder of the same camera
+        (16383, 4095, 16383, "16383 is read as white, where the network was trained with 4095"),
+        (255, 4095, 255, "255 is read as white"),  # perhaps floating-point numbers
+        (1, 255, 1, "1 is read as white"),
+        (1023, None, 1023, ""),
+        (None, 4095, None, ""),
+    ],
+)
+def test_the_white_of_another_folder_is_that_of_the_training(found, recorded, white, said, folder, use, caplog):
+    use(Files(folder))
+    spec = dataclasses.replace(open_data(DataOptions(data="folder:x")).spec, white=recorded)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert opening._white(found, spec, "folder:y") == white
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)
+
+
+def test_images_in_memory_are_never_cropped(digits):
+    spec = dataclasses.replace(digits.spec, crop=0.5)
+    assert open_spec(spec).spec.crop == 1.0

@@ -5,7 +5,9 @@ import random
 
 import pytest
 
-from kdtool.distillation.successive_halving import better_half, expected, halve, rungs
+import kdtool
+from kdtool.distillation.successive_halving import better_half, expected, halve, rungs, titles_of
+from kdtool.utils.files import slug
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,27 @@ def test_a_failure_of_a_training_is_the_failure_of_the_search():
 
     with pytest.raises(RuntimeError, match="no"):
         halve(["a", "b"], [1], train)
+
+
+def test_no_two_settings_share_a_directory():
+    names = ["weight=1e-3", "weight=1e+3", "weight=0.5", "a+b", "a->b"]
+    titles = titles_of(names)
+    assert len({slug(title) for title in titles.values()}) == len(names)
+    # Those whose names suffice keep them, so that their runs of before go on.
+    assert titles["weight=0.5"] == "weight=0.5"
+    assert titles_of(reversed(names)) == titles
+
+
+def test_settings_that_differ_in_a_sign_of_the_exponent_are_all_trained(teacher_path, tmp_path):
+    result = kdtool.distill(
+        teacher_path,
+        "kd",
+        refiner="halve",
+        search="temperature=1e-1,1e+1",
+        output=tmp_path / "s.pt",
+        epochs=1,
+        subset=0.1,
+        precision="fp32",
+    )
+    (only,) = result.history[-1]["search"]["rounds"]
+    assert len(only["results"]) == 2

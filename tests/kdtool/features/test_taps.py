@@ -8,8 +8,8 @@ from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 
 
-def network(spec, size=32):
-    return create(spec, options=NetworkOptions(classes=10, in_channels=3, image_size=size), data=None)
+def network(spec, size=32, classes=10):
+    return create(spec, options=NetworkOptions(classes=classes, in_channels=3, image_size=size), data=None)
 
 
 def test_a_resnet_has_the_five_maps_of_the_paper():
@@ -36,6 +36,23 @@ def test_a_resnet_has_the_five_maps_of_the_paper():
 )  # fmt: skip
 def test_stages_of(spec, size, paths):
     assert [one.path for one in stage_taps(network(spec, size))] == paths
+
+
+@pytest.mark.parametrize(
+    ("spec", "classes", "last"),
+    [
+        ("kdtool:resnet20", 64, "layer3"),
+        ("timm:test_vit", 64, "norm"),
+        ("timm:test_convnext", 64, "stages.3"),
+        # A convolution behind all stages makes the logits.
+        ("torchvision:squeezenet1_1", 64, "features.7"),
+        ("torchvision:squeezenet1_1", 10, "features.7"),
+    ],
+)
+def test_the_last_stage_may_have_as_many_channels_as_there_are_classes(spec, classes, last):
+    taps = stage_taps(network(spec, 64, classes))
+    assert taps[-1].path == last
+    assert classes == 10 or spec.startswith("torchvision") or taps[-1].channels == classes
 
 
 def test_layouts():

@@ -1,7 +1,10 @@
 """The contract of pruners: the loss of the retraining."""
 
+import json
+
 import pytest
 import torch
+from torch import nn
 
 import kdtool
 from kdtool.models.checkpoint import read
@@ -24,6 +27,30 @@ def test_the_history_records_the_loss(teacher_path, tmp_path):
     default, dist = (read(tmp_path / f"{name}.pt").history[-1]["options"]["objective"] for name in ("default", "dist"))
     assert default == {"name": "kd", **kdtool.make("distillers", "kd").as_data()}
     assert dist["name"] == "dist"
+
+
+# Steps of channels
+
+
+def wide(classes):
+    """Two convolutions of 32 channels."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(32, classes),
+    )  # fmt: skip
+
+
+def test_a_step_whose_target_is_reached_already_only_trains(tmp_path):
+    few = {"data": "digits", "subset": 0.03, "augment": "none", "image_size": 8}
+    teacher = kdtool.teacher(wide, epochs=0, output=tmp_path / "t.pt", **few)
+    made = kdtool.prune(teacher, "filter-l1", ratio=0.3, steps=3, round_to=16, epochs=1, output=tmp_path / "pruned.pt")
+    # Half of a layer's channels is the least that can go: too much for the first step, and more than all three ask for.
+    sizes = [sum(weight.numel() for weight in one.module.parameters()) for one in (teacher, made)]
+    removed = 1 - sizes[1] / sizes[0]
+    assert removed > 0.3
+    assert made.history[-1]["reached"] == {"of": "params", "asked": 0.3, "removed": round(removed, 4)}
+    rows = [json.loads(line) for line in (tmp_path / "pruned.run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows] == [f"retrain {step} of 3" for step in (2, 3)]
 
 
 # Networks that compute weights, or share them

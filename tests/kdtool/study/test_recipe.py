@@ -101,6 +101,8 @@ ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
         ("[[step]]\nname = 'one'\nrun = 'x'\nform = 'y'", "step 'one': unknown key 'form'; did you mean from?"),
         (ONE + ONE, "step 'one': the name is taken"),
         ("[matrix]\none = [1]\n" + ONE, "step 'one': the name is taken"),
+        (ONE.replace("one", "study"), "step 'study': the study itself has files of this name (study, results, lock)"),
+        (ONE.replace("one", "Results"), "step 'Results': the study itself has files of this name"),
         (ONE + "[[step]]\nname = 'b'\nfrom = 'ome'\nrun = 'x'", "step 'b': from: 'ome' is no step; did you mean one?"),
         ("[[step]]\nname = 'two'\nfrom = 'one'\nrun = 'x'\n" + ONE, "step 'two': from: 'one' is not above this step"),
         ("[[step]]\nname = 'one'\nfrom = 'one'\nrun = 'x'", "step 'one': from: 'one' is not above this step"),

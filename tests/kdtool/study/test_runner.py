@@ -17,25 +17,6 @@ from kdtool.errors import Error, UsageError
 from kdtool.study import places
 from kdtool.study.record import opened
 
-STAND_IN = """
-import os, shutil, sys, time
-words = sys.argv[1:]
-target = words[words.index("-o") + 1]
-with open(os.environ["CALLS"], "a") as calls:
-    calls.write(" ".join(os.path.basename(word) for word in words) + "\\n")
-run = target[:-3] + ".run"
-os.makedirs(run, exist_ok=True)
-if "fail" in words and not os.path.exists(os.environ["CALLS"] + ".mended"):
-    print("a warning", file=sys.stderr)
-    sys.exit("Error: out of luck")
-if "slow" in words and "--resume" not in words:
-    time.sleep(60)
-shutil.copy(os.environ["CHECKPOINT"], target)
-if "--json" in words:
-    print(os.environ["COSTS"])
-with open(target, "ab") as file:  # every output has another hash
-    file.write(os.urandom(4))
-"""
 RECIPE = """
 [matrix]
 seed = [0, 1]
@@ -52,37 +33,6 @@ name = "again"
 from = "pruned"
 run = "prune"
 """
-
-
-@pytest.fixture
-def stand_in(tmp_path, teacher_path, monkeypatch):
-    """Run studies with the stand-in; return a function that returns the calls since the last time."""
-    script = tmp_path / "stand_in.py"
-    script.write_text(STAND_IN)
-    calls = tmp_path / "calls"
-    calls.write_text("")
-    monkeypatch.setenv("CALLS", str(calls))
-    monkeypatch.setenv("CHECKPOINT", str(teacher_path))
-    monkeypatch.setattr(places, "KDTOOL", (sys.executable, "-S", str(script)))
-
-    def since():
-        lines = calls.read_text().splitlines()
-        calls.write_text("")
-        return lines
-
-    return since
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Write a recipe and run it."""
-
-    def run_it(text, **options):
-        path = tmp_path / "recipe.toml"
-        path.write_text(text)
-        return kdtool.run_study(path, **options)
-
-    return run_it
 
 
 def test_what_is_done_is_not_done_again(stand_in, run, tmp_path, teacher_path, capsys):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from kdtool.data.raw import UNLABELLED
 from kdtool.training.batches import DistillationBatches
@@ -17,7 +18,7 @@ from kdtool.training.loop import Loop
 from kdtool.training.mixing import Mixing
 from kdtool.training.options import Training
 from kdtool.training.step import Step
-from kdtool.training.student import StudentModule
+from kdtool.training.student import Auxiliary, StudentModule
 
 
 class Memory:
@@ -40,12 +41,45 @@ class KeepsLast(Callback):
     keeps_last = True
 
 
+class Residual(nn.Module):
+    """A branch that can be dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.drop = nn.Linear(32, 32), StochasticDepth(0.0, "row")
+
+    def forward(self, x):
+        return x + self.drop(self.layer(x))
+
+
+class Peers(nn.Module):
+    """Networks that learn together with a student."""
+
+    def __init__(self, *members):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images, maps):
+        return [member(images) for member in self.members]
+
+
+class Drops(Callback):
+    """Remembers the probabilities with which each network drops its branches."""
+
+    def __init__(self, *modules):
+        self.modules, self.seen = modules, set()
+
+    def after_step(self, module, step):
+        rates = (tuple(part.p for part in one.modules() if isinstance(part, StochasticDepth)) for one in self.modules)
+        self.seen.add(tuple(rates))
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
-def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callbacks=(), **changes):
+def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callbacks=(), auxiliary=None, **changes):
     training = Training(**{"precision": "fp32", "device": "cpu", **changes})
     engine = Engine(training, 0)
     train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None)
@@ -53,7 +87,7 @@ def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callba
     plan = SimpleNamespace(
         name="phase", training=training, loss=loss, validates="accuracy", classifier=None, objective=None
     )
-    return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
+    return Loop(StudentModule(module, auxiliary=auxiliary), plan, train, val, engine, store or Memory(), callbacks)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
@@ -109,3 +143,28 @@ def test_mixtures_teach_and_reach_the_teacher(digits):
     assert parts.sum(1).tolist() == pytest.approx([1.0] * 64)
     assert (parts.max(1).values < 1).any()
     torch.testing.assert_close(answers, taught_by.module(images))
+
+
+def test_all_networks_that_learn_together_drop_branches_and_go_on_bit_for_bit(digits):
+    def residual(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), Residual(), Residual(), nn.Linear(32, 10))
+
+    def both(step):
+        (peer,) = step.auxiliary
+        return step.cross_entropy() + nn.functional.cross_entropy(peer, step.target)
+
+    def trained(store, until=3):
+        student, peers = residual(0), Peers(residual(1))
+        drops = Drops(student, peers)
+        training = loop(student, digits, store, both, None, [drops], Auxiliary(peers), epochs=3, drop_path=0.5)
+        training._is_over = lambda: training.state.epoch == until
+        training.run()
+        assert drops.seen == {((0.0, 0.5), (0.0, 0.5))}
+        assert [part.p for part in peers.modules() if isinstance(part, StochasticDepth)] == [0.0, 0.0]
+        return [*student.parameters(), *peers.parameters()]
+
+    whole, cut = trained(Memory()), Memory()
+    trained(cut, until=2)
+    for ours, theirs in zip(trained(Memory(cut.state)), whole, strict=True):
+        assert torch.equal(ours, theirs)

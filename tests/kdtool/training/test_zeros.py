@@ -1,12 +1,16 @@
 """What was pruned by masks stays pruned, whatever works on it next; and the early weights that teachers keep."""
 
+import copy
+
 import pytest
 import torch
 from timm.layers import StdConv2d
 from torch import nn
 
 import kdtool
+from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import read
+from kdtool.training.epochs.held import duplicate, fresh, holding, is_fresh
 from kdtool.training.zeros import HoldZeros, prunable, sparsity, unprunable
 
 
@@ -42,6 +46,39 @@ def test_what_a_refiner_makes_of_it_keeps_what_is_left_of_them(pruned, tmp_path)
 def test_a_fresh_student_of_a_pruned_teacher_learns_all_of_its_weights(pruned, tmp_path):
     made = kdtool.distill(pruned, student="kdtool:lenet-300-100", epochs=1, output=tmp_path / "fresh.pt", refiner=None)
     assert sparsity(made.module) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "masked"),
+    [
+        ("kd", {"refiner": "halve"}, False),
+        ("kd", {"refiner": {"name": "halve", "init": "inherit"}}, True),
+        ("born-again", {"generations": 1}, False),
+        ("kd", {"student": "kdtool:lenet-300-100"}, False),
+    ],
+)
+def test_only_zeros_that_are_inherited_stay(method, options, masked, pruned, tmp_path):
+    made = kdtool.distill(pruned, method, epochs=1, subset=0.2, output=tmp_path / "made.pt", **options)
+    assert made.masked is masked
+    assert (sparsity(made.module) > 0.5) is masked
+
+
+def test_a_structure_of_a_pruned_network_with_fresh_weights_has_no_mask(pruned, tmp_path):
+    for init in ("fresh", "inherit"):
+        made = kdtool.refine(pruned, "halve", init=init, output=tmp_path / f"{init}.pt")
+        assert made.masked is (init == "inherit")
+
+
+def test_zeros_of_an_initialisation_are_free_to_learn():
+    """A convolution that begins as the identity (Dirac) is zero but for its centre."""
+    network = Network(None, nn.Sequential(nn.Conv2d(4, 8, 3)))
+    with torch.no_grad():
+        nn.init.dirac_(network.module[0].weight[:4])
+    assert [type(one) for one in holding(network.module, None, masked=True)] == [HoldZeros]
+    fresh(network)
+    assert holding(network.module, None, masked=True) == []
+    assert is_fresh(duplicate(network.module))
+    assert not is_fresh(copy.deepcopy(network.module))  # as a pruner makes one with masks
 
 
 def test_what_was_never_masked_is_not_held(teacher_path, tmp_path):

@@ -141,3 +141,9 @@ def test_it_compares_one_pair_of_layers(tmp_path):
     teacher = kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt").network
     with pytest.raises(UsageError, match="compares one pair of layers, and this names 2"):
         CRD(taps=("conv1", "conv2")).pairs(teacher, teacher)
+
+
+def test_it_has_one_view_of_each_image(tmp_path):
+    teacher = kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt")
+    with pytest.raises(UsageError, match="--objective crld: needs two views of every image, which crd has not"):
+        kdtool.distill(teacher, "crd", student="kdtool:lenet-5", objective="crld", output=tmp_path / "s.pt")

@@ -65,6 +65,25 @@ def test_every_image_is_shown_in_both_views(teacher_path, tmp_path, monkeypatch)
     assert kept == set() or "strong" in kept
 
 
+@pytest.mark.parametrize("method", ["stagewise", "ensemble"])
+def test_a_strategy_that_trains_on_its_objective_itself_shows_both_views(method, tmp_path, monkeypatch):
+    seen = []
+    real = CRLD.loss
+
+    def watch(self, step):
+        seen.append(step.indices)
+        return real(self, step)
+
+    monkeypatch.setattr(CRLD, "loss", watch)
+    path = tmp_path / "t.pt"
+    kdtool.teacher("kdtool:lenet-5", data="digits", subset=0.05, epochs=0, output=path)
+    teachers = [path, path] if method == "ensemble" else path
+    options = {"student": "kdtool:lenet-5", "objective": "crld", "epochs": 1}
+    kdtool.distill(teachers, method, output=tmp_path / "s.pt", **options)
+    assert seen
+    assert all(torch.equal(*indices.chunk(2)) for indices in seen)
+
+
 def test_what_has_no_meaning_is_refused(teacher_path, tmp_path):
     with pytest.raises(UsageError, match="--mixup: crld compares two views of the same image"):
         kdtool.distill(teacher_path, "crld", refiner="halve", mixup=0.2, epochs=1, output=tmp_path / "s.pt")

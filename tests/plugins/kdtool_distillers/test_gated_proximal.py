@@ -1,5 +1,7 @@
 """The proximal search with two gates: single steps, thresholds and losses, by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -154,3 +156,23 @@ def test_what_a_search_that_is_given_up_leaves_is_the_network_itself():
     left = search_of(gated).result(gated)
     assert set(left.state_dict()) == {"0.weight", "1.weight"}
     torch.testing.assert_close(left(images), gated(images))
+
+
+@pytest.mark.parametrize("stream_alpha", [None, 0.25])
+def test_a_finished_search_is_loaded_without_a_beginning(stream_alpha):
+    gated = two_gates()
+    gated.places = dataclasses.replace(gated.places, streams=(0,))
+    search, again, resumed = (search_of(gated, stream_alpha=stream_alpha, target_macs="4") for _ in range(3))
+    search.begin(gated, steps=10, epochs=1)
+    for gradient in ([0.2, -0.1], [3.0, 0.0]):
+        gated.gates.grad = torch.tensor(gradient)
+        search.after_step(gated, step_of())
+    state = search.state()
+    again.load(state)
+    assert again.over is search.over is True
+    assert torch.equal(again.needed, search.needed)
+    # A search that goes on begins first, and computes alpha again.
+    resumed.begin(gated, steps=10, epochs=1)
+    resumed.alpha = torch.zeros(2)
+    resumed.load(state)
+    assert torch.equal(resumed.alpha, search.alpha)

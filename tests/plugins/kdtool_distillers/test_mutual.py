@@ -83,6 +83,7 @@ def test_the_teacher_may_learn_too(teacher_path, tmp_path):
     [
         ({"peers": 1}, "--peers 1: the student has no peer to learn from"),
         ({"objective": "at"}, "--objective at: compares layers"),
+        ({"objective": "crld"}, "--objective crld: needs two views of every image, which mutual has not"),
         ({"student": None}, "--method mutual needs a student"),
     ],
 )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import kdtool
 from kdtool.models.checkpoint import read
@@ -10,6 +11,7 @@ from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool_distillers.exits import Exits, taps_of
 from kdtool_distillers.self import Self, SelfLoss
+from kdtool_distillers.step_images import StepImages
 
 
 def log_softmax(logits):
@@ -54,6 +56,50 @@ def test_the_last_stage_learns_from_the_labels_alone(step_of, outputs):
     p = np.exp(log_softmax(final.detach().numpy()))
     np.testing.assert_allclose(final.grad.numpy(), 0.9 * (p - np.eye(4)[target.numpy()]) / 5, rtol=1e-10)
     assert last.grad is None
+
+
+def test_the_passes_of_a_step_add_up_to_its_loss(step_of, outputs):
+    final, _, _, _, auxiliary, target = outputs
+    loss = SelfLoss(Self(beta=1.0), StepImages(images=12, batch_size=5))
+
+    def part(images):
+        few = [rows[images] for rows in auxiliary]
+        return loss.loss(step_of(student=final[images], target=target[images], auxiliary=few)).item()
+
+    whole = SelfLoss(Self(beta=1.0)).loss(step_of(student=final, target=target, auxiliary=auxiliary)).item()
+    assert part(slice(5)) == whole  # a step of one pass, to the bit
+    assert 0.6 * part(slice(3)) + 0.4 * part(slice(3, 5)) == pytest.approx(whole, rel=1e-12)
+
+
+def test_the_last_step_of_an_epoch_is_known_to_be_smaller():
+    images = StepImages(images=12, batch_size=5)
+    images.begin(None, steps=3, epochs=2)
+    for epoch in (1, 2):
+        for count in (5, 5, 2):
+            assert images.count == count
+            images.after_step(None, None)
+        images.after_epoch(None, epoch)
+    images.after_step(None, None)
+    images.begin(None, steps=3, epochs=2)
+    assert images.count == 5
+    assert StepImages(images=3, batch_size=5).count == 3
+
+
+def test_several_passes_learn_what_one_learns(tmp_path, monkeypatch):
+    def without_batch_norm(tap, last):
+        return nn.Sequential(nn.Conv2d(tap.channels, last.channels, 1), nn.ReLU())
+
+    monkeypatch.setattr("kdtool_distillers.exits._bottleneck", without_batch_norm)
+    few = {"epochs": 2, "batch_size": 16, "optimizer": "sgd", "lr": 0.02, "device": "cpu", "precision": "fp32"}
+    path = tmp_path / "t.pt"
+    # 40 images: the last step of an epoch has 8, in 2 passes, which are as large as the 4 passes of the others.
+    kdtool.teacher("kdtool:lenet-5", data="digits", subset=0.03, augment="none", epochs=0, output=path)
+    whole, parts = (
+        kdtool.distill(path, "self", beta=0.05, accumulate=passes, output=tmp_path / f"{passes}.pt", **few)
+        for passes in (1, 4)
+    )
+    for name, tensor in whole.module.state_dict().items():
+        torch.testing.assert_close(parts.module.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def network(spec, size=32):

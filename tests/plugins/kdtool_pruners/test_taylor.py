@@ -52,6 +52,17 @@ def test_the_network_is_left_without_gradients():
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, StdConv2d])
+def test_a_layer_that_is_never_called_changes_nothing(kind):
+    module = Gated(kind).eval()
+    expected = changes(module, batches(2))
+    module.idle, module.unread = kind(1, 3, 3), nn.Linear(3, 4)
+    by_layer = changes(module, batches(2))
+    assert not by_layer.pop("idle").any()
+    assert torch.equal(by_layer.pop("unread"), torch.zeros(2, 4))
+    assert all(torch.equal(rows, expected[path]) for path, rows in by_layer.items())
+
+
 def test_it_wants_data(tmp_path):
     teacher = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "teacher.pt")
     with pytest.raises(kdtool.UsageError, match="--data"):

@@ -152,6 +152,18 @@ def test_a_forecast_knows_the_passes(small_memory, teacher_path, tmp_path, capsy
     assert "out of memory" not in said
 
 
+def test_the_steps_that_are_tried_share_what_loss_and_callback_share(small_memory, tmp_path):
+    # The loss of crd reads and fills a memory of all images, which is a callback too.
+    path = tmp_path / "teacher.pt"
+    kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=path)
+    options = {**OPTIONS, "epochs": 1, "method": "crd", "negatives": 16, "refiner": "halve"}
+    refused = small_memory(40)
+    found = kdtool.distill(path, batch_size="auto:64", output=tmp_path / "a.pt", **options)
+    assert refused == [64]
+    asked = kdtool.distill(path, batch_size=64, accumulate=2, output=tmp_path / "b.pt", **options)
+    assert equal(asked, found)
+
+
 @pytest.mark.slow
 def test_what_never_fits_is_an_error_of_one_line(small_memory, teacher_path, tmp_path):
     small_memory(1)

@@ -23,7 +23,7 @@ def test_timm_drops_as_if_it_was_built_so(name):
         torch.nn.init.normal_(parameter, std=0.1)
     structure = str(plain)
     images = torch.rand(8, 3, 32, 32)
-    with dropping_paths(plain, 0.4):
+    with dropping_paths([plain], 0.4):
         assert rates_of(plain) == pytest.approx(rates_of(built))
         assert rates_of(plain)[-1] == pytest.approx(0.4)
         torch.manual_seed(0)
@@ -37,14 +37,37 @@ def test_timm_drops_as_if_it_was_built_so(name):
 def test_torchvision():
     module = torchvision.models.convnext_tiny(num_classes=3)
     before = [part.p for part in module.modules() if isinstance(part, torchvision.ops.StochasticDepth)]
-    with dropping_paths(module, 0.3):
+    with dropping_paths([module], 0.3):
         now = [part.p for part in module.modules() if isinstance(part, torchvision.ops.StochasticDepth)]
         assert (now[0], now[-1]) == (0.0, pytest.approx(0.3))
     assert before == [part.p for part in module.modules() if isinstance(part, torchvision.ops.StochasticDepth)]
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(UsageError, match="--drop-path"), dropping_paths(torchvision.models.resnet18(), 0.1):
+    with pytest.raises(UsageError, match="--drop-path"), dropping_paths([torchvision.models.resnet18()], 0.1):
         pass
-    with dropping_paths(torchvision.models.resnet18(), 0.0):
+    with dropping_paths([torchvision.models.resnet18()], 0.0):
         pass
+
+
+class Together(torch.nn.Module):
+    """What learns with a student: a network, networks in a list, and an adapter."""
+
+    def __init__(self, one, *others):
+        super().__init__()
+        self.teacher, self.members, self.adapter = one, torch.nn.ModuleList(others), torch.nn.Conv2d(3, 3, 1)
+
+
+def test_each_network_that_learns_has_its_own_rise():
+    student, teacher, *peers = (timm.create_model("test_vit", num_classes=3).train() for _ in range(4))
+    without = torchvision.models.resnet18(num_classes=3)
+    others = Together(teacher, *peers, without)
+    before = str(others)
+    with dropping_paths([student, others], 0.4):
+        expected = rates_of(student)
+        assert expected[-1] == pytest.approx(0.4)
+        assert [rates_of(network) for network in (teacher, *peers)] == [expected] * 3
+    assert str(others) == before
+    with pytest.raises(UsageError, match="--drop-path"), dropping_paths([without, others], 0.4):
+        pass
+    assert str(others) == before

@@ -40,6 +40,34 @@ def test_warm_up_by_hand():
     assert rates("one-cycle", 10, warmup=0)[1] < rates("one-cycle", 10, warmup=0)[0]
 
 
+@pytest.mark.parametrize(("steps", "epochs"), [(10, 1), (49, 1), (20, 2), (2, 1)])
+def test_a_rise_of_one_step_is_a_cycle_that_begins_at_its_top(steps, epochs):
+    # A rise of 2 steps has its top in the second one, so a rise of 1 step has it in the first.
+    assert rates("one-cycle", 10, warmup=2 / 10)[:2] == pytest.approx([0.04, 1.0])
+    cycle = rates("one-cycle", steps, epochs, warmup=1 / steps)
+    falling = [(1 + math.cos(math.pi * step / (steps * epochs - 1))) / 2 for step in range(steps * epochs)]
+    assert cycle == pytest.approx([0.04 / 1e4 + (1 - 0.04 / 1e4) * part for part in falling])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+def test_one_cycle_moves_the_momentum_whatever_is_asked_for_except_that_of_muon(optimizer, momentum):
+    training = Training(optimizer=optimizer, schedule="one-cycle", epochs=1, warmup=0.5, momentum=momentum)
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    made = make_optimizer([weight], training)
+    schedule = make_schedule(made, training, 10)
+    seen = []
+    for _ in range(10):
+        group = made.param_groups[0]
+        seen.append(group["momentum"] if optimizer == "sgd" else group["betas"][0])
+        weight.grad = torch.zeros(2, 2)
+        made.step()
+        schedule.step()
+    assert (seen[0], seen[4], seen[-1]) == pytest.approx((0.95, 0.85, 0.95))
+    if optimizer == "muon":
+        assert made.param_groups[0]["momentum"] == momentum
+
+
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
 def test_optimizers(name, kind):
     made = make_optimizer(list(torch.nn.Linear(4, 3).parameters()), Training(optimizer=name, lr=0.1, weight_decay=0.01))
