@@ -223,6 +223,7 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
             Error: no step can remove any channel.
         """
         from kdtool.pruning.masks import cubic
+        from kdtool.surgery.channels.remove import NEAR
 
         if self.exporter is not None:
             from kdtool.exporting.exporter import check_measurable
@@ -238,13 +239,16 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
                     removal = self._removal(run, network, (target - removed) / (1 - removed), means)
                 except Error as error:
                     failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
-                    continue
-                seed, record = run.training.seed, run.entry.record_repair
-                network = self.repaired(removal.network, network, data, seed, record)
-                removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
-                means = removal.means if self.relative_scores else {}
-                reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
-                run.record(reached=reached)
+                    if target - removed > NEAR:
+                        continue
+                    failed = None  # it is as near as whole multiples come
+                else:
+                    seed, record = run.training.seed, run.entry.record_repair
+                    network = self.repaired(removal.network, network, data, seed, record)
+                    removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
+                    means = removal.means if self.relative_scores else {}
+                    reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
+                    run.record(reached=reached)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
         if failed is not None:
             if not removed:

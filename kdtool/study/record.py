@@ -76,7 +76,9 @@ class Record:
         files = {f"{name}.pt": self.checkpoint(name) for name in command.inputs.values()}
         for word in command.words(Path()):
             # An option's value may be attached: --weights=mine.pth.
-            path = Path(word.partition("=")[2] if word.startswith("--") and "=" in word else word)
+            value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
+            source = value.rpartition(":")[0]  # a network of one's own: net.py:Small
+            path = Path(source if source.endswith(".py") else value)
             if str(path) not in files and path.is_file():
                 files[str(path)] = path
         return files

@@ -36,6 +36,10 @@ from kdtool.surgery.tracing.trace import trace
 OF = ("params", "macs", "channels")
 
 
+NEAR = 0.005
+"""A part of the size that is missing to what was asked for, and is not worth a word."""
+
+
 @dataclass(frozen=True)
 class Removal:
     """A network without some channels, and the fraction of its size that was requested and removed."""
@@ -53,7 +57,7 @@ class Removal:
     @property
     def capped(self) -> bool:
         """Whether less was removed than requested: every group of channels is at its minimum, or has to stay."""
-        return self.removed < self.asked - 0.005
+        return self.removed < self.asked - NEAR
 
     def as_data(self) -> dict[str, Any]:
         """Return the fractions, as plain data for a history."""

@@ -53,6 +53,19 @@ def test_a_step_whose_target_is_reached_already_only_trains(tmp_path):
     assert [row["phase"] for row in rows] == [f"retrain {step} of 3" for step in (2, 3)]
 
 
+def test_a_last_step_that_cannot_come_nearer_is_no_reason_for_a_word(tmp_path):
+    few = {"data": "digits", "subset": 0.03, "augment": "none", "image_size": 8}
+    teacher = kdtool.teacher(wide, epochs=0, output=tmp_path / "t.pt", **few)
+    options = {"method": "filter-l1", "round_to": 16}
+    once = kdtool.prune(teacher, ratio=0.3, epochs=0, output=tmp_path / "once.pt", **options).history[-1]["reached"]
+    # What is asked for is so little more that no whole multiple is left to go.
+    asked = round(once["removed"] + 0.004, 4)
+    made = kdtool.prune(teacher, ratio=asked, steps=2, epochs=1, output=tmp_path / "pruned.pt", **options)
+    assert made.history[-1]["reached"] == {"of": "params", "asked": asked, "removed": once["removed"]}
+    rows = [json.loads(line) for line in (tmp_path / "pruned.run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows] == ["retrain 1 of 2", "retrain 2 of 2"]
+
+
 # Networks that compute weights, or share them
 
 

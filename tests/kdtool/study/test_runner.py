@@ -92,6 +92,19 @@ def test_a_changed_file_is_made_again(stand_in, run, tmp_path):
     assert len(stand_in()) == 10
 
 
+def test_a_changed_file_of_a_network_of_ones_own_is_noticed(stand_in, run, tmp_path):
+    source = tmp_path / "net.py"
+    source.write_text("one")
+    recipe = f'[[step]]\nname = "own"\nrun = "teacher {source}:Small"\n'
+    run(recipe)
+    assert len(stand_in()) == 1
+    run(recipe)
+    assert stand_in() == []
+    source.write_text("another")
+    run(recipe)
+    assert len(stand_in()) == 1
+
+
 def test_a_failing_command_does_not_lose_the_others(stand_in, run, tmp_path, capsys):
     recipe = RECIPE.replace("[0.5, 0.8]", '[0.5, "fail"]')
     result = run(recipe, jobs=3)
