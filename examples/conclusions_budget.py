@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tables import Study, count, fact, say, show
 
-__all__ = ["from_twenty_minutes"]
+__all__ = ["from_one_hour", "from_twenty_minutes"]
 
 LIMIT = 0.35
 """The budget of latency, as a part of the teacher's."""
@@ -51,4 +51,33 @@ def from_twenty_minutes(study: Study) -> None:
         + ", since onnxruntime is slow with its numbers of channels, such as 151; `--round-to 8` avoids that, and "
         "`compress` does. Latencies are those of the exported files, that of the winner in 8 bits is from before its "
         "training."
+    )
+
+
+def from_one_hour(study: Study, twenty: Study) -> None:
+    """Print what an hour found, beside the twenty minutes."""
+    row, before = study.mean("compressed"), twenty.mean("compressed")
+    tried = [one for one in study.seeds("compressed")[0]["models"] if one["val_accuracy"] is not None]
+    show(
+        ["network", "validation accuracy", "epochs", "latency", "MACs"],
+        [
+            [
+                one["model"] + (" (the winner)" if one["note"] == "winner" else ""),
+                f"{100 * one['val_accuracy']:.1f} %",
+                "" if one["epochs"] is None else f"{one['epochs']:g}",
+                f"{one['latency_ratio']:.2f}x",
+                f"{one['macs'] / 1e6:.1f} M",
+            ]
+            for one in tried
+        ],
+    )
+    found = next(one for one in tried if one["note"] == "winner")
+    say(
+        fact("The winner is the family member", found["model"].startswith("like "))
+        + f", with {100 * row['accuracy']:.2f} % of the test images in float32 where the twenty minutes had found "
+        f"{100 * before['accuracy']:.2f} %, "
+        + fact("within the budget", found["latency_ratio"] <= LIMIT)
+        + f". It had {found['epochs']} epochs, the best of the others "
+        + fact("one", max(one["epochs"] or 0 for one in tried if one is not found) == 1)
+        + f". Its trainings took {count(row['cpu_seconds'])} CPU seconds."
     )

@@ -84,15 +84,15 @@ def compare(
         For two checkpoints: ``a`` and ``b``, each with ``checkpoint`` (path), ``accuracy`` with the ends of its 95 %
         interval ``accuracy_low`` and ``accuracy_high`` (Wilson), ``balanced_accuracy`` (the mean of the classes'
         recalls), ``top5`` (of more than five classes), ``calibration_error`` (15 bins), ``parameters``, ``nonzero``,
-        ``macs``, ``file_bytes`` and, with ``latency``, ``latency`` (see `measure_latency`) and the ``latency_ratio`` to
-        the first; ``split``; ``images``; and the numbers of the pair. These are
+        ``macs`` and ``file_bytes``; with ``latency``, ``b`` also has ``latency``, measured against ``a`` (see
+        `measure_latency`), and ``latency_ratio``; ``split``; ``images``; and the numbers of the pair. These are
         ``classified_differently`` (the number of images with different predicted classes), ``agreement`` (the
         fraction of images with the same one), ``l2`` (the L2 distance between the logits, mean over images),
         ``l2_sum`` (its sum), ``only_a_right`` and ``only_b_right`` (numbers of images), and ``mcnemar``, a test of
         whether the last two differ (see `kdtool.utils.statistics.mcnemar`).
-        For three or more: ``split``, ``images``, ``models`` (a list with the content of ``a`` above), ``pairs`` (the
-        numbers of each pair; ``a`` and ``b`` are the indices of the two in ``models``) and ``all_agree``, the number
-        of images to which all networks give the same class.
+        For three or more: ``split``, ``images``, ``models`` (a list with the content of ``a`` above, and after the
+        first that of ``b``), ``pairs`` (the numbers of each pair; ``a`` and ``b`` are the indices of the two in
+        ``models``) and ``all_agree``, the number of images to which all networks give the same class.
 
     Raises:
         Error: the networks have different classes or inputs, there is no data, or the checkpoints remember different

@@ -20,6 +20,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.models.quantisation.training import quantisation_of
 from kdtool.models.size import measure
+from kdtool.plugins.options import split
 from kdtool.surgery.depth.observe import output_shapes
 from kdtool.surgery.depth.stages import stages_of
 from kdtool.training.engine import engine_for
@@ -49,9 +50,15 @@ def inspect(
     connected) and ``output``, the shape of its output for one image (None if that is not known).
 
     Raises:
+        UsageError: an option is not known, or says nothing of what is described.
         Error: ``checkpoint`` cannot be read, or its stages cannot be determined; or the data set cannot be read.
     """
+    split(options, DataOptions)
+    if data is None and options:
+        raise UsageError(f"{DataOptions.info(next(iter(options))).flag}: names no data set; add --data")
     if data is not None:
+        if stages:
+            raise UsageError("--stages: a data set has no stages; leave out --data, which describes a data set alone")
         before = None if checkpoint is None else load_any(checkpoint).data
         return survey(DataOptions(data=data, **options), before)
     if checkpoint is None:

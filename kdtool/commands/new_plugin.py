@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import shutil
@@ -59,6 +60,8 @@ def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Pat
         raise UsageError(f"{name!r}: a name has lower-case letters, digits and hyphens, such as my-{kind}")
     if name in names(group):
         raise UsageError(f"{name}: there is a {SINGULAR.get(group, kind)} of this name already; choose another one")
+    if importlib.util.find_spec(_module(name)) is not None:  # one of the two would hide the other
+        raise UsageError(f"{name}: there is a module {_module(name)} already; choose another one")
     target = Path(output) if output is not None else Path(f"kdtool-{name}")
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target}: exists already; choose another directory with -o")
@@ -79,6 +82,10 @@ def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Pat
     return target
 
 
+def _module(name: str) -> str:
+    return f"kdtool_{name.replace('-', '_')}"
+
+
 def _contents(name: str, group: str) -> dict[str, str]:
     """Return the files of the package and their texts."""
     words = name.split("-")
@@ -86,7 +93,7 @@ def _contents(name: str, group: str) -> dict[str, str]:
     function = "_".join(words)
     filled = {
         "CLASS": joined + "Method" * keyword.iskeyword(joined),
-        "MODULE": f"kdtool_{function}",
+        "MODULE": _module(name),
         "FUNCTION": function,
         "GROUP": group,
         "CHECK": CHECKS[group],

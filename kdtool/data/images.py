@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class MemoryImages:
         self.source, self.size, self.channels, self.interpolation = source, size, channels, interpolation
         self.copies: dict[torch.device, Tensor] = {}
         """The same pixels on other devices."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process, which has other devices."""
+        return {**vars(self), "copies": {}}
 
     def __len__(self) -> int:
         return len(self.source)

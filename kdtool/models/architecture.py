@@ -5,27 +5,24 @@ A file may hold any data, so that everything that is read from one is checked he
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from kdtool.errors import FAILURES, Error, first_line
+from kdtool.errors import Error
 from kdtool.models.edits import (
     changed_attributes,
     changed_buffers,
-    check_names,
     drop_modules,
     fit_shapes,
     set_attributes,
     set_buffers,
 )
 from kdtool.models.modules import are_projectors, insert_projector, insert_select, projectors_of, selects_of
-from kdtool.models.no_init import NoInit, Outline, lacks_memory
+from kdtool.models.no_init import base_for, without_init
 from kdtool.models.source import Source, built
 from kdtool.models.trial import check_runs
 from kdtool.models.used_weights import detach_computed
@@ -38,10 +35,6 @@ _LARGEST = {"classes": 1_000_000, "in_channels": 4096, "image_size": 4096}
 _LARGEST_INPUT = 2**24
 
 _STEMS = ("default", "small")
-
-# What a build may take in bytes, whatever the file; and how many times the bytes of the weights: a network that was
-# halved four times began with 256 times as many.
-LEAST_MEMORY, MEMORY_FACTOR = 1 << 28, 1 << 9
 
 
 @dataclass(frozen=True)
@@ -216,7 +209,7 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
             raise Error(f"{architecture.spec}: its layers were resized, so it cannot be built without weights")
         return skeleton(architecture).eval()
     architecture.origin().prepare(architecture.name)
-    module = _base(architecture, weights)
+    module = base_for(lambda: skeleton(architecture), weights, architecture.spec)
     try:
         resized = fit_shapes(module, weights)
         set_attributes(module, architecture.attributes)
@@ -232,40 +225,6 @@ def build(architecture: Architecture, weights: Mapping[str, Tensor] | None = Non
     if resized or architecture.is_edited:
         check_runs(module, architecture.input, architecture.classes, architecture.spec)
     return module
-
-
-def _base(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the `skeleton` for weights of these names; it takes no memory for tensors that get those of the weights.
-
-    Some networks cannot be built in this way. Theirs takes no more memory than the weights can call for.
-
-    Raises:
-        Error: the base network cannot be built, or the weights have other names.
-    """
-    limit = max(LEAST_MEMORY, MEMORY_FACTOR * sum(tensor.nbytes for tensor in weights.values()))
-    outline = Outline(LEAST_MEMORY)
-    module: nn.Module | None = None
-    with torch.random.fork_rng(devices=[]):
-        with contextlib.suppress(NotImplementedError, Error, *FAILURES), outline:
-            module = skeleton(architecture)
-        if module is not None:
-            _check(architecture, module, weights)
-            if not outline.invented and not lacks_memory(module, weights):
-                return module
-        try:
-            with NoInit(limit):
-                module = skeleton(architecture)
-        except FAILURES as error:
-            raise Error(f"{architecture.spec}: cannot be built: {first_line(error)}") from error
-    _check(architecture, module, weights)
-    return module
-
-
-def _check(architecture: Architecture, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    try:
-        check_names(module, weights)
-    except Error as error:
-        raise Error(f"{architecture.spec}: {error}") from error
 
 
 def capture(
@@ -286,8 +245,7 @@ def capture(
         projectors=projectors_of(module),
     )
     if base is None:
-        with torch.random.fork_rng(devices=[]), NoInit():
-            base = skeleton(edited)
+        base = without_init(lambda: skeleton(edited))
     return dataclasses.replace(
         edited, attributes=changed_attributes(base, module), buffers=changed_buffers(base, module)
     )

@@ -1,18 +1,30 @@
 """Build a network without its random initialisation, for weights that are replaced or never read.
 
 Drawing those weights would only cost time. A file may name any network, so the memory of a build can be limited too.
+
+Code that reads the weights it has just drawn, such as to divide by the largest, may fail with the zeros in their place.
+Such a network is built again with its random numbers, under the same limit.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdtool.errors import Error
+from kdtool.errors import FAILURES, Error, first_line
+from kdtool.models.edits import check_names
+from kdtool.utils.seeds import forked, set_seed
+
+M = TypeVar("M", bound=nn.Module)
+
+# What a build may take in bytes, whatever the file; and how many times the bytes of the weights: a network that was
+# halved four times began with 256 times as many.
+LEAST_MEMORY, MEMORY_FACTOR = 1 << 28, 1 << 9
 
 _RANDOM_METHODS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.exponential_})
 
@@ -53,6 +65,10 @@ class NoInit(TorchFunctionMode):
         """Let the tensors that are made take at most ``limit`` bytes, counted before they are made."""
         super().__init__()
         self.limit, self.taken = limit, 0
+        self.skipped = False
+        """Whether a tensor became zero in place of random numbers, so that a failure may be due to the zeros."""
+        self.exceeded = False
+        """Whether the limit was reached. The code that builds a network may replace the error that says so."""
 
     def _count(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> None:
         """Count what a call will allocate, found by making the same call on the meta device.
@@ -72,6 +88,7 @@ class NoInit(TorchFunctionMode):
         made = result if isinstance(result, list | tuple) else [result]
         self.taken += sum(tensor.nbytes for tensor in made if isinstance(tensor, Tensor))
         if self.taken > self.limit:
+            self.exceeded = True
             raise Error(
                 f"building the network takes more than {self.limit >> 20} MiB, which the weights do not call for"
             )
@@ -82,6 +99,7 @@ class NoInit(TorchFunctionMode):
         """Call every function but the random ones."""
         target = _random_target(func, args, kwargs)
         if target is not None:
+            self.skipped = True
             with torch.no_grad():
                 return target.zero_()
         if func in _TRANSFORMS:
@@ -151,6 +169,75 @@ class Outline(NoInit):
         if target is not None and target.is_meta:
             return target
         return super().__torch_function__(func, types, args, kwargs)
+
+
+class Drawn(NoInit):
+    """Draw the random numbers, and only limit the memory.
+
+    A tensor counts again when it is filled: functions of torch.nn.init make others of its size, which no mode sees.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call every function."""
+        self._count(func, args, kwargs)
+        return func(*args, **(kwargs or {}))
+
+
+def without_init(make: Callable[[], M], limit: int | None = None) -> M:
+    """Return the network that ``make`` builds, with zeros for random numbers unless it cannot be built from zeros.
+
+    Each attempt may take ``limit`` bytes. The random state does not change.
+
+    Raises:
+        Error: it takes more memory; or any exception of ``make``.
+    """
+    quick = NoInit(limit)
+    with forked():
+        try:
+            with quick:
+                return make()
+        except (Error, *FAILURES):
+            # A second attempt cannot help where no zero was read, and must not be had by exceeding the limit.
+            if quick.exceeded or not quick.skipped:
+                raise
+        set_seed(0)
+        with Drawn(limit):
+            return make()
+
+
+def base_for(make: Callable[[], M], weights: Mapping[str, Tensor], name: str) -> M:
+    """Return the network that ``make`` builds, to load these weights; it takes no memory for tensors that they replace.
+
+    Some networks cannot be built in this way. Theirs takes no more memory than the weights can call for. ``name`` is
+    that of the network, for messages.
+
+    Raises:
+        Error: the network cannot be built, or the weights have other names.
+    """
+    limit = max(LEAST_MEMORY, MEMORY_FACTOR * sum(tensor.nbytes for tensor in weights.values()))
+    outline = Outline(LEAST_MEMORY)
+    module: M | None = None
+    with forked(), contextlib.suppress(NotImplementedError, Error, *FAILURES), outline:
+        module = make()
+    if module is not None:
+        _check(module, weights, name)
+        if not outline.invented and not lacks_memory(module, weights):
+            return module
+    try:
+        module = without_init(make, limit)
+    except FAILURES as error:
+        raise Error(f"{name}: cannot be built: {first_line(error)}") from error
+    _check(module, weights, name)
+    return module
+
+
+def _check(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    try:
+        check_names(module, weights)
+    except Error as error:
+        raise Error(f"{name}: {error}") from error
 
 
 def lacks_memory(module: nn.Module, weights: Container[str]) -> bool:

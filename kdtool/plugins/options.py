@@ -42,14 +42,7 @@ def option(
     ``parse`` accepts. ``float | Schedule`` is a number that may change during a phase; both of its ends must be within
     the bounds.
     """
-    about = {
-        "help": help,
-        "minimum": minimum,
-        "maximum": maximum,
-        "above": above,
-        "below": below,
-        "choices": choices,
-    }
+    about = {"help": help, "minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata={"kdtool": about})
 
 
@@ -113,7 +106,10 @@ class OptionInfo:
         if self.scheduled and isinstance(value, str | Schedule):
             return self._check_scheduled(value)
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:  # as the same number as a text
+                value = math.inf if value > 0 else -math.inf
         if self.type is Path and isinstance(value, str):
             value = Path(value)
         if _is_parsed(self.type) and isinstance(value, str | int | float) and not isinstance(value, bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from kdtool.errors import UsageError, nearest
 from kdtool.plugins.method import Method
 from kdtool.plugins.options import OptionInfo
 from kdtool.plugins.registry import method_class
+from kdtool.utils.strict_json import dumps
 
 OptionPath = tuple[str, ...]
 """The name of an option after the names of the nested options it belongs to, such as (objective, temperature)."""
@@ -63,22 +65,28 @@ class Search:
         ``fixed`` are options that all settings share.
 
         Raises:
-            UsageError: there is no such option, an option does not accept a value, or there are too many settings.
+            UsageError: there is no such option, an option does not accept a value, there are too many settings, or two
+                of them are the same.
         """
         searched = [find_option(method, fixed, name) for name, _ in self.values]
-        settings = {}
+        if (count := math.prod(len(values) for _, values in self.values)) > MAX_SETTINGS:
+            raise UsageError(f"--search: {count} settings are too many; try at most {MAX_SETTINGS}")
+        settings: dict[str, dict[str, Any]] = {}
+        names: dict[str, str] = {}
         for values in itertools.product(*(values for _, values in self.values)):
             options = dict(fixed)
             for (path, info), text in zip(searched, values, strict=True):
                 options = _with(method, options, path, _value(info, text))
             try:
-                method(**options)
+                checked = dumps(method(**options).as_data(), sort_keys=True)
             except UsageError as error:
                 raise UsageError(f"--search: {error}") from error
             parts = (f"{name}={value}" for (name, _), value in zip(self.values, values, strict=True))
-            settings[", ".join(parts).replace("_", "-")] = options
-        if len(settings) > MAX_SETTINGS:
-            raise UsageError(f"--search: {len(settings)} settings are too many; try at most {MAX_SETTINGS}")
+            setting = ", ".join(parts).replace("_", "-")
+            # Texts may differ where their values do not: 1 and 1.0.
+            if (same := names.setdefault(checked, setting)) != setting:
+                raise UsageError(f"--search: {same!r} and {setting!r} are the same setting; leave one out")
+            settings[setting] = options
         return settings
 
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import UsageError
-from kdtool.plotting.svg import draw_chart
 from kdtool.reporting.blocks import Block, Heading
 from kdtool.reporting.cells import is_plain
 from kdtool.reporting.classes import class_scores
 from kdtool.reporting.html import page, render
 from kdtool.reporting.latency import latencies
 from kdtool.reporting.markdown import Markdown
+from kdtool.reporting.outputs import figures_of, unwritten, write_all
 from kdtool.reporting.overview import Measured, overview, rows_of
 from kdtool.reporting.sections import flat, of_checkpoint, of_study
 from kdtool.reporting.sources import CheckpointSource, StudySource, read_sources
-from kdtool.study.charts import charts
-from kdtool.utils.files import atomic, beside, check_output, slug, write_text
+from kdtool.utils.files import beside, check_output
 
 SUFFIX = "-report.html"
 
@@ -45,13 +44,15 @@ def report(
     several networks also the accuracy against what they cost. For each study it shows the tables, and charts of the
     accuracy against each number of the matrix. ``.md`` is the same in Markdown, with its charts as files beside it.
     ``.csv`` has a row for each network, or for each checkpoint of a study, with all digits. ``figures`` is a directory
-    to which the charts of studies are written as well. ``latency`` measures the networks in onnxruntime, which takes
-    seconds for each. ``per_class`` measures them on the data set that each remembers, and shows recall, precision and
-    F1 of each class, the confusion matrix, the balanced accuracy and the top-5 accuracy.
+    to which the charts of studies are written as well; of several studies their names begin with that of the study.
+    Existing files are replaced only with ``force``, but a chart that is there with the same content is no error; if one
+    file may not be replaced, none is written. ``latency`` measures the networks in onnxruntime, which takes seconds for
+    each. ``per_class`` measures them on the data set that each remembers, and shows recall, precision and F1 of each
+    class, the confusion matrix, the balanced accuracy and the top-5 accuracy.
 
     Raises:
-        UsageError: there is no source, a source is neither a checkpoint nor such a directory, or the output exists
-            already.
+        UsageError: there is no source, a source is neither a checkpoint nor such a directory, or the output or a chart
+            exists already.
         Error: a source is damaged.
     """
     if not sources:
@@ -64,37 +65,33 @@ def report(
     if figures is not None and not Path(figures).is_dir():
         raise UsageError(f"{figures}: no such directory; create it first")
     sections = read_sources(paths)
+    files = figures_of(sections, Path(figures)) if figures is not None else {}
+    unwritten(files, force=force)  # before minutes of measurements
     networks = [section for section in sections if isinstance(section, CheckpointSource)]
     measured: dict[str, dict[str, Any]] = {}
     for numbers in (latencies(networks) if latency else {}, class_scores(networks) if per_class else {}):
         for path, row in numbers.items():
             measured[path] = {**measured.get(path, {}), **row}
-    _write(target, sections, measured)
-    for section in sections if figures is not None else ():
-        for chart in charts(section.results) if isinstance(section, StudySource) else ():
-            write_text(Path(figures or "") / f"{slug(chart.title)}.svg", draw_chart(chart) + "\n")
+    text, beside_it = _rendered(target, sections, measured)
+    # All are checked before the first is written.
+    write_all(unwritten({**files, **beside_it}, force=force))
+    write_all({target: text.encode(errors="replace")})  # the name of a file may be no UTF-8
     return target
 
 
-def _write(target: Path, sections: Sequence[CheckpointSource | StudySource], measured: Measured) -> None:
+def _rendered(
+    target: Path, sections: Sequence[CheckpointSource | StudySource], measured: Measured
+) -> tuple[str, dict[Path, bytes]]:
+    """Return the text of a report, and the files that it shows, by their paths."""
     names = _joined([section.name for section in sections])
     if target.suffix == ".csv":
-        _write_text(target, _csv(list(_rows(sections, measured))))
-        return
+        return _csv(list(_rows(sections, measured))), {}
     blocks = list(_blocks(sections, measured, target.parent))
     if target.suffix == ".html":
-        _write_text(target, page(names, map(render, blocks)))
-        return
+        return page(names, map(render, blocks)), {}
     writer = Markdown(target.stem)
     text = writer.text(names, blocks)
-    for name, content in writer.charts.items():
-        with atomic(target.parent / name) as temporary:
-            temporary.write_bytes(content)
-    _write_text(target, text)
-
-
-def _write_text(target: Path, text: str) -> None:
-    write_text(target, text.encode(errors="replace").decode())  # the name of a file may be no UTF-8
+    return text, {target.parent / name: content for name, content in writer.charts.items()}
 
 
 def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Measured, directory: Path) -> Iterator[Block]:

@@ -90,9 +90,14 @@ def run(task: Task) -> Outcome:
             before |= set((directory / "data").rglob("*"))
             environment["KDTOOL_DATA"] = str(directory / "data")
         outcome = _in(directory, name, task, task.elsewhere, environment)
-        made = [path for path in directory.rglob("*") if path.is_file() and path not in before and path.name != "lock"]
+        made = [path for path in directory.rglob("*") if path.is_file() and path not in before and _is_wanted(path)]
         files = {str(path.relative_to(directory)): path.read_bytes() for path in made}
         return Outcome(outcome.code, outcome.seconds, outcome.error, files)
+
+
+def _is_wanted(path: Path) -> bool:
+    """Return whether a new file goes home; a run that failed leaves its cache, which is large and made again."""
+    return path.name != "lock" and not (path.parent.name == "cache" and path.parent.parent.suffix == ".run")
 
 
 def _in(directory: Path, here: str, task: Task, words: Sequence[str], environment: dict[str, str]) -> Outcome:

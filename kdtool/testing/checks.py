@@ -24,8 +24,8 @@ from kdtool.plugins.method import Method
 from kdtool.pruning.pruner import Pruner
 from kdtool.surgery.refiner import Refiner
 from kdtool.testing.ladders import check_ladders, check_within
-from kdtool.testing.networks import CLASSES, check_network, check_outputs
-from kdtool.testing.require import require
+from kdtool.testing.networks import CLASSES, check_network
+from kdtool.testing.require import failing, require
 from kdtool.utils.seeds import forked, set_seed
 
 if TYPE_CHECKING:
@@ -141,32 +141,25 @@ def _values(tensor: Tensor) -> int:
 
 
 def check_source(method: type[Source] | Source, *, network: str | None = None) -> None:
-    """Check a source with one of its networks, by default the first: its defaults, and the network that it builds."""
-    import torch
+    """Check a source with one of its networks, by default the first: its defaults, and the network that it builds.
+
+    That network must be rebuilt from its weights to the same outputs, as a checkpoint is read.
+    """
+    from kdtool.testing.builds import check_builds
 
     source = check_options(method, Source)
     known = source.networks()
     require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() returns no names")
     network = network or known[0]
     require(network in known, f"{source.name}: networks() does not contain {network!r}")
-    defaults = source.defaults(network)
+    with failing(f"{source.name}: defaults({network!r}) fails"):
+        defaults = source.defaults(network)
     missing = {"classes", "in_channels", "image_size", "mean", "std"} - set(defaults)
     require(not missing, f"{source.name}: defaults({network!r}) lacks {', '.join(sorted(missing))}")
     channels, size = defaults["in_channels"], defaults["image_size"]
     for key in ("mean", "std"):
         require(len(defaults[key]) == channels, f"{source.name}: {key} of {network} must have one number per channel")
-    module, again = (source.build(network, classes=7, in_channels=channels, image_size=size) for _ in range(2))
-    name = f"{source.name}:{network}"
-    require(not any(part.training for part in module.modules()), f"{name}: is not in eval mode")
-    require(all(tensor.dtype == torch.float32 for tensor in module.parameters()), f"{name}: is not in float32")
-    require(all(tensor.device.type == "cpu" for tensor in module.state_dict().values()), f"{name}: is not on the CPU")
-    check_outputs(module, torch.randn(2, channels, size, size), 7, name)
-    again.load_state_dict(module.state_dict())
-    try:
-        source.build("no-network-of-this-name", classes=7, in_channels=channels, image_size=size)
-    except Error:
-        return
-    raise AssertionError(f"{source.name}: build() of an unknown name must raise kdtool.Error")
+    check_builds(source, network, channels, size)
 
 
 def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: Path | None = None) -> None:
@@ -200,24 +193,15 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
 
 
 def check_exporter(method: type[Exporter] | Exporter, *, network: str = NETWORK, image_size: int = 28) -> None:
-    """Check an exporter: it writes one file or folder, returns plain data, and does not change the network."""
+    """Check an exporter: it writes its files or folder alone, returns plain data, and does not change the network."""
+    from kdtool.testing.exports import check_export
+
     exporter = check_options(method, Exporter)
     named = exporter.folder or exporter.suffix.startswith(".")
     require(named, f"{exporter.name}: its suffix {exporter.suffix!r} must begin with a dot")
     net = _network(network, image_size)
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch) / f"network{exporter.suffix}"
-        with _unchanged(net.module, f"{exporter.name}: the network"):
-            measured = exporter.export(net, output, metadata={"kdtool.classes": json.dumps(["a", "b"])})
-        written = output.is_dir() if exporter.folder else output.is_file() and output.stat().st_size > 0
-        require(written, f"{exporter.name}: did not write {output.name}")
-        own = {output.name, *(output.with_suffix(suffix).name for suffix in exporter.companions)}
-        others = sorted(path.name for path in Path(scratch).iterdir() if path.name not in own)
-        require(not others, f"{exporter.name}: left {', '.join(others)} beside its file")
-    try:
-        json.dumps(measured)
-    except TypeError as error:
-        raise AssertionError(f"{exporter.name}: its measurements are not plain data: {error}") from error
+    with _unchanged(net.module, f"{exporter.name}: the network"):
+        check_export(exporter, net)
 
 
 def _network(spec: str, image_size: int, seed: int = 0) -> Network:

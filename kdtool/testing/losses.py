@@ -9,7 +9,7 @@ from torch import nn
 
 from kdtool.data.raw import UNLABELLED
 from kdtool.distillation.distiller import LossDistiller
-from kdtool.testing.require import require
+from kdtool.testing.require import failing, require
 from kdtool.testing.samples import sample_step
 from kdtool.training.step import Step
 
@@ -30,7 +30,8 @@ def check_loss(distiller: LossDistiller, learner: str, *, per_class: int, epoch:
     inputs = [step.student, step.teacher, step.images, *(tensor for pair in step.maps for tensor in pair)]
     before = [tensor.detach().clone() for tensor in inputs]
 
-    loss = distiller.loss(step)
+    with failing(f"{name}: loss() fails"):
+        loss = distiller.loss(step)
 
     require(isinstance(loss, torch.Tensor) and loss.shape == (), f"{name}: the loss is not a scalar tensor: {loss!r}")
     require(bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()}")
@@ -45,14 +46,17 @@ def check_loss(distiller: LossDistiller, learner: str, *, per_class: int, epoch:
 
 def _check_labels(distiller: LossDistiller, step: Step, name: str) -> None:
     """Check that the loss is finite for images without a label, unless the distiller needs labels."""
+    way_out = "; make needs_labels() return True"
     if not distiller.needs_labels():
         for unlabelled in (1, len(step.target)):
             target = torch.cat([step.target.new_full((unlabelled,), UNLABELLED), step.target[unlabelled:]])
-            loss = distiller.loss(dataclasses.replace(step, unlabelled=True, target=target))
-            require(
-                bool(torch.isfinite(loss)),
-                f"{name}: the loss is {loss.item()} for images without a label; make needs_labels() return True",
-            )
+            batch = dataclasses.replace(step, unlabelled=True, target=target)
+            with failing(f"{name}: loss() fails for images without a label", way_out):
+                loss = distiller.loss(batch)
+            scalar = isinstance(loss, torch.Tensor) and loss.shape == ()
+            require(scalar, f"{name}: the loss for images without a label is not a scalar tensor: {loss!r}")
+            finite = bool(torch.isfinite(loss))
+            require(finite, f"{name}: the loss is {loss.item()} for images without a label{way_out}")
 
 
 def check_gradients(module: nn.Module, name: str) -> None:

@@ -30,7 +30,7 @@ from kdtool.training.optimization.skew import class_weights
 from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
-from kdtool.training.sharing.replicas import Replica, synchronised_norms
+from kdtool.training.sharing.replicas import Replica, agree_on_statistics, synchronised_norms
 from kdtool.training.sharing.shares import check_shares
 from kdtool.training.state import State
 from kdtool.training.student import StudentModule
@@ -142,6 +142,7 @@ class Loop:
         state, started = self.state, time.perf_counter()
         rate = self.updates.rate
         mean_loss = self._train_epoch(replica, advance)
+        agree_on_statistics(self.student.learners())  # what callbacks keep has those of all processes
         self.threads.end_epoch((time.perf_counter() - started) / self.steps)
         logged: dict[str, Any] = {**self.balance.logged(state.epoch)}
         for callback in self.callbacks:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import torch
 
-from kdtool.utils.processes import decided
+from kdtool.utils.processes import collected, decided
 
 # Each number of threads is timed in this many steps, after one that is not counted: layers set themselves up in it.
 TIMED = 3
@@ -55,9 +55,12 @@ class Threads:
         If several processes take the same ``shared`` steps, the times of the first one count.
         """
         self.timed, self.shared = timed, shared
-        self.before = torch.get_num_threads()
+        self.before = self.most = torch.get_num_threads()
         fixed = fixed_threads(option) if device.type == "cpu" else self.before
-        self.choices = [fixed] if fixed else candidates(self.before)
+        if shared and device.type == "cpu":  # machines may differ, and all processes have to ask each other as often
+            self.most = min(collected(self.before))
+            fixed = fixed or (self.before if any(collected(fixed or 0)) else None)
+        self.choices = [fixed] if fixed else candidates(self.most)
         self.count = self.choices[0]
         self.times: dict[int, list[float]] = {}
         self.turns: list[int] | None = None
@@ -137,8 +140,8 @@ class Threads:
         return {"count": self.count if self.decided else 0}
 
     def load(self, state: dict[str, int]) -> None:
-        """Go on with a choice, as far as this process has so many threads."""
-        if len(self.choices) > 1 and 0 < state["count"] <= self.before:
+        """Go on with a choice, as far as every process has so many threads."""
+        if len(self.choices) > 1 and 0 < state["count"] <= self.most:
             self.decided = True
             self._use(state["count"])
 

@@ -14,15 +14,17 @@ SHOWN = 3
 def matching(patterns: Iterable[str], names: Sequence[str], flag: str, spec: str) -> set[str]:
     """Return the names that match a pattern, or lie in a module that matches one; ``*`` stands for any text.
 
-    The pattern ``layer4`` matches ``layer4.0.conv1``.
+    The pattern ``layer4`` matches ``layer4.0.conv1``. Blanks around a pattern are left out.
 
     Raises:
-        UsageError: a pattern matches nothing; the message has names that are near it. ``flag`` is the option and
-            ``spec`` the network.
+        UsageError: a pattern is empty, or matches nothing; the message has names that are near it. ``flag`` is the
+            option and ``spec`` the network.
     """
     paths = list(dict.fromkeys(path for name in names for path in _around(name)))
     found: set[str] = set()
-    for pattern in patterns:
+    for pattern in map(str.strip, patterns):
+        if not pattern:
+            raise UsageError(f"{flag}: a pattern is empty; write names with commas between them, such as conv1,layer1")
         hits = {path for path in paths if fnmatch.fnmatchcase(path, pattern)}
         if not hits:
             hint = nearest(pattern, paths) or f"; there are {shown(names)}"

@@ -11,7 +11,7 @@ from kdtool.study.recipe import read_recipe
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = sorted(path for path in EXAMPLES.glob("*/*.toml") if path.name != "pyproject.toml")
 
-TAUGHT = ("own-teacher", "twenty-minutes", "kept-weights", "equal-time", "clipping")
+TAUGHT = ("own-teacher", "twenty-minutes", "one-hour", "kept-weights", "equal-time", "clipping")
 """Recipes whose teacher is the user's, or another study's."""
 
 

@@ -52,6 +52,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     of_data = parsed.options.get("data") is not None
     if parsed.options and not of_data:
         raise UsageError(f"--{next(iter(parsed.options)).replace('_', '-')}: names no data set; add --data")
+    if of_data and parsed.params["stages"]:
+        raise UsageError("--stages: a data set has no stages; leave out --data, which describes a data set alone")
     return ChainStep(
         "inspect",
         run,

@@ -42,11 +42,10 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         from kdtool import api
 
         state = api.watch(path)
-        if parsed.params["as_json"]:
-            return as_json(state)
-        if not parsed.params["once"]:
+        as_data = parsed.params["as_json"]
+        if not (as_data or parsed.params["once"]):
             state = _follow(path, state)
-        text = "\n".join(lines(state))
+        text = as_json(state) if as_data else "\n".join(lines(state))
         if state["state"] == "stopped":
             raise PartlyDone(f"{state['name']}: no process works there, and it is not finished; {_way_on(state)}", text)
         return text

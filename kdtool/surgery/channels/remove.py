@@ -34,10 +34,7 @@ from kdtool.surgery.tracing.probe_shape import least_shape
 from kdtool.surgery.tracing.trace import trace
 
 OF = ("params", "macs", "channels")
-
-
-NEAR = 0.005
-"""A part of the size that is missing to what was asked for, and is not worth a word."""
+NEAR = 0.005  # a part of the size that is missing to what was asked for, and is not worth a word
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,16 @@ def drop_blocks(
     blocks that stay.
 
     Raises:
-        UsageError: ``keep`` or ``blocks`` does not fit the stages; the message lists the stages of the network.
-        Error: the network has no stages, has no block to leave out, or does not run without the blocks.
+        UsageError: ``keep`` or ``blocks`` does not fit the stages, for which the message lists the stages of the
+            network; or more than one of ``keep``, ``blocks`` and ``times`` is given.
+        Error: ``init`` or ``times`` is invalid; or the network has no stages, has no block to leave out, or does not
+            run without the blocks.
     """
     architecture = network.architecture
+    if init not in ("fresh", "inherit"):
+        raise Error(f"{architecture.spec}: unknown init {init!r}; choose fresh or inherit")
+    if times < 1:
+        raise Error(f"{architecture.spec}: halving its blocks {times} times leaves out none; give 1 or more")
     stages = find_stages(network)
     counts = planned(architecture, stages, keep, blocks, times, stay)
     dropped = [path for stage, count in zip(stages, counts, strict=True) for path in left_out(stage, count, stay)]
@@ -99,7 +105,7 @@ def planned(
     """Return how many blocks stay in each stage, no fewer than its head and those that have to ``stay``.
 
     Raises:
-        UsageError: ``keep`` or ``blocks`` does not fit the stages of the network.
+        UsageError: ``keep`` or ``blocks`` does not fit the stages of the network, or ``times`` is given beside it.
         Error: no block would be left out.
     """
     sizes = [len(stage.blocks) for stage in stages]
@@ -107,6 +113,9 @@ def planned(
     summary = f"{architecture.spec} has stages of {sizes} blocks ({', '.join(stage.name for stage in stages)})"
     if keep is not None and blocks is not None:
         raise UsageError("--keep and --blocks both set the number of blocks; give one of them")
+    if times != 1 and (keep is not None or blocks is not None):
+        other = "--keep" if keep is not None else "--blocks"
+        raise UsageError(f"{other} and --times both set the number of blocks; give one of them")
     if keep is not None:
         if len(keep) != len(sizes):
             raise UsageError(f"--keep {_text(keep)}: {len(keep)} stages were given, but {summary}")
@@ -122,9 +131,8 @@ def planned(
             raise UsageError(f"--blocks {blocks}: must be from {sum(least)} to {sum(sizes)}; {summary}")
         counts = spread(stages, blocks, least)
     else:
-        counts = sizes
-        for _ in range(times):
-            counts = [max(lowest, count // 2) for count, lowest in zip(counts, least, strict=True)]
+        halvings = min(times, max(sizes).bit_length())  # after these all counts are the least
+        counts = [max(lowest, size >> halvings) for size, lowest in zip(sizes, least, strict=True)]
     if counts == sizes:
         raise Error(f"{summary}: none would be left out; {_OTHER_WAY}")
     return counts

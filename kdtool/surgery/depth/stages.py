@@ -7,14 +7,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdtool.errors import FAILURES, Error
 from kdtool.models.architecture import Architecture, Network, skeleton
 from kdtool.models.edits import drop_modules
 from kdtool.models.modules import ITERATED, insert_projector
-from kdtool.models.no_init import NoInit
+from kdtool.models.no_init import without_init
 from kdtool.surgery.depth.observe import Observation, observe, sizes
 from kdtool.surgery.depth.verify import inseparable_stages
 
@@ -61,8 +60,7 @@ def stages_of(network: Network) -> list[Stage]:
     """
     architecture = network.architecture
     whole = dataclasses.replace(architecture, dropped=(), attributes={}, buffers={}, selects={}, projectors={})
-    with torch.random.fork_rng(devices=[]), NoInit():
-        base = skeleton(whole).eval()
+    base = without_init(lambda: skeleton(whole)).eval()
     try:
         observations = observe(base, architecture.input)
         whole_stages = _stages(base, observations)

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdtool.errors import FAILURES, Error
 from kdtool.models.architecture import Architecture, skeleton
-from kdtool.models.no_init import NoInit, Outline
+from kdtool.models.no_init import Outline, without_init
 
 Fixed = set[tuple[str, int]]
 """Dimensions of tensors: (path of the tensor, dimension)."""
@@ -79,8 +79,7 @@ def outline(architecture: Architecture) -> nn.Module:
                 raise NotImplementedError  # buffers are compared by their values, which they would lack
             return module
         except (NotImplementedError, Error, *FAILURES):
-            with NoInit():
-                return skeleton(architecture)
+            return without_init(lambda: skeleton(architecture))
 
 
 def shapes_of(module: nn.Module) -> Shapes:

@@ -59,6 +59,11 @@ def halve_widths(
         raise Error(f"{architecture.spec}: a ratio of {ratio:g} does not make it smaller; give one between 0 and 1")
     if scope not in ("all", "inner"):
         raise Error(f"{architecture.spec}: unknown scope {scope!r}; choose all or inner")
+    if init not in ("fresh", "inherit"):
+        raise Error(f"{architecture.spec}: unknown init {init!r}; choose fresh or inherit")
+    for option, value in (("times", times), ("round_to", round_to)):
+        if value < 1:
+            raise Error(f"{architecture.spec}: {option} is {value}; give 1 or more")
     fresh = init == "fresh"
     text = f"widths x {ratio:g}" + f", {times} times" * (times > 1)
     _check_widths_left(network, ratio**times, text)

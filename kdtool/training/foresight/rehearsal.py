@@ -215,7 +215,9 @@ def rehearse(
             rehearsal.scores(network)
             rehearsal.close(network, closing)
         except Exception as error:  # what a method does with a network that is not trained is its own affair
-            if (strict and not notes.phases) or is_lost_process(error):
+            # Of several processes one alone may be out of memory, or miss a file; the others would wait for it.
+            alone = count() > 1 and isinstance(error, RuntimeError | OSError | MemoryError)
+            if (strict and not notes.phases) or alone or is_lost_process(error):
                 raise
             name = notes.phases[-1].name if notes.phases else ""
             reason = f"they depend on the result of {name}" if name else _first_line(error)

@@ -102,8 +102,10 @@ def synchronised_norms(modules: Iterable[nn.Module], wanted: bool) -> Iterator[N
     if not wanted or count() < 2:
         yield
         return
-    norms = [part for module in modules for part in module.modules() if isinstance(part, _BatchNorm)]
-    if norms and norms[0].weight is not None and norms[0].weight.device.type == "cpu":
+    parts = [part for module in modules for part in module.modules()]
+    norms = [part for part in parts if isinstance(part, _BatchNorm)]
+    device = next((weight.device.type for part in parts for weight in part.parameters()), "cpu")
+    if norms and device == "cpu":
         say_once("--sync-batchnorm: torch has it on GPUs only; each process takes the statistics of its own images")
         norms = []
     before = [norm.__class__ for norm in norms]

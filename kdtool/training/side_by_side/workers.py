@@ -49,7 +49,9 @@ class Workers:
         sent: Any = copy.copy(run)
         sent.workers = None  # of one level: a task would wait for room that it takes itself
         sent.entry = dataclasses.replace(run.entry, clock=Clock())
-        token = run.directory / f".ray-{uuid.uuid4().hex}"
+        # A worker has another current folder.
+        sent.directory, sent.caches, sent.logs = (path.resolve() for path in (run.directory, run.caches, run.logs))
+        token = sent.directory / f".ray-{uuid.uuid4().hex}"
         token.touch()
         try:
             reference = self.cluster.put(sent)

@@ -67,3 +67,14 @@ def test_the_table_and_the_json_of_several_checkpoints(resnet, lenet):
 
 def test_without_the_option_there_is_no_word_of_stages(lenet):
     assert "stage" not in CliRunner().invoke(cli, ["inspect", str(lenet)]).stdout
+
+
+def test_options_that_say_nothing_are_refused(lenet):
+    with pytest.raises(kdtool.UsageError, match=r"^there is no option 'nonsense'$"):
+        kdtool.inspect(lenet, nonsense=3)
+    with pytest.raises(kdtool.UsageError, match="there is no option 'spilt_seed'; did you mean split_seed"):
+        kdtool.inspect(data="digits", spilt_seed=3)
+    with pytest.raises(kdtool.UsageError, match=r"^--split-seed: names no data set; add --data$"):
+        kdtool.inspect(lenet, split_seed=3)
+    with pytest.raises(kdtool.UsageError, match="--stages: a data set has no stages"):
+        kdtool.inspect(lenet, stages=True, data="digits")

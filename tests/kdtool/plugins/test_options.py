@@ -78,6 +78,8 @@ def test_a_subclass_adds_to_the_options_it_inherits() -> None:
         ("whole", True, "--whole: expected a whole number, got True"),
         ("whole", None, "--whole: expected a whole number, got None"),
         ("part", 0, "--part: 0.0 is out of range (0 < x < 1)"),
+        pytest.param("part", 10**400, "--part: inf is out of range (0 < x < 1)", id="an integer too large for a float"),
+        pytest.param("part", -(10**400), "--part: -inf is out of range (0 < x < 1)", id="and its negative"),
         ("part", 1.0, "--part: 1.0 is out of range (0 < x < 1)"),
         ("part", float("nan"), "--part: nan is out of range (0 < x < 1)"),
         ("part", True, "--part: expected a number, got True"),

@@ -67,12 +67,23 @@ def test_options_of_methods_in_roles_and_the_methods_themselves():
             "several methods have this option; write kd-temperature or dist-temperature",
         ),
         ("mutual", "teacher-learns=on,maybe", "must be on or off"),
-        ("kd", "temperature=" + ",".join(map(str, range(1, 400))), "too many"),
+        ("kd", "temperature=" + ",".join(map(str, range(1, 400))), "399 settings are too many"),
+        ("kd", "temperature=1,1.0", "'temperature=1' and 'temperature=1.0' are the same setting; leave one out"),
+        ("kd", "alpha=0.5,.5,temperature=1,4", "'alpha=0.5, temperature=1' and 'alpha=.5, temperature=1' are the same"),
+        ("kd", "temperature=4->1,4.0->1", "are the same setting"),
+        ("ikd", "temperature=1,1.0", "are the same setting"),
     ],
 )
 def test_what_cannot_be_tried_is_refused(method, text, message):
     with pytest.raises(kdtool.UsageError, match=message):
         settings(method, text)
+
+
+def test_too_many_settings_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr("kdtool.plugins.search._with", lambda *_: pytest.fail("a setting was made"))
+    values = ",".join(f"0.{number}" for number in range(100, 400))
+    with pytest.raises(kdtool.UsageError, match="90000 settings are too many"):
+        settings("kd", f"alpha={values},temperature={values}")
 
 
 def test_the_best_by_validation_is_trained_and_the_search_is_told(teacher_path, tmp_path, capsys):

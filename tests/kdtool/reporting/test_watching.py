@@ -143,3 +143,6 @@ def test_watch_says_how_a_run_that_was_killed_goes_on(tmp_path):
         "Error: s.run: no process works there, and it is not finished; run the same command again with --resume to "
         "continue\n"
     )
+    as_data = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run"), "--json"])
+    assert (as_data.exit_code, as_data.stderr) == (1, result.stderr)
+    assert json.loads(as_data.stdout)["state"] == "stopped"

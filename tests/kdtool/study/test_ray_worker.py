@@ -138,3 +138,11 @@ def test_kdtool_runs_in_this_process(capsys):
     assert ray_worker.kdtool(["prune", "no-such-file.pt"]) == 2
     assert "no such file" in capsys.readouterr().err
     assert sys.argv == before
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("a.pt", True), ("a.run/cache/0.npy", False), ("a.run/lock", False), ("cache/a.run/run.json", True)],
+)
+def test_the_cache_of_a_run_that_failed_does_not_go_home(name, wanted):
+    assert ray_worker._is_wanted(Path(name)) is wanted

@@ -74,6 +74,33 @@ def test_a_wrong_loss_is_told(wrong: Callable[[Step], Any], message: str) -> Non
         check_distiller(Wrong)
 
 
+def _wrong_shape(step: Step) -> Any:
+    return (step.student @ step.teacher).mean()
+
+
+def _labels(step: Step) -> Any:
+    target = torch.nn.functional.one_hot(step.target, step.student.shape[1])
+    return (step.student - step.teacher).square().mean() + (step.student * target).mean()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (_wrong_shape, r"with 3 images per class, epoch 1: loss\(\) fails: RuntimeError"),
+        (_labels, r"loss\(\) fails for images without a label: .*; make needs_labels\(\) return True"),
+    ],
+)
+def test_a_loss_that_raises_is_told(wrong: Callable[[Step], Any], message: str) -> None:
+    class Raising(LossDistiller):
+        """Raise."""
+
+        def loss(self, step: Step) -> Any:
+            return wrong(step)
+
+    with pytest.raises(AssertionError, match=message):
+        check_distiller(Raising)
+
+
 def test_a_check_leaves_the_callers_random_numbers() -> None:
     torch.manual_seed(5)
     expected = torch.rand(2)

@@ -141,3 +141,18 @@ def test_on_an_accelerator_nothing_is_timed(machine):
     with Threads(None, torch.device("meta")) as threads:
         assert threads.decided
         assert machine.used == 8
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "fixed", "choices"),
+    [([8, 2], [0, 0], [1, 2]), ([8, 1], [0, 0], [1]), ([8, 8], [0, 4], [8])],
+)
+def test_processes_of_unlike_machines_ask_each_other_as_often(machine, monkeypatch, everywhere, fixed, choices):
+    """Each would wait for the others in another place if it timed other numbers of threads, or none."""
+    answers = iter([everywhere, fixed])
+    monkeypatch.setattr(module, "collected", lambda own: next(answers))
+    threads = Threads(None, CPU, shared=True)
+    assert threads.choices == choices
+    assert threads.decided == (len(choices) == 1)
+    threads.load({"count": 4})
+    assert threads.count == choices[0]  # not every process has so many

@@ -17,15 +17,23 @@ def blocks(net):
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, [1, 1, 1]), ({"keep": (1, 2, 3)}, [1, 2, 3]), ({"blocks": 5}, [1, 2, 2])],
+    [({}, [1, 1, 1]), ({"keep": (1, 2, 3)}, [1, 2, 3]), ({"blocks": 5}, [1, 2, 2]), ({"times": 3 * 10**9}, [1, 1, 1])],
 )
 def test_blocks_are_left_out(options, expected):
     assert blocks(kdtool.make("refiners", "depth", **options).refine(network())) == expected
 
 
-def test_two_ways_to_say_how_many_are_refused():
-    with pytest.raises(kdtool.UsageError, match="give one"):
-        kdtool.make("refiners", "depth", keep=(1, 1, 1), blocks=3).refine(network())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": (1, 1, 1), "blocks": 3}, "--keep and --blocks both"),
+        ({"keep": (1, 1, 1), "times": 2}, "--keep and --times both"),
+        ({"blocks": 3, "times": 2}, "--blocks and --times both"),
+    ],
+)
+def test_two_ways_to_say_how_many_are_refused(options, message):
+    with pytest.raises(kdtool.UsageError, match=f"{message} set the number of blocks; give one"):
+        kdtool.make("refiners", "depth", **options).refine(network())
 
 
 def test_inherited_blocks_are_the_old_ones():

@@ -266,11 +266,19 @@ def test_a_wrong_number_of_stages_names_those_that_were_found():
         {"blocks": 2},
         {"blocks": 16},
         {"keep": (1, 1, 1), "blocks": 3},
+        {"keep": (1, 1, 1), "times": 2},
+        {"blocks": 3, "times": 2},
     ],
 )
 def test_counts_that_do_not_fit_are_refused(options):
     with pytest.raises(UsageError, match="blocks"):
         drop_blocks(network("kdtool:resnet32"), **options)
+
+
+@pytest.mark.parametrize("options", [{"init": "typo"}, {"times": 0}, {"times": -1}])
+def test_invalid_options_are_refused(options):
+    with pytest.raises(Error, match="unknown init 'typo'; choose|leaves out none; give 1 or more"):
+        drop_blocks(network("kdtool:resnet20"), **options)
 
 
 def test_nothing_left_to_drop_is_refused():

@@ -16,6 +16,7 @@ from kdtool.surgery.slicing.fixed_dims import fixed_dimensions
 from kdtool.surgery.tracing.alignment import misaligned
 from kdtool.surgery.width import halve
 from kdtool.surgery.width.cut import Cut, _cut
+from kdtool.utils.keywords import read_keywords
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 INITS = ("fresh", "inherit")
@@ -184,10 +185,10 @@ def test_attention_keeps_its_heads_and_narrows_them():
     assert new.scale == pytest.approx(new.head_dim**-0.5)
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0])
-def test_a_ratio_that_makes_nothing_smaller_is_refused(ratio):
-    with pytest.raises(Error, match="ratio"):
-        halve_widths(network("kdtool:lenet-5", 28), ratio=ratio)
+@pytest.mark.parametrize("option", ["ratio=0.0", "ratio=1.0", "ratio=2.0", "times=0", "round_to=0", "init='typo'"])
+def test_an_invalid_option_is_refused(option):
+    with pytest.raises(Error, match=option.partition("=")[0]):
+        halve_widths(network("kdtool:lenet-5", 28), **read_keywords(option))
 
 
 def test_a_network_that_does_not_run_afterwards_is_refused_by_name(monkeypatch):

@@ -11,9 +11,11 @@ import torch
 import kdtool
 from kdtool.commands.foresight import dry_run
 from kdtool.commands.inputs import data_for
+from kdtool.training.foresight import rehearsal
 from kdtool.training.foresight.forecast import read_forecast
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training
+from kdtool.training.run import Run
 from kdtool.utils.verbosity import announcing
 
 COMMANDS = {
@@ -150,3 +152,23 @@ def test_what_is_done_with_the_file_of_the_result_is_foreseen(teacher_path, tmp_
     whole = sum(tensor.nbytes for tensor in made.module.state_dict().values())
     assert len(sizes) == 1
     assert made.history[-1]["forecast"]["cost"]["seconds"] > 0.3 * whole / sizes[0] > 0.3
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_one_process_alone_may_meet_ends_them_all(processes, teacher_path, tmp_path, monkeypatch):
+    """The others would wait for it in the next step; of one process the forecast is only cut."""
+    parent = kdtool.load(teacher_path)
+    run = Run(
+        tmp_path, data=data_for(parent, {}), training=Training(epochs=1), parent=parent,
+        entry=HistoryEntry("distill", "kdtool distill", "kd", {}, {}, {}, [], "s.pt", {}, ""),
+    )  # fmt: skip
+
+    def work(run):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(rehearsal, "count", lambda: processes)
+    if processes == 1:
+        assert rehearsal.rehearse(work, run)[0].reason == "OutOfMemoryError"
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            rehearsal.rehearse(work, run)
