@@ -60,8 +60,9 @@ def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Pat
         raise UsageError(f"{name!r}: a name has lower-case letters, digits and hyphens, such as my-{kind}")
     if name in names(group):
         raise UsageError(f"{name}: there is a {SINGULAR.get(group, kind)} of this name already; choose another one")
-    if importlib.util.find_spec(_module(name)) is not None:  # one of the two would hide the other
-        raise UsageError(f"{name}: there is a module {_module(name)} already; choose another one")
+    taken = importlib.util.find_spec(_module(name))
+    if taken is not None and taken.submodule_search_locations is not None:  # the new module would hide the package
+        raise UsageError(f"{name}: there is a package {_module(name)} already; choose another one")
     target = Path(output) if output is not None else Path(f"kdtool-{name}")
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target}: exists already; choose another directory with -o")
