@@ -76,4 +76,6 @@ def logged_seconds(directory: Path) -> float:
 
 def _seconds(row: Mapping[str, Any]) -> float:
     """Return the seconds of an epoch over the whole train split; runs of earlier releases had no others."""
-    return (float(row["seconds"]) - float(row.get("scoring", 0.0))) / max(float(row.get("work", row["epochs"])), 1e-9)
+    return (float(row["seconds"]) - float(row.get("scoring_seconds", 0.0))) / max(
+        float(row.get("work", row["epochs"])), 1e-9
+    )

@@ -65,7 +65,7 @@ class Trials:
     """A row for each training: ``setting``, ``epochs`` (over the whole train split), ``work`` (how many such epochs
     take as long, with their validation), ``full`` (whether it was the last one), ``accuracy`` and ``loss`` on the
     validation split, ``float_accuracy`` (without the rounding of a file of 8 bits), ``rounded`` (whether it learnt to
-    round), ``seconds``, ``scoring`` (those of them after the training), ``checkpoint``, ``cost``, ``note`` and
+    round), ``seconds``, ``scoring_seconds`` (those of them after the training), ``checkpoint``, ``cost``, ``note`` and
     ``within`` (the budget)."""
 
     def __post_init__(self) -> None:
@@ -199,7 +199,7 @@ class Trials:
             "float_accuracy": metrics.get("float_accuracy"),
             "rounded": quantiser_of(network.module) is not None,
             "seconds": round(time.perf_counter() - started, 2),
-            "scoring": round(scored - learnt, 2),
+            "scoring_seconds": round(scored - learnt, 2),
             "checkpoint": path.name,
             "cost": candidate.cost and candidate.cost.as_data(),
             "note": candidate.note,

@@ -110,7 +110,7 @@ def assert_same(first, second):
     one, other = results_of(first), results_of(second)
     for results in (one, other):
         for row in results["trials"]:
-            del row["seconds"], row["scoring"]
+            del row["seconds"], row["scoring_seconds"]
             for key in ("latency_ratio", "latency_ms"):
                 row["cost"].pop(key)
     assert one["trials"] == other["trials"]

@@ -181,9 +181,9 @@ def test_a_trial_has_a_part_of_the_images_and_the_winner_all(at_work, monkeypatc
     # By hand: an image of the train split takes three times as long as one of the validation split.
     assert trial["work"] == pytest.approx((3 * images / 4 + validation) / (3 * images + validation))
     # An epoch takes what the training took; the file of 8 bits is made and scored once, however long that was.
-    assert 0 < trial["scoring"] < trial["seconds"]
+    assert 0 < trial["scoring_seconds"] < trial["seconds"]
     assert epoch_seconds([trial], candidate, 1e6) == pytest.approx(
-        (trial["seconds"] - trial["scoring"]) / trial["work"]
+        (trial["seconds"] - trial["scoring_seconds"]) / trial["work"]
     )
     assert trial["checkpoint"] == "halve-int8-0.25-epochs.pt"
     found.train(candidate.name, 1)  # it is known
