@@ -143,7 +143,10 @@ def _way_on(step: ChainStep, work: Work) -> str:
 
     if not step.resumable or work.output is None:
         return ""
-    if has_progress(directory_of(work.output)):
+    # Of several checkpoints the earlier ones may be finished: their runs hold no weights, their results are there.
+    if any(has_progress(directory_of(output)) for output in work.outputs) or any(
+        has_begun(output, recognised=False) and output.exists() for output in work.outputs[:-1]
+    ):
         return "; run the same command with --resume to continue"
     return " before anything was saved"
 
@@ -174,7 +177,7 @@ def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> li
         outputs = _outputs(step, checkpoints)
         later = resume and step.recognises  # it looks at the file when it runs
         for output in outputs:
-            if output in [earlier for work in works for earlier in work.outputs]:
+            if _placed(output) in [_placed(earlier) for work in works for earlier in work.outputs]:
                 raise UsageError(f"{output}: two steps would write this file; choose another name with -o")
             if step.check_target is not None:
                 step.check_target(output, force or (later and output.exists()))
@@ -195,6 +198,11 @@ def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> li
     return works
 
 
+def _placed(path: Path) -> Path:
+    """Return a path in one spelling, since ``s.pt`` and ``../here/s.pt`` are one file; a link itself is replaced."""
+    return path.parent.resolve() / path.name
+
+
 def _outputs(step: ChainStep, checkpoints: Sequence[Path]) -> tuple[Path, ...]:
     """Return the files that a step writes."""
     if step.output is None:
@@ -202,7 +210,7 @@ def _outputs(step: ChainStep, checkpoints: Sequence[Path]) -> tuple[Path, ...]:
     if not step.each or len(checkpoints) < 2:
         return (step.output(checkpoints[0] if checkpoints else Path()),)
     outputs = tuple(map(step.output, checkpoints))
-    if len({*outputs}) < len(outputs):
+    if len({*map(_placed, outputs)}) < len(outputs):
         raise UsageError(
             f"{step.name}: two of the {len(checkpoints)} outputs would have the same name; "
             "leave out -o, or rename a checkpoint"

@@ -68,7 +68,12 @@ def teacher(
     if options.get("hours") is not None and not trains:
         raise UsageError("--hours: nothing is trained without --data")
     same = partial(teacher, name, pretrained=pretrained, weights=weights, output=output, force=True)
-    options = with_epochs(options, same, target, resume=resume)
+
+    def tried(**rest: Any) -> Checkpoint:
+        # The epochs that are tried are not those of the training, so the epoch to keep may lie behind them.
+        return same(**{key: value for key, value in rest.items() if key != "keep_epoch"})
+
+    options = with_epochs(options, tried, target, resume=resume)
     source, network_name = parse(name)
     groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions, InitialOptions)
     given, typed_data = groups[2], groups[1]

@@ -92,13 +92,18 @@ class SharedValues(Callback):
             self.clusters[name] = (codes.flatten(), len(found))
 
     def before_step(self, module: nn.Module) -> None:
-        """Give the weights of a cluster the sum of their gradients."""
+        """Give the weights of a cluster the sum of their gradients, and zeros, which stay, none.
+
+        The sum over all zeros of a pruned layer would be most of the norm by which the gradients are clipped.
+        """
         for name, (codes, count) in self.clusters.items():
             weight = module.get_parameter(name)
             if weight.grad is not None:
                 gradient = weight.grad.flatten()
                 sums = gradient.new_zeros(count).index_add_(0, codes, gradient)
-                weight.grad.copy_(sums[codes].view_as(weight))
+                shared = sums[codes].view_as(weight)
+                # A layer of zeros alone was initialised so, and learns.
+                weight.grad.copy_(shared.masked_fill(weight.detach() == 0, 0) if count > 1 else shared)
 
     def after_step(self, module: nn.Module, step: Step) -> None:
         """Set the weights of a cluster to their mean: optimisers that look at a whole matrix move them apart."""

@@ -99,10 +99,11 @@ def changes(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     return {path: torch.stack(per_batch) for path, per_batch in rows.items()}
 
 
-def _keep(kept: list[Tensor], layer: nn.Module, inputs: object, output: Tensor) -> None:
-    """Keep an output of a layer, and its gradient."""
+def _keep(kept: list[Tensor], layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """Keep an output of a layer, and its gradient; return a copy, which an activation behind it may overwrite."""
     output.retain_grad()
     kept.append(output)
+    return output.clone()
 
 
 def _change_of(layer: nn.Module, outputs: Iterable[Tensor]) -> Tensor:

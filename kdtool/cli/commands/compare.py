@@ -12,7 +12,7 @@ from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.commands.evaluate import device_option, split_option
 from kdtool.cli.common import WHICH_DATA, checkpoints, json_option, latency_options
-from kdtool.cli.output import as_json, facts, shown_value, table
+from kdtool.cli.output import as_json, facts, show, shown_value, table
 from kdtool.errors import UsageError
 
 EXAMPLES = """
@@ -62,7 +62,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         a, b, *more = work.checkpoints
         result = api.compare(a, b, *more, **options, **picture_options, **parsed.options)
         if work.output:
-            click.echo(f"picture: {work.output}", err=True)
+            show(f"picture: {work.output}")
         return as_json(result) if parsed.params["as_json"] else as_text(result)
 
     return ChainStep(

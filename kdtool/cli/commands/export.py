@@ -10,7 +10,7 @@ import click
 from kdtool.cli.chain import ChainStep, Work
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import WHICH_DATA, checkpoint, json_option, output_options
-from kdtool.cli.output import as_json, facts, shown_value, table, zeros_note
+from kdtool.cli.output import as_json, facts, show, shown_value, table, zeros_note
 from kdtool.data.options import DataOptions
 from kdtool.errors import Error
 from kdtool.exporting.exporter import Exporter
@@ -55,9 +55,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
             return work.result
         if parsed.params["as_json"]:
             return as_json(costs)
-        click.echo(as_text(costs), err=True)
+        show(as_text(costs))
         if zeros_note(costs):
-            click.echo(zeros_note(costs), err=True)
+            show(zeros_note(costs))
         return work.result
 
     return ChainStep(

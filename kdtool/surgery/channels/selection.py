@@ -207,12 +207,14 @@ def _macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """Return the MACs of each convolution and linear layer for one image of ``shape``."""
     counted: dict[str, int] = defaultdict(int)
 
-    def count(path: str, layer: nn.Module, output: Tensor) -> None:
+    def count(path: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
         weight: Tensor = layer.weight  # type: ignore[assignment]
-        counted[path] += output.numel() * weight[0].numel()
+        # The weight of a transposed convolution begins with its inputs, each of which is multiplied with a row of it.
+        rows = x if getattr(layer, "transposed", False) else output
+        counted[path] += rows.numel() * weight[0].numel()
 
     hooks = [
-        part.register_forward_hook(lambda layer, _, output, path=path: count(path, layer, output))
+        part.register_forward_hook(lambda layer, args, output, path=path: count(path, layer, args[0], output))
         for path, part in module.named_modules()
         if isinstance(part, CONV_LINEAR)
     ]

@@ -6,7 +6,7 @@ while its gate is open, and an output of a layer remains while any layer reads i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,8 @@ class GateCosts(nn.Module):
         super().__init__()
         places, module = gated.places, gated.network
         self.count, self.round_to, self.gates = count, round_to, places.count
-        of_parts = macs_of_parts(module, shape) if count == "macs" else {}
+        of_layers = _macs_of_layers(module, shape) if count == "macs" else {}
+        fresh = _Fresh()
         self.total = macs(module, shape) if count == "macs" else sum(weight.numel() for weight in module.parameters())
         units = int(places.units.max()) + 1
         per_unit, per_gate = torch.zeros(units, dtype=torch.double), torch.zeros(places.count, dtype=torch.double)
@@ -59,7 +60,7 @@ class GateCosts(nn.Module):
         for path in dict.fromkeys([*columns, *places.outputs]):
             layer = module.get_submodule(path)
             weight: Tensor = layer.weight  # type: ignore[assignment]
-            cost = of_parts.get(path, 0) if count == "macs" else weight.numel()
+            cost = of_layers[layer] if count == "macs" else fresh.numel([weight])
             units_made = places.outputs.get(path)
             if units_made is not None and is_depthwise(layer):
                 _spread(per_unit, units_made, cost)
@@ -68,12 +69,12 @@ class GateCosts(nn.Module):
                 ins.append(columns[path] if path in columns else torch.tensor([FREE]))
                 outs.append(units_made if units_made is not None else torch.tensor([FREE]))
             if units_made is not None and count == "parameters":
-                _spread(per_unit, units_made, _numel(module, path) - weight.numel())
+                _spread(per_unit, units_made, fresh.numel(_parameters_at(module, path)))
         if count == "parameters":
             for path, channel_units in places.tensors.items():
-                _spread(per_unit, channel_units, _numel(module, path))
+                _spread(per_unit, channel_units, fresh.numel(_parameters_at(module, path)))
             for reader in places.connections:
-                _spread(per_gate, reader.gates, _numel(module, reader.norm))
+                _spread(per_gate, reader.gates, fresh.numel(_parameters_at(module, reader.norm)))
         sizes = torch.bincount(places.sets)
         for name, tensor in {
             "product": torch.tensor(product, dtype=torch.double),
@@ -174,13 +175,36 @@ class _Channels(nn.Module):
         return torch.zeros(size, dtype=torch.double, device=costs.device).index_add_(0, self.numbers, each)
 
 
-def _numel(module: nn.Module, path: str) -> int:
-    """Return how many numbers the parameter at this path, or the parameters of the layer at this path, have."""
+class _Fresh:
+    """Counts parameters that several layers share for the first one."""
+
+    def __init__(self) -> None:
+        self.known: set[int] = set()
+
+    def numel(self, parameters: Iterable[Tensor]) -> int:
+        """Return how many numbers those of the parameters have that were not counted before."""
+        fresh = {id(weight): weight for weight in parameters if id(weight) not in self.known}
+        self.known.update(fresh)
+        return sum(weight.numel() for weight in fresh.values())
+
+
+def _parameters_at(module: nn.Module, path: str) -> list[Tensor]:
+    """Return the parameter at this path, or the parameters of the layer at this path."""
     owner, _, name = path.rpartition(".")
     parameter = module.get_submodule(owner)._parameters.get(name)
-    if parameter is not None:
-        return parameter.numel()
-    return sum(weight.numel() for weight in module.get_submodule(path).parameters(recurse=False))
+    return [*module.get_submodule(path).parameters(recurse=False)] if parameter is None else [parameter]
+
+
+def _macs_of_layers(module: nn.Module, shape: tuple[int, int, int]) -> dict[nn.Module, int]:
+    """Return the MACs of one image of ``shape`` in every submodule.
+
+    A module that has several paths has its MACs at one of them, which need not be the first.
+    """
+    of_parts = macs_of_parts(module, shape)
+    of_layers: dict[nn.Module, int] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        of_layers[part] = of_layers.get(part, 0) + of_parts.get(path, 0)
+    return of_layers
 
 
 def _spread(table: Tensor, numbers: Tensor, cost: float) -> None:

@@ -101,7 +101,8 @@ def find_places(network: Network, *, limits: Limits | None = None) -> Places:
         original = copy.deepcopy(network.module).cpu().float().eval()
         candidates = [group for group in groups(network, limits) if _gateable(group, original)]
         surgery = VerifiedSurgery(Network(network.architecture, original), randomised(original), limits)
-        sound = [ranking.group for ranking in surgery.sound([_random_order(group, original) for group in candidates])]
+        orders = [_random_order(group, original, seed) for seed, group in enumerate(candidates)]
+        sound = [ranking.group for ranking in surgery.sound(orders)]
         if not sound:
             raise Error(surgery.reason or "its graph has no group of channels that could be removed")
     except Error as error:
@@ -121,9 +122,13 @@ def _gateable(group: Group, module: nn.Module) -> bool:
     return unit is not None and group.size > unit
 
 
-def _random_order(group: Group, module: nn.Module) -> Ranked:
-    """Return a group with its channels in random order, for a test that removes half of them."""
-    scores = torch.rand(group.size, generator=torch.Generator().manual_seed(0))
+def _random_order(group: Group, module: nn.Module, seed: int) -> Ranked:
+    """Return a group with its channels in random order, for a test that removes half of them.
+
+    Each group has a seed of its own: with equal orders, groups that share a tensor would lose the same channels in the
+    test, and others in the search.
+    """
+    scores = torch.rand(group.size, generator=torch.Generator().manual_seed(seed))
     return ranked(group, scores, unit_of(group, module) or 1, 1)
 
 

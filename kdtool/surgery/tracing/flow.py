@@ -103,5 +103,6 @@ def positive(module: nn.Module, cuts: Cuts | None = None) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for tensor, value in saved:
+            # A tensor that several modules share was saved for each of them; only the first time it had its own values.
+            for tensor, value in reversed(saved):
                 tensor.copy_(value)

@@ -128,6 +128,7 @@ def test_resume_anywhere_holds_for_every_step(api: Any, run: Run, here: Path) ->
         ("prune student.pt compare", "compare takes 2 checkpoints: the one of prune and one that you name"),
         ("prune student.pt compare missing.pt", "missing.pt: there is no such file"),
         ("prune student.pt -o a.pt prune -o a.pt", "a.pt: two steps would write this file"),
+        ("prune student.pt -o a.pt prune -o ./b/../a.pt", "b/../a.pt: two steps would write this file"),
         ("prune student.pt prune -o teacher.pt", "teacher.pt: exists already"),
         ("prune student.pt export -o x.pt", "-o x.pt: the name of this file must end in .onnx"),
         ("prune student.pt -o nowhere/x.pt", "nowhere/x.pt: there is no directory nowhere"),

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ def test_json_of_an_export_takes_the_place_of_its_path(api: Any, run: Run) -> No
     assert run("export -f student.pt").stdout == "student.onnx\n"
 
 
+def test_a_quiet_export_prints_its_path_alone(api: Any, run: Run) -> None:
+    api.export = lambda *args, **options: {"onnx": "student.onnx", "file_bytes": 12}
+
+    assert "file bytes" in run("export student.pt").stderr
+    result = run("export student.pt -q")
+
+    assert (result.stdout, result.stderr) == ("student.onnx\n", "")
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
@@ -94,6 +104,25 @@ def test_an_error_is_one_line(api: Any, run: Run, raised: BaseException, code: i
     result = run("prune student.pt")
 
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", message)
+
+
+def test_an_interrupt_after_the_first_of_several_checkpoints_goes_on_with_resume(
+    api: Any, run: Run, here: Path
+) -> None:
+    def prune(path: Path, *args: Any, output: Path, **options: Any) -> Any:
+        if path.name == "student.pt":
+            raise KeyboardInterrupt
+        output.write_text("a checkpoint")
+        run_of_it = output.with_suffix(".run")
+        run_of_it.mkdir()
+        (run_of_it / "run.json").write_text("{}")
+        return types.SimpleNamespace(path=output, metrics=[], history=[])
+
+    api.prune = prune
+
+    result = run("prune teacher.pt student.pt")
+
+    assert result.stderr == "Error: prune was interrupted; run the same command with --resume to continue\n"
 
 
 @pytest.mark.parametrize("line", ["--debug prune student.pt", "prune student.pt --debug"])

@@ -70,6 +70,17 @@ def test_every_command_that_trains_takes_hours_and_records_epochs(tmp_path, time
     assert len(said) == 3
 
 
+def test_the_epoch_to_keep_may_lie_behind_those_that_are_tried(tmp_path, monkeypatch):
+    # By hand: 0.95 of 72 s are 68 epochs of 1 s, less the time for finding out, and the first try is of fewer.
+    monkeypatch.setattr(hours, "_seconds", lambda made: 1.0 * made.history[-1]["training"]["epochs"])
+    options = {"hours": 0.02, "dry_run": True, "output": tmp_path / "t.pt", **FEW}
+    assert Training().epochs < 30
+    made = kdtool.teacher("kdtool:lenet-300-100", keep_epoch=30, **options)
+    assert made.early.epoch == 30
+    with pytest.raises(UsageError, match=r"--keep-epoch 90: the training has [56]\d epochs"):
+        kdtool.teacher("kdtool:lenet-300-100", keep_epoch=90, **options)
+
+
 def test_a_run_that_is_resumed_keeps_the_epochs_with_which_it_began(tmp_path, timed, monkeypatch):
     options = {"hours": 0.01, "output": tmp_path / "t.pt", **FEW}
     first = kdtool.teacher("kdtool:lenet-300-100", **options)

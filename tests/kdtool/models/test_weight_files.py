@@ -55,6 +55,8 @@ def test_formats(state, tmp_path):
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
         lambda state: {"state_dict": {"zero": torch.zeros(1)}, "state_dict_ema": state},
+        lambda state: {"model": {"zero": torch.zeros(1)}, "ema": state},
+        lambda state: {"model": {"zero": torch.zeros(1)}, "ema": {"module": state, "decay": 0.999}},
         lambda state: {"my_net": state, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}},
         lambda state: {"model": {"state_dict": state}},
         lambda state: {**state, "epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},

@@ -41,6 +41,18 @@ def test_the_gradient_of_a_value_is_the_sum_over_its_weights():
     assert layer.weight.grad.tolist() == [[21.0, 21.0], [1.0, 21.0]]
 
 
+@pytest.mark.parametrize(("weights", "expected"), [([0.0, 0.5, 0.0], [0, 10, 0]), ([0.0, 0.0, 0.0], [111, 111, 111])])
+def test_zeros_of_a_pruned_layer_have_no_gradient(weights, expected):
+    layer = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([weights]))
+    shared = SharedValues()
+    shared.begin(layer, 1, 1)
+    layer(torch.tensor([[1.0, 10.0, 100.0]])).sum().backward()
+    shared.before_step(layer)
+    assert layer.weight.grad.tolist() == [expected]
+
+
 def test_what_an_optimiser_moves_apart_becomes_the_mean():
     layer = nn.Linear(2, 1, bias=False)
     with torch.no_grad():

@@ -79,3 +79,15 @@ def test_several_steps_reach_the_ratio_of_the_parameters(tmp_path):
     assert 1 - sizes[1] / sizes[0] == pytest.approx(0.6, abs=0.005)
     assert pruned.history[-1]["reached"]["removed"] == pytest.approx(0.6, abs=0.005)
     assert pruned.history[-1]["reached"]["asked"] == 0.6
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, StdConv2d])
+def test_an_activation_that_overwrites_its_input_changes_no_score(kind):
+    torch.manual_seed(0)
+    plain, in_place = (
+        nn.Sequential(kind(1, 3, 3), nn.SiLU(inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
+        for inplace in (False, True)
+    )
+    in_place.load_state_dict(plain.state_dict())
+    expected, found = changes(plain, batches(2)), changes(in_place, batches(2))
+    torch.testing.assert_close(found["0"], expected["0"])

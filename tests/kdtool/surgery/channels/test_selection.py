@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
+from kdtool.models.size import macs
 from kdtool.surgery.channels import selection
-from kdtool.surgery.channels.groups import Group
-from kdtool.surgery.channels.selection import choose, ranked
+from kdtool.surgery.channels.groups import Group, Member
+from kdtool.surgery.channels.selection import Costs, choose, ranked
 
 
 class Counted:
@@ -56,3 +58,17 @@ def test_steps_of_equal_scores_are_made_in_their_order():
     # The means of equal scores differ in their last bits.
     groups = groups_of([0.1] * 40)
     assert choose(groups, Counted(0.01), 0.2, "global") == {0: 20}
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_the_macs_of_a_transposed_convolution_are_those_of_its_inputs(split):
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 6, 3, stride=2, groups=split), nn.Flatten(), nn.Linear(6 * 9 * 9, 2)
+    ).eval()
+    shape = (1, 6, 6)
+    whole = macs(module, shape)
+    # Half of its outputs go, for each of which 4 * 4 inputs of each channel of its group are multiplied with 9 weights.
+    channels = torch.arange(6)
+    group = ranked(Group(6, (Member("1", "outputs", channels, channels, 6),), None), torch.ones(6), 1, 3)
+    costs = Costs(module, shape, "macs", whole)
+    assert costs.removed({0: 1}, [group]) == pytest.approx(4 * 4 * 4 * 6 // split * 9 / 2 / whole)

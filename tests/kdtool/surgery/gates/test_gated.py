@@ -216,6 +216,41 @@ def test_a_weight_in_two_places_has_no_gate():
     assert {reader.path for reader in gated.module.places.readers} == {"9"}
 
 
+class Sum(nn.Module):
+    """Two linear layers of one weight whose outputs are added; the first has another path that comes before its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.other, self.head = nn.Linear(784, 8), nn.Linear(8, 10)
+        self.first = nn.Linear(784, 8)
+        self.body = nn.Sequential(nn.Flatten(), self.first)
+        self.other.weight = self.first.weight
+
+    def forward(self, x):
+        return self.head((self.body(x) + self.other(2 * x.flatten(1))).relu())
+
+
+def test_shared_weights_cost_once_and_layers_of_two_paths_are_counted():
+    torch.manual_seed(0)
+    lenet = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
+    gated = gate_channels(Network(lenet.architecture, Sum().eval()))
+    left = torch.arange(8) < 3
+    of_macs, of_parameters = (GateCosts(gated.module, (1, 28, 28), count) for count in ("macs", "parameters"))
+    assert of_macs.of(left) == pytest.approx(2 * 784 * 3 + 3 * 10)
+    assert of_parameters.of(left) == pytest.approx(784 * 3 + 2 * 3 + 3 * 10 + 10)
+
+
+def test_groups_that_share_a_norm_do_not_both_have_gates():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU())
+    module.extend([nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 10)])
+    module[5].weight, module[5].bias = module[2].weight, module[2].bias
+    lenet = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
+    names = {name for name, _ in gate_channels(Network(lenet.architecture, module.eval())).module.places.set_names}
+    # The search closes other channels of 1 than of 4, and one tensor cannot lose both.
+    assert names == {"7"}
+
+
 def test_gates_learn_with_the_weights():
     gated = gate_channels(network("kdtool:lenet-5", 28)).module
     assert isinstance(gated, Gated)
