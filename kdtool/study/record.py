@@ -169,6 +169,7 @@ class Record:
     def end(self, command: Command, **about: Any) -> None:
         """Record how a command ended: ``status``, ``seconds``, and ``row`` and ``data`` or ``error``."""
         entry = self.commands[command.name] | about
+        entry.pop("earlier", None)  # it is in the seconds now
         if about["status"] == "done":
             entry["made"] = self.hash(self.file(command))
         self.commands[command.name] = entry
