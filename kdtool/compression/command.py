@@ -16,7 +16,7 @@ from kdtool.compression.finalists import finalist, measured_load, ranked
 from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.planning import Planned, foreseen, planned
-from kdtool.compression.schedule import MOST_EPOCHS, SPARE, epochs_within, views_of
+from kdtool.compression.schedule import FOR_FRESH, MOST_EPOCHS, SPARE, epochs_within, training_seconds
 from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Trials
 from kdtool.data.options import DataOptions
@@ -197,15 +197,19 @@ class _Work:
         timed = self.proposals.limits.timed
         return candidate if not timed or measured_load(self.trials, candidate) <= NEAR else None
 
+    def _is_before_fresh(self, candidate: Candidate) -> bool:
+        """Return whether the fresh candidate is trained in full after this one."""
+        return self.fresh is not None and candidate.name != self.fresh.name
+
     def _full(self, candidate: Candidate, plan: Planned) -> Network:
         """Return the network of a candidate after its full training."""
         epochs = self._final_epochs(candidate)
         if candidate.trains:
             each = epoch_seconds(self.trials.done, candidate, self.proposals.teacher.macs)
-            seconds = epochs * each + self.schedule.teacher_seconds * views_of(self.run.training, epochs)
-            later = self.fresh is not None and candidate.name != self.fresh.name
+            seconds = training_seconds(epochs, each, self.schedule.teacher_seconds, self.run.training)
+            later = self.schedule.fresh_seconds if self._is_before_fresh(candidate) else 0.0
             # Trials that were foreseen may not have come, and the epochs are other ones.
-            phases_ahead(plan.phases_of(seconds) + plan.phases_of(self.schedule.fresh_seconds if later else 0.0))
+            phases_ahead(plan.phases_of(seconds) + plan.phases_of(later))
             say(f"compress: {candidate.name} goes on: {counted(epochs, 'epoch')} in full")
         return self.trials.full(candidate, epochs)
 
@@ -223,9 +227,8 @@ class _Work:
         epochs, hours = self.schedule.epochs, self.given.budget.hours
         each = epoch_seconds(self.trials.done, candidate, self.proposals.teacher.macs)
         if hours is not None and each:
-            # What comes after the best one is the fresh one, if there is one; it has all the time that is left.
-            last = self.fresh is None or candidate.name == self.fresh.name
-            share = 1 if last else self.schedule.for_best
+            # The last one has all the time that is left.
+            share = 1 - FOR_FRESH if self._is_before_fresh(candidate) else 1
             left = share * SPARE * (hours * 3600 - self.proposals.seconds) - self.trials.seconds
             # It was planned for the slowest candidate; a faster one gets the time that this leaves.
             most = epochs if "epochs" in self.given.training else MOST_EPOCHS

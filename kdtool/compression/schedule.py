@@ -66,11 +66,6 @@ class Schedule:
     fresh_seconds: float = 0.0
     """How long that takes; part of `seconds`."""
 
-    @property
-    def for_best(self) -> float:
-        """The part of the planned time that is for the trials and the best candidate."""
-        return 1 - FOR_FRESH if self.fresh else 1.0
-
     def as_data(self) -> dict[str, Any]:
         """Return the schedule as plain data."""
         return asdict(self)
@@ -169,7 +164,7 @@ def _within(
 
 
 def _with_fresh(schedule: Schedule, fresh: Candidate, epochs: int, times: Times, training: Training) -> Schedule:
-    seconds = times.of(fresh) * epochs + times.teacher * views_of(training, epochs)
+    seconds = training_seconds(epochs, times.of(fresh), times.teacher, training)
     return dataclasses.replace(
         schedule,
         seconds=schedule.seconds + seconds,
@@ -189,7 +184,7 @@ def _schedule(
 ) -> Schedule:
     paces = paces or {}
     lengths = rungs(len(candidates), round(epochs / part)) if len(candidates) > 1 else []
-    final = times.longest(candidates) * epochs + times.teacher * views_of(training, epochs)
+    final = training_seconds(epochs, times.longest(candidates), times.teacher, training)
     seconds = _trial_seconds(candidates, epochs, times, part, paces) + final
     names = tuple(candidate.name for candidate in candidates)
     known = {name: paces[name] for name in names if name in paces}
@@ -197,20 +192,18 @@ def _schedule(
 
 
 def epochs_within(seconds: float, epoch: float, teacher: float, training: Training, most: int) -> int:
-    """Return how many epochs fit into a time, at most ``most``, if one takes ``epoch`` seconds; 0 if none does.
-
-    The teacher takes ``teacher`` seconds more for each view of the images.
-    """
-    fitting = [
-        epochs for epochs in range(1, most + 1) if epochs * epoch + teacher * views_of(training, epochs) <= seconds
-    ]
+    """Return how many epochs fit into a time, at most ``most``, see `training_seconds`; 0 if none does."""
+    fitting = [epochs for epochs in range(1, most + 1) if training_seconds(epochs, epoch, teacher, training) <= seconds]
     return max(fitting, default=0)
 
 
-def views_of(training: Training, epochs: int) -> int:
-    """Return how many views of an image a training of so many epochs has."""
+def training_seconds(epochs: int, epoch: float, teacher: float, training: Training) -> float:
+    """Return the seconds of a training whose epochs take ``epoch`` seconds each, with the outputs of the teacher.
+
+    The teacher takes ``teacher`` seconds more for each view of the images.
+    """
     recurring = dataclasses.replace(training, epochs=epochs).recurring_views
-    return min(recurring or epochs, max(epochs, 1))
+    return epochs * epoch + teacher * min(recurring or epochs, max(epochs, 1))
 
 
 def _trial_seconds(
