@@ -76,15 +76,14 @@ def open_data(
             raise UsageError(_for_each_channel(key, value, channels))
         wanted[key] = wanted[key] if value is None else value
     same = like is not None and like.name == name
-    settings = {key: getattr(like if same and key not in typed else options, key) for key in SPLITTING}
-    if like is not None and settings != (asked := {key: getattr(options, key) for key in SPLITTING}):
-        others = [f"--{key.replace('_', '-')} {settings[key]}" for key in SPLITTING if settings[key] != asked[key]]
+    asked = {key: getattr(options, key) for key in SPLITTING}
+    kept = {key: getattr(like, key) for key in SPLITTING if same and key not in typed}
+    if others := [f"--{key.replace('_', '-')} {value}" for key, value in kept.items() if value != asked[key]]:
         tell(f"{name}: as in the network's training: {', '.join(others)}")
-    white = _white(form.white, like, name)
     spec = DataSpec(
         name=name,
         directory=_absolute(root),
-        **settings,
+        **{**asked, **kept},
         image_size=size,
         in_channels=channels,
         classes=raw.classes if classes is None else classes,
@@ -93,7 +92,7 @@ def open_data(
         # Images in memory are small: every pixel of them is used.
         crop=1.0 if isinstance(raw.train.images, Tensor) else wanted["crop"] or default_crop(size),
         interpolation=wanted["interpolation"] or "bilinear",
-        white=like.white if like is not None and same else white,
+        white=like.white if like is not None and same else _white(form.white, like, name),
         split_by=like.split_by if like is not None and same else raw.train.split_by,
         splits={},
     )

@@ -19,7 +19,7 @@ import filelock
 
 from kdtool.errors import Error, UsageError
 from kdtool.training.history_entry import SPENT
-from kdtool.utils.files import check_output, write_text
+from kdtool.utils.files import check_output, remove, write_text
 from kdtool.utils.forms import FLAG, TEXT, Either, misfit
 from kdtool.utils.strict_json import dumps, load
 
@@ -177,10 +177,7 @@ def _is_temporary(path: Path) -> bool:
 def _sweep(path: Path) -> None:
     """Remove the temporary files of processes that were killed; the lock says that no process works here."""
     for entry in list(path.rglob(".*.tmp")):
-        if entry.is_dir() and not entry.is_symlink():  # an export works in one
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+        remove(entry)  # an export works in a folder
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
@@ -264,9 +261,5 @@ def _short(value: Any) -> str:
 
 def _empty(path: Path) -> None:
     for entry in path.iterdir():
-        if entry.name == LOCK:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        if entry.name != LOCK:
+            remove(entry)

@@ -96,8 +96,19 @@ def left_over(path: Path) -> list[Path]:
 def _sweep(path: Path) -> None:
     with contextlib.suppress(OSError):
         for temporary in left_over(path):
-            is_folder = temporary.is_dir() and not temporary.is_symlink()
-            shutil.rmtree(temporary) if is_folder else temporary.unlink()
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds; of a link the link alone. What is gone already is no error.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
