@@ -111,7 +111,7 @@ class GradualSearch(GateSearch):
         self._update_alpha(is_open)
         needed = need(self.scores, self.alpha)
         closable = is_open & ~minimal_gates(needed.masked_fill(~is_open, -1), self.costs)
-        return closing_order(self.scores, self.alpha, closable, is_open, self.costs.sets, self.costs.round_to)
+        return closing_order(self.scores, self.alpha, closable, is_open, self.costs.sets, self.costs.blocks)
 
     def _end_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
         """Meet the budget when the gates have closed; measure the latency until then."""

@@ -33,15 +33,15 @@ def running_mean(mean: Tensor, value: Tensor, k: int, steps: int) -> Tensor:
 
 
 def closing_order(
-    scores: Tensor, alpha: Tensor, closable: Tensor, is_open: Tensor, sets: Tensor, round_to: int
+    scores: Tensor, alpha: Tensor, closable: Tensor, is_open: Tensor, sets: Tensor, round_to: Tensor | int
 ) -> Tensor:
     """Return the indices of the gates that may close, those to close first at the beginning.
 
     ``scores`` and ``alpha`` are the need and the relative cost of each gate, ``closable`` and ``is_open`` masks, and
-    ``sets`` the number of each gate's set, all [gates]. A set keeps multiples of ``round_to`` channels, so its open
-    gates close in blocks: sorted by score / alpha, the first ``round_to`` stay, and each further ``round_to`` are a
-    block. Blocks are sorted by the sum of their scores over the sum of their alphas. With ``round_to`` 1 this is the
-    order of score / alpha.
+    ``sets`` the number of each gate's set, all [gates]. A set keeps multiples of ``round_to`` gates, of an own number
+    for each set if it is a tensor [sets], so its open gates close in blocks: sorted by score / alpha, the first
+    ``round_to`` stay, and each further ``round_to`` are a block. Blocks are sorted by the sum of their scores over the
+    sum of their alphas. With ``round_to`` 1 this is the order of score / alpha.
     """
     import torch
 
@@ -52,9 +52,10 @@ def closing_order(
     of_set = sets[order]
     sizes = torch.bincount(of_set)
     place = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[of_set]
-    block = of_set * (len(order) // round_to + 1) + place // round_to
+    size = torch.as_tensor(round_to, device=order.device).expand(len(sizes))[of_set]
+    block = of_set * (len(order) + 1) + place // size
     block = block.unique(return_inverse=True)[1]
-    closing = closable[order] & is_open[order] & (place >= round_to)
+    closing = closable[order] & is_open[order] & (place >= size)
     total = torch.zeros(2, int(block.max()) + 1, dtype=torch.double, device=order.device)
     for row, values in zip(total, (scores, alpha), strict=True):
         row.index_add_(0, block, torch.where(closing, values[order].double(), 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -83,13 +83,14 @@ def _fewest(cost: Callable[[Tensor], float], is_open: Tensor, order: Tensor, lim
 def fill_up(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float) -> Tensor:
     """Return a mask [gates] of the kept columns with as many others as fit into the limit, the most needed first.
 
-    ``needed`` [gates] is larger for gates that are needed more. Columns are added in blocks of ``costs.round_to`` of a
+    ``needed`` [gates] is larger for gates that are needed more. Columns are added in blocks of ``costs.rounding`` of a
     set. If the cost stays more than `CLOSE` below the limit, because no further block fits, they are also added one by
     one, and then exchanged: one more of a set for some of others that are needed less.
     """
-    for block in dict.fromkeys((costs.round_to, 1)):
+    single = [1] * costs.set_count
+    for blocks in [costs.rounding] if costs.rounding == single else [costs.rounding, single]:
         if costs.of_kept(kept) < (1 - CLOSE) * limit:
-            kept = _filled(costs, kept, needed, limit, block)
+            kept = _filled(costs, kept, needed, limit, blocks)
     return kept if costs.of_kept(kept) >= (1 - CLOSE) * limit else _exchanged(costs, kept, needed, limit)
 
 
@@ -107,20 +108,23 @@ def _exchanged(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float) -> 
         trial = without(larger, order[: _fewest(costs.of_kept, larger, order, limit)])
         if costs.of_kept(trial) > limit:
             continue
-        trial = _filled(costs, trial, needed, limit, 1)
+        trial = _filled(costs, trial, needed, limit, [1] * costs.set_count)
         if costs.of_kept(trial) > costs.of_kept(best):
             best = trial
     return best
 
 
-def _filled(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float, block: int) -> Tensor:
-    """Return a mask with blocks of columns of a set added as long as they fit, the most needed first."""
+def _filled(costs: GateCosts, kept: Tensor, needed: Tensor, limit: float, sizes: Sequence[int]) -> Tensor:
+    """Return a mask with blocks of columns of a set added as long as they fit, the most needed first.
+
+    ``sizes`` holds for each set how many columns a block has.
+    """
     left = set(range(costs.set_count))
     blocks: dict[int, tuple[float, Tensor]] = {}
     while left:
         for number in left - set(blocks):
             closed = ((costs.sets == number) & ~kept).nonzero().flatten()
-            chosen = closed[needed[closed].argsort(descending=True, stable=True)[:block]]
+            chosen = closed[needed[closed].argsort(descending=True, stable=True)[: sizes[number]]]
             blocks[number] = (float(needed[chosen].mean()) if len(chosen) else -torch.inf, chosen)
         best = max(left, key=lambda number: (blocks[number][0], -number))
         _, chosen = blocks.pop(best)

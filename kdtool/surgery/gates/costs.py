@@ -6,6 +6,7 @@ while its gate is open, and an output of a layer remains while any layer reads i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -19,7 +20,7 @@ from kdtool.surgery.gates.gated import FREE, Gated
 class GateCosts(nn.Module):
     """The cost of a gated network as a function of its open gates; a module, so that `to` moves its tables.
 
-    Each set of gates keeps a multiple of ``round_to`` columns. If fewer gates are open, the first closed gates keep
+    Each set of gates keeps a multiple of ``round_to`` channels. If fewer gates are open, the first closed gates keep
     their columns, which are zero.
     """
 
@@ -39,6 +40,8 @@ class GateCosts(nn.Module):
     """[sets] how many gates a set has."""
     set_starts: Tensor
     """[sets] the place of a set's first gate when the gates are sorted by set."""
+    blocks: Tensor
+    """[sets] of how many gates a set keeps a multiple: fewer than ``round_to`` if a gate is for several channels."""
 
     def __init__(self, gated: Gated, shape: tuple[int, int, int], count: str = "macs", round_to: int = 1) -> None:
         """Compute the costs of the layers for images of ``shape`` [channels, height, width].
@@ -76,6 +79,8 @@ class GateCosts(nn.Module):
             for reader in places.connections:
                 _spread(per_gate, reader.gates, fresh.numel(_parameters_at(module, reader.norm)))
         sizes = torch.bincount(places.sets)
+        channels = places.channels or (1,) * len(sizes)
+        self.rounding = [round_to // math.gcd(round_to, unit) for unit in channels]
         for name, tensor in {
             "product": torch.tensor(product, dtype=torch.double),
             "per_unit": per_unit,
@@ -85,6 +90,7 @@ class GateCosts(nn.Module):
             "groups": places.groups,
             "set_sizes": sizes,
             "set_starts": sizes.cumsum(0) - sizes,
+            "blocks": torch.tensor(self.rounding),
         }.items():
             self.register_buffer(name, tensor, persistent=False)
         self.set_count, self.group_count = len(places.set_names), len(places.group_names)
@@ -98,11 +104,11 @@ class GateCosts(nn.Module):
 
     def kept(self, is_open: Tensor) -> Tensor:
         """Return a mask [gates] of the columns that stay, those of closed gates included that fill up multiples."""
-        if self.round_to == 1:
+        if max(self.rounding) == 1:
             return is_open
         order = torch.argsort(self.sets * 2 + (~is_open).long(), stable=True)
         counts = torch.zeros_like(self.set_sizes).index_add_(0, self.sets, is_open.long())
-        counts = ((counts + self.round_to - 1) // self.round_to * self.round_to).minimum(self.set_sizes)
+        counts = ((counts + self.blocks - 1) // self.blocks * self.blocks).minimum(self.set_sizes)
         sets = self.sets[order]
         place = torch.arange(self.gates, device=order.device) - self.set_starts[sets]
         return torch.zeros_like(is_open).scatter_(0, order, place < counts[sets])

@@ -72,6 +72,8 @@ class Places:
     """[channels] the unit of each channel, or `FREE`, by the path of a norm or of a parameter of its own."""
     streams: tuple[int, ...] = ()
     """The groups that are residual streams: several layers add to their channels."""
+    channels: tuple[int, ...] = ()
+    """For each set, of how many channels a layer loses a multiple with each of its gates."""
 
     @property
     def in_stream(self) -> Tensor:
@@ -142,13 +144,15 @@ def _numbered(gated: Sequence[Group], module: nn.Module, readers: Readers) -> Pl
         unit = unit_of(group, module)
         assert unit is not None
         producer = next(member.path for member in group.members if member.role == "outputs")
-        first = numbers.group(producer, group.size // unit)
-        shared = None if id(group) in readers.own else numbers.gates((producer, False), first, group.size // unit)
+        units = group.size // unit
+        first = numbers.group(producer, units)
+        own = id(group) in readers.own
+        shared = None if own else numbers.gates((producer, False), first, units, unit)
         for member in group.members:
-            place = member.roots % (group.size // unit)
+            place = member.roots % units
             if member.role == "inputs":
                 width = inputs_of(module.get_submodule(member.path))
-                begin = numbers.gates((member.path, True), first, group.size) if shared is None else shared
+                begin = numbers.gates((member.path, True), first, units, unit) if shared is None else shared
                 columns.setdefault(member.path, torch.full((width,), FREE))[member.channels] = begin + place
             else:
                 table = outputs if member.role in ("outputs", "both") else tensors
@@ -164,6 +168,7 @@ def _numbered(gated: Sequence[Group], module: nn.Module, readers: Readers) -> Pl
         outputs,
         {path: units for path, units in tensors.items() if path not in own_norms},
         tuple(number for number, group in enumerate(gated) if in_stream(group)),
+        tuple(numbers.channels),
     )
 
 
@@ -176,6 +181,7 @@ class _Numbers:
         self.groups: list[int] = []
         self.set_names: dict[tuple[str, bool], int] = {}
         self.group_names: list[str] = []
+        self.channels: list[int] = []
         self._next = 0
 
     def group(self, name: str, units: int) -> int:
@@ -184,8 +190,10 @@ class _Numbers:
         self._next += units
         return self._next - units
 
-    def gates(self, set_name: tuple[str, bool], first: int, units: int) -> int:
-        """Add a gate for each of a group's units to a set and return the number of the first gate."""
+    def gates(self, set_name: tuple[str, bool], first: int, units: int, channels: int) -> int:
+        """Add a gate for each of a group's units, of so many channels, to a set; return the number of the first."""
+        if set_name not in self.set_names:
+            self.channels.append(channels)
         number = self.set_names.setdefault(set_name, len(self.set_names))
         begin = len(self.units)
         self.units += range(first, first + units)

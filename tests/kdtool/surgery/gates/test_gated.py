@@ -192,6 +192,19 @@ def test_sets_keep_multiples(dense):
         assert count - int(left[members].sum()) < 8
 
 
+def test_a_gate_of_several_channels_counts_them():
+    torch.manual_seed(0)
+    grouped = nn.Conv2d(32, 32, 3, padding=1, groups=4)
+    layers = [nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), grouped, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    lenet = create("kdtool:lenet-5", options=NetworkOptions(classes=10, image_size=28), data=None)
+    gated = gate_channels(Network(lenet.architecture, nn.Sequential(*layers, nn.Linear(32, 10)).eval()))
+    costs = GateCosts(gated.module, (1, 28, 28), round_to=8)
+    # A gate closes a channel of each of the four groups of the convolution.
+    assert costs.set_sizes.tolist() == [8, 8]
+    kept = costs.kept(torch.arange(8).repeat(2) < 3)
+    assert [int(kept[costs.sets == number].sum()) for number in range(2)] == [4, 4]  # 16 channels, a multiple of 8
+
+
 def test_a_norm_over_channels_has_no_gates():
     gated = gate_channels(network("timm:test_convnext", 32, (1, 1, 1)))
     # Only the channels between the two layers of an MLP are not normalised over.
