@@ -72,8 +72,7 @@ class DistillationBatches:
         """Return the number of an epoch's augmentation, or None where the split has none."""
         if not self.split.augmented:
             return None
-        frozen = self.student is not None or (self.teacher is not None and (self.logits or self.taps))
-        return epoch % self.views if frozen and self.views and self.mixing is None else epoch
+        return epoch % self.views if self.views and self.mixing is None else epoch
 
     def batches(
         self, batch_size: int | Sequence[int], *, order: Tensor | None = None, view: int | None = None

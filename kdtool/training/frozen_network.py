@@ -84,7 +84,8 @@ class FrozenNetwork:
     def _forward(self, segment: Segment, x: Tensor, watch: Sequence[Tap]) -> tuple[Tensor, dict[str, Tensor]]:
         with contextlib.ExitStack() as stack, torch.no_grad(), self.engine.autocast():
             for tap in self.ends:
-                stack.callback(self._rounding(tap).remove)
+                if tap != segment.begin:  # what a segment begins with was rounded before
+                    stack.callback(self._rounding(tap).remove)
             return segment.run(self.module, x, watch)
 
     def turned(self, output: Tap | str) -> bool:

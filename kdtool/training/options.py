@@ -170,8 +170,8 @@ class Training(Options):
     views: int | None = option(
         None,
         minimum=0,
-        help="seeded augmentations of an image, which recur in turn where a teacher looks; 0: a new one in each epoch, "
-        "without cache; unset: one for every 4 epochs, 2 to 8",
+        help="seeded augmentations of an image, which recur in turn; 0: a new one in each epoch, without cache; unset: "
+        "one for every 4 epochs, 2 to 8, where a teacher looks, else 0",
     )
     cache: str = option(
         "auto",
@@ -216,7 +216,7 @@ class Training(Options):
 
     @property
     def recurring_views(self) -> int:
-        """The number of views of an image that recur; 0 if every epoch has a new one."""
+        """The number of views of an image that recur where a frozen network looks; 0 if every epoch has a new one."""
         if self.views is not None:
             return self.views
         fewest, most = VIEWS

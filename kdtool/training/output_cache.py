@@ -41,6 +41,8 @@ DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.bfloat16: np.int16,
 }
 
+LARGEST_FLOAT16 = torch.finfo(torch.float16).max
+
 # Complete arrays end with this many bytes more: the sum of their numbers' bits.
 SUM_BYTES = 8
 
@@ -144,12 +146,23 @@ def rounded(rows: Tensor) -> Tensor:
     if rows.dtype == torch.bfloat16:
         return rows
     exact, kept = rows.float(), rows.to(torch.float16).float()
-    return torch.where(_overflown(exact, kept), exact, kept)
+    return kept if _surely_fit(exact) else torch.where(_overflown(exact, kept), exact, kept)
 
 
 def _overflown(rows: Tensor, kept: Tensor) -> Tensor:
     """Return which of the finite numbers ``rows`` became infinite in ``kept``."""
     return kept.isinf() & rows.isfinite()
+
+
+def _surely_fit(rows: Tensor) -> bool:
+    """Return True if no number is too large for float16: one pass over them, where `_overflown` has five.
+
+    Only of tensors on the CPU, since other devices would have to be waited for. False if a number is not finite.
+    """
+    if rows.device.type != "cpu" or not rows.numel():
+        return False
+    low, high = rows.aminmax()
+    return bool(low >= -LARGEST_FLOAT16) and bool(high <= LARGEST_FLOAT16)
 
 
 def _sum_of(array: np.ndarray) -> int:
@@ -205,8 +218,9 @@ class CachedArray:
         """
         if not self.filling and nodes() == 1:
             return
-        kept = rows.detach().cpu().to(self.dtype)
-        if self.dtype == torch.float16 and bool(_overflown(rows.cpu(), kept).any()):
+        exact = rows.detach().cpu()
+        kept = exact.to(self.dtype)
+        if self.dtype == torch.float16 and not _surely_fit(exact) and bool(_overflown(exact, kept).any()):
             self.filling = False
         if nodes() > 1:
             indices, kept = gathered(indices), gathered(kept.contiguous().view(torch.uint8)).view(self.dtype)

@@ -85,6 +85,14 @@ class FitPlan:
         return step.cross_entropy() if self.objective is None else loss_of(self.objective, step)
 
     @property
+    def drawn_as(self) -> str:
+        """The name from which an epoch's order and random numbers follow.
+
+        It is that of the phase, but alike for all losses, so that methods with the same seed see the same batches.
+        """
+        return "loss" if self.objective is not None and self.name == self.objective.name else self.name
+
+    @property
     def validates(self) -> str:
         """What selects the best epoch: the ``accuracy`` on the validation split, or the ``loss`` there."""
         return "accuracy" if self.objective is None else self.objective.validates
@@ -147,7 +155,9 @@ class FitPlan:
         kept = partial(kept_on, device=engine.device, where=self.training.images_on)
         split, val = kept(self._train_split(data)), kept(data.val)
         mixing = mixing_of(self.training, len(data.spec.classes))
-        views, whole = self.training.recurring_views, self.training.sampling == "each"
+        looks = teacher is not None or frozen_part is not None
+        views = self.training.recurring_views if looks else self.training.views or 0
+        whole = self.training.sampling == "each"
         weak = DistillationBatches(
             split, engine, teacher, self.logits, taps, frozen_part, begin, views, mixing, whole=whole
         )

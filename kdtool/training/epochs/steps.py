@@ -44,8 +44,8 @@ class LossNotFiniteError(Error):
 class Steps:
     """Train a learner on its share of the images, one epoch after the other.
 
-    The order of the images and every random number of an epoch depend on the seed, the phase's name, the epoch and the
-    number of the process alone.
+    The order of the images and every random number of an epoch depend on the seed, the phase's name (see
+    `FitPlan.drawn_as`), the epoch and the number of the process alone.
     """
 
     def __init__(self, learner: Learner, train: DistillationBatches | TwoViews) -> None:
@@ -78,7 +78,7 @@ class Steps:
             LossNotFiniteError: the loss is not a finite number.
         """
         training, engine = self.plan.training, self.engine
-        seed = (training.seed, self.plan.name, epoch)
+        seed = (training.seed, self.plan.drawn_as, epoch)
         set_seed(derive(*seed), engine.device)
         order = epoch_order(training.sampling, self.train.split.labels)
         if count() > 1:  # all processes have the same order, but not the same dropout
