@@ -29,15 +29,19 @@ ROWS = (
 )
 
 
+PAIRED = "latency_p50_ms"
+"""The cost whose ratio comes from pairs of samples."""
+
+
 def side_by_side(
     result: Mapping[str, Any], size: Mapping[str, Any], teacher: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
     """Return a row for each cost, with the ``file``, the ``float`` file if there is one, and the ``teacher``.
 
     ``difference`` and ``ratio`` are those of the file to the teacher, or without one to the float file. The ratio of
-    latencies is that of paired samples, not that of the two numbers beside it. A cost that no exporter measured has no
-    row. ``result`` is what the exporter returned, ``size`` that of `measure`; ``teacher`` has ``accuracy``, ``error``
-    and the sizes, None where they are not known.
+    the median latencies is that of paired samples, not that of the two numbers beside it. A cost that no exporter
+    measured has no row. ``result`` is what the exporter returned, ``size`` that of `measure`; ``teacher`` has
+    ``accuracy``, ``error`` and the sizes, None where they are not known.
     """
     latency, of_float = result.get("latency") or {}, result.get("float")
     columns: dict[str, dict[str, Any]] = {"file": {**_costs(result), **size, **_times(latency.get("student"))}}
@@ -55,9 +59,8 @@ def side_by_side(
             continue
         other = row.get("teacher" if teacher is not None else "float")
         if other is not None:
-            timed = name.startswith("latency")
             row["difference"] = row["file"] - other
-            row["ratio"] = ratio if timed else row["file"] / other if other else None
+            row["ratio"] = ratio if name == PAIRED else row["file"] / other if other else None
         rows.append({"of": name, **row})
     return rows
 

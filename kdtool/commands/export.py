@@ -83,7 +83,7 @@ def export(
     if exporter.uses_content:
         extra["content"] = public_content(checkpoint)
     size = measure(checkpoint.network)
-    metadata = _metadata(checkpoint, data, size)
+    metadata = metadata_of(checkpoint, data, size)
     metadata[MADE] = made = _made_by(exporter, checkpoint, metadata)
     compression = checkpoint.compression(size["parameters"])
     about = {"checkpoint": str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec}
@@ -164,7 +164,7 @@ def _holds(path: Path, word: bytes) -> bool:
     return False
 
 
-def _metadata(checkpoint: Checkpoint, data: Data | None, size: Mapping[str, int]) -> dict[str, str]:
+def metadata_of(checkpoint: Checkpoint, data: Data | None, size: Mapping[str, int]) -> dict[str, str]:
     """Return what a user of the file needs to prepare its inputs, and its history without paths of this machine."""
     metadata = {
         "kdtool.source": checkpoint.architecture.spec,

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdtool.commands.export import metadata_of
 from kdtool.compression.options import BudgetOptions
 from kdtool.errors import UsageError
 from kdtool.exporting.baseline import Baseline
@@ -21,8 +22,9 @@ from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.measurement import read_measurements
 from kdtool.exporting.sessions import check_provider, cpu_name
 from kdtool.models.architecture import Network
-from kdtool.models.size import macs
+from kdtool.models.size import macs, measure
 from kdtool.plugins.registry import make
+from kdtool.training.run import Run
 
 SUFFIX = ".onnx"
 
@@ -31,6 +33,9 @@ PAIRS, SECONDS = 24, 0.3
 
 NEAR = 1.05
 """Up to this factor an exported file counts as within the budget: two measurements differ by as much."""
+
+SPARE_BYTES = 256
+"""What a file needs at most to hold its metadata beside their texts, and to know what `--resume` made."""
 
 INT8 = "int8"
 """The option of an exporter that quantises to 8 bits."""
@@ -94,8 +99,11 @@ class Meter:
         *,
         seconds: float = SECONDS,
         pairs: int = PAIRS,
+        told: int = 0,
     ) -> None:
         """Time the teacher's file in ``folder``, where files of candidates are written.
+
+        Every file has ``told`` bytes more than its draft, see `told_bytes`.
 
         With ``int8`` the files of candidates have 8 bits, if the exporter can. ``teacher_ms`` is the teacher's time if
         an earlier meter has it: milliseconds of several meters can be compared only if they are shares of the same one.
@@ -107,7 +115,7 @@ class Meter:
         """
         check_provider(options.provider)
         self.options, self.folder, self.int8 = options, folder, int8
-        self.seconds, self.pairs = seconds, pairs
+        self.seconds, self.pairs, self.told = seconds, pairs, told
         self.exporter = exporter_for(options, int8=int8)
         self.known: dict[str, Cost] = {}
         """By structure: the files of networks that differ in their weights alone cost the same."""
@@ -115,7 +123,7 @@ class Meter:
         """All measurements behind the latencies of `known`."""
         path = folder / f"teacher{SUFFIX}"
         exporter_for(options).draft(teacher, path)
-        self.teacher_bytes = path.stat().st_size
+        self.teacher_bytes = path.stat().st_size + told
         device = {"threads": options.latency_threads, "batch": options.latency_batch}
         self.baseline = Baseline(path, provider=options.provider, **device)
         self.teacher_ms = self.baseline.milliseconds
@@ -162,7 +170,7 @@ class Meter:
     def _measured(self, network: Network, counted: Cost, limits: Limits | None) -> Cost:
         path = self.folder / f"candidate{SUFFIX}"
         self.exporter.draft(network, path)
-        sized = Cost(counted.macs, counted.parameters, path.stat().st_size)
+        sized = Cost(counted.macs, counted.parameters, path.stat().st_size + self.told)
         if limits is not None and (limits.load(sized) > 1 or not limits.timed):
             return sized
         ratio = self.ratio(path)
@@ -172,6 +180,12 @@ class Meter:
     def ratio(self, path: Path) -> float:
         """Return the latency of a file over that of the teacher's draft."""
         return self.baseline.ratio(path, seconds=self.seconds, pairs=self.pairs)
+
+
+def told_bytes(run: Run, network: Network) -> int:
+    """Return how many bytes the file of a run's result has beside its network: how images get in, classes, history."""
+    texts = metadata_of(run.checkpoint(network, []), None, measure(network))
+    return sum(len(name) + len(text.encode()) for name, text in texts.items()) + SPARE_BYTES
 
 
 def structure_key(network: Network) -> str:

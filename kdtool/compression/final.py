@@ -7,13 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kdtool.commands.export import export
+from kdtool.commands.export import export, metadata_of
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import INT8, NEAR, SUFFIX, Limits, Meter, device_options, exporter_for, scratch
 from kdtool.compression.options import BudgetOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
+from kdtool.models.size import measure
 from kdtool.utils.files import beside
 
 SECONDS = 10.0
@@ -35,19 +36,21 @@ def file_of(target: Path) -> Path:
 
 
 def as_exported(
-    winner: Candidate, network: Network, teacher: Network, budget: BudgetOptions, limits: Limits
+    winner: Candidate, checkpoint: Checkpoint, teacher: Network, budget: BudgetOptions, limits: Limits
 ) -> dict[str, Any] | None:
-    """Return the costs of a winner in float32 as ``kdtool export`` measures them, or None if no latency is limited.
+    """Return the costs of a winner in float32 as ``kdtool export`` measures them; None if no file has to be written.
 
-    If the first measurement is beyond the budget, the median of three counts.
+    If the first measurement of a latency is beyond the budget, the median of three counts.
     """
-    if winner.precision != FLOAT or budget.max_latency is None or budget.latency_from is not None:
+    timed = budget.max_latency is not None and budget.latency_from is None
+    if winner.precision != FLOAT or not (timed or budget.max_size is not None):
         return None
     device = {name: value for name, value in device_options(budget).items() if name != "name"}
-    exporter = exporter_for(budget, latency=True, latency_seconds=SECONDS, **device)
+    how: dict[str, Any] = {"latency": True, "latency_seconds": SECONDS, **device} if timed else {}
+    metadata = metadata_of(checkpoint, None, measure(checkpoint.network))
     with scratch() as folder:
         file = folder / f"winner{SUFFIX}"
-        costs = exporter.export(network, file, metadata={}, teacher=teacher)
+        costs = exporter_for(budget, **how).export(checkpoint.network, file, metadata=metadata, teacher=teacher)
         return _settled(costs, file, teacher, budget, limits)
 
 
@@ -78,7 +81,7 @@ def write_quantised(
     for ends in FLOAT_ENDS if "float_ends" in known and not rounds else (None,):
         extra: dict[str, Any] = {} if ends is None else {"float_ends": ends}
         costs = export(checkpoint, name, output=file, force=True, against=teacher, int8=True, **device, **extra)
-        if excess(costs, limits) <= 1:
+        if max(excess(costs, limits)) <= 1:
             break
     return _settled(costs, file, teacher.network, budget, limits)
 
@@ -91,7 +94,7 @@ def _settled(
     The student's time is then this share of the teacher's.
     """
     latency = costs.get("latency")
-    if not latency or excess(costs, limits) <= NEAR:
+    if not latency or excess(costs, limits)[0] <= NEAR:
         return costs
     with scratch() as folder:
         meter = Meter(teacher, budget, folder, seconds=SECONDS, pairs=PAIRS)
@@ -101,7 +104,7 @@ def _settled(
     return {**costs, "latency": {**latency, "ratio": ratio, "student": own, "ratios": [latency["ratio"], *again]}}
 
 
-def excess(costs: Mapping[str, Any], limits: Limits) -> float:
-    """Return the latency or the bytes of an exported file over their limit, whichever is more."""
+def excess(costs: Mapping[str, Any], limits: Limits) -> tuple[float, float]:
+    """Return the latency and the bytes of an exported file over their limits."""
     ratio = (costs.get("latency") or {}).get("ratio")
-    return max(float(costs.get("file_bytes", 0)) / limits.file_bytes, float(ratio or 0.0) / limits.latency_ratio)
+    return float(ratio or 0.0) / limits.latency_ratio, float(costs.get("file_bytes", 0)) / limits.file_bytes

@@ -17,6 +17,7 @@ from kdtool.compression.final import as_exported, excess, file_of, write_quantis
 from kdtool.compression.options import Given
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
 from kdtool.compression.schedule import Schedule
+from kdtool.compression.trial_rows import FULL
 from kdtool.compression.trials import Trials
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
@@ -92,7 +93,8 @@ class Finish:
         if run.masked and not candidate.inherits:
             run.record(masked=False)
         run.rows = table
-        checkpoint = finish(run, winner.network, target)
+        trained_in = run.directory / "phases" / slug(FULL.format(candidate.name))
+        checkpoint = finish(run, winner.network, target, trained_in=trained_in)
         results: dict[str, Any] = {
             "checkpoint": str(target),
             "winner": candidate.name,
@@ -158,7 +160,7 @@ class Finish:
             files = (self._file(candidate), file_of(target))
             gone = candidate.precision != FLOAT and not any(file.exists() for file in files)
             if candidate.name not in known or gone:
-                costs = as_exported(candidate, winner.network, self.teacher, budget, limits)
+                costs = as_exported(candidate, run.checkpoint(winner.network, []), self.teacher, budget, limits)
                 if costs is None and candidate.precision != FLOAT:
                     untold = run.checkpoint(winner.network, run.scores(winner.network))
                     file = self._file(candidate)
@@ -187,11 +189,15 @@ class Finish:
     def _missed(self, winner: Winner, teacher: float) -> str:
         """Return what of the budget a winner does not meet, as text; empty if it meets all of it."""
         budget, limits, candidate = self.given.budget, self.trials.proposals.limits, winner.candidate
-        measured = excess(winner.costs, limits) if winner.costs else 0.0
+        latency, size = excess(winner.costs, limits) if winner.costs else (0.0, 0.0)
         if winner.costs and winner.costs.get("latency"):  # what was measured before is less certain
             limits = replace(limits, latency_ratio=math.inf)
-        load = max(measured / NEAR, limits.load(candidate.cost) if candidate.cost else 0.0)
-        parts = [f"{max(load, measured):.2f} times the cost"] if load > 1 else []
+        if winner.costs and "file_bytes" in winner.costs:
+            limits = replace(limits, file_bytes=math.inf)
+        load = max(latency / NEAR, limits.load(candidate.cost) if candidate.cost else 0.0)
+        parts = [f"{max(load, latency):.2f} times the cost"] if load > 1 else []
+        if size > 1 and winner.costs:
+            parts.append(f"{winner.costs['file_bytes']:,} bytes, where --max-size allows {budget.max_size}")
         if budget.max_drop is not None and teacher - winner.accuracy > budget.max_drop.fraction + 1e-12:
             parts.append(
                 f"{teacher - winner.accuracy:.2%} less accurate than the teacher on validation images "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdtool.compression.candidates import FLOAT, INT8, TEACHER, TRAINED_ON, Candidate, Ladder, ladders, making
-from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options
+from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options, told_bytes
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.sizing import POWER, power_of
 from kdtool.compression.ways import Found, Way
@@ -92,7 +92,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     """
     started, computed = time.perf_counter(), time.thread_time()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
-    meter = Meter(network, options, folder)
+    meter = Meter(network, options, folder, told=told_bytes(run, network))
     limits = limits_of(network, meter, options)
     whole = meter.cost(network)
     teacher = Cost(whole.macs, whole.parameters, meter.teacher_bytes, 1.0, meter.teacher_ms)
@@ -102,7 +102,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     found, proposals.refused = ladders(run, network, options.candidates)
     meters = [(FLOAT, meter, teacher)]
     if options.quantised and can_quantise():
-        meters += _quantised(network, options, folder, proposals)
+        meters += _quantised(network, options, folder, proposals, meter.told)
     work = [
         (ladder, precision, timer, cost)
         for ladder in _alternating(found)
@@ -157,14 +157,14 @@ def may_win(ladder: Ladder, precision: str, teacher: Cost, limits: Limits) -> bo
 
 
 def _quantised(
-    network: Network, options: BudgetOptions, folder: Path, proposals: Proposals
+    network: Network, options: BudgetOptions, folder: Path, proposals: Proposals, told: int
 ) -> list[tuple[str, Meter, Cost]]:
     """Return the meter of files of 8 bits, if they are worth measuring; add the teacher if it fits so.
 
     A teacher that fits is a candidate twice: as it is, and trained on, since it may not have learned all that it can.
     """
     try:
-        meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms)
+        meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms, told=told)
         cost = meter.cost(network)
     except Error as error:
         proposals.refused[INT8] = str(error)

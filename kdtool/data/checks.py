@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -108,10 +108,11 @@ def say_duplicates(name: str, splits: Mapping[str, RawSplit], files: Files) -> N
         )
 
 
-def say_changes(before: DataSpec, now: DataSpec) -> None:
+def say_changes(before: DataSpec, now: DataSpec, learned_again: Callable[[], dict[str, int]]) -> None:
     """Say what changed in the images since a checkpoint was made, and which of them it was trained on.
 
-    What changed is told of the same data set, for every split that is drawn in the same way.
+    What changed is told of the same data set, for every split that is drawn in the same way. ``learned_again`` counts,
+    like `learned_from`, the images that the checkpoint was trained on where their list is not known.
     """
     same = {
         part for part, names in DECIDES.items() if all(getattr(before, name) == getattr(now, name) for name in names)
@@ -122,7 +123,8 @@ def say_changes(before: DataSpec, now: DataSpec) -> None:
     )
     if texts and before.name == now.name:
         tell(f"{now.name}: the images changed since the checkpoint was made: {'; '.join(texts)}")
-    for part, images in learned_from(before.splits, now.splits).items():
+    learned = learned_from(before.splits, now.splits)
+    for part, images in (learned_again() if learned is None else learned).items():
         tell(
             f"{now.name}: the checkpoint was trained on {images:,} of the {now.splits[part]['images']:,} images of the "
             f"{part} split, so what is measured on them is not held out"

@@ -63,6 +63,29 @@ def drawn(raw: RawData, spec: DataSpec) -> dict[str, RawSplit]:
     return {"train": train, "val": val} | ({} if test is None else {"test": test})
 
 
+def learned_again(raw: RawData, files: Files, before: DataSpec, now: DataSpec) -> dict[str, int]:
+    """Return for each split that is drawn from the training images how many of it were in the train split ``before``.
+
+    For that the split is drawn again; without an entry if it is not the one that ``before`` describes, and for splits
+    that share no image with it.
+    """
+    trained = drawn(raw, before)["train"] if before.name == now.name and "train" in before.splits else None
+    if trained is None or fingerprint_of(trained, raw.classes, files.of(trained)) != before.splits["train"]:
+        return {}
+    rows = torch.arange(len(raw.train)).view(torch.uint8).reshape(-1, 1, 1, 8)  # each image is its own number
+    numbered = dataclasses.replace(raw, train=RawSplit(rows, raw.train.labels, raw.train.keys))
+    seen = _numbers(drawn(numbered, before)["train"])
+    fixed = {"train"} | {name for name, split in (("val", raw.val), ("test", raw.test)) if split is not None}
+    both = {name: len(seen & _numbers(part)) for name, part in drawn(numbered, now).items() if name not in fixed}
+    return {name: images for name, images in both.items() if images}
+
+
+def _numbers(split: RawSplit) -> set[int]:
+    """Return the numbers that the images of a split are."""
+    assert isinstance(split.images, Tensor)
+    return set(split.images.flatten().view(torch.int64).tolist())
+
+
 def opened(
     raw: RawData,
     files: Files,
@@ -96,7 +119,7 @@ def opened(
     spec = dataclasses.replace(spec, splits=prints)
     say_duplicates(spec.name, parts, files)
     if before is not None:
-        say_changes(before, spec)
+        say_changes(before, spec, partial(learned_again, raw, files, before, spec))
         if (
             before.name == spec.name
             and not before.splits

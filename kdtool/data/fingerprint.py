@@ -84,14 +84,14 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
     return texts
 
 
-def learned_from(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, int]:
+def learned_from(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, int] | None:
     """Return for each split that is held out how many of its images were in the train split before, byte for byte.
 
-    Splits that are as they were are left out, and so are all where the lists of files are not known.
+    Splits that are as they were are left out. None if the list of the files that were learned from is not known.
     """
     seen = _recalled(before["train"]) if "train" in before else None
     if seen is None:
-        return {}
+        return None
     contents = {content.split()[0] for content in seen.values()}
     counts: dict[str, int] = {}
     for name in ("val", "test"):

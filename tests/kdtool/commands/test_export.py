@@ -79,6 +79,8 @@ def test_costs_stand_beside_those_of_the_teacher(pair, teacher_path):
     assert rows["file_bytes"]["teacher"] == facts["teacher"]["file_bytes"] > 1000
     assert rows["latency_p50_ms"]["teacher"] == facts["latency"]["teacher"]["p50_ms"]
     assert rows["latency_p50_ms"]["ratio"] == facts["latency"]["ratio"]
+    slow = rows["latency_p90_ms"]
+    assert slow["ratio"] == pytest.approx(slow["file"] / slow["teacher"])  # pairs of samples tell of medians alone
     assert "float" not in rows["accuracy"]
 
 

@@ -1,14 +1,18 @@
 """The latency of a winner as it is exported."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import kdtool
 from kdtool.compression import final
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.costs import Limits
-from kdtool.compression.options import BudgetOptions
+from kdtool.compression.costs import SPARE_BYTES, Cost, Limits
+from kdtool.compression.finishing import Finish, Winner
+from kdtool.compression.options import BudgetOptions, Given
+from kdtool.models.checkpoint import read
 
 
 @pytest.mark.parametrize(
@@ -19,7 +23,9 @@ from kdtool.compression.options import BudgetOptions
         ([0.60, 0.50, 0.61], 3, 0.60),
     ],
 )
-def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(ratios, measurements, counts, monkeypatch):
+def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(
+    ratios, measurements, counts, monkeypatch, teacher_path
+):
     left = list(ratios)
     own, whole = {"p50_ms": 0.3, "p90_ms": 0.4}, {"p50_ms": 0.5}
     exported = []
@@ -35,7 +41,9 @@ def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(rat
     monkeypatch.setattr(final, "exporter_for", lambda budget, **more: SimpleNamespace(export=export))
     monkeypatch.setattr(final, "Meter", lambda *of, **how: SimpleNamespace(ratio=ratio))
     budget = BudgetOptions(max_latency="0.5x")
-    costs = final.as_exported(Candidate("refiners", "halve", {}), None, None, budget, Limits(latency_ratio=0.5))
+    costs = final.as_exported(
+        Candidate("refiners", "halve", {}), read(teacher_path), None, budget, Limits(latency_ratio=0.5)
+    )
     assert costs["latency"]["ratio"] == counts
     assert len(ratios) - len(left) == measurements
 
@@ -56,3 +64,26 @@ def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
     assert costs["latency"]["ratio"] == 0.60
     assert costs["latency"]["ratios"] == [0.66, 0.58, 0.60]
     assert costs["latency"]["student"] == {"p50_ms": pytest.approx(0.30), "p90_ms": 0.4}
+
+
+@pytest.mark.slow
+def test_a_budget_of_bytes_is_that_of_the_file_that_is_exported(teacher_path, tmp_path):
+    limit = 30_000  # so little that what the file tells of its network is a tenth of it
+    options = {"max_size": f"{limit}B", "candidates": ("halve",), "quantised": False, "epochs": 1}
+    student = kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options)
+    measured = json.loads((tmp_path / "s.run/results.json").read_text())["measured"]
+    written = kdtool.export(student, output=tmp_path / "s.onnx", latency=False)["file_bytes"]
+    assert limit * 0.8 < written <= limit
+    assert abs(measured["file_bytes"] - written) <= SPARE_BYTES
+
+
+def test_a_file_beyond_the_budget_of_bytes_misses_it():
+    limits = Limits(file_bytes=1000)
+    assert final.excess({"file_bytes": 1001}, limits) == (0, 1.001)
+    finish = Finish(None, Given({}, {}, BudgetOptions(max_size="1kB")), None, None, None, _trials(limits))
+    winner = Winner(Candidate("refiners", "halve", {}, cost=Cost(5, 5, 990)), None, 1, 0.9, {"file_bytes": 1001})
+    assert finish._missed(winner, 0.9) == "1,001 bytes, where --max-size allows 1kB"
+
+
+def _trials(limits):
+    return SimpleNamespace(proposals=SimpleNamespace(limits=limits))

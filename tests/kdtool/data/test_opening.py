@@ -150,6 +150,23 @@ def test_changes_since_a_description_are_said_once(folder, use, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("how", [{"split_seed": 1}, {"validation": 0.2}])
+def test_validation_images_in_memory_that_a_checkpoint_was_trained_on_are_said(how, caplog):
+    before = open_data(DataOptions(data="digits"))
+    data = open_data(DataOptions(data="digits", **how), like=before.spec)
+    seen, held_out = (
+        [bytes(image.numpy()) for _, images, _ in split.batches(100) for image in images]
+        for split in (before.train, data.val)
+    )
+    both = len(set(seen) & set(held_out))
+    assert f"the checkpoint was trained on {both} of the {len(data.val)} images of the val split" in caplog.text
+    checks._tell.cache_clear()
+    caplog.clear()
+    # A smaller subset of the same split holds nothing out that was learned from.
+    open_data(DataOptions(data="digits", subset=0.5), like=before.spec)
+    assert caplog.text == ""
+
+
 def test_validation_images_that_a_checkpoint_was_trained_on_are_said(folder, use, caplog):
     use(Files(folder))
     spec = open_data(DataOptions(data="folder:x")).spec
