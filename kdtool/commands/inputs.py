@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
 from kdtool.models.conversion import convention_of
-from kdtool.models.prediction import expected_by, recorded_classes, trained_elsewhere
+from kdtool.models.prediction import expected_by, recorded_classes, told_by, trained_elsewhere
 from kdtool.models.sources import create_like
+from kdtool.models.weight_files import Told
+from kdtool.plugins.distributions import comes_with
 from kdtool.surgery.refiner import Refiner, refined
+from kdtool.utils.formatting import printable
 
 # Options that a checkpoint does not store: they name the data set itself or where its files are.
 NOT_STORED = ("data", "data_dir", "download", "unlabelled")
@@ -94,7 +97,11 @@ def data_for(
         DataOptions(**options)  # checks the values
         spec = dataclasses.replace(remembered, **changes)
         where = {name: options.get(name) for name in ("data_dir", "unlabelled")}
-        data = open_spec(spec, **where, before=remembered)
+        try:
+            data = open_spec(spec, **where, before=remembered)
+        except UsageError as error:
+            missing = comes_with("datasets", spec.name.partition(":")[0], parent.history)
+            raise type(error)(f"{error}{missing}") from error
     else:
         architecture = learner.architecture
         data = open_data(
@@ -104,6 +111,7 @@ def data_for(
             classes=recorded_classes(learner) if learner.data is None else None,
             like=remembered,
             expects=expected_by(learner) if trained_elsewhere(learner) else None,
+            told=told_by(learner),
             typed=options.keys(),
         )
         if len(data.spec.classes) != architecture.classes:
@@ -135,16 +143,16 @@ def say_convention(checkpoint: Checkpoint, spec: DataSpec) -> None:
     """
     own = checkpoint.data
     if own is None and (trained_elsewhere(checkpoint) or not checkpoint.history):
-        names, normalised = spec.classes, _normalisation(spec)
-        order = ", ".join(names[:SHOWN]) + (f", ... {len(names)} in all" if len(names) > SHOWN else "")
+        prepared = f"{_normalisation(spec)}, {_resizing(spec)}"
         if recorded_classes(checkpoint) is None:
             tell(
                 f"{_name(checkpoint)}: records no data; its outputs are taken for the classes of {spec.name} in this "
-                f"order: {order}; its images are normalised by {normalised}; it may have been trained on these images"
+                f"order: {_order(spec)}; its images are normalised by {prepared}; it may have been trained on these "
+                "images"
             )
         else:
             tell(
-                f"{_name(checkpoint)}: records no data but its classes; its images are normalised by {normalised}; it "
+                f"{_name(checkpoint)}: records no data but its classes; its images are normalised by {prepared}; it "
                 "may have been trained on these images"
             )
     elif own is not None and (own.mean, own.std) != (spec.mean, spec.std):
@@ -157,6 +165,15 @@ def say_convention(checkpoint: Checkpoint, spec: DataSpec) -> None:
 def _normalisation(spec: DataSpec) -> str:
     mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (spec.mean, spec.std))
     return f"mean {mean} and std {std}"
+
+
+def _resizing(spec: DataSpec) -> str:
+    return f"cropped to {spec.crop:.4g} of their shorter side and resized by {spec.interpolation}"
+
+
+def _order(spec: DataSpec) -> str:
+    names = [printable(name, 60) for name in spec.classes[:SHOWN]]
+    return ", ".join(names) + (f", ... {len(spec.classes)} in all" if len(spec.classes) > SHOWN else "")
 
 
 def as_teachers(teachers: Sequence[Checkpoint], spec: DataSpec, options: dict[str, Any]) -> list[Checkpoint]:
@@ -185,12 +202,43 @@ def as_teachers(teachers: Sequence[Checkpoint], spec: DataSpec, options: dict[st
     return recorded
 
 
-def say_expected(weights: str | Path, name: str, spec: DataSpec) -> None:
-    """Say how images are normalised for weights from a file, which does not tell how they were trained."""
-    tell(
-        f"{weights}: does not tell how its images were normalised; {_normalisation(spec)} are used, those of {name} "
-        "or of the data; if it was trained with others, give --mean and --std"
-    )
+def say_expected(weights: str | Path, name: str, spec: DataSpec, told: Told, typed: Mapping[str, Any]) -> None:
+    """Say how images are prepared for weights from a file, and in which order its outputs are taken for the classes.
+
+    Nothing is said of the options that were ``typed``. The weights are those of the network ``name``, and ``told`` is
+    what their file tells.
+    """
+    values = {
+        **{key: f"{key} {', '.join(f'{number:.4g}' for number in getattr(spec, key))}" for key in ("mean", "std")},
+        "crop": f"crop {spec.crop:.4g}",
+        "interpolation": f"interpolation {spec.interpolation}",
+    }
+    free = {key: text for key, text in values.items() if typed.get(key) is None}
+    known = {key: text for key, text in free.items() if _as_told(key, spec, told)}
+    assumed = {key: text for key, text in free.items() if key not in known}
+    if known:
+        tell(f"{weights}: was trained with {_listed(known.values())}, which are used")
+    if assumed:
+        tell(
+            f"{weights}: does not tell how its images were prepared; {_listed(assumed.values())} are used, those of "
+            f"{name} or of the data; if it was trained with others, give {_listed(f'--{key}' for key in assumed)}"
+        )
+    if told.classes is None:
+        tell(
+            f"{weights}: does not name its classes; its outputs are taken for those of {spec.name} in this order: "
+            f"{_order(spec)}"
+        )
+
+
+def _as_told(key: str, spec: DataSpec, told: Told) -> bool:
+    """Return whether a value is that of a weights file, in which one number of mean or std may stand for all."""
+    value, used = told.images.get(key), getattr(spec, key)
+    return used in ((value, value * len(used)) if isinstance(value, tuple) else (value,))
+
+
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def say_not_held_out(weights: str, spec: DataSpec) -> None:

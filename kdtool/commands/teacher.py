@@ -28,9 +28,10 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, Early, fingerprint, weights_of
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create, expected_images, parse
-from kdtool.models.weight_files import class_names, fitting_names
+from kdtool.models.weight_files import Told, fitting_names, told_in
+from kdtool.plugins.distributions import plugins_in
 from kdtool.plugins.network_spec import named, stem_of
-from kdtool.plugins.options import split
+from kdtool.plugins.places import split
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.optimization.whitening import whitened
 from kdtool.training.options import EarlyOptions, InitialOptions, Training
@@ -85,7 +86,8 @@ def teacher(
     pretrained = pretrained or (source.brings_weights and weights is None)
     data, elsewhere = None, bool(pretrained or weights)
     weights_file = Path(weights) if weights is not None else None
-    classes = class_names(weights_file) if weights_file is not None else None
+    told = told_in(weights_file) if weights_file is not None else Told()
+    classes = told.classes
     of_source = source.class_names(network_name) if pretrained else None
     if groups[1].get("unlabelled") is not None:
         raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
@@ -97,12 +99,13 @@ def teacher(
             image_size=shape.image_size,
             in_channels=shape.in_channels,
             expects=expects,
+            told=told.images,
         )
         data = opened(classes=classes)
         if of_source and {*of_source} == {*data.spec.classes}:  # the outputs of the weights are in their own order
             data = opened(classes=of_source)
-        if weights and groups[1].get("mean") is None:
-            say_expected(weights, name, data.spec)
+        if weights:
+            say_expected(weights, name, data.spec, told, groups[1])
         if elsewhere:
             say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
     elif idle := [*typed_data, *(given.keys() - {"seed"}), *groups[4], *groups[5]]:
@@ -121,7 +124,7 @@ def teacher(
             "training": training.as_data() if data else {},
             "data": data.spec.as_data() if data else {},
         },
-        inputs={}, output=target,
+        inputs={}, output=target, plugins=plugins_in(source),
     )  # fmt: skip
     entry.record(
         architecture=network.architecture.as_data(),
@@ -133,6 +136,8 @@ def teacher(
     classes = classes or (of_source if of_source and len(of_source) == network.architecture.classes else None)
     if data is None and (names := fitting_names(weights_file, classes, network.architecture.classes)):
         entry.record(classes=list(names))
+    if data is None and told.images:
+        entry.record(images=dict(told.images))
     if data is None and resume:
         finished = finished_untrained(target, entry, network.module, force=force)
         if finished is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import installed, names
 from kdtool.plugins.method import Method
+from kdtool.plugins.method_code import not_overridden
 from kdtool.plugins.registry import also_called, load, method_class
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Dataset(Method):
         Raises:
             kdtool.Error: the files are missing or hold no images; the message says what to do.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "load")
 
     def images(self, argument: str, root: Path | None) -> Tensor | tuple[ImageSource, ...]:
         """Return images for training without labels, in the form of `RawSplit.images`; by default the train split's.

@@ -22,7 +22,7 @@ from kdtool.utils.formatting import printable
 from kdtool.utils.progress import progress
 
 # Raise it when a field of `FileInfo` changes its meaning: older entries are then read anew.
-FORMAT = 2
+FORMAT = 3
 
 TABLE = f"files{FORMAT}"
 
@@ -40,8 +40,8 @@ class FileInfo(NamedTuple):
     """A file's content and header.
 
     ``digest`` is a BLAKE2b hash of its bytes (16 bytes). ``width`` and ``height`` are in pixels, as the image is seen
-    (after its EXIF orientation). ``mode``, ``peak`` and ``frames`` are those of its `Header`. ``problem`` is the reason
-    why it cannot be read as an image, or "".
+    (after its EXIF orientation). ``mode``, ``peak``, ``frames`` and ``low`` are those of its `Header`. ``problem`` is
+    the reason why it cannot be read as an image, or "".
     """
 
     digest: bytes
@@ -51,6 +51,7 @@ class FileInfo(NamedTuple):
     peak: int | None
     problem: str
     frames: int = 1
+    low: int | None = None
 
 
 def index_files(paths: Sequence[ImageSource], title: str = "reading headers") -> list[FileInfo]:
@@ -117,7 +118,7 @@ def _read(path: ImageSource) -> FileInfo:
         header = header_of(path)
     except Error as error:
         return FileInfo(digest, 0, 0, "", None, str(error))
-    return FileInfo(digest, header.width, header.height, header.mode, header.peak, "", header.frames)
+    return FileInfo(digest, header.width, header.height, header.mode, header.peak, "", header.frames, header.low)
 
 
 @contextlib.contextmanager
@@ -134,7 +135,8 @@ def _database() -> Iterator[sqlite3.Connection | None]:
             connection.execute("PRAGMA synchronous = OFF")  # it can be made anew at any time
             connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {TABLE} (path BLOB PRIMARY KEY, stat TEXT, digest BLOB, width INTEGER, "
-                "height INTEGER, mode TEXT, peak INTEGER, problem TEXT, frames INTEGER) WITHOUT ROWID"
+                "height INTEGER, mode TEXT, peak INTEGER, problem TEXT, frames INTEGER, low INTEGER) WITHOUT "
+                "ROWID"
             )
             break
         except sqlite3.Error as error:
@@ -166,14 +168,14 @@ def _stored(database: sqlite3.Connection | None, names: list[bytes]) -> dict[byt
 
 def _checked(row: tuple[object, ...]) -> FileInfo:
     """Return a row as `FileInfo`; a damaged database may hold anything."""
-    digest, width, height, mode, peak, problem, frames = row
+    digest, width, height, mode, peak, problem, frames, low = row
     if not (isinstance(digest, bytes) and len(digest) == 16 and isinstance(width, int) and isinstance(height, int)):
         raise ValueError("damaged row")
     if not (isinstance(mode, str) and isinstance(problem, str) and isinstance(frames, int)):
         raise ValueError("damaged row")
-    if not (peak is None or isinstance(peak, int)):
+    if not (isinstance(peak, int | None) and isinstance(low, int | None)):
         raise ValueError("damaged row")
-    return FileInfo(digest, width, height, mode, peak, problem, frames)
+    return FileInfo(digest, width, height, mode, peak, problem, frames, low)
 
 
 def _store(database: sqlite3.Connection | None, entries: list[tuple[ImageSource, str, FileInfo]]) -> None:
@@ -188,5 +190,5 @@ def _store(database: sqlite3.Connection | None, entries: list[tuple[ImageSource,
     ]
     with contextlib.suppress(sqlite3.Error):
         database.execute("BEGIN")
-        database.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        database.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         database.execute("COMMIT")

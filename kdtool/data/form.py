@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdtool.data.file_index import FileInfo
-from kdtool.data.image_formats import FLOAT_WHITES
+from kdtool.data.image_formats import FLOAT_WHITES, nearest_level
 from kdtool.data.preparation import SMALL
 from kdtool.errors import Error
 
@@ -22,11 +22,16 @@ TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 # Values of white of cameras and microscopes: 8, 10, 12, 14 and 16 bits.
 WHITES = (255, 1023, 4095, 16383, 65535)
 
+# It is said if fewer of the 256 levels are left of images of more than 8 bits. Values from 0 on use more of them, as
+# white is the next full number of bits.
+FEW_LEVELS = 64
+
 
 @dataclass(frozen=True)
 class Form:
-    """How image files are read by default; ``notes`` say what was chosen where the files differ.
+    """How image files are read by default.
 
+    ``choices`` say which channels and size were chosen where the files differ, ``notes`` what else becomes of them.
     ``channels`` is 1 (gray) or 3 (colour), ``size`` the side in pixels. ``white`` is the value of white in images
     of more than 8 bits, None if there are none.
     """
@@ -34,6 +39,7 @@ class Form:
     channels: int
     size: int
     white: int | None
+    choices: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -43,12 +49,12 @@ def form_of(infos: Iterable[FileInfo], *, channels: int | None = None, size: int
     What the data set says of itself, ``channels`` and ``size``, is not looked for.
     """
     infos = list(infos)
-    notes = []
+    choices, notes = [], []
     if channels is None:
         gray = sum(_is_gray(info.mode) for info in infos)
         channels = 1 if gray == len(infos) else 3
         if 0 < gray < len(infos):
-            notes.append(
+            choices.append(
                 f"{gray:,} of {len(infos):,} images are gray; all are read in colour (--in-channels 1: all in gray)"
             )
     if size is None:
@@ -57,9 +63,15 @@ def form_of(infos: Iterable[FileInfo], *, channels: int | None = None, size: int
         size = width if len(sizes) == 1 and width == height <= SMALL else LARGE
         if size == LARGE and sizes != {(LARGE, LARGE)}:
             sides = [side for image in sizes for side in image]
-            notes.append(
+            choices.append(
                 f"images have sides of {min(sides)} to {max(sides)} pixels; they are read at {LARGE} pixels "
                 "(choose with --image-size)"
+            )
+        oblong = sum(info.width != info.height for info in infos)
+        if oblong:
+            notes.append(
+                f"{oblong:,} of {len(infos):,} images are not square; of each the centre square is used, or as much of "
+                "it as --crop says"
             )
     transparent = sum(info.mode in TRANSPARENT for info in infos)
     if transparent:
@@ -68,7 +80,7 @@ def form_of(infos: Iterable[FileInfo], *, channels: int | None = None, size: int
     if several:
         notes.append(f"{several:,} of {len(infos):,} images have several frames or pages; the first of each is read")
     white, note = white_of(infos)
-    return Form(channels, size, white, (*notes, *note))
+    return Form(channels, size, white, tuple(choices), (*notes, *note))
 
 
 def white_of(infos: Iterable[FileInfo]) -> tuple[int | None, tuple[str, ...]]:
@@ -81,9 +93,11 @@ def white_of(infos: Iterable[FileInfo]) -> tuple[int | None, tuple[str, ...]]:
         Error: what is white cannot be known.
     """
     peaks: dict[bool, list[int]] = {True: [], False: []}
+    lows = []
     for info in infos:
         if info.peak is not None:
             peaks[info.mode == "F"].append(info.peak)
+            lows.append(info.low or 0)
     floats, integers = peaks[True], peaks[False]
     if floats and integers:
         raise Error(
@@ -100,8 +114,16 @@ def white_of(infos: Iterable[FileInfo]) -> tuple[int | None, tuple[str, ...]]:
         raise Error(
             f"{len(integers):,} images have values up to {top}, more than 16 bits; convert them to 8 or 16 bits"
         )
-    note = f"{len(integers):,} images of more than 8 bits have values up to {top}; {white} is read as white"
-    return white, () if white == WHITES[-1] else (note,)
+    notes = []
+    if white != WHITES[-1]:
+        notes.append(f"{len(integers):,} images of more than 8 bits have values up to {top}; {white} is read as white")
+    levels = nearest_level(top, white) - nearest_level(min(lows), white) + 1
+    if levels < FEW_LEVELS:
+        notes.append(
+            f"{len(integers):,} images of more than 8 bits have values from {min(lows)} to {top}, which are {levels} "
+            f"of the 256 levels between 0 and {white}; rescale the images to use all of them"
+        )
+    return white, tuple(notes)
 
 
 def _float_white(peaks: list[int]) -> tuple[int, tuple[str, ...]]:

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +70,8 @@ class Header:
 
     ``width`` and ``height`` are in pixels as the image is seen, after its EXIF orientation. ``mode`` is Pillow's, with
     A for transparency (LA, PA, RGBA) wherever the file stores it. ``peak`` is the largest pixel value, rounded up, for
-    images of more than 8 bits or of floating-point numbers only. ``frames`` is 2 if there are more than one; only the
-    first is read.
+    images of more than 8 bits or of floating-point numbers only, and ``low`` the smallest one, rounded down. ``frames``
+    is 2 if there are more than one; only the first is read.
     """
 
     width: int
@@ -79,6 +79,7 @@ class Header:
     mode: str
     peak: int | None = None
     frames: int = 1
+    low: int | None = None
 
 
 def open_bytes(source: ImageSource) -> BinaryIO:
@@ -144,10 +145,10 @@ def header_of(source: ImageSource) -> Header:
         several = image.format != "MPO" and getattr(image, "is_animated", False)
         if image.format == "GIF" and several:
             image.seek(0)
-        peak = None
+        low = peak = None
         if deep is not None or mode == "F" or mode.startswith("I"):
-            peak = _peak(pixels_of(image), mode)
-        return Header(width, height, mode, peak, 2 if several else 1)
+            low, peak = _range(pixels_of(image), mode)
+        return Header(width, height, mode, peak, 2 if several else 1, low)
 
 
 def is_turned(image: ImageFile.ImageFile) -> bool:
@@ -159,6 +160,7 @@ def as_seen(image: Image.Image, mode: str, white: int | None) -> Image.Image:
     """Return an image in ``mode`` (L or RGB) with 8 bits, turned upright, and transparent pixels over white.
 
     ``white`` is the value of white in images of more than 8 bits (None stands for 65535) or of floating-point numbers.
+    Their values become the nearest of the 256 levels.
     """
     transparent = image.info.get("transparency")
     if _deep_mode(image) is not None or image.mode == "F" or image.mode.startswith("I"):
@@ -244,14 +246,15 @@ def _colours(pixels: NDArray[np.generic], mode: str) -> NDArray[np.generic]:
     return pixels[..., :-1] if pixels.ndim == 3 and mode.endswith(("A", "a", "X")) else pixels
 
 
-def _peak(pixels: NDArray[np.generic], mode: str) -> int:
+def _range(pixels: NDArray[np.generic], mode: str) -> tuple[int, int]:
+    """Return the smallest value, rounded down, and the largest one, rounded up."""
     colours = _colours(pixels, mode)
     low, high = float(colours.min()), float(colours.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("it has pixels that are no finite numbers")
     if low < 0:
         raise ValueError(f"it has negative pixel values, down to {low:g}; shift them to 0 and up")
-    return int(np.ceil(high))
+    return int(np.floor(low)), int(np.ceil(high))
 
 
 def _eight_bits(pixels: NDArray[np.generic], mode: str, white: int | None, floats: bool) -> NDArray[np.uint8]:
@@ -263,7 +266,16 @@ def _eight_bits(pixels: NDArray[np.generic], mode: str, white: int | None, float
     if floats:
         return np.rint(np.asarray(pixels, np.float64) * (255 / white)).clip(0, 255).astype(np.uint8)
     whole = np.asarray(pixels, np.int64)
-    scaled = whole * 255 // white
+    scaled = nearest_level(whole, white)
     if mode.endswith(("A", "a")) and whole[..., -1].max() > white:
-        scaled[..., -1] = whole[..., -1] * 255 // 65535
+        scaled[..., -1] = nearest_level(whole[..., -1], 65535)
     return scaled.clip(0, 255).astype(np.uint8)
+
+
+@overload
+def nearest_level(values: int, white: int) -> int: ...
+@overload
+def nearest_level(values: NDArray[np.int64], white: int) -> NDArray[np.int64]: ...
+def nearest_level(values: int | NDArray[np.int64], white: int) -> int | NDArray[np.int64]:
+    """Return the level of 0..255 that is nearest to each value of 0..``white``; of two, the upper one."""
+    return (values * 510 + white) // (2 * white)

@@ -35,6 +35,7 @@ def open_data(
     classes: tuple[str, ...] | None = None,
     like: DataSpec | None = None,
     expects: Mapping[str, Any] | None = None,
+    told: Mapping[str, Any] | None = None,
     typed: Collection[str] = SPLITTING,
 ) -> Data:
     """Open the data set that the options name.
@@ -42,7 +43,8 @@ def open_data(
     ``image_size`` (pixels) and ``in_channels`` are by default those of the data set. ``classes`` are those of a network
     in the order of its outputs: the labels of the data set are mapped to them by name. ``expects`` is how a network
     expects its images, unless the options say otherwise: ``mean``, ``std``, ``crop``, ``interpolation`` or some of
-    them. ``like`` describes the data set of a checkpoint: its network's classes and what it expects; and if it is the
+    them. ``told`` is how images were prepared when its weights were trained, as far as their file tells; this counts
+    more. ``like`` describes the data set of a checkpoint: its network's classes and what it expects; and if it is the
     same data set, its images are split in the same way, but for the options in ``typed``, and what changed is said.
 
     Raises:
@@ -60,14 +62,16 @@ def open_data(
         form = form_of(files.all(), channels=raw.channels, size=raw.image_size)
     size, channels = image_size or form.size, in_channels or form.channels
     check_channels(form.channels, channels)
-    said = form.notes if image_size is None else ()
-    for note in (*raw.notes, *said):
+    choices = form.choices if image_size is None else ()
+    for note in (*raw.notes, *choices, *(form.notes if like is None else ())):
         tell(f"{name}: {note}")
     if like is not None:
         classes = classes or like.classes
         expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
-    fits = _fitting(expects or {}, size, channels, recorded=like is not None)
-    if expects and "mean" in expects and "mean" not in fits and options.mean is None:
+    expects, told = expects or {}, told or {}
+    fits = _fitting(expects, size, channels, recorded=like is not None)
+    fits |= _fitting(told, size, channels, recorded=True)
+    if "mean" in {**expects, **told} and "mean" not in fits and options.mean is None:
         tell(f"{name}: the mean and std that the network expects are for other channels; those of the data are used")
     wanted = {**_published(raw, channels), **fits}
     for key in wanted:
@@ -135,11 +139,14 @@ def _published(raw: RawData, channels: int) -> dict[str, Any]:
 def _fitting(expects: Mapping[str, Any], size: int, channels: int, *, recorded: bool) -> dict[str, Any]:
     """Return what a network expects as far as it fits images of this size and these channels.
 
-    Small images are used whole, unless a training that was ``recorded`` cropped them.
+    Small images are used whole, unless a training that was ``recorded`` cropped them. One number is for all channels.
     """
     fits = dict(expects)
-    if "mean" in fits and len(fits["mean"]) != channels:
-        del fits["mean"], fits["std"]
+    for key in {"mean", "std"} & {*fits}:
+        fits[key] = tuple(fits[key]) * (channels if len(fits[key]) == 1 else 1)
+    if any(len(fits.get(key, range(channels))) != channels for key in ("mean", "std")):
+        fits.pop("mean", None)
+        fits.pop("std", None)
     if size <= SMALL and not recorded:
         fits.pop("crop", None)
     if fits.get("interpolation") not in INTERPOLATION:

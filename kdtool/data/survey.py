@@ -23,11 +23,12 @@ def survey(options: DataOptions, before: DataSpec | None = None) -> dict[str, An
     """Return the description of a data set, as plain data; no image is decoded.
 
     The keys are ``data`` (its name), ``classes`` (their names in order), ``splits`` (by name: ``images``, ``classes``
-    with the number of images of each class, ``hash``), ``channels`` and ``image_size`` (pixels) as its images are read
-    by default, ``sizes`` (``width`` and ``height``, each the smallest and the largest one in pixels), ``modes`` (by
-    Pillow's name of the mode, the number of files), ``white`` (see `DataSpec`), ``notes`` (lines about what was left
-    out or chosen), ``unreadable`` (``file`` and ``reason`` of each image that cannot be read) and ``duplicates``
-    (``images`` of the split ``of`` are in the split ``in`` too, byte for byte, such as ``first`` and ``second``).
+    with the number of images of each class, ``hash``), ``channels``, ``image_size`` (pixels) and ``crop`` (a fraction
+    of the shorter side) as its images are read by default, ``sizes`` (``width`` and ``height``, each the smallest and
+    the largest one in pixels), ``modes`` (by Pillow's name of the mode, the number of files), ``white`` (see
+    `DataSpec`), ``notes`` (lines about what was left out or chosen), ``unreadable`` (``file`` and ``reason`` of each
+    image that cannot be read) and ``duplicates`` (``images`` of the split ``of`` are in the split ``in`` too, byte for
+    byte, such as ``first`` and ``second``).
     With ``before``, the description that a checkpoint remembers, ``changes`` lists what changed since.
 
     Raises:
@@ -57,10 +58,11 @@ def survey(options: DataOptions, before: DataSpec | None = None) -> dict[str, An
         "splits": {name: {**prints[name], "classes": _counts(part, raw.classes)} for name, part in parts.items()},
         "channels": form.channels,
         "image_size": form.size,
+        "crop": spec.crop,
         "sizes": _sizes(raw, files),
         "modes": dict(Counter(info.mode for info in readable).most_common()),
         "white": form.white,
-        "notes": [*raw.notes, *form.notes],
+        "notes": [*raw.notes, *form.choices, *form.notes],
         "unreadable": unreadable,
         "duplicates": _duplicates(parts, files),
         **({} if before is None else {"changes": _changes(before, spec.name, prints)}),
@@ -74,12 +76,12 @@ def _changes(before: DataSpec, name: str, prints: dict[str, Fingerprint]) -> lis
     """
     if before.name == name:
         return changes(before.splits, splits_now(before))
-    counts = learned_from(before.splits, prints)
+    counts = learned_from(before.splits, prints) or {}
     return [f"{part}: the checkpoint was trained on {count:,} of its images" for part, count in counts.items()]
 
 
 def _spec(options: DataOptions, raw: RawData, channels: int, size: int) -> DataSpec:
-    """Return a description that says how the splits are drawn; how images are prepared does not matter here."""
+    """Return a description that says how the splits are drawn; mean and std do not matter here."""
     return DataSpec(
         name=full_name(options.data or "", raw),
         directory=None,
@@ -89,7 +91,7 @@ def _spec(options: DataOptions, raw: RawData, channels: int, size: int) -> DataS
         classes=raw.classes,
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
-        crop=default_crop(size),
+        crop=1.0 if isinstance(raw.train.images, Tensor) else options.crop or default_crop(size),
         split_by=raw.train.split_by,
     )
 

@@ -16,6 +16,7 @@ from kdtool.data.transform import Transform
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.sources import expected_images
+from kdtool.models.weight_files import known_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,21 +118,31 @@ def trained_elsewhere(checkpoint: Recorded) -> bool:
 def expected_by(checkpoint: Recorded) -> dict[str, Any]:
     """Return how weights that were trained elsewhere expect their images: mean, std, crop and interpolation.
 
-    These are entries of a `DataSpec` for the network's input; what is not known, or does not fit it, is left out.
+    These are entries of a `DataSpec` for the network's input; what is not known, or does not fit it, is left out. What
+    the file of the weights told counts more than what is known of the network.
     """
     if not trained_elsewhere(checkpoint):
         return {}
     architecture = checkpoint.architecture
     channels, size, _ = architecture.input
     own = {name: architecture.options[name] for name in architecture.origin().as_data()}
-    expected = expected_images(architecture.spec, own)
+    told = told_by(checkpoint)
+    expected = {**expected_images(architecture.spec, own), **told}
+    for name in {"mean", "std"} & {*expected}:
+        expected[name] = tuple(expected[name]) * (channels if len(expected[name]) == 1 else 1)
     fits = {
         "mean": len(expected.get("mean", ())) == channels,
         "std": len(expected.get("std", ())) == channels,
-        "crop": size > SMALL,
+        "crop": size > SMALL or "crop" in told,
         "interpolation": expected.get("interpolation") in INTERPOLATION,
     }
     return {name: tuple(value) if isinstance(value, list) else value for name, value in expected.items() if fits[name]}
+
+
+def told_by(checkpoint: Recorded) -> dict[str, Any]:
+    """Return what the file of weights told of the images of their training, see `kdtool.models.weight_files.Told`."""
+    told = checkpoint.history[0].get("images") if trained_elsewhere(checkpoint) else None
+    return known_images(told) if isinstance(told, dict) else {}
 
 
 def recorded_classes(checkpoint: Recorded) -> tuple[str, ...] | None:

@@ -161,8 +161,13 @@ def check_forward(network: Network) -> None:
             output = network.module(torch.zeros(1, *architecture.input))
     except FAILURES as error:
         raise Error(
-            f"{architecture.spec}: cannot take an image of {shape} ({first_line(error)}); try another --image-size"
+            f"{architecture.spec}: cannot take an image of {shape} ({first_line(error)}); try another --image-size; "
+            "all images are square, and a network that takes only others has to be changed"
         ) from error
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != (1, architecture.classes):
-        actual = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise Error(f"{architecture.spec}: is no classifier of {architecture.classes} classes: its output is {actual}")
+        is_tensor = isinstance(output, torch.Tensor)
+        actual = tuple(output.shape) if is_tensor else type(output).__name__
+        way_out = "" if is_tensor else "; name a subclass of it whose forward returns the logits alone"
+        raise Error(
+            f"{architecture.spec}: is no classifier of {architecture.classes} classes: its output is {actual}{way_out}"
+        )

@@ -1,4 +1,4 @@
-"""Read what other programs saved: the weights of a network, and the names of its classes if the file has them."""
+"""Read what other programs saved: the weights of a network, and what the file tells of its classes and images."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kdtool.data.preparation import INTERPOLATION
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable
-from kdtool.utils.stand_ins import plain
+from kdtool.utils.stand_ins import arguments, plain
 from kdtool.utils.tensor_files import safe_load, safetensors_metadata
 
 # Keys under which training scripts store the weights; averaged ones first, as in timm's own loader.
@@ -75,13 +76,39 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return weights
 
 
+class Told(NamedTuple):
+    """What a file of weights tells of their training.
+
+    ``classes`` are the names of the classes in the order of the network's outputs, None without any. ``images`` has
+    some of ``mean``, ``std`` (a number for each channel, or one for all), ``crop`` and ``interpolation``, as in a
+    `DataSpec`.
+    """
+
+    classes: tuple[str, ...] | None = None
+    images: Mapping[str, Any] = {}
+
+
+def told_in(path: str | Path) -> Told:
+    """Return what a file of weights tells of their training.
+
+    Raises:
+        Error: the file cannot be read, or it holds different lists of names.
+    """
+    content = _content(path)
+    said = arguments(content.get("args")) if isinstance(content, dict) else {}
+    return Told(_class_names(path, content), known_images(_of_script(said)))
+
+
 def class_names(path: str | Path) -> tuple[str, ...] | None:
     """Return the names of the classes in a file of weights, in the order of the network's outputs; None without any.
 
     Raises:
         Error: the file cannot be read, or it holds different lists of names.
     """
-    content = _content(path)
+    return told_in(path).classes
+
+
+def _class_names(path: str | Path, content: Any) -> tuple[str, ...] | None:
     found: dict[str, tuple[str, ...]] = {}
     for where, value in _entries(content):
         names = _names(value)
@@ -119,7 +146,8 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
         named = [key for key in _WRAPPERS if _holds_tensors(content.get(key))]
         if len(named) > 1:
             logging.getLogger("kdtool").warning(
-                "%s: holds weights as %s; those of %s are read", path, first_few(named), named[0]
+                "%s: holds weights as %s; those of %s are read; to read others, save them alone",
+                *(path, first_few(named), named[0]),
             )
         if named:
             content = content[named[0]]
@@ -156,6 +184,36 @@ def _holds_tensors(content: Any, depth: int = _DEPTH) -> bool:
     if not isinstance(content, dict) or not depth:
         return False
     return any(isinstance(value, Tensor) or _holds_tensors(value, depth - 1) for value in content.values())
+
+
+# How images were prepared
+
+
+def _of_script(said: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return mean, std, crop and interpolation from the arguments of a training script of timm or torchvision."""
+    crop = plain(said.get("crop_pct"))
+    resized, cropped = plain(said.get("val_resize_size")), plain(said.get("val_crop_size"))
+    if crop is None and type(resized) is type(cropped) is int and 0 < cropped <= resized:
+        crop = cropped / resized
+    return {**{name: plain(said.get(name)) for name in ("mean", "std", "interpolation")}, "crop": crop}
+
+
+def known_images(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``mean``, ``std``, ``crop`` and ``interpolation`` that are there and have a meaning."""
+    known: dict[str, Any] = {}
+    for name in ("mean", "std"):
+        value = values.get(name)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if numbers and all(isinstance(number, int | float) and 0 <= number <= 1 for number in numbers):
+            known[name] = tuple(map(float, numbers))
+    if not all(known.get("std", ())):
+        del known["std"]
+    crop = values.get("crop")
+    if isinstance(crop, int | float) and 0 < crop <= 1:
+        known["crop"] = float(crop)
+    if values.get("interpolation") in INTERPOLATION:
+        known["interpolation"] = values["interpolation"]
+    return known
 
 
 # Names of classes
@@ -204,7 +262,10 @@ def _names(value: Any) -> tuple[str, ...] | None:
         names = decoded if isinstance(decoded, list) else None
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         return None
-    if all(re.fullmatch(r"LABEL_\d+|\d+", name) for name in names):
+    # Numbers in another order, such as that of class folders (0, 1, 10, 2), do say which output is which class.
+    count = [str(number) for number in range(len(names))]
+    ordered = names != count and {*names} == {*count}
+    if not ordered and all(re.fullmatch(r"LABEL_\d+|\d+", name) for name in names):
         return None
     return tuple(names)
 

@@ -20,15 +20,21 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object =
     """Load weights into a network, in place; every name and shape must be the same.
 
     Prefixes in front of the network's names are removed, whatever they are. What lies outside the network (a loss, an
-    average of the weights) is ignored, and said to be. Weights of parts that the network was built without (auxiliary
-    heads), and of buffers that it computes itself, are ignored. Batch-norm's counters, which old files lack, stay as
-    they are. ``file`` stands in the messages.
+    average of the weights) is ignored, and said to be. A module that only wraps the network of the file, so that all
+    its names begin with those of the wrapper, is filled inside, which is said. Weights of parts that the network was
+    built without (auxiliary heads), and of buffers that it computes itself, are ignored. Batch-norm's counters, which
+    old files lack, stay as they are. ``file`` stands in the messages.
 
     Raises:
         Error: the weights do not fit; the message lists what is missing, unexpected or of another shape, and what to
             do. Or the network is in them twice.
     """
     own = module.state_dict()
+    if (wrapped := _wrapped(module, own, weights)) is not None:
+        logging.getLogger("kdtool").warning(
+            "%s: has no %s. in front of its names; read into that part of %s", *(file, wrapped, type(module).__name__)
+        )
+        return fit_weights(module.get_submodule(wrapped), weights, file)
     found = match(weights, list(own), _not_saved(module), lambda name, other: _equal(weights[name], weights[other]))
     if found.copies:
         raise Error(
@@ -57,6 +63,22 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object =
         raise Error(f"the weights do not fit {type(module).__name__}: {differences}; {hint}")
     load_exactly(module, state)
     _say(found, file)
+
+
+def _wrapped(module: nn.Module, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """Return the path of the part that holds all weights of a network, if a file has them without it; else None."""
+    if match(weights, list(own)).inside.keys() & own.keys():
+        return None
+    path = ""
+    while len(firsts := {name.removeprefix(path).partition(".")[0] for name in own}) == 1:
+        path += f"{firsts.pop()}."
+        names = [name.removeprefix(path) for name in own]
+        if not all(name.startswith(path) for name in own):
+            return None
+        if match(weights, names).inside.keys() & {*names}:
+            part = dict(module.named_modules()).get(path[:-1])
+            return path[:-1] if part is not None and [*part.state_dict()] == names else None
+    return None
 
 
 def _say(found: Match, file: object) -> None:

@@ -2,7 +2,8 @@
 
 A file may hold scalars and arrays of numpy, paths, dates, command-line arguments and configurations. No class or
 function that the file names is imported or called: a number or a text of numpy is decoded from its bytes here, a
-dictionary or a list of another class becomes a plain one, and everything else an `Inert` object without content.
+dictionary or a list of another class becomes a plain one, command-line arguments are kept by name, and everything else
+is an `Inert` object without content.
 """
 
 from __future__ import annotations
@@ -33,6 +34,15 @@ class Inert:
 
     def __setstate__(self, state: Any) -> None:
         """Forget the state."""
+
+
+class _Namespace(Inert):
+    """Command-line arguments by name, which are looked at when they are needed."""
+
+    content: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.content = state
 
 
 class _Type(Inert):
@@ -72,6 +82,12 @@ class _Array(Inert):
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+def arguments(value: Any) -> dict[Any, Any]:
+    """Return the arguments that a script was called with, as it saved them: by name, undecoded; {} if it is no such."""
+    content = value.content if isinstance(value, _Namespace) else value
+    return content if isinstance(content, dict) else {}
 
 
 def plain(value: Any) -> Any:
@@ -131,8 +147,8 @@ STAND_INS: list[tuple[Callable[..., Any], str]] = [
     *_named("pathlib", "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath", Inert),
     *_named("pathlib._local", "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath", Inert),
     *_named("datetime", "datetime date time timedelta timezone", Inert),
-    *_named("argparse", "Namespace", Inert),
-    *_named("types", "SimpleNamespace", Inert),
+    *_named("argparse", "Namespace", _Namespace),
+    *_named("types", "SimpleNamespace", _Namespace),
     *_named("decimal", "Decimal", Inert),
     *_named("fractions", "Fraction", Inert),
     *_named("uuid", "UUID", Inert),

@@ -13,6 +13,7 @@ from kdtool import Error
 from kdtool.utils import printable
 from kdtool_datasets.class_folders import check_names
 from kdtool_datasets.listing import SUFFIXES, Entry, Listing, counted, some
+from kdtool_datasets.samples import class_order
 from kdtool_datasets.split_names import split_of
 from kdtool_datasets.tables import FILE_NAMES, LABEL_NAMES, SPLIT_NAMES, plain, read_table
 
@@ -80,7 +81,7 @@ def read_list(
         raise Error(f"{shown}: lists no files; write lines of file,label, or move it elsewhere to read class folders")
     if repeated:
         notes.append(f"{path.name} lists {counted(repeated, 'file')} more than once ({some(repeated)})")
-    names = sorted({row.label for row in files.values()})
+    names = class_order(row.label for row in files.values())
     notes += check_names(shown, names)
     splits = {row.split or "train" for row in files.values()}
     if "train" not in splits:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdtool import Error
@@ -12,6 +13,9 @@ from kdtool_datasets.listing import counted, some
 
 if TYPE_CHECKING:
     from kdtool.data import ImageSource, RawData
+
+# A whole number as Python writes it, of a length that is quickly converted.
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 # Without a test split, this part of every class is the test split.
 TEST_FRACTION = 0.2
@@ -92,7 +96,7 @@ def _classes(
     """Return the name of the class of each label that occurs, in the order of the classes."""
     labels = {sample.label for members in samples.values() for sample in members}
     numbers = sorted(label for label in labels if isinstance(label, int))
-    texts = sorted(label for label in labels if isinstance(label, str))
+    texts = class_order(label for label in labels if isinstance(label, str))
     if numbers and texts:
         raise Error(
             f"{shown}: some labels are numbers ({numbers[0]}) and others are text ({printable(texts[0], 60)!r}); write "
@@ -111,3 +115,13 @@ def _classes(
     if unused:
         said.append(f"left out {counted(unused, 'class', 'classes')} without images ({some(unused)})")
     return {number: names[number] for number in numbers}
+
+
+def class_order(labels: Iterable[str]) -> list[str]:
+    """Return labels that are text in the order of their classes, each once.
+
+    If all of them are whole numbers, they are in the order of the numbers, as in files that store numbers: a network
+    that was trained on them has its outputs in this order. Otherwise the order is that of the characters.
+    """
+    names = {*labels}
+    return sorted(names, key=int) if all(map(WHOLE.fullmatch, names)) else sorted(names)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import kdtool
 from kdtool.cli.main import cli
@@ -78,3 +79,16 @@ def test_options_that_say_nothing_are_refused(lenet):
         kdtool.inspect(lenet, split_seed=3)
     with pytest.raises(kdtool.UsageError, match="--stages: a data set has no stages"):
         kdtool.inspect(lenet, stages=True, data="digits")
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "shown"),
+    [((64, 64), 1.0, "64 pixels\n"), ((65, 64), 0.875, "224 pixels, centre 0.875 of the shorter side\n")],
+)
+def test_how_much_of_an_image_is_used(size, crop, shown, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("L", size, number).save(tmp_path / name / f"{number}.png")
+    assert kdtool.inspect(data=f"folder:{tmp_path}")["crop"] == crop
+    assert f"1 channel, {shown}" in CliRunner().invoke(cli, ["inspect", "--data", f"folder:{tmp_path}"]).stdout

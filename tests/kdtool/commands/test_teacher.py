@@ -1,11 +1,14 @@
 """Weights that other programs trained: what their file tells, and what is said of it."""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import kdtool
+from kdtool.commands.inputs import data_for
 from kdtool.models.checkpoint import read
 
 CLASSES = ("top", "middle", "bottom")
@@ -79,6 +82,32 @@ def test_names_for_another_number_of_outputs_are_ignored(state, tmp_path, caplog
     made = build(state, tmp_path, classes=["cat", "dog"])
     assert "classes" not in made.history[0]
     assert "names 2 classes and the network has 3; the names are ignored" in caplog.text
+
+
+def test_what_is_taken_for_granted_is_said(state, images, tmp_path, caplog):
+    build(state, tmp_path, data=images)
+    assert (
+        "w.pth: does not tell how its images were prepared; crop 1 and interpolation bilinear are used, those of "
+        "kdtool:lenet-300-100 or of the data; if it was trained with others, give --crop and --interpolation"
+    ) in caplog.text
+    assert f"w.pth: does not name its classes; its outputs are taken for those of {images} in this order: bottom" in (
+        caplog.text
+    )
+
+
+def test_the_arguments_of_the_training_tell_how_images_were_prepared(state, images, tmp_path, caplog):
+    args = argparse.Namespace(mean=[0.25], std=[0.4], crop_pct=0.75, interpolation="bicubic")
+    torch.save({"state_dict": state, "args": args}, tmp_path / "w.pth")
+    options = {"weights": tmp_path / "w.pth", "image_size": 8, "output": tmp_path / "t.pt"}
+    spec = kdtool.teacher("kdtool:lenet-300-100", data=images, epochs=0, std=(0.5,), **options).data
+    assert (spec.mean, spec.std, spec.crop, spec.interpolation) == ((0.25,), (0.5,), 0.75, "bicubic")
+    assert "w.pth: was trained with mean 0.25, crop 0.75 and interpolation bicubic, which are used" in caplog.text
+    assert "does not tell how its images were prepared" not in caplog.text
+    # A later command knows it, too.
+    made = kdtool.teacher("kdtool:lenet-300-100", classes=3, force=True, **options)
+    spec = data_for(read(made.path), {"data": images, "interpolation": "box"}).spec
+    assert (spec.mean, spec.std, spec.crop, spec.interpolation) == ((0.25,), (0.4,), 0.75, "box")
+    assert (made.transform.mean, made.transform.preparation.crop) == ((0.25,), 0.75)
 
 
 def test_a_network_that_was_trained_here_is_held_out_from(images, tmp_path, caplog):

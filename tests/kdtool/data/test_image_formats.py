@@ -149,10 +149,17 @@ def test_all_16_bits_count_in_colour_too(tmp_path, channels, top):
         pixels[..., -1] = 65535
     (tmp_path / "a.png").write_bytes(png(pixels))
     header = header_of(tmp_path / "a.png")
-    assert header.peak == top
+    assert (header.low, header.peak) == (pixels[..., : 1 if channels < 3 else 3].min(), top)
     assert header.mode == {1: "I;16", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
-    colours = pixels[..., : 1 if channels < 3 else 3].astype(int) * 255 // top
+    colours = np.rint(pixels[..., : 1 if channels < 3 else 3] * (255 / top))
     assert np.array_equal(read(tmp_path / "a.png", 5, white=top), np.broadcast_to(colours, (5, 5, 3)))
+
+
+@pytest.mark.parametrize("white", [1023, 4095, 16383, 65535])
+def test_every_value_becomes_the_nearest_level(tmp_path, white):
+    values = np.arange(65536).reshape(256, 256)
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
+    assert np.array_equal(read(tmp_path / "a.png", 256, 1, white)[..., 0], np.rint(values * (255 / white)).clip(0, 255))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

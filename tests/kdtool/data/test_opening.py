@@ -288,3 +288,10 @@ def test_the_white_of_another_folder_is_that_of_the_training(found, recorded, wh
 def test_images_in_memory_are_never_cropped(digits):
     spec = dataclasses.replace(digits.spec, crop=0.5)
     assert open_spec(spec).spec.crop == 1.0
+
+
+def test_what_is_cut_off_is_said_for_any_size(folder, caplog):
+    Image.new("RGB", (9, 8)).save(folder / "cat" / "oblong.png")
+    open_data(DataOptions(data=f"folder:{folder}"), image_size=8)
+    assert "1 of 121 images are not square; of each the centre square is used" in caplog.text
+    assert "images have sides of" not in caplog.text

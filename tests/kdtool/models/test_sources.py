@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from kdtool.errors import UsageError
+from kdtool.errors import Error, UsageError
 from kdtool.models import names, sources
+from kdtool.models.architecture import Network
 from kdtool.models.options import NetworkOptions
-from kdtool.models.sources import create, create_like, parse
+from kdtool.models.sources import check_forward, create, create_like, parse
 
 
 def build(seed=0, spec="kdtool:lenet-5", **options):
@@ -63,3 +64,30 @@ def test_a_network_of_another_source_is_named_with_it(monkeypatch):
         parse("kdtool:resnet18")
     # Without a list, and for a name that no other source has, the source itself answers.
     assert [parse(spec)[1] for spec in ("hf:resnet18", "kdtool:lenet-9")] == ["resnet18", "lenet-9"]
+
+
+class Several(torch.nn.Module):
+    """Returns features beside the logits."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images):
+        logits = images.new_zeros(len(images), 10)
+        return {"logits": logits} if self.kind == "dict" else (logits, images)
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple"])
+def test_a_network_with_several_outputs_needs_a_subclass(kind):
+    network = Network(build().architecture, Several(kind))
+    with pytest.raises(Error, match=f"its output is {kind}; name a subclass of it whose forward returns the logits"):
+        check_forward(network)
+
+
+def test_images_are_square():
+    oblong = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 32, 10))
+    with pytest.raises(
+        Error, match=r"cannot take an image of 1x28x28 \(.*\); try another --image-size; all images are sq"
+    ):
+        check_forward(Network(build().architecture, oblong))

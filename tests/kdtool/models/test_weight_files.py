@@ -1,6 +1,7 @@
 import argparse
 import io
 import json
+import types
 from collections import OrderedDict, defaultdict
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdtool import Error
-from kdtool.models.weight_files import class_names, read_weights
+from kdtool.models.weight_files import class_names, read_weights, told_in
 
 CLASSES = ("cat", "dog", "Änte")
 
@@ -122,6 +123,39 @@ def test_a_choice_between_weights_is_said(state, file, caplog):
     assert "holds weights as state_dict_ema, state_dict; those of state_dict_ema are read" in caplog.text
 
 
+# How images were prepared
+
+
+def prepared(**said):
+    return {"crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": (0.2,), "lr": 0.1, **said}
+
+
+@pytest.mark.parametrize(
+    ("args", "images"),
+    [
+        *(
+            (kind(**prepared()), {"mean": (0.5, 0.4, 0.3), "std": (0.2,), "crop": 0.9, "interpolation": "bicubic"})
+            for kind in (dict, argparse.Namespace, types.SimpleNamespace)
+        ),
+        (
+            prepared(mean=None, std=np.float64(0.2), crop_pct=1),
+            {"std": (0.2,), "crop": 1.0, "interpolation": "bicubic"},
+        ),
+        (prepared(mean=[124.0], std=[0.2, 0], crop_pct=1.1, interpolation="random"), {}),
+        (prepared(mean=[], std=["a"], crop_pct="0.9", interpolation=None), {}),
+        (
+            {"val_resize_size": 256, "val_crop_size": 224, "interpolation": "bilinear"},
+            {"crop": 0.875, "interpolation": "bilinear"},
+        ),
+        (argparse.Namespace(lr=0.1), {}),
+        ([1], {}),
+    ],
+)
+def test_what_the_arguments_of_a_script_tell_of_its_images(args, images, state, file):
+    torch.save({"state_dict": state, "args": args}, file)
+    assert told_in(file).images == images
+
+
 # Names of classes
 
 
@@ -167,6 +201,7 @@ def test_names_of_classes_are_found_in_their_order(beside, state, file):
         {"num_classes": 3},
         {"id2label": {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}},
         {"class_to_idx": {"cat": 1, "dog": 2}},
+        {"classes": ["0", "1", "2"]},
         {"labels": ["cat", "cat", "dog"]},
         {"names": ["conv.weight", "conv.bias"]},
         {"classes": argparse.Namespace(a=1)},
@@ -175,6 +210,13 @@ def test_names_of_classes_are_found_in_their_order(beside, state, file):
 def test_what_does_not_name_classes(beside, state, file):
     torch.save({"state_dict": state, **beside}, file)
     assert class_names(file) is None
+
+
+def test_numbers_in_another_order_are_names(state, file):
+    """Class folders are in the order of text, so that the classes of ImageFolder may be 0, 1, 10, 2."""
+    folders = sorted(map(str, range(11)))
+    torch.save({"state_dict": state, "class_to_idx": numbered(folders)}, file)
+    assert class_names(file) == tuple(folders)
 
 
 def test_names_that_contradict_each_other_are_refused(state, file):

@@ -46,6 +46,35 @@ def test_half_precision_fits_and_becomes_single(state):
     assert torch.allclose(module.fc.weight, state["fc.weight"], atol=1e-3)
 
 
+class Wrapper(nn.Module):
+    """Keeps one of two outputs."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.net = network
+
+    def forward(self, images):
+        return self.net(images)[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
+@pytest.mark.parametrize(("wrap", "part"), [(Wrapper, "net"), (lambda module: Wrapper(Wrapper(module)), "net.net")])
+def test_a_module_that_wraps_the_network_is_filled_inside(wrap, part, prefix, state, caplog):
+    module = wrap(net())
+    fit_weights(module, under(prefix, state), "w.pth")
+    assert equal(module.get_submodule(part).state_dict(), state)
+    assert f"w.pth: has no {part}. in front of its names; read into that part of Wrapper" in caplog.text
+    caplog.clear()
+    fit_weights(module, under(f"{prefix}{part}.", state), "w.pth")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("module", [Wrapper(net(classes=4)), Wrapper(nn.Linear(2, 2)), nn.Conv2d(1, 1, 1, bias=False)])
+def test_what_does_not_fit_the_wrapped_network_is_refused(module, state):
+    with pytest.raises(Error, match="^the weights(:| do not fit)"):
+        fit_weights(module, state)
+
+
 def test_counters_of_old_files_start_at_zero(state):
     module = net()
     module(torch.zeros(2, 2, 4, 4))

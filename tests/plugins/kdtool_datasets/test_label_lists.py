@@ -99,6 +99,29 @@ def test_whole_numbers_are_names_of_classes(folder):
     assert load(write(folder, content, "labels.json")).classes == ("3", "4")
 
 
+def listed(labels, kind):
+    """Return the content of a list in which each of the labels has an image."""
+    rows = [(f"{number}.png", label) for number, label in enumerate(labels)]
+    if kind in ("csv", "tsv"):
+        return table({"csv": ",", "tsv": "\t"}[kind], rows=[(file, str(label)) for file, label in rows])
+    entries = [{"file": file, "label": label} for file, label in rows]
+    return json.dumps(entries) if kind == "json" else "\n".join(map(json.dumps, entries))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+def test_classes_that_are_whole_numbers_are_in_their_order(tmp_path, kind):
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(b"%d" % number)
+
+    def classes(labels):
+        return load(write(tmp_path, listed(labels, kind), f"labels.{kind}")).classes
+
+    assert classes(range(11, -1, -1)) == tuple(map(str, range(12)))
+    assert classes([10, -2, 9, 0]) == ("-2", "0", "9", "10")
+    for text in ("cat", "09", "+9", "9.5", "\u0669"):  # one that is no whole number
+        assert classes([2, 10, text]) == tuple(sorted(("2", "10", text)))
+
+
 def test_a_column_of_splits(folder):
     splits = ("Training", "valid", "train", "VAL")
     raw = load(write(folder, table(header="file,label,set", rows=[(*r, s) for r, s in zip(ROWS, splits, strict=True)])))
