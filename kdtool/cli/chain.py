@@ -17,7 +17,7 @@ from kdtool.cli.stdin import piped_paths
 from kdtool.cli.work import Work as Work
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.containment import contained
-from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
+from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.progress import say
 from kdtool.utils.verbosity import announcing
 
@@ -250,7 +250,7 @@ def _inputs(steps: Sequence[ChainStep]) -> tuple[Path, ...]:
 
 
 def _check_input(step: ChainStep, path: Path) -> None:
-    if not (step.directories and path.is_dir()) and not is_checkpoint_folder(path):
+    if not (step.directories and path.is_dir()):
         check_file(path)
     if path in step.checkpoints and not step.onnx:
         check_checkpoint(path)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdtool.errors import UsageError
+from kdtool.utils.kinds import is_checkpoint_folder
 
 
 def check_file(path: Path) -> None:
-    """Check that a file that a step reads exists.
+    """Check that a file that a step reads exists; a folder that is read as a checkpoint counts as one.
 
     Raises:
-        UsageError: it is missing or a directory; the message has similar names.
+        UsageError: it is missing or another directory; the message has similar names.
     """
+    if is_checkpoint_folder(path):
+        return
     if path.is_dir():
         from kdtool.cli.explain import directory
 

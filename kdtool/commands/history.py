@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdtool.models.checkpoint import Checkpoint, content_of, fingerprint
-from kdtool.plugins.entry_points import KINDS, installed
+from kdtool.plugins.distributions import PluginName, versions_of
 from kdtool.training.history_entry import HistoryEntry
 
 
@@ -23,12 +23,14 @@ def entry(
     settings: Mapping[str, Any],
     inputs: Mapping[str, Checkpoint],
     output: Path,
+    plugins: Iterable[PluginName] = (),
 ) -> HistoryEntry:
     """Return the entry of one command.
 
     ``given`` are the options as the user gave them (they make the command line), ``settings`` all options with their
-    defaults in the groups ``options``, ``training`` and ``data``.
+    defaults in the groups ``options``, ``training`` and ``data``. ``plugins`` took part beside the data set.
     """
+    data_set = str(settings["data"].get("name", "")).partition(":")[0]
     return HistoryEntry(
         command=command,
         line=line(command, arguments, {**given, "output": output}),
@@ -40,17 +42,10 @@ def entry(
         output=str(output),
         versions={
             **{name: importlib.metadata.version(name) for name in ("kdtool", "torch")},
-            **_plugin_of(command, method),
+            **versions_of([*plugins, ("datasets", data_set)]),
         },
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def _plugin_of(command: str, method: str) -> dict[str, str]:
-    """Return the distribution of a method that is not kdtool's, with its version."""
-    kind = next((kind for kind in KINDS if kind.startswith(command)), None)
-    found = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (kind, method) and not plugin.builtin]
-    return {plugin.distribution: plugin.version for plugin in found}
 
 
 def described(role: str, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -86,6 +81,13 @@ def _words(name: str, value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [flag, ",".join(str(item) for item in value)]
     return [flag, str(value)]
+
+
+def chosen_by_search(made: Mapping[str, Any]) -> str | None:
+    """Return the setting that ``--search`` chose for an entry, such as ``temperature=1``; None without a search."""
+    search = made.get("search")  # that of a structure is a list of its epochs
+    chosen = search.get("chosen") if isinstance(search, Mapping) else None
+    return chosen if isinstance(chosen, str) else None
 
 
 def public_line(text: str) -> str:

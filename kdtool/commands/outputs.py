@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, Early, fingerprint, read, write
 from kdtool.models.conversion import Convention, convention_of, conversion_of
 from kdtool.models.size import measure
+from kdtool.plugins.distributions import PluginName, plugins_in
 from kdtool.plugins.method import Method
 from kdtool.training.callback import KeepEpoch
 from kdtool.training.foresight.rehearsal import Closing
 from kdtool.training.history_entry import Clock, HistoryEntry
 from kdtool.training.options import Training
+from kdtool.training.phase import count_epochs
 from kdtool.training.run import Run
 from kdtool.training.run_directory import BEGINS, changed, directory_of, is_unused
 from kdtool.utils.files import beside, check_output, noted, slug, write_text
@@ -87,18 +89,23 @@ def entry_of(
     training: Training | None = None,
     data: Data | None = None,
     inputs: dict[str, Checkpoint] | None = None,
+    plugins: Iterable[PluginName] = (),
 ) -> HistoryEntry:
-    """Return the history entry of a command that works on ``parent``; ``given`` are the options as they were typed."""
+    """Return the history entry of a command that works on ``parent``; ``given`` are the options as they were typed.
+
+    ``plugins`` took part beside the method ``options`` and the data set.
+    """
     settings = {
         "options": options.as_data(),
         "training": training.as_data() if training and data else {},
         "data": data.spec.as_data() if data else {},
     }
     teachers = [teacher for role, teacher in (inputs or {}).items() if role.startswith("teacher")]
+    more = [("datasets", data.unlabelled.partition(":")[0])] if data and data.unlabelled else []
     paths = [str(teacher.path) if teacher.path else "CHECKPOINT" for teacher in (parent, *teachers)]
     entry = history.entry(
         command, paths, {"method": method, **given}, method=method, settings=settings,
-        inputs={"checkpoint": parent, **(inputs or {})}, output=target,
+        inputs={"checkpoint": parent, **(inputs or {})}, output=target, plugins=[*plugins_in(options), *plugins, *more],
     )  # fmt: skip
     if data is not None and data.unlabelled is not None:
         entry.record(unlabelled={"data": data.unlabelled, "images": data.train.unlabelled})
@@ -198,8 +205,15 @@ def early_weights(kept: KeepEpoch) -> Early:
     return Early(kept.epoch, kept.weights)
 
 
-def finish(run: Run, network: Network, target: Path, early: Early | None = None) -> Checkpoint:
-    """Write the network that a run made, with its metrics, and return the checkpoint."""
+def finish(
+    run: Run, network: Network, target: Path, early: Early | None = None, trained_in: Path | None = None
+) -> Checkpoint:
+    """Write the network that a run made, with its metrics, and return the checkpoint.
+
+    ``trained_in`` is the directory of the run inside it that trained the network, if the run itself did not.
+    """
+    if run.entry.training:
+        run.record(**decided(lambda: count_epochs(run.directory, trained_in)))
     checkpoint = run.checkpoint(network, run.scores(network))
     checkpoint.early = early
     if (conversion := conversion_of(network.module)) is not None:

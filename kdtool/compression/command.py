@@ -25,7 +25,7 @@ from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.plugins.options import split
+from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.options import Training

@@ -21,6 +21,7 @@ from kdtool.compression.trial_rows import FULL
 from kdtool.compression.trials import Trials
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.distributions import versions_of
 from kdtool.training.run import Run
 from kdtool.utils.files import noted, slug, write_text
 from kdtool.utils.formatting import counted
@@ -71,6 +72,8 @@ class Finish:
         candidate, costs = winner.candidate, winner.costs
         training, data = self.trials.settled(candidate, winner.epochs)
         run.entry.training, run.entry.data = training.as_data(), data.spec.as_data()
+        plugins = [(candidate.kind, candidate.method), ("teachers", winner.network.architecture.source)]
+        run.entry.versions = {**run.entry.versions, **versions_of(plugins)}
         if candidate.precision != FLOAT:
             decided(lambda: self._place(candidate, target))
         table = frontier.rows(proposals, self.trials.candidates, self.trials.done, teacher)

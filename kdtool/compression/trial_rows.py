@@ -15,6 +15,9 @@ from kdtool.training.phase import LOG
 
 Row = dict[str, Any]
 
+FULL = "full {}"
+"""The name of the full training of a candidate."""
+
 
 def last_row(rows: Sequence[Row], name: str) -> Row | None:
     """Return the row of the last training of the candidate ``name``, or None."""

@@ -22,7 +22,7 @@ from kdtool.compression.options import Given
 from kdtool.compression.proposals import Proposals
 from kdtool.compression.schedule import paced
 from kdtool.compression.searching import searched
-from kdtool.compression.trial_rows import epoch_seconds, known_row, last_row, logged_seconds, row_of, work_of
+from kdtool.compression.trial_rows import FULL, epoch_seconds, known_row, last_row, logged_seconds, row_of, work_of
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.successive_halving import Halving, halve
@@ -167,7 +167,7 @@ class Trials:
             raise Error(f"{candidate.name} {candidate.note}; nothing else could be trained")
         if not candidate.trains:
             return candidate.network
-        name = f"full {candidate.name}"
+        name = FULL.format(candidate.name)
         started = self._begun(name)
         learner = learner_of(candidate, known_row(self.done, candidate), self.distiller, self.run)
         run = self.sub_run(name, candidate, epochs)

@@ -8,10 +8,15 @@ from typing import Any
 from kdtool.utils.formatting import FEWEST_SEEDS, shown_interval, shown_value
 
 TITLES = {
+    "accuracy_difference": "accuracy b - a",
+    "optimizer": "optimiser",
     "macs": "MACs",
     "file_bytes": "bytes",
     "gzip_bytes": "bytes gzipped",
     "latency_ms": "latency in ms",
+    "l2": "L2",
+    "l2_sum": "L2 sum",
+    "mcnemar_p": "McNemar p",
     "top5": "top-5 accuracy",
 }
 """The headings of keys that are not the key with spaces."""

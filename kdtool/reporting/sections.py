@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.history import public_line, public_word
+from kdtool.commands.history import chosen_by_search, public_line, public_word
 from kdtool.plotting.svg import draw_curves, draw_panels
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
 from kdtool.reporting.classes import of_classes
 from kdtool.reporting.overview import SIZES
 from kdtool.reporting.sources import CheckpointSource, StudySource
+from kdtool.study.alike import same_settings
 from kdtool.study.charts import charts
+from kdtool.utils.formatting import printable
 
 LABELS_ALONE = ("teacher", "none")
 """The commands and methods whose training loss is the cross-entropy of the validation too."""
@@ -89,29 +91,43 @@ def training_time(epochs: Sequence[Mapping[str, Any]]) -> str:
 def _remark(entry: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry.get("versions", {}).items())
     seconds = f"{entry['seconds']:,.0f} s" if "seconds" in entry else ""
-    return "; ".join(text for text in (str(entry.get("date", "")), seconds, versions) if text)
+    chosen = _chosen(chosen_by_search(entry))
+    return "; ".join(text for text in (chosen, str(entry.get("date", "")), seconds, versions) if text)
+
+
+def _chosen(setting: Any) -> str:
+    return f"--search chose {printable(setting)}" if isinstance(setting, str) else ""
 
 
 def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
     """Yield the parts of a report about a study."""
     results = source.results
+    if len(results["rows"]) < source.planned:
+        done = f"{len(results['rows'])} of the {source.planned} commands of this study have results"
+        yield Paragraph(f"{done}; kdtool run with its recipe goes on with the rest.")
     for chart in charts(results):
         bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
         yield Figure(draw_panels(chart), chart.title + "; bars are 95 % intervals over seeds" * bars)
     if results["means"]:
         yield Heading("Means over seeds, with half the width of their 95 % intervals from three seeds on", 3)
-        yield Table(flat(results["means"]))
-    if results["comparison_means"] or results["comparisons"]:
-        yield Heading("Comparisons" + ", means over seeds" * bool(results["comparison_means"]), 3)
-        yield Table(flat(results["comparison_means"] or results["comparisons"]))
+        yield Table(flat(results["means"]), leave_out=same_settings(results["means"]))
+    if results["comparison_means"]:
+        yield Heading("Comparisons, means over seeds", 3)
+        yield Table(flat(results["comparison_means"]), leave_out=("along",))
+    if results["comparisons"]:
+        yield Heading("All comparisons", 3)
+        yield Table(flat(results["comparisons"]), leave_out=("along",))
     if results["rows"]:
         yield Heading("All checkpoints", 3)
-        yield Table(flat(results["rows"]), leave_out=("name", "checkpoint"))
+        yield Table(flat(results["rows"]), leave_out=("name", "checkpoint", *same_settings(results["rows"])))
+    for note in results.get("notes", ()):
+        yield Paragraph(f"Not trained alike: {note}.")
     if results["failed"]:
         yield Heading("Failed commands", 3)
         yield Table(results["failed"], leave_out=("log",))
     yield Heading("How it was made", 3)
-    lines = Commands([(public_line(line), "") for line in source.commands.values()])
+    chosen = {row.get("name"): _chosen(row.get("chosen")) for row in results["rows"]}
+    lines = Commands([(public_line(line), chosen.get(name, "")) for name, line in source.commands.items()])
     yield Folded(f"{len(source.commands)} commands", [lines])
     yield from _files(source.files, beside)
 

@@ -10,23 +10,27 @@ from typing import Any
 
 from kdtool.errors import Error, UsageError
 from kdtool.study.record import FILE as STUDY_FILE, read_study
+from kdtool.study.results import means
 from kdtool.training.phase import LOG, read_epochs
 from kdtool.training.run_directory import directory_of, read_run
 from kdtool.utils.files import read_text
-from kdtool.utils.forms import CELL, ROWS, TEXT, Each, Named, misfit
+from kdtool.utils.forms import CELL, ROWS, TEXT, Each, Either, Named, misfit
 from kdtool.utils.kinds import is_checkpoint_folder
 from kdtool.utils.strict_json import load
 
 LARGEST_PICTURE, MOST_PICTURES = 16 << 20, 64
 """How many bytes of a picture are read, and how many pictures of a run."""
 
-MEASURED = Each({"step!": TEXT, "values!": Named(CELL), "accuracy": CELL, "val_accuracy": CELL})
+MEASURED = Each({"name": TEXT, "step!": TEXT, "values!": Named(CELL), "accuracy": CELL, "val_accuracy": CELL})
 
 RESULTS = {
-    **{"rows!": MEASURED, "means!": MEASURED, "failed!": ROWS},
+    **{"rows!": MEASURED, "means!": MEASURED, "failed!": ROWS, "not_run": Each(TEXT), "notes": Each(TEXT)},
     **dict.fromkeys(("comparisons!", "comparison_means!"), Each({"values!": Named(CELL)})),
 }
 """The form of a study's results, see `misfit`."""
+
+RECORDED = Named({"told!": {"command!": Each(TEXT)}, "row": Either(None, {})})
+"""The form of the commands in a study's record."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class StudySource:
     results: Mapping[str, Any]
     """What `run_study` returned."""
     commands: Mapping[str, str]
-    """Each command as one line, by its name."""
+    """Each command that has a result or failed as one line, by its name."""
+    planned: int = 0
+    """The number of commands of its recipe, also of those that have not run yet."""
     files: tuple[Path, ...] = ()
     """The directory of the study and its results."""
 
@@ -114,19 +120,44 @@ def _picture(path: Path) -> bytes:
 def _study(directory: Path) -> StudySource:
     path = directory / "results.json"
     if not path.exists():
-        raise UsageError(f"{directory}: this study has no results yet; kdtool run writes them when it ends")
+        raise UsageError(f"{directory}: this study has no results yet; kdtool run writes them")
     try:
         results = load(path)
     except ValueError:
         results = None
     if misfit(results, RESULTS) is not None:
         raise Error(f"{path}: is damaged; run kdtool run again, which writes it anew")
-    commands = read_study(directory)["commands"]
-    return StudySource(directory.name, results, _commands(commands), _existing(directory, path))
-
-
-def _commands(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the commands of a study's record as lines, by name."""
-    if misfit(content, Named({"told!": {"command!": Each(TEXT)}})) is not None:
+    recorded = read_study(directory)["commands"]
+    if misfit(recorded, RECORDED) is not None:
         raise Error("the record of the study is damaged")
-    return {name: shlex.join(["kdtool", *entry["told"]["command"]]) for name, entry in content.items()}
+    failed = [row["name"] for row in results["failed"] if isinstance(row.get("name"), str)]
+    commands = [row.get("name", "") for row in results["rows"]]
+    commands += [name for name in failed if not name.startswith("compare ")]
+    planned = len(commands) + len(results.get("not_run", ()))
+    results = _still_true(results, recorded)
+    lines = {
+        name: shlex.join(["kdtool", *recorded[name]["told"]["command"]])
+        for name in [*(row.get("name") for row in results["rows"]), *failed]
+        if name in recorded
+    }
+    return StudySource(directory.name, results, lines, planned, _existing(directory, path))
+
+
+def _still_true(results: Mapping[str, Any], recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a study's results without the rows whose command changed since, and without what was computed of them.
+
+    Only a study that was killed has such rows: it writes its results seldom while it runs, or, in release 0.1, when
+    it ends.
+    """
+    rows = [row for row in results["rows"] if _made(row, recorded.get(row.get("name")))]
+    if len(rows) == len(results["rows"]):
+        return results
+    return {**results, "rows": rows, "means": means(rows), "comparisons": [], "comparison_means": []}
+
+
+def _made(row: Mapping[str, Any], entry: Mapping[str, Any] | None) -> bool:
+    """Return whether the command in the record made a row; one that the record does not know stands beside none."""
+    if entry is None:
+        return True
+    numbers = entry.get("row") or {}
+    return entry.get("status") == "done" and all(row.get(key, value) == value for key, value in numbers.items())

@@ -16,7 +16,9 @@ from kdtool.study.places import Exit
 from kdtool.study.ray_worker import Outcome, Task
 from kdtool.study.recipe import ONNX, Command
 from kdtool.study.record import Record
+from kdtool.study.start import Start
 from kdtool.utils.files import atomic
+from kdtool.utils.kinds import checkpoint_files
 from kdtool.utils.progress import say
 from kdtool.utils.ray_cluster import Cluster, why
 
@@ -40,6 +42,7 @@ class OnRay:
             Error: a machine has no kdtool, or another version; or data have to be sent, and are too large.
         """
         self.record, self.cluster, self.at_once = record, cluster, cluster.at_once
+        self._starts: dict[str, Start] = {}
         self.directory = record.directory.resolve()
         self.token = _mark(self.directory)
         try:
@@ -54,35 +57,41 @@ class OnRay:
             self.token.unlink(missing_ok=True)
             raise
 
-    def submit(self, command: Command, resume: bool) -> Future[Outcome]:
+    def has_room(self, running: int) -> bool:
+        """Return that a command can always be submitted: Ray lets it wait, and may add machines for it."""
+        return True
+
+    def submit(self, command: Command) -> Future[Outcome]:
         """Hand a command to Ray, which runs it where and when there is room."""
-        if not resume:
-            self.record.log(command).unlink(missing_ok=True)
-        say(f"{command.name}: {'resumes' if resume else 'begins'} when Ray has room")
-        return self.cluster.submit(ray_worker.run, self._task(command))
+        start = self._starts[command.name] = self.record.start(command)
+        say(f"{command.name}: {'resumes' if start.resume else 'begins'} when Ray has room")
+        return self.cluster.submit(ray_worker.run, self._task(command, start))
 
     def ended(self, command: Command, future: Future[Outcome]) -> Exit:
         """Return how a command ended; what it made elsewhere is written into the study's directory."""
-        error = future.exception()
-        if error is not None:
-            return Exit(1, 0.0, why(error))
-        outcome = future.result()
+        start, error = self._starts.pop(command.name), future.exception()
+        outcome = future.result() if error is None else Outcome(1, 0.0, why(error))
+        began = bool(outcome.files)  # it began elsewhere, and now its files take the place of older ones
+        if began:
+            self.record.begin(start)
+        elif start.has_begun_in(self.directory):
+            began = True
+            self.record.begun(start)
         for name, content in outcome.files.items():
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as temporary:
                 temporary.write_bytes(content)
-        return Exit(outcome.code, outcome.seconds, outcome.error)
+        return Exit(outcome.code, outcome.seconds, outcome.error, began)
 
     def stop(self) -> None:
         """End all tasks."""
         self.cluster.stop()
         self.token.unlink(missing_ok=True)
 
-    def _task(self, command: Command) -> Task:
+    def _task(self, command: Command, start: Start) -> Task:
         task = Task(
-            name=command.name,
-            file=command.file,
+            start=start,
             words=tuple(command.words(self.directory)),
             exports=command.suffix == ONNX,
             token=str(self.token),
@@ -96,7 +105,11 @@ class OnRay:
         for number, (typed, path) in enumerate(self.record.inputs(command).items()):
             own = path.parent == self.record.directory
             names[typed] = path.name if own else f"input-{number}/{path.name}"
-        sent = {names[typed]: path.read_bytes() for typed, path in self.record.inputs(command).items()}
+        sent = {
+            str(Path(names[typed]) / file.relative_to(path)): file.read_bytes()
+            for typed, path in self.record.inputs(command).items()
+            for file in (checkpoint_files(path) if path.is_dir() else (path,))
+        }
         elsewhere = tuple(_replaced(word, names) for word in words)
         return dataclasses.replace(task, elsewhere=elsewhere, inputs=[self.cluster.put(sent)], data=self.data)
 
@@ -136,5 +149,5 @@ def _replaced(word: str, names: dict[str, str]) -> str:
     """Return a word of a command line with another name of a file, which may be attached to an option."""
     flag, equals, value = word.partition("=")
     if word.startswith("--") and equals:
-        return f"{flag}={names.get(value, value)}"
-    return names.get(word, word)
+        return f"{flag}={_replaced(value, names)}"
+    return names.get(str(Path(word)), word)  # ./hub/ is hub

@@ -29,6 +29,8 @@ class Exit:
     code: int
     seconds: float
     error: str | None = None
+    began: bool = True
+    """Whether it ran at all; if not, what an older command left at its place is still there."""
 
 
 class Place(Protocol):
@@ -37,8 +39,11 @@ class Place(Protocol):
     at_once: int
     """How many commands run at the same time, about."""
 
-    def submit(self, command: Command, resume: bool) -> Future[Any]:
-        """Begin a command, or let it wait until there is room."""
+    def has_room(self, running: int) -> bool:
+        """Return whether another command can be submitted while so many are."""
+
+    def submit(self, command: Command) -> Future[Any]:
+        """Begin a command, or let it wait until there is room; an older result is removed when it begins."""
 
     def ended(self, command: Command, future: Future[Any]) -> Exit:
         """Return how a command ended; its files are in the study's directory."""
@@ -100,9 +105,15 @@ class Local:
             self.free = deque(slots(jobs, cores, gpus))
             say(f"--jobs {jobs}: {_shares(jobs, cores, gpus)}")
 
-    def submit(self, command: Command, resume: bool) -> Future[Exit]:
-        """Begin a command as soon as fewer than ``jobs`` run."""
-        return self.pool.submit(self._run, command, resume)
+    def has_room(self, running: int) -> bool:
+        """Return whether fewer than ``jobs`` commands run."""
+        return running < self.at_once
+
+    def submit(self, command: Command) -> Future[Exit]:
+        """Begin a command; there is room for it."""
+        start = self.record.start(command)
+        self.record.begin(start)
+        return self.pool.submit(self._run, command, start.resume)
 
     def ended(self, command: Command, future: Future[Exit]) -> Exit:
         """Return how a command ended."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from kdtool.study.places import last_of
 from kdtool.study.record import wait_for
+from kdtool.study.start import Start
 from kdtool.training.run_directory import directory_of
 from kdtool.utils.files import write_files
 from kdtool.utils.ray_cluster import taken
@@ -38,9 +39,7 @@ class Machine:
 class Task:
     """A command of a study, as a worker gets it."""
 
-    name: str
-    file: str
-    """The name of the file that it makes."""
+    start: Start
     words: tuple[str, ...]
     """The words of its command line, without ``-o``, where the study's directory is seen."""
     exports: bool
@@ -76,6 +75,8 @@ def run(task: Task) -> Outcome:
     if Path(task.token).exists():
         directory = Path(task.token).parent
         here = task.cwd if Path(task.cwd).is_dir() else str(directory)
+        wait_for(directory_of(directory / task.start.file))
+        task.start.begin_in(directory)
         return _in(directory, here, task, task.words, task.environment)
     if not task.elsewhere:
         error = f"{socket.gethostname()} does not see {Path(task.token).parent}; it joined the cluster after the start"
@@ -102,16 +103,14 @@ def _is_wanted(path: Path) -> bool:
 
 def _in(directory: Path, here: str, task: Task, words: Sequence[str], environment: dict[str, str]) -> Outcome:
     """Run a command whose files are in ``directory``, and go on with what an earlier attempt left there."""
-    target, started = directory / task.file, time.monotonic()
-    earlier = directory_of(target)
-    wait_for(earlier)
-    resume = earlier.is_dir()
+    target, started = directory / task.start.file, time.monotonic()
+    resume = directory_of(target).is_dir()
     if not resume:
         target.unlink(missing_ok=True)  # of an attempt whose answer was lost
     line = [*words, "-o", str(target), *(["--json"] * task.exports), *(["--resume"] * resume)]
-    log = directory / f"{task.name}.log"
+    log = directory / f"{task.start.name}.log"
     with open(log, "ab") as said:
-        said.write(f"{task.name}: on {socket.gethostname()}, process {os.getpid()}\n".encode())
+        said.write(f"{task.start.name}: on {socket.gethostname()}, process {os.getpid()}\n".encode())
         said.flush()
         begin = said.tell()
         # What an export measures goes beside its file.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError, nearest
+from kdtool.study.tables import check_keys, check_name, table_of, tables_of, text_of
 from kdtool.utils.files import slug
 from kdtool.utils.strict_json import load_toml
 
@@ -28,8 +29,6 @@ TRUSTING = ("trust", "--trust")
 
 MAX_COMMANDS = 10_000
 """The largest number of commands in a study."""
-
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 TAKEN = ("study", "results", "lock")
 """The stems of the files that every study has; what an export measures would be written over ``study.json``."""
@@ -71,6 +70,15 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What is compared in pairs: the steps with each other, or each of them along a key of the matrix."""
+
+    steps: tuple[str, ...]
+    along: str | None = None
+    """The key whose values are compared, all other values being the same; None: the steps are."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A study as planned. Each of the ``commands`` comes after those whose checkpoints it reads."""
 
@@ -79,8 +87,7 @@ class Recipe:
     directory: Path
     matrix: dict[str, list[Value]]
     commands: tuple[Command, ...]
-    comparisons: tuple[tuple[str, ...], ...] = ()
-    """The steps of each comparison."""
+    comparisons: tuple[Comparison, ...] = ()
 
 
 @dataclass
@@ -113,13 +120,13 @@ def read_recipe(path: str | Path, output: str | Path | None = None) -> Recipe:
 
 
 def _recipe(path: Path, content: Mapping[str, Any], output: str | Path | None) -> Recipe:
-    _check_keys(content, "the recipe", ("study", "matrix", "step", "compare"))
-    study = _table(content.get("study", {}), "[study]")
-    _check_keys(study, "[study]", ("name", "output"))
-    texts = {key: _text(study, key, "[study]") for key in study}
+    check_keys(content, "the recipe", ("study", "matrix", "step", "compare"))
+    study = table_of(content.get("study", {}), "[study]")
+    check_keys(study, "[study]", ("name", "output"))
+    texts = {key: text_of(study, key, "[study]") for key in study}
     directory = Path(output) if output is not None else path.parent / texts.get("output", f"{path.stem}.study")
-    matrix = _matrix(_table(content.get("matrix", {}), "[matrix]"))
-    steps = _steps(_tables(content.get("step"), "step"), matrix)
+    matrix = _matrix(table_of(content.get("matrix", {}), "[matrix]"))
+    steps = _steps(tables_of(content.get("step"), "step"), matrix)
     if not steps:
         raise UsageError("has no [[step]]")
     used = {key for step in steps.values() for key in step.keys}
@@ -131,14 +138,15 @@ def _recipe(path: Path, content: Mapping[str, Any], output: str | Path | None) -
         words = command.words(directory)
         if {words[0], *(word.partition("=")[0] for word in words if word.startswith("--"))} & {*TRUSTING}:
             raise UsageError(f"step {command.step!r}: --trust: is for you to say, not for a recipe; see kdtool trust")
-    comparisons = tuple(_comparison(where, table, steps) for where, table in _tables(content.get("compare"), "compare"))
+    compared = tables_of(content.get("compare"), "compare")
+    comparisons = tuple(_comparison(where, table, steps, matrix) for where, table in compared)
     return Recipe(path, texts.get("name", path.stem), directory, matrix, commands, comparisons)
 
 
 def _matrix(table: Mapping[str, Any]) -> dict[str, list[Value]]:
     for key, values in table.items():
         where = f"[matrix] {key}"
-        _check_name(key, "[matrix]")
+        check_name(key, "[matrix]")
         if not isinstance(values, list) or not values:
             raise UsageError(f"{where}: must be a list of values, such as [0, 1, 2]")
         for value in values:
@@ -159,24 +167,24 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
     tables = list(tables)
     all_names = [table.get("name") for _, table in tables]
     for where, table in tables:
-        name = _text(table, "name", where)
+        name = text_of(table, "name", where)
         where = f"step {name!r}"
-        _check_name(name, where)
+        check_name(name, where)
         if name.lower() in TAKEN:  # some file systems take Study.json and study.json for the same file
             raise UsageError(f"{where}: the study itself has files of this name ({', '.join(TAKEN)}); use another name")
-        _check_keys(table, where, ("name", "run", "from"))
+        check_keys(table, where, ("name", "run", "from"))
         if name in steps or name in matrix:
             raise UsageError(
                 f"{where}: the name is taken; every step and every key of the matrix needs a name of its own"
             )
         try:
-            words = shlex.split(_text(table, "run", where))
+            words = shlex.split(text_of(table, "run", where))
         except ValueError as error:
             raise UsageError(f"{where}: run: {error}") from error
         if not words:
             raise UsageError(f"{where}: run is empty; write a command such as prune --ratio 0.5")
         if "from" in table:
-            words.insert(1, f"{{{_text(table, 'from', where)}}}")
+            words.insert(1, f"{{{text_of(table, 'from', where)}}}")
             _check_reference(words[1][1:-1], [*steps], all_names, f"{where}: from")
         placeholders = [placeholder for word in words for placeholder in PLACEHOLDER.findall(word)]
         for placeholder in placeholders:
@@ -216,55 +224,38 @@ def _commands(steps: Iterable[_Step], matrix: Mapping[str, list[Value]]) -> Iter
             yield Command(step.name, values, tuple(step.template), inputs)
 
 
-def _comparison(where: str, table: Mapping[str, Any], steps: Mapping[str, _Step]) -> tuple[str, ...]:
-    _check_keys(table, where, ("of",))
-    of = table.get("of")
-    if not isinstance(of, list) or len(of) < 2 or not all(isinstance(name, str) for name in of):
-        raise UsageError(f'{where}: of must be a list of at least two steps, such as ["pruned", "distilled"]')
+def _comparison(
+    where: str, table: Mapping[str, Any], steps: Mapping[str, _Step], matrix: Mapping[str, list[Value]]
+) -> Comparison:
+    check_keys(table, where, ("of", "along"))
+    of, along = table.get("of"), None
+    if "along" in table:
+        along = text_of(table, "along", where)
+        _check_along(along, f"{where}: along", matrix)
+    fewest = "two steps" if along is None else "one step"
+    if not isinstance(of, list) or len(of) < 1 + (along is None) or not all(isinstance(name, str) for name in of):
+        example = '["pruned", "distilled"]; along = "method" compares the values of a key' if along is None else '["a"]'
+        raise UsageError(f"{where}: of must be a list of at least {fewest}, such as {example}")
     for name in of:
         _check_reference(name, [*steps], [], f"{where}: of")
         if of.count(name) > 1:
             raise UsageError(f"{where}: of: {name!r} is listed twice")
-    return tuple(of)
+        if along is not None and along not in steps[name].keys:
+            raise UsageError(f"{where}: along: step {name!r} does not depend on {{{along}}}; leave it out of of")
+    return Comparison(tuple(of), along)
 
 
-def _tables(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each table of a list, after its name for error messages."""
-    if value is None:
-        return
-    if not isinstance(value, list):
-        raise UsageError(f"{name}: must be written as [[{name}]]")
-    for number, table in enumerate(value, start=1):
-        where = f"[[{name}]] number {number}"
-        yield where, _table(table, where)
-
-
-def _table(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: must be a table")
-    return value
-
-
-def _text(table: Mapping[str, Any], key: str, where: str) -> str:
-    value = table.get(key)
-    if not isinstance(value, str) or not value:
+def _check_along(key: str, where: str, matrix: Mapping[str, list[Value]]) -> None:
+    if key == SEED and key in matrix:
         raise UsageError(
-            f"{where}: {key} is missing" if value is None else f"{where}: {key} must be a text, not {value!r}"
+            f"{where}: results are averaged over {SEED!r}, so its values are not compared; name another key"
         )
-    return value
-
-
-def _check_keys(table: Mapping[str, Any], where: str, known: tuple[str, ...]) -> None:
-    for key in table:
-        if key not in known:
-            raise UsageError(
-                f"{where}: unknown key {key!r}{nearest(key, known, count=1) or '; known: ' + ', '.join(known)}"
-            )
-
-
-def _check_name(name: str, where: str) -> None:
-    if not NAME.fullmatch(name) or len(name) > 60:
-        raise UsageError(f"{where}: {name!r} is not a valid name; use letters, digits and -, and begin with a letter")
+    if key not in matrix:
+        others = [other for other in matrix if other != SEED]
+        known = f"; its keys are {', '.join(others)}" if others else ""
+        raise UsageError(f"{where}: {key!r} is no key of [matrix]{nearest(key, others, count=1) or known}")
+    if len(matrix[key]) < 2:
+        raise UsageError(f"{where}: {key!r} has one value, and two are compared; add another to [matrix]")
 
 
 def option_value(words: Sequence[str], option: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ from typing import Any
 import filelock
 
 from kdtool.errors import Error, UsageError
-from kdtool.study.recipe import Command, option_value
+from kdtool.study.recipe import Command, Recipe, option_value
+from kdtool.study.start import MARK, Start, marked
 from kdtool.training.history_entry import Clock
 from kdtool.training.run_directory import directory_of, is_unused, read_run
 from kdtool.utils.files import write_text
+from kdtool.utils.kinds import checkpoint_files, is_checkpoint_folder
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps, load
 
@@ -37,8 +38,8 @@ class Record:
 
     The entry of a command has ``told`` (what identifies it, see `identity`) and its ``status``; if it goes on with a
     run, the time that processes took before (``earlier``, seconds); once it ended, the time of all (``seconds``). Once
-    it is done, it has the hash of its checkpoint (``made``), its ``row`` and the description of its data set
-    (``data``); if it failed, the ``error``.
+    it is done, it has the hash of its checkpoint (``made``), its ``row``, the description of its data set (``data``)
+    and the options of its ``training``; if it failed, the ``error``.
     """
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
@@ -72,14 +73,14 @@ class Record:
         }
 
     def inputs(self, command: Command) -> dict[str, Path]:
-        """Return the files that a command reads, by the text that stands for each of them in its words."""
+        """Return the files and folders of checkpoints that a command reads, by the text of each in its words."""
         files = {f"{name}.pt": self.checkpoint(name) for name in command.inputs.values()}
         for word in command.words(Path()):
             # An option's value may be attached: --weights=mine.pth.
             value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
             source = value.rpartition(":")[0]  # a network of one's own: net.py:Small
             path = Path(source if source.endswith(".py") else value)
-            if str(path) not in files and path.is_file():
+            if str(path) not in files and (path.is_file() or is_checkpoint_folder(path)):
                 files[str(path)] = path
         return files
 
@@ -118,14 +119,12 @@ class Record:
                 self._changes[key] = []
         return self._changes[key]
 
-    def begin(self, command: Command) -> bool:
-        """Record that a command begins; return whether it resumes an interrupted run.
+    def start(self, command: Command) -> Start:
+        """Return how a command starts now; no file is changed yet.
 
-        Files that a command with another identity left at its path are removed, and so are those of a run that cannot
-        go on.
+        It resumes a run of the same identity, unless that cannot go on.
         """
-        target = self.file(command)
-        run = directory_of(target)
+        run = directory_of(self.file(command))
         wait_for(run)
         identity = self.identity(command)
         before = self.commands.get(command.name, {})
@@ -139,12 +138,18 @@ class Record:
             # An attempt that was killed together with its study left the time of its training alone.
             recorded = before.get("seconds", before.get("earlier", 0.0))
             entry["earlier"] = max(recorded, Clock(run).before["seconds"])
-        else:
-            target.unlink(missing_ok=True)
-            shutil.rmtree(run, ignore_errors=True)
-        self.commands[command.name] = entry
+        return Start(command.name, command.file, resume, entry)
+
+    def begin(self, start: Start) -> None:
+        """Remove what an older command left at its place, and record that this one begins."""
+        start.clear(self.directory)
+        self.begun(start)
+
+    def begun(self, start: Start) -> None:
+        """Record that a command began: in this process, or on a machine that left its mark."""
+        self.commands[start.name] = start.entry
         self.save()
-        return resume
+        start.mark(self.directory).unlink(missing_ok=True)
 
     def _obstacle(self, command: Command, run: Path, error: str | None) -> str | None:
         """Return in words why the run of the same command cannot be resumed; None if nothing is known against it.
@@ -167,7 +172,7 @@ class Record:
         return seconds
 
     def end(self, command: Command, **about: Any) -> None:
-        """Record how a command ended: ``status``, ``seconds``, and ``row`` and ``data`` or ``error``."""
+        """Record how a command ended: ``status``, ``seconds``, and ``row``, ``data`` and ``training`` or ``error``."""
         entry = self.commands[command.name] | about
         entry.pop("earlier", None)  # it is in the seconds now
         if about["status"] == "done":
@@ -181,7 +186,13 @@ class Record:
         write_text(self.directory / FILE, dumps(content, indent=1) + "\n")
 
     def hash(self, path: Path) -> str:
-        """Return the hash of a file's content. A file is read again only if its size or time of change differs."""
+        """Return the hash of the content of a file, or of all files of a checkpoint folder.
+
+        A file is read again only if its size or time of change differs.
+        """
+        if path.is_dir():
+            parts = [f"{file.name} {self.hash(file)}" for file in checkpoint_files(path)]
+            return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._hashes:
@@ -208,10 +219,15 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
     try:
         with filelock.FileLock(directory / "lock", timeout=0):
             content = read_study(directory)
+            for name, entry in marked(directory):
+                if entry is not None:
+                    content["commands"][name] = entry
             if force:
                 content = {**content, "commands": {}, "comparisons": {}}
             record = Record(directory, content)
             record.save()
+            for name, _ in marked(directory):
+                (directory / f"{name}{MARK}").unlink()
             yield record
     except filelock.Timeout as error:
         raise Error(
@@ -237,6 +253,19 @@ def read_study(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
     record: dict[str, Any] = content
     return record
+
+
+def done_already(recipe: Recipe) -> set[str]:
+    """Return the names of the commands that `run_study` would not run again; nothing is changed.
+
+    Raises:
+        UsageError: the record is damaged.
+    """
+    record, done = Record(recipe.directory, read_study(recipe.directory)), set[str]()
+    for command in recipe.commands:
+        if done.issuperset(command.inputs.values()) and record.is_done(command):
+            done.add(command.name)
+    return done
 
 
 def refusal(error: str | None) -> str | None:

@@ -1,17 +1,16 @@
-"""The results of a study: a row for each checkpoint, comparisons of pairs, and means over seeds."""
+"""The results of a study: a row for each checkpoint, and means over seeds."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kdtool.errors import Error
-from kdtool.study.recipe import ONNX, SEED, Command, Recipe
+from kdtool.study.alike import SETTINGS
+from kdtool.study.recipe import ONNX, SEED, Command
 from kdtool.study.record import Record
-from kdtool.utils.progress import progress, say
 from kdtool.utils.statistics import mean_interval
 from kdtool.utils.strict_json import load
 
@@ -25,18 +24,21 @@ SEARCHED = ("kl",)
 def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the numbers of a checkpoint or an ONNX file for the table of a study, and the description of its images.
 
-    A checkpoint that was trained has ``seconds``, those of the training by the clock, in all processes that took part.
-    The description is that of the images which the command itself read, None if there were none.
+    A checkpoint that was trained has ``seconds``, those of the training by the clock, in all processes that took part,
+    and ``training``, all options of its training. The description is that of the images which the command itself read,
+    None if there were none.
 
     Raises:
         Error: the checkpoint cannot be read.
     """
+    from kdtool.commands.history import chosen_by_search
     from kdtool.models.checkpoint import read
 
     if path.suffix == ONNX:
         return _numbers_of_export(path), None
     checkpoint = read(path)
-    size = checkpoint.history[-1]["size"]
+    made = checkpoint.history[-1]
+    size = made["size"]
     numbers = {
         "accuracy": checkpoint.metric("test", "accuracy"),
         "error": checkpoint.metric("test", "error"),
@@ -44,18 +46,22 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         **{key: size[key] for key in ("parameters", "nonzero", "macs")},
         "compression": checkpoint.compression(size["parameters"]),
     }
-    epochs = (checkpoint.history[-1].get("training") or {}).get("epochs")
-    if epochs is not None:  # of each phase; with --hours the number that was found
-        numbers["epochs"] = epochs
-    models, search = (checkpoint.history[-1].get(key) for key in ("rows", "search"))
-    numbers |= {
-        key: used for key in ("seconds", "cpu_seconds") if (used := checkpoint.history[-1].get(key)) is not None
+    training, models, search = made.get("training") or {}, made.get("rows"), made.get("search")
+    # Earlier releases only recorded what was asked for, for each phase.
+    measured = {
+        "epochs": made.get("trained_epochs", training.get("epochs")),
+        **{key: made.get(key) for key in ("trial_epochs", "seconds", "cpu_seconds")},
+        **{key: training.get(key) or "none" for key in SETTINGS if key in training},
+        "chosen": chosen_by_search(made),
     }
+    numbers |= {key: value for key, value in measured.items() if value is not None}
+    if training:
+        numbers["training"] = training
     if models:
         numbers["models"] = models
     if isinstance(search, list) and search:  # the epochs of a search for a structure
         numbers |= {"search_epochs": len(search), **{f"search_{key}": search[-1].get(key) for key in SEARCHED}}
-    return numbers, checkpoint.history[-1].get("data") or None
+    return numbers, made.get("data") or None
 
 
 def _numbers_of_export(path: Path) -> dict[str, Any]:
@@ -106,6 +112,10 @@ def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
         # The mean of p-values is not a p-value.
         if key == "mcnemar_p":
             continue
+        if key in (*SETTINGS, "along"):  # settings, not measurements
+            values = [row.get(key) for row in group]
+            mean_row |= {key: values[0]} if values.count(values[0]) == len(values) else {}
+            continue
         # A row that an earlier version recorded may lack a number.
         numbers = [row[key] for row in group if isinstance(row.get(key), int | float)]
         if len(numbers) == len(group):
@@ -114,78 +124,3 @@ def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
             count = mean.is_integer() and all(isinstance(number, int) for number in numbers)
             mean_row |= {key: int(mean) if count else mean, f"{key}_low": low, f"{key}_high": high}
     return mean_row
-
-
-def comparisons(recipe: Recipe, record: Record, done: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Compare the checkpoints of the commands in ``done`` as the recipe asks, for all values of the matrix.
-
-    Pairs that were compared before and have not changed are not compared again.
-
-    Returns:
-        The rows of the pairs, and the rows of the comparisons that failed.
-    """
-    groups = [
-        [command for command in group if command.name in done]
-        for steps in recipe.comparisons
-        for group in _groups(recipe, steps)
-    ]
-    rows: dict[str, dict[str, Any]] = {}
-    failed: dict[str, dict[str, Any]] = {}
-    with progress("compare", len(groups)) as advance:
-        for group in groups:
-            pairs = list(itertools.combinations(group, 2))
-            try:
-                if any(_key(*pair) not in rows and _recorded(record, *pair) is None for pair in pairs):
-                    _compare(record, group)
-            except Error as error:
-                name = " ".join(command.name for command in group)
-                failed[name] = {"name": f"compare {name}", "error": str(error), "log": None}
-                say(f"compare {name}: {error}")
-            for a, b in pairs:
-                numbers = _recorded(record, a, b)
-                if numbers is not None:
-                    rows[_key(a, b)] = {"a": a.step, "b": b.step, "values": {**a.values, **b.values}, **numbers}
-            advance()
-    return list(rows.values()), list(failed.values())
-
-
-def _groups(recipe: Recipe, steps: Sequence[str]) -> list[list[Command]]:
-    """Return a group for each combination of the matrix's values: one command of each step."""
-    by_step = [[command for command in recipe.commands if command.step == step] for step in steps]
-    used = {key for commands in by_step for command in commands for key in command.values}
-    keys = [key for key in recipe.matrix if key in used]
-    groups = []
-    for chosen in itertools.product(*(recipe.matrix[key] for key in keys)):
-        values = dict(zip(keys, chosen, strict=True))
-        groups.append(
-            [command for commands in by_step for command in commands if command.values.items() <= values.items()]
-        )
-    return groups
-
-
-def _compare(record: Record, group: Sequence[Command]) -> None:
-    from kdtool.commands.compare import compare
-
-    first, second, *more = (record.file(command) for command in group)
-    result = compare(first, second, *more)
-    pairs = result.get("pairs") or [result]
-    for (a, b), pair in zip(itertools.combinations(group, 2), pairs, strict=True):
-        numbers = {key: pair[key] for key in ("classified_differently", "agreement", "l2", "l2_sum")}
-        record.comparisons[_key(a, b)] = {"made": _hashes(record, a, b), **numbers, "mcnemar_p": pair["mcnemar"]["p"]}
-    record.save()
-
-
-def _recorded(record: Record, a: Command, b: Command) -> dict[str, Any] | None:
-    """Return the numbers of an earlier comparison of the same two checkpoints, or None."""
-    entry = record.comparisons.get(_key(a, b))
-    if entry is None or entry["made"] != _hashes(record, a, b):
-        return None
-    return {key: value for key, value in entry.items() if key != "made"}
-
-
-def _hashes(record: Record, a: Command, b: Command) -> list[str]:
-    return [record.commands[command.name]["made"] for command in (a, b)]
-
-
-def _key(a: Command, b: Command) -> str:
-    return f"{a.name} {b.name}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -11,11 +13,13 @@ from statistics import fmean
 from typing import Any
 
 from kdtool.errors import Error, UsageError
+from kdtool.study.alike import notes
+from kdtool.study.comparisons import comparisons, recorded
 from kdtool.study.on_ray import OnRay
 from kdtool.study.places import Exit, Local, Place
 from kdtool.study.recipe import Command, Recipe, in_step, read_recipe
 from kdtool.study.record import Record, opened, refusal
-from kdtool.study.results import comparisons, means, numbers_of, row_of
+from kdtool.study.results import means, numbers_of, row_of
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
@@ -23,6 +27,9 @@ from kdtool.utils.ray_cluster import Cluster, connected
 from kdtool.utils.strict_json import dumps
 
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+
+SHARE = 50
+"""While a study runs, its results are written again after so many times the time that it takes to write them."""
 
 
 def run_study(
@@ -43,15 +50,20 @@ def run_study(
     out.
 
     Returns:
-        ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``step``, ``values`` of the matrix,
-        ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``, ``nonzero``, ``macs``,
-        ``compression``, ``seconds``, ``checkpoint``; of a strategy that makes several models also ``models``, a row for
-        each, such as ``ikd``'s M0 ... M4; of an export also ``file_bytes``, ``gzip_bytes``, ``latency_ms`` and
-        ``latency_ratio``, and the accuracy of the file), ``means`` over seeds (the same numbers, ``seeds``, the number
-        of seeds, and for each number the ends of its 95 % interval, such as ``error_low`` and ``error_high``),
-        ``comparisons`` of pairs (the steps ``a`` and ``b``, ``values``, ``classified_differently``, ``agreement``,
-        ``l2``, ``l2_sum``, ``mcnemar_p``), ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``) and
-        ``not_run`` (names). The same data are written to ``results.json`` in the directory.
+        ``study`` (its name), ``directory``, ``rows`` (one for each checkpoint: ``name`` of its command, ``step``,
+        ``values`` of the matrix, ``accuracy`` and ``error`` on the test split, ``val_accuracy``, ``parameters``,
+        ``nonzero``, ``macs``, ``compression``, ``seconds`` of the whole command, ``checkpoint``; of a training also
+        ``epochs`` (trained in all phases together; not those of trials), ``trial_epochs`` (of ``--search`` and of
+        ``compress``, if there were any), ``recipe`` (its name or ``none``), ``optimizer``, ``batch_size``, ``chosen``
+        (the setting that ``--search`` chose) and ``cpu_seconds`` of its processes; of a strategy that makes several
+        models also ``models``, a row for each, such as ``ikd``'s M0 ... M4; of an export also ``file_bytes``,
+        ``gzip_bytes``, ``latency_ms`` and ``latency_ratio``, and the accuracy of the file), ``means`` over seeds (the
+        same numbers, ``seeds``, the number of seeds, and for each number the ends of its 95 % interval, such as
+        ``error_low`` and ``error_high``), ``comparisons`` of pairs (the steps ``a`` and ``b``, or with ``along`` the
+        ``step`` and the values ``a`` and ``b``, such as ``method=kd``; ``values``, ``accuracy_difference`` (of ``b``
+        minus ``a`` on the test split), ``classified_differently``, ``agreement``, ``l2``, ``l2_sum``, ``mcnemar_p``),
+        ``comparison_means``, ``failed`` (``name``, ``error`` and ``log``), ``not_run`` (names) and ``notes`` (texts:
+        what was not trained alike). The same data are written to ``results.json`` in the directory.
 
     Raises:
         UsageError: the recipe is wrong, or its directory holds something else.
@@ -72,20 +84,11 @@ def run_study(
         with _stopping(Local(record, jobs) if cluster is None else OnRay(record, cluster)) as place:
             study = _Study(planned, record, place)
             study.run()
-        rows = [row_of(command, record) for command in planned.commands if study.status[command.name] == DONE]
-        pairs, not_compared = comparisons(planned, record, {row["name"] for row in rows})
-        result = {
-            "study": planned.name,
-            "directory": str(planned.directory),
-            "rows": rows,
-            "means": means(rows),
-            "comparisons": pairs,
-            "comparison_means": means(pairs),
-            "failed": [*study.failures(), *not_compared],
-            "not_run": [command.name for command in planned.commands if study.status[command.name] == NOT_RUN],
-        }
-        write_text(planned.directory / "results.json", dumps(result, indent=1) + "\n")
-        return result
+        pairs, not_compared = comparisons(planned, record, study.done())
+        result = study.write_results(pairs, not_compared)
+    for note in result["notes"]:
+        say(note)
+    return result
 
 
 def _check_nothing_waits_for_itself(recipe: Recipe) -> None:
@@ -117,24 +120,44 @@ class _Study:
     place: Place
     status: dict[str, str] = field(default_factory=dict)
     """The outcome of each command that is settled: done, failed or not run."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Why each command failed."""
+    _next: float = 0.0
+    """The time from which on the results may be written again."""
 
     def run(self) -> None:
         """Run all commands that need to be run."""
+        try:
+            self._run()
+        finally:  # also if it was interrupted
+            with contextlib.suppress(Error):
+                self._write_results_so_far(now=True)
+
+    def _run(self) -> None:
         running: dict[Future[Any], Command] = {}
+        waiting: deque[Command] = deque()
         while True:
-            for command in self._ready([command.name for command in running.values()]):
-                running[self.place.submit(command, self.record.begin(command))] = command
+            waiting += self._ready({command.name for command in (*running.values(), *waiting)})
+            # Before older results are removed, those of another recipe among them.
+            self._write_results_so_far()
+            # One that waits has not begun: what an older command left at its place stays until then.
+            while waiting and self.place.has_room(len(running)):
+                command = waiting.popleft()
+                running[self.place.submit(command)] = command
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 command = running.pop(future)
                 self._end(command, self.place.ended(command, future))
 
-    def _ready(self, running: list[str]) -> list[Command]:
-        """Return the commands that can begin now, and set the status of those that need not or cannot run."""
+    def _ready(self, begun: set[str]) -> list[Command]:
+        """Return the commands that can begin now, and set the status of those that need not or cannot run.
+
+        ``begun`` are the names of those that were returned before.
+        """
         ready = []
         for command in self.recipe.commands:
-            if command.name in self.status or command.name in running:
+            if command.name in self.status or command.name in begun:
                 continue
             # A command comes after those whose checkpoints it reads, so one pass is enough.
             inputs = {self.status.get(name) for name in command.inputs.values()}
@@ -150,25 +173,36 @@ class _Study:
     def _end(self, command: Command, ended: Exit) -> None:
         """Record the outcome of a command, and report it with the progress of the study."""
         error = (ended.error or f"ended with exit code {ended.code}") if ended.code else None
+        if error is not None and not ended.began:
+            self._settle(command, ended.seconds, error)
+            return
         earlier = self.record.earlier(command)
         seconds = (earlier or 0.0) + ended.seconds
         if earlier is not None and refusal(error) is not None:
-            # It has no status, so it is ready again; `Record.begin` sees the error, and lets it begin anew.
+            # It has no status, so it is ready again; `Record.start` sees the error, and lets it begin anew.
             self.record.end(command, status=FAILED, seconds=round(seconds, 1), error=error)
             return
         row: dict[str, Any] = {}
         data: dict[str, Any] | None = None
+        training: dict[str, Any] | None = None
         if error is None:
             try:
                 row, data = numbers_of(self.record.file(command))
                 # The checkpoint also counts attempts that were killed together with their study, or on a cluster.
                 seconds = max(seconds, row.pop("seconds", 0.0))
+                training = row.pop("training", None)
             except Error as problem:
                 error = str(problem)
         status = DONE if error is None else FAILED
-        self.status[command.name] = status
-        result = {"row": row, "data": data} if error is None else {"error": error}
+        result = {"row": row, "data": data, "training": training} if error is None else {"error": error}
         self.record.end(command, status=status, seconds=round(seconds, 1), **result)
+        self._settle(command, seconds, error)
+
+    def _settle(self, command: Command, seconds: float, error: str | None) -> None:
+        """Set the status of a command that ended, and report it with the progress of the study."""
+        self.status[command.name] = DONE if error is None else FAILED
+        if error is not None:
+            self.errors[command.name] = error
         outcome = _duration(seconds) if error is None else f"failed: {error}"
         say(f"[{len(self.status)}/{len(self.recipe.commands)}] {command.name}: {outcome}{self._time_left()}")
 
@@ -190,12 +224,43 @@ class _Study:
         return [
             {
                 "name": command.name,
-                "error": self.record.commands[command.name]["error"],
+                "error": self.errors[command.name],
                 "log": str(self.record.log(command)),
             }
             for command in self.recipe.commands
-            if self.status[command.name] == FAILED
+            if self.status.get(command.name) == FAILED
         ]
+
+    def done(self) -> set[str]:
+        """Return the names of the commands that are done."""
+        return {name for name, status in self.status.items() if status == DONE}
+
+    def write_results(self, pairs: list[dict[str, Any]], not_compared: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write the results with these comparisons, and return them; what is not settled yet was not run."""
+        done = self.done()
+        rows = [row_of(command, self.record) for command in self.recipe.commands if command.name in done]
+        failed = self.failures()
+        settled = done | {row["name"] for row in failed}
+        result = {
+            "study": self.recipe.name,
+            "directory": str(self.recipe.directory),
+            "rows": rows,
+            "means": means(rows),
+            "comparisons": pairs,
+            "comparison_means": means(pairs),
+            "failed": [*failed, *not_compared],
+            "not_run": [command.name for command in self.recipe.commands if command.name not in settled],
+            "notes": notes(self.recipe, self.record, done),
+        }
+        write_text(self.recipe.directory / "results.json", dumps(result, indent=1) + "\n")
+        return result
+
+    def _write_results_so_far(self, *, now: bool = False) -> None:
+        """Write the results that there are, unless that took a large part of the time lately."""
+        began = time.monotonic()
+        if now or began >= self._next:
+            self.write_results(recorded(self.recipe, self.record, self.done()), [])
+            self._next = time.monotonic() + SHARE * (time.monotonic() - began)
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdtool.errors import Error
+from kdtool.plugins.method_code import MethodError
 from kdtool.utils.files import read_text, slug, write_text
 from kdtool.utils.formatting import printable, shown_duration
 from kdtool.utils.forms import COUNT, NUMBER, TEXT, misfit
@@ -64,6 +65,16 @@ class Phase:
         self.directory = directory / "phases" / slug(name)
         self.saved_at = time.monotonic()
         self.saving_took = 0.0
+
+    def begin(self, begun: set[Path]) -> None:
+        """Add the phase's directory to those of the phases that the run has begun in this process.
+
+        Raises:
+            MethodError: it is there: the result of one phase would be taken for that of the other.
+        """
+        if self.directory in begun:
+            raise MethodError(f"run.fit({self.name!r}): another phase has this name; give each a name of its own")
+        begun.add(self.directory)
 
     def load_result(self) -> dict[str, Any] | None:
         """Return the result of the phase, or None if it is not finished or its file is damaged."""
@@ -140,6 +151,23 @@ def read_epochs(directory: Path) -> list[dict[str, Any]]:
                 raise Error(f"{path}: is damaged: {printable(line, 60)!r} is not the metrics of an epoch")
             rows.append(row)
     return rows
+
+
+def count_epochs(directory: Path, result: Path | None = None) -> dict[str, int]:
+    """Return how many epochs a run trained, by its logs: what its history keeps.
+
+    ``trained_epochs`` are those of its own phases, ``trial_epochs`` those of the runs inside it, if there are any. With
+    ``result``, the directory of one of these, the former are those of that run, and all others are trials. A damaged
+    log is not worth the result of a training: then nothing is returned.
+    """
+    logs = [directory / LOG, *directory.glob(f"phases/**/{LOG}")]
+    try:
+        counts = {log.parent: len(read_epochs(log.parent)) for log in logs}
+    except Error:
+        return {}
+    trained = counts.pop(directory if result is None else result, 0)
+    trials = sum(counts.values())
+    return {"trained_epochs": trained, **({"trial_epochs": trials} if trials else {})}
 
 
 def _lines(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 COUNTS = ("parameters", "nonzero", "macs", "file_bytes", "gzip_bytes", "images", "classified_differently")
-"""The keys of numbers that are whole; a mean of them is shown as a whole number too."""
+"""The keys of numbers that are whole; a mean of them is shown as a whole number too if it is one, or large."""
 
 FEWEST_SEEDS = 3
 """With fewer values an interval says nothing: that of two reaches 12.7 of their standard errors to each side."""
@@ -20,6 +20,8 @@ def shown_value(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and key in COUNTS and math.isfinite(value):
+        if key != "macs" and _count_decimals(value):
+            return f"{value:,.1f}"
         value = round(value)  # a mean over seeds
     if isinstance(value, int) and key == "macs":
         return f"{value / 1e6:,.3g} M" if abs(value) < 1e9 else f"{value / 1e6:,.0f} M"
@@ -32,12 +34,17 @@ def shown_value(key: str, value: Any) -> str:
             return f"{value:,.2f}x"
         if key.endswith("_ms"):
             return f"{value:.3g}"
-        if key == "seconds":
+        if key in ("seconds", "cpu_seconds"):
             return f"{value:,.1f}"
         if key == "epochs":
             return f"{value:g}"
         return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
     return printable(str(value), LONGEST_CELL)
+
+
+def _count_decimals(mean: float) -> int:
+    """Return the decimals of a mean of whole numbers."""
+    return int(abs(mean) < 1e4 and not float(mean).is_integer())
 
 
 def shown_interval(key: str, value: float, low: float, high: float) -> str:
@@ -47,7 +54,7 @@ def shown_interval(key: str, value: float, low: float, high: float) -> str:
         return shown_value(key, value)
     scale, unit = (1e-6, " M") if key == "macs" else (1.0, "x" if key.endswith(("compression", "ratio")) else "")
     decimals = min(6, max(0, 1 - math.floor(math.log10(half * scale))))
-    decimals = 0 if key in COUNTS and key != "macs" else decimals
+    decimals = _count_decimals(value) if key in COUNTS and key != "macs" else decimals
     return f"{value * scale:,.{decimals}f} ± {half * scale:,.{decimals}f}{unit}"
 
 

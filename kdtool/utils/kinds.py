@@ -12,6 +12,9 @@ DESCRIPTION = "kdtool.json"
 WEIGHTS = "model.safetensors"
 """The file of the weights in such a folder."""
 
+TENSORS = "kdtool.safetensors"
+"""The file of the other tensors in such a folder, if there are any."""
+
 
 def is_checkpoint_folder(path: Path) -> bool:
     """Return whether a path is a folder that is read as a checkpoint, see `kdtool.utils.tensor_folder`."""
@@ -21,6 +24,11 @@ def is_checkpoint_folder(path: Path) -> bool:
 def weights_file(path: Path) -> Path:
     """Return the file of a checkpoint's weights: the checkpoint itself, or the file in its folder."""
     return path / WEIGHTS if is_checkpoint_folder(path) else path
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that is read as a checkpoint; others in it, such as a README, are not read."""
+    return [folder / name for name in (DESCRIPTION, WEIGHTS, TENSORS) if (folder / name).is_file()]
 
 
 def check_checkpoint(path: Path) -> None:

@@ -17,11 +17,9 @@ from torch import Tensor
 
 from kdtool.errors import Error
 from kdtool.utils.files import write_text
-from kdtool.utils.kinds import DESCRIPTION, WEIGHTS
+from kdtool.utils.kinds import DESCRIPTION, TENSORS, WEIGHTS
 from kdtool.utils.strict_json import load
 from kdtool.utils.tensor_files import safe_load, safetensors_bytes
-
-TENSORS = "kdtool.safetensors"
 
 MARK = "$"
 """The beginning of the only key of an object that stands for what JSON does not have."""

@@ -57,7 +57,7 @@ def test_results_are_those_of_their_recipe(path):
     assert results["rows"]
     for row in results["rows"]:
         assert (row["step"], row["values"]) == (commands[row["name"]].step, commands[row["name"]].values)
-    compared = {step for steps in recipe.comparisons for step in steps}
+    compared = {step for comparison in recipe.comparisons for step in comparison.steps}
     assert {row[side] for row in results["comparisons"] for side in ("a", "b")} <= compared
 
 

@@ -14,7 +14,7 @@ from kdtool.cli.output import as_json, facts, show, shown_value, table, zeros_no
 from kdtool.data.options import DataOptions
 from kdtool.errors import Error
 from kdtool.exporting.exporter import Exporter
-from kdtool.plugins.options import split
+from kdtool.plugins.places import split
 from kdtool.plugins.registry import make
 from kdtool.utils.files import beside
 

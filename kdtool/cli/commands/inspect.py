@@ -83,8 +83,16 @@ def as_text(about: dict[str, Any]) -> str:
     if "stages" in about:
         parts.append(_stages(about["stages"]))
     if about["history"]:
-        parts.append("made by\n" + "\n".join(f"  {entry['line']}" for entry in about["history"]))
+        parts.append("made by\n" + "\n".join(line for entry in about["history"] for line in _made_by(entry)))
     return "\n\n".join(parts)
+
+
+def _made_by(entry: dict[str, Any]) -> list[str]:
+    """Return a command, and below it what its search chose."""
+    from kdtool.commands.history import chosen_by_search
+
+    chosen = chosen_by_search(entry)
+    return [f"  {entry['line']}", *([f"    --search chose {printable(chosen)}"] if chosen else [])]
 
 
 def _preparation(data: dict[str, Any]) -> list[tuple[str, str]]:
@@ -106,13 +114,14 @@ def _few(names: list[str]) -> str:
 
 def data_as_text(about: dict[str, Any]) -> str:
     """Return the description of a data set as text."""
+    crop = f", centre {about['crop']:.4g} of the shorter side" if about["crop"] < 1 else ""
     sides = [f"{name} {low}" + (f" to {high}" if high > low else "") for name, (low, high) in about["sizes"].items()]
     rows = [
         ("data", printable(about["data"], 1000)),
         ("classes", str(len(about["classes"]))),
         ("sizes", f"{', '.join(sides)} pixels"),
         ("modes", ", ".join(f"{name} {count:,}" for name, count in about["modes"].items())),
-        ("read as", f"{about['channels']} channel{'s' * (about['channels'] > 1)}, {about['image_size']} pixels"),
+        ("read as", f"{about['channels']} channel{'s' * (about['channels'] > 1)}, {about['image_size']} pixels{crop}"),
         ("white", "" if about["white"] is None else f"{about['white']} in images of more than 8 bits"),
     ]
     parts = [facts([row for row in rows if row[1]])]

@@ -66,6 +66,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
 def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
     from kdtool.models.size import measure
     from kdtool.utils.files import gzip_bytes
+    from kdtool.utils.kinds import weights_file
 
     size, path = measure(checkpoint.network), checkpoint.path
     scores = checkpoint.metrics[-1] if checkpoint.metrics else {}
@@ -74,7 +75,7 @@ def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
         **{key: scores.get(key) for key in ("split", "error")},
         **size,
         "compression": checkpoint.compression(size["parameters"]),
-        "file_bytes": path.stat().st_size,
+        "file_bytes": weights_file(path).stat().st_size,
         # Not for the input: it takes seconds for a large file and is not needed.
         "gzip_bytes": gzip_bytes(path) if gzip else None,
     }

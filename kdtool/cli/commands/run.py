@@ -56,20 +56,23 @@ ROWS = {
     "gzip_bytes": "gzip bytes",
     "latency_ms": "latency ms",
     "latency_ratio": "latency",
+    "accuracy_difference": "accuracy b - a",
     "classified_differently": "classified differently",
     "agreement": "agreement",
     "l2": "L2",
     "l2_sum": "L2 sum",
     "mcnemar_p": "McNemar p",
     "epochs": "epochs",
+    "trial_epochs": "trial epochs",
+    "recipe": "recipe",
+    "optimizer": "optimiser",
+    "batch_size": "batch size",
+    "chosen": "chosen",
     "seconds": "seconds",
     "cpu_seconds": "CPU seconds",
 }
 
-COUNTS = ("parameters", "nonzero", "macs", "file_bytes", "gzip_bytes")
-"""The columns whose means are rounded to integers."""
-
-SPREAD = ("accuracy", "val_accuracy", "classified_differently", "l2")
+SPREAD = ("accuracy", "val_accuracy", "accuracy_difference", "classified_differently", "l2")
 """The columns whose means are shown with their confidence interval."""
 
 
@@ -85,7 +88,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
 
     def run(work: Work) -> str | None:
         if parsed.params["dry_run"]:
-            return "\n".join(lines(recipe))
+            from kdtool.study.record import done_already
+
+            return "\n".join(lines(recipe, set() if parsed.params["force"] else done_already(recipe)))
         from kdtool import api
 
         try:
@@ -148,12 +153,21 @@ def _check(words: Sequence[str], outputs: Collection[Path]) -> None:
         step.slow_check()
 
 
-def lines(recipe: Recipe) -> list[str]:
-    """Return the commands as they are typed in a shell."""
-    return [
+def lines(recipe: Recipe, done: Collection[str]) -> list[str]:
+    """Return the commands as they are typed in a shell; a comment marks those whose names are in ``done``.
+
+    Comparisons are written as the commands that make them, each of them once.
+    """
+    from kdtool.study.comparisons import groups_of
+
+    commands = [
         shlex.join(["kdtool", *command.words(recipe.directory), "-o", str(recipe.directory / command.file)])
+        + "  # done" * (command.name in done)
         for command in recipe.commands
     ]
+    groups = (group for comparison in recipe.comparisons for group in groups_of(recipe, comparison))
+    compared = (["kdtool", "compare", *(str(recipe.directory / command.file) for command in group)] for group in groups)
+    return [*commands, *dict.fromkeys(map(shlex.join, compared))]
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -169,17 +183,18 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    values = dict.fromkeys(key for row in rows for key in row["values"])
+    from kdtool.study.alike import same_settings
+
+    values, same = dict.fromkeys(key for row in rows for key in row["values"]), same_settings(rows)
     columns = {"step": "step", "a": "a", "b": "b", **{f"value {key}": key for key in values}, "seeds": "seeds"}
     # As text, since a ratio in the matrix is a setting and must not be formatted as a measured ratio.
     flat = [{**row, **{f"value {key}": str(value) for key, value in row["values"].items()}} for row in rows]
     for row in flat:
-        row |= {key: round(row[key]) for key in COUNTS if row.get(key) is not None}
         row |= {key: f"{row[key]:.1f}" for key in ("seconds", "cpu_seconds") if row.get(key) is not None}
         for key in SPREAD:
             if row.get(f"{key}_low") is not None and row.get("seeds", FEWEST_SEEDS) >= FEWEST_SEEDS:
                 row[key] = f"{row[key]:.4g} ± {row[key] - row[f'{key}_low']:.2g}"
-    return table({**columns, **ROWS}, flat)
+    return table({key: title for key, title in {**columns, **ROWS}.items() if key not in same}, flat)
 
 
 def failure(result: dict[str, Any]) -> str:
@@ -214,7 +229,11 @@ command = StepCommand(
             "[default: 1]",
         ),
         click.Option(["-f", "--force"], is_flag=True, help="repeat steps that are already done"),
-        click.Option(["--dry-run"], is_flag=True, help="check the recipe and print its commands, but run none"),
+        click.Option(
+            ["--dry-run"],
+            is_flag=True,
+            help="check the recipe and print its commands, but run none; # done marks steps that would not run again",
+        ),
         json_option(),
     ],
     groups=[Section("Cluster", Placement)],

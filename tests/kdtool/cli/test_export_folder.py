@@ -4,6 +4,11 @@ import shutil
 
 import pytest
 
+import kdtool
+from kdtool.cli.commands.prune import _row
+from kdtool.models.checkpoint import content_of, read
+from kdtool.utils.tensor_folder import write_folder
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, teacher_path):
@@ -26,6 +31,46 @@ def test_a_folder_is_written_and_every_command_reads_it(here, run):
     assert "lenet-300-100" in (here / "hub.html").read_text()
     assert run("export t.pt --no-latency --against hub").stdout == "t.onnx\n"
     assert run("distill t.pt --student hub --method kd --epochs 0 -o s.pt").stdout == "s.pt\n"
+
+
+@pytest.fixture
+def hub(here):
+    """A folder that is read as a checkpoint."""
+    folder = here / "hub"
+    folder.mkdir()
+    write_folder(folder, content_of(read(here / "t.pt")))
+    return folder
+
+
+RECIPE = """
+[[step]]
+name = "pruned"
+run = "prune hub --ratio 0.5"
+[[step]]
+name = "student"
+run = "distill t.pt --student hub --method none"
+[[step]]
+name = "both"
+run = "distill hub/ t.pt --method ensemble --student kdtool:lenet-300-100"
+"""
+
+
+def test_a_step_of_a_study_reads_a_folder(here, hub, run):
+    (here / "r.toml").write_text(RECIPE)
+    result = run("run r.toml --dry-run")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 3
+    (here / "hub" / "kdtool.json").rename(here / "hub" / "other.json")
+    assert "hub: is a directory without a checkpoint" in run("run r.toml --dry-run").stderr
+
+
+def test_a_folder_is_one_of_several_teachers(here, hub, run, api):
+    assert run("distill hub t.pt --method ensemble --student kdtool:lenet-300-100").stdout == "hub-ensemble.pt\n"
+    assert [str(path) for path in api.calls[0][1][0]] == ["hub", "t.pt"]
+
+
+def test_the_bytes_of_a_folder_are_those_of_its_weights(here, hub):
+    assert _row(kdtool.load(hub))["file_bytes"] == (hub / "model.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize(

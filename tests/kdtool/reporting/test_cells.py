@@ -12,6 +12,9 @@ from kdtool.utils.formatting import shown_value
         # The mean of parameters over seeds was shown as 1.118e+07 ± 6.4.
         ({"parameters": 11181642.4, "parameters_low": 11181636.0, "parameters_high": 11181648.8}, "parameters",
          "11,181,642 ± 6"),
+        ({"classified_differently": 82.5, "classified_differently_low": 70.0, "classified_differently_high": 95.0},
+         "classified_differently", "82.5 ± 12.5"),
+        ({"images": 80.0, "images_low": 70.0, "images_high": 90.0}, "images", "80 ± 10"),
         ({"accuracy": 0.91234, "accuracy_low": 0.9042, "accuracy_high": 0.92048}, "accuracy", "0.9123 ± 0.0081"),
         ({"accuracy": 0.91234, "accuracy_low": 0.6, "accuracy_high": 1.2}, "accuracy", "0.91 ± 0.30"),
         ({"macs": 2_516_608.0, "macs_low": 2_416_608.0, "macs_high": 2_616_608.0}, "macs", "2.52 ± 0.10 M"),
@@ -31,6 +34,10 @@ def test_intervals(row, key, text):
     ("key", "value", "text"),
     [
         ("parameters", 11181642.4, "11,181,642"),
+        ("classified_differently", 82.5, "82.5"),
+        ("classified_differently", 82.0, "82"),
+        ("macs", 2516.5, "0.00252 M"),
+        ("cpu_seconds", 2.83, "2.8"),
         ("seconds", 12345.678, "12,346"),
         ("loss", 0.0, "0.0000"),
         ("loss", 1.5e-7, "1.5e-07"),

@@ -9,6 +9,7 @@ import pytest
 
 from kdtool.study import ray_worker
 from kdtool.study.ray_worker import Task
+from kdtool.study.start import Start
 
 pytest.importorskip("ray")
 
@@ -24,7 +25,8 @@ def study(tmp_path):
 @pytest.fixture
 def task(study):
     words = ("prune", str(study / "teacher.pt"))
-    return Task("pruned", "pruned.pt", words, False, str(study / ".ray-1"), str(study.parent), {"KDTOOL_CACHE": "here"})
+    start = Start("pruned", "pruned.pt", False, {"told": {}, "status": "begun"})
+    return Task(start, words, False, str(study / ".ray-1"), str(study.parent), {"KDTOOL_CACHE": "here"})
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_what_failed_says_why(study, task, calls):
 
 
 def test_an_export_leaves_what_it_prints(study, task, calls):
-    ray_worker.run(replace(task, exports=True, file="file.onnx"))
+    ray_worker.run(replace(task, exports=True, start=replace(task.start, file="file.onnx")))
     assert calls[0][0][-1] == "--json"
     assert (study / "file.json").read_text() == "printed\n"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from kdtool.errors import UsageError
-from kdtool.study.recipe import read_recipe
+from kdtool.study.recipe import Comparison, read_recipe
 
 STUDY = """
 [matrix]
@@ -53,7 +53,7 @@ def test_a_step_is_run_for_what_it_and_its_sources_use(tmp_path):
         "pruned_seed=1_ratio=0.8",
     ]
     assert recipe.directory == tmp_path / "recipe.study"
-    assert recipe.comparisons == (("teacher", "pruned"),)
+    assert recipe.comparisons == (Comparison(("teacher", "pruned")),)
 
 
 def test_the_words_of_a_command(tmp_path):
@@ -75,6 +75,20 @@ def test_the_recipe_names_its_directory(tmp_path):
 
 
 ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
+
+
+KEYS = """
+[matrix]
+method = ["kd", "at"]
+seed = [0, 1]
+lr = [0.1]
+[[step]]
+name = "one"
+run = "distill t.pt --method {method} --seed {seed} --lr {lr}"
+[[step]]
+name = "two"
+run = "distill t.pt --seed {seed}"
+"""
 
 
 @pytest.mark.parametrize(
@@ -117,6 +131,17 @@ ONE = '[[step]]\nname = "one"\nrun = "teacher timm:x"\n'
         (ONE + "[[compare]]\nof = ['one']", "[[compare]] number 1: of must be a list of at least two steps"),
         (ONE + "[[compare]]\nof = ['one', 'two']", "[[compare]] number 1: of: 'two' is no step"),
         (ONE + "[[compare]]\nof = ['one', 'one']", "[[compare]] number 1: of: 'one' is listed twice"),
+        (ONE + "[[compare]]\nof = ['one']\nlong = 'a'", "[[compare]] number 1: unknown key 'long'; did you mean"),
+        (ONE + "[[compare]]\nof = ['one']\nalong = 1", "[[compare]] number 1: along must be a text, not 1"),
+        (ONE + "[[compare]]\nof = ['one']\nalong = 'a'", "[[compare]] number 1: along: 'a' is no key of [matrix]"),
+        (KEYS + "[[compare]]\nof = ['one']\nalong = 'metod'",
+         "[[compare]] number 1: along: 'metod' is no key of [matrix]; did you mean method?"),
+        (KEYS + "[[compare]]\nof = ['one']\nalong = 'seed'",
+         "[[compare]] number 1: along: results are averaged over 'seed', so its values are not compared"),
+        (KEYS + "[[compare]]\nof = ['one']\nalong = 'lr'", "[[compare]] number 1: along: 'lr' has one value"),
+        (KEYS + "[[compare]]\nof = []\nalong = 'method'", "[[compare]] number 1: of must be a list of at least one"),
+        (KEYS + "[[compare]]\nof = ['two']\nalong = 'method'",
+         "[[compare]] number 1: along: step 'two' does not depend on {method}; leave it out of of"),
         (f"[matrix]\na = {list(range(200))}\nb = {list(range(200))}\n"
          "[[step]]\nname = 'one'\nrun = '{a} {b}'", "[matrix]: makes 40,000 commands"),
     ],

@@ -3,6 +3,7 @@ import pytest
 import kdtool
 from kdtool.models.checkpoint import read
 from kdtool.study.results import means, numbers_of
+from kdtool.training.run import Run
 
 
 def test_means_over_seeds_by_hand():
@@ -52,13 +53,63 @@ def test_the_row_of_a_search_says_how_it_ended(teacher_path, tmp_path):
     numbers, _ = numbers_of(tmp_path / "s.pt")
     search = student.history[-1]["search"]
     assert numbers["search_epochs"] == len(search) == 3
+    assert numbers["epochs"] == 3 + 1
     assert numbers["search_kl"] == search[-1]["kl"] > 0
     assert [model["model"] for model in numbers["models"]] == ["teacher", "searched", "student"]
 
 
 def test_a_search_for_an_option_is_not_one_for_a_structure(teacher_path, tmp_path):
     kdtool.distill(teacher_path, search="temperature=1,2", refiner="halve", epochs=1, output=tmp_path / "s.pt")
-    assert "search_epochs" not in numbers_of(tmp_path / "s.pt")[0]
+    numbers, _ = numbers_of(tmp_path / "s.pt")
+    assert "search_epochs" not in numbers
+    assert (numbers["epochs"], numbers["trial_epochs"]) == (1, 2)
+    assert numbers["chosen"] == read(tmp_path / "s.pt").history[-1]["search"]["chosen"]
+    assert numbers["chosen"] in ("temperature=1", "temperature=2")
+
+
+def test_epochs_are_those_that_were_trained_in_all_phases(teacher_path, tmp_path, monkeypatch):
+    """Not those that were asked for, for each phase; and the same where a training was interrupted."""
+    options = {"refiner": "halve", "subset": 0.2, "threads": 1}
+    early = {**options, "epochs": 9, "patience": 1, "lr": 1e-9}
+    for name, method, more in (("early", "kd", early), ("two", "assistant", {**options, "epochs": 2})):
+        kdtool.distill(teacher_path, method, output=tmp_path / f"{name}.pt", **more)
+    first, two = (numbers_of(tmp_path / f"{name}.pt")[0] for name in ("early", "two"))
+    assert (first["epochs"], two["epochs"]) == (2, 4)
+    assert (first["training"]["epochs"], two["training"]["epochs"]) == (9, 2)
+
+    written, log = [], Run.log
+
+    def cut(self, row):
+        log(self, row)
+        written.append(row)
+        if len(written) == 3:  # in the second phase, before its state is saved
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "log", cut)
+    with pytest.raises(KeyboardInterrupt):
+        kdtool.distill(teacher_path, "assistant", output=tmp_path / "cut.pt", epochs=2, **options)
+    kdtool.distill(teacher_path, "assistant", output=tmp_path / "cut.pt", resume=True, epochs=2, **options)
+    assert len(written) == 3 + 2
+    assert numbers_of(tmp_path / "cut.pt")[0]["epochs"] == 4
+
+
+def test_a_checkpoint_of_an_earlier_release_shows_what_was_asked_for(teacher_path, tmp_path):
+    checkpoint = read(teacher_path)
+    entry = checkpoint.history[-1]
+    assert (numbers_of(teacher_path)[0]["recipe"], entry["training"]["epochs"]) == ("quick", 3)
+    del entry["trained_epochs"], entry["training"]["recipe"]
+    checkpoint.save(tmp_path / "old.pt")
+    old, _ = numbers_of(tmp_path / "old.pt")
+    assert (old["epochs"], old["optimizer"], old["batch_size"]) == (3, "adam", 64)
+    assert not {"recipe", "trial_epochs", "chosen"} & old.keys()
+
+
+def test_settings_have_no_mean():
+    rows = [
+        {"step": "s", "values": {"seed": s}, "recipe": "quick", "batch_size": size} for s, size in ((0, 64), (1, 8))
+    ]
+    (mean,) = means(rows)
+    assert mean == {"step": "s", "values": {}, "seeds": 2, "recipe": "quick"}
 
 
 def test_a_row_has_the_cpu_seconds_of_its_command(teacher_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdtool import Error
-from kdtool.training.phase import LOG, read_epochs
+from kdtool.training.phase import LOG, count_epochs, read_epochs
 
 ROWS = [{"phase": "a", "epoch": 1, "loss": 0.5}, {"phase": "b", "epoch": 1, "loss": 0.25}]
 
@@ -24,3 +24,19 @@ def test_a_log_is_read_without_the_line_that_a_kill_cut(tmp_path):
 def test_what_is_no_epoch_is_said_in_one_line(tmp_path):
     with pytest.raises(Error, match=r"metrics\.jsonl: is damaged: '\[1\]' is not the metrics of an epoch"):
         read_epochs(logged(tmp_path, "[1]\n"))
+
+
+def test_the_epochs_of_a_run_are_counted_apart_from_those_of_runs_inside_it(tmp_path):
+    assert count_epochs(tmp_path) == {"trained_epochs": 0}
+    trial = tmp_path / "phases" / "search-a"
+    (trial / "phases" / "b").mkdir(parents=True)
+    logged(tmp_path, '{"phase": "b", "epo')
+    assert count_epochs(tmp_path) == {"trained_epochs": 2}
+    logged(trial)
+    logged(trial / "phases" / "b")
+    assert count_epochs(tmp_path) == {"trained_epochs": 2, "trial_epochs": 4}
+    # The result of a compression is that of one of them.
+    assert count_epochs(tmp_path, trial) == {"trained_epochs": 2, "trial_epochs": 4}
+    assert count_epochs(tmp_path, tmp_path / "phases" / "untrained") == {"trained_epochs": 0, "trial_epochs": 6}
+    logged(trial, "[1]\n")
+    assert count_epochs(tmp_path) == {}

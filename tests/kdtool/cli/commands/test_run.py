@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,39 @@ def test_a_dry_run_prints_the_commands(run: Run, here: Path) -> None:
     assert not (here / "out").exists()
 
 
+def test_a_dry_run_marks_what_is_done(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here, "prune --ratio 0.5")
+    names = {"teacher_seed=0", "second_seed=0"}
+    monkeypatch.setattr("kdtool.study.record.done_already", lambda recipe: names)
+
+    lines = run("run r.toml -o out --dry-run").stdout.splitlines()
+
+    assert [line.partition("  # ")[2] for line in lines] == ["done", "", "done", ""]
+    assert lines[2] == "kdtool prune out/teacher_seed=0.pt --ratio 0.5 -o out/second_seed=0.pt  # done"
+    assert shlex.split(lines[2], comments=True) == shlex.split(lines[2].removesuffix("  # done"))
+    assert "#" not in run("run r.toml -o out --dry-run --force").stdout
+
+
+def test_a_dry_run_prints_the_comparisons_as_commands(run: Run, here: Path) -> None:
+    write(here, "prune --ratio 0.5")
+    with (here / "r.toml").open("a") as recipe:
+        recipe.write('[[compare]]\nof = ["teacher", "second"]\n')
+        recipe.write('[[step]]\nname = "third"\nfrom = "teacher"\nrun = "prune --method {method}"\n')
+        recipe.write('[[compare]]\nof = ["third"]\nalong = "method"\n')
+    text = (here / "r.toml").read_text().replace("seed = [0, 1]", 'seed = [0, 1]\nmethod = ["magnitude", "random"]')
+    (here / "r.toml").write_text(text)
+
+    result = run("run r.toml -o out --dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-4:] == [
+        "kdtool compare out/teacher_seed=0.pt out/second_seed=0.pt",
+        "kdtool compare out/teacher_seed=1.pt out/second_seed=1.pt",
+        "kdtool compare out/third_seed=0_method=magnitude.pt out/third_seed=0_method=random.pt",
+        "kdtool compare out/third_seed=1_method=magnitude.pt out/third_seed=1_method=random.pt",
+    ]
+
+
 def test_an_export_is_a_step(run: Run, here: Path) -> None:
     write(here, "export --int8 --no-latency")
 
@@ -114,6 +148,34 @@ def test_results_are_a_table_or_json(api: Any, run: Run, here: Path, monkeypatch
     assert text.splitlines()[0].split() == ["step", "seed", "accuracy", "seconds"]
     assert "0.5 ± 0.1" in text
     assert json.loads(run("run r.toml --json").stdout) == result
+
+
+def test_settings_are_a_column_where_they_differ(
+    api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here, "prune --ratio 0.5")
+    settings = {"epochs": 4, "trial_epochs": 6, "optimizer": "adam", "batch_size": 64, "chosen": "temperature=1"}
+    rows = [{**ROW, **settings, "recipe": recipe} for recipe in ("quick", "none")]
+    monkeypatch.setattr(api, "run_study", lambda recipe, **options: {**RESULT, "rows": rows}, raising=False)
+
+    head, _, first, _ = run("run r.toml").stdout.splitlines()
+
+    assert head.split() == ["step", "seed", "accuracy", "epochs", "trial", "epochs", "recipe", "chosen", "seconds"]
+    assert first.split() == ["teacher", "0", "0.5000", "4", "6", "quick", "temperature=1", "3.0"]
+
+
+def test_a_mean_of_counts_that_is_not_whole_has_a_decimal(
+    api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here, "prune --ratio 0.5")
+    pairs = [
+        {"a": "x", "b": "y", "values": {}, "seeds": 2, "classified_differently": 82.5, "accuracy_difference": 0.25}
+    ]
+    monkeypatch.setattr(
+        api, "run_study", lambda recipe, **options: {**RESULT, "comparison_means": pairs}, raising=False
+    )
+
+    assert run("run r.toml").stdout.splitlines()[-1].split() == ["x", "y", "2", "0.2500", "82.5"]
 
 
 def test_failures_are_told_beside_the_results(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

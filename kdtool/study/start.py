@@ -1,0 +1,70 @@
+"""How a command of a study starts: what an older command left at its place is removed only then."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdtool.training.run_directory import directory_of
+from kdtool.utils.files import write_text
+from kdtool.utils.strict_json import dumps, load
+
+MARK = ".begun"
+"""The suffix of the file by which a worker of a cluster, which does not write the record, says that it started."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a command starts."""
+
+    name: str
+    file: str
+    """The name of the file that it makes."""
+    resume: bool
+    """Whether it goes on with an interrupted run of the same command."""
+    entry: dict[str, Any]
+    """What the record says of it from its start on."""
+
+    def clear(self, directory: Path) -> None:
+        """Remove what an older command left in the study's directory, unless this one goes on with it."""
+        if self.resume:
+            return
+        target = directory / self.file
+        for path in (target, directory / f"{self.name}.log"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(directory_of(target), ignore_errors=True)
+
+    def mark(self, directory: Path) -> Path:
+        """Return the path of the mark of this command."""
+        return directory / f"{self.name}{MARK}"
+
+    def begin_in(self, directory: Path) -> None:
+        """Clear the place and leave the mark; a second attempt, which finds the mark, goes on with what is there."""
+        if self.has_begun_in(directory):
+            return
+        self.clear(directory)
+        write_text(self.mark(directory), self._text())
+
+    def has_begun_in(self, directory: Path) -> bool:
+        """Return whether a worker left the mark of this start."""
+        mark = self.mark(directory)
+        return mark.is_file() and mark.read_text(encoding="utf-8") == self._text()
+
+    def _text(self) -> str:
+        return dumps(self.entry)
+
+
+def marked(directory: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield the names of the commands that have a mark, and their entries; None for a damaged one.
+
+    Marks are left where a study was killed before the record said that the command began.
+    """
+    for mark in sorted(directory.glob(f"*{MARK}")):
+        try:
+            entry = load(mark)
+        except ValueError:
+            entry = None
+        yield mark.name.removesuffix(MARK), entry if isinstance(entry, dict) else None

@@ -1,0 +1,58 @@
+"""What a report says of what a search chose, and of trainings that were not alike."""
+
+import json
+
+import kdtool
+from kdtool.cli.commands.inspect import as_text
+from kdtool.models.checkpoint import read
+from kdtool.study.record import FORMAT
+
+CHOSE = "--search chose temperature=4"
+
+
+def searched(teacher_path, path):
+    """Write a checkpoint as after a search, with that of a structure before it."""
+    checkpoint = read(teacher_path)
+    (made,) = checkpoint.history
+    of_structure = {**made, "line": "kdtool distill --method gated", "search": [{"epoch": 1, "kl": 0.5}]}
+    chosen = {"asked": "temperature=1,4", "chosen": "temperature=4", "rounds": [], "epochs": 2}
+    damaged = {**made, "search": {"chosen": ["x"]}}
+    checkpoint.history = [made, of_structure, damaged, {**made, "line": "kdtool distill --search", "search": chosen}]
+    checkpoint.save(path)
+    return path
+
+
+def test_what_a_search_chose_is_told_beside_its_command(teacher_path, tmp_path):
+    path = searched(teacher_path, tmp_path / "searched.pt")
+    lines = as_text(kdtool.inspect(path)).splitlines()
+    assert lines[-2:] == ["  kdtool distill --search", f"    {CHOSE}"]
+    assert sum("--search chose" in line for line in lines) == 1
+    text = kdtool.report(path, output=tmp_path / "r.md").read_text()
+    assert text.count("--search chose") == 1
+    assert f"$ kdtool distill --search\n```\n\n{CHOSE}; " in text
+
+
+def test_a_study_tells_settings_where_they_differ_with_its_notes(tmp_path):
+    same = {"step": "student", "accuracy": 0.9, "epochs": 14, "optimizer": "adam", "batch_size": 64}
+    rows = [
+        {"name": "a", "values": {"method": "kd"}, "recipe": "quick", "chosen": "temperature=4", **same},
+        {"name": "b", "values": {"method": "assistant"}, "recipe": "none", **same},
+    ]
+    pair = {"step": "student", "a": "method=kd", "b": "method=assistant", "along": "method", "values": {}}
+    note = "student: kd was trained with --recipe quick"
+    results = {
+        **{"rows": rows, "means": [], "failed": [], "comparison_means": [], "notes": [note]},
+        "comparisons": [{**pair, "accuracy_difference": 0.012345, "mcnemar_p": 0.5}],
+    }
+    commands = {name: {"told": {"command": ["distill", name], "inputs": {}}, "status": "done"} for name in ("a", "b")}
+    study = tmp_path / "s.study"
+    study.mkdir()
+    (study / "results.json").write_text(json.dumps(results))
+    (study / "study.json").write_text(json.dumps({"format": FORMAT, "commands": commands, "comparisons": {}}))
+    text = kdtool.report(study, output=tmp_path / "r.md").read_text()
+    assert "optimiser" not in text
+    assert "| recipe |" in text
+    assert f"Not trained alike: {note}." in text
+    assert "| step | a | b | accuracy b - a | McNemar p |" in text
+    assert f"$ kdtool distill a\n```\n\n{CHOSE}" in text
+    assert text.count("--search chose") == 1
