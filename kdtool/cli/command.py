@@ -18,12 +18,13 @@ from kdtool.cli.grammar import (
     option_arity,
     step_names,
 )
-from kdtool.cli.method_options import MethodOption, Place, Section, api_options, method_options, owners, role_methods
+from kdtool.cli.method_options import MethodOption, Section, api_options, method_options, owners, role_methods
 from kdtool.data.dataset import dataset_name
 from kdtool.data.options import DataOptions
 from kdtool.errors import Error, UsageError
+from kdtool.exporting.names import option_names
 from kdtool.plugins.entry_points import SINGULAR, Plugin, installed, names
-from kdtool.plugins.options import split
+from kdtool.plugins.places import Place, split
 from kdtool.plugins.registry import load, method_class
 from kdtool.training.options import Training
 from kdtool.training.recipes.reading import Recipe, names as recipe_names
@@ -83,16 +84,19 @@ class StepCommand(ChainCommand):
         for flag, value in segment.values.items():
             if flag == "--method":
                 method = value
-            elif self.flags and self.kind and flag[2:] in names(self.kind):
+            elif flag[2:] in self.method_flags():
                 method = flag[2:]
         return method
+
+    def method_flags(self) -> list[str]:
+        """Return the methods that are selected with ``--NAME``: all but those whose name an option has."""
+        return [name for name in names(self.kind) if name not in option_names()] if self.flags and self.kind else []
 
     def segment(self, ctx: click.Context, words: Sequence[str]) -> StepWords:
         """Find the step's method and the methods in its roles, add their options to ``ctx``, and return its words."""
         assert isinstance(ctx, StepContext)
         own = option_arity(super().get_params(ctx))
-        if self.flags and self.kind:
-            ctx.flag_options = [_method_flag(self.kind, name) for name in names(self.kind) if f"--{name}" not in own]
+        ctx.flag_options = [_method_flag(self.kind or "", name) for name in self.method_flags()]
         own |= option_arity(ctx.flag_options)
         steps = step_names(ctx)
         chosen: dict[Place, str] = {}
@@ -106,7 +110,10 @@ class StepCommand(ChainCommand):
                 break
             ctx.method, ctx.method_given, chosen = method, typed is not None, roles
             try:
-                ctx.method_options = method_options(self.sections(ctx), chosen, own)
+                sections = self.sections(ctx)
+                if ctx.method_class is not None:
+                    ctx.method_class.check_beside([group.options for group in self.groups])
+                ctx.method_options = method_options(sections, chosen, own)
             except Error:
                 if not ctx.resilient_parsing:
                     raise

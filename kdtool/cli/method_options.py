@@ -11,18 +11,13 @@ import click
 
 from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import Plugin, installed
+from kdtool.plugins.places import DEPTH, Place, spellings
 from kdtool.plugins.registry import load, method_class
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from kdtool.plugins.options import OptionInfo, Options
-
-# How deep roles may nest on the command line; the methods in deeper roles keep their defaults.
-DEPTH = 4
-
-Place = tuple[str, ...]
-"""The path of an option: the names of the roles that lead to it, then its own name."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +136,9 @@ def method_options(
 ) -> list[MethodOption]:
     """Return the options of all sections and of the methods in their roles, outer options first.
 
-    Every option of a role's method has a full name (``--refiner-keep``). It also has a short name (``--keep``) if no
-    outer option and no other role uses that name. ``chosen`` maps roles to the methods that the user named, ``taken``
-    holds the names of the command's own options.
+    Every option of a role's method has a full name (``--refiner-keep``), and a short name where that is free (see
+    `spellings`). ``chosen`` maps roles to the methods that the user named, ``taken`` holds the names of the command's
+    own options.
 
     Raises:
         UsageError: a method is unknown, its plugin is broken, or it uses a name of the command's own options.
@@ -155,18 +150,13 @@ def method_options(
             raise UsageError(
                 f"{section.title}: {flag} is an option of the command itself; the plugin must choose another name"
             )
-    plain: dict[str, list[Place]] = {}
-    for section, info in declared:
-        places = plain.setdefault(_flag(info.name), [])
-        if not places or len(places[0]) == len(section.place):
-            places.append(section.place)
-    options = []
-    for section, info in declared:
-        flags, short = [_flag(*section.place, info.name)], _flag(info.name)
-        if section.place and short not in full and short not in taken and plain[short] == [section.place]:
-            flags.append(short)
-        options.append(MethodOption(info, section, flags))
-    return options
+    words = spellings(
+        [(*section.place, info.name) for section, info in declared], {flag[2:].replace("-", "_") for flag in taken}
+    )
+    return [
+        MethodOption(info, section, [_flag(word) for word in words[*section.place, info.name]])
+        for section, info in declared
+    ]
 
 
 def _walk(sections: Sequence[Section], chosen: Mapping[Place, str]) -> Iterable[tuple[Section, OptionInfo]]:
@@ -178,8 +168,7 @@ def _walk(sections: Sequence[Section], chosen: Mapping[Place, str]) -> Iterable[
         for section in level:
             for info in section.infos():
                 place = (*section.place, info.name)
-                # A method's option hides an option of the same name in a group of settings.
-                if place in seen:
+                if place in seen:  # a method hides it on purpose, see Method.check_beside
                     continue
                 seen.add(place)
                 yield section, info

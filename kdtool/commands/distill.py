@@ -22,9 +22,10 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.quantisation.training import quantisation_of
+from kdtool.plugins.distributions import plugins_in, versions_of
 from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.network_spec import named
-from kdtool.plugins.options import split
+from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.epochs.held import is_fresh
 from kdtool.training.options import Training
@@ -56,11 +57,12 @@ def distill(
     that builds a network, as for `teacher`. Each teacher sees images normalised as in its own training. ``options`` are
     those of the method, `StudentOptions`, `NetworkOptions` (the student's stem), `DataOptions` (where they differ from
     the teacher's), `Training`, `TimeOptions` (``hours=1`` in the place of epochs) and `SearchOptions`:
-    ``search="temperature=1,2,4,8"`` selects a value by validation in short trainings. With ``dry_run`` nothing is
-    trained or written: what the training would cost is said, and the last entry of the untrained checkpoint's history
-    has it as ``forecast``. ``track`` names programs that show the training, as ``--track`` takes them:
-    ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of a search, and the candidates of ``ikd``,
-    are tasks of a Ray cluster: ``ray="auto"``.
+    ``search="temperature=1,2,4,8"`` selects a value by validation in short trainings. Options of a method in a role
+    have the names of the command line: ``refiner="halve", ratio=0.9``, or in full ``refiner_ratio=0.9``. With
+    ``dry_run`` nothing is trained or written: what the training would cost is said, and the last entry of the untrained
+    checkpoint's history has it as ``forecast``. ``track`` names programs that show the training, as ``--track`` takes
+    them: ``tensorboard:logs,mlflow``. With options of `Placement`, the trainings of a search, and the candidates of
+    ``ikd``, are tasks of a Ray cluster: ``ray="auto"``.
 
     Raises:
         Error: student and teacher do not fit together, or the training fails.
@@ -120,7 +122,8 @@ def distill(
     # Where it was trained is no part of what was made.
     shown = {name: value for name, value in options.items() if name not in where}
     typed = {"student": origin.path if origin else student, **shown}
-    entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs)
+    plugins = [*plugins_in(refiner), *([("teachers", network.architecture.source)] if network is not None else [])]
+    entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs, plugins)
     for about in repairs:
         entry.record_repair(about)
     if of_student.quantize != "off" and network is not None:
@@ -138,6 +141,7 @@ def distill(
         if settings:
             chosen, outcome = choose(run, settings, run.teachers[0].network, network)
             run.entry.options = chosen.as_data()
+            run.entry.versions = {**run.entry.versions, **versions_of(plugins_in(chosen))}
             run.record(search={"asked": str(search), **outcome})
         with running_method(chosen):
             trained: Network = chosen.distill(run, run.teachers[0].network, network)

@@ -20,13 +20,13 @@ from kdtool.data.options import DataOptions
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data, Split
 from kdtool.errors import Error, UsageError
-from kdtool.exporting.exporter import Exporter
+from kdtool.exporting.exporter import Exporter, check_exported
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.prediction import expected_by, recorded_classes
 from kdtool.models.size import measure
-from kdtool.plugins.method_code import returned, running_method
-from kdtool.plugins.options import split
+from kdtool.plugins.method_code import running_method
+from kdtool.plugins.places import split
 from kdtool.plugins.registry import make, method_class
 from kdtool.utils.files import beside, slug
 from kdtool.utils.kinds import is_checkpoint_folder
@@ -104,7 +104,7 @@ def export(
             test=batches_of(data.test) if data and data.test else None,
             **extra,
         )
-    returned(exporter, result, Mapping, "measurements by name")
+    check_exported(exporter, target, result)
     other = None
     if teacher is not None:
         of_teacher = _teacher_data(checkpoint, teacher.checkpoint, of_data) if data else None

@@ -20,7 +20,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.models.quantisation.training import quantisation_of
 from kdtool.models.size import measure
-from kdtool.plugins.options import split
+from kdtool.plugins.places import split
 from kdtool.surgery.depth.observe import output_shapes
 from kdtool.surgery.depth.stages import stages_of
 from kdtool.training.engine import engine_for

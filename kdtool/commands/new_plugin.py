@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from kdtool.errors import Error, UsageError, nearest
+from kdtool.exporting.names import option_names
 from kdtool.plugins.entry_points import KINDS, SINGULAR, TRACKERS, names
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -60,6 +61,8 @@ def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Pat
         raise UsageError(f"{name!r}: a name has lower-case letters, digits and hyphens, such as my-{kind}")
     if name in names(group):
         raise UsageError(f"{name}: there is a {SINGULAR.get(group, kind)} of this name already; choose another one")
+    if group == "exporters" and name in option_names():
+        raise UsageError(f"{name}: kdtool export has an option --{name}, and users type --NAME; choose another one")
     taken = importlib.util.find_spec(_module(name))
     if taken is not None and taken.submodule_search_locations is not None:  # the new module would hide the package
         raise UsageError(f"{name}: there is a package {_module(name)} already; choose another one")

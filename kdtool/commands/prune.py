@@ -15,8 +15,8 @@ from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.plugins.method_code import running_method
-from kdtool.plugins.options import split
+from kdtool.plugins.method_code import returned, running_method
+from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.pruning.branches import say_branches
 from kdtool.surgery.repair.options import RepairOptions
@@ -65,7 +65,7 @@ def prune(
     def work(run: Run) -> Network:
         with running_method(pruner):
             pruned: Network = pruner.prune(run, parent.network, run.teachers[0].network)
-        return pruned
+        return returned(pruner, pruned, Network, "a network")
 
     others: dict[str, Any] = {"teachers": teachers, "masked": parent.masked, "closing": gzip_bytes}
     if dry_run:

@@ -11,7 +11,7 @@ from kdtool.commands.quantise import in_float
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
-from kdtool.plugins.options import split
+from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.surgery.refiner import InheritingRefiner, refined
 

@@ -9,6 +9,7 @@ from kdtool.distillation.weighted_sum import sum_class
 from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import installed
 from kdtool.plugins.method import Method
+from kdtool.plugins.method_code import not_overridden
 from kdtool.plugins.registry import load
 from kdtool.training.objective import Objective
 
@@ -87,7 +88,7 @@ class Distiller(Method):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the student and return it; ``student`` is None if the method makes it itself."""
-        raise NotImplementedError
+        raise not_overridden(self, "distill")
 
     @classmethod
     def options_within(

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import UsageError
+from kdtool.plugins.method_code import running_method
 from kdtool.utils.files import slug
 from kdtool.utils.progress import say
 
@@ -151,7 +152,9 @@ def choose(
 
     def trial(name: str, epochs: int, title: str, run: Run) -> dict[str, Any]:
         inner = run.sub_run(title, dataclasses.replace(run.training, epochs=epochs))
-        score = inner.evaluate(settings[name].distill(inner, teacher, student))
+        with running_method(settings[name]):
+            made = settings[name].distill(inner, teacher, student)
+        score = inner.evaluate(made)
         return {"accuracy": score["accuracy"], "loss": score["loss"]}
 
     def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:

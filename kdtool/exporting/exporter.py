@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool.errors import UsageError
+from kdtool.errors import UsageError, first_line
+from kdtool.exporting.names import option_names
 from kdtool.plugins.entry_points import BrokenPlugin, installed
-from kdtool.plugins.method import Method
+from kdtool.plugins.method import Method, bad_name
+from kdtool.plugins.method_code import misreturned, not_overridden, returned
+from kdtool.plugins.options import Options
 from kdtool.plugins.registry import method_class
 from kdtool.utils.files import check_output, check_output_folder, left_over
+from kdtool.utils.strict_json import dumps
 
 if TYPE_CHECKING:
     from kdtool.models.architecture import Network
@@ -50,6 +54,17 @@ class Exporter(Method):
     def uses_content(self) -> bool:
         """Whether `export` takes ``content``: what a checkpoint holds, without the paths of this machine."""
         return False
+
+    @classmethod
+    def check_beside(cls, groups: Collection[type[Options]]) -> None:
+        """Check the names of the options, and that of the exporter, which is an option of ``kdtool export`` too.
+
+        Raises:
+            BrokenPlugin: an option of kdtool has the name.
+        """
+        super().check_beside(groups)
+        if cls.name in option_names():
+            raise bad_name(cls, f"kdtool export has an option --{cls.name}")
 
     def check(self, output: Path, *, force: bool) -> None:
         """Check that what it needs is installed, and that ``output`` can be written.
@@ -94,7 +109,7 @@ class Exporter(Method):
         height, width], normalised, and labels int64 [batch]. An exporter that `uses_validation` takes ``val`` too,
         such batches of the validation split; it is None if there is none. One that `uses_content` takes ``content``.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "export")
 
     def draft(self, network: Network, output: Path, *, val: Any = None) -> None:
         """Write a file that is as large and as fast as that of `export`, for a measurement alone.
@@ -107,6 +122,31 @@ class Exporter(Method):
         """
         extra = {"val": val} if self.uses_validation else {}
         self.export(network, output, metadata={}, **extra)
+
+
+GROUPS = ("accuracy", "latency")
+"""The measurements that are numbers by name, or None."""
+
+
+def check_exported(exporter: Exporter, output: Path, measured: Any) -> None:
+    """Check that an exporter wrote the files that it declares, and returned measurements as plain data.
+
+    Raises:
+        Error: it did not.
+    """
+    returned(exporter, measured, Mapping, "measurements by name")
+    for path in (output, *(output.with_suffix(suffix) for suffix in exporter.companions)):
+        if not (path.is_dir() if exporter.folder and path == output else path.is_file()):
+            raise misreturned(exporter, f"without writing {path}")
+    for name in GROUPS:
+        returned(exporter, measured.get(name), (Mapping, type(None)), f"numbers by name as {name}")
+    for name, value in measured.items():
+        try:
+            dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise misreturned(
+                exporter, f"measurements of which {name} is no plain data: {first_line(error)}"
+            ) from error
 
 
 def exporter_of_suffix(suffix: str) -> type[Exporter]:

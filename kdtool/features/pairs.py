@@ -11,6 +11,7 @@ from torch import Tensor
 from kdtool.errors import UsageError
 from kdtool.features.taps import Tap, stage_taps, tap
 from kdtool.models.architecture import Network
+from kdtool.plugins.method_code import MethodError
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def pairs_of(student: Network, teacher: Network, taps: Sequence[str] | None = No
 
     Raises:
         UsageError: there is no such layer, or the networks have different numbers of stages.
+        MethodError: ``taps`` is one text.
     """
+    if isinstance(taps, str):
+        raise MethodError(f"taps are {taps!r}, one text; declare the option as tuple[str, ...] | None")
     if taps is not None:
         names = [(left, right or left) for left, _, right in (entry.partition("=") for entry in taps)]
         return [Pair(tap(student, left), tap(teacher, right)) for left, right in names]

@@ -27,6 +27,7 @@ from kdtool.models.source import Source, built
 from kdtool.models.trial import check_runs
 from kdtool.models.used_weights import detach_computed
 from kdtool.models.weights import load_exactly
+from kdtool.plugins.method_code import MethodError
 from kdtool.plugins.registry import make
 
 # Upper bounds for files: without them a few bytes could ask for a network that fills the memory.
@@ -162,6 +163,9 @@ class Network:
     module: nn.Module
 
     def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Module):
+            kinds = f"{type(self.architecture).__name__} and {type(self.module).__name__}"
+            raise MethodError(f"Network(architecture, module) got {kinds}; give an Architecture and a torch.nn.Module")
         # Some layers (LeViT's attention) cache a function of their weights in eval mode and drop it in train mode:
         # a cache from before an edit must not be used after it.
         self.module.train().eval()

@@ -16,7 +16,7 @@ from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.prediction import Recorded
 from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
-from kdtool.plugins.entry_points import names
+from kdtool.plugins.distributions import comes_with
 from kdtool.utils.formatting import LONGEST_LINE, printable
 from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
@@ -42,6 +42,7 @@ SIZE = {"parameters!": COUNT, **dict.fromkeys(("nonzero", "macs"), COUNT)}
 ENTRY = {
     **{"command!": TEXT, "line!": TEXT, **dict.fromkeys(("method", "output", "date", "kept"), TEXT)},
     **{"options": {}, "training": {}, "data": {}, "versions": Named(CELL), "size": SIZE, "masked": FLAG, "rows": ROWS},
+    **dict.fromkeys(("trained_epochs", "trial_epochs"), COUNT),
     **{"seconds": NUMBER, "cpu_seconds": NUMBER, "reached": {"of!": TEXT, "asked!": NUMBER, "removed!": NUMBER}},
     "inputs": Each({"role!": TEXT, "path!": TEXT, "weights": TEXT, "lines": Each(TEXT)}),
 }
@@ -205,15 +206,10 @@ def _architecture(data: Any, history: list[dict[str, Any]]) -> Architecture:
         return Architecture.from_data(data)
     except Error as error:
         source = data.get("source") if isinstance(data, dict) else None
-        made = history[0] if history and history[0].get("method") == source else {}
-        others = [f"{name} {version}" for name, version in made.get("versions", {}).items() if name not in _OWN]
-        if not others or source in names("teachers"):
+        if not isinstance(source, str):
             raise
-        raise type(error)(f"{error}; it comes with {', '.join(others)}: install that") from error
+        raise type(error)(f"{error}{comes_with('teachers', source, history)}") from error
 
-
-# The distributions in every entry's versions.
-_OWN = ("kdtool", "torch")
 
 _IMPORT_HINT = "Import it: kdtool teacher timm:NAME --weights {}"
 

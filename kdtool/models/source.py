@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.plugins.method import Method
-from kdtool.plugins.method_code import returned
+from kdtool.plugins.method_code import not_overridden, returned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ class Source(Method):
 
     def networks(self) -> list[str]:
         """Return the names of the networks that `build` can build."""
-        raise NotImplementedError
+        raise not_overridden(self, "networks")
 
     def defaults(self, network: str) -> dict[str, Any]:
         """Return what ``network`` was designed for.
@@ -40,7 +40,7 @@ class Source(Method):
         that is used, as a fraction of an image's shorter side) and ``interpolation`` (the filter that resizes it:
         ``bilinear``, ``bicubic``, ...). A key is left out if nothing is known.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "defaults")
 
     def pinned(self, network: str) -> tuple[Source, str]:
         """Return the source and the name under which a checkpoint can rebuild a network at any place.
@@ -80,7 +80,7 @@ class Source(Method):
         Raises:
             kdtool.Error: the network cannot be built with these options; the message says why.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "build")
 
 
 def built(source: Source, network: str, **options: Any) -> nn.Module:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Self
 
 from kdtool.errors import UsageError
-from kdtool.plugins.entry_points import installed
+from kdtool.plugins.entry_points import BrokenPlugin, installed
 from kdtool.plugins.options import Options
+from kdtool.plugins.reserved import hidden_by
 
 COMBINING = re.compile(r"\+(?=[A-Za-z])|:")
 """Separates the terms of a combined name: a colon, or a plus before a letter (so that 1e+3 remains a number)."""
+
+
+def bad_name(cls: type[Method], reason: str) -> BrokenPlugin:
+    """Return the error of a name that a method, or an option of it, cannot have; it names the distribution."""
+    package = cls.__module__.partition(".")[0]
+    same = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (cls.kind, cls.name)]
+    owners = [plugin for plugin in same if plugin.module.partition(".")[0] == package]
+    return BrokenPlugin(f"{owners[0] if owners else cls.name}: {reason}; the plugin must choose another name")
 
 
 class _Name:
@@ -34,6 +43,8 @@ class Method(Options):
     name: ClassVar[str]
     also_called: ClassVar[tuple[str, ...]] = ()
     """Other words for the method, for the message where a user writes one of them instead of its name."""
+    hides: ClassVar[tuple[str, ...]] = ()
+    """Options of kdtool that options of this method hide on purpose, such as ``momentum``; no other may be hidden."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "name" not in cls.__dict__:
@@ -48,6 +59,17 @@ class Method(Options):
             # dataclass() writes the signature into a missing docstring.
             return cls.name
         return " ".join(text.split("\n\n")[0].split())
+
+    @classmethod
+    def check_beside(cls, groups: Collection[type[Options]]) -> None:
+        """Check that no option hides one of the kind's command, or of its settings ``groups``, but those in ``hides``.
+
+        Raises:
+            BrokenPlugin: an option does.
+        """
+        allowed = {f"--{name.replace('_', '-')}" for name in cls.hides}
+        if hidden := [flag for flag in hidden_by(cls, cls.kind, groups) if flag not in allowed]:
+            raise bad_name(cls, f"its option {hidden[0]} would hide kdtool's own")
 
     @classmethod
     def fills_role(cls) -> bool:

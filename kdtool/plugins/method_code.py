@@ -14,12 +14,17 @@ from kdtool.plugins.entry_points import SINGULAR, installed
 T = TypeVar("T")
 
 
+class MethodError(Error):
+    """A mistake in the code of a method that kdtool found itself; `running_method` puts the method's name in front."""
+
+
 @contextlib.contextmanager
 def running_method(method: Any) -> Iterator[None]:
     """Run code of a method in the block; if it exits, or fails by a mistake of its own, the error names the method.
 
     Raises:
-        Error: it did. Errors that a user reads, and those of kdtool, of libraries and of the system, stay as they are.
+        Error: it did, or kdtool found a mistake of it (`MethodError`). Other errors that a user reads, and those of
+            kdtool, of libraries and of the system, stay as they are.
     """
     try:
         with no_exit:
@@ -27,6 +32,8 @@ def running_method(method: Any) -> Iterator[None]:
     except SystemExit as end:
         function = "os._exit" if isinstance(end, ProcessExit) else "sys.exit"
         raise Error(f"{_named(method)}: its code called {function}({end.code!r})") from end
+    except MethodError as error:
+        raise Error(f"{_named(method)}: {error}") from error
     except (Error, OSError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -54,6 +61,11 @@ def returned(method: Any, value: T, kind: type | tuple[type, ...], what: str) ->
 def misreturned(method: Any, what: str) -> Error:
     """Return the error about a method that returned something else than it should; ``what`` says both in words."""
     return Error(f"{_named(method)} returned {what}")
+
+
+def not_overridden(method: object, function: str) -> MethodError:
+    """Return the error about a function that a class leaves to those who derive from it, and that one of them lacks."""
+    return MethodError(f"{type(method).__name__}.{function}() is not implemented")
 
 
 def _named(method: Any) -> str:

@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, dataclass_transform
@@ -222,6 +222,14 @@ class Options:
                 return info
         raise UsageError(f"there is no option {name!r}{nearest(name, [info.name for info in cls.describe()])}")
 
+    @classmethod
+    def check_beside(cls, groups: Collection[type[Options]]) -> None:
+        """Check that these options can be given together with those of ``groups``; a method must not hide any.
+
+        Raises:
+            UsageError: the name of an option is taken.
+        """
+
     def as_data(self) -> dict[str, Any]:
         """Return the options as plain data, as the history and the run directory store them."""
         return {info.name: _plain(getattr(self, info.name)) for info in self.describe()}
@@ -260,9 +268,15 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
         )
     required = field.default is REQUIRED
     default = None if required else field.default
-    return OptionInfo(
+    info = OptionInfo(
         field.name, hint, default, required=required, optional=optional, many=many, scheduled=scheduled, **about
     )
+    try:
+        if not required:
+            info.check(default)
+    except UsageError as error:
+        raise TypeError(f"option {field.name}: its default is refused: {error}") from error
+    return info
 
 
 def _is_parsed(kind: Any) -> bool:
@@ -275,22 +289,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path) or _is_parsed(type(value)):
         return str(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def split(values: dict[str, Any], *groups: type[Options]) -> list[dict[str, Any]]:
-    """Return a dictionary of values for each group; a value belongs to the first group that has its option.
-
-    Raises:
-        UsageError: no group has an option of that name.
-    """
-    known = [[info.name for info in group.describe()] for group in groups]
-    sorted_out: list[dict[str, Any]] = [{} for _ in groups]
-    for name, value in values.items():
-        for names, options in zip(known, sorted_out, strict=True):
-            if name in names:
-                options[name] = value
-                break
-        else:
-            all_names = [name for names in known for name in names]
-            raise UsageError(f"there is no option {name!r}{nearest(name, all_names)}")
-    return sorted_out

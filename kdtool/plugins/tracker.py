@@ -14,6 +14,7 @@ from kdtool.errors import Error, UsageError, nearest
 from kdtool.plugins.containment import importing
 from kdtool.plugins.entry_points import TRACKERS, BrokenPlugin, Plugin, installed, reason_of
 from kdtool.plugins.hookspecs import hookimpl
+from kdtool.plugins.method_code import not_overridden
 from kdtool.utils.formatting import printable
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import plain
@@ -53,11 +54,11 @@ class Tracker:
 
     def start(self, tracked: Tracked) -> None:
         """Open the program's record of a run. Any exception is shown to the user, and nothing is trained."""
-        raise NotImplementedError
+        raise not_overridden(self, "start")
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers of an epoch or of a result; names are such as ``M1 from M0/val_accuracy``."""
-        raise NotImplementedError
+        raise not_overridden(self, "numbers")
 
     def facts(self, values: Mapping[str, str]) -> None:
         """Record texts, such as the path of the checkpoint."""

@@ -12,6 +12,7 @@ from kdtool.errors import Error
 from kdtool.exporting.baseline import RelativeLatency
 from kdtool.exporting.exporter import Exporter, check_measurable, exporter_of_suffix
 from kdtool.models.architecture import Network
+from kdtool.plugins.method_code import MethodError
 from kdtool.plugins.registry import make
 from kdtool.surgery.channels.remove import Removal, remove_channels
 from kdtool.utils.progress import progress
@@ -45,6 +46,8 @@ def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None 
             fraction = ratio if (low, high) == (0.0, 1.0) else (low + high) / 2
             try:
                 removal = remove_channels(network, ratio=fraction, of="macs", **how)
+            except MethodError:
+                raise
             except Error:
                 low = fraction  # too little for any layer to lose ``round_to`` channels
                 advance()

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtool.errors import Error
+from kdtool.errors import Error, nearest
 from kdtool.models.architecture import Network
+from kdtool.models.layers import CONV_LINEAR
 from kdtool.models.used_weights import named
 from kdtool.plugins.method import Method
 from kdtool.plugins.method_code import misreturned, returned
@@ -88,26 +89,108 @@ class Masking:
     """The layers that cannot be masked, None if there are none."""
     left: tuple[str, ...] = ()
     """The layers that the user wants to stay as they are."""
+    unscored: Mapping[str, int] = field(default_factory=dict)
+    """The names of weight tensors without scores, all of which stay: how many weights they have."""
 
     @property
     def removed(self) -> float:
-        """The fraction of the weights that is removed, those of layers that cannot be masked included."""
+        """The fraction of the weights that is removed; those without masks or scores count as well."""
         masks = self.masks.values()
-        whole = sum(mask.numel() for mask in masks) + (self.dense.weights if self.dense else 0)
+        whole = sum(mask.numel() for mask in masks) + self.kept
         return sum(int((~mask).count_nonzero()) for mask in masks) / whole
+
+    @property
+    def kept(self) -> int:
+        """How many weights stay because no mask can remove them, or because they have no score."""
+        return (self.dense.weights if self.dense else 0) + sum(self.unscored.values())
 
     def as_data(self, asked: float) -> dict[str, Any]:
         """Return what was reached as plain data for the history; ``asked`` is the requested fraction."""
         data: dict[str, Any] = {"of": "weights", "asked": asked, "removed": round(self.removed, 4)}
-        if self.capped:
-            layers = ", ".join(name.removesuffix(".weight") for name in self.capped[:3])
-            more = f" and {len(self.capped) - 3} more" if len(self.capped) > 3 else ""
-            data["capped"] = f"{layers}{more} would be emptied: one weight stays in each"
+        reasons = [f"{_paths(self.capped)} would be emptied: one weight stays in each"] if self.capped else []
+        if self.unscored and round(self.removed, 3) < round(asked, 3):  # as they are printed
+            reasons.append(f"the method gives no scores to {_paths(self.unscored)}")
+        if reasons:
+            data["capped"] = "; ".join(reasons)
         if self.dense:
             data["dense"] = self.dense.layers
         if self.left:
             data["left"] = ", ".join(self.left)
         return data
+
+
+def _paths(names: Collection[str]) -> str:
+    """Return the layers of weight tensors in words: the first three, and how many there are besides."""
+    layers = ", ".join(name.removesuffix(".weight") for name in [*names][:3])
+    return f"{layers} and {len(names) - 3} more" if len(names) > 3 else layers
+
+
+def masking(
+    pruner: Method,
+    network: Network,
+    found: Mapping[str, Any],
+    ratio: float,
+    *,
+    layers: Collection[str],
+    dense: Dense | None,
+    asked: float,
+    scope: str,
+) -> Masking:
+    """Return the masks of a network that a pruner's scores ``found`` give, for a fraction ``ratio`` of the weights.
+
+    ``layers`` are the paths of those that may get zeros, ``dense`` those that cannot. ``asked`` is the fraction that
+    the last step removes; ``scope`` is as in `lowest_scores`. Weights that are zero already are removed first.
+
+    Raises:
+        Error: a score has no meaning, or weights without scores are so many that the others are too few.
+    """
+    weights = prunable(network.module)
+    _check_names(pruner, network, found, weights)
+    chosen = {name: weight for name, weight in weights.items() if name.removesuffix(".weight") in layers}
+    zeros = {name: weight == 0 for name, weight in chosen.items() if name in found}
+    # Minus infinity is below every possible score.
+    scores = {
+        name: scored(pruner, name, found[name], chosen[name]).masked_fill(zero, -float("inf"))
+        for name, zero in zeros.items()
+    }
+    unscored = {name: weight.numel() for name, weight in chosen.items() if name not in scores}
+    left = tuple(name.removesuffix(".weight") for name in weights if name not in chosen)
+    if not scores:
+        raise misreturned(pruner, f"no scores of {_paths(unscored)}, which may be pruned")
+    kept = Masking({}, dense=dense, unscored=unscored).kept
+    if kept and scope == "global":
+        others = sum(score.numel() for score in scores.values())
+        share = others / (others + kept)
+        if unscored and share < asked:
+            raise misreturned(
+                pruner,
+                f"scores of {share:.1%} of the weights, less than the {asked:.1%} to remove; there are none of "
+                f"{_paths(unscored)}",
+            )
+        # The ratio is of all weights; those that stay leave more to the others.
+        ratio = min(1.0, ratio * (others + kept) / others)
+    lowest = lowest_scores(scores, ratio, scope)
+    masks = {name: mask & ~zeros[name] for name, mask in lowest.masks.items()}
+    return Masking(masks, lowest.capped, dense, left, unscored)
+
+
+def _check_names(pruner: Method, network: Network, found: Mapping[str, Any], weights: Collection[str]) -> None:
+    """Check that scores have names of weights.
+
+    Those of layers that cannot be masked are left out, as are other names of a weight that several layers share.
+
+    Raises:
+        Error: a name is that of something else.
+    """
+    tied = {f"{path}.weight" for path, layer in network.module.named_modules() if isinstance(layer, CONV_LINEAR)}
+    inside = tuple(f"{path}." for path in unprunable(network.module))
+    for name in found:
+        if name not in weights and name not in tied and not str(name).startswith(inside):
+            raise misreturned(
+                pruner,
+                f"scores of {str(name)!r}, which is no weight of a convolution or linear layer"
+                f"{nearest(str(name), weights)}; kdtool.training.prunable has the names",
+            )
 
 
 def lowest_scores(scores: Mapping[str, Tensor], ratio: float, scope: str = "global") -> Masking:
@@ -154,7 +237,7 @@ def apply_masks(network: Network, masks: Mapping[str, Tensor]) -> Network:
 
 
 def scored(pruner: Method, name: str, score: Tensor, weight: Tensor) -> Tensor:
-    """Return the scores of a weight, if they are a tensor of its shape.
+    """Return the scores of a weight in float32, if they have its shape, and are numbers where the weight is not zero.
 
     Raises:
         Error: they are not.
@@ -162,4 +245,8 @@ def scored(pruner: Method, name: str, score: Tensor, weight: Tensor) -> Tensor:
     shape = list(returned(pruner, score, Tensor, f"a tensor of scores of {name}").shape)
     if shape != list(weight.shape):
         raise misreturned(pruner, f"scores of the shape {shape} for {name}, which has {list(weight.shape)}")
-    return score
+    if weight.isnan().any():
+        raise Error(f"{name}: has weights that are NaN, which no score can rank; train the network again")
+    if (score.isnan() & (weight != 0)).any():
+        raise misreturned(pruner, f"scores for {name} that are NaN, so that its weights cannot be ranked")
+    return score.detach().float()

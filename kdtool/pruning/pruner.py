@@ -10,7 +10,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.exporting.exporter import Exporter
 from kdtool.plugins.defaults import RETRAINING_LOSS
 from kdtool.plugins.method import Method
-from kdtool.plugins.method_code import misreturned, returned
+from kdtool.plugins.method_code import MethodError, misreturned, not_overridden, returned
 from kdtool.plugins.options import option
 from kdtool.plugins.registry import nested
 from kdtool.surgery.layer_options import LayerOptions
@@ -40,7 +40,7 @@ class Pruner(Method):
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return the pruned network; ``network`` itself is not changed."""
-        raise NotImplementedError
+        raise not_overridden(self, "prune")
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
@@ -96,9 +96,10 @@ class MaskPruner(LayerOptions, Pruner):
     def scores(self, run: Run, network: Network) -> Mapping[str, Tensor]:
         """Return the scores of all weights that may be removed, by the name of the weight tensor and in its shape.
 
-        The lowest scores are removed first.
+        The names are those of `kdtool.training.prunable`. The lowest scores are removed first; weights without a score
+        stay, and count.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "scores")
 
     def sparsities(self, begin: float) -> list[float]:
         """Return the fraction of zero weights after each step; ``begin`` is the fraction before the first one."""
@@ -134,31 +135,19 @@ class MaskPruner(LayerOptions, Pruner):
         """Return a copy of ``onto`` in which a fraction ``ratio`` of the weights is zero: those with the lowest scores.
 
         The scores are those of ``network``; by default ``onto`` is ``network`` itself.
+
+        Raises:
+            Error: scores have another shape, are NaN or of weights that cannot be removed, or too few weights have any.
         """
-        from kdtool.pruning.masks import Masking, apply_masks, dense_layers, lowest_scores, scored
-        from kdtool.training.zeros import prunable
+        from kdtool.pruning.masks import apply_masks, dense_layers, masking
 
         layers = self.layers(network)
         dense = dense_layers(network, self.ratio, layers)
-        # Below every possible score, so that weights that are already zero are removed first.
-        weights = prunable(network.module)
-        left = tuple(path for name in weights if (path := name.removesuffix(".weight")) not in layers)
-        zeros = {name: weight == 0 for name, weight in weights.items() if name.removesuffix(".weight") in layers}
         found = returned(self, self.scores(run, network), Mapping, "scores by name")
-        scores = {
-            name: scored(self, name, score, weights[name]).masked_fill(zeros[name], -float("inf"))
-            for name, score in found.items()
-            if name in zeros
-        }
-        if dense and self.scope == "global":
-            # The ratio is of all weights; those that stay leave more to the others.
-            others = sum(score.numel() for score in scores.values())
-            ratio = min(1.0, ratio * (others + dense.weights) / others)
-        chosen = lowest_scores(scores, ratio, self.scope)
-        masks = {name: mask & ~zeros[name] for name, mask in chosen.masks.items()}
-        run.record(reached=Masking(masks, chosen.capped, dense, left).as_data(self.ratio))
+        chosen = masking(self, network, found, ratio, layers=layers, dense=dense, asked=self.ratio, scope=self.scope)
+        run.record(reached=chosen.as_data(self.ratio))
         run.keep_zeros()
-        return apply_masks(onto or network, masks)
+        return apply_masks(onto or network, chosen.masks)
 
 
 class ChannelPruner(LayerOptions, RepairOptions, Pruner):
@@ -195,7 +184,7 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         The function returns a tensor [channels], or None if the channels of the group must stay. The lowest scores are
         removed first.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "importance")
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:
@@ -237,6 +226,8 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
             if removed < target:  # else an earlier step removed so much, since whole multiples of ``round_to`` go
                 try:
                     removal = self._removal(run, network, (target - removed) / (1 - removed), means)
+                except MethodError:
+                    raise
                 except Error as error:
                     failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
                     if target - removed > NEAR:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.method import Method
-from kdtool.plugins.method_code import returned, running_method
+from kdtool.plugins.method_code import not_overridden, returned, running_method
 from kdtool.plugins.options import option
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.utils.progress import say
@@ -42,7 +42,7 @@ class Refiner(Method):
         Raises:
             kdtool.Error: this network cannot be made smaller in this way.
         """
-        raise NotImplementedError
+        raise not_overridden(self, "refine")
 
     @classmethod
     def ladders(cls, network: Network) -> Sequence[Sequence[Mapping[str, Any]]]:

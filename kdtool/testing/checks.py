@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kdtool.data.dataset import Dataset
 from kdtool.distillation.distiller import Distiller, LossDistiller
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.exporting.exporter import Exporter
 from kdtool.models.source import Source
 from kdtool.plugins.method import Method
 from kdtool.pruning.pruner import Pruner
 from kdtool.surgery.refiner import Refiner
 from kdtool.testing.ladders import check_ladders, check_within
-from kdtool.testing.networks import CLASSES, check_network
+from kdtool.testing.names import check_names
+from kdtool.testing.networks import CLASSES, check_kind, check_network
 from kdtool.testing.require import failing, require
 from kdtool.utils.seeds import forked, set_seed
 
@@ -41,14 +42,16 @@ NETWORK = "kdtool:lenet-5"
 
 
 def check_options(method: type[M] | M, base: type[M]) -> M:
-    """Check the contract of all methods: the kind, the name, the help texts, and options that can be stored as JSON.
+    """Check the contract of all methods: the kind, the names, the help texts, and options that can be stored as JSON.
 
     Returns the method, or for a class the method with its default options.
     """
+    cls = method if isinstance(method, type) else type(method)
+    require(issubclass(cls, base), f"{cls.__name__} is not a {base.__name__}")
     if isinstance(method, type):
-        method = method()
-    cls, name = type(method), method.name
-    require(isinstance(method, base), f"{cls.__name__} is not a {base.__name__}")
+        with failing(f"{cls.__name__}: cannot be made with its default options"):
+            method = method()
+    name = method.name
     kebab = r"[a-z0-9]+([-:][a-z0-9]+)*"  # the colon is for names such as 2:4
     require(re.fullmatch(kebab, name), f"its name {name!r} must be kebab-case, such as logit-mse")
     summary = cls.summary()
@@ -56,6 +59,10 @@ def check_options(method: type[M] | M, base: type[M]) -> M:
     require(sentence, f"{name}: its docstring must begin with one sentence and an empty line; it begins {summary!r}")
     for info in cls.describe():
         require(info.help.strip(), f"{name}: {info.flag} has no help")
+    try:
+        check_names(cls, everywhere=True)
+    except UsageError as error:
+        raise AssertionError(str(error)) from error
     try:
         again = cls(**json.loads(json.dumps(method.as_data())))
     except (TypeError, Error) as error:
@@ -90,8 +97,10 @@ def check_distiller(method: type[Distiller] | Distiller, *, network: str = NETWO
         _unchanged(teacher.module, f"{distiller.name}: the teacher"),
     ):
         taught_by = run.teachers[0].network
-        with _unchanged(taught_by.module, f"{distiller.name}: the teacher"):
+        unchanged = _unchanged(taught_by.module, f"{distiller.name}: the teacher")
+        with unchanged, failing(f"{distiller.name}: distill() fails"):
             result = distiller.distill(run, taught_by, student)
+    check_kind(result, distiller.name)
     check_network(plain(result), distiller.name)
 
 
@@ -103,7 +112,8 @@ def check_refiner(method: type[Refiner] | Refiner, *, network: str = NETWORK, im
     for _ in range(2):
         with forked(), _unchanged(before.module, f"{refiner.name}: its input network"):
             set_seed(0)
-            results.append(refiner.refine(before))
+            with failing(f"{refiner.name}: refine() fails"):
+                results.append(refiner.refine(before))
     check_network(results[0], refiner.name)
     old, new = (sum(tensor.numel() for tensor in net.module.parameters()) for net in (before, results[0]))
     smaller = new < old or not refiner.must_shrink
@@ -127,8 +137,11 @@ def check_pruner(method: type[Pruner] | Pruner, *, network: str = NETWORK, image
         _small_run(before, parent=parent) as run,
         _unchanged(before.module, f"{pruner.name}: its input network"),
     ):
-        after = pruner.prune(run, before, before)
-        check_ladders(type(pruner), type(pruner).cutter(run, before), before)
+        with failing(f"{pruner.name}: prune() fails"):
+            after = pruner.prune(run, before, before)
+        with failing(f"{pruner.name}: cutter() fails"):
+            cut = type(pruner).cutter(run, before)
+        check_ladders(type(pruner), cut, before)
     check_network(after, pruner.name)
     old, new = (sum(int(tensor.count_nonzero()) for tensor in net.module.parameters()) for net in (before, after))
     fewer = new < old or sum(map(_values, after.module.parameters())) < sum(map(_values, before.module.parameters()))
@@ -148,7 +161,8 @@ def check_source(method: type[Source] | Source, *, network: str | None = None) -
     from kdtool.testing.builds import check_builds
 
     source = check_options(method, Source)
-    known = source.networks()
+    with failing(f"{source.name}: networks() fails"):
+        known = source.networks()
     require(known and all(isinstance(name, str) for name in known), f"{source.name}: networks() returns no names")
     network = network or known[0]
     require(network in known, f"{source.name}: networks() does not contain {network!r}")
@@ -169,10 +183,14 @@ def check_dataset(method: type[Dataset] | Dataset, *, argument: str = "", root: 
     """
     import torch
 
-    from kdtool.data.raw import file_of
+    from kdtool.data.raw import RawData, file_of
 
     dataset = check_options(method, Dataset)
-    data, again, name = dataset.load(argument, root), dataset.load(argument, root), dataset.name
+    name = dataset.name
+    with failing(f"{name}: load() fails"):
+        data, again = dataset.load(argument, root), dataset.load(argument, root)
+    for loaded in (data, again):
+        require(isinstance(loaded, RawData), f"{name}: load() returned {type(loaded).__name__}, not RawData")
     for key in ("mean", "std"):
         numbers = getattr(data, key)
         require(numbers is None or len(numbers) == data.channels, f"{name}: {key} must have one number per channel")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdtool.commands.history import public_content
-from kdtool.exporting.exporter import Exporter
+from kdtool.exporting.exporter import GROUPS, Exporter
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.testing.require import failing, require
@@ -51,7 +51,7 @@ def _extra(exporter: Exporter, network: Network) -> dict[str, Any]:
 def _check_measurements(name: str, measured: Any) -> None:
     mapping = isinstance(measured, Mapping)
     require(mapping, f"{name}: export() returned {type(measured).__name__}, not measurements by name")
-    for key in ("latency", "accuracy"):  # `kdtool export` reads what they hold
+    for key in GROUPS:  # `kdtool export` reads what they hold
         value = measured.get(key)
         fits = value is None or isinstance(value, Mapping)
         require(fits, f"{name}: its {key} is {value!r}; it must be numbers by name, or None")

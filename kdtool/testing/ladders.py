@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import Error, UsageError
 from kdtool.models.size import macs
-from kdtool.testing.require import require
+from kdtool.plugins.method_code import MethodError
+from kdtool.testing.require import failing, require
 
 if TYPE_CHECKING:
     from kdtool.distillation.distiller import Distiller
@@ -29,7 +29,11 @@ def check_ladders(cls: type[Method], make: Callable[[Mapping[str, Any]], Network
     """
     shape, name = network.architecture.input, cls.name
     whole, made, tried = macs(network.module, shape), 0, 0
-    for number, ladder in enumerate(cls.ladders(network)):  # type: ignore[attr-defined]
+    with failing(f"{name}: ladders() fails"):
+        ladders = [*cls.ladders(network)]  # type: ignore[attr-defined]
+    for number, ladder in enumerate(ladders):
+        steps = isinstance(ladder, Sequence) and all(isinstance(step, Mapping) for step in ladder)
+        require(steps, f"{name}: ladders() must return lists of dictionaries of options; ladder {number} is {ladder!r}")
         sizes: list[int] = []
         for place in sorted({0, len(ladder) // 2, len(ladder) - 1} if ladder else ()):
             where, tried = f"{name}: step {place} of ladder {number}, {dict(ladder[place])}", tried + 1
@@ -38,8 +42,13 @@ def check_ladders(cls: type[Method], make: Callable[[Mapping[str, Any]], Network
                 cls(**plain)
             except (TypeError, UsageError) as error:
                 raise AssertionError(f"{where}, makes no method from plain data: {error}") from error
-            with contextlib.suppress(Error):
-                sizes.append(macs(make(plain).module, shape))
+            with failing(f"{where}, fails"):
+                try:
+                    sizes.append(macs(make(plain).module, shape))
+                except MethodError:
+                    raise
+                except Error:  # it removes too little, for example
+                    continue
                 require(sizes[-1] <= whole, f"{where}, has {sizes[-1]:,} MACs and the network {whole:,}")
         made += len(sizes)
         falls = all(later <= SAME * earlier for earlier, later in itertools.pairwise(sizes))
@@ -53,7 +62,8 @@ def check_within(cls: type[Distiller], teacher: Network) -> None:
 
     exporter = {"name": exporter_of_suffix(".onnx").name}
     for cost in ("latency", "macs", "params"):
-        options = cls.options_within(teacher, cost, 0.5, epochs=2, exporter=exporter)
+        with failing(f"{cls.name}: options_within() fails"):
+            options = cls.options_within(teacher, cost, 0.5, epochs=2, exporter=exporter)
         if options is None:
             continue
         require(cls.makes_student, f"{cls.name}: options_within() is for makers of a student; it is given one")

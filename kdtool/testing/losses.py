@@ -26,7 +26,8 @@ def check_loss(distiller: LossDistiller, learner: str, *, per_class: int, epoch:
     """
     name = f"{distiller.name}: a {learner} with {per_class} image{'s' if per_class > 1 else ''} per class"
     name += f", epoch {epoch + 1}"
-    step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)
+    with failing(f"{name}: check(), watch() or an adapter fails"):
+        step, module = sample_step(distiller, per_class=per_class, epoch=epoch, student=learner)
     inputs = [step.student, step.teacher, step.images, *(tensor for pair in step.maps for tensor in pair)]
     before = [tensor.detach().clone() for tensor in inputs]
 
@@ -36,7 +37,8 @@ def check_loss(distiller: LossDistiller, learner: str, *, per_class: int, epoch:
     require(isinstance(loss, torch.Tensor) and loss.shape == (), f"{name}: the loss is not a scalar tensor: {loss!r}")
     require(bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()}")
     require(loss.requires_grad, f"{name}: the loss does not depend on the student")
-    loss.backward()
+    with failing(f"{name}: the gradient of the loss fails"):
+        loss.backward()
     unchanged = all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
     require(unchanged, f"{name}: the loss changed its batch in place")
     require(not step.teacher.requires_grad and step.teacher.grad is None, f"{name}: the teacher got a gradient")

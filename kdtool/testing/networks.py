@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from kdtool.errors import Error
-from kdtool.testing.require import require
+from kdtool.testing.require import failing, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +23,7 @@ def check_network(network: Network, name: str) -> None:
     from kdtool.models.architecture import Architecture, build
     from kdtool.testing.losses import check_gradients
 
+    check_kind(network, name)
     images = torch.randn(3, *network.architecture.input, generator=torch.Generator().manual_seed(0))
     outputs = check_outputs(network.module, images, CLASSES, name)
     try:
@@ -33,8 +34,19 @@ def check_network(network: Network, name: str) -> None:
         same = torch.equal(rebuilt(images), outputs)
     require(same, f"{name}: the network rebuilt from its plain data gives different outputs")
     trained = copy.deepcopy(network.module).requires_grad_(True).train()
-    trained(images).square().mean().backward()
+    with failing(f"{name}: the network cannot be trained"):
+        trained(images).square().mean().backward()
     check_gradients(trained, name)
+
+
+def check_kind(value: object, name: str) -> None:
+    """Check that what a method returned is a network."""
+    from kdtool.models.architecture import Architecture, Network
+
+    require(isinstance(value, Network), f"{name}: returned {type(value).__name__}, not a kdtool.Network")
+    architecture = getattr(value, "architecture", None)
+    fits = isinstance(architecture, Architecture)
+    require(fits, f"{name}: its network has {type(architecture).__name__} in place of an Architecture")
 
 
 def check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) -> Tensor:
@@ -42,7 +54,7 @@ def check_outputs(module: nn.Module, images: Tensor, classes: int, name: str) ->
     import torch
 
     require(not module.training, f"{name}: the network is not in eval mode")
-    with torch.no_grad():
+    with failing(f"{name}: the network does not run"), torch.no_grad():
         outputs: Tensor = module(images)
     fits = isinstance(outputs, torch.Tensor) and outputs.shape == (len(images), classes)
     require(fits, f"{name}: the network must return logits [{len(images)}, {classes}]")

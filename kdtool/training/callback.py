@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdtool.plugins.method_code import MethodError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdtool.training.step import Step
+
+LOGGED = ("phase", "epoch", "loss", "gradient_ratio", "lr", "threads", "seconds")
+"""The names of what the loop logs of an epoch itself, beside those of its validation."""
+
+VALIDATION = "val_"
+"""The beginning of the names of what the loop logs of an epoch's validation."""
 
 
 class Callback:
@@ -54,7 +63,10 @@ class Callback:
         """
 
     def after_epoch(self, module: nn.Module, epoch: int) -> dict[str, Any]:
-        """Act after ``epoch`` epochs, before the validation, and return plain numbers for the epoch's log."""
+        """Act after ``epoch`` epochs, before the validation, and return numbers for the epoch's log by their names.
+
+        Names that the log has already, such as ``loss``, ``lr`` and all that begin with ``val_``, are refused.
+        """
         return {}
 
     def result(self, module: nn.Module) -> nn.Module:
@@ -67,6 +79,25 @@ class Callback:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go back to what `state` returned; of a finished phase this is called without `begin`."""
+
+
+def logged_by(callback: Callback, module: nn.Module, epoch: int) -> dict[str, Any]:
+    """Return what a callback has for the log after ``epoch`` epochs, with numbers in place of tensors of one number.
+
+    Raises:
+        MethodError: it has something else than numbers and texts, or names that the loop uses itself.
+    """
+    values, what = callback.after_epoch(module, epoch), f"{type(callback).__name__}.after_epoch() returned"
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise MethodError(f"{what} {type(values).__name__}, not numbers by their names; return {{}} for none")
+    if taken := [name for name in values if name in LOGGED or name.startswith(VALIDATION)]:
+        raise MethodError(f"{what} {', '.join(taken)}, which kdtool logs itself; choose other names")
+    # As torch and numpy have them.
+    plain = {name: value.item() if getattr(value, "ndim", None) == 0 else value for name, value in values.items()}
+    for name, value in plain.items():
+        if not isinstance(value, str | int | float | None):
+            raise MethodError(f"{what} {type(value).__name__} as {name}; the log takes numbers and texts")
+    return plain
 
 
 class KeepEpoch(Callback):

@@ -89,7 +89,7 @@ class HistoryEntry:
     """The role, the path and the fingerprint of the weights of every checkpoint that was read."""
     output: str
     versions: Mapping[str, str]
-    """Of kdtool and torch."""
+    """Of kdtool, torch, and the distributions of other plugins that took part."""
     date: str
     """When the command began, in UTC by ISO 8601."""
     facts: dict[str, Any] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from kdtool.models.memory_format import as_saved
 from kdtool.models.weights import load_exactly
 from kdtool.training.balance import Balance
 from kdtool.training.batches import DistillationBatches
-from kdtool.training.callback import Callback
+from kdtool.training.callback import VALIDATION, Callback, logged_by
 from kdtool.training.engine import Engine
 from kdtool.training.epochs.learner import Learner
 from kdtool.training.epochs.steps import LossNotFiniteError, Steps
@@ -146,7 +146,7 @@ class Loop:
         self.threads.end_epoch((time.perf_counter() - started) / self.steps)
         logged: dict[str, Any] = {**self.balance.logged(state.epoch)}
         for callback in self.callbacks:
-            logged |= callback.after_epoch(self.student.module, state.epoch + 1)
+            logged |= logged_by(callback, self.student.module, state.epoch + 1)
         logged |= self._keep_better(self._validate())
         with self.updates.averaged() as averaged:
             if averaged:
@@ -184,8 +184,8 @@ class Loop:
             state.best_weights, state.best_auxiliary = (
                 copy.deepcopy(module.state_dict()) for module in self.student.learners()
             )
-        accuracies = {f"val_{key}": metrics[key] for key in ("accuracy", "balanced_accuracy") if key in metrics}
-        return {"val_loss": metrics["loss"], **accuracies}
+        measured = ("loss", "accuracy", "balanced_accuracy")
+        return {f"{VALIDATION}{key}": metrics[key] for key in measured if key in metrics}
 
     def _train_epoch(self, replica: Replica, advance: Advance) -> float:
         shown = self._advance(advance)

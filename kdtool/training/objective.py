@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool.plugins.method_code import misreturned, returned
+from kdtool.plugins.method_code import misreturned, not_overridden, returned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Objective:
 
     def loss(self, step: Step) -> Tensor:
         """Return the loss of one batch, a scalar tensor with a gradient."""
-        raise NotImplementedError
+        raise not_overridden(self, "loss")
 
     def needs_labels(self) -> bool:
         """Return whether `loss` has no meaning for images without a label."""

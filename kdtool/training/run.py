@@ -71,11 +71,10 @@ class Run:
         """
         self.directory, self.training, self._data = directory, training, data
         self.teachers = teachers if data is None else [seen_in(teacher, data.spec) for teacher in teachers]
-        self.caches, self.parent, self.entry = directory / "cache", parent, entry
-        self.logs = directory
+        self.caches, self.logs, self.parent, self.entry = directory / "cache", directory, parent, entry
         self.workers: Workers | None = None
         self.rows: list[dict[str, Any]] = []
-        self._told: set[str] = set()
+        self._told, self._begun = set[str](), set[Path]()
         self.masked = False
         if masked:
             self.keep_zeros()
@@ -133,11 +132,13 @@ class Run:
         the objective, the training options and the weights (see `Callback`).
 
         Raises:
-            Error: the loss is not finite (the last good weights are kept), or the phase on the disk is another one.
+            Error: the loss is not finite (the last good weights are kept), the phase on the disk is another one, or the
+                name was used before.
         """
         agree_on_weights([member.module for member in (student, teacher, auxiliary) if member is not None])
         plan = FitPlan(name, student, teacher, objective, part, auxiliary, self.training)
         phase = Phase(self.directory, name, plan.key, self.log, self.logs)
+        phase.begin(self._begun)
         callbacks = [*callbacks, *holding(student.module, self.data, masked=self.masked)]
         module = duplicate(student.module)
         finished = decided(phase.load_result)
@@ -193,7 +194,7 @@ class Run:
             teachers=self.teachers,
             masked=self.masked,
         )
-        inner.caches, inner._told = self.caches, self._told
+        inner.caches, inner._told, inner._begun = self.caches, self._told, self._begun
         return inner
 
     def each(self, tasks: Mapping[str, Callable[[Run], Result]]) -> dict[str, Result]:
@@ -267,9 +268,8 @@ class Run:
 
     def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
         """Return a checkpoint of a network of this run, which records the network's own normalisation and classes."""
-        entry = {**self.entry.as_data(), "rows": self.rows, "size": measure(network)}
-        if note:
-            entry["kept"] = note
+        kept = {"kept": note} if note else {}
+        entry = {**self.entry.as_data(), "rows": self.rows, "size": measure(network), **kept}
         history = [*(self.parent.history if self.parent else []), entry]
         spec = described(network, self._data.spec) if self._data else None
         return Checkpoint(plain(network), spec, metrics, history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,11 @@ from torch_pruning import ops
 from torch_pruning.pruner import function
 
 from kdtool.models.layers import CONV_LINEAR
+from kdtool.plugins.method_code import MethodError
 from kdtool.surgery.channels.torch_pruning_adapter import graph_of, module_path, parameter_path
+
+if TYPE_CHECKING:
+    from kdtool.surgery.channels.groups import Group, Scores
 
 _FILTERS = (function.prune_conv_out_channels, function.prune_linear_out_channels)
 
@@ -126,6 +130,31 @@ def carried(scores: Callable[[Any], Tensor | None], means: Mapping[str, float]) 
 def begins_with(group: Any) -> str:
     """Return the path of the first layer of a ``torch_pruning.dependency.Group``."""
     return module_path(graph_of(group), group[0].dep.target.module)
+
+
+def scores_of(group: Group, importance: Scores) -> Tensor | None:
+    """Return the scores [channels] of a group's channels, None if they have to stay.
+
+    Raises:
+        MethodError: ``importance`` gives something else, or numbers that are not finite.
+    """
+    try:
+        scores: Any = importance(group.graph)
+    except IndexError:
+        return None  # the graph leads to channels that a layer does not have
+    if scores is None:
+        return None
+    channels = f"for the {group.size} channels of {begins_with(group.graph)}"
+    if not isinstance(scores, Tensor) or scores.shape != (group.size,):
+        wrong = f"a tensor {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise MethodError(
+            f"importance gave {wrong} {channels}; it gives a tensor [channels], or None if they must stay"
+        )
+    if not scores.isfinite().all():
+        raise MethodError(
+            f"importance gave scores {channels} that are not finite; look at the network's weights and gradients"
+        )
+    return scores
 
 
 def _sum(group: Any, score: LayerScore, handlers: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:

@@ -21,9 +21,10 @@ from kdtool.models import sanity
 from kdtool.models.architecture import Network, build, capture
 from kdtool.models.layers import CONV_LINEAR, inputs_of, outputs_of
 from kdtool.models.size import macs
+from kdtool.plugins.method_code import MethodError
 from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.groups import Group, Scores, groups
-from kdtool.surgery.channels.importance import begins_with
+from kdtool.surgery.channels.importance import begins_with, scores_of
 from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, ranked, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.inherited import InheritedNetwork
@@ -88,9 +89,10 @@ def remove_channels(
         raise Error(f"{spec}: a ratio of {ratio:g} does not make it smaller; give one between 0 and 1")
     if of not in OF or scope not in SCOPES:
         raise Error(f"of={of!r}, scope={scope!r}: of is one of {', '.join(OF)}, scope one of {', '.join(SCOPES)}")
-    limits = limits or Limits()
     try:
-        return _removed(network, ratio, importance, of, scope, round_to, limits)
+        return _removed(network, ratio, importance, of, scope, round_to, limits or Limits())
+    except MethodError:
+        raise
     except Error as error:
         raise Error(f"{spec}: its channels cannot be removed: {error}; use a refiner instead") from error
 
@@ -144,13 +146,8 @@ def _channels(module: nn.Module) -> int:
 def _rank(group: Group, module: nn.Module, importance: Scores, round_to: int) -> Ranked | None:
     """Return a group with its channels ranked, None if they have to stay."""
     unit = unit_of(group, module)
-    if unit is None:
-        return None
-    try:
-        scores = importance(group.graph)
-    except IndexError:
-        return None  # the graph leads to channels that a layer does not have
-    if scores is None or scores.shape != (group.size,) or not scores.isfinite().all():
+    scores = None if unit is None else scores_of(group, importance)
+    if unit is None or scores is None:
         return None
     ranking = ranked(group, scores, unit, round_to)
     return ranking if len(ranking.kept) > 1 else None

@@ -113,6 +113,39 @@ def test_a_command_keeps_its_own_names() -> None:
         method_options([Section("Options of greedy", Greedy)], {}, {"--output"})
 
 
+EXPORTER = '''
+from kdtool import Exporter
+
+class Json(Exporter):
+    """Write JSON."""
+    suffix = ".json"
+'''
+
+SEEDED = '''
+from kdtool import LossDistiller, option
+
+class Seeded(LossDistiller):
+    """Copy the teacher."""
+    seed: int = option(0, help="a seed of its own")
+'''
+
+
+def test_a_plugin_takes_no_option_of_kdtool_over(site: Any, api: Any, run: Run, fails: Fails) -> None:
+    site.install("json", EXPORTER, kind="exporters")
+    site.install("seeded", SEEDED, version="0.3")
+
+    assert run("export student.pt --onnx --json").exit_code == 0
+    assert api.calls[-1][:2] == ("export", (Path("student.pt"), "onnx"))
+    assert fails("export -f student.pt --method json") == (
+        "plugin 'json' of kdtool-json 1.0 is broken: kdtool export has an option --json; the plugin must choose "
+        "another name"
+    )
+    assert fails("distill teacher.pt --method seeded --seed 1") == (
+        "plugin 'seeded' of kdtool-seeded 0.3 is broken: its option --seed would hide kdtool's own; the plugin must "
+        "choose another name"
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

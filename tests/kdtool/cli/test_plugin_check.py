@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ print("a plugin prints")
 class Good(Distiller):
     """Do it."""
 '''
+
+
+@pytest.fixture(autouse=True)
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import no torch in the processes: these plugins need none, and it takes seconds."""
+    monkeypatch.setattr(plugin_check, "FIRST", "")
 
 
 def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +47,41 @@ def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, mo
     assert reasons["aborts"] == "its import ended the process (exit code 4)"
     assert reasons["crashes"] == "its import ended the process (signal SIGSEGV)"
     assert reasons["slow"] == "its import takes longer than 2 s"
+
+
+def test_the_plugins_of_a_distribution_share_a_process_and_one_that_ends_it_hurts_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    started: list[int] = []
+    load_in_subprocess = plugin_check._load_in_subprocess
+
+    def counting(plugins: Sequence[Plugin]) -> tuple[list[str | None], str]:
+        started.append(len(plugins))
+        return load_in_subprocess(plugins)
+
+    monkeypatch.setattr(plugin_check, "_load_in_subprocess", counting)
+    plugins = []
+    for name in ("one", "two", "dies", "three"):
+        code = GOOD if name != "dies" else "import posix; posix._exit(4)"
+        (tmp_path / f"its_{name}.py").write_text(code)
+        plugins.append(Plugin("distillers", name, f"its_{name}", "kdtool-its", "1.0", "Good"))
+
+    reasons = {plugin.name: reason for plugin, reason in plugin_check.check(plugins).items()}
+
+    assert reasons == {"one": None, "two": None, "dies": "its import ended the process (exit code 4)", "three": None}
+    assert started == [4, 2, 1]  # all; those that were left, which begin with the one; what was left then
+
+
+def test_a_name_that_hides_an_option_of_kdtool_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    options = '\n    seed: int = option(3, help="a seed of its own")\n'
+    (tmp_path / "hiding.py").write_text(f"from kdtool import option{GOOD}{options}")
+    plugin = Plugin("distillers", "hiding", "hiding", "kdtool-hiding", "1.0", "Good")
+
+    (reason,) = plugin_check.check([plugin]).values()
+
+    assert reason == "hiding: its option --seed would hide kdtool's own; the plugin must choose another name"
 
 
 def test_two_of_one_name_are_both_told() -> None:

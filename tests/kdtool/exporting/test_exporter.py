@@ -1,13 +1,15 @@
 """Which exporter writes a kind of file."""
 
 import os
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
-from kdtool.errors import UsageError
+from kdtool.errors import Error, UsageError
 from kdtool.exporting import exporter
-from kdtool.exporting.exporter import Exporter, exporter_of_suffix
+from kdtool.exporting.exporter import Exporter, check_exported, exporter_of_suffix
 from kdtool.plugins.entry_points import BrokenPlugin, Plugin
 
 
@@ -102,3 +104,35 @@ def test_a_name_that_libraries_do_not_write_is_refused(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     with pytest.raises(UsageError, match=r"libraries write no name that is not UTF-8; choose another one"):
         Text().check(path, force=False)
+
+
+class Pair(Text):
+    """Write .txt files with another beside."""
+
+    companions: ClassVar[tuple[str, ...]] = (".bin",)
+
+
+@pytest.mark.parametrize(
+    ("writes", "measured", "message"),
+    [
+        ((), {}, r"without writing .*net\.txt"),
+        (("net.txt",), {}, r"without writing .*net\.bin"),
+        (("net.txt", "net.bin"), None, "NoneType, not measurements by name"),
+        (("net.txt", "net.bin"), {"latency": 0.5}, "float, not numbers by name as latency"),
+        (
+            ("net.txt", "net.bin"),
+            {"size": torch.ones(1)},
+            "measurements of which size is no plain data: Object of type T",
+        ),
+    ],
+)
+def test_an_export_that_did_not_do_what_it_says_is_told(tmp_path, writes, measured, message):
+    for name in writes:
+        (tmp_path / name).touch()
+    with pytest.raises(Error, match=f"^exporter pair returned {message}"):
+        check_exported(Pair(), tmp_path / "net.txt", measured)
+
+
+def test_paths_and_numbers_that_are_not_finite_are_plain_measurements(tmp_path):
+    (tmp_path / "net.txt").touch()
+    check_exported(Text(), tmp_path / "net.txt", {"file": Path("net.txt"), "loss": float("nan"), "latency": None})

@@ -10,6 +10,7 @@ from kdtool.features.pairs import Pair, last_stage_pair, match_stages, pairs_of
 from kdtool.features.taps import Tap
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
+from kdtool.plugins.method_code import MethodError
 
 
 def network(spec, size=32):
@@ -107,3 +108,10 @@ def test_tokens_are_matched_by_the_square_that_they_make():
 def test_the_last_maps():
     (pair,) = last_stage_pair(network("kdtool:conv4-fc2"), network("torchvision:resnet18"))
     assert (pair.student.path, pair.teacher.path) == ("relu4", "layer4")
+
+
+@pytest.mark.parametrize("taps", ["", "2,5"])
+def test_one_text_is_no_list_of_layers(taps):
+    lenet = network("kdtool:lenet-5", 28)
+    with pytest.raises(MethodError, match=rf"^taps are '{taps}', one text; declare the option as tuple\[str, \.\.\.\]"):
+        match_stages(lenet, lenet, taps)

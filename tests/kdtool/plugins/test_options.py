@@ -202,6 +202,18 @@ def test_a_field_that_is_no_option_is_refused() -> None:
         Plain.describe()
 
 
+@pytest.mark.parametrize(
+    ("default", "message"),
+    [(3.0, r"--a: 3\.0 is out of range \(x <= 1\)"), (None, "--a: expected a number, got None")],
+)
+def test_a_default_that_could_not_be_given_is_refused(default: Any, message: str) -> None:
+    class Odd(Options):
+        a: float = option(default, maximum=1, help="a number")
+
+    with pytest.raises(TypeError, match=f"^option a: its default is refused: {message}"):
+        Odd.describe()
+
+
 def test_a_type_that_no_command_line_has_is_refused() -> None:
     class Mapping(Options):
         table: dict[str, int] = option(None, help="x")

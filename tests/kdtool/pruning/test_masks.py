@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from kdtool import Error, make
 from kdtool.models.architecture import Architecture, Network
-from kdtool.pruning.masks import Masking, apply_masks, cubic, cubic_at, lowest_scores
+from kdtool.pruning.masks import Masking, apply_masks, cubic, cubic_at, lowest_scores, masking
 from kdtool.training.zeros import HoldZeros, prunable, sparsity
 
 
@@ -75,6 +76,78 @@ def test_where_all_would_go_one_of_each_layer_stays():
 
 def test_what_is_capped_nowhere_is_not_said_to_be():
     assert "capped" not in Masking({"w": torch.tensor([True, False])}).as_data(0.5)
+
+
+# What a pruner returns
+
+
+def masked(found, module=None, layers=("0", "4"), ratio=0.5, scope="global"):
+    """Return the masks of what a pruner returns for the network with 36 and 80 weights."""
+    architecture = Architecture("test", "net", {"classes": 5, "in_channels": 1, "image_size": 4})
+    net = Network(architecture, module or network())
+    options = {"layers": layers, "dense": None, "asked": ratio, "scope": scope}
+    return masking(make("pruners", "magnitude"), net, found, ratio, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: {**found, "0.weight": found["0.weight"] * float("nan")}, "scores for 0.weight that are NaN"),
+        (lambda found: {"0": found["0.weight"]}, "scores of '0', which is no weight of a convolution or linear layer"),
+        (lambda found: {**found, "1.weight": torch.ones(4)}, "scores of '1.weight', which is no weight"),
+        (lambda found: {}, "no scores of 0, 4, which may be pruned"),
+        (lambda found: {"0.weight": found["0.weight"]}, r"31\.0% of the weights, less than the 50\.0% to .* none of 4"),
+    ],
+)
+def test_scores_without_a_meaning_are_refused(change, message):
+    with pytest.raises(Error, match=f"^pruner magnitude returned .*{message}"):
+        masked(change(magnitudes(network())))
+
+
+def test_a_network_that_holds_nan_is_refused():
+    module = network()
+    with torch.no_grad():
+        module[4].weight[0, 0] = float("nan")
+    with pytest.raises(Error, match=r"^4\.weight: has weights that are NaN"):
+        masked(magnitudes(module), module)
+
+
+def test_scores_of_zeros_may_be_nan_and_scores_may_be_integers():
+    module = network()
+    with torch.no_grad():
+        module[0].weight[0] = 0
+    found = {name: weight / weight for name, weight in prunable(module).items()}
+    for scores in (found, {name: score.nan_to_num(0).int() for name, score in found.items()}):
+        chosen = masked(scores, module)
+        assert chosen.removed == 0.5
+        assert not chosen.masks["0.weight"][0].any()
+
+
+def test_weights_without_a_score_stay_and_count():
+    found = {"4.weight": magnitudes(network())["4.weight"]}
+    chosen = masked(found)
+    assert int((~chosen.masks["4.weight"]).count_nonzero()) == 58  # half of all 116
+    assert chosen.as_data(0.5) == {"of": "weights", "asked": 0.5, "removed": 0.5}
+    chosen = masked(found, scope="layer")
+    assert chosen.as_data(0.5) == {
+        "of": "weights",
+        "asked": 0.5,
+        "removed": round(40 / 116, 4),
+        "capped": "the method gives no scores to 0",
+    }
+    # With --only the ratio is of the weights of the chosen layers.
+    assert masked(found, layers=("4",)).as_data(0.5) == {"of": "weights", "asked": 0.5, "removed": 0.5, "left": "0"}
+
+
+def test_other_names_of_a_shared_weight_are_left_out():
+    class Tied(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 5))
+            self[2].weight = self[1].weight
+
+    module = Tied()
+    found = {f"{path}.weight": layer.weight.detach() for path, layer in module.named_children() if path != "0"}
+    assert set(masked(found, module, layers=("1", "3")).masks) == {"1.weight", "3.weight"}
 
 
 def test_the_cubic_schedule_by_hand():

@@ -47,9 +47,8 @@ def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callba
     engine = Engine(training, 0)
     train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None, views=training.views)
     val = DistillationBatches(data.val, engine)
-    plan = SimpleNamespace(
-        name="phase", training=training, loss=loss, validates=validates, classifier=None, objective=None
-    )
+    plan = SimpleNamespace(name="phase", drawn_as="phase", training=training, loss=loss, validates=validates)
+    plan.classifier = plan.objective = None
     return Loop(StudentModule(module), plan, train, val, engine, store or Memory(), callbacks)
 
 

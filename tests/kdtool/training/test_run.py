@@ -160,6 +160,20 @@ def test_a_run_with_other_training_options_shares_the_rest(tmp_path, digits):
         run.with_training(lr=-1.0)
 
 
+def test_a_name_is_that_of_one_phase(tmp_path, digits, teacher_path):
+    entry = HistoryEntry("check", "", "", {}, {}, {}, [], "", {}, "")
+    few = {"data": digits, "training": Training(epochs=0, device="cpu"), "parent": None, "entry": entry}
+    run, network = Run(tmp_path, **few), read(teacher_path).network
+    for name in ("a", "b"):
+        run.fit(name, network)
+    run.sub_run("short", run.training).fit("a", network)
+    with pytest.raises(kdtool.Error, match=r"^run\.fit\('a'\): another phase has this name"):
+        run.with_training(lr=0.5).fit("a", network)
+    with pytest.raises(kdtool.Error, match="another phase has this name"):
+        run.sub_run("short", run.training).fit("a", network)
+    Run(tmp_path, **few).fit("a", network)  # the command is run again
+
+
 def test_a_phase_of_another_release_is_refused_in_words(tmp_path):
     phase = Phase(tmp_path, "kd", "key", log=lambda row: None)
     phase.directory.mkdir(parents=True)

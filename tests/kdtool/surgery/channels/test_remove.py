@@ -13,6 +13,7 @@ from kdtool.models.modules import insert_select
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import measure
 from kdtool.models.sources import create
+from kdtool.plugins.method_code import MethodError
 from kdtool.surgery import drop_blocks, halve_widths
 from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.remove import remove_channels
@@ -29,6 +30,24 @@ def first_filters(group):
 
 def remove(net, ratio=0.3, round_to=1, **options):
     return remove_channels(net, ratio=ratio, importance=first_filters, round_to=round_to, **options)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (lambda size: torch.ones(3), r"gave a tensor \[3\] for the \d+ channels of \w+"),
+        (lambda size: [1.0] * size, r"gave list for the \d+ channels"),
+        (
+            lambda size: torch.full((size,), float("nan")),
+            r"gave scores for the \d+ channels of \w+ that are not finite",
+        ),
+    ],
+)
+def test_scores_without_a_meaning_are_told_and_not_the_network_blamed(scores, message):
+    with pytest.raises(MethodError, match=f"^importance {message}"):
+        remove_channels(
+            network("kdtool:lenet-5", 28), ratio=0.3, importance=lambda group: scores(len(group[0].idxs)), round_to=1
+        )
 
 
 def silenced(net):
