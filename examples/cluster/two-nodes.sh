@@ -10,5 +10,6 @@ agent() {
         -m kdtool teacher kdtool:lenet-5 --data digits --epochs 3 --resume -o teacher.pt
 }
 agent &
+first=$!
 agent
-wait
+wait "$first"

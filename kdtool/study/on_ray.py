@@ -16,7 +16,7 @@ from kdtool.study.places import Exit
 from kdtool.study.ray_worker import Outcome, Task
 from kdtool.study.recipe import ONNX, Command
 from kdtool.study.record import Record
-from kdtool.study.start import Start
+from kdtool.study.start import RAY_MARK, Start
 from kdtool.utils.files import atomic
 from kdtool.utils.kinds import checkpoint_files
 from kdtool.utils.progress import say
@@ -24,8 +24,6 @@ from kdtool.utils.ray_cluster import Cluster, why
 
 # What of the data sets of KDTOOL_DATA goes through the object store; it has to fit into the memory of every machine.
 MOST_DATA = 2**30
-
-MARK = ".ray-"
 
 
 class OnRay:
@@ -134,13 +132,8 @@ class OnRay:
 
 
 def _mark(directory: Path) -> Path:
-    """Create a file by which a machine recognises a directory; it is new, so that nobody remembers its absence.
-
-    The study is locked, so that other such files are of processes that were killed.
-    """
-    for left in directory.glob(f"{MARK}*"):
-        left.unlink(missing_ok=True)
-    token = directory / f"{MARK}{uuid.uuid4().hex}"
+    """Create a file by which a machine recognises a directory; it is new, so that nobody remembers its absence."""
+    token = directory / f"{RAY_MARK}{uuid.uuid4().hex}"
     token.touch()
     return token
 

@@ -13,7 +13,7 @@ import filelock
 
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import Command, Recipe, option_value
-from kdtool.study.start import MARK, Start, marked
+from kdtool.study.start import MARK, RAY_MARK, Start, marked
 from kdtool.training.history_entry import Clock
 from kdtool.training.run_directory import directory_of, is_unused, read_run
 from kdtool.utils.files import write_text
@@ -219,15 +219,14 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
     try:
         with filelock.FileLock(directory / "lock", timeout=0):
             content = read_study(directory)
-            for name, entry in marked(directory):
-                if entry is not None:
-                    content["commands"][name] = entry
             if force:
                 content = {**content, "commands": {}, "comparisons": {}}
             record = Record(directory, content)
             record.save()
-            for name, _ in marked(directory):
-                (directory / f"{name}{MARK}").unlink()
+            for mark in directory.glob(f"*{MARK}"):  # the record has what they say
+                mark.unlink()
+            for left in directory.glob(f"{RAY_MARK}*"):  # of processes that were killed, since this one has the lock
+                left.unlink()
             yield record
     except filelock.Timeout as error:
         raise Error(
@@ -236,7 +235,9 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
 
 
 def read_study(directory: Path) -> dict[str, Any]:
-    """Return the content of the record in a directory; it is empty if there is no record.
+    """Return the content of the record in a directory, with the commands that workers of a cluster began since.
+
+    It is empty if there is no record.
 
     Raises:
         UsageError: the record is damaged.
@@ -252,6 +253,7 @@ def read_study(directory: Path) -> dict[str, Any]:
     if not is_record or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
         raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
     record: dict[str, Any] = content
+    record["commands"] |= marked(directory)
     return record
 
 

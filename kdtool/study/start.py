@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from kdtool.utils.strict_json import dumps, load
 
 MARK = ".begun"
 """The suffix of the file by which a worker of a cluster, which does not write the record, says that it started."""
+
+RAY_MARK = ".ray-"
+"""How the name of the file begins by which a machine of a Ray cluster recognises a study's directory."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,12 @@ class Start:
         return dumps(self.entry)
 
 
-def marked(directory: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield the names of the commands that have a mark, and their entries; None for a damaged one.
-
-    Marks are left where a study was killed before the record said that the command began.
-    """
-    for mark in sorted(directory.glob(f"*{MARK}")):
-        try:
+def marked(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of the commands that workers began and that the record does not know yet, by name."""
+    entries = {}
+    for mark in directory.glob(f"*{MARK}"):
+        with contextlib.suppress(OSError, ValueError):  # it was removed meanwhile, or is damaged
             entry = load(mark)
-        except ValueError:
-            entry = None
-        yield mark.name.removesuffix(MARK), entry if isinstance(entry, dict) else None
+            if isinstance(entry, dict):
+                entries[mark.name.removesuffix(MARK)] = entry
+    return entries

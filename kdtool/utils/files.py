@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 def _short(name: str) -> str:
     """Return the beginning of a name, so that there is room behind it: most file systems take 255 bytes."""
-    return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+    return os.fsencode(name)[:200].decode(sys.getfilesystemencoding(), "ignore")
 
 
 @functools.cache

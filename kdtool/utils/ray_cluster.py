@@ -211,6 +211,11 @@ def _reason(address: str, error: BaseException, said: str) -> str:
             "the cluster asks for a token; set RAY_AUTH_MODE=token, and copy ~/.ray/auth_token from the machine of its "
             "head"
         )
+    if "no authentication token was found" in f"{error} {said}":
+        return (
+            "RAY_AUTH_MODE=token is set, and there is no token; copy ~/.ray/auth_token from the machine of the head, or "
+            "make one with ray get-auth-token --generate before ray start"
+        )
     if isinstance(error, ConnectionError) and address == "auto" and "RAY_ADDRESS" not in os.environ:
         return "no Ray cluster runs on this machine; start one with ray start --head, or name the address of its head"
     if isinstance(error, ConnectionError):

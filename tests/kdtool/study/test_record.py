@@ -7,7 +7,7 @@ import pytest
 import kdtool
 from kdtool.errors import Error
 from kdtool.models.checkpoint import read, write
-from kdtool.study.record import refusal
+from kdtool.study.record import opened, refusal
 from kdtool.training import phase
 from kdtool.training.phase import Phase
 from kdtool.training.run_directory import run_directory
@@ -145,3 +145,11 @@ def test_what_begins_anew_does_not_count_what_it_threw_away(stand_in, run, tmp_p
     (tmp_path / "calls.mended").touch()
     [row] = run(ONE.format("fail stale"))["rows"]
     assert row["seconds"] < 100
+
+
+def test_what_a_killed_cluster_left_is_removed(tmp_path):
+    with opened(tmp_path / "a.study"):
+        pass
+    (tmp_path / "a.study" / ".ray-112fec46").touch()
+    with opened(tmp_path / "a.study"):
+        assert not (tmp_path / "a.study" / ".ray-112fec46").exists()

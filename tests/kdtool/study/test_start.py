@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import kdtool
 from kdtool.study import on_ray, places, ray_worker, runner
 from kdtool.study.on_ray import OnRay
 from kdtool.study.places import Exit
@@ -157,6 +158,7 @@ def test_a_study_that_was_killed_on_a_cluster_knows_what_began(stand_in, run, tm
     assert run_of_it.exists()
     (directory / f"{NAMES[1]}.begun").write_text("{")
 
+    assert kdtool.watch(directory)["begun"] == NAMES[:1]  # also while it runs
     with opened(directory) as record:
         assert record.commands[NAMES[0]] == entry
         assert record.commands[NAMES[1]]["status"] == "done"

@@ -1,6 +1,8 @@
 """Scratch folders beside an output leave nothing behind."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +32,11 @@ def test_an_error_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="wrong"), scratch_folder(tmp_path / "o.onnx"):
         raise ValueError("wrong")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_names_where_the_names_of_files_are_not_utf_8(tmp_path):
+    code = "import sys, kdtool.utils.files as f, pathlib; f.write_text(pathlib.Path(sys.argv[1]), 'x')"
+    path = tmp_path / "m\u00f6del.txt"
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-P", "-c", code, path], check=True, env=ascii_only)
+    assert path.read_text() == "x"

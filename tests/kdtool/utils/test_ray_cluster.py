@@ -106,6 +106,12 @@ def test_what_ray_says_becomes_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no")))
     with pytest.raises(Error, match=r"--ray auto: no Ray cluster runs on this machine; .* ray start --head"):
         connect("auto")
+    missing = "Token authentication is enabled but no authentication token was found. Ensure that\nthe"
+    monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError(missing)))
+    with pytest.raises(
+        Error, match="RAY_AUTH_MODE=token is set, and there is no token; .* ray get-auth-token --generate"
+    ):
+        connect("auto")
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch:\n2.1")))
     with pytest.raises(Error, match="cannot be used: Version mismatch:"):
         connect("auto")
