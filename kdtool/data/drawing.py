@@ -72,8 +72,11 @@ def learned_again(raw: RawData, files: Files, before: DataSpec, now: DataSpec) -
     trained = drawn(raw, before)["train"] if before.name == now.name and "train" in before.splits else None
     if trained is None or fingerprint_of(trained, raw.classes, files.of(trained)) != before.splits["train"]:
         return {}
-    rows = torch.arange(len(raw.train)).view(torch.uint8).reshape(-1, 1, 1, 8)  # each image is its own number
-    numbered = dataclasses.replace(raw, train=RawSplit(rows, raw.train.labels, raw.train.keys))
+    channels, size = raw.channels or 1, raw.image_size or 8
+    # Each image is its own number, in each channel.
+    rows = torch.arange(len(raw.train)).view(torch.uint8).reshape(-1, 1, 1, 8).expand(-1, channels, -1, -1)
+    train = RawSplit(rows, raw.train.labels, raw.train.keys)
+    numbered = dataclasses.replace(raw, train=train, channels=channels, image_size=size, mean=None, std=None)
     seen = _numbers(drawn(numbered, before)["train"])
     fixed = {"train"} | {name for name, split in (("val", raw.val), ("test", raw.test)) if split is not None}
     both = {name: len(seen & _numbers(part)) for name, part in drawn(numbered, now).items() if name not in fixed}
@@ -83,7 +86,7 @@ def learned_again(raw: RawData, files: Files, before: DataSpec, now: DataSpec) -
 def _numbers(split: RawSplit) -> set[int]:
     """Return the numbers that the images of a split are."""
     assert isinstance(split.images, Tensor)
-    return set(split.images.flatten().view(torch.int64).tolist())
+    return set(split.images[:, 0].flatten().view(torch.int64).tolist())
 
 
 def opened(

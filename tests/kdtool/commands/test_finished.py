@@ -98,8 +98,23 @@ def test_what_was_measured_is_not_in_a_finished_export(run, here):
     assert told["onnx"] == "s.onnx"
 
 
-def test_an_export_that_was_killed_between_its_two_files_goes_on(run, here, monkeypatch):
-    monkeypatch.setattr(method_class("exporters", "onnx"), "companions", (".bin",))
+@pytest.fixture
+def in_two_files(monkeypatch):
+    """The exporter of ONNX files, which writes a second file, ``.bin``."""
+    exporter = method_class("exporters", "onnx")
+    whole = exporter.export
+
+    def export(self, network, output, **about):
+        told = whole(self, network, output, **about)
+        output.with_suffix(".bin").write_text("weights")
+        return told
+
+    monkeypatch.setattr(exporter, "companions", (".bin",))
+    monkeypatch.setattr(exporter, "export", export)
+    return exporter
+
+
+def test_an_export_that_was_killed_between_its_two_files_goes_on(run, here, in_two_files):
     (here / "s.bin").write_text("weights")
     code, _, err = run(f"{EXPORTED} --resume")
     assert (code, "s.bin: exists already" in err) == (2, True)
@@ -136,19 +151,16 @@ def test_a_finished_file_that_holds_no_metadata_is_known_by_the_one_beside(run, 
     assert run(f"{line} --resume")[0] == 2
 
 
-def test_an_export_that_lacks_one_of_its_two_files_is_made_again(run, here, monkeypatch):
+def test_an_export_that_lacks_one_of_its_two_files_is_made_again(run, here, in_two_files):
     assert run(EXPORTED)[0] == 0
-    monkeypatch.setattr(method_class("exporters", "onnx"), "companions", (".bin",))
+    (here / "s.bin").unlink()
     code, _, err = run(f"{EXPORTED} --resume")
     assert (code, "is finished already" in err) == (0, False)
-    (here / "s.bin").write_text("weights")
     code, _, err = run(f"{EXPORTED} --resume")
     assert (code, "is finished already" in err) == (0, True)
 
 
-def test_an_export_that_is_killed_twice_between_its_two_files_goes_on(run, here, monkeypatch):
-    exporter = method_class("exporters", "onnx")
-    monkeypatch.setattr(exporter, "companions", (".bin",))
+def test_an_export_that_is_killed_twice_between_its_two_files_goes_on(run, here, in_two_files, monkeypatch):
     (here / "s.bin").write_text("weights")
     left = here / f".s.onnx.00000000.{files._machine()}.999999999.tmp"
     left.mkdir()
@@ -159,7 +171,7 @@ def test_an_export_that_is_killed_twice_between_its_two_files_goes_on(run, here,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporter, "export", killed)
+        patch.setattr(in_two_files, "export", killed)
         with pytest.raises(KeyboardInterrupt):
             kdtool.export("t.pt", latency=False, output="s.onnx", resume=True)
     assert not left.exists()
@@ -230,3 +242,14 @@ def test_a_finished_run_returns_no_other_checkpoint_than_its_own(run, here, taug
     assert run(f"{TAUGHT} --resume")[:2] == (0, "s.pt\n")
     (here / "s.run" / "made.json").unlink()  # as before there was one
     assert run(f"{TAUGHT} --resume")[:2] == (0, "s.pt\n")
+
+
+def test_a_finished_run_says_how_its_network_is_trained_for_longer(run, taught):
+    assert run(TAUGHT)[0] == 0
+    code, out, err = run(f"{TAUGHT.replace('--epochs 1', '--epochs 2')} --resume")
+    assert (code, out) == (2, "")
+    way = "to train s.pt for longer: kdtool distill TEACHER --student s.pt; or start again with --force"
+    assert f"training.epochs was 1, now 2; {way}" in err
+    assert "for longer" not in run(f"{TAUGHT.replace('--subset 0.1', '--subset 0.2')} --epochs 2 --resume")[2]
+    assert "for longer" not in run(f"{TAUGHT} --batch-size 32 --resume")[2]
+    assert run("distill d.pt --student s.pt --epochs 2 --subset 0.1 -o longer.pt")[:2] == (0, "longer.pt\n")

@@ -164,7 +164,7 @@ def test_8_bits_are_judged_by_what_they_change(in_8_bits, left_out, monkeypatch)
     monkeypatch.setattr("kdtool.compression.proposals.Meter", lambda *of, **how: meter)
     found = Proposals(Cost(100, 10, 1000, 1.0, 1.0), Limits(file_bytes=500, macs=10), "here")
     options = BudgetOptions(max_macs="0.1x", candidates=("halve",))
-    assert _quantised(None, options, None, found) == ([] if left_out else [("int8", meter, in_8_bits)])
+    assert _quantised(None, options, None, found, 0) == ([] if left_out else [("int8", meter, in_8_bits)])
     assert ("int8" in found.refused) is left_out
 
 

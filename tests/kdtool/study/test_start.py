@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -41,8 +42,10 @@ def test_an_interruption_leaves_the_results_of_what_has_not_started(jobs, stand_
     stand_in()
     with monkeypatch.context() as patched:
         patched.setattr(places, "KDTOOL", (sys.executable, "-S", "-c", INTERRUPTED))
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
         with pytest.raises(KeyboardInterrupt):
             run(CHANGED, jobs=jobs)
+        signal.signal(signal.SIGINT, handler)
     kept = _content(tmp_path)
     assert kept == {name: before[name] for name in kept}
     assert set(NAMES[jobs:]) <= {name.removesuffix(".pt") for name in kept}

@@ -55,7 +55,8 @@ def train(data, module, callbacks=(), loss=Step.cross_entropy, validates="accura
     training = Training(**{"epochs": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu", **options})
     engine, store = Engine(training, 0), Nowhere()
     plan = SimpleNamespace(
-        name="phase", training=training, loss=loss, validates=validates, classifier=None, objective=None,
+        name="phase", drawn_as="phase", training=training, loss=loss, validates=validates, classifier=None,
+        objective=None,
         student=SimpleNamespace(architecture=SimpleNamespace(spec="test:network", input=(1, 8, 8))),
     )  # fmt: skip
     batches = [DistillationBatches(split, engine) for split in (data.train, data.val)]
