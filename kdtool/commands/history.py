@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdtool.models.checkpoint import Checkpoint, content_of, fingerprint
-from kdtool.plugins.distributions import PluginName, versions_of
+from kdtool.models.prediction import COMMENT
+from kdtool.plugins.distributions import PluginName, own_versions, versions_of
 from kdtool.training.history_entry import HistoryEntry
 
 
@@ -40,10 +40,7 @@ def entry(
         data=dict(settings["data"]),
         inputs=[described(role, checkpoint) for role, checkpoint in inputs.items()],
         output=str(output),
-        versions={
-            **{name: importlib.metadata.version(name) for name in ("kdtool", "torch")},
-            **versions_of([*plugins, ("datasets", data_set)]),
-        },
+        versions={**own_versions(), **versions_of([*plugins, ("datasets", data_set)])},
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
@@ -92,11 +89,13 @@ def chosen_by_search(made: Mapping[str, Any]) -> str | None:
 
 def public_line(text: str) -> str:
     """Return a recorded command with file names in place of absolute paths, fit to hand to others."""
+    comment = COMMENT if text.startswith(COMMENT) else ""
+    text = text.removeprefix(comment)
     try:
         words = shlex.split(text)
     except ValueError:  # no command line; a file may hold any text
         words = text.split()
-    return shlex.join(map(public_word, words))
+    return comment + shlex.join(map(public_word, words))
 
 
 def public_word(word: str) -> str:

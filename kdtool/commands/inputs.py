@@ -202,11 +202,13 @@ def as_teachers(teachers: Sequence[Checkpoint], spec: DataSpec, options: dict[st
     return recorded
 
 
-def say_expected(weights: str | Path, name: str, spec: DataSpec, told: Told, typed: Mapping[str, Any]) -> None:
+def say_expected(
+    weights: str | Path, name: str, spec: DataSpec, told: Told, typed: Mapping[str, Any], *, ordered: bool = True
+) -> None:
     """Say how images are prepared for weights from a file, and in which order its outputs are taken for the classes.
 
     Nothing is said of the options that were ``typed``. The weights are those of the network ``name``, and ``told`` is
-    what their file tells.
+    what their file tells. ``ordered`` says that the classifier is that of the file.
     """
     values = {
         **{key: f"{key} {', '.join(f'{number:.4g}' for number in getattr(spec, key))}" for key in ("mean", "std")},
@@ -223,7 +225,7 @@ def say_expected(weights: str | Path, name: str, spec: DataSpec, told: Told, typ
             f"{weights}: does not tell how its images were prepared; {_listed(assumed.values())} are used, those of "
             f"{name} or of the data; if it was trained with others, give {_listed(f'--{key}' for key in assumed)}"
         )
-    if told.classes is None:
+    if ordered and told.classes is None:
         tell(
             f"{weights}: does not name its classes; its outputs are taken for those of {spec.name} in this order: "
             f"{_order(spec)}"

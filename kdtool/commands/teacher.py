@@ -101,18 +101,25 @@ def teacher(
             expects=expects,
             told=told.images,
         )
-        data = opened(classes=classes)
+        # A training replaces a classifier for another number of classes, so their names are not those of the data.
+        data = opened(classes=classes if not training.epochs else None)
+        if classes and len(classes) == len(data.spec.classes) and classes != data.spec.classes:
+            data = opened(classes=classes)
         if of_source and {*of_source} == {*data.spec.classes}:  # the outputs of the weights are in their own order
             data = opened(classes=of_source)
-        if weights:
-            say_expected(weights, name, data.spec, told, groups[1])
-        if elsewhere:
-            say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
     elif idle := [*typed_data, *(given.keys() - {"seed"}), *groups[4], *groups[5]]:
         raise UsageError(f"--{idle[0].replace('_', '-')}: nothing is trained without --data")
+    begun: dict[str, Any] = {}
     network = create(
-        name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file, seed=training.seed
-    )
+        name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file,
+        trains=training.epochs > 0, record=begun.update, seed=training.seed,
+    )  # fmt: skip
+    if data is not None and weights:
+        if not begun:
+            told = told._replace(classes=fitting_names(weights_file, classes, len(data.spec.classes)))
+        say_expected(weights, name, data.spec, told, groups[1], ordered=not begun)
+    if data is not None and elsewhere:
+        say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
     typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     if data is not None:
         network = whitened(network, data.train) if initial.whiten else network
@@ -131,6 +138,7 @@ def teacher(
         keep=keep.as_data(),
         **({"initial": initial.as_data()} if initial.whiten else {}),
         trained_elsewhere=elsewhere,
+        **begun,
         **({"held_out": False} if data and elsewhere else {}),
     )
     classes = classes or (of_source if of_source and len(of_source) == network.architecture.classes else None)

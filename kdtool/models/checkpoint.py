@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
-from kdtool.models.prediction import Recorded
+from kdtool.models.prediction import Recorded, with_change
 from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
 from kdtool.plugins.distributions import comes_with
 from kdtool.utils.formatting import LONGEST_LINE, printable
 from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
+from kdtool.utils.progress import say
 from kdtool.utils.tensor_files import safe_load, write_tensors
 from kdtool.utils.tensor_folder import read_folder
 
@@ -67,6 +68,8 @@ class Checkpoint(Recorded):
     """
 
     early: Early | None = None
+    stored: str | None = field(default=None, compare=False)
+    """The fingerprint of the weights that were read or written last; None if there were none."""
 
     @property
     def masked(self) -> bool:
@@ -94,8 +97,15 @@ class Checkpoint(Recorded):
         return float(size["parameters"] / parameters) if size else 1.0
 
     def save(self, path: str | Path) -> Checkpoint:
-        """Write the checkpoint to ``path`` and return it."""
-        write(Path(path), self)
+        """Write the checkpoint to ``path`` and return it.
+
+        If its weights were changed since they were read or written, the metrics are dropped and the history says so.
+        """
+        content = content_of(self)
+        if self.stored not in (None, content["fingerprint"]["weights"]):
+            content |= {"metrics": [], "history": with_change(self, self.stored, Path(path))}
+            say(f"{path}: has no metrics, its weights were changed outside of kdtool; kdtool evaluate measures them")
+        _store(Path(path), self, content)
         return self
 
 
@@ -153,8 +163,13 @@ def write(path: Path, checkpoint: Checkpoint, *, tell: bool = True) -> None:
     Raises:
         Error: the file cannot be written; an existing file at ``path`` is unchanged.
     """
-    write_tensors(path, content_of(checkpoint))
-    checkpoint.path = path
+    _store(path, checkpoint, content_of(checkpoint), tell=tell)
+
+
+def _store(path: Path, checkpoint: Checkpoint, content: dict[str, Any], *, tell: bool = True) -> None:
+    write_tensors(path, content)
+    checkpoint.path, checkpoint.stored = path, content["fingerprint"]["weights"]
+    checkpoint.metrics, checkpoint.history = content["metrics"], content["history"]
     if tell:
         from kdtool.plugins.listeners import notify
 
@@ -189,15 +204,18 @@ def read(path: str | Path) -> Checkpoint:
         metrics = _checked_entries(content["metrics"], "metrics", METRICS)
         _check_data_fits(architecture, data)
         early = _checked_early(content["early"], weights) if "early" in content else None
-        if "fingerprint" in content:  # files of older releases have none
+        if "fingerprint" in content:
             _check_fingerprint(content["fingerprint"], weights, early)
+            stored = str(content["fingerprint"]["weights"])
+        else:  # files of older releases have none
+            stored = fingerprint(weights)
         network = Network(architecture, build(architecture, weights))
         if "quantisation" in content:
             network = from_data(network, content["quantisation"])
     except Error as error:
         # A message may quote what the file holds.
         raise type(error)(f"{path}: {printable(' '.join(str(error).split()), LONGEST_LINE)}") from error
-    return Checkpoint(network, data, metrics, history, path, early)
+    return Checkpoint(network, data, metrics, history, path, early, stored)
 
 
 def _architecture(data: Any, history: list[dict[str, Any]]) -> Architecture:

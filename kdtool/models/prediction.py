@@ -1,8 +1,10 @@
-"""What the file of a network records of its images and classes, and what the network says of a single image."""
+"""What the file of a network records of its images, classes and weights, and what it says of a single image."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.sources import expected_images
 from kdtool.models.weight_files import known_images
+from kdtool.plugins.distributions import own_versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 SHOWN = 4
 """How many class names the description of a checkpoint has."""
+
+CHANGED, COMMENT = "save", "# "
+"""The command of an entry of a history that says that weights were changed outside of kdtool; how its line begins."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -108,6 +114,29 @@ class Recorded:
 def unique(names: Sequence[str]) -> list[str]:
     """Return names that differ: a name that occurs again gets its number in the list."""
     return [name if names.index(name) == number else f"{name} ({number})" for number, name in enumerate(names)]
+
+
+def with_change(checkpoint: Recorded, before: str, path: Path) -> list[dict[str, Any]]:
+    """Return the history of a network whose weights were changed outside of kdtool and are saved as ``path``.
+
+    ``before`` is the fingerprint that they had. An entry of an earlier change is replaced: a training of one's own may
+    save after each epoch.
+    """
+    history = checkpoint.history
+    inputs = [{"role": "checkpoint", "path": str(checkpoint.path or ""), "weights": before}]
+    if history and history[-1]["command"] == CHANGED:
+        history, inputs = history[:-1], history[-1].get("inputs") or inputs
+    origin = shlex.quote(inputs[0]["path"] or checkpoint.architecture.spec)
+    entry = {
+        "command": CHANGED,
+        "line": f"{COMMENT}weights of {origin} changed outside of kdtool and saved as {shlex.quote(str(path))}",
+        **{"method": "", "options": {}, "training": {}, "data": {}, "inputs": inputs, "output": str(path)},
+        "versions": own_versions(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "trained_elsewhere": True,
+        **({"held_out": False} if checkpoint.data else {}),
+    }
+    return [*history, entry]
 
 
 def trained_elsewhere(checkpoint: Recorded) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,16 @@ def create(
     own: dict[str, Any] | None = None,
     pretrained: bool = False,
     weights: Path | None = None,
+    trains: bool = False,
+    record: Callable[[dict[str, Any]], None] = lambda about: None,
     seed: int = 0,
 ) -> Network:
     """Build a network for a data set, or without one for the classes and images that it was designed for.
 
-    ``own`` are options of the source. ``weights`` is a file of weights to load. The initialisation depends on ``seed``
-    alone, and torch's global random state does not change.
+    ``own`` are options of the source. ``weights`` is a file of weights to load. Where the network is trained on the
+    data set (``trains``), a classifier of the file for another number of classes is left out, and ``record`` gets the
+    names of the weights that stay fresh. The initialisation depends on ``seed`` alone, and torch's global random state
+    does not change.
 
     Raises:
         Error: there is no such network, it cannot be built with these options, or the weights do not fit.
@@ -99,7 +103,11 @@ def create(
         if stem == "small":
             module = small_stem(module)
     if weights is not None:
-        fit_weights(module, read_weights(weights), weights)
+        fresh = fit_weights(
+            module, read_weights(weights), weights, classes=shape["classes"] if data else None, trains=trains
+        )
+        if fresh:
+            record({"fresh": fresh})
     with contextlib.suppress(Exception):  # a plugin may fail in any way, and its list is only for completion
         remember(source)  # the source's library is imported by now
     network = Network(architecture, module.eval())

@@ -16,14 +16,24 @@ from kdtool.models.weight_names import NORMALISATION, Match, match
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object = "the weights") -> None:
-    """Load weights into a network, in place; every name and shape must be the same.
+def fit_weights(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    file: object = "the weights",
+    *,
+    classes: int | None = None,
+    trains: bool = False,
+) -> list[str]:
+    """Load weights into a network, in place, and return the names of those that it keeps; all others must fit.
 
     Prefixes in front of the network's names are removed, whatever they are. What lies outside the network (a loss, an
     average of the weights) is ignored, and said to be. A module that only wraps the network of the file, so that all
     its names begin with those of the wrapper, is filled inside, which is said. Weights of parts that the network was
     built without (auxiliary heads), and of buffers that it computes itself, are ignored. Batch-norm's counters, which
     old files lack, stay as they are. ``file`` stands in the messages.
+
+    ``classes`` are those of the data set, if there is one, and ``trains`` says that the network is trained on it: a
+    classifier for another number of classes is then left out, which is said, and the network keeps its own.
 
     Raises:
         Error: the weights do not fit; the message lists what is missing, unexpected or of another shape, and what to
@@ -34,7 +44,8 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object =
         logging.getLogger("kdtool").warning(
             "%s: has no %s. in front of its names; read into that part of %s", *(file, wrapped, type(module).__name__)
         )
-        return fit_weights(module.get_submodule(wrapped), weights, file)
+        kept = fit_weights(module.get_submodule(wrapped), weights, file, classes=classes, trains=trains)
+        return [f"{wrapped}.{name}" for name in kept]
     found = match(weights, list(own), _not_saved(module), lambda name, other: _equal(weights[name], weights[other]))
     if found.copies:
         raise Error(
@@ -50,6 +61,15 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object =
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     other = {name: state[name] for name in own if name in state and not _same_kind(state[name], own[name])}
+    classifier = _classifier(own, other, classes)
+    if trains:
+        other = {name: tensor for name, tensor in other.items() if name not in classifier}
+    elif classifier and len(classifier) == len(other) and not missing and not unexpected:
+        raise Error(
+            f"{file}: its classifier ({first_few(classifier)}) is for {len(other[classifier[0]])} classes, and the "
+            f"data set has {classes}; with --epochs above 0 a fresh one is trained; to import the network as it is, "
+            f"give --classes {len(other[classifier[0]])} in place of --data"
+        )
     if missing or unexpected or other:
         parts = [
             f"{len(missing)} missing ({first_few(missing)})" if missing else "",
@@ -59,10 +79,29 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], file: object =
             else "",
         ]
         differences = ", ".join(part for part in parts if part)
-        hint = _suggestion(own, missing, unexpected, other)
+        hint = _suggestion(own, missing, unexpected, other, of_data=classes is not None)
         raise Error(f"the weights do not fit {type(module).__name__}: {differences}; {hint}")
-    load_exactly(module, state)
+    if classifier:
+        logging.getLogger("kdtool").warning(
+            "%s: its classifier is for %d classes, and the data set has %d: %s of the network begin with fresh weights",
+            *(file, len(state[classifier[0]]), classes, first_few(classifier)),
+        )
+    load_exactly(module, {**state, **{name: own[name] for name in classifier}})
     _say(found, file)
+    return classifier
+
+
+def _classifier(own: Mapping[str, Tensor], other: Mapping[str, Tensor], classes: int | None) -> list[str]:
+    """Return the names of weights that differ in their number of classes alone; none where the numbers are several.
+
+    What else has as many outputs as there are classes is read by a layer, which would differ in its inputs.
+    """
+    names = [
+        name
+        for name, tensor in other.items()
+        if own[name].shape[:1] == (classes,) != tensor.shape[:1] != () and _same_kind(tensor[:0], own[name][:0])
+    ]
+    return names if len({len(other[name]) for name in names}) == 1 else []
 
 
 def _wrapped(module: nn.Module, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
@@ -143,14 +182,26 @@ def _same_kind(loaded: Tensor, own: Tensor) -> bool:
 
 
 def _suggestion(
-    own: Mapping[str, Tensor], missing: list[str], unexpected: list[str], other: Mapping[str, Tensor]
+    own: Mapping[str, Tensor],
+    missing: list[str],
+    unexpected: list[str],
+    other: Mapping[str, Tensor],
+    *,
+    of_data: bool,
 ) -> str:
-    """Return the options that would make the weights fit, if the shapes tell them."""
+    """Return the options that would make the weights fit, if the shapes tell them.
+
+    ``of_data`` says that the data set decides how many classes there are.
+    """
     if missing or unexpected:
         return "they may be of another network; name the network that they were trained for"
     options = {_option_for(name, tensor, own[name]) for name, tensor in other.items()}
-    if "" in options or len({option for option in options if option.startswith("--classes")}) > 1:
-        return "build the network as it was when they were trained (--classes, --in-channels, --image-size, --stem)"
+    of_classes = {option for option in options if option.startswith("--classes")}
+    if of_data:
+        options -= of_classes
+    if not options or "" in options or len(of_classes) > 1:
+        more = "" if of_data else "--classes, "
+        return f"build the network as it was when they were trained ({more}--in-channels, --image-size, --stem)"
     return f"try {' '.join(sorted(options))}"
 
 

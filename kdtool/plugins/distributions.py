@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ def plugins_in(*methods: Method | None) -> Iterator[PluginName]:
             yield method.kind, method.name
             inner = (getattr(method, info.name) for info in method.describe())
             yield from plugins_in(*(value for value in inner if isinstance(value, Method)))
+
+
+def own_versions() -> dict[str, str]:
+    """Return the versions that every entry of a history has."""
+    return {name: importlib.metadata.version(name) for name in OWN}
 
 
 def versions_of(plugins: Iterable[PluginName]) -> dict[str, str]:

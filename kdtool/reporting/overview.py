@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error
+from kdtool.models.prediction import CHANGED
 from kdtool.plotting.frontier import Axis, Tried, draw_frontier
 from kdtool.reporting.blocks import Block, Figure, Heading, Paragraph, Table
 from kdtool.reporting.sources import CheckpointSource
@@ -122,9 +123,9 @@ def _teacher_of(
 ) -> dict[str, Any] | None:
     """Return the numbers of the network that a student was made from: of this report, else from its file."""
     history = source.about["history"] if source.about else []
-    inputs = history[-1].get("inputs", ()) if history else ()
-    used = next((used for used in inputs if used["role"] == "checkpoint"), None)
-    if used is None or history[-1]["command"] == "export":
+    made = next((entry for entry in reversed(history) if entry["command"] != CHANGED), None)
+    used = next((used for used in (made or {}).get("inputs", ()) if used["role"] == "checkpoint"), None)
+    if made is None or used is None or made["command"] == "export":
         return None
     path = Path(used["path"])
     for other in sources:

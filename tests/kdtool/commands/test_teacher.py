@@ -78,6 +78,24 @@ def test_a_later_command_knows_the_names(state, images, tmp_path, caplog):
     assert "it may have been trained on these images" in caplog.text
 
 
+def test_a_training_on_other_classes_begins_with_a_fresh_classifier(state, images, tmp_path, caplog):
+    seven = {name: tensor.repeat(7, *[1] * (tensor.ndim - 1))[:7] for name, tensor in state.items() if "fc3" in name}
+    names = [f"class {number}" for number in range(7)]
+    torch.save({"state_dict": {**state, **seven}, "classes": names}, tmp_path / "w.pth")
+    options = {"weights": tmp_path / "w.pth", "data": images, "batch_size": 8, "lr": 0.01}
+    made = kdtool.teacher("kdtool:lenet-300-100", epochs=1, output=tmp_path / "t.pt", **options)
+    assert made.data.classes == tuple(sorted(CLASSES))
+    assert made.history[0]["fresh"] == ["fc3.weight", "fc3.bias"]
+    assert "its classifier is for 7 classes, and the data set has 3" in caplog.text
+    assert "w.pth: does not name its classes" not in caplog.text
+    del options["batch_size"], options["lr"]
+    with pytest.raises(kdtool.Error, match="it lacks 'class 0'"):
+        kdtool.teacher("kdtool:lenet-300-100", epochs=0, output=tmp_path / "u.pt", **options)
+    torch.save({**state, **seven}, tmp_path / "w.pth")
+    with pytest.raises(kdtool.Error, match=r"is for 7 classes.*give --classes 7 in place of --data$"):
+        kdtool.teacher("kdtool:lenet-300-100", epochs=0, output=tmp_path / "u.pt", **options)
+
+
 def test_names_for_another_number_of_outputs_are_ignored(state, tmp_path, caplog):
     made = build(state, tmp_path, classes=["cat", "dog"])
     assert "classes" not in made.history[0]

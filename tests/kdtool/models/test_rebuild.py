@@ -2,6 +2,8 @@
 
 import copy
 import random
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -144,3 +146,30 @@ def test_edits_upon_edits_are_rebuilt_to_the_last_bit(spec, image_size, rounds, 
     network = create(spec, options=NetworkOptions(classes=10, image_size=image_size), data=None)
     made = edited(network, rounds, seed, tmp_path)
     assert all(made[name] >= times for name, times in least.items()), made
+
+
+WITHOUT_KDTOOL = """
+import sys
+import torch
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0].startswith("kdtool"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refusing())
+images, logits = torch.load("outputs.pth", weights_only=True)
+assert torch.allclose(torch.load("module.pth", weights_only=False)(images), logits, atol=1e-5)
+"""
+
+
+@pytest.mark.slow  # a process of its own imports torch and timm
+@pytest.mark.parametrize("spec", ["timm:resnet18", "torchvision:resnet18"])
+def test_a_pickled_module_needs_the_library_of_its_network_alone(spec, tmp_path):
+    chance = random.Random(0)
+    network = depth(halve(create(spec, options=NetworkOptions(classes=3, image_size=32), data=None), chance), chance)
+    module = structured(network, chance).module.eval()
+    images = torch.randn(2, *network.architecture.input)
+    torch.save(module, tmp_path / "module.pth")
+    torch.save((images, module(images).detach()), tmp_path / "outputs.pth")
+    subprocess.run([sys.executable, "-I", "-c", WITHOUT_KDTOOL], cwd=tmp_path, check=True)

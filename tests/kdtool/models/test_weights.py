@@ -231,6 +231,46 @@ def test_the_way_out(there, way_out):
     assert "of another shape" in message
 
 
+def test_a_classifier_for_other_classes_is_fresh_where_it_is_trained(state, caplog):
+    module = net(classes=5)
+    fresh = {name: tensor.clone() for name, tensor in module.state_dict().items() if name.startswith("fc.")}
+    assert fit_weights(module, under("model.", state), "w.pth", classes=5, trains=True) == ["fc.weight", "fc.bias"]
+    assert equal(module.state_dict(), {**state, **fresh})
+    assert (
+        "w.pth: its classifier is for 3 classes, and the data set has 5: fc.weight, fc.bias of the network begin with "
+        "fresh weights"
+    ) in caplog.text
+    wrapped = Wrapper(net(classes=5))
+    assert fit_weights(wrapped, state, classes=5, trains=True) == ["net.fc.weight", "net.fc.bias"]
+    assert fit_weights(net(), state, classes=3, trains=True) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "trains", "way_out"),
+    [
+        (
+            {"classes": 8},
+            False,
+            "is for 8 classes, and the data set has 3; with --epochs above 0 a fresh one is trained",
+        ),
+        ({"classes": 8, "channels": 1}, False, "try --in-channels 1"),
+        ({"classes": 8, "channels": 1}, True, "1 of another shape (conv.weight [4, 1, 3, 3], here [4, 2, 3, 3]); try"),
+    ],
+)
+def test_with_data_the_number_of_classes_is_no_way_out(there, trains, way_out, state):
+    with pytest.raises(Error) as raised:
+        fit_weights(net(), net(**there).state_dict(), "w.pth", classes=3, trains=trains)
+    assert way_out in str(raised.value)
+    assert "try --classes" not in str(raised.value)
+
+
+def test_a_classifier_of_two_numbers_of_classes_is_refused(state):
+    with pytest.raises(Error, match="do not fit.*of another shape.*; build the network as it was .*trained [(]--in-ch"):
+        fit_weights(net(classes=4), {**state, "fc.weight": torch.ones(9, 4)}, classes=4, trains=True)
+    with pytest.raises(Error, match="1 of another shape"):
+        fit_weights(net(classes=4), {**state, "fc.bias": torch.tensor(1.0)}, classes=4, trains=True)
+
+
 def test_integers_are_no_weights(state):
     state["fc.weight"] = torch.ones(3, 4, dtype=torch.int8)
     assert "fc.weight torch.int8, here torch.float32" in mismatch(net(), state)
