@@ -66,7 +66,10 @@ def as_network(word: str) -> str:
     if network and source in names("teachers"):
         return f"write {source}:{network}"
     if Path(word).is_file():
-        return f"is a file, and the network comes first; kdtool inspect {word} shows what it is"
+        return (
+            f"is a file, and the network comes first; kdtool inspect {word} shows what it is; to train a checkpoint "
+            f"for longer: kdtool distill {word} --student {word} --method none"
+        )
     if Path(word).is_dir():
         return "is a directory, and the network comes first: kdtool teacher SOURCE:NAME --data DATA"
     if found := named(word):

@@ -127,7 +127,7 @@ def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: d
         named = checkpoint.data is not None and options.get("data") is not None
         parent = checkpoint if named or _knows_images(checkpoint) else _with_images(checkpoints)
         data = data_for(parent, options, learner=checkpoint)
-        images = data.split(split)
+        images = data.split(split, "--split")
         logits, labels = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
         if evaluated:
             of_first = evaluated[0].split.spec

@@ -265,12 +265,15 @@ def _data(checkpoint: Checkpoint, options: dict[str, Any], *, needed: bool) -> D
     if checkpoint.data is None and options.get("data") is None:
         return None
     try:
-        return data_for(checkpoint, options)
+        data = data_for(checkpoint, options)
     except Error as error:
         if needed or options.get("data") is not None:
             raise
         say(f"the accuracy of the file is not measured: {error}")
         return None
+    if data.test is None:
+        say(f"the accuracy of the file is not measured: {data.spec.name} has no test split")
+    return data
 
 
 @dataclass(frozen=True)

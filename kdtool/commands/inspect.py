@@ -140,7 +140,8 @@ def evaluate(
             raise UsageError(f"{checkpoint.path}: does not tell where its images are; name them with --data")
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
         data = data_for(checkpoint, options)
-        measured = outputs(engine.place(copy.deepcopy(checkpoint.module)), data.split(split), engine=engine)
+        images = data.split(split, "--split")
+        measured = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
         logits, labels = (tensor.numpy() for tensor in measured)
         name = str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec
         rows.append({"checkpoint": name, **score(*measured, split), **decisive(logits, labels)})

@@ -163,8 +163,8 @@ class Data:
     prepared: Callable[[DataSpec], Data] | None = dataclasses.field(default=None, repr=False, compare=False)
     """Prepares the same images by another description."""
 
-    def split(self, name: str) -> Split:
-        """Return the split ``train``, ``val`` or ``test``.
+    def split(self, name: str, option: str | None = None) -> Split:
+        """Return the split ``train``, ``val`` or ``test``; ``option`` is the user's option that names it, if any.
 
         Raises:
             UsageError: there is no such split.
@@ -173,7 +173,8 @@ class Data:
         split = splits.get(name)
         if split is None:
             available = ", ".join(key for key, value in splits.items() if value is not None)
-            raise UsageError(f"{self.spec.name}: has no {name} split; it has {available}")
+            hint = f": add {option} val" if option else ""
+            raise UsageError(f"{self.spec.name}: has no {name} split; it has {available}{hint}")
         return split
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Data:

@@ -207,7 +207,7 @@ MISTAKES = {
     "teacher kdtool resnet20": "teacher: unexpected argument 'resnet20'; write kdtool:resnet20",
     "teacher yolov8": "yolov8: is a network for detection, and kdtool works with image classifiers",
     "teacher teacher.pt": "teacher.pt: is a file, and the network comes first; kdtool inspect teacher.pt shows what it "
-    "is",
+    "is; to train a checkpoint for longer: kdtool distill teacher.pt --student teacher.pt --method none",
     "teacher photos": "photos: is a directory, and the network comes first: kdtool teacher SOURCE:NAME --data DATA",
     "teacher timm:resnet18 photos": "teacher: unexpected argument 'photos'; a folder of images is named with --data "
     "folder:photos",

@@ -1,6 +1,7 @@
 """Exports with and without their data sets."""
 
 import pytest
+from PIL import Image
 
 import kdtool
 from kdtool.cli.commands.export import as_text
@@ -110,3 +111,19 @@ def test_a_teacher_that_is_gone_has_no_accuracy(pair, teacher_path, tmp_path):
     rows = {row["of"]: row for row in facts["side_by_side"]}
     assert rows["accuracy"]["teacher"] is None
     assert rows["parameters"]["teacher"] == 50610
+
+
+def test_data_without_a_test_split_are_said_with_the_way_out(tmp_path, capfd):
+    for place, level in {"train/a": 0, "train/b": 100, "val/a": 50, "val/b": 150}.items():
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), level + number).save(tmp_path / "photos" / place / f"{number}.png")
+    data = f"folder:{tmp_path}/photos"
+    net = kdtool.teacher("kdtool:lenet-5", data=data, epochs=0, output=tmp_path / "net.pt")
+    capfd.readouterr()
+    assert kdtool.export(net, output=tmp_path / "net.onnx", latency=False).get("accuracy") is None
+    assert f"the accuracy of the file is not measured: {data} has no test split" in capfd.readouterr().err
+    for measure in (lambda: kdtool.evaluate(net), lambda: kdtool.compare(net, net)):
+        with pytest.raises(UsageError, match="has no test split; it has train, val: add --split val$"):
+            measure()
+    assert kdtool.evaluate(net, split="val")[0]["images"] == 8
