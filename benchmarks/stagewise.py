@@ -6,8 +6,8 @@ without a teacher: 100, as in the paper. The trainings are run in turn. Goals: a
 teacher, and with `--cache-off --views 4` 4 times faster than without the cache. Measured with 4 views: 1.27 and 4.02 in
 fp32; 1.36 and 3.20 in bf16, where the cache saves less, since the forward pass of the ResNet-34 is a smaller part of
 the time. With 32 epochs it was 1.46 and 3.50 in fp32, since the first pass over each of the 4 views is then a larger
-part of the time. With the views that kdtool chooses it is 1.66 for 6 epochs a phase (2 views), which misses the
-goal. The ratios are of CPU seconds on one thread, which depend less on other work on the
+part of the time. With the views that kdtool chooses it is 1.66 for 6 epochs a phase (2 views) and 1.52 for 20 (5
+views), which misses the goal. The ratios are of CPU seconds on one thread, which depend less on other work on the
 machine than wall-clock seconds, which are printed too. With `--cache-off` the benchmark takes 45 minutes (change it by
 `--epochs` and `--precisions`).
 

@@ -32,7 +32,7 @@ def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> Non
     Raises:
         UsageError: the file cannot be written, has another suffix, or exists already, or an earlier run exists.
     """
-    from kdtool.training.run_directory import directory_of, is_unused
+    from kdtool.training.run_directory import check_free, directory_of, is_unused
     from kdtool.utils.files import check_output
 
     if output.suffix != suffix:
@@ -40,12 +40,11 @@ def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> Non
         hint = "; kdtool export writes ONNX: add export -o FILE.onnx" if exported else ""
         raise UsageError(f"-o {output}: the name of this file must end in {suffix}{hint}")
     earlier = directory_of(output)
-    begun = not is_unused(earlier)
-    if resume and begun:
+    if resume and not is_unused(earlier):
         return
     check_output(output, force=force)
-    if suffix == ".pt" and begun and not force:
-        raise UsageError(f"{earlier}: holds an earlier run; continue it with --resume, or start again with --force")
+    if suffix == ".pt":
+        check_free(earlier, force=force)
 
 
 def has_begun(output: Path, *, recognised: bool) -> bool:

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from kdtool.cli import launcher
 from kdtool.cli.process import BY_SIGNAL, SIGNALS, ReaderGone
 from kdtool.errors import Error, UsageError
 from kdtool.training.foresight.trial import VARIABLE, WORTH, Found, Trial, verdict
-from kdtool.utils.files import read_text, write_text
+from kdtool.utils.files import read_text, temporary_folder, write_text
 from kdtool.utils.processes import launched, usable_cores
 from kdtool.utils.progress import say
 
@@ -208,13 +207,13 @@ def _run(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with tempfile.TemporaryDirectory(prefix="kdtool-") as folder:
-        place, found = Path(folder), Path(folder) / "found.json"
+    with temporary_folder("kdtool-processes") as place:
+        found = place / "found.json"
         if piped:
             write_text(place / launcher.PIPED, "\n".join(map(str, piped)))
         if repeats:
             (place / launcher.REPEATS).touch()
-        environment = {launcher.PLACE: folder, "OMP_NUM_THREADS": str(max(1, cores // number)), **os.environ}
+        environment = {launcher.PLACE: str(place), "OMP_NUM_THREADS": str(max(1, cores // number)), **os.environ}
         if trial is not None:
             environment[VARIABLE] = Trial(**{**vars(trial), "file": str(found)}).text()
         config = LaunchConfig(

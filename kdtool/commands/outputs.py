@@ -15,6 +15,7 @@ from kdtool.commands.foresight import Work, foreseen
 from kdtool.commands.processes import cache_of, shared_directory
 from kdtool.commands.tracking import tracking
 from kdtool.data.checks import tell
+from kdtool.data.fingerprint import moved
 from kdtool.data.splits import Data
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
@@ -257,7 +258,8 @@ def finished_untrained(
     before, now = (_identity(about, UNTRAINED) for about in (recorded, entry.as_data()))
     if module is not None:
         before["weights"], now["weights"] = (fingerprint(other.state_dict()) for other in (made.module, module))
-    if different := changed(json.loads(dumps(before, default=str)), json.loads(dumps(now, default=str))):
+    before, now = (json.loads(dumps(identity, default=str)) for identity in (before, now))
+    if different := changed(moved(before, now), now):
         if force:
             return None
         raise UsageError(

@@ -7,17 +7,17 @@ import importlib.metadata
 import json
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdtool.data.fingerprint import changes, checked
+from kdtool.data.fingerprint import changes, checked, moved
 from kdtool.errors import Error, UsageError
 from kdtool.training.foresight.trial import Trial
 from kdtool.training.options import Training
 from kdtool.training.run_directory import RunDirectory, directory_of, run_directory
 from kdtool.training.sharing.shares import check_shares
+from kdtool.utils.files import temporary_folder
 from kdtool.utils.processes import collected, count, decided, leads_node, node, together
 from kdtool.utils.strict_json import dumps
 
@@ -50,8 +50,8 @@ def shared_directory(
             return
         if leads_node() and node() > 0:
             stack.callback(shutil.rmtree, cache_of(target), ignore_errors=True)
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdtool-"))
-        yield RunDirectory(Path(scratch), dict(identity), finished)
+        scratch = stack.enter_context(temporary_folder("kdtool-process"))
+        yield RunDirectory(scratch, dict(identity), finished)
 
 
 def check_step(training: Training) -> None:
@@ -89,7 +89,7 @@ def check_alike(identity: Mapping[str, Any]) -> None:
     }
     first, *others = collected((platform.node(), own))
     for number, (machine, other) in enumerate(others, start=1):
-        found = _differences(first[1], other)
+        found = _differences(moved(first[1], other), other)
         if found:
             raise Error(
                 f"process {number} ({machine}) differs from process 0 ({first[0]}): {'; '.join(found[:3])}; give all "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -70,6 +71,20 @@ def dataset_name(text: str) -> str:
         raise UsageError(f"no data set is called {name!r}; images in a folder for each class are {folder}:PATH")
     method_class(Dataset.kind, name)
     return name
+
+
+def without_path(text: str) -> str:
+    """Return a value of ``--data`` without the path of its images: its name and the choices behind the path."""
+    name, colon, argument = text.partition(":")
+    if not colon or name not in names(Dataset.kind) or not method_class(Dataset.kind, name).takes_path:
+        return text
+    choices = _CHOICES.search(argument)
+    assert choices is not None  # it fits any text
+    return f"{name}:{choices[0]}"
+
+
+# What a user adds to a path, such as ``,label=breed``.
+_CHOICES = re.compile(r"(?:,[A-Za-z_]+=[^,]*)*\Z")
 
 
 def path_datasets(path: str | Path = "") -> list[str]:

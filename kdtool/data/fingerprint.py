@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kdtool.data.dataset import without_path
 from kdtool.data.file_index import FileInfo
 from kdtool.data.raw import UNLABELLED, RawSplit
 from kdtool.errors import Error
@@ -82,6 +83,39 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
         if name in now and before[name] != now[name]:
             texts.append(f"{name}: {_change(before[name], now[name])}")
     return texts
+
+
+def moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identified a command ``before``, with the paths of ``now`` where only the place of images differs.
+
+    Both are plain data, with the description of the data set in ``data`` and the name of the images without labels in
+    ``unlabelled``. Only fingerprints tell whether the images in both places are the same, so without them nothing is
+    replaced.
+    """
+    result = dict(before)
+    old, new = prints_in(before), prints_in(now)
+    if not old or set(old) != set(new):
+        return result
+    for part, key in (("data", "name"), ("unlabelled", "data")):
+        name, other = _entry(before, part, key), _entry(now, part, key)
+        if isinstance(name, str) and isinstance(other, str) and without_path(name) == without_path(other):
+            result[part] = {**before[part], key: other}
+    return result
+
+
+def prints_in(about: Mapping[str, Any]) -> dict[str, Fingerprint]:
+    """Return the fingerprints of the images in what identifies a command, see `moved`.
+
+    Raises:
+        Error: they are malformed.
+    """
+    return checked(_entry(about, "data", "splits") or {})
+
+
+def _entry(about: Mapping[str, Any], part: str, key: str) -> Any:
+    """Return an entry of a part of plain data, which a file may hold in another form; None if it is not there."""
+    content = about.get(part)
+    return content.get(key) if isinstance(content, Mapping) else None
 
 
 def learned_from(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> dict[str, int] | None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtool.data.checks import files_of, tell
-from kdtool.data.dataset import Dataset, dataset_name
+from kdtool.data.checks import Files, files_of, tell
+from kdtool.data.dataset import Dataset, dataset_name, without_path
 from kdtool.data.drawing import drawn, naming, opened
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
 from kdtool.data.form import form_of
@@ -22,7 +22,7 @@ from kdtool.data.preparation import INTERPOLATION, SMALL, default_crop
 from kdtool.data.raw import UNLABELLED, FilePart, ImageSource, RawData, RawSplit, file_of
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data
-from kdtool.errors import UsageError
+from kdtool.errors import Error, UsageError
 from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.registry import make
 
@@ -79,7 +79,7 @@ def open_data(
         if key in ("mean", "std") and value is not None and len(value) != channels:
             raise UsageError(_for_each_channel(key, value, channels))
         wanted[key] = wanted[key] if value is None else value
-    same = like is not None and like.name == name
+    same = like is not None and (like.name == name or _is_moved(like, name, raw, files))
     asked = {key: getattr(options, key) for key in SPLITTING}
     kept = {key: getattr(like, key) for key in SPLITTING if same and key not in typed}
     if others := [f"--{key.replace('_', '-')} {value}" for key, value in kept.items() if value != asked[key]]:
@@ -105,6 +105,18 @@ def open_data(
         mean, std = data.train.labelled().statistics()
         data = data.normalised(wanted["mean"] or mean, wanted["std"] or std)
     return data
+
+
+def _is_moved(like: DataSpec, name: str, raw: RawData, files: Files) -> bool:
+    """Return whether a data set is the one that a network was trained on, at another place."""
+    if not like.splits or without_path(like.name) != without_path(name):
+        return False
+    try:
+        parts = drawn(raw, like)
+    except Error:  # it has too few images to be split like that
+        return False
+    prints = {part: fingerprint_of(split, raw.classes, files.of(split)) for part, split in parts.items()}
+    return prints == {part: entry for part, entry in like.splits.items() if part != "unlabelled"}
 
 
 def _white(found: int | None, like: DataSpec | None, name: str) -> int | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from kdtool.errors import UsageError
 from kdtool.study.record import FILE as STUDY_FILE, read_study
@@ -14,7 +14,10 @@ from kdtool.training.foresight.forecast import Forecast, read_forecast
 from kdtool.training.phase import LOG, read_epochs
 from kdtool.training.run_directory import LOCK, directory_of, read_run
 
-RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+RUNNING, FINISHED, STOPPED, UNKNOWN = "running", "finished", "stopped", "unknown"
+
+UNFINISHED = {True: RUNNING, False: STOPPED, None: UNKNOWN}
+"""The state of what is not finished, by whether a process works there."""
 
 
 def watch(path: str | Path) -> dict[str, Any]:
@@ -23,11 +26,12 @@ def watch(path: str | Path) -> dict[str, Any]:
     ``path`` is the directory of a run (``student.run``) or of a study, or the checkpoint that a run makes.
 
     Returns:
-        ``name`` (of the directory) and ``state`` (``running``, ``finished``, or ``stopped`` before the end). Of a run
-        ``phase`` and ``epoch`` (the last that ended), ``epochs`` (of the phase), ``phases`` (their number),
-        ``val_accuracy`` or ``val_loss`` (of the epoch), ``best_accuracy`` (of the phase), ``fraction`` (of the work, 0
-        to 1) and ``seconds_left``; each None where it is not known. Of a study ``done``, ``failed`` and ``begun`` (the
-        names of its commands) and ``runs`` (the states of those that are begun).
+        ``name`` (of the directory) and ``state`` (``running``, ``finished``, ``stopped`` before the end, or ``unknown``
+        where it cannot be seen whether a process works there). Of a run ``phase`` and ``epoch`` (the last that ended),
+        ``epochs`` (of the phase), ``phases`` (their number), ``val_accuracy`` or ``val_loss`` (of the epoch),
+        ``best_accuracy`` (of the phase), ``fraction`` (of the work, 0 to 1) and ``seconds_left``; each None where it is
+        not known. Of a study ``done``, ``failed`` and ``begun`` (the names of its commands) and ``runs`` (the states of
+        those that are begun).
 
     Raises:
         UsageError: there is no run or study, or its files are damaged.
@@ -38,11 +42,12 @@ def watch(path: str | Path) -> dict[str, Any]:
         return _study(directory)
     if not directory.is_dir():
         raise UsageError(f"{given}: there is no such run; name the directory of a run (student.run) or of a study")
+    works = _works(directory)  # before its files are read, so that one that ends now is not taken for stopped
     about = read_run(directory)
     if about is None:
         raise UsageError(f"{directory}: is not the directory of a run or a study")
     rows = [row for log in _logs(directory) for row in read_epochs(log.parent)]
-    state = FINISHED if about["finished"] else RUNNING if _is_locked(directory) else STOPPED
+    state = FINISHED if about["finished"] else UNFINISHED[works]
     return {"name": directory.name, "state": state, **_progress(rows, about, read_forecast(directory), state)}
 
 
@@ -52,17 +57,25 @@ def _logs(directory: Path) -> list[Path]:
     return sorted((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime)
 
 
-def _is_locked(directory: Path) -> bool:
-    """Return whether a process works in a directory."""
-    if not (directory / LOCK).exists():
-        return False
+def _works(directory: Path) -> bool | None:
+    """Return whether a process works in a directory, which need not be writable; None where this cannot be seen."""
     try:
-        with filelock.FileLock(directory / LOCK, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError:  # it cannot be locked by this user; the other process could
-        return True
+        # Without O_NONBLOCK, opening a pipe would wait for somebody who writes to it.
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        import fcntl  # there is none on Windows
+
+        # The process that works there has an exclusive lock of this kind; those who look on do not exclude each other.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        return True if getattr(error, "errno", None) in (errno.EAGAIN, errno.EACCES) else None
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _progress(
@@ -127,13 +140,13 @@ def _left(
 
 
 def _study(directory: Path) -> dict[str, Any]:
+    works = _works(directory)
     commands = read_study(directory)["commands"]
     by_status = {
         status: [name for name, entry in commands.items() if entry.get("status") == status]
         for status in ("done", "failed", "begun")
     }
-    works = _is_locked(directory)
-    state = RUNNING if works else STOPPED if by_status["begun"] or not commands else FINISHED
+    state = FINISHED if works is False and commands and not by_status["begun"] else UNFINISHED[works]
     return {"name": directory.name, "state": state, **by_status, "runs": list(_runs(directory, by_status["begun"]))}
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.data.checks import Files
+from kdtool.data.dataset import without_path
 from kdtool.data.fingerprint import changes, fingerprint_of
 from kdtool.data.opening import root_of, splits_now, unlabelled_of
 from kdtool.data.spec import DataSpec
+from kdtool.errors import Error
 from kdtool.study.recipe import option_value
 
 NAMING = ("--data", "--data-dir", "--unlabelled")
@@ -44,3 +46,33 @@ def changes_of(words: Sequence[str], data: Mapping[str, Any]) -> list[str]:
         files.add(more[1])
         now["unlabelled"] = fingerprint_of(more[1], spec.classes, files.of(more[1]))
     return changes(spec.splits, now)
+
+
+def moved(told: Mapping[str, Any], now: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Return whether what identified a command, ``told``, is what identifies it now, but for the places of its images.
+
+    ``entry`` is what the record says of the command. Where it is done, the images have to be those that it was made of.
+    A run that was begun compares its images itself.
+    """
+    same = told["inputs"] == now["inputs"] and _without_places(told["command"]) == _without_places(now["command"])
+    if not same or entry.get("status") != "done":
+        return same
+    data = entry.get("data") or {}
+    try:
+        return bool(data.get("splits")) and not changes_of(now["command"], data)
+    except Error:
+        return False
+
+
+def _without_places(words: Sequence[str]) -> list[str]:
+    """Return the words of a command without those that only say in which directory its images are."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option not in NAMING:
+            kept.append(word)
+            continue
+        value = value if equals else next(rest, "")
+        if option != "--data-dir":
+            kept += [option, without_path(value)]
+    return kept

@@ -10,7 +10,6 @@ import os
 import runpy
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from kdtool.study.places import last_of
 from kdtool.study.record import wait_for
 from kdtool.study.start import Start
 from kdtool.training.run_directory import directory_of
-from kdtool.utils.files import write_files
+from kdtool.utils.files import temporary_folder, write_files
 from kdtool.utils.ray_cluster import taken
 
 
@@ -81,8 +80,7 @@ def run(task: Task) -> Outcome:
     if not task.elsewhere:
         error = f"{socket.gethostname()} does not see {Path(task.token).parent}; it joined the cluster after the start"
         return Outcome(1, 0.0, f"{error}; run the same command again")
-    with tempfile.TemporaryDirectory(prefix="kdtool-ray-") as name:
-        directory = Path(name)
+    with temporary_folder("kdtool-ray") as directory:
         write_files(directory, taken(task.inputs[0]))
         before = {path for path in directory.rglob("*") if path.is_file()}
         environment = dict(task.environment)
@@ -90,7 +88,7 @@ def run(task: Task) -> Outcome:
             write_files(directory / "data", taken(task.data[0]))
             before |= set((directory / "data").rglob("*"))
             environment["KDTOOL_DATA"] = str(directory / "data")
-        outcome = _in(directory, name, task, task.elsewhere, environment)
+        outcome = _in(directory, str(directory), task, task.elsewhere, environment)
         made = [path for path in directory.rglob("*") if path.is_file() and path not in before and _is_wanted(path)]
         files = {str(path.relative_to(directory)): path.read_bytes() for path in made}
         return Outcome(outcome.code, outcome.seconds, outcome.error, files)

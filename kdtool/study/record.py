@@ -15,7 +15,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import Command, Recipe, option_value
 from kdtool.study.start import MARK, RAY_MARK, Start, marked
 from kdtool.training.history_entry import Clock
-from kdtool.training.run_directory import directory_of, is_unused, read_run
+from kdtool.training.run_directory import LOCK, PATIENCE, directory_of, is_unused, read_run
 from kdtool.utils.files import write_text
 from kdtool.utils.kinds import checkpoint_files, is_checkpoint_folder
 from kdtool.utils.progress import say
@@ -90,7 +90,7 @@ class Record:
         path = self.file(command)
         if not (
             entry.get("status") == "done"
-            and entry["told"] == self.identity(command)
+            and self._is_of(command, entry)
             and path.is_file()
             and entry["made"] == self.hash(path)
         ):
@@ -99,6 +99,13 @@ class Record:
         if changed:
             say(f"{command.name}: its images changed, so it is run again: {'; '.join(changed)}")
         return not changed
+
+    def _is_of(self, command: Command, entry: Mapping[str, Any]) -> bool:
+        """Return whether an entry is that of a command, whose images may lie in another directory now."""
+        from kdtool.study.images import moved
+
+        told, now = entry.get("told"), self.identity(command)
+        return told == now or (told is not None and moved(told, now, entry))
 
     def _changed(self, command: Command, data: Mapping[str, Any] | None) -> list[str]:
         """Return in words how the images of a command differ from those of a description of its data set.
@@ -129,7 +136,7 @@ class Record:
         identity = self.identity(command)
         before = self.commands.get(command.name, {})
         # What is finished and begins again was made of other images, or its checkpoint was changed.
-        resume = run.is_dir() and before.get("told") == identity and before.get("status") != "done"
+        resume = run.is_dir() and before.get("status") != "done" and self._is_of(command, before)
         if resume and (obstacle := self._obstacle(command, run, before.get("error"))):
             say(f"{command.name}: cannot go on, so it begins anew: {obstacle}")
             resume = False
@@ -209,7 +216,7 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
         UsageError: the directory holds something else, or cannot be created.
         Error: another process runs this study.
     """
-    if directory.is_dir() and not (directory / FILE).exists() and set(directory.iterdir()) - {directory / "lock"}:
+    if directory.is_dir() and not (directory / FILE).exists() and set(directory.iterdir()) - {directory / LOCK}:
         raise UsageError(f"{directory}: exists and is not a study of kdtool; name another directory with -o")
     content = read_study(directory)
     try:
@@ -217,7 +224,7 @@ def opened(directory: Path, *, force: bool = False) -> Iterator[Record]:
     except OSError as error:
         raise UsageError(f"{directory}: cannot be created: {error.strerror}; name another with -o") from error
     try:
-        with filelock.FileLock(directory / "lock", timeout=0):
+        with filelock.FileLock(directory / LOCK, timeout=PATIENCE):
             content = read_study(directory)
             if force:
                 content = {**content, "commands": {}, "comparisons": {}}
@@ -277,11 +284,11 @@ def refusal(error: str | None) -> str | None:
 
 def wait_for(run: Path) -> None:
     """Wait for a process that still works in a run; its study may have been killed before it."""
-    lock = run / "lock"
+    lock = run / LOCK
     if not lock.exists():
         return
     try:
-        with filelock.FileLock(lock, timeout=0):
+        with filelock.FileLock(lock, timeout=PATIENCE):
             return
     except filelock.Timeout:
         say(f"{run}: a process of an earlier study still works there; waiting for it")

@@ -26,6 +26,9 @@ from kdtool.utils.strict_json import dumps, load
 # The lock outlives a run. A kill before the first write of ``run.json`` leaves nothing else.
 LOCK = "lock"
 
+PATIENCE = 1.0
+"""The seconds in which a lock must become free: who only looks whether a process works there holds it for a moment."""
+
 RUN = {
     **{"finished!": FLAG, "command": TEXT, "method": Either(None, TEXT), "options": {}, "training": {}},
     "data": Either(None, {"name": Either(None, TEXT)}),
@@ -94,15 +97,14 @@ def run_directory(output: Path, identity: Mapping[str, Any], *, force: bool, res
     earlier = _earlier(path, force=force and not resume)
     resumed = resume and earlier is not None
     if resumed and earlier is not None:
-        _check_same(path, earlier, plain)
+        _check_same(output, earlier, plain)
     else:
         check_output(output, force=force)
-        if earlier is None and not is_unused(path):
-            raise UsageError(f"{path}: exists and is not a run of kdtool; name another output with -o")
-        if earlier is not None and not force:
-            raise UsageError(f"{path}: holds an earlier run; continue it with --resume, or start again with --force")
+        check_free(path, force=force)
     made = _make(path)
     with _locked(path):
+        if _earlier(path, force=force and not resume) != earlier:  # it ended while this one waited for the lock
+            raise Error(_BUSY.format(path))
         _sweep(path)
         if earlier is not None and not resumed:
             _empty(path)
@@ -121,19 +123,20 @@ def run_directory(output: Path, identity: Mapping[str, Any], *, force: bool, res
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(path / LOCK, timeout=0)
+    lock = filelock.FileLock(path / LOCK, timeout=PATIENCE)
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        raise Error(
-            f"{path}: another process works there; wait until it ends, or name another output with -o"
-        ) from error
+        raise Error(_BUSY.format(path)) from error
     except OSError as error:
         raise Error(f"{path}: cannot be written: {error.strerror or error}; name another output with -o") from error
     try:
         yield
     finally:
         lock.release()
+
+
+_BUSY = "{}: another process works there; wait until it ends, or name another output with -o"
 
 
 def has_progress(path: Path) -> bool:
@@ -143,10 +146,27 @@ def has_progress(path: Path) -> bool:
 
 
 def is_unused(path: Path) -> bool:
-    """Return whether there is no directory, or one that a process left before it began its run there."""
-    if not path.is_dir() or path.is_symlink():
+    """Return whether there is no directory, or one that a process left before it began its run there.
+
+    It may be a link to an empty folder, such as one on a faster disk. Behind a link nothing is taken for a temporary
+    file of kdtool's, which would be removed.
+    """
+    if not path.is_dir():
         return not path.exists() and not path.is_symlink()
-    return all(entry.name == LOCK or _is_temporary(entry) for entry in path.iterdir())
+    return all(entry.name == LOCK or (_is_temporary(entry) and not path.is_symlink()) for entry in path.iterdir())
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Check that a new run may begin in a directory.
+
+    Raises:
+        UsageError: it holds something else, or an earlier run and ``force`` is false.
+    """
+    earlier = _earlier(path, force=force)
+    if earlier is None and not is_unused(path):
+        raise UsageError(f"{path}: exists and is not a run of kdtool; name another output with -o")
+    if earlier is not None and not force:
+        raise UsageError(f"{path}: holds an earlier run; continue it with --resume, or start again with --force")
 
 
 def _earlier(path: Path, *, force: bool) -> dict[str, Any] | None:
@@ -202,24 +222,46 @@ def read_run(path: Path) -> dict[str, Any] | None:
 _DAMAGED = "start again with --force, or remove the directory {}"
 
 
-def _check_same(path: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Check that a run is resumed by the same command on the same images.
+def _check_same(output: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Check that the run of ``output`` is resumed by the same command on the same images.
 
     Raises:
         UsageError: they differ.
     """
     # Releases that did not record the images cannot tell whether they are the same.
-    from kdtool.data.fingerprint import changes  # imports torch
+    from kdtool.data.fingerprint import changes, moved, prints_in  # imports torch
 
-    images = changes(_splits(earlier), _splits(identity))
+    path, earlier = directory_of(output), moved(earlier, identity)
+    images = changes(prints_in(earlier), prints_in(identity))
     found = FOUND_IN_IMAGES if images else ()
     known = () if BEGINS in earlier else (BEGINS,)  # earlier releases did not say
-    if different := changed(earlier, identity, (SPLITS, FINISHED, *known, *found)):
-        raise UsageError(f"{path}: --resume needs the same command: {different}; start again with --force")
+    without = (SPLITS, FINISHED, *known, *found)
+    if different := changed(earlier, identity, without):
+        hint = "" if changed(earlier, identity, (*without, "training.")) else _for_longer(output, earlier, identity)
+        raise UsageError(f"{path}: --resume needs the same command: {different}; {hint}start again with --force")
     if images:
         raise UsageError(
             f"{path}: --resume needs the same images: {'; '.join(images)}; bring them back, or start again with --force"
         )
+
+
+def _for_longer(output: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Return how the result of a finished run is trained for more epochs; nothing if that was not asked for.
+
+    The epochs also decide the recipe, and so the other settings of a training.
+    """
+    epochs, more = (_flat(about).get("training.epochs") for about in (earlier, identity))
+    is_more = isinstance(epochs, int) and isinstance(more, int) and more > epochs > 0
+    if not (is_more and earlier[FINISHED] and output.exists()):
+        return ""
+    command = earlier.get("command")
+    if command == "teacher":
+        way = f"kdtool distill {output} --student {output} --method none"
+    elif command in ("distill", "prune"):
+        way = f"kdtool distill TEACHER --student {output}"
+    else:
+        return ""
+    return f"to train {output} for longer: {way}; or "
 
 
 def changed(earlier: Mapping[str, Any], identity: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
@@ -234,14 +276,6 @@ def changed(earlier: Mapping[str, Any], identity: Mapping[str, Any], without: tu
         if before.get(key) != now.get(key) and not key.startswith(without)
     ]
     return "; ".join(different[:3])
-
-
-def _splits(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprints of the splits in ``run.json``."""
-    from kdtool.data.fingerprint import checked
-
-    data = about.get("data")
-    return checked(data.get("splits") or {}) if isinstance(data, Mapping) else {}
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

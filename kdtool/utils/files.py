@@ -48,21 +48,32 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
+def scratch_folder(path: Path, *, own: bool = False) -> Iterator[Path]:
     """Yield a new folder beside ``path``, on the same disk, and remove it afterwards; a later call removes those of
-    processes that were killed.
+    processes that were killed, with ``own`` only of this user.
 
     Raises:
         OSError: it cannot be made.
     """
     token = os.urandom(4).hex()  # a process may need several at once
     folder = path.with_name(f".{_short(path.name)}.{token}.{_machine()}.{os.getpid()}.tmp")
-    _sweep(path)
+    _sweep(path, own=own)
     folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_folder(name: str) -> contextlib.AbstractContextManager[Path]:
+    """Return a `scratch_folder` in the directory of all users' temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    import tempfile  # seldom needed
+
+    return scratch_folder(Path(tempfile.gettempdir(), name), own=True)
 
 
 def _short(name: str) -> str:
@@ -94,10 +105,11 @@ def left_over(path: Path) -> list[Path]:
     return found
 
 
-def _sweep(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        for temporary in left_over(path):
-            remove(temporary)
+def _sweep(path: Path, *, own: bool = False) -> None:
+    for temporary in left_over(path):
+        with contextlib.suppress(OSError):
+            if not own or temporary.lstat().st_uid == os.geteuid():
+                remove(temporary)
 
 
 def remove(path: Path) -> None:
@@ -209,8 +221,14 @@ def check_output(path: Path, *, force: bool) -> None:
     """Check that ``path`` can be written.
 
     Raises:
-        UsageError: it exists and ``force`` is false, it is a directory, or its directory is missing or read-only.
+        UsageError: it exists, perhaps as a link to nothing, and ``force`` is false, it is a directory, or its directory
+            is missing or read-only.
     """
+    if path.is_symlink() and not path.exists() and not force:  # a file would take the place of the link
+        raise UsageError(
+            f"{path}: is a link to {os.readlink(path)}, which is not there; name that file with -o, or replace the "
+            "link with --force"
+        )
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already; choose another name with -o, or overwrite it with --force")
     if path.is_dir():

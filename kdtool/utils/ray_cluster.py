@@ -213,7 +213,7 @@ def _reason(address: str, error: BaseException, said: str) -> str:
         )
     if "no authentication token was found" in f"{error} {said}":
         return (
-            "RAY_AUTH_MODE=token is set, and there is no token; copy ~/.ray/auth_token from the machine of the head, or "
+            "RAY_AUTH_MODE=token is set, and there is no token; copy ~/.ray/auth_token from the head's machine, or "
             "make one with ray get-auth-token --generate before ray start"
         )
     if isinstance(error, ConnectionError) and address == "auto" and "RAY_ADDRESS" not in os.environ:

@@ -48,6 +48,12 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         text = as_json(state) if as_data else "\n".join(lines(state))
         if state["state"] == "stopped":
             raise PartlyDone(f"{state['name']}: no process works there, and it is not finished; {_way_on(state)}", text)
+        if state["state"] == "unknown":
+            raise PartlyDone(
+                f"{state['name']}: it cannot be seen whether a process works there; ask its owner for the right to "
+                "read its file lock",
+                text,
+            )
         return text
 
     return ChainStep("watch", run, min_checkpoints=0, max_checkpoints=0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any, Protocol
 from kdtool.errors import Error
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.phase import LOG, read_epochs
-from kdtool.utils.files import slug, write_files, write_text
+from kdtool.utils.files import slug, temporary_folder, write_files, write_text
 from kdtool.utils.ray_cluster import taken
 from kdtool.utils.strict_json import dumps
 from kdtool.utils.verbosity import QUIET, verbosity
@@ -84,14 +83,14 @@ def do(task: Task) -> Answer:
     run: Place = taken(task.run[0])
     if sees(task.token):
         return _done(run, task)
-    with tempfile.TemporaryDirectory(prefix="kdtool-ray-") as name:
-        home, run.directory = run.directory, Path(name)
+    with temporary_folder("kdtool-ray") as folder:
+        home, run.directory = run.directory, folder
         for reference in task.files:
             write_files(run.directory, taken(reference))
         answer = _done(run, task)
         error = answer.error
         if error is not None:  # it may name a file that is brought home
-            error = type(error)(str(error).replace(name, str(home)))
+            error = type(error)(str(error).replace(str(folder), str(home)))
         return dataclasses.replace(answer, error=error, files=files_in(run.directory))
 
 

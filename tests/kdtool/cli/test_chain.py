@@ -161,7 +161,7 @@ def test_nothing_runs_where_any_step_is_wrong(api: Any, fails: Fails, line: str,
 
 def test_an_earlier_run_is_in_the_way_before_the_first_step_runs(api: Any, fails: Fails, here: Path) -> None:
     (here / "student-magnitude-magnitude.run").mkdir()
-    (here / "student-magnitude-magnitude.run" / "run.json").touch()
+    (here / "student-magnitude-magnitude.run" / "run.json").write_text('{"finished": false}')
 
     message = fails("prune student.pt prune")
 

@@ -260,8 +260,9 @@ def test_the_same_data_set_is_split_as_it_was_but_for_what_is_typed(folder, use,
         again = open_data(DataOptions(data="folder:x", subset=0.8), like=trained, typed=("data", "subset")).spec
     assert {name: getattr(again, name) for name in options} == {**options, "subset": 0.8}
     assert "folder:x: as in the network's training: --validation 0.3, --split-seed 3, --augment none" in caplog.text
-    other = dataclasses.replace(trained, name="folder:y")
-    assert open_data(DataOptions(data="folder:x"), like=other, typed=("data",)).spec.split_seed == 0
+    for other, seed in (({"name": "folder:y"}, 3), ({"name": "folder:y", "splits": {}}, 0), ({"name": "digits"}, 0)):
+        like = dataclasses.replace(trained, **other)  # the same images at another place are the same data set
+        assert open_data(DataOptions(data="folder:x"), like=like, typed=("data",)).spec.split_seed == seed
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """How far another process is, from what it has written."""
 
+import fcntl
 import json
 import multiprocessing
+import os
 import time
 
 import filelock
@@ -146,3 +148,37 @@ def test_watch_says_how_a_run_that_was_killed_goes_on(tmp_path):
     as_data = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run"), "--json"])
     assert (as_data.exit_code, as_data.stderr) == (1, result.stderr)
     assert json.loads(as_data.stdout)["state"] == "stopped"
+
+
+def test_a_run_of_somebody_else_can_be_read_and_is_not_held(tmp_path, monkeypatch):
+    begin(tmp_path / "s.run")
+    lock = filelock.FileLock(tmp_path / "s.run" / "lock")
+    with lock:
+        pass
+    open_file = os.open
+
+    def read_only(path, flags, *more, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError
+        return open_file(path, flags, *more, **options)
+
+    with lock, monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        assert kdtool.watch(tmp_path / "s.run")["state"] == "running"
+    descriptor = os.open(tmp_path / "s.run" / "lock", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # of another who looks on
+    monkeypatch.setattr(os, "open", read_only)
+    assert kdtool.watch(tmp_path / "s.run")["state"] == "stopped"
+    os.close(descriptor)
+
+
+def test_watch_does_not_wait_where_it_cannot_see_whether_a_process_works(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from kdtool.cli.main import cli
+
+    begin(tmp_path / "s.run")
+    monkeypatch.setattr("kdtool.reporting.watching._works", lambda directory: None)
+    result = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run")])
+    assert (result.exit_code, result.stdout) == (1, "s.run: unknown\n")
+    assert "Error: s.run: it cannot be seen whether a process works there; ask its owner" in result.stderr

@@ -150,3 +150,21 @@ def test_what_was_begun_with_the_same_images_goes_on(trained, stand_in, run, tmp
         stand_in()
         assert run(recipe)["failed"] == []
         assert stand_in() == [f"{words} -o trained.pt --resume"]
+
+
+@pytest.mark.parametrize(
+    "words", ["--data folder:photos --data-dir {}", "--data folder:{}/photos", "--data=folder:{}/photos"]
+)
+def test_a_recipe_may_name_another_directory_of_the_same_images(words, trained, stand_in, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = TRAINED.format(f"teacher fail {words}")
+    shutil.copytree(tmp_path / "w1", tmp_path / "w3")
+    run(recipe.format(tmp_path / "w1"))
+    begun(trained, tmp_path / "recipe.study")
+    (tmp_path / "calls.mended").touch()
+    stand_in()
+    assert run(recipe.format(tmp_path / "w3"))["failed"] == []
+    assert [line.endswith("--resume") for line in stand_in()] == [True]
+    for place, calls in (("w1", 0), ("w2", 1), ("none", 1)):  # the same, others, and no images
+        run(recipe.format(tmp_path / place))
+        assert len(stand_in()) == calls

@@ -15,6 +15,7 @@ import pytest
 import kdtool
 from kdtool.errors import UsageError
 from kdtool.study import on_ray
+from kdtool.study.record import opened
 
 ray = pytest.importorskip("ray")
 
@@ -172,11 +173,12 @@ def test_without_shared_storage_files_go_through_the_object_store(cluster, tmp_p
     assert all(len(pids) == 1 for pids in _attempts(study).values())
 
 
-def test_the_mark_of_a_killed_study_is_removed(tmp_path):
-    first = on_ray._mark(tmp_path)
-    second = on_ray._mark(tmp_path)
-    assert first != second
-    assert [*tmp_path.iterdir()] == [second]
+def test_the_mark_of_a_killed_study_is_removed_when_it_is_opened(tmp_path):
+    with opened(tmp_path / "a.study") as record:
+        first = on_ray._mark(record.directory)
+    with opened(tmp_path / "a.study") as record:
+        assert not first.exists()
+        assert on_ray._mark(record.directory) not in (first, None)
 
 
 def test_a_study_on_ray_hands_out_no_tasks_of_its_steps(tmp_path):

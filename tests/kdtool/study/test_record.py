@@ -1,13 +1,15 @@
 """What a study remembers of runs that were begun: which of them go on, and how long all their processes took."""
 
 import json
+import threading
 
+import filelock
 import pytest
 
 import kdtool
 from kdtool.errors import Error
 from kdtool.models.checkpoint import read, write
-from kdtool.study.record import opened, refusal
+from kdtool.study.record import opened, refusal, wait_for
 from kdtool.training import phase
 from kdtool.training.phase import Phase
 from kdtool.training.run_directory import run_directory
@@ -147,9 +149,15 @@ def test_what_begins_anew_does_not_count_what_it_threw_away(stand_in, run, tmp_p
     assert row["seconds"] < 100
 
 
-def test_what_a_killed_cluster_left_is_removed(tmp_path):
-    with opened(tmp_path / "a.study"):
+def test_who_looks_on_for_a_moment_keeps_nobody_from_a_study_or_a_run(tmp_path, capsys):
+    def looking():
+        lock = filelock.FileLock(tmp_path / "lock", thread_local=False)
+        lock.acquire()
+        threading.Timer(0.2, lock.release).start()
+
+    looking()
+    with opened(tmp_path):
         pass
-    (tmp_path / "a.study" / ".ray-112fec46").touch()
-    with opened(tmp_path / "a.study"):
-        assert not (tmp_path / "a.study" / ".ray-112fec46").exists()
+    looking()
+    wait_for(tmp_path)
+    assert capsys.readouterr().err == ""

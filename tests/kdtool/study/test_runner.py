@@ -200,7 +200,8 @@ def test_one_process_runs_a_study(stand_in, run, tmp_path):
         run(RECIPE)
 
 
-def test_a_process_whose_study_was_killed_is_waited_for(stand_in, run, tmp_path, capsys):
+def test_a_process_whose_study_was_killed_is_waited_for(stand_in, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kdtool.study.record.PATIENCE", 0.1)
     run(RECIPE)
     held, ended = threading.Event(), []
 

@@ -85,8 +85,13 @@ def loop(module, data, store=None, loss=Step.cross_entropy, teacher=None, callba
     train = DistillationBatches(data.train, engine, teacher, logits=teacher is not None)
     val = DistillationBatches(data.val, engine)
     plan = SimpleNamespace(
-        name="phase", drawn_as="phase", training=training, loss=loss, validates="accuracy", classifier=None,
-        objective=None
+        name="phase",
+        drawn_as="phase",
+        training=training,
+        loss=loss,
+        validates="accuracy",
+        classifier=None,
+        objective=None,
     )
     return Loop(StudentModule(module, auxiliary=auxiliary), plan, train, val, engine, store or Memory(), callbacks)
 

@@ -1,12 +1,17 @@
 """What a process that was killed at any moment leaves, and what the next call makes of it."""
 
+import contextlib
 import json
 import shutil
+import threading
 
+import filelock
 import pytest
 
 import kdtool
+from kdtool.cli.files import check_target
 from kdtool.models.checkpoint import read
+from kdtool.training import run_directory as run_directories
 from kdtool.training.run_directory import LOCK, directory_of, run_directory
 
 IDENTITY = {"a": 1}
@@ -54,12 +59,37 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path, resume):
     assert names(strange) == ["precious"]
 
 
-def test_a_link_to_another_directory_is_not_taken_for_a_run(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
+@pytest.mark.parametrize("left", ["precious", ".mine.tmp", None])
+def test_a_link_to_something_else_is_not_taken_for_a_run(tmp_path, left):
+    if left is not None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / left).touch()
+    before = names(tmp_path)
     (tmp_path / "s.run").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(kdtool.UsageError, match="is not a run of kdtool"), opened(tmp_path / "s.pt"):
-        pass
-    assert names(tmp_path) == ["elsewhere", "s.run"]
+    for how in ({}, {"resume": True}, {"force": True}):
+        with pytest.raises(kdtool.UsageError, match="is not a run of kdtool"), opened(tmp_path / "s.pt", **how):
+            pass
+    with pytest.raises(kdtool.UsageError, match="is not a run of kdtool"):
+        check_target(tmp_path / "s.pt", ".pt", force=False, resume=False)
+    assert [name for name in names(tmp_path) if not name.startswith("s.run")] == before
+
+
+def test_a_run_may_be_a_link_to_an_empty_folder(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "s.run").symlink_to(tmp_path / "scratch")
+    check_target(tmp_path / "s.pt", ".pt", force=False, resume=False)
+    with pytest.raises(kdtool.Error), opened(tmp_path / "s.pt"):
+        raise kdtool.Error
+    assert names(tmp_path) == ["s.run", "scratch", f"scratch/{LOCK}"]
+    finished_run(tmp_path / "s.pt")
+    assert names(tmp_path / "scratch") == KEPT
+    with pytest.raises(kdtool.UsageError, match="holds an earlier run"):
+        check_target(tmp_path / "s.pt", ".pt", force=False, resume=False)
+    with opened(tmp_path / "s.pt", resume=True) as directory:
+        assert directory.finished
+    with opened(tmp_path / "s.pt", force=True):
+        assert names(tmp_path / "scratch") == [LOCK, "run.json"]
+    assert (tmp_path / "s.run").is_symlink()
 
 
 def finished_run(output):
@@ -212,3 +242,26 @@ def test_a_damaged_state_is_trained_again_with_a_line(teacher_path, tmp_path, mo
     for ours, theirs in zip(read(tmp_path / "s.pt").module.parameters(), whole.module.parameters(), strict=True):
         assert (ours == theirs).all()
     shutil.rmtree(tmp_path / "s.run")
+
+
+def test_who_looks_on_for_a_moment_keeps_no_process_from_its_run(tmp_path):
+    finished_run(tmp_path / "s.pt")
+    looking = filelock.FileLock(tmp_path / "s.run" / LOCK, thread_local=False)
+    looking.acquire()
+    threading.Timer(0.2, looking.release).start()
+    with opened(tmp_path / "s.pt", resume=True) as directory:
+        assert directory.finished
+
+
+def test_a_run_that_ends_while_another_process_waits_is_not_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directories, "PATIENCE", 0.5)
+    output, busy = tmp_path / "s.pt", r"s\.run: another process works there; wait until it ends"
+    with opened(output) as first:
+        with pytest.raises(kdtool.Error, match=busy), opened(output, resume=True):
+            pass
+        make = run_directories._make
+        monkeypatch.setattr(run_directories, "_make", lambda path: (first.finish(), make(path))[1])
+        monkeypatch.setattr(run_directories, "_locked", contextlib.nullcontext)
+        with pytest.raises(kdtool.Error, match=busy), opened(output, resume=True):
+            pass
+        assert json.loads((first.path / "run.json").read_text())["finished"] is True

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from kdtool.utils.files import atomic, scratch_folder
+from kdtool.errors import UsageError
+from kdtool.utils import files
+from kdtool.utils.files import atomic, check_output, scratch_folder, temporary_folder
 
 
 def test_the_next_call_removes_the_folder_of_a_killed_process(tmp_path):
@@ -40,3 +42,29 @@ def test_names_where_the_names_of_files_are_not_utf_8(tmp_path):
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-P", "-c", code, path], check=True, env=ascii_only)
     assert path.read_text() == "x"
+
+
+def test_a_link_to_nothing_is_not_replaced_without_a_word(tmp_path):
+    link = tmp_path / "s.pt"
+    link.symlink_to(tmp_path / "disk" / "s.pt")
+    with pytest.raises(UsageError, match=r"s\.pt: is a link to .*/disk/s\.pt, which is not there; name that file"):
+        check_output(link, force=False)
+    check_output(link, force=True)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "s.pt").touch()
+    with pytest.raises(UsageError, match="exists already"):
+        check_output(link, force=False)
+
+
+def test_a_temporary_folder_of_a_killed_process_goes_and_that_of_another_user_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for left in ("one", "two"):  # no process has this number
+        (tmp_path / f".kdtool-x.{left}.{files._machine()}.999999999.tmp" / "logs").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "geteuid", lambda: -1)
+        with temporary_folder("kdtool-x"):
+            assert len([*tmp_path.iterdir()]) == 3
+    with temporary_folder("kdtool-x") as folder:
+        assert [*tmp_path.iterdir()] == [folder]
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert [*tmp_path.iterdir()] == []
