@@ -75,7 +75,7 @@ def soak(command: Command, inputs: Path, kills: int, seed: int) -> Kills:
         first = run(words, whole, processes=command.processes)
         seconds = time.monotonic() - started
         if first.code:
-            return Kills(lost=[f"fails without a kill: {first.err!r:.500}"])
+            return Kills(lost=[f"fails without a kill: ... {first.err[-500:]!r}"])
         meant = contents(whole)
         shutil.rmtree(whole)
         if not import_all(first.modules):

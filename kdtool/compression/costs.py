@@ -35,7 +35,7 @@ NEAR = 1.05
 """Up to this factor an exported file counts as within the budget: two measurements differ by as much."""
 
 SPARE_BYTES = 256
-"""What a file needs at most to hold its metadata beside their texts, and to know what `--resume` made."""
+"""Room for what a later export tells beside that: its own name, and numbers with more digits."""
 
 INT8 = "int8"
 """The option of an exporter that quantises to 8 bits."""
@@ -182,10 +182,21 @@ class Meter:
         return self.baseline.ratio(path, seconds=self.seconds, pairs=self.pairs)
 
 
-def told_bytes(run: Run, network: Network) -> int:
-    """Return how many bytes the file of a run's result has beside its network: how images get in, classes, history."""
-    texts = metadata_of(run.checkpoint(network, []), None, measure(network))
-    return sum(len(name) + len(text.encode()) for name, text in texts.items()) + SPARE_BYTES
+def told_bytes(run: Run, network: Network, options: BudgetOptions, folder: Path) -> int:
+    """Return how many bytes the file of a run's result has more than its draft, 0 if no bytes are limited.
+
+    They are the classes, how images get in, the history and names of layers, as the teacher's own file has them.
+
+    Raises:
+        Error: the teacher cannot be exported.
+    """
+    if options.max_size is None:
+        return 0
+    draft, whole = folder / f"draft{SUFFIX}", folder / f"whole{SUFFIX}"
+    exporter = exporter_for(options)
+    exporter.draft(network, draft)
+    exporter.export(network, whole, metadata=metadata_of(run.checkpoint(network, []), None, measure(network)))
+    return whole.stat().st_size - draft.stat().st_size + SPARE_BYTES
 
 
 def structure_key(network: Network) -> str:

@@ -51,7 +51,8 @@ def as_exported(
     with scratch() as folder:
         file = folder / f"winner{SUFFIX}"
         costs = exporter_for(budget, **how).export(checkpoint.network, file, metadata=metadata, teacher=teacher)
-        return _settled(costs, file, teacher, budget, limits)
+        costs = _settled(costs, file, teacher, budget, limits)
+    return {name: costs.get(name) for name in ("file_bytes", "latency")}  # the file itself is gone
 
 
 def write_quantised(
@@ -107,4 +108,4 @@ def _settled(
 def excess(costs: Mapping[str, Any], limits: Limits) -> tuple[float, float]:
     """Return the latency and the bytes of an exported file over their limits."""
     ratio = (costs.get("latency") or {}).get("ratio")
-    return float(ratio or 0.0) / limits.latency_ratio, float(costs.get("file_bytes", 0)) / limits.file_bytes
+    return float(ratio or 0.0) / limits.latency_ratio, float(costs.get("file_bytes") or 0) / limits.file_bytes

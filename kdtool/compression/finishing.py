@@ -80,8 +80,7 @@ class Finish:
         row = next(row for row in table if row["model"] == candidate.name)
         row |= {"note": "winner", "val_accuracy": winner.accuracy}
         table = frontier.settle(table)
-        names = ("onnx", "file_bytes", "latency", "accuracy")
-        measured = {name: costs.get(name) for name in names} if costs else None
+        measured = {name: costs.get(name) for name in ("file_bytes", "latency", "accuracy")} if costs else None
         if measured and candidate.precision != FLOAT:
             measured["onnx"] = str(file_of(target))
         typed = " ".join(f"{flag} {text}" for flag, text in self.given.budget.texts.items())
@@ -195,7 +194,7 @@ class Finish:
         latency, size = excess(winner.costs, limits) if winner.costs else (0.0, 0.0)
         if winner.costs and winner.costs.get("latency"):  # what was measured before is less certain
             limits = replace(limits, latency_ratio=math.inf)
-        if winner.costs and "file_bytes" in winner.costs:
+        if winner.costs and winner.costs.get("file_bytes"):
             limits = replace(limits, file_bytes=math.inf)
         load = max(latency / NEAR, limits.load(candidate.cost) if candidate.cost else 0.0)
         parts = [f"{max(load, latency):.2f} times the cost"] if load > 1 else []

@@ -92,7 +92,7 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     """
     started, computed = time.perf_counter(), time.thread_time()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
-    meter = Meter(network, options, folder, told=told_bytes(run, network))
+    meter = Meter(network, options, folder, told=told_bytes(run, network, options, folder))
     limits = limits_of(network, meter, options)
     whole = meter.cost(network)
     teacher = Cost(whole.macs, whole.parameters, meter.teacher_bytes, 1.0, meter.teacher_ms)

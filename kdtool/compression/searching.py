@@ -28,7 +28,7 @@ def searched(
 
     def measured() -> Cost:
         with scratch() as folder:
-            told = told_bytes(run, network)
+            told = told_bytes(run, teacher, budget, folder)
             return Meter(teacher, budget, folder, teacher_ms=teacher_ms, told=told).cost(network)
 
     candidate.network, candidate.cost = network, decided(measured)
