@@ -34,10 +34,10 @@ def inspect(path: Path) -> str:
 
 def weights(path: Path) -> None:
     """Read weights of another program, and the names of classes beside them."""
-    from kdtool.models.weight_files import class_names, read_weights
+    from kdtool.models.weight_files import read_weights, told_in
 
     read_weights(path)
-    class_names(path)
+    told_in(path)
 
 
 def image(path: Path) -> None:

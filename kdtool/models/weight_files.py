@@ -96,19 +96,10 @@ def told_in(path: str | Path) -> Told:
     """
     content = _content(path)
     said = arguments(content.get("args")) if isinstance(content, dict) else {}
-    return Told(_class_names(path, content), known_images(_of_script(said)))
+    return Told(_names_in(path, content), known_images(_of_script(said)))
 
 
-def class_names(path: str | Path) -> tuple[str, ...] | None:
-    """Return the names of the classes in a file of weights, in the order of the network's outputs; None without any.
-
-    Raises:
-        Error: the file cannot be read, or it holds different lists of names.
-    """
-    return told_in(path).classes
-
-
-def _class_names(path: str | Path, content: Any) -> tuple[str, ...] | None:
+def _names_in(path: str | Path, content: Any) -> tuple[str, ...] | None:
     found: dict[str, tuple[str, ...]] = {}
     for where, value in _entries(content):
         names = _names(value)

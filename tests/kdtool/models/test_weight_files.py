@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdtool import Error
-from kdtool.models.weight_files import class_names, read_weights, told_in
+from kdtool.models.weight_files import read_weights, told_in
 
 CLASSES = ("cat", "dog", "Änte")
 
@@ -189,7 +189,7 @@ def by_number(names):
 )
 def test_names_of_classes_are_found_in_their_order(beside, state, file):
     torch.save({"state_dict": state, **beside}, file)
-    assert class_names(file) == CLASSES
+    assert told_in(file).classes == CLASSES
     assert equal(read_weights(file), state)
 
 
@@ -209,24 +209,24 @@ def test_names_of_classes_are_found_in_their_order(beside, state, file):
 )
 def test_what_does_not_name_classes(beside, state, file):
     torch.save({"state_dict": state, **beside}, file)
-    assert class_names(file) is None
+    assert told_in(file).classes is None
 
 
 def test_numbers_in_another_order_are_names(state, file):
     """Class folders are in the order of text, so that the classes of ImageFolder may be 0, 1, 10, 2."""
     folders = sorted(map(str, range(11)))
     torch.save({"state_dict": state, "class_to_idx": numbered(folders)}, file)
-    assert class_names(file) == tuple(folders)
+    assert told_in(file).classes == tuple(folders)
 
 
 def test_names_that_contradict_each_other_are_refused(state, file):
     torch.save({"state_dict": state, "classes": list(CLASSES), "meta": {"CLASSES": list(reversed(CLASSES))}}, file)
     with pytest.raises(Error, match=r"names its classes in several ways \(classes, meta.CLASSES\)"):
-        class_names(file)
+        told_in(file)
 
 
 def test_the_header_of_a_safetensors_file(state, tmp_path):
     save_file(state, tmp_path / "w.safetensors", metadata={"format": "pt", "id2label": json.dumps(by_number(CLASSES))})
-    assert class_names(tmp_path / "w.safetensors") == CLASSES
+    assert told_in(tmp_path / "w.safetensors").classes == CLASSES
     save_file(state, tmp_path / "none.safetensors")
-    assert class_names(tmp_path / "none.safetensors") is None
+    assert told_in(tmp_path / "none.safetensors").classes is None
