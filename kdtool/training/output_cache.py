@@ -98,7 +98,7 @@ class Cache:
                 self._full(place, reason)
             return None
         self._used.add(path)
-        return CachedArray(path, np.lib.format.open_memmap(partial, mode="r+"), filling=True)
+        return CachedArray(path, np.lib.format.open_memmap(partial, mode="r"), filling=True)
 
     def _make(self, partial: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> str | None:
         """Make the file of an array; return None, or why it cannot be made: "" if it is larger than the limit."""
@@ -189,7 +189,7 @@ def _check(path: Path) -> None:
 
 
 def _allocate(path: Path) -> None:
-    """Allocate a file's disk space now: writing to a mapped page without space would kill the process."""
+    """Allocate a file's disk space now, so that a full disk is noticed before anything is computed for it."""
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
@@ -201,6 +201,7 @@ class CachedArray:
     def __init__(self, path: Path, array: np.memmap, *, filling: bool) -> None:
         """Read ``array``, or fill it until `close` moves it to ``path``."""
         self.path, self.array, self.filling, self.made = path, array, filling, filling
+        self.partial = path.with_suffix(".part")
         self.touched = 0
         self.dtype = next(torch_type for torch_type, numpy_type in DTYPES.items() if array.dtype == numpy_type)
 
@@ -226,21 +227,28 @@ class CachedArray:
             indices, kept = gathered(indices), gathered(kept.contiguous().view(torch.uint8)).view(self.dtype)
         if not self.filling or (nodes() > 1 and not leads_node()):
             return
-        bits = kept.view(torch.int16) if self.dtype == torch.bfloat16 else kept
-        self.array[indices.numpy()] = bits.numpy()
-        self._touch(kept)
+        self._put(indices, kept.contiguous().flatten(1).view(torch.uint8).numpy())
+
+    def _put(self, indices: Tensor, rows: np.ndarray) -> None:
+        """Write bytes [batch, bytes of a row] to the file: in a mapped one the kernel would fetch each page first."""
+        size = rows.shape[1]
+        try:
+            with open(self.partial, "r+b", buffering=0) as file:
+                for index, row in zip(indices.tolist(), rows, strict=True):
+                    file.seek(self.array.offset + index * size)
+                    self.filling &= file.write(row) == size
+        except OSError:  # the outputs are computed again
+            self.filling = False
 
     def close(self) -> None:
         """Make a filled array readable; call this only after every row was written."""
         if not self.made:
             return
-        partial = self.path.with_suffix(".part")
         if everyone(self.filling) and leads_node():
-            self.array.flush()
             with contextlib.suppress(OSError):  # a disk that is full now: the outputs are computed again
-                with open(partial, "ab") as file:
+                with open(self.partial, "ab") as file:
                     file.write(_sum_of(self.array).to_bytes(SUM_BYTES, "little"))
-                os.replace(partial, self.path)
+                os.replace(self.partial, self.path)
                 _CHECKED.add((self.path, self.path.stat().st_mtime_ns))
         self.filling = self.made = False
 

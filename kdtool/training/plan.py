@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -204,23 +205,27 @@ class FitPlan:
         if self.teacher is None or not (self.logits or self.pairs):
             return None
         key = digest(self.teacher.module)
-        cut = self._segments_of_teacher() if self.pairs else ()
+        cut = self._segments_of_teacher(key) if self.pairs else ()
         names = {segment.end.name for segment in cut if segment.end} | {pair.teacher.name for pair in self.pairs}
         keys = {name: key for name in (*names, LOGITS)}
         return FrozenNetwork(copy.deepcopy(self.teacher.module), keys, engine, cache, cut=cut)
 
-    def _segments_of_teacher(self) -> list[Segment]:
+    def _segments_of_teacher(self, key: str) -> list[Segment]:
         """Return the teacher cut at the ends of its stages, so that each map is computed from the one before it.
 
-        Empty where an objective watches a layer that is not the end of a stage.
+        Empty where an objective watches a layer that is not the end of a stage. ``key`` is the teacher's `digest`.
         """
         assert self.teacher is not None
         taps = stage_taps(self.teacher)
         watched: list[Tap] = [pair.teacher for pair in self.pairs]
         if not all(tap in taps for tap in watched):
             return []
-        left = cuttable(self.teacher, taps)
-        return segments(self.teacher, left) if all(tap in left for tap in watched) else []
+        known, cut = _CUTS.get(self.teacher.module, ("", []))
+        if known != key:
+            cut = segments(self.teacher, cuttable(self.teacher, taps))
+            _CUTS[self.teacher.module] = key, cut
+        ends = [segment.end for segment in cut]
+        return cut if all(tap in ends for tap in watched) else []
 
     def _frozen_part(self, engine: Engine, cache: Cache | None) -> FrozenNetwork | None:
         """Return the frozen part of the student, in front of the part that learns; None where there is none."""
@@ -235,6 +240,10 @@ class FitPlan:
             assert segment.end is not None
             keys[segment.end.name] = digest(self.student.module, before)
         return FrozenNetwork(copy.deepcopy(self.student.module), keys, engine, cache, cut=part.cut)
+
+
+# Teachers that were cut, since each of many phases has the same one: the digest of the weights, and the segments.
+_CUTS: weakref.WeakKeyDictionary[nn.Module, tuple[str, list[Segment]]] = weakref.WeakKeyDictionary()
 
 
 def check_teacher(objective: Objective, student: Network, teacher: Network) -> None:

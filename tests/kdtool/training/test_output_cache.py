@@ -43,6 +43,17 @@ def test_an_array_is_not_ready_before_it_is_whole(tmp_path):
     assert cache.ready("a")
 
 
+def test_an_array_with_a_row_that_could_not_be_written_is_not_kept(tmp_path):
+    cache = Cache(tmp_path, 10**6)
+    array = cache.create("a", (4, 2), torch.float32)
+    array.write(torch.tensor([0, 1]), torch.ones(2, 2))
+    array.partial.rename(tmp_path / "elsewhere")
+    array.write(torch.tensor([2, 3]), torch.ones(2, 2))
+    (tmp_path / "elsewhere").rename(array.partial)
+    array.close()
+    assert not cache.ready("a")
+
+
 def test_the_limit_holds_and_what_is_idle_gives_way(tmp_path):
     rows = torch.zeros(100, 10)  # 2,000 bytes and a header
     first = Cache(tmp_path, 5000)
