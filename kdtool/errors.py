@@ -110,6 +110,6 @@ FAILURES = (
 """The exceptions of a forward pass whose layers do not fit together."""
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, at most 200 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 300 characters; of one without a message its class."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -4,6 +4,9 @@ from .checkpoint import (
 from .conversion import (
     digest as digest,
 )
+from .hooks import (
+    plain_attention as plain_attention,
+)
 from .names import (
     other_task as other_task,
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtool.models.architecture import Network
-from kdtool.models.hooks import evaluating
+from kdtool.models.hooks import evaluating, plain_attention
 from kdtool.models.layers import CONV_LINEAR
 from kdtool.models.used_weights import nonzero
 from kdtool.utils.uncompiled import counting
@@ -22,8 +25,9 @@ def measure(network: Network) -> dict[str, int]:
 
     ``parameters`` counts the elements of all parameters, ``nonzero`` those that are not zero; where a layer computes
     its weights, the weights in use count (see `kdtool.models.used_weights`). ``macs`` counts the multiply-accumulates
-    of one image in convolutions, linear layers and the matrix products of attention. They are half of the operations
-    that torch.utils.flop_counter counts. Norms, activations and pools are not counted.
+    of one image in convolutions, linear and recurrent layers and the matrix products of attention. They are half of the
+    operations that torch.utils.flop_counter counts. Norms, activations and pools are not counted, nor are products of
+    weights alone, of which a parametrisation of `torch.nn.utils` computes the weights in use.
     """
     return {
         "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
@@ -64,10 +68,18 @@ def macs_of_parts(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, i
 def _count_flops(module: nn.Module, shape: tuple[int, int, int]) -> FlopCounterMode:
     first = next(module.parameters(), torch.zeros(0))
     image = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
-    counter = FlopCounterMode(display=False)
-    # Attention as plain matrix products: in some releases of PyTorch the counter misses fused attention on the CPU.
-    plain_attention = sdpa_kernel(SDPBackend.MATH)
-    with evaluating(module), _without_gradients(module), torch.no_grad(), plain_attention, counting(), counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_unknown_to_torch())
+    with (
+        evaluating(module),
+        _without_gradients(module),
+        torch.no_grad(),
+        # Attention as matrix products: the counter misses the fused operators of the CPU.
+        sdpa_kernel(SDPBackend.MATH),
+        plain_attention(),
+        counting(),
+        _computed_before(module),
+        counter,
+    ):
         module(image)
     return counter
 
@@ -83,3 +95,36 @@ def _without_gradients(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _computed_before(module: nn.Module) -> Iterator[None]:
+    """Compute the weights of parametrised layers now, and do not compute them again while the block runs."""
+    with parametrize.cached():
+        for part in module.modules():
+            if parametrize.is_parametrized(part):
+                assert isinstance(part.parametrizations, nn.ModuleDict)
+                for name in part.parametrizations:
+                    getattr(part, name)
+        yield
+
+
+def _unknown_to_torch() -> dict[Any, Callable[..., int]]:
+    """Return formulas for operators that torch's counter does not know: recurrent layers, deformable convolutions."""
+    formulas: dict[Any, Callable[..., int]] = {
+        torch.ops.aten.mkldnn_rnn_layer: lambda inputs, first, second, *_, **__: _of_steps(inputs, [first, second]),
+        torch.ops.aten._cudnn_rnn: lambda inputs, weights, *_, **__: _of_steps(inputs, weights),
+    }
+    # It exists only if torchvision is imported.
+    deformable = getattr(torch.ops.torchvision, "deform_conv2d", None)
+    if deformable is not None:
+        formulas[deformable] = lambda _, weight, *__, out_shape, **___: 2 * math.prod(out_shape) * math.prod(weight[1:])
+    return formulas
+
+
+def _of_steps(inputs: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
+    """Return the operations of a recurrent layer, which multiplies all of its matrices in every step of a sequence.
+
+    ``inputs`` is the shape of the sequences, [..., features], ``weights`` are the shapes of matrices and biases.
+    """
+    return 2 * math.prod(inputs[:-1]) * sum(math.prod(shape) for shape in weights if len(shape) > 1)

@@ -52,6 +52,9 @@ _CLASS_NAMES = frozenset(
 # How deep names of classes are searched in nested dictionaries, and in how many entries.
 _DEPTH, _ENTRIES = 4, 1_000_000
 
+# Sides of images in pixels that are believed.
+MOST_SIDE = 4096
+
 # How many names a message lists.
 SHOWN = 4
 
@@ -81,11 +84,12 @@ class Told(NamedTuple):
 
     ``classes`` are the names of the classes in the order of the network's outputs, None without any. ``images`` has
     some of ``mean``, ``std`` (a number for each channel, or one for all), ``crop`` and ``interpolation``, as in a
-    `DataSpec`.
+    `DataSpec`. ``size`` is the side of the images in pixels.
     """
 
     classes: tuple[str, ...] | None = None
     images: Mapping[str, Any] = {}
+    size: int | None = None
 
 
 def told_in(path: str | Path) -> Told:
@@ -96,7 +100,13 @@ def told_in(path: str | Path) -> Told:
     """
     content = _content(path)
     said = arguments(content.get("args")) if isinstance(content, dict) else {}
-    return Told(_names_in(path, content), known_images(_of_script(said)))
+    mode = plain(said.get("crop_mode"))
+    if isinstance(mode, str) and mode != "center":
+        logging.getLogger("kdtool").warning(
+            "%s: was trained with crop mode %s, which kdtool does not have; images are cropped to their centre",
+            *(path, printable(mode, 100)),
+        )
+    return Told(_names_in(path, content), known_images(_of_script(said)), _size_in(said))
 
 
 def _names_in(path: str | Path, content: Any) -> tuple[str, ...] | None:
@@ -187,6 +197,14 @@ def _of_script(said: Mapping[Any, Any]) -> dict[str, Any]:
     if crop is None and type(resized) is type(cropped) is int and 0 < cropped <= resized:
         crop = cropped / resized
     return {**{name: plain(said.get(name)) for name in ("mean", "std", "interpolation")}, "crop": crop}
+
+
+def _size_in(said: Mapping[Any, Any]) -> int | None:
+    """Return the side of the images in the arguments of a training script, None if they do not tell it."""
+    shape = plain(said.get("input_size"))  # channels, height, width
+    square = isinstance(shape, list) and len(shape) == 3 and shape[1] == shape[2]
+    sides = [shape[1] if square else None, *(plain(said.get(name)) for name in ("img_size", "val_crop_size"))]
+    return next((side for side in sides if type(side) is int and 0 < side <= MOST_SIDE), None)
 
 
 def known_images(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from .files import (
     scratch_folder as scratch_folder,
 )
 from .formatting import (
+    markdown_code as markdown_code,
+    markdown_text as markdown_text,
     printable as printable,
 )
 from .keywords import (

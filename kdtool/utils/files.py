@@ -27,14 +27,16 @@ _TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})\.(\d{1,9})\.tmp")
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; if the block succeeds, sync the file and rename it to ``path``.
+    """Yield an empty temporary file beside ``path``; if the block succeeds, sync it and rename it to ``path``.
 
     Raises:
         Error: the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f".{_short(path.name)}.{_machine()}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         _sweep(path)
+        # Through a link that somebody put there, the block would write to a file elsewhere.
+        temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -55,8 +57,7 @@ def scratch_folder(path: Path, *, own: bool = False) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    token = os.urandom(4).hex()  # a process may need several at once
-    folder = path.with_name(f".{_short(path.name)}.{token}.{_machine()}.{os.getpid()}.tmp")
+    folder = _temporary(path)
     _sweep(path, own=own)
     folder.mkdir(mode=0o700)
     try:
@@ -74,6 +75,11 @@ def temporary_folder(name: str) -> contextlib.AbstractContextManager[Path]:
     import tempfile  # seldom needed
 
     return scratch_folder(Path(tempfile.gettempdir(), name), own=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new name beside ``path``; a process may need several at once."""
+    return path.with_name(f".{_short(path.name)}.{os.urandom(4).hex()}.{_machine()}.{os.getpid()}.tmp")
 
 
 def _short(name: str) -> str:

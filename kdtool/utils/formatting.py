@@ -1,4 +1,4 @@
-"""Numbers formatted for tables."""
+"""Numbers formatted for tables, and texts of strangers made harmless."""
 
 from __future__ import annotations
 
@@ -79,6 +79,17 @@ def printable_lines(text: str, limit: int | None = LONGEST_LINE) -> str:
 def _printable_line(line: str) -> str:
     parts = re.split("([\udc80-\udcff]+)", line)
     return "".join(part if number % 2 else printable(part, len(part)) for number, part in enumerate(parts))
+
+
+def markdown_text(text: str) -> str:
+    """Return a text as Markdown that shows it as it is, on one line, without control characters."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", printable(text, len(text)))
+
+
+def markdown_code(text: str, language: str = "") -> str:
+    """Return a text as a block of code in Markdown, which nothing in the text ends."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{printable_lines(text, None)}\n{fence}"
 
 
 def counted(count: float, what: str) -> str:

@@ -39,6 +39,9 @@ _LARGEST = 1e300
 
 NUMBER, TEXT, FLAG, COUNT = _is_number, str, bool, lambda value: type(value) is int and 0 <= value < 1 << 63
 
+SECONDS = lambda value: _is_number(value) and abs(value) <= 1e10  # noqa: E731
+"""Some hundred years at most: a duration that can be shown."""
+
 # A cell of a table; what is none is left out of the table.
 CELL = Either(None, TEXT, FLAG, NUMBER, lambda value: isinstance(value, float) and not math.isfinite(value))
 

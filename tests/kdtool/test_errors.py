@@ -1,6 +1,6 @@
 import pytest
 
-from kdtool.errors import nearest, similar
+from kdtool.errors import first_line, nearest, similar
 
 COMMANDS = ["teacher", "refine", "distill", "prune", "export", "evaluate", "inspect", "compare", "report", "run"]
 OPTIONS = ["--method", "--output", "--force", "--stem", "--mean", "--std", "--seed", "--lr", "--help", "--temperature"]
@@ -54,3 +54,9 @@ def test_nearest_lists_at_most_that_many():
 
     assert nearest("resnet8", names, count=2) == "; did you mean resnet18, resnet28?"
     assert nearest("xyz", names) == ""
+
+
+def test_an_error_of_other_programs_is_one_short_line():
+    assert first_line(ValueError("\n  no such\nand more")) == "no such"
+    assert first_line(ValueError("x" * 1000)) == "x" * 300
+    assert first_line(MemoryError()) == "MemoryError"

@@ -21,7 +21,7 @@ from torch_pruning import ops
 from torch_pruning.dependency import Dependency
 from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
-from kdtool.errors import FAILURES, Error
+from kdtool.errors import FAILURES, Error, first_line
 from kdtool.models.architecture import Network
 from kdtool.models.layers import CONV_LINEAR, is_depthwise
 from kdtool.models.used_weights import with_used_weights
@@ -82,8 +82,7 @@ def groups(network: Network, limits: Limits | None = None, shape: tuple[int, int
         with_used_weights(module)
         return list(_gather(graph, limits))
     except (RecursionError, MemoryError, NotImplementedError, *FAILURES) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise Error(f"no dependency graph can be built ({reason})") from error
+        raise Error(f"no dependency graph can be built ({first_line(error)})") from error
 
 
 def _shared(module: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtool.errors import FAILURES, Error
+from kdtool.errors import FAILURES, Error, first_line
 from kdtool.models import sanity
 from kdtool.models.architecture import Network, build, capture
 from kdtool.models.layers import CONV_LINEAR, inputs_of, outputs_of
@@ -28,7 +28,7 @@ from kdtool.surgery.channels.importance import begins_with, scores_of
 from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, ranked, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.inherited import InheritedNetwork
-from kdtool.surgery.slicing.tensors import copy_to_cut, slice_tensors
+from kdtool.surgery.slicing.tensors import PLAIN_FIRST, copy_to_cut, slice_tensors
 from kdtool.surgery.tracing.alignment import misaligned
 from kdtool.surgery.tracing.flow import Flow
 from kdtool.surgery.tracing.probe_shape import least_shape
@@ -94,7 +94,9 @@ def remove_channels(
     except MethodError:
         raise
     except Error as error:
-        raise Error(f"{spec}: its channels cannot be removed: {error}; use a refiner instead") from error
+        # A refiner would refuse a layer that computes its weight, too.
+        way_out = "" if PLAIN_FIRST in str(error) else "; use a refiner instead"
+        raise Error(f"{spec}: its channels cannot be removed: {error}{way_out}") from error
 
 
 def _removed(
@@ -211,15 +213,15 @@ class Surgery:
             self.kept = flow.outputs
             wrong = [*flow.conflicts, *self._differing(flow, lost)]
             if not wrong:
-                return self._cut(flow, lost)
+                return self._cut(flow)
             self.reason = f"its channels cannot be followed through {wrong[0]}"
         except FAILURES as error:
-            self.reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            self.reason = first_line(error)
         except Error as error:
             self.reason = str(error)
         return None
 
-    def _cut(self, flow: Flow, lost: _Lost) -> nn.Module | None:
+    def _cut(self, flow: Flow) -> nn.Module | None:
         """Return a copy that is cut as the flow says, or None if it fails a check."""
         # Attributes that hold widths are changed only if the network does not run with the old ones: most of them are
         # widths inside attention, which does not change.

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdtool.errors import FAILURES, Error
+from kdtool.errors import FAILURES, Error, first_line
 from kdtool.models.architecture import Architecture, Network, skeleton
 from kdtool.models.edits import drop_modules
 from kdtool.models.modules import ITERATED, insert_projector
@@ -77,9 +77,9 @@ def stages_of(network: Network) -> list[Stage]:
             present.append(_stage(stage.name, blocks, dense=stage.dense))
         return _droppable(network.module, architecture.input, present)
     except FAILURES as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Error(
-            f"{architecture.spec}: its stages cannot be found ({reason}); use a refiner that narrows layers instead"
+            f"{architecture.spec}: its stages cannot be found ({first_line(error)}); use a refiner that narrows layers "
+            "instead"
         ) from error
 
 

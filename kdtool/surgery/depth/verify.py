@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kdtool.errors import FAILURES
+from kdtool.models.hooks import replaced
 from kdtool.models.modules import left_out
 from kdtool.surgery.tracing.flow import positive
 
@@ -61,20 +62,14 @@ def passed_through(module: nn.Module, rows: Iterable[Row]) -> Iterator[None]:
     If a block returns more values than it receives, the further values are those that the first block of the row
     returned.
     """
-    patched = []
-    try:
+    with contextlib.ExitStack() as stack:
         for row in rows:
             outputs: list[Any] = []
             for number, path in enumerate(row):
                 block = module.get_submodule(path)
-                patched.append((block, block.__dict__.get("forward")))
-                block.forward = _identity(outputs) if number else _recorded(block.forward, outputs)
+                forward = _identity(outputs) if number else _recorded(block.forward, outputs)
+                stack.enter_context(replaced(block, forward))
         yield
-    finally:
-        for block, forward in patched:
-            del block.__dict__["forward"]
-            if forward is not None:
-                block.forward = forward
 
 
 def _recorded(forward: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:

@@ -145,13 +145,20 @@ def check_budget(costs: GateCosts, budget: Budget, flag: str, spec: str) -> None
     """Check that closing gates can bring a network to a budget; ``flag`` is the option that sets the budget.
 
     Raises:
-        UsageError: the network is within the budget already, or exceeds it even with the minimum of open gates.
+        UsageError: the network is within the budget already, or exceeds it even with the minimum of open gates; the
+            message says if that is because gates cannot stand on most of its channels.
     """
     word = "MACs" if costs.count == "macs" else "parameters"
     if budget.reached(costs.total, costs.total):
         raise UsageError(f"{flag} {budget}: {spec} has {short(costs.total)} {word}; give less than that")
     smallest = costs.of(minimal_gates(costs.per_gate.new_ones(costs.gates), costs))
     if not budget.reached(smallest, costs.total):
+        if not budget.reached(costs.fixed, costs.total):
+            raise UsageError(
+                f"{flag} {budget}: gates can remove no more than {1 - smallest / costs.total:.2%} of the "
+                f"{short(costs.total)} {word} of {spec}: they cannot stand on its other channels; use a pruner of "
+                "channels (filter-l1) or a refiner"
+            )
         width = "one channel" if costs.round_to == 1 else f"{costs.round_to} channels (--round-to)"
         raise UsageError(
             f"{flag} {budget}: with {width} per layer {spec} still has {short(smallest)} {word}, and "

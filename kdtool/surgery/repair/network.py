@@ -86,7 +86,7 @@ def repair_network(network: Network, original: Network, images: Tensor, method: 
     work = _Repair(cut, whole, images.float().cpu(), method, origins(network, original), network.kept)
     expected, before = whole(work.images), cut(work.images)
     for paths in work.waves():
-        work.correct(paths, work.targets(paths))
+        work.correct(work.targets(paths))
     spread = (expected - expected.mean(0)).square().mean().clamp_min(1e-12)
     errors = [float((logits - expected).square().mean() / spread) for logits in (before, cut(work.images))]
     repaired = Network(network.architecture, cut)
@@ -205,7 +205,7 @@ class _Repair:
             self.whole(self.images)
         return targets
 
-    def correct(self, paths: list[str], targets: Mapping[str, _Target]) -> None:
+    def correct(self, targets: Mapping[str, _Target]) -> None:
         """Run the network; each layer is corrected when it is called, each batch-norm gets its statistics."""
 
         def stand_in(path: str, part: nn.Module) -> Callable[..., Any] | None:

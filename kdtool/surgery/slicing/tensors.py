@@ -24,6 +24,9 @@ Widths = dict[int, set[int]]
 
 _HEAD_WIDTHS = ("head_dim", "dim_head_qk", "dim_head_v")
 
+PLAIN_FIRST = "make it a plain layer first (torch.nn.utils.parametrize.remove_parametrizations)"
+"""What to do about a layer that computes its weight."""
+
 Keep = Callable[[str, int, int], Tensor]
 """Returns the kept indices of a dimension, from the tensor's path, the dimension and its size."""
 
@@ -95,10 +98,7 @@ def _add_head_width(path: str, part: nn.Module, widths: dict[str, Widths]) -> No
 def _slice_conv_linear(path: str, layer: nn.Module, flow: Flow, keep: Keep, own_widths: Widths, ties: Ties) -> None:
     """Cut a convolution or linear layer, and add its sizes to ``own_widths``."""
     if "weight" not in layer._parameters:
-        raise Error(
-            f"{path}: its weight is computed by {kind_of(layer)} and cannot be cut; make it a plain layer first "
-            "(torch.nn.utils.parametrize.remove_parametrizations)"
-        )
+        raise Error(f"{path}: its weight is computed by {kind_of(layer)} and cannot be cut; {PLAIN_FIRST}")
     weight: Tensor = layer.weight  # type: ignore[assignment]
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     groups = layer.groups if isinstance(layer, nn.modules.conv._ConvNd) else 1

@@ -1,5 +1,9 @@
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import orthogonal
+from torchvision.models import ViT_B_32_Weights, vit_b_32
+from torchvision.ops import DeformConv2d
 
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import macs, macs_of_parts, measure
@@ -71,3 +75,79 @@ def test_a_parameter_that_a_layer_is_given():
     token = Token()
     assert macs(token, (3, 2, 2)) == 2 * 12 * 10
     assert token.token.requires_grad
+
+
+# Operators that PyTorch runs as one, which its counter does not know.
+
+
+class Sequences(nn.Module):
+    """A network that gives the rows of an image, as a sequence, to a layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.flatten(0, 1))
+
+
+def of_attention(positions, width):
+    """Return the products of self-attention: queries, keys and values, scores, their products, the output."""
+    return positions * width * 3 * width + 2 * positions**2 * width + positions * width**2
+
+
+def test_the_attention_of_pytorch_counts():
+    with torch.device("meta"):
+        module = vit_b_32()
+    published = ViT_B_32_Weights.DEFAULT.meta["_ops"]
+    assert macs(module.to_empty(device="cpu"), (3, 224, 224)) / 1e9 == pytest.approx(published, abs=1e-3)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_transformer_layers_of_pytorch_count(batch_first):
+    layer = nn.TransformerEncoderLayer(24, 4, 48, batch_first=batch_first)
+    module = Sequences(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False))
+    # A layer with the batch second sees as many images as the image has rows.
+    positions, images = (7, 1) if batch_first else (1, 7)
+    one = images * of_attention(positions, 24) + 7 * 2 * 24 * 48
+    assert macs(module, (1, 7, 24)) == 2 * one
+    parts = macs_of_parts(module, (1, 7, 24))
+    assert parts["layer.layers.0.self_attn"] == images * of_attention(positions, 24)
+    assert parts["layer.layers.1.linear2"] == 7 * 24 * 48
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_every_recurrent_layer_counts(kind, gates):
+    once, deep = kind(24, 32, batch_first=True), kind(24, 32, num_layers=2, bidirectional=True)
+    assert macs(Sequences(once), (1, 7, 24)) == 7 * gates * (24 + 32) * 32
+    assert macs(Sequences(deep), (1, 7, 24)) == 2 * 7 * gates * ((24 + 32) + (2 * 32 + 32)) * 32
+
+
+def test_recurrent_layers_on_a_gpu_count():
+    weights = [torch.empty(shape, device="meta") for shape in ((128, 24), (128, 32), (128,), (128,))]
+    state, lstm = torch.empty(1, 1, 32, device="meta"), 2
+
+    class Fused(nn.Module):
+        def forward(self, x):
+            told = (4, None, state, state, lstm, 32, 0, 1, True, 0.0, False, False, [], None)
+            return torch.ops.aten._cudnn_rnn(x.flatten(0, 1).to("meta"), weights, *told)
+
+    assert macs(Fused(), (1, 7, 24)) == 7 * 4 * (24 + 32) * 32
+
+
+def test_a_deformable_convolution_counts():
+    class Deformed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.offsets, self.layer = nn.Conv2d(4, 18, 1), DeformConv2d(4, 8, 3, padding=1, groups=2)
+
+        def forward(self, x):
+            return self.layer(x, self.offsets(x))
+
+    assert macs_of_parts(Deformed(), (4, 5, 5)) == {"offsets": 4 * 18 * 25, "layer": 8 * 2 * 9 * 25}
+
+
+def test_products_that_compute_a_weight_do_not_count():
+    module = nn.Sequential(orthogonal(nn.Conv2d(3, 8, 3)), nn.Flatten(), orthogonal(nn.Linear(32, 5)))
+    assert macs(module, (3, 4, 4)) == 3 * 8 * 9 * 4 + 32 * 5

@@ -156,6 +156,33 @@ def test_what_the_arguments_of_a_script_tell_of_its_images(args, images, state, 
     assert told_in(file).images == images
 
 
+@pytest.mark.parametrize(
+    ("args", "size"),
+    [
+        ({"img_size": 64, "input_size": None}, 64),
+        ({"img_size": 64, "input_size": [3, 96, 96]}, 96),
+        ({"input_size": (1, 96, 64), "img_size": "64"}, None),
+        ({"val_crop_size": np.int64(176)}, 176),
+        ({"img_size": 0}, None),
+        ({"img_size": True}, None),
+        ({"img_size": 10**9}, None),
+        ({}, None),
+    ],
+)
+def test_the_size_of_the_images(args, size, state, file):
+    torch.save({"state_dict": state, "args": args}, file)
+    assert told_in(file).size == size
+
+
+def test_a_crop_that_kdtool_does_not_make_is_said(state, file, caplog):
+    torch.save({"state_dict": state, "args": {"crop_mode": "center"}}, file)
+    told_in(file)
+    assert not caplog.text
+    torch.save({"state_dict": state, "args": {"crop_mode": "squash"}}, file)
+    told_in(file)
+    assert "was trained with crop mode squash, which kdtool does not have; images are cropped to their" in caplog.text
+
+
 # Names of classes
 
 

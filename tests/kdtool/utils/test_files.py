@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kdtool.errors import UsageError
+from kdtool.errors import Error, UsageError
 from kdtool.utils import files
 from kdtool.utils.files import atomic, check_output, scratch_folder, temporary_folder
 
@@ -28,6 +28,26 @@ def test_the_next_call_removes_the_folder_of_a_killed_process(tmp_path):
             file.write_text("x")
         assert folder.exists()  # of a process that lives
     assert [path.name for path in tmp_path.iterdir()] == ["o.onnx"]
+
+
+def test_a_link_that_somebody_put_there_is_not_written_through(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    name = f"{files._machine()}.{os.getpid()}.tmp"
+    (tmp_path / f".q.pt.{name}").symlink_to(victim)
+    files.write_text(tmp_path / "q.pt", "x")
+    assert not (tmp_path / "q.pt").is_symlink()
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / f".r.pt.00000000.{name}").symlink_to(victim)
+    with pytest.raises(Error, match=r"r\.pt: cannot be written: File exists"):
+        files.write_text(tmp_path / "r.pt", "x")
+    assert victim.read_text() == "mine"
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_text("x")
+    files.write_text(tmp_path / "a", "x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_an_error_leaves_no_folder(tmp_path):

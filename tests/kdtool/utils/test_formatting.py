@@ -1,6 +1,6 @@
 import pytest
 
-from kdtool.utils.formatting import printable, printable_lines, shown_value
+from kdtool.utils.formatting import markdown_code, markdown_text, printable, printable_lines, shown_value
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_control_characters_do_not_reach_the_terminal():
     # The byte of a file name that is no UTF-8 goes through a pipe as it is.
     assert printable_lines("caf\udce9.pt\x1b") == "caf\udce9.pt?"
     assert shown_value("class", "\x1b]0;title\x07" + "x" * 1000) == "?]0;title?" + "x" * 390
+
+
+def test_markdown_shows_a_text_as_it_is():
+    assert markdown_text("<script>\x1b[31m\n# a_b|c") == r"\<script\>?\[31m?\# a\_b\|c"
+    assert markdown_code("a\n````\n\x1b", "console") == "`````console\na\n````\n?\n`````"

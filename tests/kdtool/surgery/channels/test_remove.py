@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from kdtool import Error
 from kdtool.models.architecture import Network, build, capture
@@ -266,3 +267,10 @@ def test_layers_that_are_all_too_narrow_are_refused_by_name():
 def test_the_error_of_a_limit_names_the_network():
     with pytest.raises(Error, match="kdtool:resnet20: .*takes more than 0 seconds"):
         remove(network("kdtool:resnet20"), limits=Limits(seconds=0))
+
+
+def test_a_layer_that_computes_its_weight_is_no_reason_for_a_refiner():
+    net = network("kdtool:lenet-5", 28)
+    weight_norm(net.module.conv2)
+    with pytest.raises(Error, match=r"conv2: its weight is computed by .* first \(torch.*remove_parametrizations\)$"):
+        remove(net)

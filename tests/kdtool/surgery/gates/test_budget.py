@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from kdtool.errors import UsageError
 from kdtool.models.architecture import Architecture, Network
-from kdtool.surgery.gates import GateCosts, fill_up, gate_channels
+from kdtool.plugins.budget import Budget
+from kdtool.surgery.gates import GateCosts, check_budget, fill_up, gate_channels
 
 
 def costs_of(widths, count="parameters", round_to=1):
@@ -78,3 +80,29 @@ def test_one_wide_step_is_exchanged_for_narrow_ones():
     assert filled[67]
     assert (~filled).nonzero().flatten().tolist() == [47]
     assert costs.of_kept(filled) == before + 4 + 48 - 20 - 10
+
+
+class Standardised(nn.Module):
+    """A network where gates can stand in a small branch alone: norms of groups compute from all channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 32, 3, padding=1), nn.GroupNorm(4, 32)
+        self.body, self.last = nn.Conv2d(32, 32, 3, padding=1), nn.GroupNorm(4, 32)
+        self.squeeze, self.excite, self.head = nn.Conv2d(32, 8, 1), nn.Conv2d(8, 32, 1), nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = self.last(self.body(self.norm(self.stem(x)).relu()))
+        weights = self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return self.head((x * weights).mean((2, 3)))
+
+
+def test_a_budget_that_gates_cannot_reach_is_refused_with_the_reason(costs):
+    shape = {"classes": 10, "in_channels": 1, "image_size": 4}
+    small = GateCosts(gate_channels(Network(Architecture("test", "gn", shape), Standardised())).module, (1, 4, 4))
+    with pytest.raises(
+        UsageError, match=r"^--target-macs 0.5x: gates can remove no more than 0.29% of the 153k MACs of"
+    ):
+        check_budget(small, Budget.parse("0.5x"), "--target-macs", "test:gn")
+    with pytest.raises(UsageError, match=r"0.01x: with one channel per layer test:net still has"):
+        check_budget(costs, Budget.parse("0.01x"), "--target-params", "test:net")
