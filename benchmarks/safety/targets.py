@@ -17,6 +17,7 @@ from safetensors.torch import save as save_safetensors
 
 from benchmarks.safety.data_targets import data_targets
 from benchmarks.safety.graph_targets import graph_targets
+from benchmarks.safety.large_images import KINDS, SAVED, large_file, large_image, large_images, large_png
 from benchmarks.safety.mutations import changed_archive, changed_bytes, changed_data
 from benchmarks.safety.networks import network
 from benchmarks.safety.target import Target, of_seeds, of_values
@@ -71,6 +72,16 @@ def study(path: Path) -> Any:
     return "\n".join(map(render, of_study(source, path.parent)))  # type: ignore[arg-type]
 
 
+def watched(path: Path) -> Any:
+    """Show how far the run or the study is in whose directory the file is, as ``kdtool watch`` does."""
+    from kdtool import api
+    from kdtool.cli.commands.watch import lines
+    from kdtool.cli.output import as_json
+
+    state = api.watch(path.parent)
+    return lines(state), as_json(state)
+
+
 def recipe(path: Path) -> Any:
     """Read the recipe of a study."""
     from kdtool.study.recipe import read_recipe
@@ -92,7 +103,7 @@ def measurements(path: Path) -> Any:
     return read_measurements(path)
 
 
-def onnx_file(path: Path) -> int:
+def onnx_file(path: Path) -> dict[Path, int]:
     """Check an ONNX file, which comes before it runs in a process of its own."""
     from kdtool.exporting.onnx_limits import check_file
 
@@ -194,12 +205,26 @@ RESULTS = {
     **{"study": "s", "directory": "s.study", "not_run": []},
 }
 
+COST = {"seconds": 2.0, "cpu_seconds": 2.0}
+
+FORECAST = {
+    **{"phases": [{"name": "kd", "epochs": 4, "steps": 9, "cost": COST}], "cost": COST, "memory_bytes": 9},
+    **{"gpu_bytes": 0, "disk_bytes": 9, "at_most": False, "timed_steps": 3, "reason": "", "processes": 1, "steps": 36},
+}
+
+RECORD = {
+    **{"format": "kdtool-study", "comparisons": {"a b": {"made": ["x", "y"]}}},
+    "commands": {"a": {"told": {"command": ["teacher"], "inputs": {}}, "status": "begun", "seconds": 1.0, "row": {}}},
+}
+
 MEASURED = {"format": "kdtool-latency", "p50_ms": 1.0, "p90_ms": 2.0, "batch": 1, "threads": 1}
 
 
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 OF_METRICS, OF_RECORDS = {"run.json": json.dumps(RUN).encode()}, {"metrics.jsonl": LINES}
+
+OF_RUNS = OF_METRICS | OF_RECORDS
 
 OF_RESULTS = {"study.json": json.dumps({"format": "kdtool-study", "commands": {}, "comparisons": {}}).encode()}
 
@@ -217,6 +242,7 @@ def targets() -> list[Target]:
     records = [{"file": "a.png", "label": 3}, {"file": "b.png", "label": "x"}]
     safe = save_safetensors(state)
     run, results = json.dumps(RUN).encode(), json.dumps(RESULTS).encode()
+    small = [large_png(64, *kind) for kind in KINDS] + [large_file(64, *kind) for kind in SAVED]
     zipped, legacy = saved(foreign), saved(foreign, zipped=False)
     return [
         Target("checkpoints: bytes", "c.pt", of_seeds(whole, changed_bytes), inspect, whole),
@@ -227,6 +253,7 @@ def targets() -> list[Target]:
         Target("weights: plain data", "w.pth", changed_data(foreign).map(saved), weights, [zipped]),
         Target("weights: safetensors", "w.safetensors", changed_bytes(safe), weights, [safe]),
         Target("images", "i.png", of_seeds(images(), changed_bytes), image, images()),
+        Target("large images", "i.png", large_images(), large_image, small, 0.02),
         Target("pickles", "batch", of_seeds(pickles, changed_bytes), cifar, pickles),
         Target("idx", "images", changed_bytes(values), idx, [values]),
         Target("idx: packed", "images.gz", changed_bytes(values).map(gzip.compress), idx, []),
@@ -246,6 +273,13 @@ def targets() -> list[Target]:
         *(
             Target(f"results of a study{name}", "results.json", content, study, [results], 0.5, OF_RESULTS)
             for name, content in {"": changed_bytes(results), ": plain data": of_values([RESULTS]).map(as_json)}.items()
+        ),
+        *(
+            Target(f"watched {name}", name, of_values([value]).map(form), watched, [form(value)], 0.5, OF_RUNS)
+            for name, value, form in (
+                *(("forecast.json", FORECAST, as_json), ("run.json", RUN, as_json), ("study.json", RECORD, as_json)),
+                ("metrics.jsonl", ROWS, as_lines),
+            )
         ),
         Target("ONNX files: before they run", "n.onnx", changed_bytes(network()), onnx_file, [network()]),
         Target("measurements", "m.json", of_values([[MEASURED]]).map(as_json), measurements, [as_json([MEASURED])]),

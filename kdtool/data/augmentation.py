@@ -45,7 +45,7 @@ def _mirrored(images: int, seed: int, view: int) -> Tensor:
 
     A coin decides for view 0, and every image is mirrored in every other view from there on: two epochs in a row show
     both sides of it, where coins for each view would show the same one again half of the time (Jordan, 2024,
-    arXiv:2404.00498).
+    arXiv:2404.00498). Of an odd number of views that recur, the last and the first show the same side.
     """
     coin = torch.rand(images, generator=torch.Generator().manual_seed(derive("mirror", seed))) < 0.5
     return coin ^ bool(view % 2)

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from kdtool.data.image_formats import header_of, open_bytes
-from kdtool.data.raw import FilePart, ImageSource, file_of
+from kdtool.data.image_formats import header_of
+from kdtool.data.raw import FilePart, ImageSource, file_of, open_bytes
 from kdtool.errors import Error
 from kdtool.utils.files import cache_directory
 from kdtool.utils.formatting import printable

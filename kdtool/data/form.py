@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdtool.data.file_index import FileInfo
-from kdtool.data.image_formats import FLOAT_WHITES, nearest_level
+from kdtool.data.pixels import FLOAT_WHITES, nearest_level
 from kdtool.data.preparation import SMALL
 from kdtool.errors import Error
 
@@ -43,10 +43,12 @@ class Form:
     notes: tuple[str, ...]
 
 
-def form_of(infos: Iterable[FileInfo], *, channels: int | None = None, size: int | None = None) -> Form:
+def form_of(
+    infos: Iterable[FileInfo], *, channels: int | None = None, size: int | None = None, large: int = LARGE
+) -> Form:
     """Return the form of image files: in colour if any of them is, at their size if all are squares of a small one.
 
-    What the data set says of itself, ``channels`` and ``size``, is not looked for.
+    Others are read at ``large`` pixels. What the data set says of itself, ``channels`` and ``size``, is not looked for.
     """
     infos = list(infos)
     choices, notes = [], []
@@ -60,11 +62,11 @@ def form_of(infos: Iterable[FileInfo], *, channels: int | None = None, size: int
     if size is None:
         sizes = {(info.width, info.height) for info in infos}
         width, height = next(iter(sizes))
-        size = width if len(sizes) == 1 and width == height <= SMALL else LARGE
-        if size == LARGE and sizes != {(LARGE, LARGE)}:
+        size = width if len(sizes) == 1 and width == height <= SMALL else large
+        if size == large and sizes != {(large, large)}:
             sides = [side for image in sizes for side in image]
             choices.append(
-                f"images have sides of {min(sides)} to {max(sides)} pixels; they are read at {LARGE} pixels "
+                f"images have sides of {min(sides)} to {max(sides)} pixels; they are read at {large} pixels "
                 "(choose with --image-size)"
             )
         oblong = sum(info.width != info.height for info in infos)

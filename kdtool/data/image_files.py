@@ -16,7 +16,7 @@ from kdtool.data.changes import Changes
 from kdtool.data.image_formats import as_seen, is_turned, open_image
 from kdtool.data.preparation import Preparation
 from kdtool.data.raw import ImageSource
-from kdtool.errors import Error, UsageError
+from kdtool.errors import Error, UsageError, first_line
 from kdtool.utils.processes import count_here, usable_cores
 
 # For fewer images than this, starting worker processes takes longer than reading.
@@ -114,8 +114,9 @@ class FileImages:
             try:
                 batch = next(batches, None)
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                raise Error(f"reading images: {reason}; is there enough memory, and shared memory?") from error
+                raise Error(
+                    f"reading images: {first_line(error)}; is there enough memory, and shared memory?"
+                ) from error
             if batch is None:
                 return
             if isinstance(batch, str):

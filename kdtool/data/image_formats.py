@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import math
+import os
 import re
 import stat
 import struct
@@ -12,18 +13,29 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from kdtool.data.raw import FilePart, ImageSource, file_of
+from kdtool.data.pixels import check_white, eight_bits, value_range
+from kdtool.data.raw import ImageSource, file_of, open_bytes
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable
 
-# An image inside of a larger file is read into memory before it is decoded.
-LARGEST_PART = 2**28
+# The most pixels of an image, so that reading it takes less than 1 GB. In colour Pillow takes 4 bytes for each, the
+# result as many, twice if it is turned. A JPEG is decoded at a part of its size and may have twice as many; half as
+# many those that are decoded twice (16 bits per channel in colour) or by decoders that take up to 25 bytes for each.
+MOST_PIXELS = 2**26
+LONGEST_SIDE = 2**16  # each row takes some memory too, however short it is
+
+# A JPEG whose channels are not all in its first scan may go over its pixels any number of times; usual are about 10.
+MOST_SCANNED = 100 * MOST_PIXELS
+START_OF_SCAN, LEAST_SCAN = b"\xff\xda", 10
+
+# Images are converted in bands of rows of about this many pixels, which bounds the memory of intermediate results.
+BAND = 2**20
 
 # Pillow decodes these itself. It is never asked to find the format among all that it knows: for EPS it starts another
 # program, and some formats are recognised in any file.
@@ -34,9 +46,6 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK",
 
 # Transparent pixels are seen over white, as in a browser or on paper.
 BACKGROUND = 255
-
-# The value of white in images of floating-point numbers: those of 0..1 and those of 0..255.
-FLOAT_WHITES = (1, 255)
 
 # Pillow's decoders raise any of these on a damaged file.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
@@ -63,6 +72,12 @@ EXIF_LOCK = threading.Lock()
 DEEP = re.compile(r"(LA|RGB|RGBA|RGBa|RGBX|CMYK);16([BLN])")
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
+Deep = tuple[str, str]
+"""The channels and the order of bytes of an image in colour with 16 bits."""
+
+Decoded = tuple[Image.Image, Image.Image | None]
+"""An image, and for `Deep` the same with the other bits."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -82,25 +97,6 @@ class Header:
     low: int | None = None
 
 
-def open_bytes(source: ImageSource) -> BinaryIO:
-    """Open an image file, or read the part of a file that is one.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: the file ends before that part, or the part is larger than `LARGEST_PART`.
-    """
-    if not isinstance(source, FilePart):
-        return open(source, "rb")
-    if not 0 <= source.size <= LARGEST_PART:
-        raise ValueError(f"it has {source.size:,} bytes, more than {LARGEST_PART >> 20} MiB")
-    with open(source.path, "rb") as file:
-        file.seek(source.start)
-        content = file.read(source.size)
-    if len(content) < source.size:
-        raise ValueError("the file ends before the image")
-    return io.BytesIO(content)
-
-
 @contextlib.contextmanager
 def open_image(source: ImageSource) -> Iterator[ImageFile.ImageFile]:
     """Open an image file; nothing is decoded yet.
@@ -115,15 +111,45 @@ def open_image(source: ImageSource) -> Iterator[ImageFile.ImageFile]:
         if not stat.S_ISREG(file_of(source).stat().st_mode):
             raise Error(f"{name}: cannot be read as an image (it is no regular file); remove or replace it")
         with open_bytes(source) as file, Image.open(file, formats=FORMATS) as image:
+            _check_size(image, file)
             yield image
     except Image.DecompressionBombError as error:
-        raise Error(f"{name}: the image is too large to be read safely; make it smaller") from error
+        reason = printable(str(error).partition(", could be")[0])
+        raise Error(f"{name}: the image is too large to be read safely ({reason}); make it smaller") from error
     except UnidentifiedImageError as error:
         reason = "it is damaged, or none of JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, JPEG 2000, AVIF"
         raise Error(f"{name}: cannot be read as an image ({reason}); remove or replace it") from error
     except DAMAGE as error:
         reason = printable(" ".join(str(error).split()) or type(error).__name__)
         raise Error(f"{name}: cannot be read as an image ({reason}); remove or replace it") from error
+
+
+def _check_size(image: ImageFile.ImageFile, file: BinaryIO) -> None:
+    pixels, most = math.prod(image.size), MOST_PIXELS
+    if image.format == "TIFF":  # a tile is decoded as a whole, though it may be larger than the image
+        tile = [image.tag_v2.get(tag) for tag in (322, 323)]  # type: ignore[attr-defined]  # its width and length
+        pixels = max(pixels, math.prod(side for side in tile if isinstance(side, int)))
+    if image.format in ("JPEG", "MPO"):
+        most *= 2
+        _check_scans(image, file, pixels)
+    elif image.format in ("WEBP", "JPEG2000", "AVIF") or _deep_mode(image) is not None:
+        most //= 2
+    if pixels > most or max(image.size) > LONGEST_SIDE:
+        limit = f"{most / 1e6:.0f} million, and {LONGEST_SIDE:,} a side"
+        raise Image.DecompressionBombError(f"{pixels:,} pixels; at most {limit}")
+
+
+def _check_scans(image: ImageFile.ImageFile, file: BinaryIO, pixels: int) -> None:
+    layers, place = image.layers, file.tell()  # type: ignore[attr-defined]
+    file.seek(max(0, place - 8 - 2 * layers))
+    # A first scan of all channels is the only one, but not in a progressive JPEG.
+    one = file.read(5) == START_OF_SCAN + bytes([0, 6 + 2 * layers, layers]) and not image.info.get("progressive")
+    # Most files are too short for so many scans, and are not read as a whole for their header.
+    if not one and file.seek(0, os.SEEK_END) // LEAST_SCAN * pixels > MOST_SCANNED:
+        file.seek(0)
+        if (scans := file.read().count(START_OF_SCAN)) * pixels > MOST_SCANNED:
+            raise Image.DecompressionBombError(f"{pixels:,} pixels, decoded {scans:,} times")
+    file.seek(place)
 
 
 def header_of(source: ImageSource) -> Header:
@@ -147,7 +173,7 @@ def header_of(source: ImageSource) -> Header:
             image.seek(0)
         low = peak = None
         if deep is not None or mode == "F" or mode.startswith("I"):
-            low, peak = _range(pixels_of(image), mode)
+            low, peak = value_range(_bands(_decoded(image), deep), mode)
         return Header(width, height, mode, peak, 2 if several else 1, low)
 
 
@@ -162,48 +188,66 @@ def as_seen(image: Image.Image, mode: str, white: int | None) -> Image.Image:
     ``white`` is the value of white in images of more than 8 bits (None stands for 65535) or of floating-point numbers.
     Their values become the nearest of the 256 levels.
     """
-    transparent = image.info.get("transparency")
-    if _deep_mode(image) is not None or image.mode == "F" or image.mode.startswith("I"):
-        pixels = pixels_of(image)
-        bands = image.mode if pixels.ndim == 3 else "L"
-        seen = _eight_bits(pixels, bands, white, image.mode == "F")
-        if transparent is not None:
-            seen[np.atleast_3d(pixels == np.asarray(transparent)).all(-1)] = BACKGROUND
-        flat: Image.Image = Image.frombytes(bands, image.size, seen.tobytes())
-    else:
-        image.load()  # a PNG may say only at its end what is transparent
-        flat = image
-    if flat.has_transparency_data:
-        over = Image.new("RGBA", flat.size, (BACKGROUND,) * 4)
-        over.alpha_composite(flat.convert("RGBA"))
-        flat = over
-    converted = flat.convert(mode)
+    deep, transparent = _deep_mode(image), image.info.get("transparency")
+    decoded = _decoded(image)  # a PNG may say only at its end what is transparent
+    eight = deep is None and image.mode != "F" and not image.mode.startswith("I")
+    seen, top = Image.new(mode, image.size), 0
+    for flat in _rows(image) if eight else _eight_bits(decoded, deep, white, transparent):
+        if flat.has_transparency_data:
+            over = Image.new("RGBA", flat.size, (BACKGROUND,) * 4)
+            over.alpha_composite(flat.convert("RGBA"))
+            flat = over
+        seen.paste(flat if flat.mode == mode else flat.convert(mode), (0, top))
+        top += flat.height
     turn = TURNS.get(_orientation(image))
-    return converted if turn is None else converted.transpose(turn)
+    return seen if turn is None else seen.transpose(turn)
 
 
-def pixels_of(image: Image.Image) -> NDArray[np.generic]:
-    """Return all bits of an image: [height, width] or [height, width, channels].
+def _rows(image: Image.Image) -> Iterator[Image.Image]:
+    """Yield a decoded image in bands of rows."""
+    step = max(1, BAND // image.width)
+    if step >= image.height:
+        yield image
+        return
+    for top in range(0, image.height, step):
+        yield image.crop((0, top, image.width, min(top + step, image.height)))
+
+
+def _decoded(image: Image.Image) -> Decoded:
+    """Decode an image, and once more for the rest of its bits if it is in colour with 16 bits.
 
     Pillow keeps the upper 8 of 16 bits in colour; the lower ones are decoded again, with the order of bytes reversed.
     """
     deep = _deep_mode(image)
     if deep is None or not isinstance(image, ImageFile.ImageFile):
-        return np.asarray(image)
+        image.load()
+        return image, None
     (form, order), file = deep, image.fp
     tiles, format_ = list(image.tile), image.format
-    high = np.asarray(image).astype(np.uint16)
+    image.load()
     assert file is not None
     file.seek(0)
     with Image.open(file, formats=(format_ or "",)) as again:
         # Pillow opens gray with transparency as RGBA: its four bytes are the two of gray and the two of transparency.
         raw = "RGBA" if form == "LA" else f"{form};16{OTHER_ORDER[order]}"
         again.tile = [tile._replace(args=_with_raw_mode(tile.args, raw)) for tile in tiles]
-        low = np.asarray(again).astype(np.uint16)
-    if form == "LA":
-        gray, alpha = low[..., 0] << 8 | low[..., 1], low[..., 2] << 8 | low[..., 3]
-        return np.stack([gray, gray, gray, alpha], -1)
-    return high << 8 | low
+        again.load()
+    return image, again
+
+
+def _bands(decoded: Decoded, deep: Deep | None) -> Iterator[NDArray[np.generic]]:
+    """Yield all bits of a decoded image in bands: [rows, width] or [rows, width, channels]."""
+    high, low = decoded
+    if low is None or deep is None:
+        yield from map(np.asarray, _rows(high))
+        return
+    for upper, lower in zip(_rows(high), _rows(low), strict=True):
+        parts = np.asarray(lower).astype(np.uint16)
+        if deep[0] == "LA":
+            gray, alpha = parts[..., 0] << 8 | parts[..., 1], parts[..., 2] << 8 | parts[..., 3]
+            yield np.stack([gray, gray, gray, alpha], -1)
+        else:
+            yield np.asarray(upper).astype(np.uint16) << 8 | parts
 
 
 def _orientation(image: Image.Image) -> int:
@@ -221,7 +265,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
 
 
-def _deep_mode(image: Image.Image) -> tuple[str, str] | None:
+def _deep_mode(image: Image.Image) -> Deep | None:
     """Return the channels and the order of bytes of an image in colour with 16 bits, None for other images."""
     if not isinstance(image, ImageFile.ImageFile):  # it is decoded already
         return None
@@ -241,41 +285,16 @@ def _with_raw_mode(arguments: tuple[Any, ...] | str | None, raw: str) -> tuple[A
     return (raw, *arguments[1:]) if isinstance(arguments, tuple) else raw
 
 
-def _colours(pixels: NDArray[np.generic], mode: str) -> NDArray[np.generic]:
-    """Return the pixels without transparency."""
-    return pixels[..., :-1] if pixels.ndim == 3 and mode.endswith(("A", "a", "X")) else pixels
-
-
-def _range(pixels: NDArray[np.generic], mode: str) -> tuple[int, int]:
-    """Return the smallest value, rounded down, and the largest one, rounded up."""
-    colours = _colours(pixels, mode)
-    low, high = float(colours.min()), float(colours.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("it has pixels that are no finite numbers")
-    if low < 0:
-        raise ValueError(f"it has negative pixel values, down to {low:g}; shift them to 0 and up")
-    return int(np.floor(low)), int(np.ceil(high))
-
-
-def _eight_bits(pixels: NDArray[np.generic], mode: str, white: int | None, floats: bool) -> NDArray[np.uint8]:
-    known = white in FLOAT_WHITES if floats else white != FLOAT_WHITES[0]
-    if not known:
-        kind = "floating-point numbers" if floats else "integers"
-        raise ValueError(f"its pixels are {kind}, which the network was not trained on")
+def _eight_bits(decoded: Decoded, deep: Deep | None, white: int | None, transparent: Any) -> Iterator[Image.Image]:
+    """Yield an image of more than 8 bits, or of floating-point numbers, with 8 bits in bands of rows."""
+    mode, floats = decoded[0].mode, decoded[0].mode == "F"
+    check_white(white, floats)
     white = white or 65535
-    if floats:
-        return np.rint(np.asarray(pixels, np.float64) * (255 / white)).clip(0, 255).astype(np.uint8)
-    whole = np.asarray(pixels, np.int64)
-    scaled = nearest_level(whole, white)
-    if mode.endswith(("A", "a")) and whole[..., -1].max() > white:
-        scaled[..., -1] = nearest_level(whole[..., -1], 65535)
-    return scaled.clip(0, 255).astype(np.uint8)
-
-
-@overload
-def nearest_level(values: int, white: int) -> int: ...
-@overload
-def nearest_level(values: NDArray[np.int64], white: int) -> NDArray[np.int64]: ...
-def nearest_level(values: int | NDArray[np.int64], white: int) -> int | NDArray[np.int64]:
-    """Return the level of 0..255 that is nearest to each value of 0..``white``; of two, the upper one."""
-    return (values * 510 + white) // (2 * white)
+    # Transparency has the scale of white, or all 16 bits.
+    alpha = deep is not None and mode.endswith(("A", "a"))
+    full = alpha and white < 65535 and any(pixels[..., -1].max() > white for pixels in _bands(decoded, deep))  # type: ignore[operator]
+    for pixels in _bands(decoded, deep):
+        seen = eight_bits(pixels, white, floats=floats, full=full)
+        if transparent is not None:
+            seen[np.atleast_3d(pixels == np.asarray(transparent)).all(-1)] = BACKGROUND
+        yield Image.frombytes(mode if seen.ndim == 3 else "L", (decoded[0].width, len(seen)), seen.tobytes())

@@ -15,7 +15,7 @@ from kdtool.data.checks import Files, files_of, tell
 from kdtool.data.dataset import Dataset, dataset_name, without_path
 from kdtool.data.drawing import drawn, naming, opened
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
-from kdtool.data.form import form_of
+from kdtool.data.form import LARGE, form_of
 from kdtool.data.options import SPLITTING, DataOptions
 from kdtool.data.pixels import check_channels, statistics_for
 from kdtool.data.preparation import INTERPOLATION, SMALL, default_crop
@@ -36,6 +36,7 @@ def open_data(
     like: DataSpec | None = None,
     expects: Mapping[str, Any] | None = None,
     told: Mapping[str, Any] | None = None,
+    told_size: int | None = None,
     typed: Collection[str] = SPLITTING,
 ) -> Data:
     """Open the data set that the options name.
@@ -44,8 +45,9 @@ def open_data(
     in the order of its outputs: the labels of the data set are mapped to them by name. ``expects`` is how a network
     expects its images, unless the options say otherwise: ``mean``, ``std``, ``crop``, ``interpolation`` or some of
     them. ``told`` is how images were prepared when its weights were trained, as far as their file tells; this counts
-    more. ``like`` describes the data set of a checkpoint: its network's classes and what it expects; and if it is the
-    same data set, its images are split in the same way, but for the options in ``typed``, and what changed is said.
+    more. Images without a size of the data set's own are read at ``told_size`` pixels, if it is given. ``like``
+    describes the data set of a checkpoint: its network's classes and what it expects; and if it is the same data set,
+    its images are split in the same way, but for the options in ``typed``, and what changed is said.
 
     Raises:
         UsageError: there is no such data set, or its images cannot be converted to that many channels.
@@ -59,7 +61,7 @@ def open_data(
     with naming(name.partition(":")[0]):
         files = files_of(raw)
         files.check()
-        form = form_of(files.all(), channels=raw.channels, size=raw.image_size)
+        form = form_of(files.all(), channels=raw.channels, size=raw.image_size, large=told_size or LARGE)
     size, channels = image_size or form.size, in_channels or form.channels
     check_channels(form.channels, channels)
     choices = form.choices if image_size is None else ()

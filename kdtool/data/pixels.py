@@ -1,11 +1,14 @@
-"""Conversions of images in memory: channels, size, statistics, normalisation."""
+"""Conversions of images in memory: channels, size, levels of gray, statistics, normalisation."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +16,9 @@ from kdtool.errors import UsageError
 
 # The weights of Pillow's conversion to grayscale (ITU-R 601-2), in 16-bit fixed point.
 LUMA = (19595, 38470, 7471)
+
+# The value of white in images of floating-point numbers: those of 0..1 and those of 0..255.
+FLOAT_WHITES = (1, 255)
 
 # Images are converted in chunks of at most this many, which bounds the memory of intermediate results.
 CHUNK = 4096
@@ -118,3 +124,57 @@ def _factor_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: 
     with torch.inference_mode(False):  # they outlive the present mode
         centre, spread = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
         return (1 / (255 * spread)).to(device), (centre / spread).to(device)
+
+
+def check_white(white: int | None, floats: bool) -> None:
+    """Check that ``white`` is a value of white for floating-point numbers, or else for integers.
+
+    Raises:
+        ValueError: it is not.
+    """
+    known = white in FLOAT_WHITES if floats else white != FLOAT_WHITES[0]
+    if not known:
+        kind = "floating-point numbers" if floats else "integers"
+        raise ValueError(f"its pixels are {kind}, which the network was not trained on")
+
+
+def _colours(pixels: NDArray[np.generic], mode: str) -> NDArray[np.generic]:
+    """Return the pixels without transparency."""
+    return pixels[..., :-1] if pixels.ndim == 3 and mode.endswith(("A", "a", "X")) else pixels
+
+
+def value_range(bands: Iterable[NDArray[np.generic]], mode: str) -> tuple[int, int]:
+    """Return the smallest value, rounded down, and the largest one, rounded up, of an image in bands.
+
+    Transparency is left out if Pillow's ``mode`` has it.
+
+    Raises:
+        ValueError: they have no meaning as gray.
+    """
+    ends = np.array([(colours.min(), colours.max()) for colours in (_colours(pixels, mode) for pixels in bands)])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("it has pixels that are no finite numbers")
+    if low < 0:
+        raise ValueError(f"it has negative pixel values, down to {low:g}; shift them to 0 and up")
+    return int(np.floor(low)), int(np.ceil(high))
+
+
+def eight_bits(pixels: NDArray[np.generic], white: int, *, floats: bool, full: bool) -> NDArray[np.uint8]:
+    """Return the nearest of 256 levels for each value; with ``full`` the last channel has all 16 bits."""
+    if floats:
+        return np.rint(np.asarray(pixels, np.float64) * (255 / white)).clip(0, 255).astype(np.uint8)
+    whole = np.asarray(pixels, np.int64)
+    scaled = nearest_level(whole, white)
+    if full:
+        scaled[..., -1] = nearest_level(whole[..., -1], 65535)
+    return scaled.clip(0, 255).astype(np.uint8)
+
+
+@overload
+def nearest_level(values: int, white: int) -> int: ...
+@overload
+def nearest_level(values: NDArray[np.int64], white: int) -> NDArray[np.int64]: ...
+def nearest_level(values: int | NDArray[np.int64], white: int) -> int | NDArray[np.int64]:
+    """Return the level of 0..255 that is nearest to each value of 0..``white``; of two, the upper one."""
+    return (values * 510 + white) // (2 * white)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from kdtool.data.hold_out import hashed, stratified
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable
+
+# An image inside of a larger file is read into memory before it is decoded.
+LARGEST_PART = 2**28
 
 
 class FilePart(NamedTuple):
@@ -38,6 +42,25 @@ ImageSource = Path | FilePart
 def file_of(source: ImageSource) -> Path:
     """Return the path of an image file, or of the file that the image is a part of."""
     return source.path if isinstance(source, FilePart) else source
+
+
+def open_bytes(source: ImageSource) -> BinaryIO:
+    """Open an image file, or read the part of a file that is one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the file ends before that part, or the part is larger than `LARGEST_PART`.
+    """
+    if not isinstance(source, FilePart):
+        return open(source, "rb")
+    if not 0 <= source.size <= LARGEST_PART:
+        raise ValueError(f"it has {source.size:,} bytes, more than {LARGEST_PART >> 20} MiB")
+    with open(source.path, "rb") as file:
+        file.seek(source.start)
+        content = file.read(source.size)
+    if len(content) < source.size:
+        raise ValueError("the file ends before the image")
+    return io.BytesIO(content)
 
 
 @dataclass(frozen=True)

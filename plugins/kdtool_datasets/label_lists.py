@@ -221,7 +221,7 @@ def _columns_of_values(
         rows = records[skipped:]
         files = [column for column, value in enumerate(first) if value and os.path.isfile(os.path.join(folder, value))]
         splits = [column for column in range(len(first)) if all(split_of(row[column]) for _, row in rows)]
-        rest = [column for column in range(len(first)) if column not in files and column not in splits]
+        rest = sorted({*range(len(first))} - {*files, *splits})
         if len(files) == len(rest) == 1 and len(splits) == len(first) - 2 <= 1:
             names = records[0][1]
             said = [

@@ -109,7 +109,10 @@ def _below(folder: Path, suffix: str, notes: list[str]) -> Iterator[Path]:
             number += 1
             if number > MOST:
                 raise Error(f"{printable(str(folder), 400)}: has more than {MOST:,} {suffix} files; name one in it")
-            yield Path(inner) / name
+            path = Path(inner) / name
+            if not path.is_file():  # a pipe would wait for ever
+                raise Error(f"{printable(str(path), 400)}: is no regular file; remove or replace it")
+            yield path
     if left:
         notes.append(f"left out {counted(left, 'file')}, no {suffix} ({some(sorted(left))})")
 

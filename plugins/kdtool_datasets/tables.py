@@ -6,6 +6,8 @@ import contextlib
 import csv
 import io
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,9 @@ from kdtool_datasets.listing import counted
 
 # A list of a million files has about 100 MB.
 LONGEST = 2**28
+
+# A table of so many columns is no list of files.
+MOST_COLUMNS = 10_000
 
 FILE_NAMES = frozenset(("file", "files", "filename", "filepath", "path", "image", "images", "imagename", "imagepath",
                         "imagefile", "imagefilename", "img", "imgname", "imgpath", "relpath"))  # fmt: skip
@@ -44,6 +49,8 @@ def read_table(path: Path, shown: str) -> Table:
 
 def _text(path: Path, shown: str) -> str:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            raise Error(f"{shown}: is no regular file; remove or replace it")
         with open(path, "rb") as file:
             data = file.read(LONGEST + 1)
     except OSError as error:
@@ -74,8 +81,11 @@ def _csv_table(text: str, delimiters: str, shown: str) -> Table:
         raise Error(f"{shown}: it cannot be known what separates its columns; write a first line file,label")
     if text.strip() and first and not fitting:
         raise Error(f"{shown}: has one column only; write lines of file,label")
+    delimiter = next(iter(fitting), ",")
+    if len(first.get(delimiter, ())) > MOST_COLUMNS:
+        raise Error(f"{shown}: has more than {MOST_COLUMNS:,} columns; write lines of file,label")
     try:
-        table = list(_csv_rows(text, next(iter(fitting), ",")))
+        table = list(_csv_rows(text, delimiter))
     except csv.Error as error:
         raise Error(f"{shown}: is no table of text ({error}); save it as CSV in UTF-8") from error
     if not table:
@@ -121,7 +131,9 @@ def _json_table(text: str, lines: bool, shown: str) -> Table:
         names = names or [name for name, _ in entry]
         values = dict(entry)
         if len(values) < len(entry) or set(values) != set(names):
-            raise Error(f"{shown}: {line} has not the names of the first one, {', '.join(map(printable, names[:8]))}")
+            raise Error(
+                f"{shown}: {line} does not have the names of the first one, {', '.join(map(printable, names[:8]))}"
+            )
         records.append((line, [_cell(values[name], f"{shown}: {line}", name) for name in names]))
     return Table(names, records)
 

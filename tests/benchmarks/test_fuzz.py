@@ -20,7 +20,7 @@ from benchmarks.safety.targets import targets
 from kdtool import Error
 
 TARGETS = {target.name: target for target in targets()}
-SLOW = ("checkpoints", "metrics", "records")
+SLOW = ("checkpoints", "metrics", "records", "large")
 
 
 def examples(name, many):
@@ -29,7 +29,11 @@ def examples(name, many):
 
 @pytest.mark.parametrize(
     ("name", "many"),
-    [examples(name, many) for name in TARGETS for many in (1 if name.startswith(SLOW) else 2, 200)],
+    [
+        examples(name, many)
+        for name in TARGETS
+        for many in (1 if name.startswith(SLOW) else 2, 20 if name.startswith("large") else 200)
+    ],
 )
 def test_a_changed_file_is_read_or_refused_in_one_line(name, many):
     tally = fuzz(TARGETS[name], many, start=len(name))

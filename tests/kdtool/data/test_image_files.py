@@ -1,13 +1,20 @@
 """Reading image files: formats, damage, crops and worker processes."""
 
+import dataclasses
+import io
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
+from kdtool.data import image_formats
 from kdtool.data.augmentation import Crop
 from kdtool.data.changes import changes_of
 from kdtool.data.image_files import FEW, FileImages, read_image
+from kdtool.data.image_formats import header_of
 from kdtool.data.preparation import Preparation, default_crop
 from kdtool.errors import Error, UsageError
 
@@ -105,6 +112,87 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(Error, match="too large to be read safely"):
         read_image(tmp_path / "a.png", prepared(8, 3))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "side"),
+    [
+        ("png", 20),
+        ("bmp", 20),
+        ("gif", 20),
+        ("tif", 20),
+        ("ppm", 20),
+        ("jpg", 28),
+        ("webp", 14),
+        ("jp2", 14),
+        ("avif", 14),
+    ],
+)
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch, suffix, side):
+    monkeypatch.setattr(image_formats, "MOST_PIXELS", 400)
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (side, side)).save(path)
+    assert read_image(path, prepared(8, 3)).shape == (3, 8, 8)
+    Image.new("RGB", (side + 1, side)).save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    for function in (header_of, lambda path: read_image(path, prepared(8, 3))):
+        with pytest.raises(
+            Error, match=rf"^[^\n]*a\.{suffix}: the image is too large to be read safely [^\n]* smaller$"
+        ):
+            function(path)
+
+
+def test_a_side_a_tile_or_the_number_of_scans_may_be_too_large_too(tmp_path, monkeypatch):
+    Image.new("L", (1, 2**16 + 1)).save(tmp_path / "a.png")
+    content = io.BytesIO()
+    Image.new("L", (8, 8)).save(content, "TIFF", tiffinfo={65000: 2**14, 65001: 2**14})
+    data = content.getvalue()
+    for other, tag in ((65000, 322), (65001, 323)):  # the size of a tile, which Pillow does not write
+        data = data.replace(struct.pack("<H", other), struct.pack("<H", tag))
+    (tmp_path / "b.tif").write_bytes(data)
+    Image.fromarray(noise(64, 64)).save(tmp_path / "c.jpg", progressive=True)
+    assert header_of(tmp_path / "c.jpg").width == 64
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "JPEG", subsampling=0)
+    head, _, _ = content.getvalue().partition(b"\xff\xda")
+    scans = [bytes([255, 218, 0, 8, 1, channel, 0, 0, 63, 0]) for channel in (1, 2, 3)]
+    (tmp_path / "d.jpg").write_bytes(head + b"".join(scans * 9) + b"\xff\xd9")
+    assert header_of(tmp_path / "d.jpg").width == 64
+    monkeypatch.setattr(image_formats, "MOST_SCANNED", 5 * 64 * 64)
+    for name, reason in (("a.png", "65,536 a side"), ("b.tif", "268,435,456 pixels"), ("c.jpg", "decoded 10 times"),
+                         ("d.jpg", "decoded 27 times")):  # fmt: skip
+        with pytest.raises(Error, match=rf"{name}: the image is too large to be read safely \([^\n]*{reason}"):
+            header_of(tmp_path / name)
+    Image.new("RGB", (64, 64)).save(tmp_path / "e.jpg", comment=b"\xff\xda" * 999)
+    assert header_of(tmp_path / "e.jpg").width == 64
+
+
+def test_the_levels_of_an_image_of_many_bits_take_little_memory(tmp_path):
+    Image.fromarray(np.full((4000, 4000), 300, np.uint16)).save(tmp_path / "a.png", compress_level=1)
+    tracemalloc.start()
+    try:
+        header_of(tmp_path / "a.png")
+        read_image(tmp_path / "a.png", prepared(8, 1))
+        assert tracemalloc.get_traced_memory()[1] < 3 * 4000 * 4000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16", "F"])
+def test_an_image_is_the_same_in_bands_of_rows(tmp_path, monkeypatch, mode):
+    rows = noise(30, 20).astype(np.uint16) * 257
+    image = Image.fromarray(rows[..., 0] if mode == "I;16" else noise(30, 20)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(noise(30, 20, seed=1)[..., 0]))
+    image.save(tmp_path / "a.tif")
+    read = [header_of(tmp_path / "a.tif")]
+    read.append(
+        read_image(tmp_path / "a.tif", dataclasses.replace(prepared(20, 3), white=255 if mode == "F" else None))
+    )
+    monkeypatch.setattr(image_formats, "BAND", 70)
+    assert header_of(tmp_path / "a.tif") == read[0]
+    again = read_image(tmp_path / "a.tif", dataclasses.replace(prepared(20, 3), white=255 if mode == "F" else None))
+    assert torch.equal(again, read[1])
 
 
 @pytest.fixture(scope="module")

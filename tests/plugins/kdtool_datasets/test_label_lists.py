@@ -1,6 +1,7 @@
 """Lists of files and labels as people write them."""
 
 import json
+import os
 
 import pytest
 
@@ -211,13 +212,13 @@ def test_lists_that_are_refused(folder, content, message):
         ('["a.png"]', "entry 1 is no object"),
         (
             '[{"file": "a.png", "label": "cat"}, {"file": "c.png"}]',
-            "entry 2 has not the names of the first one, file, l",
+            "entry 2 does not have the names of the first one, file, l",
         ),
         ('[{"file": "a.png", "label": ["cat"]}]', "entry 1 has a label that is neither text nor a whole number"),
         ('[{"file": "a.png", "label": null}]', "entry 1 has no label for a.png"),
         ('{"a.png": "cat", "a.png": "dog"}', r"a.png has two labels, 'cat' and 'dog' \(entry 1 and entry 2\)"),
         ('{"images": [], "annotations": []}', "entry 1 has a label that is neither text nor"),
-        ('[{"file": "a.png", "file": "c.png", "label": "cat"}]', "entry 1 has not the names of the first one"),
+        ('[{"file": "a.png", "file": "c.png", "label": "cat"}]', "entry 1 does not have the names of the first one"),
     ],
 )
 def test_json_that_is_refused(folder, content, message):
@@ -248,3 +249,17 @@ def test_images_without_labels_may_be_those_of_a_list(folder):
     write(folder, table(rows=ROWS[:3]), "some.csv")
     assert [path.name for path in Folder().images(str(folder / "some.csv"), None)] == ["a.png", "b.png", "c.png"]
     assert len(Folder().images(str(folder), None)) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in the file system")
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_a_pipe_is_not_opened(folder, name):
+    os.mkfifo(folder / name)
+    with pytest.raises(Error, match=rf"^[^\n]*{name}: is no regular file; remove or replace it$"):
+        load(folder)
+
+
+def test_a_line_of_very_many_columns_is_no_list(folder):
+    write(folder, "train," * 10_000 + "a.png,cat\n")
+    with pytest.raises(Error, match="labels.csv: has more than 10,000 columns; write lines of file,label"):
+        load(folder)
