@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def layers_to_mask(options: LayerOptions, network: Network) -> set[str]:
-    """Return the paths of the convolutions and linear layers that may get zeros, and say which others stay.
+    """Return the paths of the layers that may get zeros, as `prunable` names them, and say which others stay.
 
     Raises:
         UsageError: a pattern matches no layer.

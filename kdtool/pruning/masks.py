@@ -188,7 +188,7 @@ def _check_names(pruner: Method, network: Network, found: Mapping[str, Any], wei
         if name not in weights and name not in tied and not str(name).startswith(inside):
             raise misreturned(
                 pruner,
-                f"scores of {str(name)!r}, which is no weight of a convolution or linear layer"
+                f"scores of {str(name)!r}, which is no weight that masks are for"
                 f"{nearest(str(name), weights)}; kdtool.training.prunable has the names",
             )
 

@@ -81,10 +81,10 @@ class Pruner(Method):
 class MaskPruner(LayerOptions, Pruner):
     """Set the weights with the lowest scores to zero and keep them there; the network keeps its shape.
 
-    Override `scores`. Only weights of convolutions and linear layers are removed; those that are already zero count as
-    removed. Layers that compute the weights that they use, such as standardised convolutions, stay as they are and are
-    named. With ``only`` or ``skip``, the ratio is of the weights of the chosen layers, and the others keep theirs; a
-    retraining trains all layers.
+    Override `scores`. Only the weights of `kdtool.training.prunable` are removed, no biases and norms; those that are
+    already zero count as removed. Layers that compute the weights that they use, such as standardised convolutions,
+    stay as they are and are named. With ``only`` or ``skip``, the ratio is of the weights of the chosen layers, and the
+    others keep theirs; a retraining trains all layers.
     """
 
     ratio: float = option(0.8, above=0, below=1, help="fraction of the weights to remove")

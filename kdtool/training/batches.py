@@ -11,6 +11,7 @@ from torch import Tensor
 from kdtool.data.images import HostOnlyError
 from kdtool.data.raw import UNLABELLED
 from kdtool.data.splits import Split
+from kdtool.errors import first_line
 from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import LOGITS, FrozenNetwork
@@ -150,7 +151,7 @@ def kept_on(split: Split, device: torch.device, where: str) -> Split:
     try:
         there.prepare()
     except torch.OutOfMemoryError as error:
-        return _on_host(split, device, where, str(error).splitlines()[0])
+        return _on_host(split, device, where, first_line(error))
     if where == "auto":
         say_once(f"keeps the images on {device} (--images-on host: in the memory of the host)")
     return there

@@ -100,8 +100,8 @@ class Training(Options):
 
     recipe: Recipe | None = option(
         None,
-        help="take the defaults of these options from a recipe: its NAME (below) or FILE.toml; unset: by the number of "
-        "steps",
+        help="take the defaults of these options from a recipe: its NAME (below) or FILE.toml; unset: for fresh "
+        "weights quick or standard, by the number of steps, and none for weights that go on",
     )
     epochs: int = option(20, minimum=0, help="passes over the train split, for each phase")
     lr: float = option(1e-3, above=0, help="highest learning rate")
@@ -179,14 +179,14 @@ class Training(Options):
         help="keep the outputs of frozen networks on each image in the run's directory; auto: where images recur",
     )
     cache_limit: float = option(
-        8.0, minimum=0, help="disk that this may take, in GB; beyond it, frozen networks run in every step"
+        8.0, minimum=0, help="GB of disk that cached outputs may take; beyond it, frozen networks run in every step"
     )
     seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
     images_on: str = option(
         "auto",
         choices=("auto", "device", "host"),
-        help="where images are kept and augmented; auto: on a CUDA device if they fit, and no view changes by it",
+        help="where images are kept and augmented; auto: on a CUDA device if they fit; results do not change",
     )
     compile: bool = option(
         False, help="compile the student with torch.compile; where that fails, a line says so and it trains without"
@@ -261,7 +261,7 @@ class TimeOptions(Options):
     """Options of the time that a training takes."""
 
     hours: float | None = option(
-        None, above=0, help="in place of --epochs: as many as take about so long here in all, by a few timed steps"
+        None, above=0, help="hours to train, in place of --epochs; a few timed steps say how many epochs fit"
     )
 
 
@@ -277,7 +277,9 @@ class EarlyOptions(Options):
     """Options that keep early weights of a teacher in its checkpoint, beside the final ones."""
 
     keep_init: bool = option(False, help="keep the initial weights too, which prune --method lottery needs")
-    keep_epoch: int | None = option(None, minimum=1, help="keep the weights after this epoch instead")
+    keep_epoch: int | None = option(
+        None, minimum=1, help="keep the weights after this epoch, in place of the initial ones"
+    )
 
     def __post_init__(self) -> None:
         """Check that only one of the two was given."""

@@ -13,7 +13,7 @@ from kdtool.errors import Error
 from kdtool.plugins.method_code import MethodError
 from kdtool.utils.files import read_text, slug, write_text
 from kdtool.utils.formatting import printable, shown_duration
-from kdtool.utils.forms import COUNT, NUMBER, TEXT, misfit
+from kdtool.utils.forms import COUNT, NUMBER, SECONDS, TEXT, Either, misfit
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
 from kdtool.utils.tensor_files import safe_load, write_tensors
@@ -21,7 +21,10 @@ from kdtool.utils.tensor_files import safe_load, write_tensors
 LOG = "metrics.jsonl"
 """The file of a run with the metrics of its epochs, one line of JSON for each."""
 
-ROW = {"phase!": TEXT, "epoch!": COUNT, "seconds": NUMBER}
+# What is not finite is null, but NaN and Infinity in the files of older releases.
+MEASURE = Either(None, NUMBER, float)
+
+ROW = {"phase!": TEXT, "epoch!": COUNT, "seconds": SECONDS, "val_accuracy": MEASURE, "val_loss": MEASURE}
 """The form of a line of that file, see `misfit`; beside these there are other numbers."""
 
 FORMAT = 4
@@ -145,7 +148,7 @@ def read_epochs(directory: Path) -> list[dict[str, Any]]:
     """
     path, rows = directory / LOG, []
     for line in _lines(path):
-        with contextlib.suppress(json.JSONDecodeError):  # a kill may have cut the last line
+        with contextlib.suppress(ValueError):  # a kill may have cut the last line
             row = _row(line)
             if row is None:
                 raise Error(f"{path}: is damaged: {printable(line, 60)!r} is not the metrics of an epoch")
@@ -193,7 +196,7 @@ def _forget_epochs(directory: Path, phase: str, after: int) -> None:
         return
     kept = []
     for line in _lines(directory / LOG):
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError):
             row = _row(line)
             if row is not None and (row["phase"] != phase or row["epoch"] <= after):
                 kept.append(row)

@@ -23,7 +23,7 @@ from kdtool.plugins.listeners import notify
 from kdtool.surgery.refiner import refined
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
-from kdtool.training.epochs.held import duplicate, fresh, holding
+from kdtool.training.epochs.held import duplicate, fresh, holding, holding_pruned
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate_once
 from kdtool.training.history_entry import HistoryEntry
@@ -80,7 +80,7 @@ class Run:
             self.keep_zeros()
 
     def keep_zeros(self) -> None:
-        """Keep the zeros that convolutions and linear layers have when a phase begins, here and in later commands."""
+        """Keep the zeros that the weights of layers have when a phase begins, here and in later commands."""
         self.masked = True
         self.record(masked=True)
 
@@ -150,7 +150,8 @@ class Run:
         plan = fitted(self, plan, module, callbacks, phase.directory, engine.device)
         train, val = plan.batches(self.data, engine, self.cache(self.training))
         student_module = plan.student_module(module)
-        loop = Loop(student_module, plan, train, val, engine, phase, callbacks)
+        pruned = holding_pruned(self.teachers, auxiliary, student_module.auxiliary)
+        loop = Loop(student_module, plan, train, val, engine, phase, [*callbacks, *pruned])
         try:
             with memory_explained(plan):
                 metrics = loop.run()
@@ -171,9 +172,8 @@ class Run:
 
     def cache(self, training: Training) -> Cache | None:
         """Return the cache of the outputs of frozen networks, or None; entries of earlier phases are evicted first."""
-        if training.cache == "off":
-            return None
-        return Cache(self.caches, int(training.cache_limit * 1e9), self.tell_once)
+        off = training.cache == "off"
+        return None if off else Cache(self.caches, int(training.cache_limit * 1e9), self.tell_once)
 
     def tell_once(self, line: str) -> None:
         """Print a line unless it was printed for an earlier phase."""
@@ -238,14 +238,14 @@ class Run:
         splits = ["val"] if self.data.test is None else ["val", "test"]
         return [self.evaluate(network, split) for split in splits]
 
-    def keep(self, name: str, network: Network, *, taught_by: str, **about: Any) -> Path:
+    def keep(self, name: str, network: Network, *, taught_by: str, masked: bool | None = None, **about: Any) -> Path:
         """Write a model as ``NAME.pt`` in the run's directory, add its row to the result's table, and return the path.
 
-        ``about`` is more plain data for the row.
+        ``masked`` says whether its zeros stay; None: as those of the result. ``about`` is more plain data for the row.
         """
         self.add_row(name, network, taught_by=taught_by, **about)
         path = self.directory / f"{slug(name)}.pt"
-        kept = self.checkpoint(network, self.scores(network), note=name)
+        kept = self.checkpoint(network, self.scores(network), name, **({} if masked is None else {"masked": masked}))
         decided(lambda: write(path, kept))
         return path
 
@@ -266,10 +266,10 @@ class Run:
             }
         )
 
-    def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "") -> Checkpoint:
+    def checkpoint(self, network: Network, metrics: list[dict[str, Any]], note: str = "", **facts: Any) -> Checkpoint:
         """Return a checkpoint of a network of this run, which records the network's own normalisation and classes."""
-        kept = {"kept": note} if note else {}
-        entry = {**self.entry.as_data(), "rows": self.rows, "size": measure(network), **kept}
+        facts |= {"kept": note} if note else {}
+        entry = {**self.entry.as_data(), "rows": self.rows, "size": measure(network), **facts}
         history = [*(self.parent.history if self.parent else []), entry]
         spec = described(network, self._data.spec) if self._data else None
         return Checkpoint(plain(network), spec, metrics, history)

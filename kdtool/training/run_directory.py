@@ -20,7 +20,7 @@ import filelock
 from kdtool.errors import Error, UsageError
 from kdtool.training.history_entry import SPENT
 from kdtool.utils.files import check_output, remove, write_text
-from kdtool.utils.forms import FLAG, TEXT, Either, misfit
+from kdtool.utils.forms import COUNT, FLAG, TEXT, Either, misfit
 from kdtool.utils.strict_json import dumps, load
 
 # The lock outlives a run. A kill before the first write of ``run.json`` leaves nothing else.
@@ -30,7 +30,8 @@ PATIENCE = 1.0
 """The seconds in which a lock must become free: who only looks whether a process works there holds it for a moment."""
 
 RUN = {
-    **{"finished!": FLAG, "command": TEXT, "method": Either(None, TEXT), "options": {}, "training": {}},
+    **{"finished!": FLAG, "command": TEXT, "method": Either(None, TEXT), "options": {}},
+    "training": {"epochs": COUNT},
     "data": Either(None, {"name": Either(None, TEXT)}),
 }
 """The form of ``run.json``, see `misfit`."""

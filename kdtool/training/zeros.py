@@ -16,21 +16,34 @@ if TYPE_CHECKING:
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
+# Layers that keep several weights, such as in_proj_weight and weight_ih_l0, as parameters of their own.
+_INNER = (nn.MultiheadAttention, nn.RNNBase)
+
 
 def prunable(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of convolutions and linear layers by name, without biases and norms.
+    """Return the weights of convolutions, linear layers, attention and recurrent layers by name.
 
-    A weight that several layers share has the name of the first one. Layers that compute the weights that they use are
-    left out (see `unprunable`): zeros of their parameters would be no zeros of these weights.
+    Biases and norms are left out. A weight that several layers share has the name of the first one. Layers that compute
+    the weights that they use are left out, too (see `unprunable`): zeros of their parameters would be no zeros of these
+    weights.
     """
     computed = computed_weights(module)
     weights: dict[str, Tensor] = {}
     known: set[int] = set()
-    for name, layer in module.named_modules():
-        if isinstance(layer, _LAYERS) and name not in computed and id(layer.weight) not in known:
-            known.add(id(layer.weight))
-            weights[f"{name}.weight" if name else "weight"] = layer.weight.detach()
+    for path, layer in module.named_modules():
+        for name, weight in ({} if path in computed else _weights(layer)).items():
+            if id(weight) not in known:
+                known.add(id(weight))
+                weights[f"{path}.{name}" if path else name] = weight.detach()
     return weights
+
+
+def _weights(layer: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a layer by their names in it, {} for one that no mask is for."""
+    if isinstance(layer, _LAYERS):
+        return {"weight": layer.weight}
+    own = layer._parameters.items() if isinstance(layer, _INNER) else ()
+    return {name: weight for name, weight in own if weight is not None and "weight" in name}
 
 
 def unprunable(module: nn.Module) -> dict[str, int]:
@@ -51,7 +64,7 @@ def unprunable(module: nn.Module) -> dict[str, int]:
 
 
 def sparsity(module: nn.Module, chosen: Collection[str] | None = None) -> float:
-    """Return the fraction (0..1) of the weights of all convolutions and linear layers that is zero.
+    """Return the fraction (0..1) of zeros among the weights that `prunable` has.
 
     With ``chosen`` only the layers of these paths count. In layers that compute the weights that they use, none counts
     as zero.
@@ -73,8 +86,13 @@ class HoldZeros(Callback):
     reads_step: ClassVar[bool] = False
     recordable: ClassVar[bool] = True
 
+    def __init__(self, module: nn.Module | None = None) -> None:
+        """Hold those of ``module``, which learns in the same steps as the student; None: those of the student."""
+        self.other = module
+
     def begin(self, module: nn.Module, steps: int, epochs: int) -> None:
-        """Remember where the zeros of the module's convolutions and linear layers are."""
+        """Remember where the zeros of the module's `prunable` weights are."""
+        module = module if self.other is None else self.other
         masks = {name: weight != 0 for name, weight in prunable(module).items()}
         self.masks = {name: mask.float() for name, mask in masks.items() if mask.any() and not mask.all()}
 
@@ -82,6 +100,7 @@ class HoldZeros(Callback):
         """Set these weights to zero again, in place."""
         if not self.masks:
             return
+        module = module if self.other is None else self.other
         weights: list[Tensor] = [module.get_parameter(name) for name in self.masks]
         with torch.no_grad():
             torch._foreach_mul_(weights, [*self.masks.values()])

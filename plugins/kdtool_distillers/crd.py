@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -137,7 +138,9 @@ class CRDLoss(Objective):
         indices = torch.cat([step.indices.to(others.device)[:, None], others], dim=1)
         scores = self.memory.scores(embeddings, indices, step.now(self.options.temperature))
         contrast = torch.stack([contrastive(rows, len(self.memory.order)) for rows in scores]).sum()
-        return self.options.objective.loss(step) + step.now(self.options.weight) * contrast
+        # The maps are those of the contrast; the objective asked for none.
+        own = self.options.objective.loss(dataclasses.replace(step, maps=(), owners=(), auxiliary=()))
+        return own + step.now(self.options.weight) * contrast
 
 
 def contrastive(scores: Tensor, images: int) -> Tensor:

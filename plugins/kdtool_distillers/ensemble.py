@@ -41,11 +41,12 @@ class Ensemble(Distiller):
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Combine the teachers into one, train the student and return it."""
         from kdtool_distillers.mean_of import mean_of
-        from kdtool_distillers.only_logits import need_logits
+        from kdtool_distillers.only_logits import need_logits, need_no_classifier
 
         self.check_teachers(len(run.teachers))
         self.check_student(named=student is not None, refined=False)
         assert student is not None
+        need_no_classifier(self.name, self.objective)
         need_logits(self.name, self.objective, student, teacher)
         networks = [checkpoint.network for checkpoint in run.teachers]
         weights = [1 / len(networks)] * len(networks)

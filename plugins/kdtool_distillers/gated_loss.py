@@ -31,9 +31,9 @@ class GateSearchLoss(Objective):
 
     def uniform_loss(self, step: Step) -> Tensor:
         """Return the loss, KL or cross-entropy, of a student that gives all classes the same probability."""
+        if self.options.search_loss == "ce":  # that of any image with a label, which the batch may not have
+            return step.student.new_tensor(step.student.shape[1]).log()
         uniform = dataclasses.replace(step, student=step.student.detach() * 0)
-        if self.options.search_loss == "ce":
-            return uniform.cross_entropy()
         # With a uniform teacher the KL is 0, and the penalties, which are scaled by it, would vanish.
         return (self.options.search_temperature**2 * self.divergence(uniform)).clamp_min(1e-6)
 

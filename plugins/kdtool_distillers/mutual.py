@@ -43,12 +43,13 @@ class Mutual(Distiller):
         """Train all networks together and return the student."""
         from kdtool import Network
         from kdtool.training import Auxiliary
-        from kdtool_distillers.only_logits import need_logits, need_one_view
+        from kdtool_distillers.only_logits import need_logits, need_no_classifier, need_one_view
         from kdtool_distillers.peers import Peers
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
         need_one_view(self.name, self.objective)
+        need_no_classifier(self.name, self.objective)
         others = {f"peer {number}": run.reinitialize(f"peer {number}", student) for number in range(2, self.peers + 1)}
         others |= {"teacher": teacher} if self.teacher_learns else {}
         if not others:
@@ -61,7 +62,8 @@ class Mutual(Distiller):
         assert isinstance(fit.auxiliary, Peers)
         for (name, other), module in zip(others.items(), fit.auxiliary.members, strict=True):
             taught_by = ", ".join(["student", *(peer for peer in others if peer != name)])
-            run.keep(name, Network(other.architecture, module), taught_by=taught_by)
+            masked = other is teacher and run.teachers[0].masked
+            run.keep(name, Network(other.architecture, module), taught_by=taught_by, masked=masked)
         return fit.network
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, LossDistiller, Objective, Schedule, UsageError, nested, option
+from kdtool import Distiller, LossDistiller, Objective, Schedule, nested, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,17 +40,13 @@ class Online(Distiller):
         from kdtool import Network
         from kdtool.training import Auxiliary
         from kdtool_distillers.learning_teacher import LearningTeacher
-        from kdtool_distillers.only_logits import need_one_view
+        from kdtool_distillers.only_logits import need_no_classifier, need_one_view
 
         self.check_student(named=student is not None, refined=False)
         assert student is not None
         objective = self.objective
         need_one_view(self.name, objective)
-        if objective.needs_classifier():
-            raise UsageError(
-                f"--objective {objective.name}: needs the teacher's final classifier, which {self.name} has not; use "
-                "kd or at"
-            )
+        need_no_classifier(self.name, objective)
         objective.check(student, teacher)
         if self.fresh:
             teacher = run.reinitialize("teacher", teacher)
@@ -63,7 +59,8 @@ class Online(Distiller):
         fit = run.fit(self.name, student, objective=loss, auxiliary=auxiliary)
         run.keep("student", fit.network, taught_by="teacher")
         assert isinstance(fit.auxiliary, LearningTeacher)
-        run.keep("teacher", Network(teacher.architecture, fit.auxiliary.teacher), taught_by="labels")
+        taught = Network(teacher.architecture, fit.auxiliary.teacher)
+        run.keep("teacher", taught, taught_by="labels", masked=not self.fresh and run.teachers[0].masked)
         return fit.network
 
 

@@ -1,4 +1,4 @@
-"""The checks of strategies whose objective sees less than it does alone: no feature maps, or one view of each image."""
+"""The checks of strategies whose objective sees less than alone: no maps, no classifier, or one view of an image."""
 
 from __future__ import annotations
 
@@ -38,6 +38,21 @@ def need_one_view(strategy: str, objective: Objective) -> None:
     """
     if objective.two_views:
         raise UsageError(
-            f"--objective {objective.name}: needs two views of every image, which {strategy} has not; use a loss of "
-            "one view, such as kd"
+            f"--objective {objective.name}: needs two views of every image, which {strategy} does not have; use a loss "
+            "of one view, such as kd"
+        )
+
+
+def need_no_classifier(strategy: str, objective: Objective) -> None:
+    """Check that an objective does not read the weights of the teacher's classifier.
+
+    ``strategy`` is the name of the method in the message, which teaches by something else than one fixed network.
+
+    Raises:
+        UsageError: it reads them.
+    """
+    if objective.needs_classifier():
+        raise UsageError(
+            f"--objective {objective.name}: needs the final classifier of one fixed teacher, which {strategy} does not "
+            "have; use kd"
         )

@@ -35,7 +35,7 @@ class Cluster(LayerOptions, Pruner):
     also_called: ClassVar[tuple[str, ...]] = ("clustering", "weight-sharing", "palettization", "k-means", "kmeans")
 
     conv_bits: int = option(8, minimum=1, maximum=16, help="bits for the index of a value in convolutions")
-    linear_bits: int = option(5, minimum=1, maximum=16, help="the same in linear layers")
+    linear_bits: int = option(5, minimum=1, maximum=16, help="the same in linear, attention and recurrent layers")
 
     def prune(self, run: Run, network: Network, teacher: Network | None) -> Network:
         """Return a copy whose layers have few different weights, retrained."""

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Magnitude(MaskPruner):
     """Set the smallest weights of the whole network to zero, then retrain the rest (Han et al., 2015).
 
-    Of the n weights of all convolutions and linear layers (biases and norms stay), the round(ratio * n) with the
-    smallest |w| become zero, and stay zero in the retraining. Weights that are already zero count as removed.
+    Of the n weights of all convolutions, linear, attention and recurrent layers (biases and norms stay), the
+    round(ratio * n) with the smallest |w| become zero, and stay zero in the retraining. Weights that are already zero
+    count as removed.
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("l1", "unstructured", "l1-unstructured", "weights", "sparse")

@@ -49,12 +49,12 @@ def few_batches(network: Network) -> int:
 
 
 def train_batches(run: Run, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images and labels of ``count`` batches of the train split, drawn with the seed of the training."""
+    """Yield ``count`` batches of the images that have a label and their labels, drawn with the seed of the training."""
     import itertools
 
     import torch
 
-    train, size = run.data.train, run.training.batch_size
+    train, size = run.data.train.labelled(), run.training.batch_size
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(run.training.seed))
     indexed = train.batches(size, order=order[: count * size])
     yield from itertools.islice(((images, labels) for _, images, labels in indexed), count)

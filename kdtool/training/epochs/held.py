@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -23,6 +23,8 @@ from kdtool.training.zeros import HoldZeros
 if TYPE_CHECKING:
     from kdtool.data.splits import Data
     from kdtool.models.architecture import Network
+    from kdtool.models.checkpoint import Checkpoint
+    from kdtool.training.student import Auxiliary
 
 IMAGES, BATCH = 256, 64
 """How many training images set ranges, and how many run at once."""
@@ -60,6 +62,16 @@ def holding(module: nn.Module, data: Data | None, *, masked: bool) -> list[Callb
         *([HoldZeros()] if masked and not is_fresh(module) else []),
         *([HoldRanges(data.train)] if rounds and data is not None else []),
     ]
+
+
+def holding_pruned(teachers: Sequence[Checkpoint], auxiliary: Auxiliary | None, trained: Auxiliary) -> list[Callback]:
+    """Return the callbacks that hold the zeros of pruned teachers that learn with a student.
+
+    ``trained`` is the copy of ``auxiliary`` that learns; the teachers among its parts are found by their modules.
+    """
+    pruned = {id(teacher.module) for teacher in teachers if teacher.masked}
+    parts = [] if auxiliary is None else auxiliary.module.named_modules()
+    return [HoldZeros(trained.module.get_submodule(path)) for path, part in parts if id(part) in pruned]
 
 
 def plain_images(split: Split) -> Iterator[Tensor]:

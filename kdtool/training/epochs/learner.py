@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.errors import Error
 from kdtool.plugins.method_code import misreturned
 from kdtool.training.step import Step
 from kdtool.utils.processes import gathered
@@ -68,7 +69,7 @@ class Learner(nn.Module):
         with self.engine.autocast():
             student, maps, auxiliary = self.student(batch.inputs)
         return Step(
-            student.float(),
+            self._logits(student),
             batch.target,
             batch.inputs,
             batch.teacher,
@@ -77,7 +78,7 @@ class Learner(nn.Module):
             training.label_smoothing,
             self.student.compare(maps, batch.maps),
             [pair.owner for pair in self.student.pairs],
-            [output.float() for output in auxiliary],
+            [self._logits(output, "a network that learns with ") for output in auxiliary],
             self.unlabelled,
             self.classifier,
             batch.indices,
@@ -85,6 +86,15 @@ class Learner(nn.Module):
             known,
             self.class_weights,
         )
+
+    def _logits(self, output: Any, which: str = "") -> Tensor:
+        """Return the output of a network in float32; in an error ``which`` stands before the student's name."""
+        if not isinstance(output, Tensor):
+            raise Error(
+                f"{which}{self.plan.student.architecture.spec}: returns a {type(output).__name__} in train mode; name "
+                "a subclass of it whose forward returns the logits alone"
+            )
+        return output.float()
 
 
 def without_graph(step: Step) -> Step:

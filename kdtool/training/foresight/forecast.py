@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdtool.utils.files import read_text, write_text
+from kdtool.utils.files import write_text
 from kdtool.utils.formatting import counted, shown_bytes, shown_duration
-from kdtool.utils.strict_json import dumps
+from kdtool.utils.forms import COUNT, FLAG, SECONDS, TEXT, Each, misfit
+from kdtool.utils.strict_json import dumps, load
 
 FILE = "forecast.json"
 """The file of a run with its forecast."""
+
+COST = {"seconds!": SECONDS, "cpu_seconds!": SECONDS}
+
+FORM = {
+    "phases!": Each({"name!": TEXT, "epochs!": COUNT, "steps!": COUNT, "cost!": COST}),
+    **{"cost!": COST, "at_most": FLAG, "reason": TEXT},
+    **dict.fromkeys(("memory_bytes", "gpu_bytes", "disk_bytes", "timed_steps", "processes"), COUNT),
+}
+"""The form of that file, see `misfit`."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,7 @@ def write_forecast(directory: Path, forecast: Forecast) -> None:
 def read_forecast(directory: Path) -> Forecast | None:
     """Return the forecast of a run; None where there is none, or none that this release can read."""
     try:
-        return Forecast.from_data(json.loads(read_text(directory / FILE)))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        data = load(directory / FILE)
+        return Forecast.from_data(data) if misfit(data, FORM) is None else None
+    except (OSError, ValueError, TypeError):  # another release may have other keys
         return None

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from kdtool.data.splits import Split
-from kdtool.errors import Error
+from kdtool.errors import Error, first_line
 from kdtool.features.segments import Part
 from kdtool.models.architecture import Network
 from kdtool.training.callback import Callback
@@ -220,7 +220,7 @@ def rehearse(
             if (strict and not notes.phases) or alone or is_lost_process(error):
                 raise
             name = notes.phases[-1].name if notes.phases else ""
-            reason = f"they depend on the result of {name}" if name else _first_line(error)
+            reason = f"they depend on the result of {name}" if name else _reason(error)
     others = now() - before - notes.spent
     trained = sum((phase.cost for phase in notes.phases), start=NOTHING)
     memory, cost = peak_memory(), trained + notes.measuring + others
@@ -255,8 +255,8 @@ def _unwarned() -> Iterator[None]:
         logger.removeFilter(is_error)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if isinstance(error, Error) and str(error) else type(error).__name__
+def _reason(error: Exception) -> str:
+    return first_line(error) if isinstance(error, Error) else type(error).__name__
 
 
 def _accelerator() -> torch.device | None:

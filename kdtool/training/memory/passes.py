@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from kdtool.errors import Error, UsageError
+from kdtool.errors import Error, UsageError, first_line
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH
@@ -136,7 +136,7 @@ def first_that_fits(plan: FitPlan, attempt: Callable[[FitPlan], Result]) -> tupl
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
         # The exception is gone by now, and with it the frames that held the batch.
         gc.collect()
         if torch.cuda.is_available():
@@ -169,7 +169,7 @@ def memory_explained(plan: FitPlan) -> Iterator[None]:
         auto = "" if training.batch_size.auto or count() > 1 else f"--batch-size auto:{images}, "
         raise Error(
             f"{plan.name}: the memory does not suffice for {images // training.accumulate} images at once "
-            f"({str(error).splitlines()[0]}); try {auto}{fewer}--checkpoint-activations or smaller images"
+            f"({first_line(error)}); try {auto}{fewer}--checkpoint-activations or smaller images"
         ) from error
 
 

@@ -12,7 +12,7 @@ from kdtool.utils.uncompiled import with_plain_step
 
 
 def make_optimizer(parameters: list[Any], training: Training) -> torch.optim.Optimizer:
-    """Return the optimiser of parameters or of groups of them (see `kdtool.training.parameter_groups`).
+    """Return the optimiser of parameters or of groups of them, see `kdtool.training.optimization.parameter_groups`.
 
     Those of torch are fused: on small networks their own arithmetic dominates the step. Muon (Jordan et al., 2024,
     https://kellerjordan.github.io/posts/muon) moves every matrix, and every convolution as a matrix of out x rest, by
@@ -42,8 +42,9 @@ def make_optimizer(parameters: list[Any], training: Training) -> torch.optim.Opt
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:
     """Return the schedule of the learning rates over the steps of a phase, ``steps`` in each epoch.
 
-    A warm-up rises in equal steps; the schedule itself follows it in what is left of the phase. One-cycle has a rise of
-    its own, which lasts as long as the warm-up. While the rate rises, one-cycle moves the momentum of SGD from 0.95 to
+    A warm-up rises in equal steps; the schedule itself follows it in what is left of the phase. Milestones are
+    fractions of the whole phase; one that lies within the warm-up acts when that is over. One-cycle has a rise of its
+    own, which lasts as long as the warm-up. While the rate rises, one-cycle moves the momentum of SGD from 0.95 to
     0.85, and back to 0.95 while the rate falls, whatever ``training.momentum`` is (Smith, 2018, arXiv:1803.09820). In
     the other optimisers it moves beta1 of Adam's part so; the momentum with which Muon moves matrices stays
     ``training.momentum``.
@@ -59,17 +60,20 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: i
             rise *= 1 - 1e-9
         return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=max(total, 2), pct_start=rise)
     if not warm:
-        return _main_schedule(optimizer, training, total)
+        return _main_schedule(optimizer, training, total, 0)
     first = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
     return lr_scheduler.SequentialLR(
-        optimizer, [first, _main_schedule(optimizer, training, total - warm)], milestones=[warm]
+        optimizer, [first, _main_schedule(optimizer, training, total, warm)], milestones=[warm]
     )
 
 
-def _main_schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> lr_scheduler.LRScheduler:
+def _main_schedule(
+    optimizer: torch.optim.Optimizer, training: Training, total: int, warm: int
+) -> lr_scheduler.LRScheduler:
+    """Return the schedule of the steps that follow ``warm`` of a warm-up, ``total`` with these."""
     if training.schedule == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=total - warm)
     if training.schedule == "multi-step":
-        milestones = [round(fraction * steps) for fraction in training.milestones]
+        milestones = [max(round(fraction * total) - warm, 0) for fraction in training.milestones]
         return lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     return lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -80,7 +80,7 @@ def test_the_device_is_that_of_the_exporter(network, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"provider": "qnn"}, "--provider qnn: onnxruntime .* has it not"),
+        ({"provider": "qnn"}, "--provider qnn: onnxruntime .* has no such provider here"),
         ({"latency_from": "there.json"}, "--exporter-latency-from: the networks that are measured are made while"),
     ],
 )

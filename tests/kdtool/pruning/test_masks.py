@@ -93,7 +93,7 @@ def masked(found, module=None, layers=("0", "4"), ratio=0.5, scope="global"):
     ("change", "message"),
     [
         (lambda found: {**found, "0.weight": found["0.weight"] * float("nan")}, "scores for 0.weight that are NaN"),
-        (lambda found: {"0": found["0.weight"]}, "scores of '0', which is no weight of a convolution or linear layer"),
+        (lambda found: {"0": found["0.weight"]}, "scores of '0', which is no weight that masks are for"),
         (lambda found: {**found, "1.weight": torch.ones(4)}, "scores of '1.weight', which is no weight"),
         (lambda found: {}, "no scores of 0, 4, which may be pruned"),
         (lambda found: {"0.weight": found["0.weight"]}, r"31\.0% of the weights, less than the 50\.0% to .* none of 4"),

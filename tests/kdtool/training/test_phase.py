@@ -19,6 +19,8 @@ def test_a_log_is_read_without_the_line_that_a_kill_cut(tmp_path):
     assert read_epochs(tmp_path) == []
     assert read_epochs(logged(tmp_path)) == ROWS
     assert read_epochs(logged(tmp_path, '{"phase": "b", "epo')) == ROWS
+    # Python reads no number of so many digits.
+    assert read_epochs(logged(tmp_path, f'{{"phase": "b", "epoch": {"1" * 5000}}}')) == ROWS
 
 
 def test_what_is_no_epoch_is_said_in_one_line(tmp_path):

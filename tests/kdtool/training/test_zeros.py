@@ -11,6 +11,7 @@ import kdtool
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import read
 from kdtool.training.epochs.held import duplicate, fresh, holding, is_fresh
+from kdtool.training.loop import Loop
 from kdtool.training.zeros import HoldZeros, prunable, sparsity, unprunable
 
 
@@ -61,6 +62,42 @@ def test_only_zeros_that_are_inherited_stay(method, options, masked, pruned, tmp
     made = kdtool.distill(pruned, method, epochs=1, subset=0.2, output=tmp_path / "made.pt", **options)
     assert made.masked is masked
     assert (sparsity(made.module) > 0.5) is masked
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "masked"),
+    [
+        ("mutual", {"peers": 2, "teacher_learns": True}, True),
+        ("online", {"fresh": False}, True),
+        ("online", {}, False),
+    ],
+)
+def test_a_pruned_teacher_that_learns_keeps_its_zeros(method, options, masked, pruned, tmp_path):
+    told = {"student": "kdtool:lenet-300-100", "epochs": 1, "subset": 0.2, "mean": (0.5,), "std": (0.25,)}
+    made = kdtool.distill(pruned, method, output=tmp_path / "made.pt", **told, **options)
+    kept = {path.stem: read(path) for path in tmp_path.glob("made.run/*.pt")}
+    assert kept["teacher"].masked is masked
+    assert same(kept.pop("teacher"), pruned) is masked
+    assert not any(other.masked or sparsity(other.module) for other in (made, *kept.values()))
+
+
+def test_a_run_that_an_older_release_began_without_them_goes_on(pruned, tmp_path, monkeypatch):
+    told = {"student": "kdtool:lenet-300-100", "epochs": 2, "subset": 0.2, "mean": (0.5,), "std": (0.25,)}
+    told |= {"fresh": False, "output": tmp_path / "made.pt"}
+    one_epoch = Loop._one_epoch
+
+    def killed(self, *arguments):
+        if self.state.epoch == 1:
+            raise KeyboardInterrupt
+        one_epoch(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_one_epoch", killed)
+        patch.setattr("kdtool.training.run.holding_pruned", lambda *_: [])
+        with pytest.raises(KeyboardInterrupt):
+            kdtool.distill(pruned, "online", **told)
+    kdtool.distill(pruned, "online", resume=True, **told)
+    assert read(tmp_path / "made.run/teacher.pt").masked
 
 
 def test_a_structure_of_a_pruned_network_with_fresh_weights_has_no_mask(pruned, tmp_path):
@@ -160,3 +197,27 @@ def test_only_zeros_in_use_are_held():
     held.after_step(module, step=None)
     assert (module[2].weight[0] == 0).all()
     assert (module[3].weight[0] == 1).all()
+
+
+def test_the_weights_inside_attention_and_recurrent_layers_are_weights_too():
+    encoder, attention = nn.TransformerEncoderLayer(8, 2, 16), nn.MultiheadAttention(8, 2, kdim=4, add_bias_kv=True)
+    names = ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+    assert tuple(prunable(encoder)) == names
+    assert list(prunable(attention)) == ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"]
+    assert list(prunable(nn.LSTM(8, 4))) == ["weight_ih_l0", "weight_hh_l0"]
+    with torch.no_grad():
+        encoder.self_attn.in_proj_weight[:12] = 0
+    assert sparsity(encoder) == pytest.approx(12 * 8 / (8 * 24 + 8 * 8 + 2 * 8 * 16))
+
+
+def test_their_zeros_are_held():
+    attention = nn.MultiheadAttention(8, 2)
+    with torch.no_grad():
+        attention.in_proj_weight[:12] = 0
+    held = HoldZeros()
+    held.begin(attention, steps=1, epochs=1)
+    with torch.no_grad():
+        attention.in_proj_weight.add_(1)
+    held.after_step(attention, step=None)
+    assert (attention.in_proj_weight[:12] == 0).all()
+    assert (attention.in_proj_weight[12:] != 0).any()

@@ -145,5 +145,11 @@ def test_it_compares_one_pair_of_layers(tmp_path):
 
 def test_it_has_one_view_of_each_image(tmp_path):
     teacher = kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt")
-    with pytest.raises(UsageError, match="--objective crld: needs two views of every image, which crd has not"):
+    with pytest.raises(UsageError, match="--objective crld: needs two views of every image, which crd does not have"):
         kdtool.distill(teacher, "crd", student="kdtool:lenet-5", objective="crld", output=tmp_path / "s.pt")
+
+
+def test_its_objective_is_not_given_the_maps_of_the_contrast(tmp_path):
+    teacher = kdtool.teacher("kdtool:lenet-5", data="digits", epochs=0, output=tmp_path / "t.pt")
+    told = {"student": "kdtool:conv4-fc2", "objective": "wkd", "subset": 0.03, "epochs": 1, "negatives": 9}
+    assert kdtool.distill(teacher, "crd", output=tmp_path / "s.pt", **told).metrics

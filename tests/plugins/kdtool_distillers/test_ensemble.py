@@ -76,6 +76,8 @@ def test_what_makes_no_sense_is_refused(teacher_path, second_path, tmp_path):
     options = {"student": "kdtool:lenet-300-100", "epochs": 1, "output": tmp_path / "s.pt"}
     with pytest.raises(kdtool.UsageError, match="ensemble learns from several teachers"):
         kdtool.distill(teacher_path, "ensemble", **options)
+    with pytest.raises(kdtool.UsageError, match="wkd: needs the final classifier of one fixed teacher, which ensemble"):
+        kdtool.distill([teacher_path, second_path], "ensemble", objective="wkd", **options)
     with pytest.raises(kdtool.UsageError, match="one teacher, not 2; for several teachers use --method ensemble"):
         kdtool.distill([teacher_path, second_path], "kd", **options)
     other = kdtool.teacher("kdtool:lenet-5", classes=7, in_channels=1, image_size=8, output=tmp_path / "seven.pt")

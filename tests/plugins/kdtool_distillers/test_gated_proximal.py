@@ -1,11 +1,13 @@
 """The proximal search with two gates: single steps, thresholds and losses, by hand."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from kdtool.data.raw import UNLABELLED
 from kdtool.surgery.gates import GateCosts
 from kdtool.surgery.gates.gated import Gated, Places, Reader
 from kdtool.training.optimization.optimizer import make_optimizer
@@ -148,6 +150,19 @@ def test_the_losses_by_hand():
     assert loss() == pytest.approx(4 * kl, rel=1e-5)
     assert loss(kl_target=0.3) == pytest.approx(4 * (0.3 - kl), rel=1e-5)
     assert loss(search_loss="ce") == pytest.approx(torch.tensor(2.0).log().item())
+
+
+@pytest.mark.parametrize("search_loss", ["kl", "ce"])
+def test_a_first_batch_without_labels_gives_penalties_too(search_loss):
+    gated, zeros = two_gates(), torch.zeros(4, 2)
+    search = search_of(gated, gate_penalty=None, gate_lr=None, search_loss=search_loss)
+    search.begin(gated, steps=10, epochs=1)
+    gated.gates.grad = torch.zeros(2)
+    teacher = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    search.after_step(gated, Step(zeros, torch.full((4,), UNLABELLED), zeros, teacher, unlabelled=True))
+    assert search.first > 0
+    if search_loss == "ce":  # the penalties of both gates, 1 and 0.5, add up to that of a student that knows nothing
+        assert 1.5 * search.first == pytest.approx(math.log(2))
 
 
 def test_what_a_search_that_is_given_up_leaves_is_the_network_itself():

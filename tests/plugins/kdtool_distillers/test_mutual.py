@@ -83,7 +83,8 @@ def test_the_teacher_may_learn_too(teacher_path, tmp_path):
     [
         ({"peers": 1}, "--peers 1: the student has no peer to learn from"),
         ({"objective": "at"}, "--objective at: compares layers"),
-        ({"objective": "crld"}, "--objective crld: needs two views of every image, which mutual has not"),
+        ({"objective": "crld"}, "--objective crld: needs two views of every image, which mutual does not have"),
+        ({"objective": "wkd"}, "--objective wkd: needs the final classifier of one fixed teacher, which mutual does"),
         ({"student": None}, "--method mutual needs a student"),
     ],
 )

@@ -61,8 +61,11 @@ def test_the_teacher_may_go_on_with_its_weights(teacher_path, tmp_path):
     assert (weights[2] - weights[0]).abs().max() > 0.01
 
 
-def test_what_makes_no_sense_is_refused(teacher_path, tmp_path):
-    with pytest.raises(kdtool.UsageError, match="--objective crld: needs two views of every image"):
-        kdtool.distill(
-            teacher_path, "online", student="kdtool:lenet-300-100", objective="crld", output=tmp_path / "s.pt"
-        )
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [("crld", "needs two views of every image"), ("wkd", "needs the final classifier of one fixed teacher")],
+)
+def test_what_makes_no_sense_is_refused(teacher_path, tmp_path, objective, message):
+    options = {"student": "kdtool:lenet-300-100", "objective": objective, "output": tmp_path / "s.pt"}
+    with pytest.raises(kdtool.UsageError, match=f"--objective {objective}: {message}"):
+        kdtool.distill(teacher_path, "online", **options)

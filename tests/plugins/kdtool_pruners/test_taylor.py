@@ -1,5 +1,7 @@
 """The first-order change of the loss, compared with derivatives by gates that multiply the filters' outputs."""
 
+import dataclasses
+
 import pytest
 import torch
 from timm.layers import StdConv2d
@@ -7,9 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import kdtool
+from kdtool.data.opening import open_data
+from kdtool.data.options import DataOptions
 from kdtool.models.architecture import Architecture, Network
 from kdtool.surgery.channels.groups import groups
-from kdtool_pruners.taylor import changes, squared
+from kdtool.training.options import Training
+from kdtool_pruners.taylor import changes, squared, train_batches
 
 
 class Gated(nn.Module):
@@ -67,6 +72,19 @@ def test_it_wants_data(tmp_path):
     teacher = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "teacher.pt")
     with pytest.raises(kdtool.UsageError, match="--data"):
         kdtool.prune(teacher, "taylor", epochs=0, output=tmp_path / "small.pt")
+
+
+def test_images_without_a_label_take_no_part(tmp_path):
+    options = DataOptions(data="digits", subset=0.05, augment="none")
+    training, entry = Training(batch_size=16), None
+    drawn = []
+    for unlabelled in (None, "digits"):
+        data = open_data(dataclasses.replace(options, unlabelled=unlabelled))
+        run = kdtool.Run(tmp_path, data=data, training=training, parent=None, entry=entry)
+        drawn.append(list(train_batches(run, 3)))
+    for (images, labels), (same, others) in zip(*drawn, strict=True):
+        assert torch.equal(labels, others)
+        torch.testing.assert_close(images, same)
 
 
 def test_several_steps_reach_the_ratio_of_the_parameters(tmp_path):

@@ -174,6 +174,15 @@ def test_what_never_fits_is_an_error_of_one_line(small_memory, teacher_path, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_an_error_without_a_message_is_named_by_its_class(teacher_path, tmp_path, monkeypatch):
+    def no_memory(*about):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Learner, "forward", no_memory)
+    with pytest.raises(kdtool.Error, match=r"64 images at once \(OutOfMemoryError\); try "):
+        kdtool.distill(teacher_path, "kd", refiner="halve", batch_size=64, output=tmp_path / "s.pt", **OPTIONS)
+
+
 def test_without_auto_the_way_out_is_named(small_memory, teacher_path, tmp_path):
     small_memory(20)
     with pytest.raises(kdtool.Error, match="64 images at once.*--batch-size auto:64, --accumulate 2,") as caught:

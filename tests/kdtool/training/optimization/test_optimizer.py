@@ -35,6 +35,10 @@ def test_warm_up_by_hand():
     expected = [1 / 3, 2 / 3, *((1 + math.cos(math.pi * step / 6)) / 2 for step in range(6))]
     assert rates("cosine", 4, 2, warmup=0.5) == pytest.approx(expected)
     assert rates("constant", 4, 2, warmup=1) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    # Milestones are parts of the whole phase: 0.5 and 0.75 of 8 steps, whatever the warm-up; none comes within it.
+    assert rates("multi-step", 4, 2, warmup=0.5) == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    found = rates("multi-step", 4, 2, warmup=1, milestones=(0.25, 0.75))
+    assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.1, 0.1, 0.01, 0.01])
     # One-cycle reaches its top after its own rise of 5 of 10 steps, or right away.
     assert rates("one-cycle", 10, warmup=0.5).index(pytest.approx(1.0)) == 4
     assert rates("one-cycle", 10, warmup=0)[1] < rates("one-cycle", 10, warmup=0)[0]
