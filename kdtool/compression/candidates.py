@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kdtool.compression.costs import Cost
+from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.sizing import Sized
-from kdtool.errors import Error, UsageError, nearest
+from kdtool.errors import Error
 from kdtool.models.architecture import Network
 from kdtool.models.size import measure
 from kdtool.plugins.entry_points import BrokenPlugin, installed
@@ -18,10 +19,8 @@ from kdtool.training.run import Run
 from kdtool.utils.progress import say
 from kdtool.utils.verbosity import QUIET, verbosity
 
-KINDS = ("pruners", "refiners", "distillers")
-"""The kinds of methods that propose."""
-
-FLOAT, INT8 = "float32", "int8"
+FLOAT = "float32"
+"""The precision of a candidate that is not quantised."""
 
 KEPT = {"init": "inherit"}
 """The option of a refiner that keeps weights."""
@@ -31,6 +30,8 @@ TEACHER = "teacher"
 
 TRAINED_ON = "trained teacher"
 """The method of a candidate that is the teacher and goes on learning: from its own outputs, and with the labels."""
+
+UNTRIED = "not among those that were trained"
 
 Make = Callable[[Mapping[str, Any]], Network]
 
@@ -89,6 +90,43 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+@dataclass
+class Proposals:
+    """The candidates within the budget, those beyond it, and what all are compared with."""
+
+    teacher: Cost
+    limits: Limits
+    device: str
+    candidates: list[Candidate] = field(default_factory=list)
+    beyond: list[Candidate] = field(default_factory=list)
+    """The smallest of each ladder of which nothing meets the budget."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why methods made no network, by name."""
+    seconds: float = 0.0
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all candidates."""
+        return {candidate.name for candidate in (*self.candidates, *self.beyond)}
+
+    def chosen(self, most: int) -> list[Candidate]:
+        """Return up to ``most`` candidates: by turns of each kind and precision the one with the most MACs.
+
+        Of networks that cost the same the one that computes more is likely to learn more.
+        """
+        groups: dict[tuple[int, str], list[Candidate]] = {}
+        for candidate in self.candidates:
+            kinds = (TEACHER, "pruners", "refiners", "distillers")
+            groups.setdefault((kinds.index(candidate.kind), candidate.precision), []).append(candidate)
+        for group in groups.values():
+            group.sort(key=lambda candidate: -(candidate.cost.macs if candidate.cost else 0))
+        turns = itertools.zip_longest(*(groups[key] for key in sorted(groups)))
+        ordered = [candidate for turn in turns for candidate in turn if candidate is not None]
+        for candidate in ordered[most:]:
+            candidate.note = UNTRIED
+        return ordered[:most]
+
+
 @dataclass(frozen=True)
 class Ladder:
     """The options of one way of a method to make a network smaller, the largest result first."""
@@ -125,12 +163,7 @@ class Ladder:
 
 
 def ladders(run: Run, network: Network, only: Sequence[str]) -> tuple[list[Ladder], dict[str, str]]:
-    """Return the ladders of all installed refiners and pruners, and why others have none, by the method's name.
-
-    Raises:
-        UsageError: a name in ``only`` is not installed.
-    """
-    _check_names(only)
+    """Return the ladders of all installed refiners and pruners, and why others have none, by the method's name."""
     found: list[Ladder] = []
     refused: dict[str, str] = {}
     for kind in ("pruners", "refiners"):
@@ -187,11 +220,3 @@ def _methods(kind: str, only: Sequence[str]) -> list[tuple[str, type[Any]]]:
         except BrokenPlugin as error:
             say(f"compress: {error}")
     return found
-
-
-def _check_names(only: Sequence[str]) -> None:
-    known = [plugin.name for plugin in installed() if plugin.kind in KINDS]
-    for name in only:
-        if name not in known:
-            raise UsageError(f"--candidates {name}: there is no refiner, pruner or distiller of that name"
-                             f"{nearest(name, known)}")  # fmt: skip

@@ -14,7 +14,7 @@ from kdtool.compression.costs import NEAR, scratch
 from kdtool.compression.final import file_of
 from kdtool.compression.finalists import finalist, measured_load, ranked
 from kdtool.compression.finishing import Finish, Winner
-from kdtool.compression.options import BudgetOptions, Given
+from kdtool.compression.options import BudgetOptions, Given, check_epochs, refused
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.schedule import FOR_FRESH, MOST_EPOCHS, SPARE, epochs_within, training_seconds
 from kdtool.compression.trial_rows import epoch_seconds
@@ -74,13 +74,13 @@ def compress(
     """
     parent = load(teacher)
     cls = method_class("distillers", method)
-    check_distiller(method, cls)
+    if why := refused(cls):
+        raise UsageError(f"--method {method}: {why}")
     own, of_budget, data_options, training_options = split(options, cls, BudgetOptions, DataOptions, Training)
     given, given_data = training_options, data_options
     training_options, data_options = with_recipe(given, given_data)
     distiller, budget, training = cls(**own), BudgetOptions(**of_budget), Training(**training_options)
-    if training.epochs < 1:
-        raise UsageError("--epochs 0: compress trains its candidates; give 1 or more")
+    check_epochs(training.epochs)
     target = target_of(output, named_after(parent, "compressed"), force=force, resume=resume)
     data = data_for(parent, data_options)
     check_validation(budget, data)
@@ -90,8 +90,10 @@ def compress(
     known = Given(given, given_data, budget)
     if dry_run:
         return _rehearsed(distiller, known, parent, entry, target, data=data, training=training, teachers=teachers)
-    about: dict[str, Any] = {"teachers": teachers, "masked": parent.masked, "track": track}
-    with running(target, entry, data, training, parent, force=force, resume=resume, **about) as run:
+    with running(
+        target, entry, data, training, parent,
+        force=force, resume=resume, masked=parent.masked, teachers=teachers, track=track,
+    ) as run:  # fmt: skip
         if isinstance(run, Checkpoint):
             result = run
             say_gone(result)
@@ -111,17 +113,6 @@ def _rehearsed(
             network = plan.chosen[0].network or parent.network
     run.record(forecast=plan.forecast and plan.forecast.as_data())
     return Checkpoint(network, run.data.spec, [], [*parent.history, entry.as_data()])
-
-
-def check_distiller(method: str, cls: type[Distiller]) -> None:
-    """Check that a method can train a student that it is given.
-
-    Raises:
-        Error: it makes its student itself, or learns from several teachers.
-    """
-    if cls.makes_student or cls.several_teachers:
-        why = "makes its student itself" if cls.makes_student else "learns from several teachers"
-        raise Error(f"--method {method}: {why}; compress needs one that trains a given student, such as kd")
 
 
 def check_validation(budget: BudgetOptions, data: Data) -> None:
@@ -176,17 +167,20 @@ class _Work:
         if schedule.lengths:
             in_order = ranked(self.trials, self.trials.search(schedule.lengths, schedule.deadline or float("inf")))
             candidate = finalist(self.trials, in_order)
-            trained = [one for one in in_order if one.trains]
+            trained = [tried for tried in in_order if tried.trains]
             second = finalist(self.trials, trained) if trained and not candidate.trains else None
         else:
             candidate, second = self.trials.by_name[schedule.names[0]], None
         self.fresh = self._fresh()
-        ones = [one for one in (candidate, second, self.fresh) if one is not None]
-        networks = {one.name: self._full(one, plan) for one in {one.name: one for one in ones}.values()}
+        chosen = {choice.name: choice for choice in (candidate, second, self.fresh) if choice is not None}
+        networks = {name: self._full(choice, plan) for name, choice in chosen.items()}
         rows = [row for name in networks if (row := self.trials.last(name)) is not None]
         rows.sort(key=lambda row: (row["within"], row["accuracy"], -row["loss"]), reverse=True)
-        found = [(self.trials.by_name[row["setting"]], networks[row["setting"]], row) for row in rows]
-        return [Winner(one, network, self._final_epochs(one), row["accuracy"]) for one, network, row in found]
+        best_first = [(self.trials.by_name[row["setting"]], row["accuracy"]) for row in rows]
+        return [
+            Winner(winner, networks[winner.name], self._final_epochs(winner), accuracy)
+            for winner, accuracy in best_first
+        ]
 
     def _fresh(self) -> Candidate | None:
         """Return the candidate with fresh weights that is trained in full too, if its trial showed that it can be."""

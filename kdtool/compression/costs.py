@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.export import metadata_of
+from kdtool.commands.export import MADE, metadata_of
 from kdtool.compression.options import BudgetOptions
 from kdtool.errors import UsageError
 from kdtool.exporting.baseline import Baseline
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
-from kdtool.exporting.measurement import read_measurements
 from kdtool.exporting.sessions import check_provider, cpu_name
 from kdtool.models.architecture import Network
+from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.size import macs, measure
 from kdtool.plugins.registry import make
 from kdtool.training.run import Run
@@ -34,11 +34,12 @@ PAIRS, SECONDS = 24, 0.3
 NEAR = 1.05
 """Up to this factor an exported file counts as within the budget: two measurements differ by as much."""
 
-SPARE_BYTES = 256
-"""Room for what a later export tells beside that: its own name, and numbers with more digits."""
+LATER = {MADE: "0" * 80, "kdtool.metrics": "0" * 110}
+"""What the file of an export tells that is known only then, in as many bytes as it may take: the word by which
+``--resume`` knows the file, and its accuracy on the test images."""
 
 INT8 = "int8"
-"""The option of an exporter that quantises to 8 bits."""
+"""The option of an exporter that quantises to 8 bits, and the precision of its files."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,12 @@ class Meter:
         *,
         seconds: float = SECONDS,
         pairs: int = PAIRS,
-        told: int = 0,
+        run: Run | None = None,
     ) -> None:
         """Time the teacher's file in ``folder``, where files of candidates are written.
 
-        Every file has ``told`` bytes more than its draft, see `told_bytes`.
+        If bytes are limited, those of a file are as ``kdtool export`` writes it of the result of the ``run``: exactly
+        the teacher's, and about those of other networks, see `exported`. Without a run they are those of the draft.
 
         With ``int8`` the files of candidates have 8 bits, if the exporter can. ``teacher_ms`` is the teacher's time if
         an earlier meter has it: milliseconds of several meters can be compared only if they are shares of the same one.
@@ -115,15 +117,19 @@ class Meter:
         """
         check_provider(options.provider)
         self.options, self.folder, self.int8 = options, folder, int8
-        self.seconds, self.pairs, self.told = seconds, pairs, told
-        self.exporter = exporter_for(options, int8=int8)
+        self.seconds, self.pairs = seconds, pairs
+        self.run = run if options.max_size is not None else None
+        self.exporter = exporter_for(int8=int8)
         self.known: dict[str, Cost] = {}
         """By structure: the files of networks that differ in their weights alone cost the same."""
         self.ratios: dict[str, list[float]] = {}
         """All measurements behind the latencies of `known`."""
         path = folder / f"teacher{SUFFIX}"
-        exporter_for(options).draft(teacher, path)
-        self.teacher_bytes = path.stat().st_size + told
+        exporter_for().draft(teacher, path)
+        self.more = 0
+        """The bytes that the exported file of a network has more than its draft, as far as that is known."""
+        if self.run is not None:
+            self.more = self._exported_bytes(teacher, self.run) - self._drafted(teacher).stat().st_size
         device = {"threads": options.latency_threads, "batch": options.latency_batch}
         self.baseline = Baseline(path, provider=options.provider, **device)
         self.teacher_ms = self.baseline.milliseconds
@@ -131,7 +137,10 @@ class Meter:
         if teacher_ms is not None:
             self.teacher_ms = teacher_ms
         elif options.latency_from is not None:
-            self.teacher_ms = _elsewhere(teacher, options, folder)
+            found = _elsewhere(teacher, options, folder)
+            self.teacher_ms = float(found["student"]["p50_ms"])
+            cpu = found["cpu"] or "the device"
+            self.device = f"{cpu} of {options.latency_from} ({_threads(found['threads'])})"
 
     def cost(self, network: Network, limits: Limits | None = None) -> Cost:
         """Return the cost of a network; with ``limits`` the file and its latency only if they are limited, and if
@@ -159,18 +168,38 @@ class Meter:
         """
         known = self.cost(network)
         ratios = self.ratios[structure_key(network)]
-        path = self.folder / f"candidate{SUFFIX}"
-        self.exporter.draft(network, path)
-        ratios.append(self.ratio(path))
+        ratios.append(self.ratio(self._drafted(network)))
         mean = sum(ratios) / len(ratios)
         cost = replace(known, latency_ratio=mean, latency_ms=mean * self.teacher_ms)
         self.known[structure_key(network)] = cost
         return cost
 
-    def _measured(self, network: Network, counted: Cost, limits: Limits | None) -> Cost:
+    def exported(self, network: Network) -> Cost:
+        """Return the cost of a network with the bytes of its exported file, if bytes are limited; as `cost` otherwise.
+
+        Raises:
+            Error: it cannot be exported, or onnxruntime cannot run it.
+        """
+        known = self.cost(network)
+        if self.run is None:
+            return known
+        cost = replace(known, file_bytes=self._exported_bytes(network, self.run))
+        self.known[structure_key(network)] = cost
+        return cost
+
+    def _exported_bytes(self, network: Network, run: Run) -> int:
+        path = self.folder / f"exported{SUFFIX}"
+        self.exporter.export_unchecked(network, path, metadata=told(run.checkpoint(network, [])))
+        return path.stat().st_size
+
+    def _drafted(self, network: Network) -> Path:
         path = self.folder / f"candidate{SUFFIX}"
         self.exporter.draft(network, path)
-        sized = Cost(counted.macs, counted.parameters, path.stat().st_size + self.told)
+        return path
+
+    def _measured(self, network: Network, counted: Cost, limits: Limits | None) -> Cost:
+        path = self._drafted(network)
+        sized = Cost(counted.macs, counted.parameters, path.stat().st_size + self.more)
         if limits is not None and (limits.load(sized) > 1 or not limits.timed):
             return sized
         ratio = self.ratio(path)
@@ -182,21 +211,9 @@ class Meter:
         return self.baseline.ratio(path, seconds=self.seconds, pairs=self.pairs)
 
 
-def told_bytes(run: Run, network: Network, options: BudgetOptions, folder: Path) -> int:
-    """Return how many bytes the file of a run's result has more than its draft, 0 if no bytes are limited.
-
-    They are the classes, how images get in, the history and names of layers, as the teacher's own file has them.
-
-    Raises:
-        Error: the teacher cannot be exported.
-    """
-    if options.max_size is None:
-        return 0
-    draft, whole = folder / f"draft{SUFFIX}", folder / f"whole{SUFFIX}"
-    exporter = exporter_for(options)
-    exporter.draft(network, draft)
-    exporter.export(network, whole, metadata=metadata_of(run.checkpoint(network, []), None, measure(network)))
-    return whole.stat().st_size - draft.stat().st_size + SPARE_BYTES
+def told(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what the file tells that ``kdtool export`` writes of a checkpoint, in as many bytes at least."""
+    return {**metadata_of(checkpoint, None, measure(checkpoint.network)), **LATER}
 
 
 def structure_key(network: Network) -> str:
@@ -205,33 +222,32 @@ def structure_key(network: Network) -> str:
     return hashlib.sha256(repr((network.architecture.spec, network.architecture.input, shapes)).encode()).hexdigest()
 
 
-def exporter_for(options: BudgetOptions, *, int8: bool = False, **more: Any) -> Exporter:
-    """Return the exporter of files that onnxruntime reads, with the device of the options as far as it has these."""
-    cls = exporter_of_suffix(SUFFIX)
-    known = {info.name for info in cls.describe()}
-    wanted = {"latency": False, **({INT8: True} if int8 else {}), **more}
-    exporter: Exporter = make("exporters", cls.name, **{name: wanted[name] for name in wanted if name in known})
+def supported(**wanted: Any) -> dict[str, Any]:
+    """Return those of the wanted options that the exporter of ONNX files has."""
+    known = {info.name for info in exporter_of_suffix(SUFFIX).describe()}
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def exporter_for(**wanted: Any) -> Exporter:
+    """Return the exporter of ONNX files with the wanted options that it has; unless told, it measures no latency."""
+    options = supported(**{"latency": False, **wanted})
+    exporter: Exporter = make("exporters", exporter_of_suffix(SUFFIX).name, **options)
     return exporter
 
 
 def device_options(options: BudgetOptions) -> dict[str, Any]:
     """Return the options of an exporter that measures latency on the device of a budget, as plain data."""
-    cls = exporter_of_suffix(SUFFIX)
-    known = {info.name for info in cls.describe()}
-    wanted = {"provider": options.provider, "threads": options.latency_threads, "batch": options.latency_batch}
-    return {"name": cls.name, **{name: value for name, value in wanted.items() if name in known}}
+    device = supported(provider=options.provider, threads=options.latency_threads, batch=options.latency_batch)
+    return {"name": exporter_of_suffix(SUFFIX).name, **device}
 
 
 def can_quantise() -> bool:
     """Return whether the installed exporter writes files of 8 bits."""
-    return INT8 in {info.name for info in exporter_of_suffix(SUFFIX).describe()}
+    return bool(supported(int8=True))
 
 
 def device_of(options: BudgetOptions) -> str:
-    """Return the device that a latency in milliseconds means, as text."""
-    if options.latency_from is not None:
-        row = read_measurements(options.latency_from)[-1]
-        return f"{row.get('cpu') or 'the device'} of {options.latency_from} ({_threads(row['threads'])})"
+    """Return the device on which files are timed, as text."""
     return f"{cpu_name()}, {options.provider}, {_threads(options.latency_threads)}, batch {options.latency_batch}"
 
 
@@ -249,28 +265,28 @@ def device_known(options: BudgetOptions) -> str | None:
             "file of kdtool measure"
         )
     return (
-        f"known of {device_of(options)} is the teacher's time alone; that of each candidate is taken to be the same "
+        f"{options.latency_from} tells the teacher's time alone; that of each candidate is taken to be the same "
         f"share of it as on this CPU ({cpu_name()}, {_threads(options.latency_threads)}): measure the "
         "student there with kdtool measure"
     )
 
 
-def _elsewhere(teacher: Network, options: BudgetOptions, folder: Path) -> float:
-    """Return the teacher's latency in milliseconds as it was measured elsewhere.
+def _elsewhere(teacher: Network, options: BudgetOptions, folder: Path) -> Mapping[str, Any]:
+    """Return the teacher's latency as it was measured elsewhere, see `measured_elsewhere`.
 
     Raises:
         UsageError: it was measured with other batches than candidates will be.
         Error: the file has no measurement of the teacher.
     """
-    exporter = exporter_for(options, latency=True, latency_from=options.latency_from)
+    exporter = exporter_for(latency=True, latency_from=options.latency_from)
     measured: Mapping[str, Any] = exporter.export(teacher, folder / f"elsewhere{SUFFIX}", metadata={})
-    latency = measured["latency"]
+    latency: Mapping[str, Any] = measured["latency"]
     if latency["batch"] != options.latency_batch:
         raise UsageError(
             f"--latency-from {options.latency_from}: was measured with batches of {latency['batch']}, and candidates "
             f"are timed with {options.latency_batch}; give --latency-batch {latency['batch']}"
         )
-    return float(latency["student"]["p50_ms"])
+    return latency
 
 
 @contextmanager

@@ -7,14 +7,24 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kdtool.commands.export import export, metadata_of
+from kdtool.commands.export import export
 from kdtool.compression.candidates import FLOAT, Candidate
-from kdtool.compression.costs import INT8, NEAR, SUFFIX, Limits, Meter, device_options, exporter_for, scratch
+from kdtool.compression.costs import (
+    INT8,
+    NEAR,
+    SUFFIX,
+    Limits,
+    Meter,
+    device_options,
+    exporter_for,
+    scratch,
+    supported,
+    told,
+)
 from kdtool.compression.options import BudgetOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
-from kdtool.models.size import measure
 from kdtool.utils.files import beside
 
 SECONDS = 10.0
@@ -47,10 +57,9 @@ def as_exported(
         return None
     device = {name: value for name, value in device_options(budget).items() if name != "name"}
     how: dict[str, Any] = {"latency": True, "latency_seconds": SECONDS, **device} if timed else {}
-    metadata = metadata_of(checkpoint, None, measure(checkpoint.network))
     with scratch() as folder:
         file = folder / f"winner{SUFFIX}"
-        costs = exporter_for(budget, **how).export(checkpoint.network, file, metadata=metadata, teacher=teacher)
+        costs = exporter_for(**how).export(checkpoint.network, file, metadata=told(checkpoint), teacher=teacher)
         costs = _settled(costs, file, teacher, budget, limits)
     return {name: costs.get(name) for name in ("file_bytes", "latency")}  # the file itself is gone
 
@@ -77,9 +86,8 @@ def write_quantised(
     else:
         device = {"latency": False}
     costs: dict[str, Any] = {}
-    known = {info.name for info in type(exporter_for(budget)).describe()}
     rounds = quantiser_of(checkpoint.module) is not None  # then its training has set how it is quantised
-    for ends in FLOAT_ENDS if "float_ends" in known and not rounds else (None,):
+    for ends in FLOAT_ENDS if supported(float_ends=None) and not rounds else (None,):
         extra: dict[str, Any] = {} if ends is None else {"float_ends": ends}
         costs = export(checkpoint, name, output=file, force=True, against=teacher, int8=True, **device, **extra)
         if max(excess(costs, limits)) <= 1:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.compression.candidates import INT8, Candidate
-from kdtool.compression.costs import NEAR, Meter, scratch
+from kdtool.compression.candidates import Candidate
+from kdtool.compression.costs import INT8, NEAR, Meter, scratch
 from kdtool.compression.keeping import keep, kept, share_kept
 from kdtool.compression.record import candidate_of, data_of
 from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials
 from kdtool.distillation.successive_halving import Halving, value_of
+from kdtool.training.run import Run
 from kdtool.utils.files import noted, write_text
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -95,11 +96,11 @@ def _load(trials: Trials, candidate: Candidate) -> float:
     return known[candidate.name]
 
 
-def _meter(trials: Trials, candidate: Candidate, folder: Path) -> Meter:
-    """Return what measures for long, in the candidate's precision."""
+def _meter(trials: Trials, candidate: Candidate, folder: Path, run: Run | None = None) -> Meter:
+    """Return what measures for long, in the candidate's precision; with a ``run`` also the bytes as exported."""
     return Meter(
         trials.teacher, trials.given.budget, folder, candidate.precision == INT8, trials.proposals.teacher.latency_ms,
-        seconds=SECONDS, pairs=PAIRS,
+        seconds=SECONDS, pairs=PAIRS, run=run,
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def _made(trials: Trials, candidate: Candidate) -> dict[str, Any] | None:
         assert network is not None
         above = Sized(0, candidate.options, network, cost, limits.load(cost))
         with scratch() as folder:
-            found = trim(Sizing(above=above), _meter(trials, candidate, folder).cost, limits)
+            found = trim(Sizing(above=above), _meter(trials, candidate, folder, trials.run).cost, limits)
         known[candidate.name] = None
         if found is not None:
             one, part = found

@@ -79,6 +79,8 @@ class Finish:
         table = frontier.rows(proposals, self.trials.candidates, self.trials.done, teacher)
         row = next(row for row in table if row["model"] == candidate.name)
         row |= {"note": "winner", "val_accuracy": winner.accuracy}
+        if costs and self.given.budget.max_size is not None:  # else the bytes of all rows are without what a file tells
+            row["file_bytes"] = costs["file_bytes"]
         table = frontier.settle(table)
         measured = {name: costs.get(name) for name in ("file_bytes", "latency", "accuracy")} if costs else None
         if measured and candidate.precision != FLOAT:

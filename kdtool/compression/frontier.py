@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdtool.compression.candidates import FLOAT, Candidate
+from kdtool.compression.candidates import FLOAT, Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.proposals import Proposals
 from kdtool.plotting.frontier import Axis, Tried, draw_frontier
 
 COSTS = ("latency_ratio", "file_bytes", "macs")

@@ -9,7 +9,6 @@ from kdtool.commands.export import batches_of
 from kdtool.commands.onnx_input import SessionModule
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import SUFFIX, exporter_for, scratch
-from kdtool.compression.options import BudgetOptions
 from kdtool.exporting.sessions import open_session
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import read, write
@@ -56,7 +55,7 @@ def _file(directory: Path, name: str) -> Path:
     return directory / FOLDER / f"{slug(name)}.pt"
 
 
-def score(run: Run, budget: BudgetOptions, candidate: Candidate, network: Network) -> dict[str, Any]:
+def score(run: Run, candidate: Candidate, network: Network) -> dict[str, Any]:
     """Return the metrics on the validation images: of the network, or of its file if that has 8 bits.
 
     A file of 8 bits has the metrics of the network in float32 beside them, as ``float_accuracy``.
@@ -68,7 +67,7 @@ def score(run: Run, budget: BudgetOptions, candidate: Candidate, network: Networ
     def of_file() -> dict[str, Any]:
         with scratch() as folder:
             path, val = folder / f"trial{SUFFIX}", run.data.val
-            exporter_for(budget, int8=True).draft(network, path, val=batches_of(val, MOST_VALIDATION))
+            exporter_for(int8=True).draft(network, path, val=batches_of(val, MOST_VALIDATION))
             return evaluate(SessionModule(open_session(path), candidate.name), val, batch_size=VALIDATION_BATCH)
 
     return {**decided(of_file), "float_accuracy": metrics["accuracy"]}

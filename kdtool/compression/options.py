@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdtool.errors import UsageError
+from kdtool.errors import UsageError, nearest
+from kdtool.exporting.providers import PROVIDERS
 from kdtool.plugins.budget import Budget, LatencyBudget, SizeBudget
+from kdtool.plugins.entry_points import installed
 from kdtool.plugins.options import Options, option
 from kdtool.plugins.points import Points
+
+if TYPE_CHECKING:
+    from kdtool.distillation.distiller import Distiller
+
+KINDS = ("pruners", "refiners", "distillers")
+"""The kinds of methods that propose."""
 
 
 class BudgetOptions(Options):
@@ -34,7 +42,7 @@ class BudgetOptions(Options):
     quantised: bool = option(True, help="propose each candidate in 8 bits too")
     provider: str = option(
         "cpu",
-        choices=("cpu", "cuda", "tensorrt", "openvino", "coreml", "qnn"),
+        choices=tuple(PROVIDERS),
         help="what onnxruntime runs networks on when latency is measured",
     )
     latency_threads: int = option(1, minimum=1, help="threads of onnxruntime when latency is measured")
@@ -45,14 +53,20 @@ class BudgetOptions(Options):
     )
 
     def __post_init__(self) -> None:
-        """Check that there is a budget, and that the device is told once.
+        """Check that there is a budget, that the candidates are methods, and that the device is told once.
 
         Raises:
-            UsageError: there is none, or --latency-from goes with an option that says how to measure here.
+            UsageError: there is no budget or no such method, or --latency-from goes with an option that says how to
+                measure here.
         """
         super().__post_init__()
         if not any((self.max_latency, self.max_size, self.max_macs)):
             raise UsageError("compress needs a budget: --max-latency 0.4x, --max-size 2MB or --max-macs 0.3x")
+        known = [plugin.name for plugin in installed() if plugin.kind in KINDS] if self.candidates else []
+        for name in self.candidates:
+            if name not in known:
+                hint = nearest(name, known)
+                raise UsageError(f"--candidates {name}: there is no refiner, pruner or distiller of that name{hint}")
         if self.latency_from is not None and (self.max_latency is None or self.max_latency.relative):
             raise UsageError("--latency-from: tells the device of a --max-latency in ms; give one, such as 5ms")
         if self.latency_from is not None and self.provider != "cpu":
@@ -63,6 +77,20 @@ class BudgetOptions(Options):
         """The limits that are set, as they are typed, by the flag."""
         names = ("max_latency", "max_size", "max_macs", "max_drop")
         return {f"--{name.replace('_', '-')}": str(value) for name in names if (value := getattr(self, name))}
+
+
+def refused(method: type[Distiller]) -> str:
+    """Return why a method cannot train a student that it is given, as the end of a message; empty if it can."""
+    if not (method.makes_student or method.several_teachers):
+        return ""
+    why = "makes its student itself" if method.makes_student else "learns from several teachers"
+    return f"{why}; compress needs one that trains a given student, such as kd"
+
+
+def check_epochs(epochs: int) -> None:
+    """Raise a UsageError if candidates would not be trained."""
+    if epochs < 1:
+        raise UsageError("--epochs 0: compress trains its candidates; give 1 or more")
 
 
 @dataclass

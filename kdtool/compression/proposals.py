@@ -7,17 +7,15 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdtool.compression.candidates import FLOAT, INT8, TEACHER, TRAINED_ON, Candidate, Ladder, ladders, making
-from kdtool.compression.costs import Cost, Limits, Meter, can_quantise, device_options, told_bytes
+from kdtool.compression.candidates import FLOAT, TEACHER, TRAINED_ON, Candidate, Ladder, Proposals, ladders, making
+from kdtool.compression.costs import INT8, Cost, Limits, Meter, can_quantise, device_options
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.sizing import POWER, power_of
-from kdtool.compression.ways import Found, Way
+from kdtool.compression.ways import Found, Way, measure_again, size_as_exported
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
-from kdtool.models.size import macs
 from kdtool.plugins.budget import Budget, short
 from kdtool.training.run import Run
 from kdtool.utils.formatting import counted
@@ -35,50 +33,11 @@ PART = 0.25
 
 NO_TIME = "no time was left to measure it"
 
-UNTRIED = "not among those that were trained"
-
 BATCH = 32
 """Images in the batches with which pruners score channels here."""
 
 BELOW = 0.97
 """The share of the budget that is asked of a method that makes its student in a training."""
-
-
-@dataclass
-class Proposals:
-    """The candidates within the budget, those beyond it, and what all are compared with."""
-
-    teacher: Cost
-    limits: Limits
-    device: str
-    candidates: list[Candidate] = field(default_factory=list)
-    beyond: list[Candidate] = field(default_factory=list)
-    """The smallest of each ladder of which nothing meets the budget."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Why methods made no network, by name."""
-    seconds: float = 0.0
-
-    @property
-    def names(self) -> set[str]:
-        """The names of all candidates."""
-        return {candidate.name for candidate in (*self.candidates, *self.beyond)}
-
-    def chosen(self, most: int) -> list[Candidate]:
-        """Return up to ``most`` candidates: by turns of each kind and precision the one with the most MACs.
-
-        Of networks that cost the same the one that computes more is likely to learn more.
-        """
-        groups: dict[tuple[int, str], list[Candidate]] = {}
-        for candidate in self.candidates:
-            kinds = (TEACHER, "pruners", "refiners", "distillers")
-            groups.setdefault((kinds.index(candidate.kind), candidate.precision), []).append(candidate)
-        for group in groups.values():
-            group.sort(key=lambda candidate: -(candidate.cost.macs if candidate.cost else 0))
-        turns = itertools.zip_longest(*(groups[key] for key in sorted(groups)))
-        ordered = [candidate for turn in turns for candidate in turn if candidate is not None]
-        for candidate in ordered[most:]:
-            candidate.note = UNTRIED
-        return ordered[:most]
 
 
 def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) -> Proposals:
@@ -92,17 +51,16 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
     """
     started, computed = time.perf_counter(), time.thread_time()
     run = run.with_training(batch_size=min(run.training.batch_size, BATCH))
-    meter = Meter(network, options, folder, told=told_bytes(run, network, options, folder))
-    limits = limits_of(network, meter, options)
-    whole = meter.cost(network)
-    teacher = Cost(whole.macs, whole.parameters, meter.teacher_bytes, 1.0, meter.teacher_ms)
+    meter = Meter(network, options, folder, run=run)
+    teacher = dataclasses.replace(meter.cost(network), latency_ratio=1.0, latency_ms=meter.teacher_ms)
+    limits = limits_of(teacher, options)
     proposals = Proposals(teacher, limits, meter.device)
     if limits.load(teacher) <= 1:
         raise UsageError(f"{_typed(options)}: the teacher meets it already ({_costs(teacher)}); ask for less")
     found, proposals.refused = ladders(run, network, options.candidates)
     meters = [(FLOAT, meter, teacher)]
     if options.quantised and can_quantise():
-        meters += _quantised(network, options, folder, proposals, meter.told)
+        meters += _quantised(run, network, options, folder, proposals)
     work = [
         (ladder, precision, timer, cost)
         for ladder in _alternating(found)
@@ -130,6 +88,8 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
             advance(note=ladder.method)
     if limits.timed:
         measure_again(proposals, ways, max(MOST_SECONDS - (time.thread_time() - computed), AGAIN_SECONDS))
+    if limits.file_bytes < math.inf:
+        size_as_exported(proposals, ways, options.trials)
     if proposals.candidates or not proposals.beyond:
         proposals.candidates += _trained(network, proposals, options)
     proposals.seconds = time.perf_counter() - started
@@ -157,14 +117,14 @@ def may_win(ladder: Ladder, precision: str, teacher: Cost, limits: Limits) -> bo
 
 
 def _quantised(
-    network: Network, options: BudgetOptions, folder: Path, proposals: Proposals, told: int
+    run: Run, network: Network, options: BudgetOptions, folder: Path, proposals: Proposals
 ) -> list[tuple[str, Meter, Cost]]:
     """Return the meter of files of 8 bits, if they are worth measuring; add the teacher if it fits so.
 
     A teacher that fits is a candidate twice: as it is, and trained on, since it may not have learned all that it can.
     """
     try:
-        meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms, told=told)
+        meter = Meter(network, options, folder, int8=True, teacher_ms=proposals.teacher.latency_ms, run=run)
         cost = meter.cost(network)
     except Error as error:
         proposals.refused[INT8] = str(error)
@@ -199,27 +159,6 @@ def _add(proposals: Proposals, way: Way, found: Found) -> Candidate | None:
     return candidate if found.best else None
 
 
-def measure_again(proposals: Proposals, ways: Sequence[tuple[Way, Candidate]], seconds: float) -> None:
-    """Measure the latencies of candidates once more, and put smaller ones in the place of those that are too slow.
-
-    After ``seconds`` of computing time those that are left stay as they were measured.
-    """
-    began = time.thread_time()
-    with progress("measuring again", len(ways)) as advance:
-        for way, candidate in ways:
-            if time.thread_time() - began > seconds:
-                break
-            confirmed = way.confirmed(candidate, proposals.limits)
-            if confirmed is not candidate:
-                place = proposals.candidates.index(candidate)
-                del proposals.candidates[place]
-                if confirmed is None:
-                    proposals.beyond.append(candidate)
-                elif confirmed.name not in proposals.names:
-                    proposals.candidates.insert(place, confirmed)
-            advance(note=candidate.method)
-
-
 def _trained(network: Network, proposals: Proposals, options: BudgetOptions) -> list[Candidate]:
     """Return candidates that a method makes in a training, within the limit that is hardest to meet."""
     limits, teacher = proposals.limits, proposals.teacher
@@ -239,22 +178,17 @@ def share_of(candidate: Candidate) -> tuple[str, float]:
     return flag.removeprefix("max-"), BELOW * float(text.removesuffix("x"))
 
 
-def macs_of(network: Network) -> int:
-    """Return the multiply-accumulates of one image."""
-    return macs(network.module, network.architecture.input)
-
-
-def limits_of(network: Network, meter: Meter, options: BudgetOptions) -> Limits:
+def limits_of(teacher: Cost, options: BudgetOptions) -> Limits:
     """Return the budget in numbers."""
 
-    def limit(budget: Budget | None, of: float) -> float:
-        return math.inf if budget is None else budget.limit(of)
+    def limit(budget: Budget | None, of: float | None) -> float:
+        return math.inf if budget is None or of is None else budget.limit(of)
 
-    seconds = limit(options.max_latency, meter.teacher_ms / 1e3)
+    milliseconds = teacher.latency_ms or math.nan
     return Limits(
-        seconds * 1e3 / meter.teacher_ms,
-        limit(options.max_size, meter.teacher_bytes),
-        limit(options.max_macs, macs_of(network)),
+        limit(options.max_latency, milliseconds / 1e3) * 1e3 / milliseconds,
+        limit(options.max_size, teacher.file_bytes),
+        limit(options.max_macs, teacher.macs),
     )
 
 

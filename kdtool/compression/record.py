@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kdtool.compression.candidates import Candidate
+from kdtool.compression.candidates import Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.proposals import Proposals
 from kdtool.compression.schedule import Schedule
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint

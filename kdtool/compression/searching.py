@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdtool.compression.candidates import Candidate
-from kdtool.compression.costs import Cost, Meter, device_options, scratch, told_bytes
+from kdtool.compression.costs import Cost, Meter, device_options, scratch
 from kdtool.compression.options import BudgetOptions
 from kdtool.compression.proposals import share_of
 from kdtool.models.architecture import Network
@@ -28,8 +28,7 @@ def searched(
 
     def measured() -> Cost:
         with scratch() as folder:
-            told = told_bytes(run, teacher, budget, folder)
-            return Meter(teacher, budget, folder, teacher_ms=teacher_ms, told=told).cost(network)
+            return Meter(teacher, budget, folder, teacher_ms=teacher_ms, run=run).exported(network)
 
     candidate.network, candidate.cost = network, decided(measured)
     return network

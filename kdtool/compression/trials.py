@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdtool.commands.recipes import settled
-from kdtool.compression.candidates import FLOAT, Candidate
+from kdtool.compression.candidates import FLOAT, Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.keeping import keep, score
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import Given
-from kdtool.compression.proposals import Proposals
 from kdtool.compression.schedule import paced
 from kdtool.compression.searching import searched
 from kdtool.compression.trial_rows import FULL, epoch_seconds, known_row, last_row, logged_seconds, row_of, work_of
@@ -182,7 +181,7 @@ class Trials:
     ) -> dict[str, Any]:
         """Write the checkpoint of a training, write down what it reached, and return that."""
         learnt = time.perf_counter()
-        metrics, fits = score(self.run, self.given.budget, candidate, network), self._fits(candidate)
+        metrics, fits = score(self.run, candidate, network), self._fits(candidate)
         scored = time.perf_counter()
         length = counted(epochs, "epoch") if full else self._length(epochs)
         kind = "in full" if full else length if candidate.trains else "as it is"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 
-from kdtool.compression.candidates import FLOAT, KEPT, Candidate, Ladder
+from kdtool.compression.candidates import FLOAT, KEPT, Candidate, Ladder, Proposals
 from kdtool.compression.costs import Cost, Limits, Meter
+from kdtool.compression.fresh import fresh_one
 from kdtool.compression.sizing import CLOSE, CLOSE_INT8, POWER, Sized, Sizing, size
+from kdtool.errors import Error
+from kdtool.utils.progress import progress
 from kdtool.utils.verbosity import QUIET, verbosity
+
+EXPORTS = 3
+"""The most networks of a way of which the exported file is written to find one within the budget of bytes."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +87,78 @@ class Way:
             return candidate
         found = self.sized(dataclasses.replace(limits, latency_ratio=limits.latency_ratio / excess))
         return None if found.best is None else self.candidate(found)
+
+    def exported(self, candidate: Candidate, limits: Limits) -> Candidate | None:
+        """Size a candidate by its exported file; return it, a smaller one, or None if nothing is within the limits.
+
+        The files by which it was sized have other nodes and so other bytes; the difference is about the same for one
+        that is a little smaller.
+        """
+        tighter = limits
+        for _ in range(EXPORTS):
+            assert candidate.network is not None
+            assert candidate.cost is not None
+            before, candidate.cost = candidate.cost.file_bytes or 0, self.meter.exported(candidate.network)
+            if limits.allow(candidate.cost):
+                return candidate
+            more = (candidate.cost.file_bytes or 0) - before
+            least = min(tighter.file_bytes, limits.file_bytes - more)
+            tighter = dataclasses.replace(tighter, file_bytes=max(least, 1.0))
+            found = self.sized(tighter)
+            smaller = self.candidate(found)
+            if found.best is None or smaller is None:
+                break
+            candidate = smaller
+        return None
+
+
+def measure_again(proposals: Proposals, ways: list[tuple[Way, Candidate]], seconds: float) -> None:
+    """Measure the latencies of candidates once more, and put smaller ones in the place of those that are too slow.
+
+    After ``seconds`` of computing time those that are left stay as they were measured.
+    """
+    began = time.thread_time()
+    with progress("measuring again", len(ways)) as advance:
+        for number, (way, candidate) in enumerate(ways):
+            if time.thread_time() - began > seconds:
+                break
+            confirmed = way.confirmed(candidate, proposals.limits)
+            _replace(proposals, candidate, confirmed)
+            ways[number] = way, confirmed or candidate
+            advance(note=candidate.method)
+
+
+def size_as_exported(proposals: Proposals, ways: list[tuple[Way, Candidate]], most: int) -> None:
+    """Size the candidates that will be trained, up to ``most`` and the fresh one, by the files that are exported.
+
+    Smaller ones take the place of those that are too large, so that none is trained that is known to be.
+    """
+    left = {candidate.name: way for way, candidate in ways}
+
+    def first() -> list[Candidate]:
+        fresh = fresh_one(proposals.candidates)
+        return [one for one in (*proposals.chosen(most), fresh) if one is not None and one.name in left]
+
+    with progress("writing files", len(first())) as advance:
+        while candidates := first():
+            candidate = candidates[0]
+            way = left.pop(candidate.name)
+            try:
+                _replace(proposals, candidate, way.exported(candidate, proposals.limits))
+            except Error as error:  # drafts are written in another way, too
+                proposals.refused[f"{candidate.method} {candidate.precision}"] = str(error)
+                proposals.candidates.remove(candidate)
+            advance(note=candidate.method)
+
+
+def _replace(proposals: Proposals, candidate: Candidate, by: Candidate | None) -> None:
+    """Put a candidate, if it has no name of another one, in the place of one that is beyond the budget now."""
+    if by is candidate:
+        return
+    place = proposals.candidates.index(candidate)
+    del proposals.candidates[place]
+    if by is None:
+        candidate.note = ""
+        proposals.beyond.append(candidate)
+    elif by.name not in proposals.names:
+        proposals.candidates.insert(place, by)

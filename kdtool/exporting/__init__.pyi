@@ -13,6 +13,13 @@ from .measurement import (
     measured_elsewhere as measured_elsewhere,
     read_measurements as read_measurements,
 )
+from .onnx_operators import (
+    OPERATORS as OPERATORS,
+    operators as operators,
+)
+from .providers import (
+    PROVIDERS as PROVIDERS,
+)
 from .sessions import (
     check_provider as check_provider,
     cpu_name as cpu_name,

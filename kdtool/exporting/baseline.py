@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kdtool.errors import Error
+from kdtool.errors import Error, first_line
 from kdtool.exporting.exporter import Exporter
 from kdtool.exporting.samples import LEAST_SAMPLE, Sampler, compare, paired, repeats, warm_up
 from kdtool.exporting.sessions import caller, failures, open_session
@@ -72,7 +72,7 @@ class Baseline:
             # A draft computes shapes that an export has as constants; with a fixed batch they are constants too.
             return caller(open_session(path, self.threads, self.provider, self.batch), self.batch, 0)
         except failures() as error:
-            raise Error(f"onnxruntime cannot run the network: {(str(error).splitlines() or [''])[0]}") from error
+            raise Error(f"onnxruntime cannot run the network: {first_line(error)}") from error
 
 
 class RelativeLatency:

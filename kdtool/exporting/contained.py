@@ -44,6 +44,9 @@ MOST_BATCH = 1 << 16
 # Numbers of an image, 256 MiB as float32.
 MOST_PIXELS = 1 << 26
 
+# Numbers of a batch that the file fixes: fewer images are filled up to it.
+MOST_FIXED = 1 << 28
+
 
 @dataclass(frozen=True)
 class Side:
@@ -81,6 +84,8 @@ class ContainedSession:
             raise Error(f"{path}: takes batches of {fixed:,} images; the most are {MOST_BATCH:,}")
         if self._pixels > MOST_PIXELS:
             raise Error(f"{path}: takes images of {self._pixels:,} numbers; the most are {MOST_PIXELS:,}")
+        if fixed * self._pixels > MOST_FIXED:
+            raise Error(f"{path}: takes batches of {fixed * self._pixels:,} numbers; the most are {MOST_FIXED:,}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process gets a copy: it may work in another folder, or on a machine that does not see the file.
@@ -142,7 +147,7 @@ class ContainedSession:
         """Return the latency of the file, alone or compared with another one (see `measure_latency`).
 
         Raises:
-            UsageError: the installed onnxruntime has not the provider.
+            UsageError: the installed onnxruntime does not have the provider.
             Error: a file is no network for images, or onnxruntime cannot run it within the bounds.
         """
         batch, files = how.get("batch", 1), [self, *([] if against is None else [against])]
@@ -193,7 +198,7 @@ def measure_contained(model: Path, against: Path | None = None, **how: Any) -> d
     """Return what `measure_latency` returns of files that a user names.
 
     Raises:
-        UsageError: the installed onnxruntime has not the provider.
+        UsageError: the installed onnxruntime does not have the provider.
         Error: a file is not accepted, or onnxruntime cannot run it.
     """
     threads = how.get("threads", 1)

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from kdtool.errors import Error, UsageError
+from kdtool.errors import Error, UsageError, first_line
 from kdtool.exporting.latency import measure_latency
 from kdtool.exporting.sessions import caller, failures, open_session
 
@@ -129,7 +129,7 @@ class Child:
 
 def told(error: BaseException) -> dict[str, Any]:
     """Return an error as a message."""
-    text = (str(error).splitlines() or [""])[0]
+    text = first_line(error)
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return {"error": text, "kind": "memory"}
     if isinstance(error, Error):

@@ -112,7 +112,7 @@ class Exporter(Method):
         raise not_overridden(self, "export")
 
     def draft(self, network: Network, output: Path, *, val: Any = None) -> None:
-        """Write a file that is as large and as fast as that of `export`, for a measurement alone.
+        """Write a file that is about as large and as fast as that of `export`, for a measurement alone.
 
         It may be made in a quicker way and without the checks. Without ``val``, the validation images as `export` takes
         them, the weights and ranges of a file of lower precision may be any. By default it is what `export` writes.
@@ -122,6 +122,16 @@ class Exporter(Method):
         """
         extra = {"val": val} if self.uses_validation else {}
         self.export(network, output, metadata={}, **extra)
+
+    def export_unchecked(self, network: Network, output: Path, *, metadata: Mapping[str, str]) -> None:
+        """Write a file that has as many bytes as that of `export`, for a measurement of its size alone.
+
+        It may be made without the checks, and its weights may be any. By default it is what `export` writes.
+
+        Raises:
+            Error: the network cannot be written.
+        """
+        self.export(network, output, metadata=metadata)
 
 
 GROUPS = ("accuracy", "latency")

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from kdtool.errors import Error
+from kdtool.errors import Error, first_line
 from kdtool.exporting.samples import LEAST_SAMPLE, Sampler, compare, paired, percentiles, repeats, warm_up
 from kdtool.exporting.sessions import caller, check_provider, cpu_name, failures, open_session
 from kdtool.utils.progress import progress
@@ -45,11 +45,12 @@ def measure_latency(
         ``ratio``: the time of ``model`` over that of ``against``, with ``ratio_low`` and ``ratio_high``, its 95 %
         interval (see `compare`). ``noise``: how far from 1 that interval reaches for two sessions of the same model; a
         ratio nearer to 1 than this is no evidence of a difference. ``clock``: ``thread-cpu``, or ``wall`` with more
-        than one thread and on another provider than the CPU. ``threads``, ``pairs`` (as measured), ``batch``,
-        ``provider``, ``onnxruntime`` (its version) and ``cpu``. Without ``against`` the teacher and the ratio are None.
+        than one thread and on another provider than the CPU. ``cpu_ms``: the median of the student's time on the
+        former, None on the latter. ``threads``, ``pairs`` (as measured), ``batch``, ``provider``, ``onnxruntime`` (its
+        version) and ``cpu``. Without ``against`` the teacher and the ratio are None.
 
     Raises:
-        UsageError: the installed onnxruntime has not the provider.
+        UsageError: the installed onnxruntime does not have the provider.
         Error: onnxruntime cannot run a model.
     """
     import onnxruntime
@@ -62,9 +63,7 @@ def measure_latency(
         calls = {name: caller(open_session(source, threads, provider), batch, seed) for name, source in models.items()}
         measured = measure_calls(**calls, pairs=pairs, seconds=seconds, seed=seed, thread_clock=cpu, shown=shown)
     except failures() as error:
-        raise Error(
-            f"onnxruntime {onnxruntime.__version__} cannot run the model: {(str(error).splitlines() or [''])[0]}"
-        ) from error
+        raise Error(f"onnxruntime {onnxruntime.__version__} cannot run the model: {first_line(error)}") from error
     return {
         **measured,
         "threads": threads,
@@ -117,5 +116,6 @@ def measure_calls(
         "ratio_high": None if alone else high,
         "noise": max(abs(noise_low - 1), abs(noise_high - 1)),
         "clock": "thread-cpu" if thread_clock else "wall",
+        "cpu_ms": percentiles(times[rivals[0]][0][:, 0])["p50_ms"] if thread_clock else None,
         "pairs": pairs,
     }

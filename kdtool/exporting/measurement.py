@@ -17,15 +17,15 @@ from typing import Any
 
 from kdtool.errors import Error, UsageError
 from kdtool.exporting.contained import ContainedSession
-from kdtool.exporting.sessions import PROVIDERS, check_provider, described
+from kdtool.exporting.onnx_operators import PRECISION, STRUCTURE, believed
+from kdtool.exporting.providers import PROVIDERS
+from kdtool.exporting.sessions import check_provider, described
+from kdtool.utils.progress import say
 
 FORMAT = "kdtool-latency"
 
-STRUCTURE = "kdtool.structure"
-"""The entry of a file's metadata that tells networks of other structure apart."""
-
-PRECISION = "kdtool.precision"
-"""The entry of a file's metadata that says its precision, if it is not float32."""
+BUSY = 1.1
+"""A network that takes so many times its time of the CPU waits for other programs."""
 
 SCRIPT = (
     "errors",
@@ -35,7 +35,9 @@ SCRIPT = (
     "exporting/latency",
     "exporting/measurement",
     "exporting/onnx_limits",
+    "exporting/onnx_operators",
     "exporting/protobuf_wire",
+    "exporting/providers",
     "exporting/samples",
     "exporting/sessions",
     "utils/formatting",
@@ -60,13 +62,14 @@ def measure_file(
     """Measure the latency of a file that classifies images, and return it with what the file is, as plain data.
 
     Returns:
-        ``model`` (the file's name), ``file_bytes``, ``input`` (channels, height, width), ``classes``, ``precision``,
-        ``structure`` (hexadecimal digits, the same for networks that differ in their weights alone; None if kdtool did
-        not write the file), ``p50_ms`` and ``p90_ms`` for ``batch`` images, and ``noise``, ``clock``, ``threads``,
-        ``pairs``, ``batch``, ``provider``, ``onnxruntime`` and ``cpu`` as `measure_latency` has them; ``platform``.
+        ``model`` (the file's name), ``file_bytes`` (with those of weights in files beside it), ``input`` (channels,
+        height, width), ``classes``, ``precision``, ``structure`` (hexadecimal digits, the same for networks that differ
+        in their weights alone; None if the file is not as kdtool wrote it), ``p50_ms`` and ``p90_ms`` for ``batch``
+        images, and ``noise``, ``clock``, ``cpu_ms``, ``threads``, ``pairs``, ``batch``, ``provider``, ``onnxruntime``
+        and ``cpu`` as `measure_latency` has them; ``platform``.
 
     Raises:
-        UsageError: there is no such file, or the installed onnxruntime has not the provider.
+        UsageError: there is no such file, or the installed onnxruntime does not have the provider.
         Error: the file is no classifier of images, or onnxruntime cannot run it within bounds of memory and time.
     """
     path = Path(model)
@@ -75,13 +78,16 @@ def measure_file(
     check_provider(provider)
     session = ContainedSession(path, threads)
     about = _classifier(session, path)
-    metadata = session.get_modelmeta().custom_metadata_map
+    metadata = believed(path, session.get_modelmeta().custom_metadata_map)
     measured = session.latency(batch=batch, threads=threads, provider=provider, pairs=pairs, seconds=seconds)
-    facts = ("noise", "clock", "threads", "pairs", "batch", "provider", "onnxruntime", "cpu")
+    wall, cpu = measured["student"]["p50_ms"], measured["cpu_ms"]
+    if cpu is not None and wall > BUSY * cpu:
+        say(f"{path}: the machine is busy: a batch takes {wall:.3g} ms, of which it computes {cpu:.3g} ms")
+    facts = ("noise", "clock", "cpu_ms", "threads", "pairs", "batch", "provider", "onnxruntime", "cpu")
     return {
         "format": FORMAT,
         "model": path.name,
-        "file_bytes": path.stat().st_size,
+        "file_bytes": sum(session.files.values()),
         **about,
         "precision": metadata.get(PRECISION, "float32"),
         "structure": metadata.get(STRUCTURE),
@@ -147,7 +153,8 @@ def measured_elsewhere(
     """Return the latency of a network from measurements, in the form of `measure_latency`; None if it is not there.
 
     ``structure`` and ``against`` are those of the network and of the one to compare it with. Each was measured alone,
-    so that the ratio, of their medians, has no interval; ``noise`` is that of both.
+    so that the ratio, of their medians, has no interval; ``noise`` is that of both. The medians are those of the time
+    of the CPU, whose noise it is, if both have them.
     """
     row = next((row for row in reversed(rows) if row.get("structure") == structure), None)
     if row is None:
@@ -158,14 +165,15 @@ def measured_elsewhere(
         same = [other for other in rows if all(other.get(name) == row.get(name) for name in how)]
         other = next((other for other in reversed(same) if other.get("structure") == against), None)
     noises = [entry.get("noise") or 0.0 for entry in (row, other) if entry is not None]
+    clock = "cpu_ms" if all(_positive(entry.get("cpu_ms")) for entry in (row, other or row)) else "p50_ms"
     return {
         "student": {name: row[name] for name in ("p50_ms", "p90_ms")},
         "teacher": other and {name: other[name] for name in ("p50_ms", "p90_ms")},
-        "ratio": other and row["p50_ms"] / other["p50_ms"],
+        "ratio": other and row[clock] / other[clock],
         "ratio_low": None,
         "ratio_high": None,
         "noise": sum(noises),
-        "clock": "wall",
+        "clock": "thread-cpu" if clock == "cpu_ms" else "wall",
         **{name: row.get(name) for name in ("threads", "pairs", "batch", "provider", "onnxruntime", "cpu")},
     }
 

@@ -272,8 +272,8 @@ def _check_operators(walk: _Walk, uses: Counter[Operator], functions: dict[Opera
             continue
         if domain not in DOMAINS:
             raise walk.refuse(
-                f"needs the operator {printable(name)} of {printable(domain)}, which onnxruntime has not; kdtool loads "
-                "no libraries of operators"
+                f"needs the operator {printable(name)} of {printable(domain)}, which onnxruntime does not have; kdtool "
+                "loads no libraries of operators"
             )
         if name in COMPILED:
             raise walk.refuse(f"is compiled for one device ({name}); name the ONNX file that it was made of")

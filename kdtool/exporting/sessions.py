@@ -13,24 +13,15 @@ from typing import Any
 import numpy as np
 
 from kdtool.errors import Error, UsageError
+from kdtool.exporting.providers import PROVIDERS
 from kdtool.utils.formatting import printable
-
-PROVIDERS = {
-    "cpu": ("CPUExecutionProvider", "onnxruntime"),
-    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
-    "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu with TensorRT"),
-    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
-    "coreml": ("CoreMLExecutionProvider", "onnxruntime, on macOS"),
-    "qnn": ("QNNExecutionProvider", "onnxruntime-qnn"),
-}
-"""By the value of ``--provider``: onnxruntime's name of what runs the network, and the package that has it."""
 
 
 def check_provider(provider: str) -> None:
     """Check that the installed onnxruntime has a provider.
 
     Raises:
-        UsageError: it has not; the message names those that it has, and the package to install.
+        UsageError: it does not; the message names those that it has, and the package to install.
     """
     import onnxruntime
 
@@ -41,8 +32,8 @@ def check_provider(provider: str) -> None:
     if name not in available:
         has = ", ".join(key for key, (full, _) in PROVIDERS.items() if full in available)
         raise UsageError(
-            f"--provider {provider}: onnxruntime {onnxruntime.__version__} has it not, but {has}; it comes with the "
-            f"package {package}, to be installed in place of onnxruntime"
+            f"--provider {provider}: onnxruntime {onnxruntime.__version__} has no such provider here (it has: {has}); "
+            f"install {package} in place of onnxruntime"
         )
 
 

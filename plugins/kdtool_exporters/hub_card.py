@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kdtool.utils import markdown_code, markdown_text
+
 if TYPE_CHECKING:
     from kdtool import Architecture
 
@@ -43,8 +45,8 @@ def card(
     table = "\n".join(f"| {label} | {value} |" for label, value in rows.items())
     parts = [
         f"---\n{yaml}\n---",
-        f"# {name}",
-        f"A classifier of {architecture.classes} classes: `{architecture.spec}`{edited}.",
+        f"# {markdown_text(name)}",
+        f"A classifier of {architecture.classes} classes: {markdown_text(architecture.spec)}{edited}.",
         f"| measured | |\n|---|---|\n{table}",
         "## Images",
         _images(architecture, metadata),
@@ -53,8 +55,7 @@ def card(
     ]
     history = json.loads(metadata.get("kdtool.history", "[]"))
     if history:
-        lines = "\n".join(history)
-        parts += ["## How it was made", f"```console\n{lines}\n```"]
+        parts += ["## How it was made", markdown_code("\n".join(history), "console")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -80,8 +81,9 @@ def _images(architecture: Architecture, metadata: Mapping[str, str]) -> str:
     lines[0] += "."
     if "kdtool.classes" in metadata:
         classes = json.loads(metadata["kdtool.classes"])
+        shown = ", ".join(markdown_text(str(name)) for name in classes[:SHOWN])
         more = f", ... ({len(classes):,} in all)" if len(classes) > SHOWN else ""
-        lines.append(f"Classes, in the order of the logits: {', '.join(map(str, classes[:SHOWN]))}{more}.")
+        lines.append(f"Classes, in the order of the logits: {shown}{more}.")
     return "\n\n".join(lines)
 
 

@@ -13,8 +13,8 @@ from kdtool_exporters.hub_card import card
 from kdtool_exporters.hub_config import timm_refusal, write_config
 from kdtool_exporters.onnx_disk import scratch_folder, write_errors
 from kdtool_exporters.onnx_model import frozen
-from kdtool_exporters.onnx_parity import check_outputs
-from kdtool_exporters.runtime_file import accuracy, sizes, torch_call
+from kdtool_exporters.onnx_parity import accuracy, check_outputs
+from kdtool_exporters.runtime_file import sizes, torch_call
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -144,7 +144,7 @@ class Choice:
         Raises:
             kdtool.Error: the loss is larger with any layer quantised.
         """
-        if self.drop(worst) <= max_drop:
+        if within(self.drop(worst), max_drop):
             return worst
         order = self._order(worst)
 
@@ -158,7 +158,7 @@ class Choice:
         while passed is None and failed < len(order) - 1:
             count = min(count, len(order) - 1)
             attempt = trial(count)
-            if self.drop(attempt) <= max_drop:
+            if within(self.drop(attempt), max_drop):
                 passed = count, attempt
             else:
                 failed, count = count, count * 2
@@ -171,7 +171,7 @@ class Choice:
         while passed[0] - failed > 1:
             count = (passed[0] + failed) // 2
             attempt = trial(count)
-            if self.drop(attempt) <= max_drop:
+            if within(self.drop(attempt), max_drop):
                 passed = count, attempt
             else:
                 failed = count
@@ -221,8 +221,8 @@ class Choice:
         faster, slower = best, other
         if self.slower is not None and self.slower(other.file, best.file) < 1:
             faster, slower = other, best
-        within = self.slower is not None and self.drop(faster) <= loss
-        return faster if within or faster.better_than(slower) else slower
+        good = self.slower is not None and within(self.drop(faster), loss)
+        return faster if good or faster.better_than(slower) else slower
 
     def _ends(self, way: str) -> list[str]:
         names = [layer.name for layer in self.quantisable(way)]
@@ -242,6 +242,11 @@ class Choice:
     def _right(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
         right: NDArray[np.bool_] = logits.argmax(axis=1) == self.labels
         return right
+
+
+def within(drop: float, limit: float) -> bool:
+    """Return whether a loss of accuracy is at most ``limit``: 0.84 - 0.83 is more than 0.01 in floating point."""
+    return drop <= limit + 1e-9
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

@@ -7,14 +7,14 @@ network, and what the older exporter cannot write is exported as usual.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool_exporters.onnx_images import calibration_images
-from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, write
+from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, quiet, write
 from kdtool_exporters.onnx_once import write_once
 from kdtool_exporters.onnx_quantise import all_operators, calibrated, half, lacks_dot_product, prepare, static
 
@@ -33,10 +33,18 @@ SPREAD = 0.1
 """The standard deviation of what is added to a draft's parameters that a training would have moved apart."""
 
 
-def write_draft(options: Any, network: Network, output: Path, val: Iterable[tuple[Tensor, Tensor]] | None) -> None:
+def write_draft(
+    options: Any,
+    network: Network,
+    output: Path,
+    val: Iterable[tuple[Tensor, Tensor]] | None,
+    *,
+    as_exported: bool = False,
+) -> None:
     """Write a draft of a network's file; one of 8 bits is calibrated on ``val``, or has any ranges without it.
 
-    ``options`` is the `Onnx` exporter.
+    ``options`` is the `Onnx` exporter. With ``as_exported`` torch's newer exporter writes it: that of the older one has
+    other nodes, and so up to a tenth more or less bytes if the network is small.
     """
     from kdtool.models import integer_network, without_quantiser
 
@@ -49,11 +57,11 @@ def write_draft(options: Any, network: Network, output: Path, val: Iterable[tupl
     with tempfile.TemporaryDirectory(prefix="kdtool-draft-") as scratch:
         lower = options.int8 or options.fp16
         path = Path(scratch) / "float.onnx" if lower else output
-        _write(options, network, path, output, keep=val is not None)
+        _write(options, network, path, output, keep=val is not None, as_exported=as_exported)
         if not lower:
             return
         model = Path(scratch) / "prepared.onnx"
-        if options.fp16 or val is not None or not name_nodes(path, model):
+        if options.fp16 or as_exported or val is not None or not name_nodes(path, model):
             prepare(path, model)
         if options.fp16:
             half(model, output)
@@ -94,15 +102,18 @@ def any_ranges(model: Path) -> Any:
     return TensorsData(CalibrationMethod.MinMax, dict.fromkeys(names, ends))
 
 
-def _write(options: Any, network: Network, path: Path, output: Path, *, keep: bool) -> None:
+def _write(options: Any, network: Network, path: Path, output: Path, *, keep: bool, as_exported: bool) -> None:
     """Write the float file; unless ``keep``, of weights that are all different, as those of a trained network."""
     import torch
 
+    from kdtool import Network as Whole
+    from kdtool.models import plain_attention
+
     module = frozen(network.module) if keep else _as_trained(network.module)
     batch = {0: "batch"}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    failures = (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError)
+    if not as_exported:
+        with contextlib.suppress(*failures), quiet(), _unlogged(), plain_attention():
             torch.onnx.export(
                 module,
                 (torch.zeros(2, *network.architecture.input),),
@@ -113,11 +124,22 @@ def _write(options: Any, network: Network, path: Path, output: Path, *, keep: bo
                 output_names=[OUTPUT],
                 dynamic_axes={INPUT: batch, OUTPUT: batch},
             )
-    except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError):
-        from kdtool import Network as Whole
+            return
+    whole = Whole(network.architecture, module)
+    write_once(whole, path, opset=options.opset, metadata={}, output=output, check=False)
 
-        whole = Whole(network.architecture, module)
-        write_once(whole, path, opset=options.opset, metadata={}, output=output, check=False)
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the older exporter from printing the graph of what it cannot write, which it does past Python's streams."""
+    import torch
+
+    log: Any = getattr(torch._C, "_jit_onnx_log", None)  # releases without it print nothing
+    torch._C._jit_onnx_log = lambda *parts: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
 
 
 def _as_trained(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error, UsageError
-from kdtool_exporters.onnx_choice import Choice, Trial
+from kdtool_exporters.onnx_choice import Choice, Trial, within
 from kdtool_exporters.onnx_images import calibration_images
 from kdtool_exporters.onnx_quantise import Layer, lacks_dot_product, prepare
 
@@ -95,7 +95,7 @@ def _half(
 
 
 def _restored(choice: Choice, best: Trial, limit: float) -> Trial:
-    if choice.drop(best) > limit:
+    if not within(choice.drop(best), limit):
         logging.getLogger("kdtool").warning(
             "%s: loses %.2f%% of the validation images; measures which layers lose most, and puts them back to float",
             choice.spec,

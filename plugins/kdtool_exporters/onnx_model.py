@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
+from kdtool.errors import first_line
+from kdtool.exporting import OPERATORS, operators
 from kdtool_exporters.onnx_structure import structure
 
 if TYPE_CHECKING:
@@ -77,8 +79,7 @@ def write(
         # By its path: the file with its weights may be larger than a protobuf message.
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Error(f"{architecture.spec}: torch.onnx made an invalid ONNX file: {reason}") from error
+        raise Error(f"{architecture.spec}: torch.onnx made an invalid ONNX file: {first_line(error)}") from error
 
 
 def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
@@ -101,8 +102,7 @@ def _traced(module: nn.Module, architecture: Architecture, opset: int) -> Any:
         except torch.onnx.OnnxExporterError as error:
             error.add_note(printed.getvalue())
             cause = error.__cause__
-            reason = f"{type(cause).__name__}: {cause}" if cause else str(error)
-            line = reason.strip().splitlines()[0]
+            line = f"{type(cause).__name__}: {first_line(cause)}" if cause else first_line(error)
             raise Error(f"{architecture.spec}: torch.onnx {torch.__version__} cannot export it: {line}") from error
 
 
@@ -125,7 +125,8 @@ def set_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> Non
 
     model = onnx.load(str(source), load_external_data=False)
     scrub(model)
-    onnx.helper.set_model_props(model, {**metadata, "kdtool.structure": structure(model)})
+    told = {"kdtool.structure": structure(model), OPERATORS: operators(node.op_type for node in model.graph.node)}
+    onnx.helper.set_model_props(model, {**metadata, **told})
     target.write_bytes(model.SerializeToString())
 
 

@@ -1,12 +1,13 @@
-"""Check that an exported file gives its network's outputs."""
+"""Check that an exported file gives its network's outputs, and measure its accuracy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
+from kdtool.errors import first_line
 from kdtool_exporters.onnx_session import run
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ def check_outputs(
         try:
             actual.append(call(images[-1]))
         except failures as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise Error(f"{spec}: its {what} cannot run a batch of {batch}: {reason}") from error
+            raise Error(f"{spec}: its {what} cannot run a batch of {batch}: {first_line(error)}") from error
         if not actual[-1].shape == expected[-1].shape == (batch, architecture.classes):
             shapes = f"{list(actual[-1].shape)}, the network {list(expected[-1].shape)}"
             wanted = f"not [{batch}, {architecture.classes}]; nothing was written"
@@ -127,3 +127,19 @@ def parity(expected: NDArray[Any], actual: NDArray[Any], tolerance: float = TOLE
         "tolerance": tolerance,
         "same_argmax": bool(same.all()),
     }
+
+
+def accuracy(
+    call: Callable[[Tensor], NDArray[Any]], test: Iterable[tuple[Tensor, Tensor]] | None
+) -> dict[str, Any] | None:
+    """Return the accuracy of a file itself on the batches of the test split, or None if there are none.
+
+    ``call`` runs the file, as in `check_outputs`.
+    """
+    correct = images = 0
+    for batch, labels in test or ():
+        correct += int((call(batch.cpu()).argmax(axis=1) == labels.cpu().numpy()).sum())
+        images += len(labels)
+    if images == 0:
+        return None
+    return {"split": "test", "accuracy": correct / images, "error": 1 - correct / images, "images": images}

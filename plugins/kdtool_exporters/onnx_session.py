@@ -1,4 +1,4 @@
-"""Run an ONNX file in onnxruntime: its logits, and how many images it classifies rightly."""
+"""Run an ONNX file in onnxruntime."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
+from kdtool.errors import first_line
 from kdtool_exporters.onnx_model import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def open_file(path: Path, spec: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except (state.Fail, state.InvalidGraph, state.NotImplemented) as error:
-        reason = str(error).splitlines()[0]
-        raise Error(f"{spec}: onnxruntime {onnxruntime.__version__} does not load its ONNX file: {reason}") from error
+        raise Error(
+            f"{spec}: onnxruntime {onnxruntime.__version__} does not load its ONNX file: {first_line(error)}"
+        ) from error
 
 
 def run(session: Any, images: Tensor) -> NDArray[np.float32]:
@@ -59,14 +61,3 @@ def run_all(session: Any, images: Sequence[Tensor]) -> NDArray[np.float32]:
     import numpy as np
 
     return np.concatenate([run(session, batch) for batch in images])
-
-
-def accuracy(session: Any, test: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any] | None:
-    """Return the accuracy of the file itself on the batches of the test split, or None if there are none."""
-    correct = images = 0
-    for batch, labels in test:
-        correct += int((run(session, batch).argmax(axis=1) == labels.cpu().numpy()).sum())
-        images += len(labels)
-    if images == 0:
-        return None
-    return {"split": "test", "accuracy": correct / images, "error": 1 - correct / images, "images": images}

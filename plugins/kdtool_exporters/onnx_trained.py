@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error, UsageError
+from kdtool_exporters.onnx_choice import within
 from kdtool_exporters.onnx_images import first_images
 from kdtool_exporters.onnx_model import frozen, write
+from kdtool_exporters.onnx_parity import accuracy
 from kdtool_exporters.onnx_quantise import lacks_dot_product
-from kdtool_exporters.onnx_session import accuracy, open_file, run_all
+from kdtool_exporters.onnx_session import open_file, run, run_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,12 +83,12 @@ def trained_file(
     else:
         made["agreement"] = _agreement(network, output, val)
     if val is not None:
-        before, after = (accuracy(open_file(file, spec), val) for file in (float_path, output))
+        before, after = (accuracy(partial(run, open_file(file, spec)), val) for file in (float_path, output))
         if before is not None and after is not None:
             drop = before["accuracy"] - after["accuracy"]
             made |= {"val_images": after["images"], "val_accuracy": after["accuracy"]}
             made |= {"val_accuracy_float": before["accuracy"], "drop": drop}
-            if options.max_drop is not None and drop > options.max_drop.fraction:
+            if options.max_drop is not None and not within(drop, options.max_drop.fraction):
                 raise Error(
                     f"{spec}: loses {drop:.2%} of the validation images in 8 bits; --max-drop allows "
                     f"{options.max_drop.fraction:.2%}: train it longer, or export it in float; nothing was written"

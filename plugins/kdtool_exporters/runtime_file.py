@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Error, Exporter, option
+from kdtool.errors import first_line
 from kdtool.utils import gzip_bytes
 from kdtool_exporters.onnx_disk import move, scratch_folder, write_errors
 from kdtool_exporters.onnx_model import frozen
-from kdtool_exporters.onnx_parity import check_outputs
+from kdtool_exporters.onnx_parity import accuracy, check_outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,9 +105,8 @@ class RuntimeFile(Exporter):
         except (Error, OSError):
             raise
         except Exception as error:  # of a converter, in any way
-            reason = (str(error).strip().splitlines() or [""])[0]
             raise Error(
-                f"{spec}: {self.distribution} cannot convert it ({type(error).__name__}: {reason[:300]}); "
+                f"{spec}: {self.distribution} cannot convert it ({type(error).__name__}: {first_line(error)}); "
                 "nothing was written"
             ) from error
         return module
@@ -115,8 +115,7 @@ class RuntimeFile(Exporter):
         try:
             return self.open(path, threads)
         except Exception as error:  # of a runtime, in any way
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise Error(f"{spec}: {self.runtime} does not load its file: {reason[:300]}") from error
+            raise Error(f"{spec}: {self.runtime} does not load its file: {first_line(error)}") from error
 
     def _measure(self, path: Path, architecture: Architecture, teacher: Network | None) -> dict[str, Any]:
         """Return the latency of the file for one image, beside that and the size of the teacher."""
@@ -177,9 +176,8 @@ def exported(module: nn.Module, architecture: Architecture, *, one_image: bool =
         with quiet():
             program = torch.export.export(module, (images,), dynamic_shapes=shapes)
     except Exception as error:  # of torch's tracer, in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Error(
-            f"{architecture.spec}: torch.export {torch.__version__} cannot export it: {reason[:300]}"
+            f"{architecture.spec}: torch.export {torch.__version__} cannot export it: {first_line(error)}"
         ) from error
     for part in program.graph_module.modules():
         if isinstance(part, GraphModule):
@@ -202,17 +200,6 @@ def sizes(files: Iterable[Path]) -> dict[str, int]:
         "file_bytes": sum(file.stat().st_size for file in files),
         "gzip_bytes": sum(gzip_bytes(file) for file in files),
     }
-
-
-def accuracy(call: Call, test: Iterable[tuple[Tensor, Tensor]] | None) -> dict[str, Any] | None:
-    """Return the accuracy of a file itself on the batches of the test split, or None if there are none."""
-    correct = images = 0
-    for batch, labels in test or ():
-        correct += int((call(batch.cpu()).argmax(axis=1) == labels.cpu().numpy()).sum())
-        images += len(labels)
-    if images == 0:
-        return None
-    return {"split": "test", "accuracy": correct / images, "error": 1 - correct / images, "images": images}
 
 
 def one_by_one(call: Call) -> Call:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kdtool import Exporter
 from kdtool_exporters.onnx_disk import move, scratch_folder, write_errors
 from kdtool_exporters.onnx_model import frozen
-from kdtool_exporters.onnx_parity import check_outputs
-from kdtool_exporters.runtime_file import accuracy, in_float, sizes, torch_call
+from kdtool_exporters.onnx_parity import accuracy, check_outputs
+from kdtool_exporters.runtime_file import in_float, sizes, torch_call
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -188,7 +188,7 @@ def test_a_loss_that_nothing_stays_below_keeps_the_nearest_and_fails(teacher_pat
         ),
         ({"max_macs": "0.3x", "hours": 1e-6, "candidates": ("halve",)}, "--hours 1e-06: an epoch of the smallest plan"),
         ({"max_macs": "0.3x", "epochs": 0}, "compress trains its candidates"),
-        ({"max_latency": "0.4x", "provider": "qnn"}, "--provider qnn: onnxruntime .* has it not"),
+        ({"max_latency": "0.4x", "provider": "qnn"}, "--provider qnn: onnxruntime .* has no such provider here"),
     ],
 )
 def test_what_cannot_be_is_refused(teacher_path, tmp_path, options, message):

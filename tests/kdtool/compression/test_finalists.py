@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from kdtool.compression import finalists, trimming
-from kdtool.compression.candidates import Candidate
+from kdtool.compression.candidates import Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.proposals import Proposals
 from kdtool.compression.trial_rows import epoch_seconds, known_row
 from kdtool.compression.trials import Trials
 from kdtool.models.checkpoint import Checkpoint, read
@@ -26,7 +25,7 @@ def measured(monkeypatch):
     names = []
 
     class Meter:
-        def __init__(self, teacher, options, folder, int8, teacher_ms, *, seconds, pairs):
+        def __init__(self, teacher, options, folder, int8, teacher_ms, *, seconds, pairs, run=None):
             pass
 
         def cost(self, network, limits=None):
@@ -91,13 +90,13 @@ def test_what_is_counted_is_not_measured_again(tmp_path, measured):
 class ByMacs:
     """A meter that takes 1.2 times the share of the MACs for the latency, in place of what candidates were sized by."""
 
-    def __init__(self, teacher, options, folder, int8, teacher_ms, *, seconds, pairs):
-        self.whole = measure(teacher)["macs"]
+    def __init__(self, teacher, options, folder, int8, teacher_ms, *, seconds, pairs, run=None):
+        self.whole, self.bytes = measure(teacher)["macs"], 500 if run is None else 700
 
     def cost(self, network, limits=None):
         size = measure(network)
         share = 1.2 * size["macs"] / self.whole
-        return Cost(size["macs"], size["parameters"], 500, share, 4 * share)
+        return Cost(size["macs"], size["parameters"], self.bytes, share, 4 * share)
 
 
 @pytest.fixture
@@ -131,6 +130,7 @@ def test_one_that_is_beyond_the_budget_is_trimmed_until_it_fits(beyond, capsys):
     assert smaller.cut_from == first.name
     assert 0.95 <= trials.proposals.limits.load(smaller.cost) <= 1
     assert measure(smaller.network)["macs"] == smaller.cost.macs < first.cost.macs
+    assert smaller.cost.file_bytes == 700  # with what the exported file tells, as those of the others
     assert smaller.trimmed == pytest.approx(1 - smaller.cost.macs / first.cost.macs)
     assert trials.by_name[smaller.name] is smaller
     assert trials.candidates[-1] is smaller

@@ -2,10 +2,9 @@
 
 import xml.etree.ElementTree as ET
 
-from kdtool.compression.candidates import Candidate
+from kdtool.compression.candidates import Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.frontier import charts, rows, settle
-from kdtool.compression.proposals import Proposals
 
 
 def row(model, accuracy, latency, size, macs):

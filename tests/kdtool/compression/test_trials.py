@@ -7,12 +7,11 @@ import pytest
 
 import kdtool
 from kdtool.commands.outputs import entry_of
-from kdtool.compression.candidates import TEACHER, Candidate
+from kdtool.compression.candidates import TEACHER, Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.finalists import ranked
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import BudgetOptions, Given
-from kdtool.compression.proposals import Proposals
 from kdtool.compression.schedule import paced
 from kdtool.compression.trial_rows import epoch_seconds, row_of
 from kdtool.compression.trials import Trials

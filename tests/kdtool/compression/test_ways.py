@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from kdtool.compression.candidates import Ladder
+from kdtool.compression.candidates import Ladder, Proposals
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.proposals import Proposals, measure_again
-from kdtool.compression.ways import Way
+from kdtool.compression.ways import Way, measure_again, size_as_exported
+from kdtool.errors import Error
 
 WHOLE = Cost(1000, 1000, latency_ratio=1.0)
 
@@ -63,3 +63,57 @@ def test_a_candidate_makes_room_for_the_smaller_one_and_goes_if_there_is_none():
     assert [candidate.options for candidate in proposals.candidates] == [{"width": 50}]
     assert [candidate.name for candidate in proposals.beyond] == ["of 2 width=55"]
     assert proposals.beyond[0].cost.latency_ratio == pytest.approx(0.55)
+
+
+@dataclass
+class Scale:
+    """Sizes networks of a given width: the drafts have 100 bytes for each channel, the exported files more."""
+
+    more: int
+    exports: list[int] = field(default_factory=list)
+
+    def cost(self, network, limits=None):
+        return Cost(network["width"], network["width"], file_bytes=100 * network["width"])
+
+    def exported(self, network):
+        self.exports.append(network["width"])
+        return replace(self.cost(network), file_bytes=100 * network["width"] + self.more)
+
+
+def test_what_will_be_trained_is_sized_by_the_file_that_is_exported():
+    limits = Limits(file_bytes=5000)
+    proposals, ways, scales = Proposals(replace(WHOLE, file_bytes=10_000), limits, "here"), [], []
+    for more, widths in ((260, range(95, 5, -5)), (30, [90, 48, 45]), (0, [40]), (9000, [90, 47])):
+        scales.append(Scale(more))
+        way = way_of(scales[-1], list(widths))
+        candidate = replace(way.candidate(way.sized(limits)), method=f"{more} more")
+        proposals.candidates.append(candidate)
+        ways.append((way, candidate))
+    size_as_exported(proposals, ways, 2)
+    # 45 channels have 4,760 bytes; of what has 9,000 more nothing fits, so that the next one is written in its place.
+    assert [(one.options["width"], one.cost.file_bytes) for one in proposals.chosen(2)] == [(48, 4830), (45, 4760)]
+    assert [one.name for one in proposals.beyond] == ["9000 more width=47"]
+    assert [scale.exports for scale in scales] == [[50, 45], [48], [], [47]]
+    assert proposals.beyond[0].cost.file_bytes == 13_700
+
+
+class Unwritten(Scale):
+    """Fails where a file is exported."""
+
+    def exported(self, network):
+        raise Error("torch.onnx cannot export it")
+
+
+def test_a_candidate_whose_file_cannot_be_written_is_refused_and_another_one_takes_its_place():
+    limits = Limits(file_bytes=5000)
+    proposals, ways = Proposals(replace(WHOLE, file_bytes=10_000), limits, "here"), []
+    for method, scale, widths in (("odd", Unwritten(0), [48]), ("plain", Scale(0), [40])):
+        way = way_of(scale, widths)
+        candidate = replace(way.candidate(way.sized(limits)), method=method)
+        proposals.candidates.append(candidate)
+        ways.append((way, candidate))
+    size_as_exported(proposals, ways, 1)
+    assert [candidate.method for candidate in proposals.chosen(1)] == ["plain"]
+    assert scale.exports == [40]
+    assert proposals.refused == {"odd float32": "torch.onnx cannot export it"}
+    assert proposals.beyond == []

@@ -211,13 +211,20 @@ def test_names_in_what_onnxruntime_says_have_no_control_characters(tmp_path):
     assert len(str(error.value)) < 1000
 
 
-@pytest.mark.parametrize("batch", [0, 1 << 40])
-def test_a_fixed_batch_has_a_limit(tmp_path, batch):
-    images = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 1, 2, 2])]
-    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])]
+@pytest.mark.parametrize(
+    ("batch", "size", "message"),
+    [
+        (0, 2, "0 images; the most are 65,536"),
+        (1 << 40, 2, "1,099,511,627,776 images; the most are 65,536"),
+        (1 << 16, 128, "1,073,741,824 numbers; the most are 268,435,456"),
+    ],
+)
+def test_a_fixed_batch_has_a_limit(tmp_path, batch, size, message):
+    images = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 1, size, size])]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, size * size])]
     graph = helper.make_graph([helper.make_node("Flatten", ["images"], ["logits"])], "graph", images, logits)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
-    with pytest.raises(Error, match=rf"a\.onnx: takes batches of {batch:,} images; the most are 65,536$"):
+    with pytest.raises(Error, match=rf"a\.onnx: takes batches of {message}$"):
         ContainedSession(tmp_path / "a.onnx")
 
 

@@ -78,6 +78,21 @@ def test_none_of_that_suffix_is_one_line(install):
         exporter_of_suffix(".onnx")
 
 
+def test_an_exporter_that_has_only_export_is_sized_by_it(tmp_path):
+    class Names(Exporter):
+        """Write the names of what is told."""
+
+        def export(self, network, output, *, metadata, teacher=None, test=None):
+            output.write_text(",".join(metadata))
+            return {}
+
+        def draft(self, network, output, *, val=None):
+            raise AssertionError
+
+    Names().export_unchecked(None, tmp_path / "a", metadata={"x": "1", "y": "2"})
+    assert (tmp_path / "a").read_text() == "x,y"
+
+
 def test_latency_is_measured_of_files_for_onnxruntime_alone():
     with pytest.raises(UsageError, match=r"writes .txt files, and latency is measured in onnxruntime; name onnx"):
         exporter.check_measurable(Text())

@@ -106,7 +106,7 @@ def test_a_provider_that_falls_back_to_the_cpu_is_refused(openvino):
     [
         (
             "cuda",
-            r"^--provider cuda: onnxruntime \S+ has it not, but cpu; .* the package onnxruntime-gpu, to be installed",
+            r"^--provider cuda: onnxruntime \S+ has no such provider here \(it has: cpu\); install onnxruntime-gpu in",
         ),
         (
             "gpu",

@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdtool import Error, UsageError
 from kdtool.cli.main import cli
+from kdtool.exporting import operators
+from kdtool.exporting.contained import ContainedSession
 from kdtool.exporting.measurement import measure_file, measured_elsewhere, read_measurements, write_script
 
 QUICK = {"pairs": 1, "seconds": 0.1}
@@ -45,6 +47,23 @@ def test_a_file_is_described_and_measured(tmp_path):
     assert {name: found[name] for name in expected} == expected
     assert 0 < found["p50_ms"] <= found["p90_ms"]
     assert str(tmp_path) not in json.dumps(found)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_metadata_of_a_file_that_another_program_changed_are_not_believed(tmp_path, same, capsys):
+    told = operators(["Flatten", "MatMul" if same else "Gemm"])
+    metadata = {"kdtool.structure": "abc", "kdtool.precision": "int8", "kdtool.operators": told}
+    found = measure_file(write_model(tmp_path / "a.onnx", metadata=metadata), **QUICK)
+    assert (found["structure"], found["precision"]) == (("abc", "int8") if same else (None, "unknown"))
+    assert ("a.onnx: was changed after kdtool export; what it tells of its" in capsys.readouterr().err) is not same
+
+
+def test_the_bytes_of_weights_beside_a_file_count(tmp_path):
+    one = write_model(tmp_path / "one.onnx")
+    onnx.save(onnx.load(one), tmp_path / "a.onnx", save_as_external_data=True, location="a.data", size_threshold=0)
+    sizes = [(tmp_path / name).stat().st_size for name in ("a.onnx", "a.data")]
+    assert sizes[1] >= 4 * 16 * 3
+    assert measure_file(tmp_path / "a.onnx", **QUICK)["file_bytes"] == sum(sizes)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +148,16 @@ def row(structure, p50, **how):
     return {"format": "kdtool-latency", "structure": structure, "p50_ms": p50, "p90_ms": 2 * p50, **about, **how}
 
 
+@pytest.mark.parametrize(("wall", "said"), [(2.0, True), (1.05, False)])
+def test_a_busy_machine_is_said(tmp_path, wall, said, monkeypatch, capsys):
+    measured = {"student": {"p50_ms": wall, "p90_ms": 3.0}, "cpu_ms": 1.0}
+    measured |= dict.fromkeys(("noise", "clock", "threads", "pairs", "batch", "provider", "onnxruntime", "cpu"))
+    monkeypatch.setattr(ContainedSession, "latency", lambda self, **how: measured)
+    assert measure_file(write_model(tmp_path / "a.onnx"))["cpu_ms"] == 1.0
+    line = "a.onnx: the machine is busy: a batch takes 2 ms, of which it computes 1 ms\n"
+    assert capsys.readouterr().err.endswith(line) is said
+
+
 def test_a_network_is_found_by_its_structure(tmp_path):
     rows = [row("a", 3.0), row("b", 6.0), row("a", 2.0), row("b", 5.0, threads=4)]
     found = measured_elsewhere(rows, "a", "b")
@@ -137,6 +166,10 @@ def test_a_network_is_found_by_its_structure(tmp_path):
     assert found["teacher"] == {"p50_ms": 6.0, "p90_ms": 12.0}
     assert found["ratio"] == pytest.approx(2 / 6)
     assert (found["ratio_low"], found["noise"], found["cpu"]) == (None, 0.04, "A")
+    assert found["clock"] == "wall"
+    # One of them had to wait for other programs.
+    busy = measured_elsewhere([row("a", 3.0, cpu_ms=1.5), row("b", 6.0, cpu_ms=6.0)], "a", "b")
+    assert (busy["ratio"], busy["clock"], busy["student"]["p50_ms"]) == (1.5 / 6, "thread-cpu", 3.0)
     alone = measured_elsewhere(rows, "a", "other")
     assert (alone["teacher"], alone["ratio"]) == (None, None)
     assert measured_elsewhere(rows, "c") is None

@@ -95,7 +95,7 @@ def test_operators_of_libraries_are_refused(tmp_path):
         (
             "my.ops",
             "Own\x1b[2J",
-            r"needs the operator Own?[2J of my.ops, which onnxruntime has not; kdtool loads no lib",
+            r"needs the operator Own?[2J of my.ops, which onnxruntime does not have; kdtool loads no lib",
         ),
         (
             "com.microsoft",

@@ -15,6 +15,7 @@ from kdtool import UsageError
 from kdtool.data.spec import DataSpec
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
+from kdtool_exporters.hub_card import card
 
 CLASSES = tuple("abcd")
 
@@ -96,6 +97,17 @@ def test_the_model_card_has_the_measured_numbers(written):
     assert f"| bytes of model.safetensors | {costs['file_bytes']:,} |" in text
     assert "kdtool teacher timm:test_resnet --data folder:photos -o net.pt" in text
     assert "a, b, c, d" in text
+
+
+def test_the_model_card_shows_texts_of_others_as_they_are():
+    told = {
+        "kdtool.classes": ["<script>x</script>", "a\x1b[31m\n# b"],
+        "kdtool.history": ["```\n<img src=x>"],
+    }
+    metadata = {key: json.dumps(value) for key, value in told.items()}
+    text = card("net", checkpoint().architecture, metadata, {"file_bytes": 1}, timm=False)
+    assert r"\<script\>x\</script\>, a?\[31m?\# b." in text
+    assert "````console\n```\n<img src=x>\n````" in text
 
 
 @pytest.mark.parametrize(

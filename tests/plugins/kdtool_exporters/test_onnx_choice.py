@@ -9,6 +9,7 @@ import pytest
 from kdtool import Error
 from kdtool_exporters.onnx_choice import Choice, Trial
 from kdtool_exporters.onnx_images import calibration_images
+from kdtool_exporters.onnx_lower import _restored
 from kdtool_exporters.onnx_quantise import Layer
 
 
@@ -47,6 +48,14 @@ def test_what_cannot_be_met_is_said(choice, monkeypatch):
 def test_no_loss_puts_nothing_back(choice):
     perfect = trial([True] * 120)
     assert choice.restore(perfect, 0.0) is perfect
+
+
+def test_a_loss_of_exactly_the_limit_is_allowed(choice):
+    choice.float_accuracy = 84 / 100
+    worse = trial([True] * 83 + [False] * 17)
+    assert choice.drop(worse) > 0.01  # 0.010000000000000009
+    assert _restored(choice, worse, 0.01) is worse
+    assert not choice.trials
 
 
 def test_all_calibrations_are_tried(choice):

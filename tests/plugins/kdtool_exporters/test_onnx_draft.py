@@ -1,13 +1,17 @@
 """Drafts: files that are measured in place of those of an export."""
 
+import copy
+
 import onnx
 import onnxruntime
 import pytest
 import torch
 
+from kdtool.models.architecture import Architecture, Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.plugins.registry import make
+from kdtool_exporters import onnx_draft
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,24 @@ def test_onnxruntime_runs_a_draft_as_it_runs_an_export(network, tmp_path):
     assert layers(tmp_path / "draft.onnx", tmp_path) == layers(tmp_path / "export.onnx", tmp_path)
     sizes = [(tmp_path / name).stat().st_size for name in ("draft.onnx", "export.onnx")]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+
+
+def test_an_unchecked_export_has_the_bytes_of_an_export(tmp_path):
+    # Layers that begin with zero have equal weights, which the exporter would write once, until they are trained.
+    layers = [torch.nn.Conv2d(1, 8, 3, bias=False), torch.nn.BatchNorm2d(8)]
+    layers += [layer for _ in range(2) for layer in (torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.BatchNorm2d(8))]
+    module = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(8 * 6 * 6, 3))
+    trained = Network(Architecture("test", "small", {"classes": 3, "in_channels": 1, "image_size": 8}), module)
+    small = copy.deepcopy(trained)
+    for number in (1, 3, 5):
+        torch.nn.init.zeros_(small.module[number].weight)
+        torch.nn.init.normal_(module[number].bias)
+    exporter = make("exporters", "onnx", latency=False)
+    exporter.export_unchecked(small, tmp_path / "unchecked.onnx", metadata={"kdtool.size": "{}"})
+    exporter.export(trained, tmp_path / "export.onnx", metadata={"kdtool.size": "{}"})
+    exporter.draft(small, tmp_path / "draft.onnx")
+    sizes = [(tmp_path / name).stat().st_size for name in ("unchecked.onnx", "export.onnx")]
+    assert sizes[0] == sizes[1] != (tmp_path / "draft.onnx").stat().st_size
 
 
 def test_with_validation_images_a_draft_has_the_weights_of_the_network(network, tmp_path):
@@ -85,3 +107,29 @@ def test_what_the_older_exporter_cannot_write_is_exported_as_usual(network, tmp_
     make("exporters", "onnx", latency=False).draft(network, tmp_path / "draft.onnx")
     assert used == [False, True]
     assert onnxruntime.InferenceSession(str(tmp_path / "draft.onnx")).get_outputs()[0].shape[1] == 10
+
+
+def with_layer(layer):
+    """Return a network that gives the image's rows, as a sequence, to a layer."""
+    shape = {"classes": 8, "in_channels": 1, "image_size": 8}
+    return Network(Architecture("test", "rows", shape), torch.nn.Sequential(torch.nn.Flatten(1, 2), layer))
+
+
+def test_the_transformer_layers_of_pytorch_are_drafted(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_draft, "write_once", None)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    make("exporters", "onnx", latency=False).draft(with_layer(layer), tmp_path / "draft.onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "draft.onnx").graph.node]
+    assert kinds.count("MatMul") + kinds.count("Gemm") == 6
+
+
+def test_a_draft_that_fails_prints_nothing(tmp_path, monkeypatch, capfd):
+    class Unknown(torch.nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x).real
+
+    exported = []
+    monkeypatch.setattr(onnx_draft, "write_once", lambda *args, **options: exported.append(args))
+    make("exporters", "onnx", latency=False).draft(with_layer(Unknown()), tmp_path / "draft.onnx")
+    assert exported
+    assert capfd.readouterr() == ("", "")

@@ -128,7 +128,7 @@ def test_one_file_alone_with_its_metadata(exported):
     assert list(output.parent.iterdir()) == [output]
     model = onnx.load(output)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert len(metadata.pop("kdtool.structure")) == 16
+    assert len(metadata.pop("kdtool.structure")) == len(metadata.pop("kdtool.operators")) == 16
     assert json.loads(metadata.pop("kdtool.metrics")) == [exported[1]["accuracy"]]
     assert metadata == {
         "kdtool.classes": '["z\\u00e9ro", "one"]',

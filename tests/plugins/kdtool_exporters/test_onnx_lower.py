@@ -52,7 +52,7 @@ def test_an_int8_file(exported, patterns):
 def test_an_int8_file_has_integers_and_its_metadata(exported):
     model = onnx.load(exported[0])
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert {*metadata} == {"kdtool.input", "kdtool.metrics", "kdtool.precision", "kdtool.structure"}
+    assert {*metadata} == {"kdtool.input", "kdtool.metrics", "kdtool.precision", "kdtool.structure", "kdtool.operators"}
     assert (metadata["kdtool.input"], metadata["kdtool.precision"]) == ("[1, 8, 8]", "int8")
     kinds = {node.op_type for node in model.graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
