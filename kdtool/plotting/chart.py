@@ -35,6 +35,12 @@ class Chart:
     panels: Sequence[Panel]
     from_zero: bool = False
     """Whether the axis of x begins at 0, as that of a share does."""
+    cut: bool = False
+    """Whether the panels that would come next are left out, since they are too many."""
+
+    def names(self) -> list[str]:
+        """Return the names of the lines and levels of all panels."""
+        return list(dict.fromkeys(name for panel in self.panels for name in [*panel.lines, *panel.level]))
 
     def points(self) -> Iterator[Point]:
         """Yield the points of all panels."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdtool.plotting.chart import Chart, Panel
-from kdtool.utils.formatting import printable
+from kdtool.utils.formatting import printable, printable_lines
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 """Colors that people with any kind of color vision can tell apart (Okabe and Ito, 2008)."""
@@ -62,8 +62,9 @@ STYLE = {
 }
 
 
-# A log of a stranger may have any number of entries, numbers of any size, and texts where numbers belong.
-MOST_PANELS, MOST_PHASES, MOST_CHARACTERS, LARGEST = 32, 200, 60, 1e100
+# A log or a study of a stranger may have any number of entries, numbers of any size, and texts where numbers belong.
+# Up to 64 lines are told apart (see `marker_of`).
+MOST_PANELS, MOST_LINES, MOST_PHASES, MOST_CHARACTERS, LARGEST = 32, 64, 200, 60, 1e100
 
 
 Curves = tuple[str, list[str], set[str] | None]
@@ -78,14 +79,14 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = Fal
     kind: where the training loss is that of the labels alone (``labels_alone``), and in phases that validate by their
     own loss. The losses of phases of different kinds have panels of their own too.
     """
-    rows = [{**{key: _number(value) for key, value in row.items()}, "phase": row["phase"]} for row in epochs]
+    rows = [{**{key: number_of(value) for key, value in row.items()}, "phase": row["phase"]} for row in epochs]
     known = {key: None for row in rows for key, value in row.items() if value is not None}
     panels = [*_loss_panels(rows, labels_alone=labels_alone)]
     panels += [(key.replace("_", " "), [key], None) for key in known if key not in (*NO_CURVES, "loss", "val_loss")]
     return [_curves(rows, panel) for panel in panels[:MOST_PANELS]]
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """Return a number that can be drawn; None for anything else."""
     drawable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     return float(value) if drawable else None
@@ -148,14 +149,14 @@ def draw_chart(chart: Chart, panels: Sequence[Panel] | None = None) -> str:
 
     With ``panels``, only these of its panels are drawn, with the colors and the axes of all.
     """
-    names = list(dict.fromkeys(name for panel in chart.panels for name in [*panel.lines, *panel.level]))
+    names = chart.names()[:MOST_LINES]
     panels = chart.panels if panels is None else panels
     with figure_of(len(panels), share_x=True, share_y=True) as figure:
         handles: dict[str, Any] = {}
         for index, (axes, panel) in enumerate(zip(figure.axes, panels, strict=True)):
             handles |= _panel(axes, panel, names)
-            axes.set_title(no_formula(panel.title))
-            axes.set_xlabel(no_formula(chart.x))
+            axes.set_title(no_formula(printable(panel.title, MOST_CHARACTERS)))
+            axes.set_xlabel(no_formula(printable(chart.x, MOST_CHARACTERS)))
             if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
             _scale(axes, chart)
@@ -194,15 +195,18 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 def legend_below(figure: Any, handles: Mapping[str, Any], panels: int) -> None:
     """Name the lines and points of a figure with so many panels below it, by name."""
     # As many columns as the longest name leaves room for.
-    longest = max(map(len, handles), default=0) + MARK_CHARACTERS
+    names = [printable(name, 2 * MOST_CHARACTERS) for name in handles]
+    longest = max(map(len, names), default=0) + MARK_CHARACTERS
     columns = max(1, min(len(handles), PANEL_CHARACTERS * min(panels, COLUMNS) // longest))
-    figure.legend(handles.values(), map(no_formula, handles), loc="outside lower center", ncols=columns)
+    figure.legend(handles.values(), map(no_formula, names), loc="outside lower center", ncols=columns)
 
 
 def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
     """Draw a panel, and return the handles of its lines and levels for the legend, by name."""
     handles: dict[str, Any] = {}
     for name, points in panel.lines.items():
+        if name not in names:
+            continue
         index = names.index(name)
         errors = None
         if all(point.low is not None and point.high is not None for point in points):
@@ -220,7 +224,9 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
             capsize=2,
         )
     for name, value in panel.level.items():
-        handles[name] = axes.axhline(value, color=COLORS[names.index(name) % len(COLORS)], linestyle="--", linewidth=1)
+        if name in names:
+            color = COLORS[names.index(name) % len(COLORS)]
+            handles[name] = axes.axhline(value, color=color, linestyle="--", linewidth=1)
     return handles
 
 
@@ -269,6 +275,6 @@ def as_svg(figure: Any) -> str:
 
 
 def no_formula(text: str) -> str:
-    """Return a text that matplotlib shows as it is."""
+    """Return a text that matplotlib shows as it is, without control characters, which no XML may have."""
     # matplotlib treats text between two dollar signs as a formula.
-    return text.replace("$", r"\$")
+    return printable_lines(text, None).replace("$", r"\$")

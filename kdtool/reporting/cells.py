@@ -21,14 +21,17 @@ TITLES = {
 }
 """The headings of keys that are not the key with spaces."""
 
+# The rows of a stranger may each have other keys.
+MOST_COLUMNS = 128
+
 
 def columns(rows: Sequence[Mapping[str, Any]], leave_out: Iterable[str] = ()) -> list[str]:
-    """Return the keys that have a text or a number in some row, without the ends of intervals."""
+    """Return the first keys that have a text or a number in some row, without the ends of intervals."""
     filled = {key for row in rows for key, value in row.items() if is_plain(value) and value != ""}
     # In the order of all keys: the first row may have nothing in a column that stands in front.
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key in filled]
     ends = {f"{key}_{end}" for key in keys for end in ("low", "high")}
-    return [key for key in keys if key not in ends and key not in leave_out]
+    return [key for key in keys if key not in ends and key not in leave_out][:MOST_COLUMNS]
 
 
 def cell(row: Mapping[str, Any], key: str) -> str:

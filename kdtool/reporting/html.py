@@ -9,7 +9,7 @@ from typing import Any
 
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
 from kdtool.reporting.cells import cell, columns, is_number, title_of
-from kdtool.utils.formatting import shown_value
+from kdtool.utils.formatting import printable_lines, shown_value
 
 # Charts are drawn for a white page. Their black, white and grey become those of the page; their colours are told apart
 # on both.
@@ -59,14 +59,18 @@ ul.files { padding-left: 1.1rem } details { margin: .5rem 0 } summary { cursor: 
   details > * { display: block } a { text-decoration: none } }
 """
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser may load and run: no scripts, nothing from elsewhere."""
+
 
 def page(title: str, parts: Iterable[str]) -> str:
     """Return a complete page; ``parts`` are HTML, ``title`` is plain text."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="color-scheme" content="light dark"><title>{_text(title)}</title>'
     )
-    body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
+    body = "\n".join([f"<h1>{_text(title)}</h1>", *parts])
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
     )
@@ -76,9 +80,9 @@ def render(block: Block) -> str:
     """Return a part of a report as HTML."""
     match block:
         case Heading(text, level):
-            return f"<h{level}>{escape(text)}</h{level}>"
+            return f"<h{level}>{_text(text)}</h{level}>"
         case Paragraph(text):
-            return f"<p>{escape(text)}</p>"
+            return f"<p>{_text(text)}</p>"
         case Facts(rows):
             return facts(rows)
         case Table(rows, leave_out, titles):
@@ -90,17 +94,17 @@ def render(block: Block) -> str:
         case Commands(lines):
             return commands(lines)
         case Links(files):
-            items = (f'<li><a href="{escape(address)}">{escape(name)}</a></li>' for name, address in files)
+            items = (f'<li><a href="{_text(address)}">{_text(name)}</a></li>' for name, address in files)
             return f'<ul class="files">{"".join(items)}</ul>'
         case Folded(title, parts):
             inner = "".join(render(part) for part in parts)
-            return f"<details><summary>{escape(title)}</summary>{inner}</details>"
+            return f"<details><summary>{_text(title)}</summary>{inner}</details>"
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> str:
     """Return a table with a row for each name and value; values that are None or empty are left out."""
     shown = [(name, shown_value(name, value)) for name, value in rows]
-    lines = [f"<tr><th>{escape(title_of(name))}</th><td>{escape(text)}</td></tr>" for name, text in shown if text]
+    lines = [f"<tr><th>{_text(title_of(name))}</th><td>{_text(text)}</td></tr>" for name, text in shown if text]
     return f'<table class="facts"><tbody>{"".join(lines)}</tbody></table>'
 
 
@@ -111,9 +115,9 @@ def table(
     shown = columns(rows, leave_out)
     classes = {key: ' class="number"' if is_number(rows, key) else "" for key in shown}
     headings = {key: (titles or {}).get(key) or title_of(key) for key in shown}
-    head = "".join(f"<th{classes[key]}>{escape(headings[key])}</th>" for key in shown)
+    head = "".join(f"<th{classes[key]}>{_text(headings[key])}</th>" for key in shown)
     body = "".join(
-        f"<tr>{''.join(f'<td{classes[key]}>{escape(cell(row, key))}</td>' for key in shown)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td{classes[key]}>{_text(cell(row, key))}</td>' for key in shown)}</tr>" for row in rows
     )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead>'
@@ -123,24 +127,29 @@ def table(
 
 def commands(lines: Iterable[tuple[str, str]]) -> str:
     """Return commands to copy, each with its remark (which may be empty); one click selects a command."""
-    return "".join(f"<pre>{escape(line)}</pre>{_remark(remark)}" for line, remark in lines)
+    return "".join(f"<pre>{_text(line)}</pre>{_remark(remark)}" for line, remark in lines)
 
 
 def figure(svgs: Sequence[str], caption: str) -> str:
     """Return a figure that kdtool drew; each of the ``svgs`` becomes a part of the page."""
     panels = "".join(f"<div>{svg}</div>" for svg in svgs)
     return (
-        f'<figure role="img" aria-label="{escape(caption)}"><div class="panels">{panels}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure role="img" aria-label="{_text(caption)}"><div class="panels">{panels}</div>'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
     )
 
 
 def picture(svg: bytes, caption: str) -> str:
     """Return a picture from any origin, embedded as an image, so that a script in the SVG does not run."""
     data = base64.b64encode(svg).decode()
-    image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    image = f'<img alt="{_text(caption)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
 def _remark(text: str) -> str:
-    return f"<small>{escape(text)}</small>" if text else ""
+    return f"<small>{_text(text)}</small>" if text else ""
+
+
+def _text(text: str) -> str:
+    """Return plain text as HTML, also within an attribute, without control characters."""
+    return escape(printable_lines(text, None))

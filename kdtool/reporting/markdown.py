@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
 from kdtool.reporting.cells import cell, columns, is_number, title_of
 from kdtool.utils.files import slug
-from kdtool.utils.formatting import shown_value
+from kdtool.utils.formatting import markdown_code, markdown_text, shown_value
 
 
 @dataclass
@@ -21,33 +22,37 @@ class Markdown:
 
     def text(self, title: str, blocks: Iterable[Block]) -> str:
         """Return a report as text."""
-        return "\n\n".join([f"# {_escaped(title)}", *(part for block in blocks for part in self._parts(block))]) + "\n"
+        return (
+            "\n\n".join([f"# {markdown_text(title)}", *(part for block in blocks for part in self._parts(block))])
+            + "\n"
+        )
 
     def _parts(self, block: Block) -> Iterator[str]:
         match block:
             case Heading(text, level):
-                yield f"{'#' * level} {_escaped(text)}"
+                yield f"{'#' * level} {markdown_text(text)}"
             case Paragraph(text):
-                yield _escaped(text)
+                yield markdown_text(text)
             case Facts(rows):
                 shown = [(name, shown_value(name, value)) for name, value in rows]
-                yield "\n".join(f"- {_escaped(title_of(name))}: {_escaped(text)}" for name, text in shown if text)
+                yield "\n".join(
+                    f"- {markdown_text(title_of(name))}: {markdown_text(text)}" for name, text in shown if text
+                )
             case Table():
                 yield _table(block)
             case Figure(svgs, caption):
                 yield "\n".join(self._chart(svg.encode(), caption) for svg in svgs)
-                yield _escaped(caption)
+                yield markdown_text(caption)
             case Picture(svg, caption):
                 yield self._chart(svg, caption)
-                yield _escaped(caption)
+                yield markdown_text(caption)
             case Commands(lines):
                 for line, remark in lines:
-                    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
-                    yield f"{fence}console\n$ {line}\n{fence}" + (f"\n\n{_escaped(remark)}" if remark else "")
+                    yield markdown_code(f"$ {line}", "console") + (f"\n\n{markdown_text(remark)}" if remark else "")
             case Links(files):
-                yield "\n".join(f"- [{_escaped(name)}](<{address}>)" for name, address in files)
+                yield "\n".join(f"- [{markdown_text(name)}](<{address}>)" for name, address in files)
             case Folded(title, parts):
-                yield f"<details><summary>{_escaped(title)}</summary>"
+                yield f"<details><summary>{markdown_text(title)}</summary>"
                 for part in parts:
                     yield from self._parts(part)
                 yield "</details>"
@@ -55,19 +60,14 @@ class Markdown:
     def _chart(self, svg: bytes, caption: str) -> str:
         name = f"{self.prefix}-{len(self.charts) + 1}-{slug(caption)[:40].strip('-')}.svg"
         self.charts[name] = svg if svg.endswith(b"\n") else svg + b"\n"
-        return f"![{_escaped(caption)}](<{name}>)"
+        return f"![{markdown_text(caption)}](<{quote(os.fsencode(name))}>)"
 
 
 def _table(block: Table) -> str:
     keys = columns(block.rows, block.leave_out)
     if not keys:
         return ""
-    head = [_escaped(block.titles.get(key) or title_of(key)) for key in keys]
+    head = [markdown_text(block.titles.get(key) or title_of(key)) for key in keys]
     ruler = ["---:" if is_number(block.rows, key) else "---" for key in keys]
-    rows = [[_escaped(cell(row, key)) for key in keys] for row in block.rows]
+    rows = [[markdown_text(cell(row, key)) for key in keys] for row in block.rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))
-
-
-def _escaped(text: str) -> str:
-    """Return text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", text)

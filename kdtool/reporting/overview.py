@@ -43,6 +43,9 @@ Measured = Mapping[str, Mapping[str, Any]]
 SCORES = ("balanced_accuracy", "top5")
 """What `class_scores` adds to the numbers of a network."""
 
+MOST_POINTS = 256
+"""How many networks of one checkpoint the frontier shows; each is compared with each."""
+
 SHOWN = (*SCORES, "latency_ms", "latency_ratio")
 """The keys of `Measured` that are numbers of a network."""
 
@@ -187,7 +190,7 @@ def _own_points(source: CheckpointSource, measured: Measured) -> Iterator[Tried]
 def _rows(source: CheckpointSource) -> Iterator[Tried]:
     """Yield the networks that the last command of a checkpoint kept."""
     history = source.about["history"] if source.about else ()
-    for row in (history[-1].get("rows") or ()) if history else ():
+    for row in (history[-1].get("rows") or ())[:MOST_POINTS] if history else ():
         if isinstance(row.get("val_accuracy"), float) and row.get("macs") and row.get("parameters"):
             yield _tried(str(row.get("model")), source.name, row["val_accuracy"], row, row.get("latency_ratio"))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdtool.errors import UsageError
 from kdtool.reporting.blocks import Block, Heading
-from kdtool.reporting.cells import is_plain
+from kdtool.reporting.cells import MOST_COLUMNS, is_plain
 from kdtool.reporting.classes import class_scores
 from kdtool.reporting.html import page, render
 from kdtool.reporting.latency import latencies
@@ -20,6 +20,7 @@ from kdtool.reporting.overview import Measured, overview, rows_of
 from kdtool.reporting.sections import flat, of_checkpoint, of_study
 from kdtool.reporting.sources import CheckpointSource, StudySource, read_sources
 from kdtool.utils.files import beside, check_output
+from kdtool.utils.formatting import printable_lines
 
 SUFFIX = "-report.html"
 
@@ -120,16 +121,18 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV, with a column for each key that has a text or a number in some row."""
-    keys = dict.fromkeys(key for row in rows for key, value in row.items() if is_plain(value))
+    """Return rows as CSV, with a column for each of the first keys that has a text or a number in some row."""
+    keys = list(dict.fromkeys(key for row in rows for key, value in row.items() if is_plain(value)))[:MOST_COLUMNS]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(keys), extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_harmless, keys))
     for row in rows:
-        writer.writerow({key: _formula_as_text(value) for key, value in row.items() if is_plain(value)})
+        writer.writerow([_harmless(value) if is_plain(value := row.get(key)) else "" for key in keys])
     return text.getvalue()
 
 
-def _formula_as_text(value: Any) -> Any:
-    """Return a value that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def _harmless(value: Any) -> Any:
+    """Return a value that no spreadsheet takes for a formula, without control characters."""
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else "") + printable_lines(value, None)

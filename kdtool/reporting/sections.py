@@ -6,16 +6,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from kdtool.commands.history import chosen_by_search, public_line, public_word
-from kdtool.plotting.svg import draw_curves, draw_panels
+from kdtool.plotting.chart import Chart
+from kdtool.plotting.svg import MOST_LINES, MOST_PANELS, draw_curves, draw_panels
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
 from kdtool.reporting.classes import of_classes
 from kdtool.reporting.overview import SIZES
 from kdtool.reporting.sources import CheckpointSource, StudySource
 from kdtool.study.alike import same_settings
 from kdtool.study.charts import charts
-from kdtool.utils.formatting import printable
+from kdtool.utils.formatting import counted, printable
 
 LABELS_ALONE = ("teacher", "none")
 """The commands and methods whose training loss is the cross-entropy of the validation too."""
@@ -66,14 +68,15 @@ def of_checkpoint(source: CheckpointSource, beside: Path, measured: Mapping[str,
 
 def _files(files: Sequence[Path], beside: Path) -> Iterator[Block]:
     """Yield links to the files that lie in the report's directory or below it; others have no place to point to."""
-    found = [(file, _address(file, beside)) for file in files]
-    links = [(address.removesuffix("/"), address) for _, address in found if address is not None]
+    # Quoted, a name such as javascript:x is no scheme, and one with # or ? is the address of its own file.
+    names = [_below(file, beside) for file in files]
+    links = [(name.removesuffix("/"), quote(os.fsencode(name))) for name in names if name is not None]
     if links:
         yield Heading("Files", 3)
         yield Links(links)
 
 
-def _address(file: Path, beside: Path) -> str | None:
+def _below(file: Path, beside: Path) -> str | None:
     try:
         relative = os.path.relpath(file.resolve(), beside.resolve())
     except ValueError:  # another drive
@@ -107,7 +110,8 @@ def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
         yield Paragraph(f"{done}; kdtool run with its recipe goes on with the rest.")
     for chart in charts(results):
         bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
-        yield Figure(draw_panels(chart), chart.title + "; bars are 95 % intervals over seeds" * bars)
+        parts = [chart.title, *["bars are 95 % intervals over seeds"] * bars, *_left_out(chart)]
+        yield Figure(draw_panels(chart), "; ".join(parts))
     if results["means"]:
         yield Heading("Means over seeds, with half the width of their 95 % intervals from three seeds on", 3)
         yield Table(flat(results["means"]), leave_out=same_settings(results["means"]))
@@ -128,8 +132,16 @@ def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
     yield Heading("How it was made", 3)
     chosen = {row.get("name"): _chosen(row.get("chosen")) for row in results["rows"]}
     lines = Commands([(public_line(line), chosen.get(name, "")) for name, line in source.commands.items()])
-    yield Folded(f"{len(source.commands)} commands", [lines])
+    yield Folded(counted(len(source.commands), "command"), [lines])
     yield from _files(source.files, beside)
+
+
+def _left_out(chart: Chart) -> Iterator[str]:
+    """Yield what a chart does not show, since there is too much of it; the tables have it."""
+    if len(chart.names()) > MOST_LINES:
+        yield f"lines after the first {MOST_LINES} are left out"
+    if chart.cut:
+        yield f"panels after the first {MOST_PANELS} of this report are left out"
 
 
 def flat(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError
+from kdtool.study.recipe import MAX_COMMANDS, MAX_KEYS
 from kdtool.study.record import FILE as STUDY_FILE, read_study
 from kdtool.study.results import means
 from kdtool.training.phase import LOG, read_epochs
@@ -20,6 +21,9 @@ from kdtool.utils.strict_json import load
 
 LARGEST_PICTURE, MOST_PICTURES = 16 << 20, 64
 """How many bytes of a picture are read, and how many pictures of a run."""
+
+MOST_ROWS = 10 * MAX_COMMANDS
+"""The largest number of rows of a table of a study: it may have more comparisons than commands."""
 
 MEASURED = Each({"name": TEXT, "step!": TEXT, "values!": Named(CELL), "accuracy": CELL, "val_accuracy": CELL})
 
@@ -88,7 +92,7 @@ def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:
         return CheckpointSource(path.name, inspect(path), files=_existing(path))
     directory = path if path.is_dir() else directory_of(path)
     # An ONNX file is not what the run of the same name made.
-    run = None if path.suffix == ".onnx" else read_run(directory)
+    run = None if path.suffix.lower() == ".onnx" else read_run(directory)
     if run is None and path.is_dir():
         raise UsageError(f"{path}: is not the directory of a run or a study; name a checkpoint, a .run or a .study")
     if not (path.is_dir() or path.is_file()) and (run is None or path.exists()):
@@ -125,7 +129,7 @@ def _study(directory: Path) -> StudySource:
         results = load(path)
     except ValueError:
         results = None
-    if misfit(results, RESULTS) is not None:
+    if misfit(results, RESULTS) is not None or _is_too_large(results):
         raise Error(f"{path}: is damaged; run kdtool run again, which writes it anew")
     recorded = read_study(directory)["commands"]
     if misfit(recorded, RECORDED) is not None:
@@ -141,6 +145,13 @@ def _study(directory: Path) -> StudySource:
         if name in recorded
     }
     return StudySource(directory.name, results, lines, planned, _existing(directory, path))
+
+
+def _is_too_large(results: Mapping[str, Any]) -> bool:
+    """Return whether results have more rows, or more keys of the matrix, than any study can have."""
+    tables = [results[name] for name in ("rows", "means", "comparisons", "comparison_means")]
+    keys = {key for table in tables for row in table for key in row["values"]}
+    return len(keys) > MAX_KEYS or max(len(table) for table in (*tables, results["failed"])) > MOST_ROWS
 
 
 def _still_true(results: Mapping[str, Any], recorded: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ def watch(path: str | Path) -> dict[str, Any]:
         return _study(directory)
     if not directory.is_dir():
         raise UsageError(f"{given}: there is no such run; name the directory of a run (student.run) or of a study")
+    return _run(directory)
+
+
+def _run(directory: Path) -> dict[str, Any]:
     works = _works(directory)  # before its files are read, so that one that ends now is not taken for stopped
     about = read_run(directory)
     if about is None:
@@ -89,7 +94,7 @@ def _progress(
     accuracies = [row["val_accuracy"] for row in of_phase if row.get("val_accuracy") is not None]
     fraction, left = _left(rows, forecast, planned)
     if left is None and phase is not None and training.get("epochs"):
-        rest = training["epochs"] - last["epoch"]
+        rest = max(0, training["epochs"] - last["epoch"])
         left = rest * sum(row.get("seconds", 0.0) for row in of_phase) / len(of_phase)
     return {
         "phase": phase,
@@ -126,7 +131,7 @@ def _left(
     cost: dict[str, float] = {}
     for phase in forecast.phases:
         cost[phase.name] = cost.get(phase.name, 0.0) + phase.cost.seconds
-    counts = {name: sum(row["phase"] == name for row in rows) for name in planned}
+    counts = Counter(row["phase"] for row in rows)
     begun = [name for name in planned if counts[name]]
     done = 0.0
     for name in begun:
@@ -136,7 +141,7 @@ def _left(
     spent = sum(row.get("seconds", 0.0) for row in rows)
     speed = spent / done if done else 1.0
     rest = forecast.cost.seconds - total
-    return min(1.0, done / forecast.cost.seconds), (total - done) * speed + rest
+    return max(0.0, min(1.0, done / forecast.cost.seconds)), max(0.0, (total - done) * speed + rest)
 
 
 def _study(directory: Path) -> dict[str, Any]:
@@ -151,7 +156,8 @@ def _study(directory: Path) -> dict[str, Any]:
 
 
 def _runs(directory: Path, names: Iterable[str]) -> Iterable[dict[str, Any]]:
+    # By what lies there, since the record may name other places.
+    runs = {run.stem: run for run in directory.glob("*.run") if run.is_dir()}
     for name in names:
-        run = directory / f"{name}.run"
-        if run.is_dir() and read_run(run) is not None:
-            yield watch(run)
+        if name in runs and read_run(runs[name]) is not None:
+            yield _run(runs[name])

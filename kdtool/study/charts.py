@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kdtool.plotting.chart import Chart, Panel, Point
+from kdtool.plotting.svg import MOST_CHARACTERS, MOST_PANELS, number_of
 from kdtool.study.recipe import SEED
-from kdtool.utils.formatting import FEWEST_SEEDS
+from kdtool.utils.formatting import FEWEST_SEEDS, printable
 
 COSTS = {"latency_ratio": "latency", "macs": "MACs", "file_bytes": "bytes"}
 """The costs of an exported file, and the titles of their panels."""
@@ -26,16 +29,22 @@ def charts(results: Mapping[str, Any]) -> list[Chart]:
 
     If the study exports, one more chart has the test accuracy against the latency, the MACs and the bytes of each file,
     as fractions of the most expensive one's.
+
+    Only the first `MOST_PANELS` panels over numbers of the matrix are made; the last chart then says that it is cut.
     """
     rows = [*results["means"], *(row for row in results["rows"] if SEED not in row["values"])]
     keys = {key: None for row in rows for key, value in row["values"].items() if _number(value) and key != SEED}
-    result = []
-    for key in keys:
-        for measure, label in MEASURES.items():
-            measured = [row for row in rows if _number(row.get(measure))]
-            panels = list(_panels(measured, key, measure))
-            if panels:
-                result.append(Chart(f"{label} against {key}", key, label, panels))
+    every = ((key, measure, panel) for key in keys for measure in MEASURES for panel in _panels(rows, key, measure))
+    first = list(itertools.islice(every, MOST_PANELS + 1))
+    found: dict[tuple[str, str], list[Panel]] = {}
+    for key, measure, panel in first[:MOST_PANELS]:
+        found.setdefault((key, measure), []).append(panel)
+    result = [
+        Chart(f"{MEASURES[measure]} against {printable(key, MOST_CHARACTERS)}", key, MEASURES[measure], panels)
+        for (key, measure), panels in found.items()
+    ]
+    if len(first) > MOST_PANELS:
+        result[-1] = replace(result[-1], cut=True)
     return result + _against_costs(rows)
 
 
@@ -61,16 +70,18 @@ def _against_costs(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterable[Panel]:
     """Yield a panel for each combination of the other numbers; none if ``key`` has only one value."""
-    with_key = [row for row in rows if key in row["values"]]
+    rows = [row for row in rows if _number(row.get(measure))]
+    with_key = [row for row in rows if _number(row["values"].get(key))]
     if len({row["values"][key] for row in with_key}) < 2:
         return
-    choices = {tuple(sorted(_others(row, key).items())): None for row in with_key}
+    choices: dict[tuple[tuple[str, float], ...], list[Mapping[str, Any]]] = {}
+    for row in with_key:
+        choices.setdefault(tuple(sorted(_others(row, key).items())), []).append(row)
     for choice in sorted(choices):
         lines: dict[str, list[Point]] = {}
-        for row in with_key:
-            if tuple(sorted(_others(row, key).items())) == choice:
-                point = Point(row["values"][key], row[measure], *_interval(row, measure))
-                lines.setdefault(_line(row), []).append(point)
+        for row in choices[choice]:
+            point = Point(row["values"][key], row[measure], *_interval(row, measure))
+            lines.setdefault(_line(row), []).append(point)
         level = {
             _line(row): row[measure]
             for row in rows
@@ -87,7 +98,8 @@ def _others(row: Mapping[str, Any], key: str) -> dict[str, float]:
 def _interval(row: Mapping[str, Any], measure: str) -> tuple[float | None, float | None]:
     """Return the ends of the interval of a mean, if it is of enough seeds to say something."""
     few = isinstance(row.get("seeds"), int) and row["seeds"] < FEWEST_SEEDS
-    return (None, None) if few else (row.get(f"{measure}_low"), row.get(f"{measure}_high"))
+    low, high = row.get(f"{measure}_low"), row.get(f"{measure}_high")
+    return (low, high) if not few and _number(low) and _number(high) else (None, None)
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -96,4 +108,4 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return number_of(value) is not None

@@ -6,13 +6,14 @@ import itertools
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.study.tables import check_keys, check_name, table_of, tables_of, text_of
+from kdtool.study.tables import check_keys, check_name, check_reference, table_of, tables_of, text_of
 from kdtool.utils.files import slug
 from kdtool.utils.strict_json import load_toml
 
@@ -29,6 +30,10 @@ TRUSTING = ("trust", "--trust")
 
 MAX_COMMANDS = 10_000
 """The largest number of commands in a study."""
+
+# What a small recipe of a stranger unrolls to is bounded too: the lines of all commands together. The time to split a
+# line into words grows with the square of a word's length.
+MAX_KEYS, MAX_LINE, MAX_CHARACTERS = 64, 1 << 16, 5_000_000
 
 TAKEN = ("study", "results", "lock")
 """The stems of the files that every study has; what an export measures would be written over ``study.json``."""
@@ -144,17 +149,22 @@ def _recipe(path: Path, content: Mapping[str, Any], output: str | Path | None) -
 
 
 def _matrix(table: Mapping[str, Any]) -> dict[str, list[Value]]:
+    if len(table) > MAX_KEYS:
+        raise UsageError(f"[matrix]: has {len(table):,} keys; at most {MAX_KEYS} are allowed")
     for key, values in table.items():
         where = f"[matrix] {key}"
         check_name(key, "[matrix]")
         if not isinstance(values, list) or not values:
             raise UsageError(f"{where}: must be a list of values, such as [0, 1, 2]")
+        if len(values) > MAX_COMMANDS:
+            raise UsageError(f"{where}: has {len(values):,} values; at most {MAX_COMMANDS:,} are allowed")
         for value in values:
             if isinstance(value, bool) or not isinstance(value, Value):
                 raise UsageError(f"{where}: a value must be a number or a text, not {value!r}")
         names = [slug(str(value)) for value in values]
+        counts = Counter(names)
         for name, value in zip(names, values, strict=True):
-            if not name or len(name) > 60 or names.count(name) > 1:
+            if not name or len(name) > 60 or counts[name] > 1:
                 raise UsageError(
                     f"{where}: {value!r} does not give a file name of its own; use short, different values"
                 )
@@ -165,6 +175,8 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
     """Return the steps by name. A step may only refer to steps above it, so there are no cycles."""
     steps: dict[str, _Step] = {}
     tables = list(tables)
+    if len(tables) > MAX_COMMANDS:
+        raise UsageError(f"has {len(tables):,} steps; at most {MAX_COMMANDS:,} are allowed")
     all_names = [table.get("name") for _, table in tables]
     for where, table in tables:
         name = text_of(table, "name", where)
@@ -177,19 +189,22 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
             raise UsageError(
                 f"{where}: the name is taken; every step and every key of the matrix needs a name of its own"
             )
+        run = text_of(table, "run", where)
+        if len(run) > MAX_LINE:
+            raise UsageError(f"{where}: run has {len(run):,} characters; at most {MAX_LINE:,} are allowed")
         try:
-            words = shlex.split(text_of(table, "run", where))
+            words = shlex.split(run)
         except ValueError as error:
             raise UsageError(f"{where}: run: {error}") from error
         if not words:
             raise UsageError(f"{where}: run is empty; write a command such as prune --ratio 0.5")
         if "from" in table:
             words.insert(1, f"{{{text_of(table, 'from', where)}}}")
-            _check_reference(words[1][1:-1], [*steps], all_names, f"{where}: from")
+            check_reference(words[1][1:-1], steps, all_names, f"{where}: from")
         placeholders = [placeholder for word in words for placeholder in PLACEHOLDER.findall(word)]
         for placeholder in placeholders:
             if placeholder not in matrix:
-                _check_reference(placeholder, [*steps], all_names, f"{where}: run: {{{placeholder}}}", [*matrix])
+                check_reference(placeholder, steps, all_names, f"{where}: run: {{{placeholder}}}", matrix)
         for placeholder in placeholders:
             if placeholder in steps and steps[placeholder].template[0] == EXPORT:
                 raise UsageError(f"{where}: {placeholder!r} is an export, which makes no checkpoint for other steps")
@@ -199,20 +214,26 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
     return steps
 
 
-def _check_reference(name: str, above: list[str], all_names: list[Any], where: str, keys: Iterable[str] = ()) -> None:
-    if name in above:
-        return
-    if name in all_names:
-        raise UsageError(f"{where}: {name!r} is not above this step; a step can only use steps above it")
-    problem = "neither a key of [matrix] nor a step" if keys else "no step"
-    raise UsageError(f"{where}: {name!r} is {problem}{nearest(name, [*above, *keys], count=1)}")
+def _check_size(steps: Iterable[_Step], matrix: Mapping[str, list[Value]]) -> None:
+    """Raise a UsageError if there are too many commands, or too much in their lines."""
+    longest = {key: max(len(str(value)) for value in values) for key, values in matrix.items()}
+    count = characters = 0
+    for step in steps:
+        commands, run = math.prod(len(matrix[key]) for key in step.keys), " ".join(step.template)
+        longest[step.name] = len(step.name) + sum(len(key) + 2 + longest[key] for key in step.keys)
+        count += commands
+        characters += commands * (len(run) + sum(longest[name] for name in PLACEHOLDER.findall(run)))
+    if count > MAX_COMMANDS:
+        raise UsageError(f"[matrix]: makes {count:,} commands; at most {MAX_COMMANDS:,} are allowed")
+    if characters > MAX_CHARACTERS:
+        raise UsageError(
+            f"makes command lines of {characters:,} characters in all; at most {MAX_CHARACTERS:,} are allowed"
+        )
 
 
 def _commands(steps: Iterable[_Step], matrix: Mapping[str, list[Value]]) -> Iterator[Command]:
     steps = list(steps)
-    count = sum(math.prod(len(matrix[key]) for key in step.keys) for step in steps)
-    if count > MAX_COMMANDS:
-        raise UsageError(f"[matrix]: makes {count:,} commands; at most {MAX_COMMANDS:,} are allowed")
+    _check_size(steps, matrix)
     keys = {step.name: step.keys for step in steps}
     for step in steps:
         for chosen in itertools.product(*(matrix[key] for key in step.keys)):
@@ -236,9 +257,10 @@ def _comparison(
     if not isinstance(of, list) or len(of) < 1 + (along is None) or not all(isinstance(name, str) for name in of):
         example = '["pruned", "distilled"]; along = "method" compares the values of a key' if along is None else '["a"]'
         raise UsageError(f"{where}: of must be a list of at least {fewest}, such as {example}")
+    counts = Counter(of)
     for name in of:
-        _check_reference(name, [*steps], [], f"{where}: of")
-        if of.count(name) > 1:
+        check_reference(name, steps, [], f"{where}: of")
+        if counts[name] > 1:
             raise UsageError(f"{where}: of: {name!r} is listed twice")
         if along is not None and along not in steps[name].keys:
             raise UsageError(f"{where}: along: step {name!r} does not depend on {{{along}}}; leave it out of of")

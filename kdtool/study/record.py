@@ -13,10 +13,11 @@ import filelock
 
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import Command, Recipe, option_value
-from kdtool.study.start import MARK, RAY_MARK, Start, marked
+from kdtool.study.start import ENTRY, MARK, RAY_MARK, Start, marked
 from kdtool.training.history_entry import Clock
 from kdtool.training.run_directory import LOCK, PATIENCE, directory_of, is_unused, read_run
 from kdtool.utils.files import write_text
+from kdtool.utils.forms import TEXT, Each, Named, misfit
 from kdtool.utils.kinds import checkpoint_files, is_checkpoint_folder
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps, load
@@ -24,6 +25,9 @@ from kdtool.utils.strict_json import dumps, load
 FILE = "study.json"
 
 FORMAT = "kdtool-study"
+
+STUDY = {"format!": TEXT, "commands!": Named(ENTRY), "comparisons!": Named({"made!": Each(TEXT)})}
+"""The form of ``study.json``, see `misfit`."""
 
 # The ways out that a command offers where its run cannot go on, whatever the reason; a study takes them by itself.
 NOT_RESUMED = re.compile(
@@ -92,7 +96,7 @@ class Record:
             entry.get("status") == "done"
             and self._is_of(command, entry)
             and path.is_file()
-            and entry["made"] == self.hash(path)
+            and entry.get("made") == self.hash(path)
         ):
             return False
         changed = self._changed(command, entry.get("data"))
@@ -256,8 +260,7 @@ def read_study(directory: Path) -> dict[str, Any]:
         content = load(file)
     except ValueError:
         content = None
-    is_record = isinstance(content, dict) and content.get("format") == FORMAT
-    if not is_record or not all(isinstance(content.get(key), dict) for key in ("commands", "comparisons")):
+    if misfit(content, STUDY) is not None or content["format"] != FORMAT:
         raise UsageError(f"{file}: is damaged; remove the directory {file.parent}")
     record: dict[str, Any] = content
     record["commands"] |= marked(directory)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdtool.training.run_directory import directory_of
 from kdtool.utils.files import write_text
+from kdtool.utils.forms import SECONDS, TEXT, Each, Either, Named, misfit
 from kdtool.utils.strict_json import dumps, load
 
 MARK = ".begun"
@@ -17,6 +18,14 @@ MARK = ".begun"
 
 RAY_MARK = ".ray-"
 """How the name of the file begins by which a machine of a Ray cluster recognises a study's directory."""
+
+ENTRY = {
+    **dict.fromkeys(("status", "error", "made"), Either(None, TEXT)),
+    **dict.fromkeys(("seconds", "earlier"), Either(None, SECONDS)),
+    **dict.fromkeys(("row", "data", "training"), Either(None, {})),
+    "told": {"command!": Each(TEXT), "inputs": Named(TEXT)},
+}
+"""The form of what the record says of a command, see `misfit`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,6 @@ def marked(directory: Path) -> dict[str, dict[str, Any]]:
     for mark in directory.glob(f"*{MARK}"):
         with contextlib.suppress(OSError, ValueError):  # it was removed meanwhile, or is damaged
             entry = load(mark)
-            if isinstance(entry, dict):
+            if misfit(entry, ENTRY) is None:
                 entries[mark.name.removesuffix(MARK)] = entry
     return entries

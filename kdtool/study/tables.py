@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kdtool.errors import UsageError, nearest
@@ -52,3 +52,15 @@ def check_name(name: str, where: str) -> None:
     """Raise a UsageError unless a name can be part of a file's."""
     if not NAME.fullmatch(name) or len(name) > 60:
         raise UsageError(f"{where}: {name!r} is not a valid name; use letters, digits and -, and begin with a letter")
+
+
+def check_reference(
+    name: str, above: Collection[str], all_names: list[Any], where: str, keys: Collection[str] = ()
+) -> None:
+    """Raise a UsageError unless a name is that of a step ``above``, or of one of the ``keys``."""
+    if name in above:
+        return
+    if name in all_names:
+        raise UsageError(f"{where}: {name!r} is not above this step; a step can only use steps above it")
+    problem = "neither a key of [matrix] nor a step" if keys else "no step"
+    raise UsageError(f"{where}: {name!r} is {problem}{nearest(name, [*above, *keys], count=1)}")

@@ -1,6 +1,7 @@
 """Charts of many lines: each can be told from the others, and the legend fits."""
 
 import re
+from xml.etree import ElementTree
 
 from kdtool.plotting.chart import Chart, Panel, Point
 from kdtool.plotting.svg import COLORS, draw_chart, draw_panels, marker_of
@@ -20,6 +21,12 @@ def test_the_legend_of_many_long_names_stays_in_the_picture():
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
     # A name of 21 characters is about 100 points wide.
     assert 20 < min(places.values()) < max(places.values()) < width - 80
+
+
+def test_a_chart_is_xml_whatever_its_texts_hold():
+    odd = "a\x1b[31m\x0b<b>&"
+    svg = draw_chart(Chart(odd, odd, "y", [Panel(odd, {odd: [Point(1, 0.9)]}, {})]))
+    assert "a?[31m?<b>&" in "".join(ElementTree.fromstring(svg).itertext())
 
 
 def texts(svg):
@@ -45,3 +52,11 @@ def test_panels_that_stand_alone_have_the_axes_the_colors_and_a_legend_of_their_
     assert COLORS[0] not in two
     ticks = [[text for text in texts(svg) if re.fullmatch(r"[\d.]+", text)] for svg in (one, two)]
     assert ticks[0] == ticks[1]
+
+
+def test_a_chart_draws_as_many_lines_as_can_be_told_apart(monkeypatch):
+    monkeypatch.setattr("kdtool.plotting.svg.MOST_LINES", 2)
+    lines = {f"line{number}": [Point(1, number)] for number in range(3)}
+    shown = texts(draw_chart(Chart("t", "x" * 1000, "y", [Panel("", lines, {"level": 1})])))
+    assert [text for text in shown if text.startswith("l")] == ["line0", "line1"]
+    assert max(map(len, shown)) == 60

@@ -27,6 +27,15 @@ def test_nothing_that_is_told_becomes_html():
     assert "empty" not in text
 
 
+def test_no_control_character_is_in_a_page():
+    odd = "a\x1b[31m\x0b\u202e"
+    parts = [facts([(odd, odd)]), table([{odd: odd}]), commands([(odd, odd)]), picture(b"", odd)]
+    text = page(odd, parts)
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert "<pre>a?[31m??</pre>" in text
+    assert "default-src 'none'" in text
+
+
 def test_a_picture_of_a_run_is_an_image_so_that_nothing_in_it_runs():
     svg = b"<svg><script>alert(1)</script></svg>"
 

@@ -57,3 +57,8 @@ def test_nonzero_is_a_column_where_weights_were_removed(drawn: list[Any], nonzer
 
     assert isinstance(table, Table)
     assert ("nonzero" not in table.leave_out) is shown
+
+
+def test_the_frontier_has_a_bounded_number_of_points() -> None:
+    rows = [{"model": f"m{number}", "val_accuracy": 0.5, "macs": 1, "parameters": 1} for number in range(1000)]
+    assert len(list(overview._rows(CheckpointSource("a.pt", {"history": [{"rows": rows}]})))) == overview.MOST_POINTS

@@ -280,6 +280,7 @@ def test_no_cell_of_a_table_is_a_formula():
     from kdtool.reporting.page import _csv
 
     assert _csv([{"name": "=1+1", "a": -3}, {"name": "ok"}]) == "name,a\n'=1+1,-3\nok,\n"
+    assert _csv([{"=a\x1b": "b\x1b[31m"}]) == "'=a?\nb?[31m\n"
 
 
 @pytest.mark.parametrize("suffix", [".html", ".csv", ".md"])

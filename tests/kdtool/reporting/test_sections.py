@@ -1,10 +1,12 @@
 """What a report says of what a search chose, and of trainings that were not alike."""
 
 import json
+from urllib.parse import unquote, urlsplit
 
 import kdtool
 from kdtool.cli.commands.inspect import as_text
 from kdtool.models.checkpoint import read
+from kdtool.reporting.sections import _files
 from kdtool.study.record import FORMAT
 
 CHOSE = "--search chose temperature=4"
@@ -56,3 +58,17 @@ def test_a_study_tells_settings_where_they_differ_with_its_notes(tmp_path):
     assert "| step | a | b | accuracy b - a | McNemar p |" in text
     assert f"$ kdtool distill a\n```\n\n{CHOSE}" in text
     assert text.count("--search chose") == 1
+
+
+def test_a_link_leads_to_its_file_whatever_its_name(tmp_path):
+    names = ["javascript:alert(document.domain)+'.pt'", "a#b?c%41.pt", "a>b.pt", "plain.pt"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "r.run").mkdir()
+    _, links = _files([*(tmp_path / name for name in names), tmp_path / "r.run"], tmp_path)
+    assert [name for name, _ in links.files] == [*names, "r.run"]
+    for name, address in links.files:
+        parts = urlsplit(address)
+        assert (parts.scheme, parts.query, parts.fragment) == ("", "", "")
+        assert unquote(parts.path).removesuffix("/") == name
+        assert ">" not in address

@@ -100,3 +100,26 @@ def test_a_row_whose_command_has_changed_is_not_shown(report):
     seeds = tables["Means over seeds, with half the width of their 95 % intervals from three seeds on"]
     assert [row[seeds[0].index("seeds")] for row in seeds[2:]] == ["1", "1"]
     assert "All comparisons" not in text
+
+
+def test_what_is_too_much_to_draw_is_told(report, monkeypatch):
+    monkeypatch.setattr("kdtool.study.charts.MOST_PANELS", 1)
+    monkeypatch.setattr("kdtool.reporting.sections.MOST_LINES", 1)
+    rows = [
+        {"step": step, "values": {"ratio": ratio, "epochs": epochs}, "accuracy": 0.5}
+        for step in ("a", "b") for ratio in (0.5, 0.8) for epochs in (1, 2)
+    ]  # fmt: skip
+    text = report(".md", means=rows)
+    assert "against ratio; lines after the first 1 are left out; panels after the first 32 of this report are" in text
+
+
+def test_results_that_no_study_has_are_refused(report):
+    row = {"step": "a", "values": {f"k{number}": 1 for number in range(65)}}
+    with pytest.raises(kdtool.Error, match=r"results\.json: is damaged"):
+        report(".md", means=[row])
+
+
+def test_a_table_has_a_bounded_number_of_columns(report):
+    rows = [{"name": "a", "step": "a", "values": {}, f"k{number}": 1} for number in range(1000)]
+    assert len(report(".csv", rows=rows).splitlines()[0].split(",")) == 128
+    assert len(_tables(report(".md", rows=rows))["All checkpoints"][0]) == 128

@@ -182,3 +182,71 @@ def test_watch_does_not_wait_where_it_cannot_see_whether_a_process_works(tmp_pat
     result = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run")])
     assert (result.exit_code, result.stdout) == (1, "s.run: unknown\n")
     assert "Error: s.run: it cannot be seen whether a process works there; ask its owner" in result.stderr
+
+
+COST = {"seconds": 1.0, "cpu_seconds": 1.0}
+PHASE = {"name": "kd", "epochs": 3, "steps": 1, "cost": COST}
+
+
+@pytest.mark.parametrize(
+    "forecast",
+    [
+        {"phases": [PHASE | {"epochs": "x"}], "cost": COST},
+        {"phases": [PHASE | {"name": ["kd"]}], "cost": COST},
+        {"phases": [PHASE], "cost": {"seconds": "x", "cpu_seconds": 1}},
+        {"phases": [PHASE], "cost": COST | {"seconds": 1e308}},
+        {"phases": [PHASE], "cost": COST, "newer": 1},
+    ],
+)
+def test_a_forecast_that_cannot_be_read_is_none(tmp_path, forecast):
+    begin(tmp_path / "s.run", epochs=3)
+    log(tmp_path / "s.run", "kd", 1)
+    (tmp_path / "s.run" / "forecast.json").write_text(json.dumps(forecast))
+    state = kdtool.watch(tmp_path / "s.run")
+    assert (state["epochs"], state["phases"], state["fraction"], state["seconds_left"]) == (3, None, None, 4.0)
+
+
+def test_a_forecast_of_less_than_nothing_gives_no_negative_part_or_time(tmp_path):
+    begin(tmp_path / "s.run")
+    log(tmp_path / "s.run", "kd", 1)
+    phases = [PHASE | {"cost": COST | {"seconds": -100}}]
+    (tmp_path / "s.run" / "forecast.json").write_text(json.dumps({"phases": phases, "cost": COST}))
+    state = kdtool.watch(tmp_path / "s.run")
+    assert state["fraction"] == 0.0
+    assert state["seconds_left"] >= 0.0
+
+
+@pytest.mark.parametrize(("file", "text"), [
+    ("run.json", '{"finished": false, "training": {"epochs": "zz"}}'),
+    ("metrics.jsonl", '{"phase": "kd", "epoch": 1, "val_accuracy": "zz"}'),
+    ("metrics.jsonl", '{"phase": "kd", "epoch": 1, "seconds": 1e308}'),
+    ("study.json", json.dumps({"format": FORMAT, "commands": {"c": 3}, "comparisons": {}})),
+    ("study.json", json.dumps({"format": FORMAT, "commands": {"c": {"status": ["begun"]}}, "comparisons": {}})),
+])  # fmt: skip
+def test_what_was_damaged_is_refused_in_one_line(tmp_path, file, text):
+    begin(tmp_path / "s.run")
+    (tmp_path / "s.run" / file).write_text(text)
+    with pytest.raises(kdtool.Error, match=rf"s\.run/{file}: is damaged") as caught:
+        kdtool.watch(tmp_path / "s.run")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_shows_only_the_runs_inside_it(tmp_path):
+    study = tmp_path / "s.run"
+    begin(study)
+    begin(tmp_path / "outside.run")
+    begin(study / "a.run")
+    names = ["a", "../s", "../outside", "b\0", "c" * 300, "itself"]
+    (study / "itself.run").symlink_to(study)
+    commands = {name: {"status": "begun"} for name in names}
+    (study / "study.json").write_text(json.dumps({"format": FORMAT, "commands": commands, "comparisons": {}}))
+    state = kdtool.watch(study)
+    assert [run["name"] for run in state["runs"]] == ["a.run", "itself.run"]
+    assert all("runs" not in run for run in state["runs"])
+
+
+def test_the_name_of_a_phase_stays_in_its_line(tmp_path):
+    begin(tmp_path / "s.run")
+    log(tmp_path / "s.run", "a\nb\x1b[31m", 1)
+    (line,) = command.lines(kdtool.watch(tmp_path / "s.run"))
+    assert line.startswith("s.run: stopped, a?b?[31m epoch 1/10")

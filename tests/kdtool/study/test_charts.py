@@ -1,6 +1,7 @@
 import pytest
 
 from kdtool.plotting.chart import Panel, Point
+from kdtool.plotting.svg import MOST_PANELS
 from kdtool.study.charts import charts
 
 
@@ -95,3 +96,19 @@ def test_costs_have_no_interval_of_two_seeds():
     for seeds, interval in ((2, (None, None)), (3, (0.1, 1.7))):
         (chart,) = charts({"means": [mean(seeds, 1.0), mean(seeds, 0.5)], "rows": []})
         assert {(point.low, point.high) for point in chart.points()} == {interval}
+
+
+def test_a_study_of_many_numbers_has_a_bounded_number_of_panels():
+    rows = [row("kd", 0.5, **{f"k{key}": number >> key & 1 for key in range(20)}) for number in range(200)]
+    drawn = charts({"means": rows, "rows": []})
+    assert sum(len(chart.panels) for chart in drawn) == MOST_PANELS
+    assert [chart.cut for chart in drawn] == [*[False] * (len(drawn) - 1), True]
+    few = charts({"means": [row("kd", 0.5, ratio=0.5), row("kd", 0.6, ratio=0.8)], "rows": []})
+    assert [chart.cut for chart in few] == [False]
+
+
+def test_what_is_no_number_is_not_drawn():
+    damaged = {"accuracy_low": "x", "accuracy_high": [1]}
+    rows = [row("kd", 0.5, ratio=ratio) | damaged for ratio in (0.5, 0.8, float("nan"), 1e200)]
+    (chart,) = charts({"means": rows, "rows": []})
+    assert [(point.x, point.low, point.high) for point in chart.points()] == [(0.5, None, None), (0.8, None, None)]

@@ -144,6 +144,15 @@ run = "distill t.pt --seed {seed}"
          "[[compare]] number 1: along: step 'two' does not depend on {method}; leave it out of of"),
         (f"[matrix]\na = {list(range(200))}\nb = {list(range(200))}\n"
          "[[step]]\nname = 'one'\nrun = '{a} {b}'", "[matrix]: makes 40,000 commands"),
+        (f"[matrix]\nseed = {list(range(20_000))}\n", "[matrix] seed: has 20,000 values; at most 10,000"),
+        ("[matrix]\n" + "".join(f"k{number} = [1]\n" for number in range(65)), "[matrix]: has 65 keys; at most 64"),
+        (f"[matrix]\nseed = {list(range(2000))}\n[[step]]\nname = 'one'\nrun = 'x {'{seed}' * 9000}'",
+         "makes command lines of 180,004,000 characters in all; at most 5,000,000 are allowed"),
+        # A short reference may stand for much.
+        (f"[matrix]\na = ['{'!' * 50_000}b']\n[[step]]\nname = 'one'\nrun = 'x {'{a}' * 200}'",
+         "makes command lines of 10,000,802 characters in all"),
+        (f"[[step]]\nname = 'one'\nrun = '{'x' * 100_000}'", "step 'one': run has 100,000 characters; at most 65,536"),
+        ("[[step]]\nname = 'one'\nrun = 'x'\n" * 10_001, "has 10,001 steps; at most 10,000 are allowed"),
     ],
 )  # fmt: skip
 def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, says):
