@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from click.shell_completion import CompletionItem
 
@@ -40,8 +41,11 @@ def files(incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="file")]
 
 
-def methods(kind: str, incomplete: str) -> list[CompletionItem]:
-    """Return the methods of a kind with their summaries; after ``kd+`` or ``kd:0.9+`` also the terms of a sum."""
+def methods(kind: str, incomplete: str, refused: Callable[[type[Any]], str] = lambda _: "") -> list[CompletionItem]:
+    """Return the methods of a kind with their summaries; after ``kd+`` or ``kd:0.9+`` also the terms of a sum.
+
+    ``refused`` returns why the command cannot use a method, or an empty text.
+    """
     head, plus, _ = incomplete.rpartition("+")
     sums = kind == "distillers" and bool(plus)
     prefix = head + plus if sums else ""
@@ -53,6 +57,8 @@ def methods(kind: str, incomplete: str) -> list[CompletionItem]:
                 try:
                     cls = load(plugin)
                 except UsageError:
+                    continue
+                if refused(cls):
                     continue
             if sums and cls is not None and not cls.fills_role():
                 continue

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kdtool.cli import several_processes
 from kdtool.cli.dry_run import dry_works
+from kdtool.cli.early import check_early
 from kdtool.cli.files import check_file, check_target, has_begun
 from kdtool.cli.launcher import by_first, check, repeats
 from kdtool.cli.process import exit_code_of, print_result
 from kdtool.cli.stdin import piped_paths
-from kdtool.cli.work import Work as Work
+from kdtool.cli.work import Work
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.containment import contained
 from kdtool.utils.kinds import check_checkpoint
@@ -61,8 +63,10 @@ class ChainStep:
     """Other files that it reads."""
     dry_run: bool = False
     """Train nothing in the whole chain, and say what it would do and cost."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What was typed for options that are not a method's own, by name; `check_early` looks at these of all steps."""
     early_check: Callable[[], None] | None = None
-    """A check that needs no library; all steps are checked before the first one imports any."""
+    """A further check that needs no library; all steps are checked before the first one imports any."""
     slow_check: Callable[[], None] | None = None
     """A check that may import a library; it is made in advance only if the step is not the first."""
     processes: several_processes.Wanted | None = None
@@ -97,6 +101,7 @@ def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: b
     processes = several_processes.in_chain((step.name, step.processes) for step in steps)
     works = plan(steps)
     for step in steps:
+        check_early(step.settings)
         if step.early_check is not None:
             step.early_check()
     if processes is not None:

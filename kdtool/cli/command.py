@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +66,18 @@ class StepCommand(ChainCommand):
         flags: bool = False,
         alone: bool = False,
         groups: Sequence[Section] = (),
+        refused: Callable[[type[Any]], str] = lambda _: "",
         **settings: Any,
     ) -> None:
         """Create a command that uses methods of ``kind``.
 
         A method is selected with ``--method NAME`` and, if ``flags`` is true, with ``--NAME`` too. ``groups`` are
-        settings that the command takes in addition to the method's options.
+        settings that the command takes in addition to the method's options. ``refused`` returns why the command cannot
+        use a method, or an empty text.
         """
         self.plan, self.kind, self.default_method, self.groups, self.flags = plan, kind, default, groups, flags
-        self.alone = alone
-        own = [_method_option(kind, default), *params] if kind and default else [*params]
+        self.alone, self.refused = alone, refused
+        own = [_method_option(kind, default, refused), *params] if kind and default else [*params]
         super().__init__(name, params=[*own, *common_options()], **settings)
 
     def method_named(self, segment: StepWords) -> str | None:
@@ -125,6 +127,8 @@ class StepCommand(ChainCommand):
         ctx.method_class = method_class(self.kind, ctx.method) if self.kind and ctx.method else None
         if ctx.method_class is None:
             return [*self.groups]
+        if why := self.refused(ctx.method_class):
+            raise UsageError(f"--method {ctx.method}: {why}")
         default = "" if ctx.method_given else " (the default method)"
         return [Section(f"Options of {ctx.method}{default}", ctx.method_class), *self.groups]
 
@@ -146,13 +150,17 @@ class StepCommand(ChainCommand):
         options = api_options(ctx.method_options, ctx.params)
         groups = [section.options for section in self.groups]
         classes = [ctx.method_class, *groups] if ctx.method_class else groups
+        settings = own
         for cls, values in zip(classes, split(options, *classes), strict=True):
             # Make the checks of the class: required options, methods in roles, values that depend on each other.
             cls(**values)
+            if cls is not ctx.method_class:
+                settings = {**settings, **values}
         for name in ("data", "unlabelled"):
             if DataOptions in classes and name in options:
                 dataset_name(options[name])
-        return self.plan(ParsedCommand(own, options, ctx.method or "", ctx.method_class))
+        step = self.plan(ParsedCommand(own, options, ctx.method or "", ctx.method_class))
+        return replace(step, settings=settings)
 
     def explain(self, ctx: click.Context, flag: str, value: str = "") -> str:
         """Return an error message that says which methods have the option, or which options have a similar name."""
@@ -171,7 +179,8 @@ class StepCommand(ChainCommand):
         known = [*self.flags_of(ctx), *(["--method"] if self.kind and not self.default_method else [])]
         if (meant := meant_by(self.name or "", flag, known, value)) and ctx.method == self.default_method:
             return f"{self.name} has no option {flag}{meant}"
-        if self.kind and (methods := owners(self.kind, name)):
+        methods = owners(self.kind, name) if self.kind else []
+        if methods := [method for method in methods if not self.refused(method_class(self.kind or "", method))]:
             return f"{flag} is an option of {self.as_typed(methods)}, not of {self.as_typed([ctx.method or ''])}"
         for option in ctx.method_options:
             role = option.flags[0]
@@ -202,7 +211,12 @@ class StepCommand(ChainCommand):
                 formatter.write_dl([(recipe.name, recipe.summary()) for recipe in map(Recipe.parse, recipe_names())])
         if self.kind and not ctx.method_given:
             with formatter.section(self.methods_title()):
-                formatter.write_dl([(plugin.name, _summary(plugin)) for plugin in _plugins(self.kind)])
+                formatter.write_dl([(plugin.name, _summary(plugin)) for plugin in self._offered(self.kind)])
+
+    def _offered(self, kind: str) -> list[Plugin]:
+        """Return the methods that the help lists; those of other packages are not imported for that."""
+        methods = [(plugin, _builtin(plugin)) for plugin in _plugins(kind)]
+        return [plugin for plugin, method in methods if method is None or not self.refused(method)]
 
     def methods_title(self) -> str:
         """Return the heading of the list of methods."""
@@ -214,20 +228,20 @@ class MethodName(click.ParamType):  # type: ignore[type-arg]
 
     name = "name"
 
-    def __init__(self, kind: str) -> None:
-        """Complete the names of methods of ``kind``."""
-        self.kind = kind
+    def __init__(self, kind: str, refused: Callable[[type[Any]], str]) -> None:
+        """Complete the names of methods of ``kind``, without those that are ``refused``."""
+        self.kind, self.refused = kind, refused
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the matching names, from the metadata of installed packages."""
         from kdtool.cli.candidates import methods
 
-        return methods(self.kind, incomplete)
+        return methods(self.kind, incomplete, self.refused)
 
 
-def _method_option(kind: str, default: str) -> click.Option:
+def _method_option(kind: str, default: str, refused: Callable[[type[Any]], str]) -> click.Option:
     help = f"{SINGULAR[kind]} to use  [default: {default}]"
-    return click.Option(["--method"], type=MethodName(kind), metavar="NAME", help=help)
+    return click.Option(["--method"], type=MethodName(kind, refused), metavar="NAME", help=help)
 
 
 def _method_flag(kind: str, method: str) -> click.Option:
@@ -240,12 +254,7 @@ def _method_flag(kind: str, method: str) -> click.Option:
 
 
 def _writes_folder(kind: str, method: str) -> bool:
-    # Others' plugins are not imported for that.
-    plugin = next((plugin for plugin in _plugins(kind) if plugin.name == method and plugin.builtin), None)
-    try:
-        return plugin is not None and getattr(load(plugin), "folder", False)
-    except UsageError:
-        return False
+    return any(getattr(_builtin(plugin), "folder", False) for plugin in _plugins(kind) if plugin.name == method)
 
 
 def _section_order(options: Sequence[MethodOption]) -> Callable[[str], tuple[int, int]]:
@@ -258,6 +267,14 @@ def _section_order(options: Sequence[MethodOption]) -> Callable[[str], tuple[int
 
 def _plugins(kind: str) -> list[Plugin]:
     return [plugin for plugin in installed() if plugin.kind == kind]
+
+
+def _builtin(plugin: Plugin) -> type[Method] | None:
+    """Return the class of a built-in method that works; others' plugins are not imported for a text of help."""
+    try:
+        return load(plugin) if plugin.builtin else None
+    except UsageError:
+        return None
 
 
 def _summary(plugin: Plugin) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.grammar import step_names
 from kdtool.cli.method_options import Section
+from kdtool.cli.several_processes import wanted
+from kdtool.cli.work import Work
 from kdtool.data.options import DataOptions
 from kdtool.errors import similar
+from kdtool.exporting.providers import PROVIDERS
 from kdtool.plugins.entry_points import names
 from kdtool.plugins.network_spec import forms
 from kdtool.plugins.trust import exists
@@ -97,19 +102,20 @@ def check_network(spec: str) -> None:
     check_name(spec)
 
 
-def output_options(default: str) -> list[click.Parameter]:
+def output_options(default: str, *, trains: bool = True) -> list[click.Parameter]:
     """Return the options of a command that writes a file; ``default`` describes the file's default name."""
     path = click.Path(path_type=Path)
+    overwrite = "overwrite existing files" + " and runs" * trains
+    dry_run = (
+        "say what would be made, and in how much time, memory and disk, and write nothing; applies to the whole chain"
+        if trains
+        else "write nothing in the whole chain; the steps that make checkpoints say what that would take"
+    )
     return [
         click.Option(["-o", "--output"], type=path, help=f"output file  [default: {default}]", metavar="FILE"),
-        click.Option(["-f", "--force"], is_flag=True, help="overwrite existing files and runs"),
+        click.Option(["-f", "--force"], is_flag=True, help=overwrite),
         click.Option(["--resume"], is_flag=True, help="continue an interrupted run; applies to the whole chain"),
-        click.Option(
-            ["--dry-run"],
-            is_flag=True,
-            help="say what would be made, and in how much time, memory and disk, and write nothing; applies to the "
-            "whole chain",
-        ),
+        click.Option(["--dry-run"], is_flag=True, help=dry_run),
     ]
 
 
@@ -132,9 +138,33 @@ def track_option() -> click.Option:
     )
 
 
-def tracked(parsed: ParsedCommand) -> dict[str, Any]:
-    """Return the argument of the Python functions for ``--track``; nothing without it."""
-    return {"track": parsed.params["track"]} if parsed.params["track"] else {}
+def training_step(
+    parsed: ParsedCommand,
+    name: str,
+    run: Callable[[Work], str | None],
+    default: Callable[[Path], Path],
+    **more: Any,
+) -> ChainStep:
+    """Return the step of a command that trains.
+
+    ``default`` returns the name of its output for a checkpoint, and ``more`` are further fields of the step.
+    """
+    fields = {"resumable": True, **{field: parsed.params[field] for field in ("force", "resume", "dry_run")}, **more}
+    return ChainStep(
+        name,
+        run,
+        output=lambda source: parsed.params["output"] or default(source),
+        makes_checkpoint=True,
+        processes=wanted(parsed.params, parsed.options),
+        **fields,
+    )
+
+
+def run_options(parsed: ParsedCommand, work: Work) -> dict[str, Any]:
+    """Return the options of the Python function of a command that trains: where it writes, and what was typed."""
+    places = {"output": work.output, "force": work.force, "resume": work.resume}
+    tracked = {"track": parsed.params["track"]} if parsed.params["track"] else {}
+    return {**places, **tracked, **work.only_said, **parsed.options}
 
 
 def json_option() -> click.Option:
@@ -142,12 +172,33 @@ def json_option() -> click.Option:
     return click.Option(["--json", "as_json"], is_flag=True, help="print JSON on stdout")
 
 
+def evaluation_options() -> list[click.Parameter]:
+    """Return the options of where a network is evaluated."""
+    return [
+        click.Option(
+            ["--split"], type=click.Choice(("train", "val", "test")), help="split to measure on  [default: test]"
+        ),
+        click.Option(["--device"], metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps  [default: auto]"),
+    ]
+
+
+def picture_options(what: str) -> list[click.Parameter]:
+    """Return the options of a command that can draw ``what``."""
+    path = click.Path(path_type=Path)
+    return [
+        click.Option(["-o", "--output"], type=path, metavar="FILE", help=f"write a picture (.png) of {what}"),
+        click.Option(["-f", "--force"], is_flag=True, help="overwrite an existing picture"),
+    ]
+
+
 def latency_options() -> list[click.Parameter]:
     """Return the options of how a latency is measured."""
     number = click.IntRange(min=1)
     return [
         click.Option(
-            ["--provider"], metavar="TEXT", help="cpu, cuda, tensorrt, openvino, coreml or qnn  [default: cpu]"
+            ["--provider"],
+            type=click.Choice(tuple(PROVIDERS)),
+            help="what onnxruntime runs networks on  [default: cpu]",
         ),
         click.Option(["--threads"], type=number, metavar="INTEGER", help="threads of onnxruntime  [default: 1]"),
         click.Option(["--batch"], type=number, metavar="INTEGER", help="images in a batch  [default: 1]"),

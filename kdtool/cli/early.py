@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError
+from kdtool.exporting.providers import PROVIDERS
 from kdtool.plugins.network_spec import qualified, source_of
 
 # The files of the drivers of GPUs that torch calls cuda: NVIDIA's (also in WSL and on Jetson) and AMD's.
@@ -49,6 +50,23 @@ def check_weights(spec: str, *, pretrained: bool) -> None:
     exists = not names or network.partition(".")[0] in names  # else another error says so
     if exists and (pretrained or cls.brings_weights):
         cls.check_weights(network)
+
+
+def check_latency(options: Mapping[str, Any]) -> None:
+    """Check ``--provider`` and the file of ``--latency-from`` among options; this may import onnxruntime.
+
+    Raises:
+        UsageError: onnxruntime has no such provider here, or the file cannot be read.
+        Error: the file holds no measurements.
+    """
+    if options.get("latency_from") is not None:
+        from kdtool.exporting.measurement import read_measurements
+
+        read_measurements(options["latency_from"])
+    if options.get("provider") in PROVIDERS and options.get("latency", True):
+        from kdtool.exporting.sessions import check_provider
+
+        check_provider(options["provider"])
 
 
 def _may_exist(device: str) -> bool:

@@ -40,7 +40,7 @@ COMMANDS = {
     "evaluate": "Measure accuracy and loss of checkpoints and ONNX files.",
     "inspect": "Show structure, size, scores and history of a checkpoint.",
     "compare": "Compare checkpoints: predictions, sizes, latency.",
-    "report": "Write an HTML report on checkpoints, runs and studies.",
+    "report": "Write a report on checkpoints, runs and studies.",
     "run": "Run a study from a recipe file.",
     "watch": "Follow a run or a study of another process.",
     "plugins": "List the installed methods.",

@@ -127,14 +127,16 @@ def _load_in_subprocess(plugins: Sequence[Plugin]) -> tuple[list[str | None], st
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(process.stdout, lines))
         reader.start()
+        slow = f"the import of {FIRST}, which comes first, takes longer than {LIMIT_OF_FIRST:g} s"
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
                 stdin.write(json.dumps(request))
             if lines.get(timeout=LIMIT_OF_FIRST):
+                slow = f"its import takes longer than {LIMIT:g} s"
                 while len(reasons) < len(plugins) and (line := lines.get(timeout=LIMIT)):
                     reasons.append(json.loads(line))
         except queue.Empty:
-            return reasons, f"its import takes longer than {LIMIT:g} s"
+            return reasons, slow
         finally:
             # Kill its child processes as well, which would keep its pipes open.
             with contextlib.suppress(ProcessLookupError):

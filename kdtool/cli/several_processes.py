@@ -58,8 +58,8 @@ class Wanted:
         return f"--processes {self.number or AUTO}"
 
 
-def processes_option() -> click.Option:
-    """Return the option ``--processes`` of a command that trains."""
+def processes_option(*, auto: bool = True) -> click.Option:
+    """Return the option ``--processes`` of a command that trains; ``auto`` is whether it can be timed beforehand."""
 
     def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
         if value is None or value == AUTO or ctx.resilient_parsing:
@@ -72,10 +72,11 @@ def processes_option() -> click.Option:
 
     return click.Option(
         ["--processes"],
-        metavar="N|auto",
+        metavar="N|auto" if auto else "N",
         callback=parse,
-        help="train in N processes on this machine, each with its share of the cores or a GPU; auto: as many as are "
-        "fastest, found by timing a few steps; applies to the whole chain",
+        help="train in N processes on this machine, each with its share of the cores or a GPU; "
+        + "auto: as many as are fastest, found by timing a few steps; " * auto
+        + "applies to the whole chain",
     )
 
 

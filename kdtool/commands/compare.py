@@ -181,7 +181,6 @@ def _numbers(network: _Evaluated) -> dict[str, Any]:
     low, high = wilson(correct, images)
     confidence = network.logits.double().softmax(1).amax(1)
     more = decisive(network.logits.numpy(), network.labels.numpy())
-    path = network.checkpoint.path and weights_file(network.checkpoint.path)
     return {
         "checkpoint": network.name,
         "accuracy": correct / images,
@@ -190,8 +189,16 @@ def _numbers(network: _Evaluated) -> dict[str, Any]:
         **more,
         "calibration_error": calibration_error(confidence.numpy(), network.correct.numpy()),
         **size_of(network.checkpoint),
-        "file_bytes": path.stat().st_size if path and path.is_file() else None,
+        "file_bytes": _bytes_of(network.checkpoint),
     }
+
+
+def _bytes_of(checkpoint: Checkpoint) -> int | None:
+    """Return the bytes of a checkpoint's file, for an ONNX file with those beside it; None if there is no file."""
+    if isinstance(checkpoint, OnnxCheckpoint):
+        return sum(file.stat().st_size for file in checkpoint.files)
+    path = checkpoint.path and weights_file(checkpoint.path)
+    return path.stat().st_size if path and path.is_file() else None
 
 
 def _pair(a: _Evaluated, b: _Evaluated) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.network_spec import named
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
+from kdtool.surgery.refiner import Refiner
 from kdtool.training.epochs.held import is_fresh
 from kdtool.training.options import Training
 from kdtool.training.run import Run
@@ -97,32 +99,28 @@ def distill(
     if search is not None:
         settings = {name: cls(**values) for name, values in search.settings(cls, own).items()}
     cls.check_student(named=student is not None, refined=student_options.get("refiner") is not None)
-    of_student, stem = StudentOptions(**student_options), network_options.get("stem")
+    of_student = StudentOptions(**student_options)
     cls.check_precision(of_student.quantize)
     check_training(of_student, training)
     refiner = of_student.refiner
-    origin = load_student(student, parent) if refiner is None else None
-    # With fresh weights a student expects whatever the run gives it; a teacher always sees what it was trained with.
-    fresh = origin is None and (refiner is None or refiner.init == "fresh")
-    data = data_for(parent, data_options, learner=origin, fresh=fresh)
+    asked = _Asked(student, refiner, load_student(student, parent) if refiner is None else None)
+    data = data_for(parent, data_options, learner=asked.origin, fresh=asked.fresh)
     teachers = as_teachers(teachers, data.spec, data_options)
-    refined = refiner is not None or student is None
-    check_onnx_teachers(teachers, distiller, None, refined=refined)
+    check_onnx_teachers(teachers, distiller, None, refined=asked.from_teacher)
     repairs: list[dict[str, Any]] = []
-    network = student_for(parent, student, origin, refiner, stem, training.seed, data, repairs.append)
-    check_onnx_teachers(teachers, distiller, network, refined=refined)
-    inherits = getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
-    kept = not fresh or inherits
-    pupil = network or parent.network
-    training, data = settled(
-        training, given, data, given_data, pupil, automatic=cls.recipe_by_steps and not kept, kept=kept
+    network = student_for(
+        parent, student, asked.origin, refiner, network_options.get("stem"), training.seed, data, repairs.append
     )
-    inputs = {f"teacher {number}": other for number, other in enumerate(teachers[1:], start=2)}
-    inputs |= {"student": origin} if origin else {}
+    check_onnx_teachers(teachers, distiller, network, refined=asked.from_teacher)
+    kept = not asked.fresh or getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
+    training, data = settled(
+        training, given, data, given_data, network or parent.network,
+        automatic=cls.recipe_by_steps and not kept, kept=kept,
+    )  # fmt: skip
     # Where it was trained is no part of what was made.
-    shown = {name: value for name, value in options.items() if name not in where}
-    typed = {"student": origin.path if origin else student, **shown}
+    typed = {"student": asked.shown, **{name: value for name, value in options.items() if name not in where}}
     plugins = [*plugins_in(refiner), *([("teachers", network.architecture.source)] if network is not None else [])]
+    inputs = asked.inputs(teachers)
     entry = entry_of("distill", method, parent, typed, target, distiller, training, data, inputs, plugins)
     for about in repairs:
         entry.record_repair(about)
@@ -131,8 +129,7 @@ def distill(
         entry.record(quantised=quantisation_of(network))
     if search is not None:
         entry.record(search={"asked": str(search)})
-    # A student that is made from the teacher may have its zeros; one that has a name has weights of its own.
-    masked = origin.masked if origin else student is None and parent.masked and (refiner is None or not fresh)
+    masked = asked.masked(parent)
     if parent.masked and not masked:
         entry.record(masked=False)
 
@@ -166,3 +163,39 @@ def distill(
         if run.masked and is_fresh(trained.module):
             run.record(masked=False)
         return finish(run, trained, target)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The student that the options ask for; if they name none, the method makes it."""
+
+    student: str | Path | Checkpoint | None
+    refiner: Refiner | None
+    origin: Checkpoint | None
+    """The checkpoint whose weights go on."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the weights are fresh: then it expects whatever images the run gives it."""
+        return self.origin is None and (self.refiner is None or self.refiner.init == "fresh")
+
+    @property
+    def from_teacher(self) -> bool:
+        """Whether it is made from the teacher."""
+        return self.refiner is not None or self.student is None
+
+    @property
+    def shown(self) -> str | Path | Checkpoint | None:
+        """The student, as the history tells it."""
+        return self.origin.path if self.origin else self.student
+
+    def masked(self, parent: Checkpoint) -> bool:
+        """Return whether it may have zeros of masks: one that has a name has weights of its own."""
+        if self.origin:
+            return self.origin.masked
+        return self.student is None and parent.masked and (self.refiner is None or not self.fresh)
+
+    def inputs(self, teachers: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+        """Return the checkpoints that took part beside the first teacher, by their roles."""
+        others = {f"teacher {number}": teacher for number, teacher in enumerate(teachers[1:], start=2)}
+        return {**others, **({"student": self.origin} if self.origin else {})}

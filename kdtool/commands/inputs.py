@@ -219,7 +219,7 @@ def say_expected(
     known = {key: text for key, text in free.items() if _as_told(key, spec, told)}
     assumed = {key: text for key, text in free.items() if key not in known}
     if known:
-        tell(f"{weights}: was trained with {_listed(known.values())}, which are used")
+        tell(f"{weights}: was trained with {_listed(known.values())}; used here too")
     if assumed:
         tell(
             f"{weights}: does not tell how its images were prepared; {_listed(assumed.values())} are used, those of "

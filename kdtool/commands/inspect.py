@@ -63,7 +63,7 @@ def inspect(
         return survey(DataOptions(data=data, **options), before)
     if checkpoint is None:
         raise UsageError("name a checkpoint, or a data set with --data")
-    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).suffix == SUFFIX:
+    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).suffix.lower() == SUFFIX:
         if stages:
             raise UsageError(f"{checkpoint}: an ONNX file has no stages; name the checkpoint it was exported from")
         return described_onnx(Path(checkpoint))

@@ -60,7 +60,7 @@ def new_plugin(name: str, kind: str, *, output: str | Path | None = None) -> Pat
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r}: a name has lower-case letters, digits and hyphens, such as my-{kind}")
     if name in names(group):
-        raise UsageError(f"{name}: there is a {SINGULAR.get(group, kind)} of this name already; choose another one")
+        raise UsageError(f"{name}: is the name of an installed {SINGULAR.get(group, kind)}; choose another one")
     if group == "exporters" and name in option_names():
         raise UsageError(f"{name}: kdtool export has an option --{name}, and users type --NAME; choose another one")
     taken = importlib.util.find_spec(_module(name))

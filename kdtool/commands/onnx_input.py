@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +15,14 @@ from kdtool.commands.inputs import load
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error, UsageError
 from kdtool.exporting.contained import ContainedSession
+from kdtool.exporting.onnx_operators import PRECISION, believed
 from kdtool.exporting.sessions import described
 from kdtool.models.architecture import Architecture, Network
-from kdtool.models.checkpoint import Checkpoint
+from kdtool.models.checkpoint import METRICS, MOST_ENTRIES, Checkpoint
 from kdtool.models.modules import Opaque
 from kdtool.models.size import measure
 from kdtool.utils.files import gzip_bytes
+from kdtool.utils.forms import COUNT, TEXT, Each, misfit
 from kdtool.utils.strict_json import loads
 
 SUFFIX = ".onnx"
@@ -28,17 +30,30 @@ SUFFIX = ".onnx"
 SIZES = ("parameters", "nonzero", "macs")
 """What a file tells of its network's size."""
 
+# The names of many thousand classes are far shorter.
+LONGEST_TEXT = 4 << 20
+
 
 class SessionModule(Opaque):
     """A session as a module without parameters, which maps images to logits on the CPU."""
 
     def __init__(self, session: Any, title: str) -> None:
         super().__init__(title)
-        self.session = session
+        self.session, self.fixed = session, session.get_inputs()[0].shape[0]
         self.images, self.logits = session.get_inputs()[0].name, session.get_outputs()[0].name
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [batch, classes] of images [batch, channels, height, width], on their device."""
+        return torch.cat([self._run(batch) for batch in self._batches(images)])[: len(images)]
+
+    def _batches(self, images: Tensor) -> Iterable[Tensor]:
+        """Return the images in batches that the file takes; where their size is fixed, the last one is filled up."""
+        if not isinstance(self.fixed, int):
+            return [images]
+        missing = -len(images) % self.fixed
+        return list(torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).split(self.fixed))
+
+    def _run(self, images: Tensor) -> Tensor:
         feed = {self.images: images.float().cpu().contiguous().numpy()}
         logits = torch.from_numpy(self.session.run([self.logits], feed)[0])
         if logits.ndim != 2 or len(logits) != len(images):
@@ -62,6 +77,12 @@ class OnnxCheckpoint(Checkpoint):
     """The metadata of the file."""
 
     @property
+    def files(self) -> list[Path]:
+        """The file, and those beside it that hold its weights, if it does not."""
+        assert isinstance(self.module, SessionModule)
+        return [*self.module.session.files]
+
+    @property
     def knows_images(self) -> bool:
         """Whether its data set can be found by its name: a folder's path is not in the file."""
         return self.data is not None and ":" not in self.data.name
@@ -70,7 +91,7 @@ class OnnxCheckpoint(Checkpoint):
         """Return what the file tells of its network's size, None where it does not."""
         content = _plain(self.about.get("kdtool.size"), {})
         values = {name: content.get(name) if isinstance(content, dict) else None for name in SIZES}
-        return {name: value if type(value) is int else None for name, value in values.items()}
+        return {name: value if misfit(value, COUNT) is None else None for name, value in values.items()}
 
 
 def load_any(source: str | Path | Checkpoint) -> Checkpoint:
@@ -79,7 +100,7 @@ def load_any(source: str | Path | Checkpoint) -> Checkpoint:
     Raises:
         Error: the file is missing, is damaged, or is neither of these.
     """
-    if isinstance(source, Checkpoint) or Path(source).suffix != SUFFIX:
+    if isinstance(source, Checkpoint) or Path(source).suffix.lower() != SUFFIX:
         return load(source)
     return read_onnx(Path(source))
 
@@ -103,10 +124,11 @@ def read_onnx(path: Path) -> OnnxCheckpoint:
     source, _, name = about.get("kdtool.source", "").partition(":")
     architecture = Architecture(source=source or "onnx", name=name or path.name, options=options)
     metrics = _plain(about.get("kdtool.metrics"), [])
+    fit = misfit(metrics, Each(METRICS)) is None and len(metrics) <= MOST_ENTRIES
     return OnnxCheckpoint(
         Network(architecture, SessionModule(session, str(path))),
         data,
-        metrics if isinstance(metrics, list) and all(isinstance(row, dict) for row in metrics) else [],
+        metrics if fit else [],
         [{"command": "", "method": "", "line": line} for line in lines_of(about)],
         path,
         about=about,
@@ -123,7 +145,7 @@ def opened(path: Path) -> tuple[ContainedSession, list[int], Mapping[str, str]]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
     session = ContainedSession(path, torch.get_num_threads())
-    inputs, about = session.get_inputs(), session.get_modelmeta().custom_metadata_map
+    inputs, about = session.get_inputs(), believed(path, session.get_modelmeta().custom_metadata_map)
     shape = inputs[0].shape[1:] if inputs else []
     if len(inputs) != 1 or len(shape) != 3 or not all(isinstance(size, int) for size in shape) or shape[1] != shape[2]:
         raise Error(f"{path}: takes {described(inputs)}, not square images [batch, channels, height, width]")
@@ -162,9 +184,9 @@ def data_of(about: Mapping[str, str], shape: list[int], path: Path) -> DataSpec:
 
 
 def _plain(text: str | None, default: Any) -> Any:
-    """Return the value of a text in JSON, or ``default`` if there is none."""
+    """Return the value of a text in JSON, or ``default`` if there is none, or one that is too long."""
     try:
-        return default if text is None else loads(text)
+        return default if text is None or len(text) > LONGEST_TEXT else loads(text)
     except ValueError:
         return default
 
@@ -172,7 +194,7 @@ def _plain(text: str | None, default: Any) -> Any:
 def lines_of(about: Mapping[str, str]) -> list[str]:
     """Return the commands that made a file, as its metadata tell."""
     lines = _plain(about.get("kdtool.history"), [])
-    return [str(line) for line in lines] if isinstance(lines, list) else []
+    return lines if misfit(lines, Each(TEXT)) is None and len(lines) <= MOST_ENTRIES else []
 
 
 def described_onnx(path: Path) -> dict[str, Any]:
@@ -188,9 +210,9 @@ def described_onnx(path: Path) -> dict[str, Any]:
         "source": checkpoint.architecture.spec,
         **checkpoint.size(),
         "compression": None,
-        "file_bytes": path.stat().st_size,
-        "gzip_bytes": gzip_bytes(path),
-        "precision": checkpoint.about.get("kdtool.precision", "float32"),
+        "file_bytes": sum(file.stat().st_size for file in checkpoint.files),
+        "gzip_bytes": sum(map(gzip_bytes, checkpoint.files)),
+        "precision": checkpoint.about.get(PRECISION, "float32"),
         "classes": checkpoint.architecture.classes,
         "input": list(checkpoint.architecture.input),
         "architecture": None,

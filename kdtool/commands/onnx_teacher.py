@@ -74,7 +74,7 @@ class TeacherSession(SessionModule):
             Error: it gives no logits.
         """
         super().__init__(session, str(path))
-        self.fixed, self.probabilities = session.get_inputs()[0].shape[0], False
+        self.probabilities = False
         digest = hashlib.sha256()
         for file in session.files:
             with file.open("rb") as content:
@@ -90,18 +90,8 @@ class TeacherSession(SessionModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [batch, classes] of images [batch, channels, height, width], on their device."""
-        logits = torch.cat([self._run(batch) for batch in self._batches(images)])[: len(images)]
+        logits = super().forward(images)
         return logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits
-
-    def _run(self, images: Tensor) -> Tensor:
-        return super().forward(images)
-
-    def _batches(self, images: Tensor) -> Iterable[Tensor]:
-        """Return the images in batches that the file takes; the last one is filled up."""
-        if not isinstance(self.fixed, int):
-            return [images]
-        missing = -len(images) % self.fixed
-        return list(torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]).split(self.fixed))
 
     def extra_repr(self) -> str:
         """Return the file."""

@@ -18,9 +18,13 @@ from kdtool.training.engine import has_bf16
 from kdtool.training.optimization.muon_cost import muon_pays
 from kdtool.training.options import BatchSize, Training
 from kdtool.training.recipes.reading import Recipe, typed
+from kdtool.utils.formatting import counted
 
 # From this many steps on, `standard` is taken: at 1,880 SGD wins over adam, at 940 Muon over SGD (examples/recipes).
 STANDARD_FROM_STEPS = 1000
+
+# The images of one of these steps.
+IMAGES = 128
 
 # Who sets one of these has a recipe of their own in mind: none is chosen for them.
 OWN = ("optimizer", "lr", "schedule", "batch_size", "momentum", "weight_decay", "warmup", "milestones")
@@ -62,10 +66,11 @@ def settled(
     recipe, auto = training.recipe, training.batch_size.auto
     if auto and str(given.get("batch_size")) == "auto":  # how many images a step has is left to the recipe
         given = {name: value for name, value in given.items() if name != "batch_size"}
+    steps = training.epochs * math.ceil(len(data.train) / IMAGES)
     if recipe is None:
         if not automatic or any(name in given for name in OWN):
             return training, data
-        recipe = _by_steps(training, data)
+        recipe = Recipe.parse("standard" if steps >= STANDARD_FROM_STEPS else "quick")
     chosen, asked = _options(recipe, training, given, network, kept=kept), given.get("optimizer")
     own = chosen.get("optimizer")
     if None not in (own, asked) and own != asked and "lr" not in given:
@@ -78,7 +83,8 @@ def settled(
     views |= {name: given_data[name] for name in views if name in given_data}
     if training.recipe is None and recipe.name != "quick":
         words = [typed(*item) for item in ({**changes, **recipe.data}).items()]
-        tell(f"recipe {recipe}, for so many steps: {', '.join(words)}; --recipe NAME for another one")
+        why = f"since it has {counted(steps, 'step')} of {IMAGES} images"
+        tell(f"takes recipe {recipe}, {why}: {', '.join(words)}; --recipe NAME for another one")
     return dataclasses.replace(training, **changes, recipe=recipe), data.with_augmentation(**views)
 
 
@@ -97,9 +103,3 @@ def _options(
         if not muon_pays(network.module, batch * macs(network.module, network.architecture.input)):
             return plain
     return recipe.options(batch_norm=batch_norm, muon=True, kept=kept)
-
-
-def _by_steps(training: Training, data: Data) -> Recipe:
-    """Return the recipe that suits the number of steps, counted in batches of 128 images."""
-    steps = training.epochs * math.ceil(len(data.train) / 128)
-    return Recipe.parse("standard" if steps >= STANDARD_FROM_STEPS else "quick")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +24,20 @@ from kdtool.commands.outputs import (
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.opening import open_data
 from kdtool.data.options import DataOptions
+from kdtool.data.spec import DataSpec
+from kdtool.data.splits import Data
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, Early, fingerprint, weights_of
 from kdtool.models.options import NetworkOptions
+from kdtool.models.source import Source
 from kdtool.models.sources import create, expected_images, parse
 from kdtool.models.weight_files import Told, fitting_names, told_in
 from kdtool.plugins.distributions import plugins_in
 from kdtool.plugins.network_spec import named, stem_of
 from kdtool.plugins.places import split
 from kdtool.training.callback import KeepEpoch
+from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.optimization.whitening import whitened
 from kdtool.training.options import EarlyOptions, InitialOptions, Training
 from kdtool.training.run import Run
@@ -66,8 +71,9 @@ def teacher(
     """
     name, trains = named(name), options.get("data") is not None
     target = target_of(output, Path(f"{slug(stem_of(name))}.pt"), force=force, resume=resume, untrained=not trains)
-    if options.get("hours") is not None and not trains:
-        raise UsageError("--hours: nothing is trained without --data")
+    for option, value in (("hours", options.get("hours")), ("track", track)):
+        if value is not None and not trains:
+            raise UsageError(f"--{option}: nothing is trained without --data")
     same = partial(teacher, name, pretrained=pretrained, weights=weights, output=output, force=True)
 
     def tried(**rest: Any) -> Checkpoint:
@@ -76,56 +82,36 @@ def teacher(
 
     options = with_epochs(options, tried, target, resume=resume)
     source, network_name = parse(name)
-    groups = split(options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions, InitialOptions)
-    given, typed_data = groups[2], groups[1]
-    groups[2], groups[1] = with_recipe(given, groups[1])
-    shape, training, keep = NetworkOptions(**groups[0]), Training(**groups[2]), EarlyOptions(**groups[4])
-    initial = InitialOptions(**groups[5])
+    network_options, given_data, given, own, early, initial_options = split(
+        options, NetworkOptions, DataOptions, Training, type(source), EarlyOptions, InitialOptions
+    )
+    training_options, data_options = with_recipe(given, given_data)
+    shape, training = NetworkOptions(**network_options), Training(**training_options)
+    keep, initial = EarlyOptions(**early), InitialOptions(**initial_options)
     if keep.keep_epoch is not None and keep.keep_epoch > training.epochs:
         raise UsageError(f"--keep-epoch {keep.keep_epoch}: the training has {training.epochs} epochs")
-    pretrained = pretrained or (source.brings_weights and weights is None)
-    data, elsewhere = None, bool(pretrained or weights)
-    weights_file = Path(weights) if weights is not None else None
-    told = told_in(weights_file) if weights_file is not None else Told()
-    classes = told.classes
-    of_source = source.class_names(network_name) if pretrained else None
-    if groups[1].get("unlabelled") is not None:
+    origin = _Origin.of(source, network_name, pretrained=pretrained, weights=weights)
+    if not trains and shape.image_size is None:
+        shape = NetworkOptions(**{**network_options, "image_size": origin.told.size})
+    if data_options.get("unlabelled") is not None:
         raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
-    if groups[1].get("data") is not None:
-        expects = expected_images(name, groups[3]) if elsewhere else None
-        opened = partial(
-            open_data,
-            DataOptions(**groups[1]),
-            image_size=shape.image_size,
-            in_channels=shape.in_channels,
-            expects=expects,
-            told=told.images,
-        )
-        # A training replaces a classifier for another number of classes, so their names are not those of the data.
-        data = opened(classes=classes if not training.epochs else None)
-        if classes and len(classes) == len(data.spec.classes) and classes != data.spec.classes:
-            data = opened(classes=classes)
-        if of_source and {*of_source} == {*data.spec.classes}:  # the outputs of the weights are in their own order
-            data = opened(classes=of_source)
-    elif idle := [*typed_data, *(given.keys() - {"seed"}), *groups[4], *groups[5]]:
+    if not trains and (idle := [*given_data, *(given.keys() - {"seed"}), *early, *initial_options]):
         raise UsageError(f"--{idle[0].replace('_', '-')}: nothing is trained without --data")
+    expects = expected_images(name, own) if trains and origin.elsewhere else None
+    data = _opened(origin, shape, data_options, expects, replaces=training.epochs > 0) if trains else None
     begun: dict[str, Any] = {}
     network = create(
-        name, options=shape, data=data, own=groups[3], pretrained=pretrained, weights=weights_file,
+        name, options=shape, data=data, own=own, pretrained=origin.pretrained, weights=origin.file,
         trains=training.epochs > 0, record=begun.update, seed=training.seed,
     )  # fmt: skip
-    if data is not None and weights:
-        if not begun:
-            told = told._replace(classes=fitting_names(weights_file, classes, len(data.spec.classes)))
-        say_expected(weights, name, data.spec, told, groups[1], ordered=not begun)
-    if data is not None and elsewhere:
-        say_not_held_out(str(weights or f"{name} --pretrained"), data.spec)
-    typed = {**options, **({"pretrained": True} if pretrained else {}), "weights": weights}
     if data is not None:
+        _say_origin(origin, name, data.spec, data_options, replaced=bool(begun))
         network = whitened(network, data.train) if initial.whiten else network
-        training, data = settled(training, given, data, typed_data, network, automatic=not elsewhere, kept=elsewhere)
+        elsewhere = origin.elsewhere
+        training, data = settled(training, given, data, given_data, network, automatic=not elsewhere, kept=elsewhere)
     entry = history.entry(
-        "teacher", [name], typed, method=network.architecture.source,
+        "teacher", [name], {**options, **({"pretrained": True} if origin.pretrained else {}), "weights": weights},
+        method=network.architecture.source,
         settings={
             "options": network.architecture.options,
             "training": training.as_data() if data else {},
@@ -137,23 +123,12 @@ def teacher(
         architecture=network.architecture.as_data(),
         keep=keep.as_data(),
         **({"initial": initial.as_data()} if initial.whiten else {}),
-        trained_elsewhere=elsewhere,
+        trained_elsewhere=origin.elsewhere,
         **begun,
-        **({"held_out": False} if data and elsewhere else {}),
+        **({"held_out": False} if data and origin.elsewhere else {}),
     )
-    classes = classes or (of_source if of_source and len(of_source) == network.architecture.classes else None)
-    if data is None and (names := fitting_names(weights_file, classes, network.architecture.classes)):
-        entry.record(classes=list(names))
-    if data is None and told.images:
-        entry.record(images=dict(told.images))
-    if data is None and resume:
-        finished = finished_untrained(target, entry, network.module, force=force)
-        if finished is not None:
-            return finished
-    if data is None and not elsewhere:
-        say(f"{target}: is untrained, its weights are random; with --data the network is trained")
     if data is None:
-        return finish_untrained(Checkpoint(network), target, entry, dry_run=dry_run)
+        return _untrained(network, origin, entry, target, force=force, resume=resume, dry_run=dry_run)
     kept: list[KeepEpoch] = []
 
     def work(run: Run) -> Network:
@@ -165,12 +140,111 @@ def teacher(
         untrained.early = Early(keep.epoch, weights_of(untrained.module)) if keep.epoch is not None else None
         return untrained
     # Fresh weights follow from the seed.
-    begins = begins_with(network, weights=fingerprint(network.module.state_dict()) if elsewhere else None)
-    about: dict[str, Any] = {"work": work, "track": track, "begins": begins}
-    with running(target, entry, data, training, None, force=force, resume=resume, **about) as run:
+    begins = begins_with(network, weights=fingerprint(network.module.state_dict()) if origin.elsewhere else None)
+    with running(
+        target, entry, data, training, None, force=force, resume=resume, work=work, track=track, begins=begins
+    ) as run:
         if isinstance(run, Checkpoint):
             return run
         with entry.timed():
             trained = work(run)
         trained.module.requires_grad_(True)
         return finish(run, trained, target, early_weights(kept[0]) if kept else None)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the weights with which a network begins are from, if they are not fresh."""
+
+    pretrained: bool
+    """They are those of the network's source."""
+    weights: str | Path | None
+    """They are in this file."""
+    told: Told
+    """What the file tells."""
+    of_source: tuple[str, ...] | None
+    """The classes of pretrained weights."""
+
+    @classmethod
+    def of(cls, source: Source, network: str, *, pretrained: bool, weights: str | Path | None) -> _Origin:
+        """Return the origin that the options name, or that a source has which brings its weights."""
+        pretrained = pretrained or (source.brings_weights and weights is None)
+        told = told_in(weights) if weights is not None else Told()
+        return cls(pretrained, weights, told, source.class_names(network) if pretrained else None)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the weights were trained elsewhere."""
+        return bool(self.pretrained or self.weights)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the weights."""
+        return Path(self.weights) if self.weights is not None else None
+
+
+def _opened(
+    origin: _Origin,
+    shape: NetworkOptions,
+    options: Mapping[str, Any],
+    expects: Mapping[str, Any] | None,
+    *,
+    replaces: bool,
+) -> Data:
+    """Open the data set; classes that the weights name are in the order of the weights.
+
+    ``expects`` is what the network's source says of images. A training ``replaces`` a classifier for another number of
+    classes.
+    """
+    opened = partial(
+        open_data,
+        DataOptions(**options),
+        image_size=shape.image_size,
+        in_channels=shape.in_channels,
+        expects=expects,
+        told=origin.told.images,
+        told_size=origin.told.size,
+    )
+    # The names of the classes of a classifier that is replaced are not those of the data.
+    classes = origin.told.classes
+    data = opened(classes=None if replaces else classes)
+    if classes and len(classes) == len(data.spec.classes) and classes != data.spec.classes:
+        data = opened(classes=classes)
+    if origin.of_source and {*origin.of_source} == {*data.spec.classes}:
+        data = opened(classes=origin.of_source)
+    return data
+
+
+def _say_origin(origin: _Origin, name: str, spec: DataSpec, typed: Mapping[str, Any], *, replaced: bool) -> None:
+    """Say what is taken for granted of weights from elsewhere; ``replaced``: the network has a new classifier."""
+    if origin.weights:
+        told = origin.told
+        if not replaced:
+            told = told._replace(classes=fitting_names(origin.file, told.classes, len(spec.classes)))
+        say_expected(origin.weights, name, spec, told, typed, ordered=not replaced)
+    if origin.elsewhere:
+        say_not_held_out(str(origin.weights or f"{name} --pretrained"), spec)
+
+
+def _untrained(
+    network: Network,
+    origin: _Origin,
+    entry: HistoryEntry,
+    target: Path,
+    *,
+    force: bool,
+    resume: bool,
+    dry_run: bool,
+) -> Checkpoint:
+    """Write a network that is not trained and return its checkpoint, or the one that the same command has made."""
+    number = network.architecture.classes
+    classes = origin.told.classes or (origin.of_source if len(origin.of_source or ()) == number else None)
+    if names := fitting_names(origin.file, classes, number):
+        entry.record(classes=list(names))
+    if origin.told.images:
+        entry.record(images=dict(origin.told.images))
+    if resume and (finished := finished_untrained(target, entry, network.module, force=force)) is not None:
+        return finished
+    if not origin.elsewhere:
+        say(f"{target}: is untrained, its weights are random; with --data the network is trained")
+    return finish_untrained(Checkpoint(network), target, entry, dry_run=dry_run)

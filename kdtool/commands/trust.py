@@ -20,7 +20,7 @@ def trust(*packages: str, remove: bool = False) -> list[dict[str, Any]]:
         Error: it cannot be remembered.
     """
     if remove and not packages:
-        raise UsageError("--remove: name the packages that are trusted no more")
+        raise UsageError("--remove: name the packages to stop trusting")
     for package in packages:
         if remove:
             trusted.distrust(package)

@@ -18,6 +18,8 @@ def test_a_teacher_without_data_is_only_built(tmp_path):
 def test_training_options_without_data_are_refused(tmp_path):
     with pytest.raises(kdtool.UsageError, match="--epochs: nothing is trained without --data"):
         kdtool.teacher("kdtool:lenet-5", epochs=3, output=tmp_path / "t.pt")
+    with pytest.raises(kdtool.UsageError, match="--track: nothing is trained without --data"):
+        kdtool.teacher("kdtool:lenet-5", track="tensorboard", output=tmp_path / "t.pt")
 
 
 def test_a_teacher_is_trained_and_measured_on_both_splits(teacher_path):

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.commands.evaluate import device_option, split_option
-from kdtool.cli.common import WHICH_DATA, checkpoints, json_option, latency_options
-from kdtool.cli.output import as_json, facts, show, shown_value, table
+from kdtool.cli.common import (
+    WHICH_DATA,
+    checkpoints,
+    evaluation_options,
+    json_option,
+    latency_options,
+    picture_options,
+)
+from kdtool.cli.early import check_latency
+from kdtool.cli.output import as_json, facts, shown_value, table
+from kdtool.cli.work import Work
 from kdtool.errors import UsageError
+from kdtool.utils.progress import say
 
 EXAMPLES = """
 \b
@@ -58,11 +68,11 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        picture_options: dict[str, Any] = {"picture": work.output, "force": work.force} if work.output else {}
+        drawn: dict[str, Any] = {"picture": work.output, "force": work.force} if work.output else {}
         a, b, *more = work.checkpoints
-        result = api.compare(a, b, *more, **options, **picture_options, **parsed.options)
+        result = api.compare(a, b, *more, **options, **drawn, **parsed.options)
         if work.output:
-            show(f"picture: {work.output}")
+            say(f"picture: {work.output}")
         return as_json(result) if parsed.params["as_json"] else as_text(result)
 
     return ChainStep(
@@ -75,6 +85,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         output=(lambda _: picture) if picture else None,
         suffix=".png",
         force=parsed.params["force"],
+        slow_check=partial(check_latency, how),
     )
 
 
@@ -119,21 +130,14 @@ command = StepCommand(
     params=[
         checkpoints("[A] [B]..."),
         json_option(),
-        split_option(),
-        device_option(),
+        *evaluation_options(),
         click.Option(
             ["--latency"],
             is_flag=True,
             help="measure the latency relative to the first checkpoint in onnxruntime; takes seconds each",
         ),
         *latency_options(),
-        click.Option(
-            ["-o", "--output"],
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="write a picture (.png) of images that are classified differently",
-        ),
-        click.Option(["-f", "--force"], is_flag=True, help="overwrite an existing picture"),
+        *picture_options("images that are classified differently"),
     ],
     groups=[WHICH_DATA],
     help="Compare checkpoints and ONNX files: accuracy, calibration error, images classified differently, distance of "

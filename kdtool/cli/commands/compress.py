@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from kdtool.cli.chain import ChainStep, PartlyDone, Work
+from kdtool.cli.chain import ChainStep, PartlyDone
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TRAINING, checkpoint, json_option, output_options, track_option, tracked
+from kdtool.cli.common import (
+    DATA,
+    TRAINING,
+    checkpoint,
+    json_option,
+    output_options,
+    run_options,
+    track_option,
+    training_step,
+)
+from kdtool.cli.early import check_latency
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import as_json, print_result, show, table
-from kdtool.cli.several_processes import processes_option, wanted
-from kdtool.compression.options import BudgetOptions
+from kdtool.cli.several_processes import processes_option
+from kdtool.cli.work import Work
+from kdtool.compression.options import BudgetOptions, check_epochs, refused
 from kdtool.utils.files import beside
 from kdtool.utils.processes import is_first
 
@@ -41,22 +53,15 @@ COLUMNS = {
 def plan(parsed: ParsedCommand) -> ChainStep:
     """Return the planned step."""
     path, json = parsed.params["checkpoint"], parsed.params["as_json"]
+    check_epochs(parsed.options.get("epochs", 1))
 
     def run(work: Work) -> str | None:
         from kdtool import api
         from kdtool.compression.command import BudgetNotMetError
         from kdtool.compression.record import results_of
 
-        run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         try:
-            student = api.compress(
-                work.checkpoints[0],
-                parsed.method,
-                dry_run=work.dry_run,
-                **run_options,
-                **tracked(parsed),
-                **parsed.options,
-            )
+            student = api.compress(work.checkpoints[0], parsed.method, **run_options(parsed, work))
         except BudgetNotMetError as error:
             if not is_first():
                 raise
@@ -71,20 +76,17 @@ def plan(parsed: ParsedCommand) -> ChainStep:
             return work.result
         results = results_of(student)
         show(as_table(results))
-        return as_json(results) if json else work.result
+        # A step that follows prints the results of the chain; these are in the run's results.json.
+        return as_json(results) if json and work.last else work.result
 
-    return ChainStep(
+    return training_step(
+        parsed,
         "compress",
         run,
+        lambda source: beside(source, "-compressed.pt"),
         checkpoints=(path,) if path else (),
-        output=lambda source: parsed.params["output"] or beside(source, "-compressed.pt"),
-        makes_checkpoint=True,
-        force=parsed.params["force"],
-        resume=parsed.params["resume"],
-        dry_run=parsed.params["dry_run"],
-        processes=wanted(parsed.params, parsed.options),
-        resumable=True,
         files=(parsed.options["latency_from"],) if parsed.options.get("latency_from") else (),
+        slow_check=partial(check_latency, parsed.options),
     )
 
 
@@ -123,13 +125,14 @@ command = StepCommand(
         *output_options("TEACHER-compressed.pt"),
         json_option(),
         track_option(),
-        processes_option(),
+        processes_option(auto=False),
     ],
     groups=[
         Section("Budget", BudgetOptions),
         DATA,
         TRAINING,
     ],
+    refused=refused,
     help="Find and train the most accurate student within a budget of latency, size or MACs. Installed methods propose "
     "networks that just meet it, measured before anything is trained; --method trains them.",
     epilog=EXAMPLES,

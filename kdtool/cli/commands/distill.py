@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import (
     DATA,
@@ -17,14 +16,15 @@ from kdtool.cli.common import (
     check_network,
     checkpoints,
     output_options,
+    run_options,
     track_option,
-    tracked,
+    training_step,
 )
-from kdtool.cli.early import check_early
 from kdtool.cli.files import check_file
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
-from kdtool.cli.several_processes import processes_option, wanted
+from kdtool.cli.several_processes import processes_option
+from kdtool.cli.work import Work
 from kdtool.distillation.distiller import Distiller
 from kdtool.distillation.options import SearchOptions, StudentOptions
 from kdtool.errors import UsageError
@@ -77,28 +77,18 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
         teachers = work.checkpoints if len(work.checkpoints) > 1 else work.checkpoints[0]
-        print_result(
-            api.distill(teachers, parsed.method, **run_options, **tracked(parsed), **work.only_said, **parsed.options),
-            work,
-        )
+        print_result(api.distill(teachers, parsed.method, **run_options(parsed, work)), work)
         return work.result
 
-    return ChainStep(
+    return training_step(
+        parsed,
         "distill",
         run,
+        lambda source: beside(source, f"-{slug(parsed.method)}.pt"),
         checkpoints=paths,
         min_checkpoints=2 if method.several_teachers else 1,
         max_checkpoints=None if method.several_teachers else 1,
-        output=lambda source: parsed.params["output"] or beside(source, f"-{slug(parsed.method)}.pt"),
-        makes_checkpoint=True,
-        force=parsed.params["force"],
-        resume=parsed.params["resume"],
-        dry_run=parsed.params["dry_run"],
-        processes=wanted(parsed.params, parsed.options),
-        early_check=partial(check_early, parsed.options),
-        resumable=True,
         onnx=True,
         files=(Path(student),) if student is not None and is_file else (),
         slow_check=partial(check_network, student) if student is not None and not is_file else None,

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import WHICH_DATA, checkpoints, json_option
+from kdtool.cli.common import WHICH_DATA, checkpoints, evaluation_options, json_option, picture_options
 from kdtool.cli.output import SCORES, as_json, table
+from kdtool.cli.work import Work
 from kdtool.utils.formatting import printable
 from kdtool.utils.progress import say
 
@@ -83,35 +84,15 @@ def _with_confusions(row: dict[str, Any]) -> list[dict[str, Any]]:
     return shown
 
 
-SPLIT = ("train", "val", "test")
-
-
-def split_option() -> click.Option:
-    """Return the option ``--split``."""
-    return click.Option(["--split"], type=click.Choice(SPLIT), help="split to measure on  [default: test]")
-
-
-def device_option() -> click.Option:
-    """Return the option ``--device``."""
-    return click.Option(["--device"], metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps  [default: auto]")
-
-
 command = StepCommand(
     "evaluate",
     plan,
     params=[
         checkpoints(),
         json_option(),
-        split_option(),
-        device_option(),
+        *evaluation_options(),
         click.Option(["--per-class"], is_flag=True, help="show recall, precision and F1 of each class"),
-        click.Option(
-            ["-o", "--output"],
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="write a picture (.png) of the confusion matrix",
-        ),
-        click.Option(["-f", "--force"], is_flag=True, help="overwrite an existing picture"),
+        *picture_options("the confusion matrix"),
     ],
     groups=[WHICH_DATA],
     help="Measure accuracy and loss of checkpoints and ONNX files, on the data set recorded in each unless "

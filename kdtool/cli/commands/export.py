@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import WHICH_DATA, checkpoint, json_option, output_options
+from kdtool.cli.early import check_latency
 from kdtool.cli.output import as_json, facts, show, shown_value, table, zeros_note
+from kdtool.cli.work import Work
 from kdtool.data.options import DataOptions
 from kdtool.errors import Error
 from kdtool.exporting.exporter import Exporter
@@ -74,6 +77,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         dry_run=parsed.params["dry_run"],
         files=(against,) if against else (),
         recognises=True,
+        # Options of other exporters that have these names mean what they say.
+        slow_check=partial(check_latency, parsed.options) if exporter.suffix == ".onnx" else None,
     )
 
 
@@ -92,7 +97,7 @@ SIDE_BY_SIDE = (
 )
 """The entries of the costs that the table has."""
 
-IN_JSON_ONLY = ("tried", "max_abs", "max_abs_diff", "same_argmax", "batches", "student", "clock", "pairs")
+IN_JSON_ONLY = ("tried", "max_abs", "max_abs_diff", "same_argmax", "batches", "student", "clock", "cpu_ms", "pairs")
 """Details of these entries."""
 
 
@@ -147,7 +152,7 @@ command = StepCommand(
     flags=True,
     params=[
         checkpoint(),
-        *output_options("CHECKPOINT with the suffix of the format, such as student-int8.onnx"),
+        *output_options("CHECKPOINT with the suffix of the format, such as student-int8.onnx", trains=False),
         json_option(),
         click.Option(
             ["--against"],

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import SPLIT_DATA, checkpoints, json_option
 from kdtool.cli.output import SCORES, as_json, facts, shown_value, table
+from kdtool.cli.work import Work
 from kdtool.errors import UsageError
 from kdtool.utils.formatting import printable
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import checkpoints, json_option, latency_options
 from kdtool.cli.output import as_json, facts, shown_value
+from kdtool.cli.work import Work
 from kdtool.errors import UsageError
 
 EXAMPLES = """

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
+from kdtool.cli.work import Work
 from kdtool.commands.new_plugin import GROUPS, new_plugin
 from kdtool.errors import UsageError
 from kdtool.utils.progress import say

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
 from kdtool.cli.plugin_check import check
+from kdtool.cli.work import Work
 from kdtool.utils.formatting import printable
 
 COLUMNS = {"kind": "kind", "name": "name", "distribution": "distribution", "version": "version", "status": "status"}

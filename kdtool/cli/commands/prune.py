@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
-from kdtool.cli.common import DATA, TIME, TRAINING, checkpoints, output_options, track_option, tracked
-from kdtool.cli.early import check_early
+from kdtool.cli.common import (
+    DATA,
+    TIME,
+    TRAINING,
+    checkpoints,
+    output_options,
+    run_options,
+    track_option,
+    training_step,
+)
 from kdtool.cli.output import MODELS, print_notes, print_result, show, table
-from kdtool.cli.several_processes import processes_option, wanted
+from kdtool.cli.several_processes import processes_option
+from kdtool.cli.work import Work
 from kdtool.utils.files import beside, slug
 
 EXAMPLES = """
@@ -34,10 +42,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
 
         rows = []
         for path, target in zip(work.checkpoints, work.outputs, strict=True):
-            run_options: dict[str, Any] = {"output": target, "force": work.force, "resume": work.resume}
-            pruned = api.prune(
-                path, parsed.method, **run_options, **tracked(parsed), **work.only_said, **parsed.options
-            )
+            pruned = api.prune(path, parsed.method, **{**run_options(parsed, work), "output": target})
             if work.dry_run:
                 print_result(pruned, work)
             elif pruned.history:
@@ -47,19 +52,13 @@ def plan(parsed: ParsedCommand) -> ChainStep:
             show(table(COLUMNS, rows))
         return work.result
 
-    return ChainStep(
+    return training_step(
+        parsed,
         "prune",
         run,
+        lambda source: beside(source, f"-{slug(parsed.method)}.pt"),
         checkpoints=tuple(parsed.params["checkpoints"]),
         each=True,
-        output=lambda source: parsed.params["output"] or beside(source, f"-{slug(parsed.method)}.pt"),
-        makes_checkpoint=True,
-        force=parsed.params["force"],
-        resume=parsed.params["resume"],
-        dry_run=parsed.params["dry_run"],
-        processes=wanted(parsed.params, parsed.options),
-        early_check=partial(check_early, parsed.options),
-        resumable=True,
     )
 
 

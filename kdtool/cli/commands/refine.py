@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import LABELLED_DATA, checkpoint, output_options
 from kdtool.cli.output import write_stand_in
+from kdtool.cli.work import Work
 from kdtool.utils.files import beside
 
 EXAMPLES = """
@@ -63,7 +64,7 @@ command = StepCommand(
     default="halve",
     params=[
         checkpoint(),
-        *output_options("CHECKPOINT-METHOD.pt"),
+        *output_options("CHECKPOINT-METHOD.pt", trains=False),
         click.Option(
             ["--seed"], type=click.IntRange(min=0), metavar="INTEGER", help="seed of new weights  [default: 0]"
         ),

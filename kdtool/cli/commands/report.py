@@ -1,4 +1,4 @@
-"""``kdtool report``: write an HTML report on checkpoints, runs and studies."""
+"""``kdtool report``: write a report on checkpoints, runs and studies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import checkpoints
+from kdtool.cli.work import Work
 from kdtool.errors import UsageError
 from kdtool.utils.files import beside
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, InterruptedStep, PartlyDone, Work
+from kdtool.cli.chain import ChainStep, InterruptedStep, PartlyDone
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.files import check_file
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import as_json, table
+from kdtool.cli.work import Work
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import EXPORT, ONNX, Recipe, in_step, read_recipe
 from kdtool.training.side_by_side.placement import Placement

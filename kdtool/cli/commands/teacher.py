@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import (
     LABELLED_DATA,
@@ -18,14 +18,16 @@ from kdtool.cli.common import (
     as_network,
     check_network,
     output_options,
+    run_options,
     track_option,
-    tracked,
+    training_step,
 )
-from kdtool.cli.early import check_early, check_weights
+from kdtool.cli.early import check_weights
 from kdtool.cli.grammar import StepWords
 from kdtool.cli.method_options import Section
 from kdtool.cli.output import print_result
-from kdtool.cli.several_processes import processes_option, wanted
+from kdtool.cli.several_processes import processes_option
+from kdtool.cli.work import Work
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
@@ -104,35 +106,22 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     def run(work: Work) -> str | None:
         from kdtool import api
 
-        run_options: dict[str, Any] = {"output": work.output, "force": work.force, "resume": work.resume}
-        print_result(
-            api.teacher(name, **initial, **run_options, **tracked(parsed), **work.only_said, **parsed.options), work
-        )
+        print_result(api.teacher(name, **initial, **run_options(parsed, work)), work)
         return work.result
 
-    return ChainStep(
+    return training_step(
+        parsed,
         "teacher",
         run,
+        lambda _: default,
         min_checkpoints=0,
         max_checkpoints=0,
-        output=lambda _: parsed.params["output"] or default,
-        makes_checkpoint=True,
-        force=parsed.params["force"],
-        resume=parsed.params["resume"],
-        dry_run=parsed.params["dry_run"],
-        processes=wanted(parsed.params, parsed.options),
-        early_check=partial(_check_early, parsed, name),
+        early_check=None if weights else partial(check_weights, name, pretrained=pretrained),
         resumable="data" in parsed.options,
         recognises="data" not in parsed.options,
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
     )
-
-
-def _check_early(parsed: ParsedCommand, name: str) -> None:
-    check_early(parsed.options)
-    if parsed.params["weights"] is None:
-        check_weights(name, pretrained=parsed.params["pretrained"])
 
 
 command = TeacherCommand(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from kdtool.cli.chain import ChainStep, Work
+from kdtool.cli.chain import ChainStep
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json, table
+from kdtool.cli.work import Work
 from kdtool.commands.trust import trust
 from kdtool.utils.progress import say
 
@@ -45,7 +46,7 @@ command = StepCommand(
     alone=True,
     params=[
         click.Argument(["packages"], required=False, nargs=-1, metavar="[PACKAGE]..."),
-        click.Option(["--remove"], is_flag=True, help="trust these packages no more"),
+        click.Option(["--remove"], is_flag=True, help="stop trusting these packages"),
         json_option(),
     ],
     help="List the packages whose code kdtool may import to build networks that commands and checkpoints name, such as "

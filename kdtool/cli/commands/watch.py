@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from kdtool.cli.chain import ChainStep, PartlyDone, Work
+from kdtool.cli.chain import ChainStep, PartlyDone
 from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.output import as_json
+from kdtool.cli.work import Work
 from kdtool.errors import UsageError
 
 EXAMPLES = """
@@ -102,10 +103,12 @@ def _left(state: Mapping[str, Any]) -> float | None:
 
 def _inner(state: Mapping[str, Any]) -> tuple[str, float, float]:
     """Return the title of the inner bar, how much of it is done, and its length."""
+    from kdtool.utils.formatting import printable
+
     if "runs" in state:
         names = ", ".join(state["begun"])
-        return names, sum(_fraction(run) for run in state["runs"]), max(1, len(state["runs"]))
-    return state["phase"] or "", state["epoch"] or 0, state["epochs"] or 1
+        return printable(names), sum(_fraction(run) for run in state["runs"]), max(1, len(state["runs"]))
+    return printable(state["phase"] or ""), state["epoch"] or 0, state["epochs"] or 1
 
 
 def _numbers(state: Mapping[str, Any]) -> str:
@@ -119,15 +122,15 @@ def _numbers(state: Mapping[str, Any]) -> str:
 
 def lines(state: Mapping[str, Any]) -> list[str]:
     """Return the state of a run as one line, that of a study as one line and one for each command that is at work."""
-    from kdtool.utils.formatting import shown_duration
+    from kdtool.utils.formatting import printable, shown_duration
 
-    parts = [f"{state['name']}: {state['state']}"]
+    parts = [f"{printable(state['name'])}: {state['state']}"]
     if "runs" in state:
         counts = {"done": len(state["done"]), "failed": len(state["failed"]), "begun": len(state["begun"])}
         parts += [f"{count} {what}" for what, count in counts.items() if count]
         return [", ".join(parts), *(f"  {line}" for run in state["runs"] for line in lines(run))]
     if state["phase"] is not None:
-        parts.append(f"{state['phase']} epoch {state['epoch']}/{state['epochs'] or '?'}")
+        parts.append(f"{printable(state['phase'])} epoch {state['epoch']}/{state['epochs'] or '?'}")
     if numbers := _numbers(state):
         parts.append(numbers)
     if state["seconds_left"] and state["state"] != "finished":

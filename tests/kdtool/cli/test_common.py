@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 
-from kdtool.cli.common import as_network
+from kdtool.cli.common import as_network, latency_options, output_options
+from kdtool.compression.options import BudgetOptions
+from kdtool.exporting.providers import PROVIDERS
 from kdtool.models.names import known
 
 
@@ -34,3 +37,22 @@ def test_the_nearest_names_of_all_sources_are_suggested(monkeypatch: pytest.Monk
 
     hint = "; did you mean kdtool:resnet20 or timm:resnet18 or torchvision:resnet18?"
     assert as_network("resnet19").endswith(hint)
+
+
+def test_help_promises_no_run_and_no_forecast_where_nothing_is_trained() -> None:
+    texts = {trains: " ".join(option.help or "" for option in _options(trains)) for trains in (True, False)}
+    assert "and runs" in texts[True]
+    assert "in how much time" in texts[True]
+    assert "runs" not in texts[False]
+    assert "in how much time" not in texts[False]
+
+
+def _options(trains: bool) -> list[click.Option]:
+    return [option for option in output_options("x.pt", trains=trains) if isinstance(option, click.Option)]
+
+
+def test_a_provider_is_one_of_those_that_can_be_asked_for() -> None:
+    provider = latency_options()[0]
+    assert isinstance(provider.type, click.Choice)
+    assert tuple(provider.type.choices) == tuple(PROVIDERS)
+    assert BudgetOptions.info("provider").choices == tuple(PROVIDERS)

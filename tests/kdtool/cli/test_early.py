@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from kdtool.cli import early
 from kdtool.cli.early import check_early
+from kdtool.cli.main import cli
 from kdtool.errors import Error, UsageError
 
 
@@ -39,14 +42,69 @@ def test_a_folder_that_is_not_there(tmp_path):
     check_early({"data": "digits"})
 
 
-@pytest.mark.parametrize("options", ["--device gpu", "--data folder:nope"])
-def test_torch_is_not_imported(options, tmp_path):
+FIRST = "teacher kdtool:lenet-5 --data digits compress --max-macs 0.5x"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "distill t.pt --refiner halve --device gpu prune",
+        "distill t.pt --refiner halve --data folder:nope prune",
+        f"{FIRST} --device gpu",
+        f"{FIRST} --epochs 0",
+        f"{FIRST} --method ikd",
+        f"{FIRST} --candidates halfe",
+        "evaluate t.pt --device gpu",
+        "compare t.pt t.pt --data folder:nope",
+        "refine t.pt --data folder:nope",
+    ],
+)
+def test_torch_is_not_imported(line, tmp_path):
     (tmp_path / "t.pt").write_bytes(b"")
     code = (
         "import sys; from kdtool.cli.main import main; import atexit; "
         "atexit.register(lambda: print('torch' in sys.modules)); main()"
     )
-    words = ["distill", "t.pt", "--refiner", "halve", *options.split(), "prune"]
-    process = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+    process = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, cwd=tmp_path)
     assert process.stdout == "False\n", process.stderr
     assert process.stderr.startswith("Error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.pt"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compress --max-latency 0.5x --provider qnn",
+        "compress --max-latency 5ms --latency-from there.json",
+        "compare other.pt --latency --provider qnn",
+        "export --provider qnn",
+        "export --latency-from there.json",
+    ],
+)
+def test_how_a_later_step_measures_is_checked_before_anything_is_trained(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.pt").write_bytes(b"")
+    (tmp_path / "there.json").write_text("{}")
+    monkeypatch.setattr("kdtool.exporting.sessions.PROVIDERS", {"cpu": ("", ""), "qnn": ("None", "onnxruntime-qnn")})
+    result = CliRunner().invoke(cli, ["teacher", "kdtool:lenet-5", "-o", "t.pt", *words.split()])
+    assert result.exit_code > 0
+    assert result.stderr.startswith(("Error: --provider qnn: ", "Error: there.json: holds no measurements"))
+    assert not (tmp_path / "t.pt").exists()
+
+
+EXPORTER = """
+from kdtool import Exporter, option
+
+class Table(Exporter):
+    \"\"\"Write a table.\"\"\"
+    suffix = ".txt"
+    provider: str = option("cpu", help="who computes it")
+    latency_from: str = option("nobody", help="who measured it")
+"""
+
+
+def test_an_exporter_for_another_runtime_has_its_own_providers(site, api, run):
+    site.install("table", EXPORTER, kind="exporters")
+    result = run("teacher kdtool:lenet-5 -o t.pt export --method table --provider tensorrt --latency-from me")
+    assert result.exit_code == 0, result.stderr
+    assert api.calls[-1][:2] == ("export", (Path("t.pt"), "table"))

@@ -49,6 +49,21 @@ def test_a_plugin_that_is_slow_crashes_or_leaves_hurts_nobody(tmp_path: Path, mo
     assert reasons["slow"] == "its import takes longer than 2 s"
 
 
+def test_a_slow_import_of_the_first_module_is_not_said_of_a_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugin_check, "LIMIT_OF_FIRST", 0.5)
+    monkeypatch.setattr(plugin_check, "FIRST", "slow_first")
+    (tmp_path / "slow_first.py").write_text("import time; time.sleep(60)")
+    (tmp_path / "the_good.py").write_text(GOOD)
+    plugin = Plugin("distillers", "good", "the_good", "kdtool-good", "1.0", "Good")
+
+    reason = plugin_check.check([plugin])[plugin]
+
+    assert reason == "the import of slow_first, which comes first, takes longer than 0.5 s"
+
+
 def test_the_plugins_of_a_distribution_share_a_process_and_one_that_ends_it_hurts_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_a_new_package_passes_its_test_where_it_is_not_installed(tmp_path: Path)
         ("My_Loss", "distiller", "'My_Loss': a name has lower-case letters, digits and hyphens, such as my-distiller"),
         ("../x", "distiller", r"'../x': a name has lower-case letters"),
         ("", "dataset", "'': a name has"),
-        ("kd", "distiller", "kd: there is a distiller of this name already; choose another one"),
+        ("kd", "distiller", "kd: is the name of an installed distiller; choose another one"),
         ("datasets", "dataset", "datasets: there is a package kdtool_datasets already; choose another one"),
         ("trackers", "tracker", "trackers: there is a package kdtool_trackers already; choose another one"),
         (

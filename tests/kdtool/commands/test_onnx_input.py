@@ -6,6 +6,7 @@ import json
 from functools import partial
 
 import onnx
+import onnxruntime.quantization
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,8 @@ import kdtool
 from kdtool import Error, UsageError
 from kdtool.commands.onnx_input import load_any, read_onnx
 from kdtool.exporting.contained import measure_contained
+from kdtool.exporting.measurement import measure_file
+from kdtool.utils.files import gzip_bytes
 
 QUICK = {"device": "cpu"}
 
@@ -57,6 +60,36 @@ def test_a_file_compares_with_its_checkpoint(exported, teacher_path, monkeypatch
         assert found["a"][name] == found["b"][name]
     assert found["a"]["file_bytes"] == exported.stat().st_size
     assert found["b"]["latency_ratio"] > 0
+
+
+def test_a_file_of_fixed_batches_with_its_weights_beside_it(exported, tmp_path):
+    model = onnx.load(exported)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 7
+    del model.graph.value_info[:]
+    # Its suffix does not matter either.
+    onnx.save(model, tmp_path / "A.ONNX", save_as_external_data=True, location="a.data")
+    rows = kdtool.evaluate([tmp_path / "A.ONNX", exported], **QUICK)
+    assert rows[0]["images"] % 7
+    assert rows[0]["accuracy"] == rows[1]["accuracy"]
+    files = [tmp_path / name for name in ("A.ONNX", "a.data")]
+    about = kdtool.inspect(files[0])
+    assert about["file_bytes"] == sum(file.stat().st_size for file in files)
+    assert about["gzip_bytes"] == sum(map(gzip_bytes, files))
+    found = kdtool.compare(files[0], exported, **QUICK)
+    assert found["a"]["file_bytes"] == about["file_bytes"]
+    assert found["classified_differently"] == 0
+
+
+def test_what_another_program_made_of_a_file(exported, tmp_path, capsys):
+    assert kdtool.inspect(exported)["metrics"]
+    assert "was changed" not in capsys.readouterr().err
+    weights = onnxruntime.quantization.QuantType.QUInt8
+    onnxruntime.quantization.quantize_dynamic(exported, tmp_path / "dynamic.onnx", weight_type=weights)
+    about = kdtool.inspect(tmp_path / "dynamic.onnx")
+    assert (about["precision"], about["metrics"]) == ("unknown", [])
+    assert "dynamic.onnx: was changed after kdtool export" in capsys.readouterr().err
+    assert measure_file(tmp_path / "dynamic.onnx", pairs=1, seconds=0.1)["structure"] is None
 
 
 def test_what_a_file_tells(exported, teacher_path):
@@ -135,6 +168,21 @@ def test_files_of_earlier_releases_tell_less(exported, folder):
 def test_metadata_that_are_missing_or_damaged(exported, folder, changes, message):
     with pytest.raises(Error, match=message):
         read_onnx(with_metadata(exported, folder / "bad.onnx", **changes))
+
+
+def test_metadata_of_another_form_are_left_out(exported, folder):
+    scores = {"split": "test", "accuracy": 0.5}
+    for metrics in ([{"split": {"a": 1}}], [{"accuracy": 0.5}], [scores | {"accuracy": [1]}], [scores] * 10_001):
+        changes = {
+            "kdtool.metrics": json.dumps(metrics),
+            "kdtool.size": f'{{"parameters": 1{"0" * 400}, "nonzero": -5, "macs": "x"}}',
+            "kdtool.history": '["kdtool teacher x", {"a": 1}]',
+        }
+        about = kdtool.inspect(with_metadata(exported, folder / "odd.onnx", **changes))
+        assert (about["metrics"], about["history"]) == ([], [])
+        assert (about["parameters"], about["nonzero"], about["macs"]) == (None, None, None)
+    long = json.dumps([scores | {"loss": "x" * (4 << 20)}])
+    assert kdtool.inspect(with_metadata(exported, folder / "odd.onnx", **{"kdtool.metrics": long}))["metrics"] == []
 
 
 def test_what_is_no_onnx_file(tmp_path):

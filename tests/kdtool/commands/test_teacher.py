@@ -1,6 +1,7 @@
 """Weights that other programs trained: what their file tells, and what is said of it."""
 
 import argparse
+import shutil
 
 import numpy as np
 import pytest
@@ -119,13 +120,26 @@ def test_the_arguments_of_the_training_tell_how_images_were_prepared(state, imag
     options = {"weights": tmp_path / "w.pth", "image_size": 8, "output": tmp_path / "t.pt"}
     spec = kdtool.teacher("kdtool:lenet-300-100", data=images, epochs=0, std=(0.5,), **options).data
     assert (spec.mean, spec.std, spec.crop, spec.interpolation) == ((0.25,), (0.5,), 0.75, "bicubic")
-    assert "w.pth: was trained with mean 0.25, crop 0.75 and interpolation bicubic, which are used" in caplog.text
+    assert "w.pth: was trained with mean 0.25, crop 0.75 and interpolation bicubic; used here too" in caplog.text
     assert "does not tell how its images were prepared" not in caplog.text
     # A later command knows it, too.
     made = kdtool.teacher("kdtool:lenet-300-100", classes=3, force=True, **options)
     spec = data_for(read(made.path), {"data": images, "interpolation": "box"}).spec
     assert (spec.mean, spec.std, spec.crop, spec.interpolation) == ((0.25,), (0.4,), 0.75, "box")
     assert (made.transform.mean, made.transform.preparation.crop) == ((0.25,), 0.75)
+
+
+def test_images_have_the_size_of_the_training_of_the_weights(state, images, tmp_path):
+    # They are of several sizes, which would be read at 224 pixels.
+    folder = shutil.copytree(images.removeprefix("folder:"), tmp_path / "images")
+    for number, file in enumerate(folder.rglob("*.png")):
+        Image.open(file).resize((150 + number, 150)).save(file)
+    torch.save({"state_dict": state, "args": {"img_size": 8}}, tmp_path / "w.pth")
+    options = {"weights": tmp_path / "w.pth", "output": tmp_path / "t.pt", "force": True}
+    made = kdtool.teacher("kdtool:lenet-300-100", data=f"folder:{folder}", epochs=0, **options)
+    assert made.data.image_size == 8
+    made = kdtool.teacher("kdtool:lenet-300-100", classes=3, **options)
+    assert made.architecture.input == (1, 8, 8)
 
 
 def test_a_network_that_was_trained_here_is_held_out_from(images, tmp_path, caplog):

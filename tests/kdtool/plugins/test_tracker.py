@@ -67,6 +67,7 @@ def test_a_run_tells_its_trackers_all_epochs_and_scores(fake, teacher_path, tmp_
     steps = [step for step, values in told.rows if "kd/val_accuracy" in values]
     assert steps == [1, 2]
     losses = [values["kd/loss"] for _, values in told.rows if "kd/loss" in values]
+    assert losses
     assert all(isinstance(loss, float) for loss in losses)
     assert (0, {"s/test/accuracy": made.metric("test", "accuracy"), "s/test/loss": made.metric("test", "loss")}) in (
         told.rows
