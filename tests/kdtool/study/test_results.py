@@ -115,7 +115,7 @@ def test_settings_have_no_mean():
 def test_a_row_has_the_cpu_seconds_of_its_command(teacher_path):
     numbers, _ = numbers_of(teacher_path)
     entry = read(teacher_path).history[-1]
-    assert numbers["cpu_seconds"] == entry["cpu_seconds"] > 0
+    assert numbers["cpu_seconds"] == entry["cpu_seconds"]  # 0.0 on a machine that needs less than 0.05 s
     assert numbers["epochs"] == entry["training"]["epochs"] > 0
     # What an earlier version recorded of the other seed has none.
     rows = [{"step": "s", "values": {"seed": 0}, **numbers}, {"step": "s", "values": {"seed": 1}, "accuracy": 0.5}]
