@@ -7,10 +7,11 @@ teacher, and with `--cache-off --views 4` 4 times faster than without the cache.
 fp32; 1.36 and 3.20 in bf16, where the cache saves less, since the forward pass of the ResNet-34 is a smaller part of
 the time. With 32 epochs it was 1.46 and 3.50 in fp32, since the first pass over each of the 4 views is then a larger
 part of the time. With the views that kdtool chooses it is 1.66 for 6 epochs a phase (2 views) and 1.52 for 20 (5
-views), which misses the goal; 1.73 for 6 epochs on a tenth of MNIST in bf16 (`--data mnist --subset 0.1 --epochs 6
---precisions auto`, commit `20ab9ca`). The ratios are of CPU seconds on one thread, which depend less on other work on
-the machine than wall-clock seconds, which are printed too. With `--cache-off` the benchmark takes 45 minutes (change it
-by `--epochs` and `--precisions`).
+views), which misses the goal. For 6 epochs on a tenth of MNIST in bf16 (`--data mnist --subset 0.1 --epochs 6
+--precisions auto`) it was 1.73 at commit `20ab9ca` and is 1.56 since a teacher is cut once for all phases and outputs
+are written to files without mapping them. The ratios are of CPU seconds on one thread, which depend less on other work
+on the machine than wall-clock seconds, which are printed too. With `--cache-off` the benchmark takes 45 minutes (change
+it by `--epochs` and `--precisions`).
 
 `--memory` runs one epoch of each phase on 5,000 and on 50,000 images, and prints the peak memory of both. The teacher
 is trained for one epoch only: the time of a step does not depend on the weights.
