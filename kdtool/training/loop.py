@@ -208,8 +208,10 @@ class Loop:
             self.student.load(saved)
             self.updates.load(saved)
             self.threads.load(saved["threads"])
-            # A run of an older release has no state of the zeros of teachers, which come last and need none.
-            for callback, state in zip(self.callbacks, saved["callbacks"], strict=False):
+            # A run of an older release does not know of the zeros of teachers, which come last and remember nothing.
+            states = saved["callbacks"]
+            added: list[dict[str, Any]] = [{} for callback in self.callbacks[len(states) :] if not callback.state()]
+            for callback, state in zip(self.callbacks, [*states, *added], strict=True):
                 callback.load(state)
 
     def _snapshot(self) -> dict[str, Any]:
