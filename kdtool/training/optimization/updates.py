@@ -12,6 +12,7 @@ from torch import nn
 from kdtool.training.engine import Engine
 from kdtool.training.optimization.averaging import WeightAverage
 from kdtool.training.optimization.clipping import Clipping
+from kdtool.training.optimization.memory_order import in_memory_order
 from kdtool.training.optimization.optimizer import make_optimizer, make_schedule
 from kdtool.training.optimization.parameter_groups import parameter_groups
 from kdtool.training.options import Training
@@ -52,7 +53,8 @@ class Updates:
 
     def step(self) -> None:
         """Move the parameters down their gradients, and clear these."""
-        self.engine.step(self.optimizer, self.student.parameters() if self.clipping else (), self.clipping)
+        with in_memory_order(self.optimizer):
+            self.engine.step(self.optimizer, self.student.parameters() if self.clipping else (), self.clipping)
         self.schedule.step()
 
     def end_step(self) -> None:
