@@ -49,11 +49,13 @@ class Segment:
                 images = x.new_zeros(1).expand(len(x), *self.image)
                 for path, shape in self.skipped:
                     stack.enter_context(answering(module.get_submodule(path), x.new_zeros(1).expand(len(x), *shape)))
-                stack.enter_context(answering(module.get_submodule(self.begin.path), x))
+                begin = module.get_submodule(self.begin.path)
+                for layer in {id(layer): layer for layer in (begin, _last_of(begin))}.values():
+                    stack.enter_context(answering(layer, x))
             for tap in watch:
-                stack.enter_context(_recording(module.get_submodule(tap.path), tap, maps))
+                stack.enter_context(_recording(_last_of(module.get_submodule(tap.path)), tap, maps))
             if self.end is not None:
-                stack.enter_context(_stopping_at(module.get_submodule(self.end.path)))
+                stack.enter_context(_stopping_at(_last_of(module.get_submodule(self.end.path))))
             try:
                 output = module(images)
             except _ReachedError as reached:
@@ -76,6 +78,16 @@ class _ReachedError(Exception):
     def __init__(self, output: Tensor) -> None:
         super().__init__()
         self.output = output
+
+
+def _last_of(layer: nn.Module) -> nn.Module:
+    """Return the layer whose output is that of ``layer``.
+
+    timm's networks that recompute their activations call the blocks of a stage, and never the stage itself.
+    """
+    while isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward and len(layer):
+        layer = layer[-1]
+    return layer
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdtool.errors import Error
-from kdtool.features.segments import cuttable, parts_of, segments
+from kdtool.features.segments import Segment, cuttable, parts_of, segments
 from kdtool.features.taps import stage_taps, tap
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.options import NetworkOptions
@@ -78,3 +78,24 @@ def test_a_bypass_cannot_be_cut():
     assert [one.path for one in cuttable(made, taps)] == ["first"]
     with pytest.raises(Error, match="test:bypass: cannot be cut at second"):
         segments(made, taps)
+
+
+def test_stages_whose_blocks_are_called_one_by_one():
+    """timm's ResNets call the blocks of a stage and not the stage itself while they recompute their activations."""
+    resnet = network("timm:test_resnet")
+    taps = stage_taps(resnet)
+    images = torch.rand(2, 3, 32, 32)
+    resnet.module.eval()
+    found = []
+    for recomputing in (False, True):
+        resnet.module.set_grad_checkpointing(recomputing)
+        logits, maps = Segment().run(resnet.module, images, taps)
+        (logits.sum() + sum(rows.square().sum() for rows in maps.values())).backward()
+        found.append([logits, *maps.values(), *(weight.grad.clone() for weight in resnet.module.parameters())])
+        resnet.module.zero_grad()
+        x = images
+        for segment in segments(resnet, taps):
+            x, _ = segment.run(resnet.module, x)
+        torch.testing.assert_close(x, logits)
+    for plain, recomputed in zip(*found, strict=True):
+        torch.testing.assert_close(recomputed, plain)
