@@ -213,7 +213,8 @@ def api_index(packages: list[str]) -> str:
         "# Python API",
         "The public API is what these packages export; everything else in kdtool may change in any release. Names are"
         " imported from the package, for example `from kdtool.surgery import halve_widths`. A name is loaded when it is"
-        " first used, so that importing kdtool does not import torch.",
+        " first used, so that importing kdtool does not import torch. Functions that build or train networks run one at"
+        " a time: threads of a process wait for each other, so use processes for several trainings at a time.",
     ]
     for package in packages:
         page = page_of(package)

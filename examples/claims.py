@@ -45,7 +45,7 @@ def _gated(here: Path) -> list[Claim]:
     return [
         Claim(
             *("gated", "The search meets its budget", "agree", "89.0 M of 90 M MACs for DenseNet-BC-100-12"),
-            *("README.md", "README.md"),
+            "README.md",
         ),
         Claim(
             *("gated", "Searching with the teacher's KL beats searching with the labels (NP)", "no difference"),

@@ -20,6 +20,7 @@ from kdtool.cli.work import Work
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.containment import contained
 from kdtool.utils.kinds import check_checkpoint
+from kdtool.utils.processes import is_first
 from kdtool.utils.progress import say
 from kdtool.utils.verbosity import announcing
 
@@ -45,8 +46,11 @@ class ChainStep:
     suffix: str = ".pt"
     without_files: str = ""
     """The message for a step that got no file, in place of the usual one."""
-    check_target: Callable[[Path, bool], None] | None = None
-    """Checks a path that it writes, and whether it may replace it; in place of the check of a single file."""
+    endings: tuple[str, ...] = ()
+    """How files end that it may write beside its output."""
+    check_target: Callable[[Path, bool, Path], None] | None = None
+    """Checks a path that it writes, and whether it may replace it, for a checkpoint that may not be there yet; in place
+    of the check of a single file."""
     makes_checkpoint: bool = False
     """Its output is a checkpoint, which the next step takes; after any other step, the next one takes its input."""
     force: bool = False
@@ -98,6 +102,8 @@ def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: b
         Error: a step is wrong or fails; if the plan shows it, no step has run.
     """
     check(step.name for step in steps)
+    if not is_first() and _training_device(steps) is None:
+        return  # the first process does all, and need not wait; its files are there already if it was faster
     processes = several_processes.in_chain((step.name, step.processes) for step in steps)
     works = plan(steps)
     for step in steps:
@@ -114,8 +120,13 @@ def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: b
         _run_all(steps, ready, debug=debug)
 
 
+def _training_device(steps: Sequence[ChainStep]) -> str | None:
+    """Return the ``--device`` of the first of the steps that trains; None if none does."""
+    return next((step.settings.get("device", "auto") for step in steps if step.resumable), None)
+
+
 def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) -> None:
-    for step, work in zip(steps, works, strict=True):
+    for number, (step, work) in enumerate(zip(steps, works, strict=True), start=1):
         if work.dry_run and not step.makes_checkpoint:
             say(f"{step.name}: is left out of the dry run")
             continue
@@ -123,7 +134,7 @@ def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) 
             with contained(), warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
-                text = _run(step, work)
+                text = _run(step, work, _training_device(steps[number:]))
         except PartlyDone as error:
             print_result(error.text)
             raise
@@ -133,11 +144,12 @@ def _run_all(steps: Sequence[ChainStep], works: Sequence[Work], *, debug: bool) 
             say(f"{step.name}: {work.output}")
 
 
-def _run(step: ChainStep, work: Work) -> str | None:
+def _run(step: ChainStep, work: Work, device: str | None) -> str | None:
+    """Run a step; ``device`` is that of the next training, None if there is none."""
     try:
         if step.resumable or work.dry_run:  # in a dry run each process has files of its own
             return step.run(work)
-        return by_first(lambda: step.run(work), last=work.last)
+        return by_first(lambda: step.run(work), device)
     except KeyboardInterrupt as interrupt:
         raise InterruptedStep(f"{step.name} was interrupted{_way_on(step, work)}", interrupt) from interrupt
 
@@ -185,10 +197,11 @@ def plan(steps: Sequence[ChainStep], inputs: Sequence[Path] | None = None) -> li
             if _placed(output) in [_placed(earlier) for work in works for earlier in work.outputs]:
                 raise UsageError(f"{output}: two steps would write this file; choose another name with -o")
             if step.check_target is not None:
-                step.check_target(output, force or (later and output.exists()))
+                step.check_target(output, force or (later and output.exists()), checkpoints[0])
             else:
                 check = force or (later and output.is_file())
-                check_target(output, step.suffix, force=check, resume=resume and step.resumable)
+                may_go_on = resume and step.resumable
+                check_target(output, step.suffix, force=check, resume=may_go_on, endings=step.endings)
         begun = begun or any(has_begun(output, recognised=step.recognises) for output in outputs)
         if len(outputs) > 1 and not last:
             raise UsageError(

@@ -176,7 +176,9 @@ def evaluation_options() -> list[click.Parameter]:
     """Return the options of where a network is evaluated."""
     return [
         click.Option(
-            ["--split"], type=click.Choice(("train", "val", "test")), help="split to measure on  [default: test]"
+            ["--split"],
+            type=click.Choice(("train", "val", "test", "all")),
+            help="split to measure on, or all images  [default: test]",
         ),
         click.Option(["--device"], metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps  [default: auto]"),
     ]

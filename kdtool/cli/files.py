@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdtool.errors import UsageError
@@ -26,14 +27,16 @@ def check_file(path: Path) -> None:
         raise UsageError(missing_file(path))
 
 
-def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> None:
+def check_target(output: Path, suffix: str, *, force: bool, resume: bool, endings: Sequence[str] = ()) -> None:
     """Check that a step can write its file, and that no run of it exists already.
+
+    Further files beside it have these ``endings`` in place of the suffix.
 
     Raises:
         UsageError: the file cannot be written, has another suffix, or exists already, or an earlier run exists.
     """
     from kdtool.training.run_directory import check_free, directory_of, is_unused
-    from kdtool.utils.files import check_output
+    from kdtool.utils.files import beside, check_output
 
     if output.suffix != suffix:
         exported = (suffix, output.suffix) == (".pt", ".onnx")
@@ -42,7 +45,8 @@ def check_target(output: Path, suffix: str, *, force: bool, resume: bool) -> Non
     earlier = directory_of(output)
     if resume and not is_unused(earlier):
         return
-    check_output(output, force=force)
+    for file in (output, *(beside(output, ending) for ending in endings)):
+        check_output(file, force=force)
     if suffix == ".pt":
         check_free(earlier, force=force)
 

@@ -54,6 +54,9 @@ def listen() -> None:
     if launched() > 1:
         # torch warns of what it looks for in vain; it reads this when it is imported.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        # The first one that fails ends the others wherever they are; where nothing can be raised, such as in the end of
+        # the workers that read images, Python would print a trace.
+        sys.unraisablehook = lambda unraisable: None
     if not is_first():
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if started_here():
@@ -80,16 +83,16 @@ def check(steps: Iterable[str]) -> None:
             raise UsageError(f"{name}: {ALONE[name]}; start it without torchrun or another launcher")
 
 
-def by_first(run: Callable[[], str | None], *, last: bool) -> str | None:
+def by_first(run: Callable[[], str | None], device: str | None) -> str | None:
     """Run a step that trains nothing in the first process; return its text there, and None in the others.
 
-    If it is not the ``last`` step, the others wait for it.
+    The others wait for it if a later step trains, on ``device``; None if none does.
     """
     if launched() < 2:
         return run()
-    if last:
+    if device is None:
         return run() if is_first() else None
-    with together():
+    with together(device):
         text = decided(run)
     return text if is_first() else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,8 +28,15 @@ def as_json(value: Any) -> str:
     return dumps(value, indent=2)
 
 
-def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as a text table; ``columns`` maps keys to headings, and columns without a value are left out."""
+def table(
+    columns: Mapping[str, str],
+    rows: Iterable[Mapping[str, Any]],
+    cell: Callable[[Mapping[str, Any], str], str] = lambda row, key: shown_value(key, row.get(key)),
+) -> str:
+    """Return rows as a text table; ``columns`` maps keys to headings, and columns without a value are left out.
+
+    ``cell`` returns what is shown of a row for a key.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -41,7 +48,7 @@ def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
     for key, title in headings.items():
         grid.add_column(title, justify="right" if numeric[key] else "left", no_wrap=True)
     for row in rows:
-        grid.add_row(*(shown_value(key, row.get(key)) for key in headings))
+        grid.add_row(*(cell(row, key) for key in headings))
     return _render(Console, grid)
 
 

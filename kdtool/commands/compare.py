@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdtool.commands.inputs import data_for
+from kdtool.commands.measure import LatencyOptions
 from kdtool.commands.onnx_input import OnnxCheckpoint, load_any, size_of
 from kdtool.data.classes import positions
 from kdtool.data.splits import Split
@@ -22,13 +23,14 @@ from kdtool.exporting.contained import measure_contained
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
 from kdtool.exporting.sessions import check_provider
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.calls import public
 from kdtool.plugins.registry import make
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.options import Training
 from kdtool.utils.classification import decisive
 from kdtool.utils.files import check_output
-from kdtool.utils.kinds import weights_file
+from kdtool.utils.kinds import bytes_of
 from kdtool.utils.statistics import calibration_error, mcnemar, wilson
 
 MAX_IMAGES = 64
@@ -58,6 +60,7 @@ class _Evaluated:
         return self.classes == self.labels
 
 
+@public
 def compare(
     a: str | Path | Checkpoint,
     b: str | Path | Checkpoint,
@@ -74,6 +77,7 @@ def compare(
 ) -> dict[str, Any]:
     """Return how networks differ on one split of a data set, by default that of the first checkpoint.
 
+    ``split`` is ``train``, ``val`` or ``test``, or ``all`` for the images of all of them.
     ``latency`` also measures the latency of each network against the first. This exports the networks to onnxruntime
     and takes seconds for each; ``provider``, ``threads`` and ``batch`` are those of `measure_latency`. ``picture`` is a
     PNG file to write; it shows the first 64 images that the networks classify differently. ``options`` are options of
@@ -98,6 +102,7 @@ def compare(
         Error: the networks have different classes or inputs, there is no data, or the checkpoints remember different
             images.
     """
+    how = LatencyOptions(provider=provider, threads=threads, batch=batch).as_data()
     if picture is not None:
         check_output(Path(picture), force=force)
     if latency:
@@ -105,7 +110,7 @@ def compare(
     evaluated = _evaluate([load_any(checkpoint) for checkpoint in (a, b, *more)], split, device, options)
     models = [_numbers(network) for network in evaluated]
     if latency:
-        _add_latency(models, evaluated, {"provider": provider, "threads": threads, "batch": batch})
+        _add_latency(models, evaluated, how)
     if picture is not None:
         _draw(evaluated, Path(picture), split)
     images = len(evaluated[0].labels)
@@ -127,7 +132,7 @@ def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: d
         named = checkpoint.data is not None and options.get("data") is not None
         parent = checkpoint if named or _knows_images(checkpoint) else _with_images(checkpoints)
         data = data_for(parent, options, learner=checkpoint)
-        images = data.split(split, "--split")
+        images = data.measured(split, checkpoint.data)
         logits, labels = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
         if evaluated:
             of_first = evaluated[0].split.spec
@@ -135,7 +140,10 @@ def _evaluate(checkpoints: list[Checkpoint], split: str, device: str, options: d
             if places is not None:
                 order = torch.tensor(places)
                 logits, labels = logits[:, order.argsort()], order[labels]
-            same = data.spec.splits.get(split) == of_first.splits.get(split)
+            same = all(
+                data.spec.splits.get(part) == of_first.splits.get(part)
+                for part in (("train", "val", "test") if split == "all" else (split,))
+            )
         if evaluated and not (same and torch.equal(labels, evaluated[0].labels)):
             raise Error(
                 f"{_name(first)} and {_name(checkpoint)} remember different {split} images; "
@@ -197,8 +205,7 @@ def _bytes_of(checkpoint: Checkpoint) -> int | None:
     """Return the bytes of a checkpoint's file, for an ONNX file with those beside it; None if there is no file."""
     if isinstance(checkpoint, OnnxCheckpoint):
         return sum(file.stat().st_size for file in checkpoint.files)
-    path = checkpoint.path and weights_file(checkpoint.path)
-    return path.stat().st_size if path and path.is_file() else None
+    return bytes_of(checkpoint.path)
 
 
 def _pair(a: _Evaluated, b: _Evaluated) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool.commands.foresight import dry_run as rehearsed
 from kdtool.commands.hours import with_epochs
-from kdtool.commands.inputs import as_teachers, data_for, load_student, load_teachers, student_for
-from kdtool.commands.onnx_teacher import check_images_known, check_onnx_teachers, load_teacher
+from kdtool.commands.inputs import as_teachers, data_for, load_student, student_for
+from kdtool.commands.onnx_teacher import check_images_known, check_onnx_teachers, load_teachers
 from kdtool.commands.outputs import begins_with, entry_of, finish, named_after, running, target_of
 from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled, with_recipe
@@ -23,6 +23,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.options import NetworkOptions
 from kdtool.models.quantisation.training import quantisation_of
+from kdtool.plugins.calls import public
 from kdtool.plugins.distributions import plugins_in, versions_of
 from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.network_spec import named
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@public
 def distill(
     teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
     method: str = "kd",
@@ -72,7 +74,7 @@ def distill(
     cls = method_class("distillers", method)
     if callable(student) and not isinstance(student, Checkpoint):
         student = named(student)
-    teachers = load_teachers(teacher, cls, load_teacher)
+    teachers = load_teachers(teacher, cls)
     parent = teachers[0]
     target = target_of(output, named_after(parent, method), force=force, resume=resume)
     same = partial(distill, teacher, method, student=student, output=output, force=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdtool.commands.costs import side_by_side, teacher_costs
-from kdtool.commands.history import public_content, public_line, public_word
+from kdtool.commands.history import is_of_compression, public_content, public_line, public_word
 from kdtool.commands.inputs import data_for, load
 from kdtool.commands.outputs import FINISHED
 from kdtool.data.options import DataOptions
@@ -25,10 +25,11 @@ from kdtool.models.architecture import Architecture, Network, build
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.prediction import expected_by, recorded_classes
 from kdtool.models.size import measure
+from kdtool.plugins.calls import public
 from kdtool.plugins.method_code import running_method
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import make, method_class
-from kdtool.utils.files import beside, slug
+from kdtool.utils.files import beside, sha256_of, slug
 from kdtool.utils.kinds import is_checkpoint_folder
 from kdtool.utils.progress import say
 from kdtool.utils.strict_json import dumps
@@ -43,6 +44,7 @@ MOST_IMAGES = 5000
 """The most validation images that choose how a file is quantised; each of many trials runs on all of them."""
 
 
+@public
 def export(
     checkpoint: str | Path | Checkpoint,
     method: str = "onnx",
@@ -61,6 +63,7 @@ def export(
     of the teacher (see `kdtool.commands.costs`). ``options`` are options of the exporter and of `DataOptions`; the
     latter replace what the checkpoint remembers.
 
+    The file that a compression wrote beside the checkpoint is replaced without ``force`` where it has the default name.
     With ``resume`` a file that the same command made of the same network stays as it is; as it does not hold what was
     measured, the result has ``finished`` in its place.
 
@@ -72,8 +75,9 @@ def export(
     checkpoint = load(checkpoint)
     own, of_data = split(options, method_class("exporters", method), DataOptions)
     exporter = make("exporters", method, **own)
-    default = checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt")
-    target = Path(output) if output is not None else beside(default, exporter.ending)
+    default = beside(checkpoint.path or Path(f"{slug(checkpoint.architecture.name)}.pt"), exporter.ending)
+    target = Path(output) if output is not None else default
+    force = force or (target == default and is_of_compression(checkpoint, target))
     is_cut_short = resume and not target.exists() and exporter.is_cut_short(target)
     exporter.check(target, force=force or is_cut_short or (resume and target.exists()))
     data = _data(checkpoint, of_data, needed=exporter.uses_validation)
@@ -137,7 +141,8 @@ def _is_finished(exporter: Exporter, target: Path, made: str, *, force: bool) ->
     files = [file for file in files if file.is_file()]
     word, companions = made.encode(), [target.with_suffix(suffix) for suffix in exporter.companions]
     told = [file for file in companions if file.is_file() and _holds(file, word)]
-    if any(_holds(file, word) for file in files) or (files and any(_holds(file, _sha256(target)) for file in told)):
+    named = files and any(_holds(file, sha256_of(target).encode()) for file in told)
+    if named or any(_holds(file, word) for file in files):
         return all(file.is_file() for file in companions)
     if files and not force:
         raise UsageError(
@@ -145,12 +150,6 @@ def _is_finished(exporter: Exporter, target: Path, made: str, *, force: bool) ->
             "overwrite it with --force"
         )
     return False
-
-
-def _sha256(path: Path) -> bytes:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
 def _holds(path: Path, word: bytes) -> bool:
@@ -226,7 +225,9 @@ def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) ->
     if len(checkpoint.history) < 2:
         return None
     first, second = checkpoint.history[:2]
-    used = next(entry for entry in second["inputs"] if entry["role"] == "checkpoint")
+    used = next((entry for entry in second.get("inputs", ()) if entry["role"] == "checkpoint"), None)
+    if used is None:  # an entry of the user's own
+        return None
     recorded = Path(used["path"])
     # The checkpoints may have been moved together.
     paths = [recorded] if checkpoint.path is None else [recorded, checkpoint.path.parent / recorded.name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.processes import count, decided, rank, together
 from kdtool.utils.progress import command_progress, say
-from kdtool.utils.screens import in_notebook
+from kdtool.utils.screens import in_notebook, in_terminal
 from kdtool.utils.verbosity import is_announcing, is_quiet, is_verbose
 
 Work = Callable[[Run], Network]
@@ -56,7 +55,7 @@ def foreseen(run: Run, work: Work, target: Path, closing: Closing | None = None)
 
 
 def _is_looked_on() -> bool:
-    return is_announcing() or (not is_quiet() and (sys.stderr.isatty() or in_notebook()))
+    return is_announcing() or (not is_quiet() and (in_terminal() or in_notebook()))
 
 
 def tell(forecast: Forecast, target: Path) -> None:

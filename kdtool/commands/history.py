@@ -12,6 +12,7 @@ from kdtool.models.checkpoint import Checkpoint, content_of, fingerprint
 from kdtool.models.prediction import COMMENT
 from kdtool.plugins.distributions import PluginName, own_versions, versions_of
 from kdtool.training.history_entry import HistoryEntry
+from kdtool.utils.files import sha256_of
 
 
 def entry(
@@ -122,3 +123,10 @@ def _public(value: Any, key: str = "") -> Any:
     if isinstance(value, Mapping):
         return {name: _public(item, str(name)) for name, item in value.items()}
     return [_public(item, key) for item in value] if isinstance(value, list | tuple) else value
+
+
+def is_of_compression(checkpoint: Checkpoint, target: Path) -> bool:
+    """Return whether a file is the one in 8 bits that the compression that made a checkpoint wrote, unchanged."""
+    budget = checkpoint.history[-1].get("budget") if checkpoint.history else None
+    told = ((budget or {}).get("measured") or {}).get("onnx_sha256")
+    return bool(told) and target.is_file() and sha256_of(target) == told

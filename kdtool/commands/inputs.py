@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdtool.commands.quantise import in_float
+from kdtool.commands.quantise import as_read, in_float
 from kdtool.data.checks import tell
-from kdtool.data.classes import positions
+from kdtool.data.classes import natural_order, positions
 from kdtool.data.opening import open_data, open_spec
 from kdtool.data.options import DataOptions
 from kdtool.data.spec import DataSpec
 from kdtool.data.splits import Data
-from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, read
 from kdtool.models.conversion import convention_of
-from kdtool.models.prediction import expected_by, recorded_classes, told_by, trained_elsewhere
+from kdtool.models.prediction import classes_in, expected_by, is_natural, recorded_classes, told_by, trained_elsewhere
 from kdtool.models.sources import create_like
 from kdtool.models.weight_files import Told
+from kdtool.plugins.calls import public
 from kdtool.plugins.distributions import comes_with
+from kdtool.plugins.places import split
 from kdtool.surgery.refiner import Refiner, refined
 from kdtool.utils.formatting import printable
 
@@ -33,34 +35,25 @@ NOT_STORED = ("data", "data_dir", "download", "unlabelled")
 SHOWN = 4
 
 
+@public
 def load(checkpoint: str | Path | Checkpoint) -> Checkpoint:
-    """Return a checkpoint: the given one, or the one that is read from a file.
+    """Return a checkpoint: the one that is read from a file, or the given one.
+
+    Of a given one the weights count: if its module was frozen, or is in half or double precision, the result has a copy
+    in float32 with gradients, as its file would give it.
 
     Raises:
+        UsageError: it is neither a path nor a checkpoint.
         Error: the file is missing, is damaged or is no checkpoint.
     """
-    return checkpoint if isinstance(checkpoint, Checkpoint) else read(checkpoint)
-
-
-def load_teachers(
-    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
-    method: type[Distiller],
-    read: Callable[[str | Path | Checkpoint], Checkpoint] = load,
-) -> list[Checkpoint]:
-    """Return the teachers that a method learns from, in the given order; ``read`` reads each.
-
-    Raises:
-        UsageError: the method takes one teacher and several are given, or it needs several and one is given.
-        Error: the teachers have different classes, or take images of different shapes. The order of the classes may
-            differ.
-    """
-    checkpoints = [teacher] if isinstance(teacher, str | Path | Checkpoint) else list(teacher)
-    method.check_teachers(len(checkpoints))
-    teachers = [in_float(read(checkpoint)) for checkpoint in checkpoints]
-    first, *others = teachers
-    for number, other in enumerate(others, start=2):
-        _check_pair(first, other, str(other.path or f"teacher {number}"), "the first teacher")
-    return teachers
+    if isinstance(checkpoint, Checkpoint):
+        return as_read(checkpoint)
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise UsageError(
+            f"expected a checkpoint or its path, got a {type(checkpoint).__name__}; kdtool.teacher makes a checkpoint "
+            "of a network and its weights"
+        )
+    return read(checkpoint)
 
 
 def load_student(student: str | Path | Checkpoint | None, parent: Checkpoint) -> Checkpoint | None:
@@ -72,7 +65,7 @@ def load_student(student: str | Path | Checkpoint | None, parent: Checkpoint) ->
     if student is None or (isinstance(student, str) and ":" in student and not Path(student).exists()):
         return None
     origin = in_float(load(student))
-    _check_pair(parent, origin, str(origin.path or "the student"), str(parent.path or "its teacher"))
+    check_pair(parent, origin, str(origin.path or "the student"), str(parent.path or "its teacher"))
     return origin
 
 
@@ -89,6 +82,7 @@ def data_for(
         UsageError: the checkpoint remembers no data set and the options name none, or an option is wrong.
         Error: the data set has another number of classes than the network, or cannot be opened.
     """
+    (options,) = split(options, DataOptions)
     remembered, learner = _remembered(parent, learner), learner or parent
     if options.get("data") is None:
         if remembered is None or parent.data is None:
@@ -112,6 +106,7 @@ def data_for(
             like=remembered,
             expects=expected_by(learner) if trained_elsewhere(learner) else None,
             told=told_by(learner),
+            natural=is_natural(learner),
             typed=options.keys(),
         )
         if len(data.spec.classes) != architecture.classes:
@@ -129,7 +124,7 @@ def _remembered(parent: Checkpoint, learner: Checkpoint | None) -> DataSpec | No
     if parent.data is None or learner is None:
         return parent.data if learner is None else learner.data
     if learner.data is None:
-        classes = recorded_classes(learner) or parent.data.classes
+        classes = classes_in(learner, parent.data.classes)
         return dataclasses.replace(parent.data, **expected_by(learner), classes=classes)
     own = {name: getattr(learner.data, name) for name in ("mean", "std", "classes", "crop", "interpolation")}
     return dataclasses.replace(parent.data, **own)
@@ -144,7 +139,7 @@ def say_convention(checkpoint: Checkpoint, spec: DataSpec) -> None:
     own = checkpoint.data
     if own is None and (trained_elsewhere(checkpoint) or not checkpoint.history):
         prepared = f"{_normalisation(spec)}, {_resizing(spec)}"
-        if recorded_classes(checkpoint) is None:
+        if recorded_classes(checkpoint) != spec.classes:
             tell(
                 f"{_name(checkpoint)}: records no data; its outputs are taken for the classes of {spec.name} in this "
                 f"order: {_order(spec)}; its images are normalised by {prepared}; it may have been trained on these "
@@ -172,8 +167,11 @@ def _resizing(spec: DataSpec) -> str:
 
 
 def _order(spec: DataSpec) -> str:
-    names = [printable(name, 60) for name in spec.classes[:SHOWN]]
-    return ", ".join(names) + (f", ... {len(spec.classes)} in all" if len(spec.classes) > SHOWN else "")
+    timm, more = natural_order(spec.classes), f", ... {len(spec.classes)} in all" * (len(spec.classes) > SHOWN)
+    own, other = (", ".join(printable(name, 60) for name in names[:SHOWN]) + more for names in (spec.classes, timm))
+    if spec.classes != timm:
+        return f"{own} (timm would sort them {other})"
+    return own if list(spec.classes) == sorted(spec.classes) else f"{own} (as timm sorts them)"
 
 
 def as_teachers(teachers: Sequence[Checkpoint], spec: DataSpec, options: dict[str, Any]) -> list[Checkpoint]:
@@ -214,6 +212,7 @@ def say_expected(
         **{key: f"{key} {', '.join(f'{number:.4g}' for number in getattr(spec, key))}" for key in ("mean", "std")},
         "crop": f"crop {spec.crop:.4g}",
         "interpolation": f"interpolation {spec.interpolation}",
+        "image_size": f"images of {spec.image_size} pixels",
     }
     free = {key: text for key, text in values.items() if typed.get(key) is None}
     known = {key: text for key, text in free.items() if _as_told(key, spec, told)}
@@ -221,11 +220,12 @@ def say_expected(
     if known:
         tell(f"{weights}: was trained with {_listed(known.values())}; used here too")
     if assumed:
+        flags = _listed(f"--{key}" for key in assumed).replace("_", "-")
         tell(
             f"{weights}: does not tell how its images were prepared; {_listed(assumed.values())} are used, those of "
-            f"{name} or of the data; if it was trained with others, give {_listed(f'--{key}' for key in assumed)}"
+            f"{name} or of the data; if it was trained with others, give {flags}"
         )
-    if ordered and told.classes is None:
+    if ordered and told.classes != spec.classes:
         tell(
             f"{weights}: does not name its classes; its outputs are taken for those of {spec.name} in this order: "
             f"{_order(spec)}"
@@ -234,7 +234,7 @@ def say_expected(
 
 def _as_told(key: str, spec: DataSpec, told: Told) -> bool:
     """Return whether a value is that of a weights file, in which one number of mean or std may stand for all."""
-    value, used = told.images.get(key), getattr(spec, key)
+    value, used = {**told.images, "image_size": told.size}.get(key), getattr(spec, key)
     return used in ((value, value * len(used)) if isinstance(value, tuple) else (value,))
 
 
@@ -276,7 +276,12 @@ def student_for(
     return None if student is None else create_like(str(student), parent.network, stem=stem, seed=seed)
 
 
-def _check_pair(teacher: Checkpoint, other: Checkpoint, name: str, teacher_name: str) -> None:
+def check_pair(teacher: Checkpoint, other: Checkpoint, name: str, teacher_name: str) -> None:
+    """Check that a network has the classes and the input of a teacher.
+
+    Raises:
+        Error: it has not.
+    """
     expected, actual = teacher.architecture, other.architecture
     if actual.classes != expected.classes:
         raise Error(

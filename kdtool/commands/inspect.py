@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
 from kdtool.models.quantisation.training import quantisation_of
 from kdtool.models.size import measure
+from kdtool.plugins.calls import public
 from kdtool.plugins.places import split
 from kdtool.surgery.depth.observe import output_shapes
 from kdtool.surgery.depth.stages import stages_of
@@ -28,11 +29,12 @@ from kdtool.training.evaluate import VALIDATION_BATCH, outputs, score
 from kdtool.training.options import Training
 from kdtool.utils.classification import confusion, decisive, per_class as classes_of
 from kdtool.utils.files import check_output, gzip_bytes
-from kdtool.utils.kinds import weights_file
+from kdtool.utils.kinds import bytes_of, weights_file
 
 PathOrCheckpoint = str | Path | Checkpoint
 
 
+@public
 def inspect(
     checkpoint: PathOrCheckpoint | None = None, *, stages: bool = False, data: str | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -44,10 +46,10 @@ def inspect(
     The keys are ``path``, ``source``, ``parameters``, ``nonzero``, ``macs`` (multiply-accumulate operations for one
     image), ``compression`` (parameters of the first teacher divided by its own), ``file_bytes``, ``classes``, ``input``
     (channels, height, width), ``architecture``, ``data``, ``metrics`` and ``history`` (each entry's ``line`` is its
-    command). A network with masks has ``gzip_bytes`` too, and a checkpoint with early weights ``early_epoch``.
-    ``stages=True`` adds the list ``stages``, which is empty if the network has none. Each stage has a ``name``,
-    ``blocks`` (their paths in order), ``parameters`` (of each block), ``dense`` (whether its blocks are densely
-    connected) and ``output``, the shape of its output for one image (None if that is not known).
+    command). A network with masks, or with shared values, has ``gzip_bytes`` too, and a checkpoint with early weights
+    ``early_epoch``. ``stages=True`` adds the list ``stages``, which is empty if the network has none. Each stage has a
+    ``name``, ``blocks`` (their paths in order), ``parameters`` (of each block), ``dense`` (whether its blocks are
+    densely connected) and ``output``, the shape of its output for one image (None if that is not known).
 
     Raises:
         UsageError: an option is not known, or says nothing of what is described.
@@ -63,19 +65,22 @@ def inspect(
         return survey(DataOptions(data=data, **options), before)
     if checkpoint is None:
         raise UsageError("name a checkpoint, or a data set with --data")
-    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).suffix.lower() == SUFFIX:
+    if isinstance(checkpoint, str | Path) and Path(checkpoint).suffix.lower() == SUFFIX:
         if stages:
             raise UsageError(f"{checkpoint}: an ONNX file has no stages; name the checkpoint it was exported from")
         return described_onnx(Path(checkpoint))
     checkpoint = load(checkpoint)
     size = measure(checkpoint.network)
+    file_bytes = bytes_of(checkpoint.path)
+    repeats = checkpoint.masked or any("shared_values" in entry for entry in checkpoint.history)
+    zipped = checkpoint.path if repeats and file_bytes is not None else None
     return {
         "path": str(checkpoint.path) if checkpoint.path else None,
         "source": checkpoint.architecture.spec,
         **size,
         "compression": checkpoint.compression(size["parameters"]),
-        "file_bytes": weights_file(checkpoint.path).stat().st_size if checkpoint.path else None,
-        **({"gzip_bytes": gzip_bytes(weights_file(checkpoint.path))} if checkpoint.path and checkpoint.masked else {}),
+        "file_bytes": file_bytes,
+        **({"gzip_bytes": gzip_bytes(weights_file(zipped))} if zipped else {}),
         **({"early_epoch": checkpoint.early.epoch} if checkpoint.early else {}),
         **({"quantised": quantisation_of(checkpoint.network)} if quantiser_of(checkpoint.module) else {}),
         "classes": checkpoint.architecture.classes,
@@ -106,6 +111,7 @@ def plain(value: Any) -> Any:
     return value
 
 
+@public
 def evaluate(
     checkpoints: PathOrCheckpoint | Sequence[PathOrCheckpoint],
     *,
@@ -118,6 +124,7 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Return the accuracy of each checkpoint or ONNX file on a split, as plain data.
 
+    ``split`` is ``train``, ``val`` or ``test``, or ``all`` for the images of all of them.
     A row has ``checkpoint`` (path), ``split``, ``accuracy``, ``error``, ``loss``, ``images``, ``balanced_accuracy``
     (the mean of the classes' recalls) and, of more than five classes, ``top5``. With ``per_class`` it has ``classes``
     too, a list of ``class``, ``images``, ``recall``, ``precision`` and ``f1`` (None where a number is not defined), and
@@ -129,7 +136,9 @@ def evaluate(
         UsageError: an ONNX file is of a folder of images, whose place it does not tell.
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
-    several = [checkpoints] if isinstance(checkpoints, str | Path | Checkpoint) else list(checkpoints)
+    several = (
+        list(checkpoints) if isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str) else [checkpoints]
+    )
     if picture is not None:
         if len(several) != 1:
             raise UsageError(f"{picture}: is a picture of one checkpoint, and there are {len(several)}")
@@ -140,7 +149,7 @@ def evaluate(
             raise UsageError(f"{checkpoint.path}: does not tell where its images are; name them with --data")
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)
         data = data_for(checkpoint, options)
-        images = data.split(split, "--split")
+        images = data.measured(split, checkpoint.data)
         measured = outputs(engine.place(copy.deepcopy(checkpoint.module)), images, engine=engine)
         logits, labels = (tensor.numpy() for tensor in measured)
         name = str(checkpoint.path) if checkpoint.path else checkpoint.architecture.spec

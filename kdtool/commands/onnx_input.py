@@ -18,8 +18,9 @@ from kdtool.exporting.contained import ContainedSession
 from kdtool.exporting.onnx_operators import PRECISION, believed
 from kdtool.exporting.sessions import described
 from kdtool.models.architecture import Architecture, Network
-from kdtool.models.checkpoint import METRICS, MOST_ENTRIES, Checkpoint
+from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.modules import Opaque
+from kdtool.models.prediction import METRICS, MOST_ENTRIES
 from kdtool.models.size import measure
 from kdtool.utils.files import gzip_bytes
 from kdtool.utils.forms import COUNT, TEXT, Each, misfit
@@ -100,7 +101,7 @@ def load_any(source: str | Path | Checkpoint) -> Checkpoint:
     Raises:
         Error: the file is missing, is damaged, or is neither of these.
     """
-    if isinstance(source, Checkpoint) or Path(source).suffix.lower() != SUFFIX:
+    if not isinstance(source, str | Path) or Path(source).suffix.lower() != SUFFIX:
         return load(source)
     return read_onnx(Path(source))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtool.commands.inputs import load
+from kdtool.commands.inputs import check_pair, load
 from kdtool.commands.onnx_input import SUFFIX, OnnxCheckpoint, SessionModule, data_of, lines_of, opened
+from kdtool.commands.quantise import in_float
 from kdtool.data.checks import tell
 from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
@@ -36,7 +37,7 @@ def load_teacher(source: str | Path | Checkpoint) -> Checkpoint:
     Raises:
         Error: the file is missing or damaged, or does not give logits of square images.
     """
-    if isinstance(source, Checkpoint) or Path(source).suffix.lower() != SUFFIX:
+    if not isinstance(source, str | Path) or Path(source).suffix.lower() != SUFFIX:
         return load(source)
     path = Path(source)
     session, shape, about = opened(path)
@@ -60,6 +61,26 @@ def load_teacher(source: str | Path | Checkpoint) -> Checkpoint:
         line = lines[-1] if lines else ""
         checkpoint.history = [{"command": "export", "method": "onnx", "line": line, "lines": lines, "size": size}]
     return checkpoint
+
+
+def load_teachers(
+    teacher: str | Path | Checkpoint | Sequence[str | Path | Checkpoint],
+    method: type[Distiller],
+) -> list[Checkpoint]:
+    """Return the teachers that a method learns from, in the given order.
+
+    Raises:
+        UsageError: the method takes one teacher and several are given, or it needs several and one is given.
+        Error: the teachers have different classes, or take images of different shapes. The order of the classes may
+            differ.
+    """
+    checkpoints = list(teacher) if isinstance(teacher, Iterable) and not isinstance(teacher, str) else [teacher]
+    method.check_teachers(len(checkpoints))
+    teachers = [in_float(load_teacher(checkpoint)) for checkpoint in checkpoints]
+    first, *others = teachers
+    for number, other in enumerate(others, start=2):
+        check_pair(first, other, str(other.path or f"teacher {number}"), "the first teacher")
+    return teachers
 
 
 class TeacherSession(SessionModule):

@@ -56,14 +56,21 @@ FINISHED = "{}: is finished already"
 
 
 def target_of(
-    output: str | Path | None, default: Path, *, force: bool, resume: bool = False, untrained: bool = False
+    output: str | Path | None,
+    default: Path,
+    *,
+    force: bool,
+    resume: bool = False,
+    untrained: bool = False,
+    endings: Sequence[str] = (),
 ) -> Path:
     """Return where the checkpoint goes: ``output``, else ``default``.
 
-    ``untrained`` says that it is made without a run: with ``resume`` the file itself tells what made it.
+    ``untrained`` says that it is made without a run: with ``resume`` the file itself tells what made it. Further files
+    beside it have these ``endings`` in place of ``.pt``.
 
     Raises:
-        UsageError: the name is no checkpoint's, or the file is there and is not to be overwritten.
+        UsageError: the name is no checkpoint's, or a file is there and is not to be overwritten.
     """
     target = Path(output) if output is not None else default
     if target.suffix != ".pt":
@@ -71,7 +78,8 @@ def target_of(
     if resume and untrained:
         check_output(target, force=force or target.is_file())
     elif not (resume and not is_unused(directory_of(target))):
-        check_output(target, force=force)
+        for file in (target, *(beside(target, ending) for ending in endings)):
+            check_output(file, force=force)
     return target
 
 
@@ -189,9 +197,9 @@ def begins_with(network: Network | None, **more: Any) -> dict[str, Any]:
 def _identity(recorded: Mapping[str, Any], keys: Sequence[str] = IDENTITY) -> dict[str, Any]:
     """Return what makes an entry of a history another command, as plain data."""
     identity = {key: recorded[key] for key in keys if key in recorded}
-    identity["inputs"] = {used["role"]: used["weights"] for used in recorded["inputs"]}
+    identity["inputs"] = {used["role"]: used["weights"] for used in recorded.get("inputs", ())}
     # The same images may lie on another disk now, or KDTOOL_DATA may name the directory that the option named before.
-    identity["data"] = {key: value for key, value in recorded["data"].items() if key != "directory"}
+    identity["data"] = {key: value for key, value in recorded.get("data", {}).items() if key != "directory"}
     return identity
 
 

@@ -18,7 +18,7 @@ from kdtool.training.options import Training
 from kdtool.training.run_directory import RunDirectory, directory_of, run_directory
 from kdtool.training.sharing.shares import check_shares
 from kdtool.utils.files import temporary_folder
-from kdtool.utils.processes import collected, count, decided, leads_node, node, together
+from kdtool.utils.processes import collected, count, decided, leads_node, node, nodes, together
 from kdtool.utils.strict_json import dumps
 
 # What computes: other versions give other numbers.
@@ -62,6 +62,11 @@ def check_step(training: Training) -> None:
         TrialEnded: this is a trial.
     """
     try:
+        if training.batch_size.auto and count() > 1:
+            raise UsageError(
+                "--batch-size auto: works in one process, since the others would wait for the one that is out of "
+                "memory; give a number, and --accumulate"
+            )
         check_shares(training.batch_size, training.accumulate)
     except UsageError as error:
         if (trial := Trial.pending()) is not None:
@@ -83,6 +88,11 @@ def check_alike(identity: Mapping[str, Any]) -> None:
     """
     if count() < 2:
         return
+    if len(set(collected(nodes()))) > 1:  # it is found from the number of processes here
+        raise Error(
+            "the machines have unlike numbers of processes; start the processes with torchrun, which numbers the "
+            "machines, or equally many on each"
+        )
     own = {
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         **json.loads(dumps(identity, default=str)),

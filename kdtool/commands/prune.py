@@ -15,6 +15,7 @@ from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.calls import public
 from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
@@ -25,6 +26,7 @@ from kdtool.training.run import Run
 from kdtool.utils.files import gzip_bytes
 
 
+@public
 def prune(
     checkpoint: str | Path | Checkpoint,
     method: str = "magnitude",

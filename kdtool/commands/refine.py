@@ -11,11 +11,14 @@ from kdtool.commands.quantise import in_float
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.calls import public
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.surgery.refiner import InheritingRefiner, refined
+from kdtool.training.options import Training
 
 
+@public
 def refine(
     checkpoint: str | Path | Checkpoint,
     method: str = "halve",
@@ -38,7 +41,7 @@ def refine(
             (with ``resume``: made by another command).
         Error: this network cannot be made smaller in this way; nothing is written.
     """
-    parent = in_float(load(checkpoint))
+    parent, seed = in_float(load(checkpoint)), Training.info("seed").check(seed)
     cls = method_class("refiners", method)
     own, data_options = split(options, cls, DataOptions)
     refiner = cls(**own)

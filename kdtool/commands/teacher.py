@@ -33,6 +33,7 @@ from kdtool.models.options import NetworkOptions
 from kdtool.models.source import Source
 from kdtool.models.sources import create, expected_images, parse
 from kdtool.models.weight_files import Told, fitting_names, told_in
+from kdtool.plugins.calls import public
 from kdtool.plugins.distributions import plugins_in
 from kdtool.plugins.network_spec import named, stem_of
 from kdtool.plugins.places import split
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@public
 def teacher(
     name: str | Callable[..., nn.Module],
     *,
@@ -105,7 +107,8 @@ def teacher(
         trains=training.epochs > 0, record=begun.update, seed=training.seed,
     )  # fmt: skip
     if data is not None:
-        _say_origin(origin, name, data.spec, data_options, replaced=bool(begun))
+        typed = {**data_options, "image_size": shape.image_size}
+        _say_origin(origin, name, data.spec, typed, replaced=bool(begun))
         network = whitened(network, data.train) if initial.whiten else network
         elsewhere = origin.elsewhere
         training, data = settled(training, given, data, given_data, network, automatic=not elsewhere, kept=elsewhere)
@@ -204,6 +207,7 @@ def _opened(
         expects=expects,
         told=origin.told.images,
         told_size=origin.told.size,
+        natural=origin.told.natural,
     )
     # The names of the classes of a classifier that is replaced are not those of the data.
     classes = origin.told.classes
@@ -243,6 +247,8 @@ def _untrained(
         entry.record(classes=list(names))
     if origin.told.images:
         entry.record(images=dict(origin.told.images))
+    if origin.told.natural:
+        entry.record(natural=True)
     if resume and (finished := finished_untrained(target, entry, network.module, force=force)) is not None:
         return finished
     if not origin.elsewhere:

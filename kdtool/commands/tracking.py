@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdtool.errors import UsageError
 from kdtool.plugins.entry_points import manager
 from kdtool.plugins.tracker import Tracked, flat, trackers
 from kdtool.training.run import Run
@@ -24,6 +25,8 @@ def tracking(run: Run, track: str | None, target: Path, *, resumed: bool) -> Ite
     if not track:
         yield
         return
+    if not isinstance(track, str):
+        raise UsageError(f"--track: expected a text such as tensorboard:logs,mlflow, got {track!r}")
     entry = {key: value for key, value in run.entry.as_data().items() if key not in LEFT_OUT}
     parameters = {name: value for name, value in flat(entry).items() if ".splits." not in name}
     about = Tracked(target.stem, run.directory, target, parameters, resumed)

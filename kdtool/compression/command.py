@@ -11,20 +11,21 @@ from kdtool.commands.outputs import entry_of, named_after, running, target_of
 from kdtool.commands.recipes import with_recipe
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR, scratch
-from kdtool.compression.final import file_of
-from kdtool.compression.finalists import finalist, measured_load, ranked
-from kdtool.compression.finishing import Finish, Winner
+from kdtool.compression.exported_winner import file_of
+from kdtool.compression.measuring_again import finalist, measured_load, ranked
 from kdtool.compression.options import BudgetOptions, Given, check_epochs, refused
 from kdtool.compression.planning import Planned, foreseen, planned
 from kdtool.compression.schedule import FOR_FRESH, MOST_EPOCHS, SPARE, epochs_within, training_seconds
 from kdtool.compression.trial_rows import epoch_seconds
 from kdtool.compression.trials import Trials
+from kdtool.compression.winner import Finish, Winner
 from kdtool.data.options import DataOptions
 from kdtool.data.splits import Data
 from kdtool.distillation.distiller import Distiller
 from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
+from kdtool.plugins.calls import public
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.training.history_entry import HistoryEntry
@@ -45,6 +46,7 @@ class BudgetNotMetError(Error):
         self.checkpoint = checkpoint
 
 
+@public
 def compress(
     teacher: str | Path | Checkpoint,
     method: str = "kd",
@@ -81,7 +83,7 @@ def compress(
     training_options, data_options = with_recipe(given, given_data)
     distiller, budget, training = cls(**own), BudgetOptions(**of_budget), Training(**training_options)
     check_epochs(training.epochs)
-    target = target_of(output, named_after(parent, "compressed"), force=force, resume=resume)
+    target = target_of(output, named_after(parent, "compressed"), force=force, resume=resume, endings=budget.endings)
     data = data_for(parent, data_options)
     check_validation(budget, data)
     teachers = as_teachers([parent], data.spec, data_options)

@@ -19,6 +19,7 @@ from kdtool.compression.options import BudgetOptions
 from kdtool.errors import UsageError
 from kdtool.exporting.baseline import Baseline
 from kdtool.exporting.exporter import Exporter, exporter_of_suffix
+from kdtool.exporting.samples import on_thread_clock
 from kdtool.exporting.sessions import check_provider, cpu_name
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
@@ -138,9 +139,10 @@ class Meter:
             self.teacher_ms = teacher_ms
         elif options.latency_from is not None:
             found = _elsewhere(teacher, options, folder)
-            self.teacher_ms = float(found["student"]["p50_ms"])
-            cpu = found["cpu"] or "the device"
-            self.device = f"{cpu} of {options.latency_from} ({_threads(found['threads'])})"
+            # As the latencies that are measured here: on a busy machine the wall clock shows its load.
+            self.teacher_ms = float(found["cpu_ms"] or found["student"]["p50_ms"])
+            how = _threads(found["threads"], found["cpu_ms"] is not None)
+            self.device = f"{found['cpu'] or 'the device'} of {options.latency_from} ({how})"
 
     def cost(self, network: Network, limits: Limits | None = None) -> Cost:
         """Return the cost of a network; with ``limits`` the file and its latency only if they are limited, and if
@@ -248,11 +250,12 @@ def can_quantise() -> bool:
 
 def device_of(options: BudgetOptions) -> str:
     """Return the device on which files are timed, as text."""
-    return f"{cpu_name()}, {options.provider}, {_threads(options.latency_threads)}, batch {options.latency_batch}"
+    how = _threads(options.latency_threads, on_thread_clock(options.provider, options.latency_threads))
+    return f"{cpu_name()}, {options.provider}, {how}, batch {options.latency_batch}"
 
 
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' * (count > 1)}"
+def _threads(count: int, cpu_time: bool) -> str:
+    return f"{count} thread{'s' * (count > 1)}, {'CPU' if cpu_time else 'wall'} time"
 
 
 def device_known(options: BudgetOptions) -> str | None:
@@ -266,8 +269,7 @@ def device_known(options: BudgetOptions) -> str | None:
         )
     return (
         f"{options.latency_from} tells the teacher's time alone; that of each candidate is taken to be the same "
-        f"share of it as on this CPU ({cpu_name()}, {_threads(options.latency_threads)}): measure the "
-        "student there with kdtool measure"
+        f"share of it as here ({device_of(options)}): measure the student there with kdtool measure"
     )
 
 

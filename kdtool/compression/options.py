@@ -17,6 +17,9 @@ from kdtool.plugins.points import Points
 if TYPE_CHECKING:
     from kdtool.distillation.distiller import Distiller
 
+QUANTISED = "-int8.onnx"
+"""How the file of a student in 8 bits ends, beside its checkpoint; as `kdtool export --int8` names it."""
+
 KINDS = ("pruners", "refiners", "distillers")
 """The kinds of methods that propose."""
 
@@ -71,6 +74,11 @@ class BudgetOptions(Options):
             raise UsageError("--latency-from: tells the device of a --max-latency in ms; give one, such as 5ms")
         if self.latency_from is not None and self.provider != "cpu":
             raise UsageError("--latency-from: tells how it was measured elsewhere; leave --provider out")
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How files end that may be written beside the checkpoint."""
+        return (QUANTISED,) if self.quantised else ()
 
     @property
     def texts(self) -> dict[str, str]:

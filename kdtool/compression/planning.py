@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdtool.commands.foresight import tell
+from kdtool.compression.candidate_files import FOLDER, keep, kept, share
 from kdtool.compression.candidates import UNTRIED, Candidate, Proposals
 from kdtool.compression.costs import device_known, scratch
 from kdtool.compression.epoch_times import Times, time_epochs
 from kdtool.compression.fresh import epochs_seen, fresh_one
-from kdtool.compression.keeping import FOLDER, keep, kept, share
 from kdtool.compression.mending import mend
 from kdtool.compression.options import Given
 from kdtool.compression.proposals import propose, say_proposals

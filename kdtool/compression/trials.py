@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdtool.commands.recipes import settled
+from kdtool.compression.candidate_files import keep, score
 from kdtool.compression.candidates import FLOAT, Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.keeping import keep, score
 from kdtool.compression.learners import learner_of
 from kdtool.compression.options import Given
 from kdtool.compression.schedule import paced

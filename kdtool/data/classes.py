@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -31,6 +32,33 @@ def positions(
         places = {name: place for place, name in enumerate(reference)}
         return [places[name] for name in names]
     raise Error(f"{what}: its classes are not those of {of}: {difference(names, reference)}; {way_out}")
+
+
+def outputs_of(own: tuple[str, ...], named: tuple[str, ...] | None, *, natural: bool) -> tuple[str, ...]:
+    """Return the classes of a data set in the order of a network's outputs.
+
+    ``own`` are those of the data set in its order. ``named`` are those that the file of the network names: ascending
+    numbers may stand for any names, and count only where the data set has these numbers. ``natural`` says that the
+    outputs are in the `natural_order`, where no names count.
+    """
+    if named is not None and ({*named} == {*own} or not only_numbers(named)):
+        return named
+    return natural_order(own) if natural else own
+
+
+def only_numbers(names: Sequence[str]) -> bool:
+    """Return whether names are ascending numbers."""
+    return all(re.fullmatch(r"\d{1,9}", name) for name in names) and list(names) == sorted(names, key=int)
+
+
+def natural_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of classes in the order in which timm sorts their folders: without case, numbers by their value."""
+
+    def key(name: str) -> list[str | int]:
+        parts = re.split(r"(\d+)", name.rpartition("/")[2].lower())
+        return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+
+    return tuple(sorted(names, key=key))
 
 
 def difference(names: Sequence[str], reference: Sequence[str]) -> str:

@@ -175,7 +175,9 @@ def _prepared(
         joined = torch.cat([labels["train"], labels["unlabelled"]])
         train = Split("train", JoinedImages(images["train"], images["unlabelled"]), joined, spec)
     again = partial(_prepared, plain, labels, raw=raw, form=form, unlabelled=unlabelled)
-    return Data(spec, train, splits["val"], splits.get("test"), unlabelled, again)
+    given = {"val": raw.val, "test": raw.test}
+    drawn_here = tuple(name for name, split in given.items() if split is None and name in splits)
+    return Data(spec, train, splits["val"], splits.get("test"), unlabelled, again, drawn_here)
 
 
 def images_of(

@@ -22,7 +22,7 @@ from kdtool.utils.formatting import printable
 from kdtool.utils.progress import progress
 
 # Raise it when a field of `FileInfo` changes its meaning: older entries are then read anew.
-FORMAT = 3
+FORMAT = 4
 
 TABLE = f"files{FORMAT}"
 
@@ -40,8 +40,8 @@ class FileInfo(NamedTuple):
     """A file's content and header.
 
     ``digest`` is a BLAKE2b hash of its bytes (16 bytes). ``width`` and ``height`` are in pixels, as the image is seen
-    (after its EXIF orientation). ``mode``, ``peak``, ``frames`` and ``low`` are those of its `Header`. ``problem`` is
-    the reason why it cannot be read as an image, or "".
+    (after its EXIF orientation). ``mode``, ``peak``, ``frames``, ``low`` and ``turned`` are those of its `Header`.
+    ``problem`` is the reason why it cannot be read as an image, or "".
     """
 
     digest: bytes
@@ -52,6 +52,7 @@ class FileInfo(NamedTuple):
     problem: str
     frames: int = 1
     low: int | None = None
+    turned: bool = False
 
 
 def index_files(paths: Sequence[ImageSource], title: str = "reading headers") -> list[FileInfo]:
@@ -118,7 +119,8 @@ def _read(path: ImageSource) -> FileInfo:
         header = header_of(path)
     except Error as error:
         return FileInfo(digest, 0, 0, "", None, str(error))
-    return FileInfo(digest, header.width, header.height, header.mode, header.peak, "", header.frames, header.low)
+    known = header.width, header.height, header.mode, header.peak, "", header.frames, header.low, header.turned
+    return FileInfo(digest, *known)
 
 
 @contextlib.contextmanager
@@ -135,8 +137,8 @@ def _database() -> Iterator[sqlite3.Connection | None]:
             connection.execute("PRAGMA synchronous = OFF")  # it can be made anew at any time
             connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {TABLE} (path BLOB PRIMARY KEY, stat TEXT, digest BLOB, width INTEGER, "
-                "height INTEGER, mode TEXT, peak INTEGER, problem TEXT, frames INTEGER, low INTEGER) WITHOUT "
-                "ROWID"
+                "height INTEGER, mode TEXT, peak INTEGER, problem TEXT, frames INTEGER, low INTEGER, turned "
+                "INTEGER) WITHOUT ROWID"
             )
             break
         except sqlite3.Error as error:
@@ -168,14 +170,14 @@ def _stored(database: sqlite3.Connection | None, names: list[bytes]) -> dict[byt
 
 def _checked(row: tuple[object, ...]) -> FileInfo:
     """Return a row as `FileInfo`; a damaged database may hold anything."""
-    digest, width, height, mode, peak, problem, frames, low = row
+    digest, width, height, mode, peak, problem, frames, low, turned = row
     if not (isinstance(digest, bytes) and len(digest) == 16 and isinstance(width, int) and isinstance(height, int)):
         raise ValueError("damaged row")
     if not (isinstance(mode, str) and isinstance(problem, str) and isinstance(frames, int)):
         raise ValueError("damaged row")
     if not (isinstance(peak, int | None) and isinstance(low, int | None)):
         raise ValueError("damaged row")
-    return FileInfo(digest, width, height, mode, peak, problem, frames, low)
+    return FileInfo(digest, width, height, mode, peak, problem, frames, low, turned == 1)
 
 
 def _store(database: sqlite3.Connection | None, entries: list[tuple[ImageSource, str, FileInfo]]) -> None:
@@ -190,5 +192,5 @@ def _store(database: sqlite3.Connection | None, entries: list[tuple[ImageSource,
     ]
     with contextlib.suppress(sqlite3.Error):
         database.execute("BEGIN")
-        database.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        database.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         database.execute("COMMIT")

@@ -78,6 +78,9 @@ def form_of(
     transparent = sum(info.mode in TRANSPARENT for info in infos)
     if transparent:
         notes.append(f"{transparent:,} of {len(infos):,} images have transparency; it is read as white")
+    turned = sum(info.turned for info in infos)
+    if turned:
+        notes.append(f"{turned:,} of {len(infos):,} images are turned or mirrored as their EXIF says")
     several = sum(info.frames > 1 for info in infos)
     if several:
         notes.append(f"{several:,} of {len(infos):,} images have several frames or pages; the first of each is read")

@@ -86,7 +86,7 @@ class Header:
     ``width`` and ``height`` are in pixels as the image is seen, after its EXIF orientation. ``mode`` is Pillow's, with
     A for transparency (LA, PA, RGBA) wherever the file stores it. ``peak`` is the largest pixel value, rounded up, for
     images of more than 8 bits or of floating-point numbers only, and ``low`` the smallest one, rounded down. ``frames``
-    is 2 if there are more than one; only the first is read.
+    is 2 if there are more than one; only the first is read. ``turned`` says that EXIF has the image turned or mirrored.
     """
 
     width: int
@@ -95,6 +95,7 @@ class Header:
     peak: int | None = None
     frames: int = 1
     low: int | None = None
+    turned: bool = False
 
 
 @contextlib.contextmanager
@@ -159,9 +160,8 @@ def header_of(source: ImageSource) -> Header:
         Error: the file is not an image that can be read.
     """
     with open_image(source) as image:
-        width, height = image.size
-        if is_turned(image):
-            width, height = height, width
+        turned = _orientation(image) > 1
+        width, height = reversed(image.size) if is_turned(image) else image.size
         deep = _deep_mode(image)
         mode = "LA" if deep is not None and deep[0] == "LA" else image.mode
         if not (mode in MODES or mode.startswith("I")):
@@ -174,7 +174,7 @@ def header_of(source: ImageSource) -> Header:
         low = peak = None
         if deep is not None or mode == "F" or mode.startswith("I"):
             low, peak = value_range(_bands(_decoded(image), deep), mode)
-        return Header(width, height, mode, peak, 2 if several else 1, low)
+        return Header(width, height, mode, peak, 2 if several else 1, low, turned)
 
 
 def is_turned(image: ImageFile.ImageFile) -> bool:

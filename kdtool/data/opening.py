@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdtool.data.checks import Files, files_of, tell
+from kdtool.data.classes import outputs_of
 from kdtool.data.dataset import Dataset, dataset_name, without_path
 from kdtool.data.drawing import drawn, naming, opened
 from kdtool.data.fingerprint import Fingerprint, fingerprint_of
@@ -37,17 +38,19 @@ def open_data(
     expects: Mapping[str, Any] | None = None,
     told: Mapping[str, Any] | None = None,
     told_size: int | None = None,
+    natural: bool = False,
     typed: Collection[str] = SPLITTING,
 ) -> Data:
     """Open the data set that the options name.
 
     ``image_size`` (pixels) and ``in_channels`` are by default those of the data set. ``classes`` are those of a network
-    in the order of its outputs: the labels of the data set are mapped to them by name. ``expects`` is how a network
-    expects its images, unless the options say otherwise: ``mean``, ``std``, ``crop``, ``interpolation`` or some of
-    them. ``told`` is how images were prepared when its weights were trained, as far as their file tells; this counts
-    more. Images without a size of the data set's own are read at ``told_size`` pixels, if it is given. ``like``
-    describes the data set of a checkpoint: its network's classes and what it expects; and if it is the same data set,
-    its images are split in the same way, but for the options in ``typed``, and what changed is said.
+    in the order of its outputs: the labels of the data set are mapped to them by name. ``natural`` says in which order
+    they are where there are none, see `outputs_of`. ``expects`` is how a network expects its images, unless the options
+    say otherwise: ``mean``, ``std``, ``crop``, ``interpolation`` or some of them. ``told`` is how images were prepared
+    when its weights were trained, as far as their file tells; this counts more, and so does ``told_size``, the side of
+    the images then, if ``image_size`` is not given. ``like`` describes the data set of a checkpoint: its network's
+    classes and what it expects; and if it is the same data set, its images are split in the same way, but for the
+    options in ``typed``, and what changed is said.
 
     Raises:
         UsageError: there is no such data set, or its images cannot be converted to that many channels.
@@ -62,7 +65,7 @@ def open_data(
         files = files_of(raw)
         files.check()
         form = form_of(files.all(), channels=raw.channels, size=raw.image_size, large=told_size or LARGE)
-    size, channels = image_size or form.size, in_channels or form.channels
+    size, channels = image_size or told_size or form.size, in_channels or form.channels
     check_channels(form.channels, channels)
     choices = form.choices if image_size is None else ()
     for note in (*raw.notes, *choices, *(form.notes if like is None else ())):
@@ -70,6 +73,8 @@ def open_data(
     if like is not None:
         classes = classes or like.classes
         expects = {"mean": like.mean, "std": like.std, "crop": like.crop, "interpolation": like.interpolation}
+    else:
+        classes = outputs_of(raw.classes, classes, natural=natural)
     expects, told = expects or {}, told or {}
     fits = _fitting(expects, size, channels, recorded=like is not None)
     fits |= _fitting(told, size, channels, recorded=True)
@@ -92,7 +97,7 @@ def open_data(
         **{**asked, **kept},
         image_size=size,
         in_channels=channels,
-        classes=raw.classes if classes is None else classes,
+        classes=classes,
         mean=wanted["mean"] or (0.0,) * channels,
         std=wanted["std"] or (1.0,) * channels,
         # Images in memory are small: every pixel of them is used.

@@ -6,11 +6,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
 
+from kdtool.data.checks import tell
 from kdtool.data.hold_out import stratified
 from kdtool.data.images import Images, JoinedImages, SelectedImages, fits_in_memory, images_on
 from kdtool.data.pixels import normalised, statistics
@@ -94,14 +95,20 @@ class Split:
     @property
     def unlabelled(self) -> int:
         """The number of images without a label; they follow those with one."""
-        return len(self._images.second) if isinstance(self._images, JoinedImages) else 0
+        return len(self._images.second) if self.name == "train" and isinstance(self._images, JoinedImages) else 0
 
     def labelled(self) -> Split:
         """Return the split without the images that have no label."""
-        if not isinstance(self._images, JoinedImages):
+        if not self.unlabelled:
             return self
+        assert isinstance(self._images, JoinedImages)
         first = self._images.first
         return Split(self.name, first, self.labels[: len(first)], self.spec)
+
+    def followed_by(self, other: Split) -> Split:
+        """Return the images of this split, then those of another one, as a split ``all``."""
+        labels = torch.cat([self.labels, other.labels])
+        return Split("all", JoinedImages(self._images, other._images), labels, self.spec)
 
     def first(self, count: int) -> Split:
         """Return the first ``count`` images; all of them if there are no more."""
@@ -162,13 +169,19 @@ class Data:
     """The value of ``--unlabelled``, if the train split ends in images without a label."""
     prepared: Callable[[DataSpec], Data] | None = dataclasses.field(default=None, repr=False, compare=False)
     """Prepares the same images by another description."""
+    drawn: tuple[str, ...] = ()
+    """The names of the splits that are drawn from the training images, because the data set has none."""
 
     def split(self, name: str, option: str | None = None) -> Split:
-        """Return the split ``train``, ``val`` or ``test``; ``option`` is the user's option that names it, if any.
+        """Return the split ``train``, ``val`` or ``test``, or ``all`` images that have a label.
+
+        ``option`` is the user's option that names it, if any.
 
         Raises:
             UsageError: there is no such split.
         """
+        if name == "all":
+            return reduce(Split.followed_by, [part for part in (self.train.labelled(), self.val, self.test) if part])
         splits = {"train": self.train, "val": self.val, "test": self.test}
         split = splits.get(name)
         if split is None:
@@ -177,13 +190,25 @@ class Data:
             raise UsageError(f"{self.spec.name}: has no {name} split; it has {available}{hint}")
         return split
 
+    def measured(self, name: str, known: DataSpec | None) -> Split:
+        """Return the split that ``--split`` names; say it if it is only drawn, and ``known`` does not describe it.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        split = self.split(name, "--split")
+        if name in self.drawn and (known is None or known.splits.get(name) != self.spec.splits.get(name)):
+            of = f"{len(split):,} of its {len(self.split('all')):,} images are drawn for it and measured"
+            tell(f"{self.spec.name}: has no {name} split; {of} (--split all: all images)")
+        return split
+
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Data:
         """Return the same images normalised by another mean and std (one number per channel, for images in 0..1)."""
         spec = dataclasses.replace(self.spec, mean=mean, std=std)
         if spec.erase and self.prepared is not None:
             return self.prepared(spec)  # what is erased is filled with the mean
         test = None if self.test is None else self.test.under(spec)
-        return Data(spec, self.train.under(spec), self.val.under(spec), test, self.unlabelled, self.prepared)
+        return dataclasses.replace(self, spec=spec, train=self.train.under(spec), val=self.val.under(spec), test=test)
 
     def part(self, fraction: float) -> Data:
         """Return the same data with a ``fraction`` of the train split, seeded by ``--split-seed``."""

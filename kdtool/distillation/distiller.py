@@ -32,6 +32,8 @@ class Distiller(Method):
     """Whether the user must give a student; if not, `distill` makes one when none is given."""
     several_teachers: ClassVar[bool] = False
     """Whether it needs two or more teachers; `distill` finds them in ``run.teachers``."""
+    one_training: ClassVar[bool] = False
+    """Whether `distill` trains the given student, as it is, in one training and returns it, so that it may round."""
     recipe_by_steps: ClassVar[bool] = False
     """Whether its trainings begin with fresh weights and suit a recipe that is chosen by the number of steps."""
     fits: ClassVar[str] = ""
@@ -63,7 +65,8 @@ class Distiller(Method):
         Raises:
             UsageError: it makes or edits its students, or trains them in several phases.
         """
-        if quantize != "off" and cls.distill is not LossDistiller.distill:
+        # A subclass of a loss that overrides `distill` may do anything there.
+        if quantize != "off" and not cls.one_training and cls.distill is not LossDistiller.distill:
             raise UsageError(
                 f"--quantize {quantize}: {cls.name} makes or edits its students or trains them in parts; use a method "
                 f"with one loss, such as kd, or quantise its result: --student FILE --method kd --quantize {quantize}"
@@ -78,8 +81,9 @@ class Distiller(Method):
         """
         if cls.several_teachers and count < 2:
             raise UsageError(f"--method {cls.name} learns from several teachers; give two or more checkpoints")
-        if not cls.several_teachers and count > 1:
-            raise UsageError(f"--method {cls.name} learns from one teacher, not {count}{_hint_for_several()}")
+        if not cls.several_teachers and count != 1:
+            hint = _hint_for_several() if count else ""
+            raise UsageError(f"--method {cls.name} learns from one teacher, not {count or 'none'}{hint}")
 
     @property
     def trains_side_by_side(self) -> bool:

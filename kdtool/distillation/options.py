@@ -25,10 +25,12 @@ class StudentOptions(Options):
     quantize: str = option(
         "off", choices=("off", "int8"), help="train for this precision: the student rounds as its file will, see export"
     )
+    quantize_only: tuple[str, ...] = option((), help="layers that round, such as layer3,layer4.*; unset: all that can")
     quantize_skip: tuple[str, ...] = option((), help="layers that do not round, such as conv1,layer4.*")
 
     def __post_init__(self) -> None:
         """Check that the options go together."""
         super().__post_init__()
-        if self.quantize_skip and self.quantize == "off":
-            raise UsageError("--quantize-skip: belongs to --quantize; add --quantize int8")
+        for name in ("only", "skip"):
+            if getattr(self, f"quantize_{name}") and self.quantize == "off":
+                raise UsageError(f"--quantize-{name}: belongs to --quantize; add --quantize int8")

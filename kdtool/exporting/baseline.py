@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from kdtool.errors import Error, first_line
 from kdtool.exporting.exporter import Exporter
-from kdtool.exporting.samples import LEAST_SAMPLE, Sampler, compare, paired, repeats, warm_up
+from kdtool.exporting.samples import Sampler, compare, on_thread_clock, paired, repeats, warm_up
 from kdtool.exporting.sessions import caller, failures, open_session
 from kdtool.models.architecture import Network
 from kdtool.utils.processes import decided
@@ -43,15 +42,13 @@ class Baseline:
             Error: onnxruntime cannot run it.
         """
         self.provider, self.threads, self.batch = provider, threads, batch
-        # The clock of the calling thread does not count other threads that compute, nor another device.
-        alone = provider == "cpu" and threads == 1
-        self._column = 0 if alone and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100 else 1
+        self._column = 0 if on_thread_clock(provider, threads) else 1
         call = self._caller(path)
         self._seconds = warm_up(call, WARM_UP_SECONDS)
         self._sampler = Sampler(call, repeats(self._seconds))
         samples = np.array([self._sampler() for _ in range(LEAST_PAIRS * 2)])
         self.milliseconds = float(np.median(samples[:, self._column])) / 1e6
-        """The median time of a batch."""
+        """The median time of a batch, by the clock that `on_thread_clock` says."""
 
     def ratio(self, path: Path, *, seconds: float = SECONDS, pairs: int = PAIRS) -> float:
         """Return the latency of a file over that of this one, by so many ``pairs`` of samples, or those of ``seconds``.

@@ -6,14 +6,13 @@ its CPU time is measured, which excludes waiting. A network that takes microseco
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, first_line
-from kdtool.exporting.samples import LEAST_SAMPLE, Sampler, compare, paired, percentiles, repeats, warm_up
+from kdtool.exporting.samples import Sampler, compare, on_thread_clock, paired, percentiles, repeats, warm_up
 from kdtool.exporting.sessions import caller, check_provider, cpu_name, failures, open_session
 from kdtool.utils.progress import progress
 
@@ -57,8 +56,7 @@ def measure_latency(
 
     models = {"student": model, "again": model} | ({} if against is None else {"teacher": against})
     check_provider(provider)
-    # The clock of the calling thread does not count other threads that compute, nor another device.
-    cpu = provider == "cpu" and threads == 1 and time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
+    cpu = on_thread_clock(provider, threads)
     try:
         calls = {name: caller(open_session(source, threads, provider), batch, seed) for name, source in models.items()}
         measured = measure_calls(**calls, pairs=pairs, seconds=seconds, seed=seed, thread_clock=cpu, shown=shown)

@@ -164,6 +164,7 @@ def measured_elsewhere(
     if against is not None:
         same = [other for other in rows if all(other.get(name) == row.get(name) for name in how)]
         other = next((other for other in reversed(same) if other.get("structure") == against), None)
+    cpu_ms = row["cpu_ms"] if _positive(row.get("cpu_ms")) else None
     noises = [entry.get("noise") or 0.0 for entry in (row, other) if entry is not None]
     clock = "cpu_ms" if all(_positive(entry.get("cpu_ms")) for entry in (row, other or row)) else "p50_ms"
     return {
@@ -174,6 +175,7 @@ def measured_elsewhere(
         "ratio_high": None,
         "noise": sum(noises),
         "clock": "thread-cpu" if clock == "cpu_ms" else "wall",
+        "cpu_ms": cpu_ms,
         **{name: row.get(name) for name in ("threads", "pairs", "batch", "provider", "onnxruntime", "cpu")},
     }
 

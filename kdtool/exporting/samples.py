@@ -19,6 +19,15 @@ LEAST_SAMPLE = 5e-3
 Times = NDArray[np.float64]
 
 
+def on_thread_clock(provider: str, threads: int) -> bool:
+    """Return whether sessions of ``provider`` with so many threads are compared by the CPU time of the calling thread.
+
+    That clock does not count other threads that compute, nor another device; on some systems it is too coarse.
+    """
+    fine = time.get_clock_info("thread_time").resolution <= LEAST_SAMPLE / 100
+    return provider == "cpu" and threads == 1 and fine
+
+
 def warm_up(call: Callable[[], Any], seconds: float) -> float:
     """Warm up and return the duration of the fastest call in seconds, the first call not counted.
 

@@ -1,4 +1,5 @@
 from .adapters import (
+    Parts as Parts,
     unadapted as unadapted,
 )
 from .classifier import (

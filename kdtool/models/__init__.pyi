@@ -2,6 +2,7 @@ from .checkpoint import (
     content_of as content_of,
 )
 from .conversion import (
+    behaviour as behaviour,
     digest as digest,
 )
 from .hooks import (

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from kdtool.data.spec import DataSpec
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network, build
-from kdtool.models.prediction import Recorded, with_change
+from kdtool.models.prediction import ENTRY, METRICS, Recorded, checked_entries, with_change
 from kdtool.models.quantisation.fake import float_weights, from_data, quantiser_of
+from kdtool.models.trial import check_same
+from kdtool.plugins.calls import public
 from kdtool.plugins.distributions import comes_with
 from kdtool.utils.formatting import LONGEST_LINE, printable
-from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 from kdtool.utils.kinds import check_checkpoint, is_checkpoint_folder
 from kdtool.utils.progress import say
-from kdtool.utils.tensor_files import safe_load, write_tensors
+from kdtool.utils.tensor_files import safe_load, storable, write_tensors
 from kdtool.utils.tensor_folder import read_folder
 
 FORMAT = "kdtool"
@@ -31,23 +32,6 @@ VERSION = 1
 KEYS = {"format", "version", "architecture", "weights", "data", "metrics", "history"}
 
 OPTIONAL = {"early", "fingerprint", "quantisation"}
-
-# More commands than this made no checkpoint.
-MOST_ENTRIES = 10_000
-
-METRICS = {"split!": TEXT, **dict.fromkeys(("accuracy", "error", "loss", "images"), CELL)}
-"""The form of an entry of the metrics, see `misfit`."""
-
-SIZE = {"parameters!": COUNT, **dict.fromkeys(("nonzero", "macs"), COUNT)}
-
-ENTRY = {
-    **{"command!": TEXT, "line!": TEXT, **dict.fromkeys(("method", "output", "date", "kept"), TEXT)},
-    **{"options": {}, "training": {}, "data": {}, "versions": Named(CELL), "size": SIZE, "masked": FLAG, "rows": ROWS},
-    **dict.fromkeys(("trained_epochs", "trial_epochs"), COUNT),
-    **{"seconds": NUMBER, "cpu_seconds": NUMBER, "reached": {"of!": TEXT, "asked!": NUMBER, "removed!": NUMBER}},
-    "inputs": Each({"role!": TEXT, "path!": TEXT, "weights": TEXT, "lines": Each(TEXT)}),
-}
-"""The form of an entry of the history: of what is read again, and of nothing else."""
 
 
 @dataclass
@@ -96,14 +80,28 @@ class Checkpoint(Recorded):
         size = self.history[0].get("size") if self.history else None
         return float(size["parameters"] / parameters) if size else 1.0
 
+    @public
     def save(self, path: str | Path) -> Checkpoint:
         """Write the checkpoint to ``path`` and return it.
 
         If its weights were changed since they were read or written, the metrics are dropped and the history says so.
+
+        Raises:
+            Error: the file cannot be written, or could not be read again as what this is: layers were changed, or an
+                entry of the metrics or the history is malformed. A file that is there already stays.
         """
-        content = content_of(self)
-        if self.stored not in (None, content["fingerprint"]["weights"]):
-            content |= {"metrics": [], "history": with_change(self, self.stored, Path(path))}
+        before, content = self.stored, content_of(self)
+        digest = content["fingerprint"]["weights"]
+        if before is not None and before != digest:
+            content |= {"metrics": [], "history": with_change(self, before, Path(path))}
+        content = storable(content, Path(path).name)
+        try:
+            rebuilt = _parsed(content, digest).module
+            check_same(self.module, rebuilt, self.architecture.input, self.architecture.spec)
+        except Error as error:
+            reason = str(error).removeprefix("damaged checkpoint: ")
+            raise Error(f"{path}: is not written, since it could not be read again as it is: {reason}") from error
+        if before not in (None, digest):
             say(f"{path}: has no metrics, its weights were changed outside of kdtool; kdtool evaluate measures them")
         _store(Path(path), self, content)
         return self
@@ -176,6 +174,7 @@ def _store(path: Path, checkpoint: Checkpoint, content: dict[str, Any], *, tell:
         notify("checkpoint_saved", path=str(path), metrics=checkpoint.metrics)
 
 
+@public
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint; nothing in the file is ever executed, and its weights are those that were written.
 
@@ -197,25 +196,34 @@ def read(path: str | Path) -> Checkpoint:
         odd = sorted(printable(str(key), 40) for key in (set(content) - OPTIONAL) ^ KEYS)
         raise Error(f"{path}: damaged checkpoint: missing or unknown entries {', '.join(odd)}")
     try:
-        history = _checked_entries(content["history"], "history", ENTRY)
-        architecture = _architecture(content["architecture"], history)
-        weights = _checked_weights(content["weights"])
-        data = None if content["data"] is None else DataSpec.from_data(content["data"])
-        metrics = _checked_entries(content["metrics"], "metrics", METRICS)
-        _check_data_fits(architecture, data)
-        early = _checked_early(content["early"], weights) if "early" in content else None
-        if "fingerprint" in content:
-            _check_fingerprint(content["fingerprint"], weights, early)
-            stored = str(content["fingerprint"]["weights"])
-        else:  # files of older releases have none
-            stored = fingerprint(weights)
-        network = Network(architecture, build(architecture, weights))
-        if "quantisation" in content:
-            network = from_data(network, content["quantisation"])
+        checkpoint = _parsed(content)
     except Error as error:
         # A message may quote what the file holds.
         raise type(error)(f"{path}: {printable(' '.join(str(error).split()), LONGEST_LINE)}") from error
-    return Checkpoint(network, data, metrics, history, path, early, stored)
+    checkpoint.path = path
+    return checkpoint
+
+
+def _parsed(content: Mapping[str, Any], stored: str | None = None) -> Checkpoint:
+    """Return what a file holds; ``stored`` is the fingerprint of the weights if they need not be checked."""
+    history = checked_entries(content["history"], "history", ENTRY)
+    architecture = _architecture(content["architecture"], history)
+    weights = _checked_weights(content["weights"])
+    data = None if content["data"] is None else DataSpec.from_data(content["data"])
+    metrics = checked_entries(content["metrics"], "metrics", METRICS)
+    _check_data_fits(architecture, data)
+    early = _checked_early(content["early"], weights) if "early" in content else None
+    if stored is None and "fingerprint" in content:
+        _check_fingerprint(content["fingerprint"], weights, early)
+        stored = str(content["fingerprint"]["weights"])
+    elif stored is None:  # files of older releases have none
+        stored = fingerprint(weights)
+    return Checkpoint(_network(architecture, content), data, metrics, history, None, early, stored)
+
+
+def _network(architecture: Architecture, content: Mapping[str, Any]) -> Network:
+    network = Network(architecture, build(architecture, content["weights"]))
+    return from_data(network, content["quantisation"]) if "quantisation" in content else network
 
 
 def _architecture(data: Any, history: list[dict[str, Any]]) -> Architecture:
@@ -283,12 +291,3 @@ def _check_fingerprint(told: Any, weights: Mapping[str, Tensor], early: Early | 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in weights.items()}
-
-
-def _checked_entries(entries: Any, name: str, form: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
-        raise Error(f"damaged checkpoint: {name} is not a list of entries")
-    place = misfit(entries, Each(form))
-    if place is not None:
-        raise Error(f"damaged checkpoint: {name}: entry {place} is missing or malformed")
-    return entries

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 
 from kdtool.data.classes import positions
 from kdtool.data.spec import DataSpec
+from kdtool.errors import FAILURES, first_line
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint, fingerprint
-from kdtool.models.prediction import expected_by, recorded_classes
-from kdtool.utils.seeds import derive
+from kdtool.models.prediction import classes_in, expected_by
+from kdtool.utils.seeds import derive, forked
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def described(network: Network, spec: DataSpec) -> DataSpec:
 
 def convention_of(checkpoint: Checkpoint, spec: DataSpec) -> Convention:
     """Return the convention of a checkpoint's network; what it does not record is taken to be that of ``spec``."""
-    classes = recorded_classes(checkpoint) or spec.classes
+    classes = classes_in(checkpoint, spec.classes)
     return Convention.of(checkpoint.data or dataclasses.replace(spec, **expected_by(checkpoint), classes=classes))
 
 
@@ -150,3 +152,25 @@ def digest(module: nn.Module, weights: Mapping[str, Tensor] | None = None) -> st
     text = fingerprint(module.state_dict() if weights is None else weights)
     conversions = [conversion for part in module.modules() if (conversion := conversion_of(part)) is not None]
     return text + (f"-{derive(repr(conversions)):x}" if conversions else "")
+
+
+def behaviour(network: Network) -> str:
+    """Return hexadecimal digits that differ between networks that compute differently.
+
+    The code of a network may change while a process runs: a cell of a notebook is mended, a module is loaded again. So
+    its outputs for two images count beside its weights, its layers and its architecture: one image of noise, and one
+    with numbers so large that limits of activations tell.
+    """
+    module = network.module
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    images = torch.randn(2, *network.architecture.input, generator=torch.Generator().manual_seed(0))
+    images[1] *= 30
+    # A layout of the weights in memory, or a device, would change the last bits.
+    runs = copy.deepcopy(module).to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    try:
+        with forked(), torch.no_grad():
+            answer = fingerprint({"outputs": runs(images.to(next(runs.parameters(), images).dtype))})
+    except FAILURES as error:  # whoever runs it reports that
+        answer = first_line(error)
+    about = (digest(module, tensors), repr(module), network.architecture.as_data(), answer)
+    return hashlib.sha256(repr(about).encode()).hexdigest()

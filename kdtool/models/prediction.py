@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from kdtool.data.classes import outputs_of
 from kdtool.data.preparation import INTERPOLATION, SMALL, Preparation, default_crop
 from kdtool.data.spec import DataSpec
 from kdtool.data.transform import Transform
 from kdtool.errors import Error
 from kdtool.models.architecture import Architecture, Network
+from kdtool.models.hooks import evaluating
 from kdtool.models.sources import expected_images
 from kdtool.models.weight_files import known_images
 from kdtool.plugins.distributions import own_versions
+from kdtool.utils.forms import CELL, COUNT, FLAG, NUMBER, ROWS, TEXT, Each, Named, misfit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +33,23 @@ SHOWN = 4
 
 CHANGED, COMMENT = "save", "# "
 """The command of an entry of a history that says that weights were changed outside of kdtool; how its line begins."""
+
+# More commands than this made no checkpoint.
+MOST_ENTRIES = 10_000
+
+METRICS = {"split!": TEXT, **dict.fromkeys(("accuracy", "error", "loss", "images"), CELL)}
+"""The form of an entry of the metrics, see `misfit`."""
+
+SIZE = {"parameters!": COUNT, **dict.fromkeys(("nonzero", "macs"), COUNT)}
+
+ENTRY = {
+    **{"command!": TEXT, "line!": TEXT, **dict.fromkeys(("method", "output", "date", "kept"), TEXT)},
+    **{"options": {}, "training": {}, "data": {}, "versions": Named(CELL), "size": SIZE, "masked": FLAG, "rows": ROWS},
+    **dict.fromkeys(("trained_epochs", "trial_epochs"), COUNT),
+    **{"seconds": NUMBER, "cpu_seconds": NUMBER, "reached": {"of!": TEXT, "asked!": NUMBER, "removed!": NUMBER}},
+    "inputs": Each({"role!": TEXT, "path!": TEXT, "weights": TEXT, "lines": Each(TEXT)}),
+}
+"""The form of an entry of the history: of what is read again, and of nothing else."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -86,8 +106,8 @@ class Recorded:
         batch = self.transform(image)[None]
         if parameter is not None:
             batch = batch.to(parameter.device, parameter.dtype)
-        with torch.inference_mode():
-            probabilities = module.eval()(batch)[0].float().softmax(0).tolist()
+        with evaluating(module), torch.inference_mode():
+            probabilities = module(batch)[0].float().softmax(0).tolist()
         order = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])
         names = unique(self.classes)
         return {names[index]: probabilities[index] for index in order}
@@ -180,3 +200,29 @@ def recorded_classes(checkpoint: Recorded) -> tuple[str, ...] | None:
         return checkpoint.data.classes
     names = checkpoint.history[0].get("classes") if trained_elsewhere(checkpoint) else None
     return None if names is None else tuple(names)
+
+
+def is_natural(checkpoint: Recorded) -> bool:
+    """Return whether a network's outputs are in the `natural_order` of the classes, if those are not recorded."""
+    return trained_elsewhere(checkpoint) and checkpoint.history[0].get("natural") is True
+
+
+def classes_in(checkpoint: Recorded, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes in the order of a network's outputs; ``own`` are those of the data set that it is to see."""
+    if checkpoint.data is not None:
+        return checkpoint.data.classes
+    return outputs_of(own, recorded_classes(checkpoint), natural=is_natural(checkpoint))
+
+
+def checked_entries(entries: Any, name: str, form: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a file's ``name``, metrics or history, if each has its form.
+
+    Raises:
+        Error: one has not.
+    """
+    if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
+        raise Error(f"damaged checkpoint: {name} is not a list of entries")
+    place = misfit(entries, Each(form))
+    if place is not None:
+        raise Error(f"damaged checkpoint: {name}: entry {place} is missing or malformed")
+    return entries

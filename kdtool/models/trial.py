@@ -1,7 +1,8 @@
-"""A trial run of a network whose edits come from a file: it has to work, and must not fill the memory."""
+"""Trial runs: a network whose edits come from a file has to work, one that is written has to be what its file gives."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,10 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from kdtool.errors import FAILURES, Error, first_line
 from kdtool.models.no_init import on_meta
+from kdtool.utils.seeds import seeded
 
 # No layer of a network outputs maps of more than four times the pixels of its image (or of a small image), with as many
 # channels as its widest weight; and none outputs more numbers than this for one image.
 MORE_PIXELS, SMALL_IMAGE, MOST_NUMBERS = 4, 32 * 32, 1 << 27
+
+SAME = 1e-3
+"""The part of the largest output by which modules with the same layers may differ, as by their layout in memory."""
 
 
 class TooLargeError(Exception):
@@ -57,3 +62,33 @@ def check_runs(module: nn.Module, image: tuple[int, int, int], classes: int, nam
     except (TooLargeError, *FAILURES) as error:
         reason = first_line(error)
     raise Error(f"{name}: the recorded edits and the weights do not fit each other: it does not run ({reason})")
+
+
+def check_same(module: nn.Module, rebuilt: nn.Module, image: tuple[int, int, int], name: str) -> None:
+    """Check with images [channels, height, width] that a module computes what one rebuilt from its weights does.
+
+    Raises:
+        Error: it does not; its layers were changed, and not only its weights.
+    """
+    first = next(rebuilt.parameters(), torch.zeros(0))
+    module = copy.deepcopy(module).to(first).eval()
+    images = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            ours, other = (_output(run, images) for run in (module, rebuilt))
+        same = torch.allclose(
+            ours, other, rtol=SAME, atol=SAME * float(other.abs().nan_to_num(0, 0).max()), equal_nan=True
+        )
+    except FAILURES:
+        same = False
+    if not same:
+        raise Error(
+            f"its layers were changed, and a checkpoint holds weights of {name} alone; take the "
+            "change back, or give the network that you made to kdtool teacher"
+        )
+
+
+def _output(module: nn.Module, images: Tensor) -> Tensor:
+    with seeded("trial"):  # some networks draw random numbers
+        output: Tensor = module(images)
+    return output

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kdtool.data.classes import only_numbers
 from kdtool.data.preparation import INTERPOLATION
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable
@@ -84,12 +85,14 @@ class Told(NamedTuple):
 
     ``classes`` are the names of the classes in the order of the network's outputs, None without any. ``images`` has
     some of ``mean``, ``std`` (a number for each channel, or one for all), ``crop`` and ``interpolation``, as in a
-    `DataSpec`. ``size`` is the side of the images in pixels.
+    `DataSpec`. ``size`` is the side of the images in pixels. ``natural`` says that timm's script has sorted the classes
+    (see `kdtool.data.classes.natural_order`).
     """
 
     classes: tuple[str, ...] | None = None
     images: Mapping[str, Any] = {}
     size: int | None = None
+    natural: bool = False
 
 
 def told_in(path: str | Path) -> Told:
@@ -106,18 +109,14 @@ def told_in(path: str | Path) -> Told:
             "%s: was trained with crop mode %s, which kdtool does not have; images are cropped to their centre",
             *(path, printable(mode, 100)),
         )
-    return Told(_names_in(path, content), known_images(_of_script(said)), _size_in(said))
+    return Told(_names_in(path, content), known_images(_of_script(said)), _size_in(said), _sorted_by_timm(said))
 
 
 def _names_in(path: str | Path, content: Any) -> tuple[str, ...] | None:
-    found: dict[str, tuple[str, ...]] = {}
-    for where, value in _entries(content):
-        names = _names(value)
-        if names is not None:
-            found[where] = names
-    for key, text in safetensors_metadata(Path(path)).items():
-        if _is_class_key(key) and (names := _names(_from_json(text))) is not None:
-            found[key] = names
+    entries = [*_entries(content)]
+    entries += [(key, _from_json(text)) for key, text in safetensors_metadata(Path(path)).items() if _is_class_key(key)]
+    found = {where: names for where, value in entries if (names := _names(value)) is not None}
+    found = {where: names for where, names in found.items() if not only_numbers(names)} or found
     if len(set(found.values())) > 1:
         raise Error(f"{path}: names its classes in several ways ({first_few(list(found))}); keep one of them")
     return next(iter(found.values()), None)
@@ -199,6 +198,12 @@ def _of_script(said: Mapping[Any, Any]) -> dict[str, Any]:
     return {**{name: plain(said.get(name)) for name in ("mean", "std", "interpolation")}, "crop": crop}
 
 
+def _sorted_by_timm(said: Mapping[Any, Any]) -> bool:
+    """Return whether timm's training script has sorted the folders of the classes, given its arguments."""
+    other = plain(said.get("class_map")) or "/" in str(plain(said.get("dataset")))  # a data set of another library
+    return {"model", "crop_pct"} <= {*said} and not other
+
+
 def _size_in(said: Mapping[Any, Any]) -> int | None:
     """Return the side of the images in the arguments of a training script, None if they do not tell it."""
     shape = plain(said.get("input_size"))  # channels, height, width
@@ -271,12 +276,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
         names = decoded if isinstance(decoded, list) else None
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         return None
-    # Numbers in another order, such as that of class folders (0, 1, 10, 2), do say which output is which class.
-    count = [str(number) for number in range(len(names))]
-    ordered = names != count and {*names} == {*count}
-    if not ordered and all(re.fullmatch(r"LABEL_\d+|\d+", name) for name in names):
-        return None
-    return tuple(names)
+    return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else tuple(names)
 
 
 def _number(value: Any) -> int | None:

@@ -28,6 +28,9 @@ _BESIDE = re.compile(
 # Entries that hold how images were normalised, by the last part of their names.
 NORMALISATION = re.compile(r"(pixel_|image_|img_|new_)?(mean|std)")
 
+# The files of torchvision's DenseNets are from before torch refused dots in the names of modules.
+_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
 # Without these the prefixes of files that do not fit would stay in the message.
 _COMMON = ("model.", "net.", "network.", "backbone.", "encoder.", "student.")
 
@@ -93,10 +96,17 @@ def _splits(name: str) -> list[tuple[str, str]]:
 
 
 def _without_wrappers(names: list[str], own: Collection[str]) -> dict[str, str]:
-    """Return the file's names by what is left of them without the names of wrappers that the network does not use."""
+    """Return the file's names by what is left of them without the names of wrappers that the network does not use.
+
+    Old names of layers are read as those of today.
+    """
     used = {part for name in own for part in name.split(".")}
+    new = names if any(map(_DENSE_LAYER.search, own)) else [_DENSE_LAYER.sub(r"\1\2", name) for name in names]
     for dropped in (_WRAPPERS - used, _WRAPPERS - used - {"module"}):
-        clean = {".".join(part for part in name.split(".") if part not in dropped): name for name in names}
+        clean = {
+            ".".join(part for part in name.split(".") if part not in dropped): file_name
+            for name, file_name in zip(new, names, strict=True)
+        }
         if len(clean) == len(names):
             return clean
     return {name: name for name in names}

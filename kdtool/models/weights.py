@@ -33,7 +33,8 @@ def fit_weights(
     old files lack, stay as they are. ``file`` stands in the messages.
 
     ``classes`` are those of the data set, if there is one, and ``trains`` says that the network is trained on it: a
-    classifier for another number of classes is then left out, which is said, and the network keeps its own.
+    classifier for another number of classes is then left out, which is said, and the network keeps its own. So it does
+    where the file has no classifier, as those of foundation models have none.
 
     Raises:
         Error: the weights do not fit; the message lists what is missing, unexpected or of another shape, and what to
@@ -62,6 +63,8 @@ def fit_weights(
     unexpected = [name for name in state if name not in own]
     other = {name: state[name] for name in own if name in state and not _same_kind(state[name], own[name])}
     classifier = _classifier(own, other, classes)
+    absent = [] if unexpected else _absent_classifier(own, missing, classes)
+    missing = [name for name in missing if name not in absent]
     if trains:
         other = {name: tensor for name, tensor in other.items() if name not in classifier}
     elif classifier and len(classifier) == len(other) and not missing and not unexpected:
@@ -86,9 +89,18 @@ def fit_weights(
             "%s: its classifier is for %d classes, and the data set has %d: %s of the network begin with fresh weights",
             *(file, len(state[classifier[0]]), classes, first_few(classifier)),
         )
-    load_exactly(module, {**state, **{name: own[name] for name in classifier}})
+    if absent:
+        until = "begin with fresh weights"
+        if not trains:
+            until = (
+                "are random: train them with --epochs above 0, or let it teach by its maps (--method fitnets, rkd, "
+                "wkd --logit-weight 0 --feature-weight 0.006), not by its logits"
+            )
+        logging.getLogger("kdtool").warning("%s: has no classifier: %s %s", file, first_few(absent), until)
+    fresh = [*classifier, *absent]
+    load_exactly(module, {**state, **{name: own[name] for name in fresh}})
     _say(found, file)
-    return classifier
+    return fresh
 
 
 def _classifier(own: Mapping[str, Tensor], other: Mapping[str, Tensor], classes: int | None) -> list[str]:
@@ -102,6 +114,13 @@ def _classifier(own: Mapping[str, Tensor], other: Mapping[str, Tensor], classes:
         if own[name].shape[:1] == (classes,) != tensor.shape[:1] != () and _same_kind(tensor[:0], own[name][:0])
     ]
     return names if len({len(other[name]) for name in names}) == 1 else []
+
+
+def _absent_classifier(own: Mapping[str, Tensor], missing: list[str], classes: int | None) -> list[str]:
+    """Return all missing weights if they are those of a classifier: the last of the network, with a row per class."""
+    last = list(own)[-len(missing) :]
+    is_one = missing == last != list(own) and all(own[name].shape[:1] == (classes,) for name in missing)
+    return missing if is_one else []
 
 
 def _wrapped(module: nn.Module, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any, dataclass_transform
 
 from kdtool.errors import UsageError, nearest
 from kdtool.plugins.schedule import Schedule, number_or_schedule
+from kdtool.utils.forms import exact
 
 REQUIRED: Any = object()
 """The default of an option that must be given. With it, a missing option raises `UsageError` and not TypeError."""
@@ -103,6 +104,7 @@ class OptionInfo:
         return tuple(self._check_item(item) for item in value)
 
     def _check_item(self, value: Any) -> Any:
+        value = exactly(value)
         if self.scheduled and isinstance(value, str | Schedule):
             return self._check_scheduled(value)
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -118,7 +120,7 @@ class OptionInfo:
             except UsageError as error:
                 raise UsageError(f"{self.flag}: {error}") from error
         if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
-            kind = _KIND_NAMES.get(self.type, self.type.__name__)
+            kind = "a text" if _is_parsed(self.type) else _KIND_NAMES[self.type]
             raise UsageError(f"{self.flag}: expected {kind}, got {value!r}{self._meant(value)}")
         if self.choices and value not in self.choices:
             hint = nearest(str(value), self.choices) or f"; one of {', '.join(self.choices)}"
@@ -277,6 +279,11 @@ def _info(field: dataclasses.Field[Any], hint: Any) -> OptionInfo:
     except UsageError as error:
         raise TypeError(f"option {field.name}: its default is refused: {error}") from error
     return info
+
+
+def exactly(value: Any) -> Any:
+    """Return what `exact` does, but a parsed value as it is: a BatchSize is an int that knows more."""
+    return value if _is_parsed(type(value)) else exact(value)
 
 
 def _is_parsed(kind: Any) -> bool:

@@ -10,8 +10,9 @@ import importlib
 import importlib.machinery
 import importlib.util
 import operator
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,13 +20,24 @@ from typing import Any
 from kdtool.errors import Error, UsageError, nearest
 from kdtool.plugins.containment import contained
 from kdtool.plugins.entry_points import reason_of
-from kdtool.plugins.trust import Place, place_of
+from kdtool.plugins.trust import Place, is_there, place_of
 
 MAIN = "__main__"
 """The name of a module that is a script or a notebook."""
 
-_GIVEN: dict[str, Callable[..., Any]] = {}
-"""The functions that this process gave itself, by name; no trust is needed to call them again."""
+_GIVEN: dict[str, tuple[Callable[..., Any], object]] = {}
+"""The functions that this process gave itself, by name; no trust is needed to call them again.
+
+Beside each is what had its name in its module at that time. Another thing there now is the same function, mended: a
+cell of a notebook ran again, or the module was loaded again.
+"""
+
+
+_IMPORTED: dict[str, Place] = {}
+"""The packages that this process has imported because the user trusts them, by name."""
+
+_BROUGHT: dict[str, Place] = {}
+"""The packages that are trusted in the process for which this one works, by name."""
 
 
 def is_path(text: str) -> bool:
@@ -42,12 +54,18 @@ def given(function: Callable[..., Any]) -> str:
     """
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     path = f"{module}:{name}"
+    kind = type(function).__name__
+    if hasattr(function, "state_dict") and not isinstance(function, type):
+        raise UsageError(
+            f"expected what builds a network, got a network, a {kind}; give the function or class that builds it, and "
+            "its weights to kdtool.teacher(..., weights=FILE)"
+        )
     if not callable(function) or not is_path(path):
         raise UsageError(
-            f"{name or function!r}: has no name of its own in a module, so that no checkpoint can tell what builds its "
+            f"{name or kind}: has no name of its own in a module, so that no checkpoint can tell what builds its "
             "network; write a function at the top of a module, and its arguments with functools.partial"
         )
-    _GIVEN[path] = function
+    _GIVEN[path] = function, _present(path)
     return path
 
 
@@ -59,7 +77,9 @@ def function_at(path: str) -> Callable[..., Any]:
         Error: the package is not trusted, or its import fails.
     """
     if path in _GIVEN:
-        return _GIVEN[path]
+        held, before = _GIVEN[path]
+        now = _present(path)
+        return now if now is not before and callable(now) else held
     if not is_path(path):
         raise UsageError(f"{path}: a function of your own code is written as mypackage.nets:make_net")
     name, _, attribute = path.partition(":")
@@ -68,7 +88,9 @@ def function_at(path: str) -> Callable[..., Any]:
             f"{path}: is a function of a script or a notebook, which only that process can call; put it into a module"
         )
     package = name.partition(".")[0]
-    module = _imported(name, place_of(package, path), path)
+    place = _BROUGHT.get(package) or place_of(package, path)
+    module = _imported(name, place, path)
+    _IMPORTED[package] = place
     try:
         found = operator.attrgetter(attribute)(module)
     except AttributeError as error:
@@ -82,6 +104,35 @@ def function_at(path: str) -> Callable[..., Any]:
         raise UsageError(f"{path}: {what}; name a function of {package} that returns a network")
     function: Callable[..., Any] = found
     return function
+
+
+def imported() -> tuple[Place, ...]:
+    """Return the places of the trusted packages that this process has imported."""
+    return tuple(_IMPORTED.values())
+
+
+def bring_in(places: Iterable[Place]) -> None:
+    """Import packages that are trusted in the process for which this one works, so that it can read their objects.
+
+    Raises:
+        Error: one is not there on this machine, or its import fails.
+    """
+    for place in places:
+        if not is_there(place):
+            raise Error(
+                f"{place}: is not on {socket.gethostname()}; put your own code at the same path on all machines"
+            )
+        _imported(place.package, place, place.package)
+        _BROUGHT[place.package] = place
+
+
+def _present(path: str) -> object:
+    """Return what has the name of an import path in its module now; None if there is nothing."""
+    module, _, attribute = path.partition(":")
+    try:
+        return operator.attrgetter(attribute)(sys.modules[module])
+    except (KeyError, AttributeError):
+        return None
 
 
 def _imported(name: str, place: Place, path: str) -> ModuleType:

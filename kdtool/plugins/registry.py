@@ -36,9 +36,15 @@ def method_class(kind: str, name: str) -> type[Any]:
     A combined name such as ``kd:0.9+at:1000`` is passed to the class of its first term (see `Method.combine`).
 
     Raises:
-        UsageError: no method of that name is installed; the message suggests similar names.
+        UsageError: no method of that name is installed, for which the message suggests similar names; or there is no
+            such kind.
         BrokenPlugin: its plugin cannot be used.
     """
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind of methods {kind!r}{nearest(str(kind), KINDS) or '; ' + ', '.join(KINDS)}")
+    if not isinstance(name, str):
+        got = name.__name__ if isinstance(name, type) else type(name).__name__
+        raise UsageError(f"expected the name of one of the {kind}, got {got}; give its options beside its name")
     term = COMBINING.split(name)[0]
     plugins = [plugin for plugin in installed() if (plugin.kind, plugin.name) == (kind, name)]
     if term != name and not plugins:

@@ -34,6 +34,8 @@ class Pruner(Method):
     """Remove weights that a trained network does not need, and retrain the rest."""
 
     kind: ClassVar[str] = "pruners"
+    needs_early: ClassVar[bool] = False
+    """Whether it goes back to the early weights of the given checkpoint, which no network made from it has."""
 
     teacher: bool = option(True, help="retrain with the unpruned model as teacher; off: with only the labels")
     objective: LossDistiller = nested("distillers", RETRAINING_LOSS, help="loss of the retraining with a teacher")

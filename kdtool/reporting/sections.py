@@ -145,17 +145,18 @@ def _left_out(chart: Chart) -> Iterator[str]:
 
 
 def flat(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with a column for each value of the matrix.
+    """Return rows with a column for each value of the matrix; ``epochs (setting)`` where a row has ``epochs`` itself.
 
     These values become texts, since they are settings and not measurements, which the table formats as numbers.
     """
     rows = list(rows)
     names = ("name", "step", "a", "b")
-    values = dict.fromkeys(key for row in rows for key in row["values"])
+    taken = {"study", *(key for row in rows for key in row)}
+    titles = {key: f"{key} (setting)" if key in taken else key for row in rows for key in row["values"]}
     return [
         {
             **{key: row[key] for key in names if key in row},
-            **{key: str(row["values"].get(key, "")) for key in values},
+            **{title: str(row["values"].get(key, "")) for key, title in titles.items()},
             **{key: value for key, value in row.items() if key not in (*names, "values")},
         }
         for row in rows

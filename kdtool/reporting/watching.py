@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import UsageError
+from kdtool.reporting.sources import RESULTS
 from kdtool.study.record import FILE as STUDY_FILE, read_study
 from kdtool.training.foresight.forecast import Forecast, read_forecast
 from kdtool.training.phase import LOG, read_epochs
 from kdtool.training.run_directory import LOCK, directory_of, read_run
+from kdtool.utils.forms import misfit
+from kdtool.utils.strict_json import load
 
 RUNNING, FINISHED, STOPPED, UNKNOWN = "running", "finished", "stopped", "unknown"
 
@@ -146,13 +149,31 @@ def _left(
 
 def _study(directory: Path) -> dict[str, Any]:
     works = _works(directory)
-    commands = read_study(directory)["commands"]
+    commands, planned = read_study(directory)["commands"], _planned(directory)
     by_status = {
-        status: [name for name, entry in commands.items() if entry.get("status") == status]
+        status: [
+            name
+            for name, entry in commands.items()
+            if entry.get("status") == status and (planned is None or name in planned)
+        ]
         for status in ("done", "failed", "begun")
     }
     state = FINISHED if works is False and commands and not by_status["begun"] else UNFINISHED[works]
     return {"name": directory.name, "state": state, **by_status, "runs": list(_runs(directory, by_status["begun"]))}
+
+
+def _planned(directory: Path) -> set[str] | None:
+    """Return the names of the commands of a study's recipe, since the record keeps those of earlier ones too.
+
+    None if that is not known: the results are missing, damaged or of a release that did not write them at the start.
+    """
+    try:
+        results = load(directory / "results.json")
+    except (OSError, ValueError):
+        return None
+    if misfit(results, RESULTS) is not None or "not_run" not in results:
+        return None
+    return {*(str(row.get("name")) for row in (*results["rows"], *results["failed"])), *results["not_run"]}
 
 
 def _runs(directory: Path, names: Iterable[str]) -> Iterable[dict[str, Any]]:

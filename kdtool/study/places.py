@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -157,7 +158,8 @@ class Local:
             if slot is not None and self.free is not None:
                 self.free.append(slot)
         seconds = time.monotonic() - started
-        return Exit(code, seconds, last_line(self.record.log(command)) if code else None)
+        said = self.record.log(command).read_text(encoding="utf-8", errors="replace")
+        return Exit(code, seconds, reason(code, said) if code else None)
 
 
 def _shares(jobs: int, cores: int, gpus: Sequence[str]) -> str:
@@ -170,12 +172,13 @@ def _shares(jobs: int, cores: int, gpus: Sequence[str]) -> str:
     return f"each has {threads}{gpu}"
 
 
-def last_line(log: Path) -> str | None:
-    """Return the last line of a log, which says why a command failed; None if there is none."""
-    return last_of(log.read_text(encoding="utf-8", errors="replace"))
-
-
-def last_of(text: str) -> str | None:
-    """Return the last line of what a command said."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("Error: ") if lines else None
+def reason(code: int, said: str) -> str:
+    """Return why a command failed, from its exit code and what it wrote to stderr; a negative code is a signal's."""
+    if code < 0:
+        memory = "; the memory may have run out" if code == -signal.SIGKILL else ""
+        return f"killed by signal {-code} ({signal.strsignal(-code)}){memory}"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    if last.startswith("Error: "):
+        return last.removeprefix("Error: ")
+    return f"ended with exit code {code}" + (f": {last}" if last else "")

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kdtool.study.places import last_of
+from kdtool.study.places import reason
 from kdtool.study.record import wait_for
 from kdtool.study.start import Start
 from kdtool.training.run_directory import directory_of
@@ -117,7 +117,7 @@ def _in(directory: Path, here: str, task: Task, words: Sequence[str], environmen
             code = kdtool(line)
     with open(log, "rb") as whole:
         whole.seek(begin)
-        error = last_of(whole.read().decode(errors="replace")) if code else None
+        error = reason(code, whole.read().decode(errors="replace")) if code else None
     return Outcome(code, time.monotonic() - started, error)
 
 

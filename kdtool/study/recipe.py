@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.errors import Error, UsageError, nearest
-from kdtool.study.tables import check_keys, check_name, check_reference, table_of, tables_of, text_of
+from kdtool.study.tables import check_keys, check_name, check_reference, table_of, tables_of, text_of, words_of
 from kdtool.utils.files import slug
 from kdtool.utils.strict_json import load_toml
 
@@ -31,12 +31,14 @@ TRUSTING = ("trust", "--trust")
 MAX_COMMANDS = 10_000
 """The largest number of commands in a study."""
 
-# What a small recipe of a stranger unrolls to is bounded too: the lines of all commands together. The time to split a
-# line into words grows with the square of a word's length.
-MAX_KEYS, MAX_LINE, MAX_CHARACTERS = 64, 1 << 16, 5_000_000
+# What a small recipe of a stranger unrolls to is bounded too: the lines of all commands together.
+MAX_KEYS, MAX_CHARACTERS = 64, 5_000_000
 
 TAKEN = ("study", "results", "lock")
 """The stems of the files that every study has; what an export measures would be written over ``study.json``."""
+
+LONGEST_FILE = 240
+"""The largest number of bytes in the name of a command's file; most file systems take 255, also with ``-last-good``."""
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -56,7 +58,7 @@ class Command:
     @property
     def name(self) -> str:
         """The stem of its files' names, such as ``pruned_seed=0_ratio=0.5``."""
-        return "_".join([self.step, *(f"{key}={slug(str(value))}" for key, value in self.values.items())])
+        return "_".join([self.step, *(f"{key}={_part(value)}" for key, value in self.values.items())])
 
     @property
     def suffix(self) -> str:
@@ -140,6 +142,10 @@ def _recipe(path: Path, content: Mapping[str, Any], output: str | Path | None) -
             raise UsageError(f"[matrix]: no step uses {{{key}}}")
     commands = tuple(_commands(steps.values(), matrix))
     for command in commands:
+        if len(os.fsencode(command.file)) > LONGEST_FILE:
+            raise UsageError(
+                f"step {command.step!r}: its files get names of more than {LONGEST_FILE} bytes; use shorter values"
+            )
         words = command.words(directory)
         if {words[0], *(word.partition("=")[0] for word in words if word.startswith("--"))} & {*TRUSTING}:
             raise UsageError(f"step {command.step!r}: --trust: is for you to say, not for a recipe; see kdtool trust")
@@ -161,7 +167,7 @@ def _matrix(table: Mapping[str, Any]) -> dict[str, list[Value]]:
         for value in values:
             if isinstance(value, bool) or not isinstance(value, Value):
                 raise UsageError(f"{where}: a value must be a number or a text, not {value!r}")
-        names = [slug(str(value)) for value in values]
+        names = [_part(value) for value in values]
         counts = Counter(names)
         for name, value in zip(names, values, strict=True):
             if not name or len(name) > 60 or counts[name] > 1:
@@ -169,6 +175,11 @@ def _matrix(table: Mapping[str, Any]) -> dict[str, list[Value]]:
                     f"{where}: {value!r} does not give a file name of its own; use short, different values"
                 )
     return dict(table)
+
+
+def _part(value: Value) -> str:
+    """Return a value as a part of a file's name; a number keeps its sign."""
+    return slug(value) if isinstance(value, str) else str(value)
 
 
 def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str, Any]) -> dict[str, _Step]:
@@ -189,15 +200,7 @@ def _steps(tables: Iterable[tuple[str, Mapping[str, Any]]], matrix: Mapping[str,
             raise UsageError(
                 f"{where}: the name is taken; every step and every key of the matrix needs a name of its own"
             )
-        run = text_of(table, "run", where)
-        if len(run) > MAX_LINE:
-            raise UsageError(f"{where}: run has {len(run):,} characters; at most {MAX_LINE:,} are allowed")
-        try:
-            words = shlex.split(run)
-        except ValueError as error:
-            raise UsageError(f"{where}: run: {error}") from error
-        if not words:
-            raise UsageError(f"{where}: run is empty; write a command such as prune --ratio 0.5")
+        words = words_of(text_of(table, "run", where), where)
         if "from" in table:
             words.insert(1, f"{{{text_of(table, 'from', where)}}}")
             check_reference(words[1][1:-1], steps, all_names, f"{where}: from")

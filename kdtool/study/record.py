@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ import filelock
 
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import Command, Recipe, option_value
-from kdtool.study.start import ENTRY, MARK, RAY_MARK, Start, marked
+from kdtool.study.start import ENTRY, MARK, RAY_MARK, Start, marked, refusal
 from kdtool.training.history_entry import Clock
 from kdtool.training.run_directory import LOCK, PATIENCE, directory_of, is_unused, read_run
 from kdtool.utils.files import write_text
 from kdtool.utils.forms import TEXT, Each, Named, misfit
 from kdtool.utils.kinds import checkpoint_files, is_checkpoint_folder
 from kdtool.utils.progress import say
-from kdtool.utils.strict_json import dumps, load
+from kdtool.utils.strict_json import dumps, load, text_hash
 
 FILE = "study.json"
 
@@ -29,21 +28,15 @@ FORMAT = "kdtool-study"
 STUDY = {"format!": TEXT, "commands!": Named(ENTRY), "comparisons!": Named({"made!": Each(TEXT)})}
 """The form of ``study.json``, see `misfit`."""
 
-# The ways out that a command offers where its run cannot go on, whatever the reason; a study takes them by itself.
-NOT_RESUMED = re.compile(
-    r"(; (finish it with that release|bring them back|name another output with -o))?[;,] (or )?start again with "
-    r"--force.*"
-    r"|; or remove it, and the same command with --resume trains again"
-)
-
 
 class Record:
     """The content of ``study.json``, which is written after every change.
 
     The entry of a command has ``told`` (what identifies it, see `identity`) and its ``status``; if it goes on with a
     run, the time that processes took before (``earlier``, seconds); once it ended, the time of all (``seconds``). Once
-    it is done, it has the hash of its checkpoint (``made``), its ``row``, the description of its data set (``data``)
-    and the options of its ``training``; if it failed, the ``error``.
+    it is done, it has the hash of its checkpoint (``made``) and of what makes a difference to a command that reads it
+    (``content``; earlier releases have none), its ``row``, the description of its data set (``data``) and the options
+    of its ``training``; if it failed, the ``error``.
     """
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
@@ -70,10 +63,11 @@ class Record:
 
         The words do not contain the study's directory, so that a study can be moved.
         """
-        files = self.inputs(command)
+        # A training that is repeated gives another file of the same content: of another date, for example.
+        own = {f"{name}.pt": self.commands.get(name, {}).get("content") for name in command.inputs.values()}
         return {
             "command": command.words(Path()),
-            "inputs": {name: self.hash(path) for name, path in files.items()},
+            "inputs": {name: own.get(name) or self.hash(path) for name, path in self.inputs(command).items()},
         }
 
     def inputs(self, command: Command) -> dict[str, Path]:
@@ -183,11 +177,13 @@ class Record:
         return seconds
 
     def end(self, command: Command, **about: Any) -> None:
-        """Record how a command ended: ``status``, ``seconds``, and ``row``, ``data`` and ``training`` or ``error``."""
+        """Record how a command ended: ``status``, ``seconds``, and what it made (see `numbers_of`) or the ``error``."""
         entry = self.commands[command.name] | about
         entry.pop("earlier", None)  # it is in the seconds now
         if about["status"] == "done":
             entry["made"] = self.hash(self.file(command))
+            # Only what was made by the same words from the same files can take the place of what was there.
+            entry["content"] = about.get("content") and text_hash([entry["told"], about["content"]])
         self.commands[command.name] = entry
         self.save()
 
@@ -278,11 +274,6 @@ def done_already(recipe: Recipe) -> set[str]:
         if done.issuperset(command.inputs.values()) and record.is_done(command):
             done.add(command.name)
     return done
-
-
-def refusal(error: str | None) -> str | None:
-    """Return why a run cannot be resumed, if that is the error of a command; None if it has another one, or none."""
-    return NOT_RESUMED.sub("", error) if error is not None and NOT_RESUMED.search(error) else None
 
 
 def wait_for(run: Path) -> None:

@@ -12,10 +12,13 @@ from kdtool.study.alike import SETTINGS
 from kdtool.study.recipe import ONNX, SEED, Command
 from kdtool.study.record import Record
 from kdtool.utils.statistics import mean_interval
-from kdtool.utils.strict_json import load
+from kdtool.utils.strict_json import load, text_hash
 
 STEP_KEYS = ("step", "a", "b")
 """The keys that name the steps of a row."""
+
+FLEETING = ("date", "versions", "seconds", "cpu_seconds")
+"""What the history of a checkpoint holds that differs when the same is made again."""
 
 SEARCHED = ("kl",)
 """What a row holds of the last epoch of a search, beside the number of its epochs."""
@@ -24,15 +27,16 @@ SEARCHED = ("kl",)
 def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the numbers of a checkpoint or an ONNX file for the table of a study, and the description of its images.
 
-    A checkpoint that was trained has ``seconds``, those of the training by the clock, in all processes that took part,
-    and ``training``, all options of its training. The description is that of the images which the command itself read,
+    A checkpoint has ``content``, a hash of all that it holds but for times and versions. One that was trained has
+    ``seconds``, those of the training by the clock, in all processes that took part, and ``training``, all options of
+    its training. The description is that of the images which the command itself read,
     None if there were none.
 
     Raises:
         Error: the checkpoint cannot be read.
     """
     from kdtool.commands.history import chosen_by_search
-    from kdtool.models.checkpoint import read
+    from kdtool.models.checkpoint import content_of, read
 
     if path.suffix == ONNX:
         return _numbers_of_export(path), None
@@ -55,6 +59,8 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "chosen": chosen_by_search(made),
     }
     numbers |= {key: value for key, value in measured.items() if value is not None}
+    tensors = {"weights": None, "early": None}  # they are in the fingerprint
+    numbers["content"] = text_hash(_lasting(content_of(checkpoint) | tensors))
     if training:
         numbers["training"] = training
     if models:
@@ -62,6 +68,13 @@ def numbers_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     if isinstance(search, list) and search:  # the epochs of a search for a structure
         numbers |= {"search_epochs": len(search), **{f"search_{key}": search[-1].get(key) for key in SEARCHED}}
     return numbers, made.get("data") or None
+
+
+def _lasting(value: Any) -> Any:
+    """Return plain data without what is `FLEETING`."""
+    if isinstance(value, dict):
+        return {key: _lasting(item) for key, item in value.items() if key not in FLEETING}
+    return [*map(_lasting, value)] if isinstance(value, list | tuple) else value
 
 
 def _numbers_of_export(path: Path) -> dict[str, Any]:

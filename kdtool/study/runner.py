@@ -13,13 +13,16 @@ from statistics import fmean
 from typing import Any
 
 from kdtool.errors import Error, UsageError
+from kdtool.plugins.options import OptionInfo
+from kdtool.plugins.places import split
 from kdtool.study.alike import notes
 from kdtool.study.comparisons import comparisons, recorded
 from kdtool.study.on_ray import OnRay
 from kdtool.study.places import Exit, Local, Place
-from kdtool.study.recipe import Command, Recipe, in_step, read_recipe
-from kdtool.study.record import Record, opened, refusal
+from kdtool.study.recipe import Command, Recipe, in_step, option_value, read_recipe
+from kdtool.study.record import Record, opened
 from kdtool.study.results import means, numbers_of, row_of
+from kdtool.study.start import refusal
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.files import write_text
 from kdtool.utils.progress import say
@@ -69,10 +72,12 @@ def run_study(
         UsageError: the recipe is wrong, or its directory holds something else.
         Error: another process runs the study, or the cluster does not answer.
     """
-    if jobs < 1:
-        raise UsageError(f"--jobs: {jobs} is out of range: at least 1")
+    jobs = OptionInfo("jobs", int, 1, "", minimum=1).check(jobs)
+    (placement,) = split(placement, Placement)
     places = Placement(**placement)
     planned = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, output)
+    if jobs > 1 or places.ray is not None:
+        _check_shares(planned, "--ray" if places.ray is not None else f"--jobs {jobs}")
     connection: contextlib.AbstractContextManager[Cluster | None] = contextlib.nullcontext()
     if places.ray is not None:
         if jobs > 1:
@@ -100,6 +105,18 @@ def _check_nothing_waits_for_itself(recipe: Recipe) -> None:
     for command in recipe.commands:
         if any(word.partition("=")[0] == "--ray" for word in command.template):
             raise in_step(recipe, command, UsageError("the study itself runs with --ray; leave it out of the step"))
+
+
+def _check_shares(recipe: Recipe, asked: str) -> None:
+    """Check that no command tries how many processes have room on the machine, which it shares with others.
+
+    Raises:
+        UsageError: a command has ``--processes auto``; ``asked`` is the option because of which others run beside it.
+    """
+    for command in recipe.commands:
+        if option_value(command.words(recipe.directory), "--processes") == "auto":
+            problem = f"--processes auto takes the whole machine, which other steps share ({asked}); give a number"
+            raise in_step(recipe, command, UsageError(problem))
 
 
 @contextlib.contextmanager
@@ -182,19 +199,18 @@ class _Study:
             # It has no status, so it is ready again; `Record.start` sees the error, and lets it begin anew.
             self.record.end(command, status=FAILED, seconds=round(seconds, 1), error=error)
             return
-        row: dict[str, Any] = {}
-        data: dict[str, Any] | None = None
-        training: dict[str, Any] | None = None
+        result: dict[str, Any] = {"error": error}
         if error is None:
             try:
                 row, data = numbers_of(self.record.file(command))
                 # The checkpoint also counts attempts that were killed together with their study, or on a cluster.
                 seconds = max(seconds, row.pop("seconds", 0.0))
-                training = row.pop("training", None)
+                more = {key: row.pop(key, None) for key in ("training", "content")}
+                result = {"row": row, "data": data, **more}
             except Error as problem:
                 error = str(problem)
+                result = {"error": error}
         status = DONE if error is None else FAILED
-        result = {"row": row, "data": data, "training": training} if error is None else {"error": error}
         self.record.end(command, status=status, seconds=round(seconds, 1), **result)
         self._settle(command, seconds, error)
 

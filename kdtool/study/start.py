@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,15 @@ MARK = ".begun"
 RAY_MARK = ".ray-"
 """How the name of the file begins by which a machine of a Ray cluster recognises a study's directory."""
 
+# The ways out that a command offers where its run cannot go on, whatever the reason; a study takes them by itself.
+NOT_RESUMED = re.compile(
+    r"(; (finish it with that release|bring them back|name another output with -o))?[;,] (or )?start again with "
+    r"--force.*"
+    r"|; or remove it, and the same command with --resume trains again"
+)
+
 ENTRY = {
-    **dict.fromkeys(("status", "error", "made"), Either(None, TEXT)),
+    **dict.fromkeys(("status", "error", "made", "content"), Either(None, TEXT)),
     **dict.fromkeys(("seconds", "earlier"), Either(None, SECONDS)),
     **dict.fromkeys(("row", "data", "training"), Either(None, {})),
     "told": {"command!": Each(TEXT), "inputs": Named(TEXT)},
@@ -78,3 +86,8 @@ def marked(directory: Path) -> dict[str, dict[str, Any]]:
             if misfit(entry, ENTRY) is None:
                 entries[mark.name.removesuffix(MARK)] = entry
     return entries
+
+
+def refusal(error: str | None) -> str | None:
+    """Return why a run cannot be resumed, if that is the error of a command; None if it has another one, or none."""
+    return NOT_RESUMED.sub("", error) if error is not None and NOT_RESUMED.search(error) else None

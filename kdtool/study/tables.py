@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kdtool.errors import UsageError, nearest
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+
+MAX_LINE = 1 << 16
+"""The largest number of characters in a command line: the time to split it grows with the square of a word's length."""
 
 
 def tables_of(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -37,6 +41,20 @@ def text_of(table: Mapping[str, Any], key: str, where: str) -> str:
             f"{where}: {key} is missing" if value is None else f"{where}: {key} must be a text, not {value!r}"
         )
     return value
+
+
+def words_of(run: str, where: str) -> list[str]:
+    """Return the words of a command line as a shell splits them; a placeholder with spaces is one word."""
+    if len(run) > MAX_LINE:
+        raise UsageError(f"{where}: run has {len(run):,} characters; at most {MAX_LINE:,} are allowed")
+    joined = run.replace("\\\n", "")  # a line that goes on in the next one
+    try:
+        words = shlex.split(re.sub(r"\{\s*([^\s{}]+)\s*\}", r"{\1}", joined))
+    except ValueError as error:
+        raise UsageError(f"{where}: run: {error}") from error
+    if not words:
+        raise UsageError(f"{where}: run is empty; write a command such as prune --ratio 0.5")
+    return words
 
 
 def check_keys(table: Mapping[str, Any], where: str, known: tuple[str, ...]) -> None:

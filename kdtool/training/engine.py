@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -82,20 +82,12 @@ class Engine:
         """Compute the gradients of a loss, a scalar tensor; in fp16 those of the scaled loss."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        clipped: Sequence[nn.Parameter] = (),
-        clip: Callable[[Sequence[nn.Parameter]], None] | None = None,
-    ) -> None:
-        """Take a step of the optimiser and clear the gradients.
-
-        ``clip`` is called with the parameters ``clipped`` before; it changes their gradients.
-        """
+    def step(self, optimizer: torch.optim.Optimizer, clip: Callable[[], None] | None = None) -> None:
+        """Take a step of the optimiser and clear the gradients; ``clip`` is called before, and may change them."""
         if clip is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(optimizer)
-            clip(clipped)
+            clip()
         if self.scaler is None:
             optimizer.step()
         else:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kdtool.data.splits import Split
 from kdtool.models.architecture import Network
-from kdtool.models.conversion import digest
+from kdtool.models.conversion import behaviour
 from kdtool.training.engine import Engine
 from kdtool.training.sharing.shares import is_shared, spans
 from kdtool.utils.memory import Recent
@@ -47,7 +47,7 @@ def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, A
 
     So the steps of a chain do not measure again what an earlier one has measured. ``engine`` computes in float32.
     """
-    about = (digest(network.module), network.architecture.as_data(), split.name, split.spec.as_data(), engine.device)
+    about = (behaviour(network), split.name, split.spec.as_data(), engine.device)
     key = f"{derive(repr(about)):x}"
     if not everyone(key in _known):
         module = engine.place(copy.deepcopy(network.module))

@@ -114,7 +114,8 @@ class Loop:
                 stack.enter_context(recomputing_activations(modules, self.plan.student.architecture.spec))
             stack.enter_context(synchronised_norms(modules, self.training.sync_batchnorm))
             if self.training.compile:
-                shape = (self.training.batch_size, *self.plan.student.architecture.input)
+                images = max(single.stop - single.start for single in self.trainer.own)
+                shape = (images, *self.plan.student.architecture.input)
                 stack.enter_context(compiling(self.student, self.engine, shape))
             advance = stack.enter_context(bar)
             replica = Replica(self.learner)

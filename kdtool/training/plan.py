@@ -213,10 +213,14 @@ class FitPlan:
     def _segments_of_teacher(self, key: str) -> list[Segment]:
         """Return the teacher cut at the ends of its stages, so that each map is computed from the one before it.
 
-        Empty where an objective watches a layer that is not the end of a stage. ``key`` is the teacher's `digest`.
+        Empty where an objective watches a layer that is not the end of a stage, or where the teacher has no stages, as
+        several networks together. ``key`` is the teacher's `digest`.
         """
         assert self.teacher is not None
-        taps = stage_taps(self.teacher)
+        try:
+            taps = stage_taps(self.teacher)
+        except Error:
+            return []
         watched: list[Tap] = [pair.teacher for pair in self.pairs]
         if not all(tap in taps for tap in watched):
             return []

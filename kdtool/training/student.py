@@ -27,6 +27,9 @@ class Auxiliary:
 
     module: nn.Module
     taps: tuple[Tap, ...] = ()
+    independent: tuple[nn.Module, ...] = ()
+    """The networks in it that learn what they would learn by themselves: their gradients are clipped by norms of their
+    own."""
 
 
 class StudentModule:
@@ -71,6 +74,12 @@ class StudentModule:
             if parameter.requires_grad and (self.learns is None or name in self.learns)
         ]
         return [*own, *self.adapters.parameters(), *self.auxiliary.module.parameters()]
+
+    def independent(self) -> list[list[nn.Parameter]]:
+        """Return `parameters` in a list for each network that learns by itself, first the student's and all others."""
+        own = [list(network.parameters()) for network in self.auxiliary.independent]
+        apart = {id(parameter) for parameters in own for parameter in parameters}
+        return [[parameter for parameter in self.parameters() if id(parameter) not in apart], *own]
 
     def learners(self) -> Iterator[nn.Module]:
         """Yield the student and the auxiliary networks, which are kept, without the adapters, which are not."""

@@ -16,6 +16,7 @@ from .keywords import (
 from .processes import (
     decided as decided,
     gathered as gathered,
+    together as together,
 )
 from .progress import (
     progress_bar as progress_bar,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -221,6 +222,12 @@ def slug(name: str) -> str:
 def beside(source: Path, ending: str) -> Path:
     """Return a path in the directory of ``source``: ``teacher.pt`` with ``-ikd.pt`` gives ``teacher-ikd.pt``."""
     return source.with_name(source.stem + ending)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output(path: Path, *, force: bool) -> None:

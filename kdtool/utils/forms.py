@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +48,23 @@ SECONDS = lambda value: _is_number(value) and abs(value) <= 1e10  # noqa: E731
 CELL = Either(None, TEXT, FLAG, NUMBER, lambda value: isinstance(value, float) and not math.isfinite(value))
 
 ROWS = Each({})
+
+
+def exact(value: Any) -> Any:
+    """Return a number or a text of another type, such as numpy's or a member of an enum, as int, float or str.
+
+    Everything else is returned as it is. The reader of checkpoints takes no numbers and texts of other types.
+    """
+    if type(value) in (bool, int, float, str):
+        return value
+    numpy = sys.modules.get("numpy")  # what a program has not imported, it does not give
+    if numpy is not None and isinstance(value, numpy.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return str.__str__(value)  # not that of an enum, which names the member
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def misfit(value: Any, form: Any, where: str = "") -> str | None:

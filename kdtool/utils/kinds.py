@@ -26,6 +26,12 @@ def weights_file(path: Path) -> Path:
     return path / WEIGHTS if is_checkpoint_folder(path) else path
 
 
+def bytes_of(path: Path | None) -> int | None:
+    """Return the bytes of the file of a checkpoint's weights; None if there is no file, or not from here any more."""
+    file = path and weights_file(path)
+    return file.stat().st_size if file and file.is_file() else None
+
+
 def checkpoint_files(folder: Path) -> list[Path]:
     """Return the files of a folder that is read as a checkpoint; others in it, such as a README, are not read."""
     return [folder / name for name in (DESCRIPTION, WEIGHTS, TENSORS) if (folder / name).is_file()]

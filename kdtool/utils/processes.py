@@ -63,17 +63,22 @@ def rank() -> int:
 
 def node() -> int:
     """Return the number of this machine, from 0 on."""
-    return rank() // count_here()
+    return _number("GROUP_RANK", 0) if _numbered() else rank() // count_here()
 
 
 def nodes() -> int:
     """Return on how many machines the processes run."""
-    return count() // count_here()
+    return _number("GROUP_WORLD_SIZE", 1) if _numbered() else count() // count_here()
 
 
 def leads_node() -> bool:
     """Return whether this is the first of the processes on its machine that work together."""
-    return rank() % count_here() == 0
+    return (_number("LOCAL_RANK", 0) if _numbered() else rank() % count_here()) == 0
+
+
+def _numbered() -> bool:
+    """Return whether the launcher numbers the machines, as torchrun does; else all have equally many processes."""
+    return count() > 1 and all(name in os.environ for name in ("GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_RANK"))
 
 
 def count_here() -> int:

@@ -87,11 +87,16 @@ def opened(whole: Meter | None, phases: Sequence[tuple[str, float]]) -> Screen:
     if in_notebook():
         return InPlace(whole, phases)
     # Where latency is measured on another device, rich may be missing.
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and importlib.util.find_spec("rich") is not None:
+    if in_terminal() and os.environ.get("TERM") != "dumb" and importlib.util.find_spec("rich") is not None:
         from kdtool.utils.bars import Bars
 
         return Bars(whole, phases)
     return Lines(whole, phases)
+
+
+def in_terminal() -> bool:
+    """Return whether stderr is a terminal; a program may have put anything in its place, or nothing."""
+    return bool(getattr(sys.stderr, "isatty", bool)())
 
 
 def in_notebook() -> bool:

@@ -1,14 +1,20 @@
-"""Derived seeds, and blocks of code that use them without changing torch's global random state."""
+"""Derived seeds, and blocks of code that leave torch's global state, its random numbers too, as it was."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kdtool.utils.progress import say
+
 if TYPE_CHECKING:
     import torch
+
+
+_ONE = threading.RLock()
 
 
 def derive(*parts: object) -> int:
@@ -51,3 +57,33 @@ def seeded(*parts: object, device: torch.device | None = None) -> Iterator[None]
     with forked(device):
         set_seed(derive(*parts), device)
         yield
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Run a block with torch as a process begins with it, and then put back what the caller has set.
+
+    Gradients are recorded, and new tensors are float32 and on the CPU. The blocks of several threads run one after
+    another, since threads share torch's random numbers; blocks of one thread may be inside each other.
+    """
+    import torch
+
+    if not _ONE.acquire(blocking=False):
+        say("waits for what kdtool does in another thread; use processes to do both at a time")
+        _ONE.acquire()
+    dtype = torch.get_default_dtype()
+    try:
+        with contextlib.ExitStack() as stack:
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    stack.enter_context(torch.autocast(device, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            torch.set_default_dtype(torch.float32)
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        _ONE.release()

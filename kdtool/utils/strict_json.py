@@ -5,6 +5,7 @@ Texts of strangers, in JSON and in TOML, are read within limits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tomllib
@@ -21,6 +22,11 @@ TOML_LIMIT = 1 << 20
 def dumps(value: Any, **options: Any) -> str:
     """Return a value as JSON; paths become text. ``options`` are those of `json.dumps`."""
     return json.dumps(plain(value), allow_nan=False, **options)
+
+
+def text_hash(value: Any) -> str:
+    """Return a hash of a value as JSON, 16 hexadecimal digits; what is no JSON counts as its text."""
+    return hashlib.sha256(dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 
 def loads(text: str | bytes) -> Any:
@@ -53,7 +59,7 @@ def load_toml(path: Path) -> dict[str, Any]:
         ValueError: it is no TOML, no regular file, or too large.
     """
     try:
-        return tomllib.loads(read_text(path, TOML_LIMIT))
+        return tomllib.loads(read_text(path, TOML_LIMIT).removeprefix("\ufeff"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

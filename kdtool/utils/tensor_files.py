@@ -9,6 +9,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ from torch import Tensor
 from kdtool.errors import Error
 from kdtool.utils.files import atomic
 from kdtool.utils.formatting import printable as printable
+from kdtool.utils.forms import exact
 from kdtool.utils.stand_ins import STAND_INS
 
 # The pickle with a large checkpoint's names and shapes has a few megabytes. The limit bounds the memory that reading it
 # takes, since the objects are far larger than their bytes in the pickle.
 PICKLE_LIMIT = 64 << 20
+
+# What is stored as it is. The dicts of weights keep the versions of their modules.
+_STORED = (Tensor, OrderedDict, torch.Size, torch.dtype, torch.device, bool, int, float, str, bytes, set, type(None))
 
 # Tensors may share memory (tied weights), but a small file must not claim a huge network in this way.
 SHARING_LIMIT = 16
@@ -54,11 +59,13 @@ _KINDS = {
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain containers to a file atomically.
+    """Write tensors and plain containers to a file atomically; numbers of numpy and the like become plain ones.
 
     Raises:
-        Error: the file cannot be written, for example because the disk is full.
+        Error: the file cannot be written, for example because the disk is full; or it could not be read again, since
+            the content holds something else. A file that is there already stays.
     """
+    content = storable(content, path.name)
     with atomic(path) as temporary:
         try:
             with open(temporary, "wb") as file:
@@ -68,6 +75,27 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+def storable(value: Any, place: str) -> Any:
+    """Return a value with plain numbers and texts, which `safe_load` reads again; ``place`` names it in the message.
+
+    Raises:
+        Error: it holds an object that the reader refuses.
+    """
+    value = exact(value)
+    if isinstance(value, _STORED):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if type(value) in (list, tuple):
+        return type(value)(storable(item, f"{place}[{number}]") for number, item in enumerate(value))
+    if isinstance(value, dict):
+        return {exact(key): storable(item, f"{place}.{printable(str(key), 40)}") for key, item in value.items()}
+    raise Error(
+        f"{place}: is a {type(value).__name__}, with which the file could not be read again; give numbers, texts or "
+        "tensors, or lists and dicts of them"
+    )
 
 
 def safe_load(path: str | Path, *, foreign: bool = False) -> Any:

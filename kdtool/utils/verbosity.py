@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from kdtool.utils.processes import is_first
@@ -21,8 +22,11 @@ def level() -> int:
 
 
 def is_quiet() -> bool:
-    """Return whether only errors are shown; of several processes the first one alone speaks."""
-    return level() <= QUIET or not is_first()
+    """Return whether only errors are shown; of several processes the first one alone speaks.
+
+    A program without a stderr, such as a service, shows nothing: ``print`` would take stdout instead.
+    """
+    return level() <= QUIET or not is_first() or sys.stderr is None
 
 
 def is_verbose() -> bool:

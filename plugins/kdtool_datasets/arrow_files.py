@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -101,14 +102,23 @@ def places_in(path: Path, column: str) -> list[Place]:
     return places
 
 
-def converted(path: Path, column: str) -> Path:
-    """Return an Arrow file with the images of a column of a Parquet file, in the user's cache directory.
+def unpacked(path: Path, column: str) -> tuple[Path, list[Place]]:
+    """Return an Arrow file with the images of a column of a Parquet file, and where they lie in it.
 
-    It is made at the first call and after each change of the file.
+    It is made in the user's cache directory at the first call, after each change of the file, and where it is damaged.
 
     Raises:
         kdtool.Error: the file is damaged, or there is no place for the images.
     """
+    target = _converted(path, column)
+    try:
+        return target, places_in(target, COLUMN)
+    except Error:
+        target.unlink(missing_ok=True)
+    return _converted(path, column), places_in(target, COLUMN)
+
+
+def _converted(path: Path, column: str) -> Path:
     from filelock import FileLock
 
     cache, shown = cache_directory(), printable(str(path), 400)
@@ -118,19 +128,32 @@ def converted(path: Path, column: str) -> Path:
     of_file = hashlib.blake2b(os.fsencode(f"{path}\0{column}"), digest_size=12).hexdigest()
     state = f"{FORMAT} {status.st_size} {status.st_mtime_ns}"
     target = folder / f"{of_file}-{hashlib.blake2b(state.encode(), digest_size=8).hexdigest()}.arrow"
-    if target.exists():
+    if _is_newer(target, status):
         return target
     with naming_damage(shown):
         folder.mkdir(exist_ok=True)
         # Processes that train together need the same images; one of them converts.
         with FileLock(folder / "lock"):
-            if not target.exists():
+            if not _is_newer(target, status):
+                began = time.time_ns()
                 with atomic(target) as temporary, naming_damage(shown):
                     _convert(path, column, temporary, shown)
+                    os.utime(temporary, ns=(began, began))  # the file may change while it is read
                 for old in folder.glob(f"{of_file}-*.arrow"):
                     if old != target:
                         old.unlink(missing_ok=True)
     return target
+
+
+def _is_newer(target: Path, status: os.stat_result) -> bool:
+    """Return whether a file is there and was made after the last change of another one.
+
+    Copies keep the time of the content (``cp -p``, ``rsync -t``, ``tar``); what counts is when a file came there.
+    """
+    try:
+        return target.stat().st_mtime_ns > status.st_ctime_ns
+    except OSError:
+        return False
 
 
 def _convert(path: Path, column: str, target: Path, shown: str) -> None:

@@ -163,7 +163,7 @@ def _quietly(datasets: Any) -> Iterator[None]:
     log, bars = datasets.utils.logging, datasets.is_progress_bar_enabled()
     before = log.get_verbosity()
     log.set_verbosity_error()
-    if not sys.stderr.isatty():
+    if not getattr(sys.stderr, "isatty", bool)():  # a program may have put anything in its place
         datasets.disable_progress_bars()
     try:
         yield

@@ -13,7 +13,7 @@ from kdtool import Error
 from kdtool.utils import printable
 from kdtool_datasets.class_folders import check_names
 from kdtool_datasets.listing import SUFFIXES, Entry, Listing, counted, some
-from kdtool_datasets.samples import class_order
+from kdtool_datasets.samples import class_order, missing_labels, say_below_zero
 from kdtool_datasets.split_names import split_of
 from kdtool_datasets.tables import FILE_NAMES, LABEL_NAMES, SPLIT_NAMES, plain, read_table
 
@@ -57,12 +57,12 @@ def read_list(
     """
     shown = printable(str(path), 400)
     rows, notes = _rows(path, shown, choices or {})
-    listing = Listing(path.parent)
+    listing, missing = Listing(path.parent), missing_labels(row.label for row in rows)
     files: dict[str, Row] = {}
     entries: dict[str, Entry] = {}
     repeated = []
     for row in rows:
-        if not row.label:
+        if not row.label or row.label in missing:
             raise Error(f"{shown}: {row.line} has no label for {printable(row.file)}; add one, or remove it")
         entry = _entry(listing, row, shown)
         known = files.setdefault(entry.key, row)
@@ -82,7 +82,7 @@ def read_list(
     if repeated:
         notes.append(f"{path.name} lists {counted(repeated, 'file')} more than once ({some(repeated)})")
     names = class_order(row.label for row in files.values())
-    notes += check_names(shown, names)
+    notes += [*check_names(shown, names), *say_below_zero(names)]
     splits = {row.split or "train" for row in files.values()}
     if "train" not in splits:
         raise Error(f"{shown}: lists no files of the train split, only of {', '.join(sorted(splits))}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool import Dataset, Error
 from kdtool.utils import printable
-from kdtool_datasets.arrow_files import COLUMN, converted, naming_damage, needed, places_in
+from kdtool_datasets.arrow_files import naming_damage, needed, unpacked
 from kdtool_datasets.choices import joined, split_choices
 from kdtool_datasets.columns import Columns, columns_of
 from kdtool_datasets.listing import counted
@@ -92,8 +92,8 @@ def _samples(file: Path, key: str, columns: Columns) -> list[Sample]:
     """Return the images of a file; ``key`` names it in the data set."""
     from kdtool.data import FilePart
 
-    shown, images = printable(str(file), 400), converted(file, columns.image)
-    places = places_in(images, COLUMN)
+    shown = printable(str(file), 400)
+    images, places = unpacked(file, columns.image)
     labels: Sequence[Any] = [None] * len(places)
     if columns.label is not None:
         labels = _labels(file, columns.label, shown)

@@ -45,7 +45,8 @@ def located(argument: str, root: Path | None, fits: Callable[[Path], bool], kind
         candidates += [root] if root.name == path.name else []
     for candidate in candidates:
         if fits(candidate):
-            return _checked(candidate.resolve())
+            # What belongs to a file lies beside a link to it, which also has the suffix (DVC, git-annex, the Hub).
+            return _checked(candidate.resolve() if candidate.is_dir() else candidate.parent.resolve() / candidate.name)
     tried = ", ".join(printable(str(candidate), 400) for candidate in dict.fromkeys(candidates))
     raise Error(f"there is no {kind} {tried}; give its path, or its parent folder with --data-dir")
 

@@ -14,8 +14,11 @@ from kdtool_datasets.listing import counted, some
 if TYPE_CHECKING:
     from kdtool.data import ImageSource, RawData
 
-# A whole number as Python writes it, of a length that is quickly converted.
-WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+# A whole number as Python writes it, of a length that is quickly converted; pandas makes 3.0 of it beside a NaN.
+WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})(?:\.0+)?")
+
+# What programs write for a missing number.
+MISSING = frozenset(("nan", "na", "n/a", "<na>", "null", "none"))
 
 # Without a test split, this part of every class is the test split.
 TEST_FRACTION = 0.2
@@ -52,9 +55,11 @@ def raw_data(
     from kdtool.data import RawData, RawSplit
 
     said = list(notes)
+    labels = {sample.label for members in samples.values() for sample in members} - {None}
+    no_label = {None, *missing_labels(map(str, labels)), *(() if names is None else (-1,))}
     kept: dict[str, Sequence[Sample]] = {}
     for split, members in samples.items():
-        missing = [sample for sample in members if sample.label is None or (names is not None and sample.label == -1)]
+        missing = [sample for sample in members if sample.label in no_label]
         if len(missing) == len(members) and split != "train":
             said.append(f"left out the {split} split, whose {counted(members, 'image')} have no labels")
             continue
@@ -103,9 +108,10 @@ def _classes(
             "all in one form"
         )
     if texts:
-        said += check_names(shown, texts)
+        said += [*check_names(shown, texts), *say_below_zero(texts)]
         return {text: text for text in texts}
     if names is None:
+        said += say_below_zero([str(number) for number in numbers])
         return {number: str(number) for number in numbers}
     if numbers and not 0 <= numbers[0] <= numbers[-1] < len(names):
         wrong = numbers[0] if numbers[0] < 0 else numbers[-1]
@@ -123,5 +129,19 @@ def class_order(labels: Iterable[str]) -> list[str]:
     If all of them are whole numbers, they are in the order of the numbers, as in files that store numbers: a network
     that was trained on them has its outputs in this order. Otherwise the order is that of the characters.
     """
+    names = sorted({*labels})
+    return sorted(names, key=lambda name: int(name.partition(".")[0])) if all(map(WHOLE.fullmatch, names)) else names
+
+
+def missing_labels(labels: Iterable[str]) -> set[str]:
+    """Return those labels that programs write for none (such as ``nan``), where all others are whole numbers."""
     names = {*labels}
-    return sorted(names, key=int) if all(map(WHOLE.fullmatch, names)) else sorted(names)
+    missing = {name for name in names if name.lower() in MISSING}
+    return missing if missing < names and all(map(WHOLE.fullmatch, names - missing)) else set()
+
+
+def say_below_zero(classes: Sequence[str]) -> list[str]:
+    """Return what to say of a class -1 among classes from 0 on, in their order: it often stands for no label."""
+    if classes[:1] not in (["-1"], ["-1.0"]) or not all(map(WHOLE.fullmatch, classes)):
+        return []
+    return [f"{classes[0]} is a class, the first one; if it stands for no label, remove its images"]

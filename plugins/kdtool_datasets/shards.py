@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def find_files(argument: str, root: Path | None, suffix: str, name: str) -> Path
     return located(argument, root, fits, f"{suffix} file or folder")
 
 
-def find_shards(path: Path, suffix: str) -> Shards:
-    """Return the files that `find_files` found.
+def find_shards(path: Path, suffix: str, beside: Collection[str] = ()) -> Shards:
+    """Return the files that `find_files` found; of others it is said that they are left out, but for ``beside``.
 
     Raises:
         Error: there are none, one is missing, or their splits cannot be known.
@@ -64,7 +64,7 @@ def find_shards(path: Path, suffix: str) -> Shards:
     shown = printable(str(path), 400)
     notes: list[str] = []
     if path.is_dir():
-        root, files = path, sorted(_below(path, suffix, notes))
+        root, files = path, sorted(_below(path, suffix, beside, notes))
         if not files:
             raise Error(f"{shown}: has no {suffix} files")
     else:
@@ -96,7 +96,7 @@ def find_shards(path: Path, suffix: str) -> Shards:
     return Shards(root, {name: tuple(members) for name, members in parts.items()}, whole, tuple(notes))
 
 
-def _below(folder: Path, suffix: str, notes: list[str]) -> Iterator[Path]:
+def _below(folder: Path, suffix: str, beside: Collection[str], notes: list[str]) -> Iterator[Path]:
     left, number = [], 0
     for inner, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
@@ -104,7 +104,7 @@ def _below(folder: Path, suffix: str, notes: list[str]) -> Iterator[Path]:
             if name.startswith("."):
                 continue
             if not name.lower().endswith(suffix):
-                left.append(name)
+                left += [name] if name not in beside else []
                 continue
             number += 1
             if number > MOST:

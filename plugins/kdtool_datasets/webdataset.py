@@ -56,15 +56,16 @@ class WebDataset(Dataset):
     def load(self, argument: str, root: Path | None) -> RawData:
         """Return the places of the images; PATH is looked up as given, then below ``root``."""
         path, choices = self.find(argument, root), split_choices(argument, CHOICES)[1]
-        shards, shown = find_shards(path, ".tar"), printable(str(path), 400)
-        names = _names(shards.root)
-        notes = list(shards.notes)
+        shards, shown = find_shards(path, ".tar", NAMES), printable(str(path), 400)
+        names, notes = _names(shards.root), list(shards.notes)
         samples = _read(shards, choices, notes, labelled=True)
         numbers = all(isinstance(sample.label, int) for members in samples.values() for sample in members)
+        if names is not None:
+            notes.append(f"the names of the classes are {'read from' if numbers else 'not those of'} {names[0]}")
         return raw_data(
             shown,
             samples,
-            names if numbers else None,
+            names[1] if numbers and names is not None else None,
             joined(str(path), choices),
             whole=shards.whole,
             notes=list(dict.fromkeys(notes)),
@@ -224,8 +225,8 @@ def _value(value: Any, where: str) -> int | str:
     raise Error(f"{where}: its label is empty, or neither text nor a whole number")
 
 
-def _names(folder: Path) -> tuple[str, ...] | None:
-    """Return the names of the classes from a file in the folder of the shards, None if there is none."""
+def _names(folder: Path) -> tuple[str, tuple[str, ...]] | None:
+    """Return a file in the folder of the shards and the names of the classes in it, None if there is none."""
     for name in NAMES:
         path = folder / name
         if path.is_file():
@@ -238,5 +239,5 @@ def _names(folder: Path) -> tuple[str, ...] | None:
             names = tuple(line.strip() for line in lines if line.strip())
             if len(names) < 2:
                 raise Error(f"{printable(str(path), 400)}: lists no names of classes, one a line in UTF-8; correct it")
-            return names
+            return name, names
     return None

@@ -39,6 +39,7 @@ class CRD(Distiller):
 
     also_called: ClassVar[tuple[str, ...]] = ("contrastive", "contrast")
     fits: ClassVar[str] = "Fits features that serve more than the classifier; memorises all images, slower steps."
+    one_training: ClassVar[bool] = True
     hides: ClassVar[tuple[str, ...]] = ("momentum",)  # that of the optimiser: the paper has this word for the memory's
 
     weight: float | Schedule = option(0.8, minimum=0, help="weight of both contrastive terms")

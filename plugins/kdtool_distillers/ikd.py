@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Distiller, Error, LossDistiller, Pruner, Refiner, nested, option
+from kdtool import Distiller, Error, LossDistiller, Pruner, Refiner, UsageError, nested, option
 
 if TYPE_CHECKING:
     from kdtool import Network, Run
@@ -55,6 +55,15 @@ class IKD(Distiller):
         help="model that the tolerance compares with: the last accepted, or the most accurate accepted",
     )
     pruner: Pruner | None = nested("pruners", help="pruner for the resulting model; unset: none")
+
+    def __post_init__(self) -> None:
+        """Check that the pruner can prune a model that is made here."""
+        super().__post_init__()
+        if self.pruner is not None and self.pruner.needs_early:
+            raise UsageError(
+                f"--pruner {self.pruner.name}: goes back to early weights, which the models of {self.name} do not "
+                "have; use another one, such as magnitude"
+            )
 
     @property
     def trains_side_by_side(self) -> bool:

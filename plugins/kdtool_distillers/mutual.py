@@ -56,7 +56,8 @@ class Mutual(Distiller):
             raise UsageError("--peers 1: the student has no peer to learn from; give 2 or more, or --teacher-learns")
         for other in others.values():
             need_logits(self.name, self.objective, student, other)
-        auxiliary = Auxiliary(Peers([other.module for other in others.values()]))
+        members = tuple(other.module for other in others.values())
+        auxiliary = Auxiliary(Peers(members), independent=members)
         fit = run.fit(self.name, student, objective=MutualLoss(objective=self.objective), auxiliary=auxiliary)
         run.keep("student", fit.network, taught_by=", ".join(others))
         assert isinstance(fit.auxiliary, Peers)

@@ -40,6 +40,7 @@ class OFA(Distiller):
     """
 
     fits: ClassVar[str] = "Fits networks of different families, such as a transformer that teaches a CNN."
+    one_training: ClassVar[bool] = True
 
     gamma: float | Schedule = option(1.0, minimum=1, help="exponent that enhances the right class (1: none)")
     temperature: float | Schedule = option(1.0, above=0, help="temperature T that softens all outputs")

@@ -31,6 +31,7 @@ class Online(Distiller):
     """
 
     fits: ClassVar[str] = "Fits if the teacher is not trained yet: one training makes both networks."
+    one_training: ClassVar[bool] = True
 
     fresh: bool = option(True, help="begin with fresh weights of the teacher; off: go on with its present ones")
     objective: LossDistiller = nested("distillers", "kd", help="distiller whose loss the student learns with")
@@ -54,7 +55,7 @@ class Online(Distiller):
         with run.seeded("adapters"):
             adapters = objective.adapters(pairs)
         learning = LearningTeacher(teacher.module, [pair.teacher for pair in pairs], adapters)
-        auxiliary = Auxiliary(learning, tuple(pair.student for pair in pairs))
+        auxiliary = Auxiliary(learning, tuple(pair.student for pair in pairs), independent=(teacher.module,))
         loss = OnlineLoss(objective=objective, owners=tuple(pair.owner for pair in pairs))
         fit = run.fit(self.name, student, objective=loss, auxiliary=auxiliary)
         run.keep("student", fit.network, taught_by="teacher")

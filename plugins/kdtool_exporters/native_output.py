@@ -15,7 +15,7 @@ def silenced() -> Iterator[None]:
     """Suppress what Python and native code print, warn and log; one thread of a process may do so at a time."""
     with contextlib.ExitStack() as stack:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         kept = [(number, os.dup(number)) for number in (1, 2)]
         sink = os.open(os.devnull, os.O_WRONLY)

@@ -226,8 +226,9 @@ class Choice:
 
     def _ends(self, way: str) -> list[str]:
         names = [layer.name for layer in self.quantisable(way)]
-        # Of two layers nothing would be left.
-        return [] if len(names) < 3 else [names[-1]] if way == "dynamic" else [names[0], names[-1]]
+        ends = names[-1:] if way == "dynamic" else [*names[:1], *names[-1:]]
+        # Of two layers nothing would be left, nor of more if the user chose these.
+        return ends if len(names) > 2 and set(names) - {*ends, *self.skipped} else []
 
     def _pays(self, with_ends: Trial, without: Trial) -> bool:
         """Return whether the first and the last layer are better left in float."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdtool")
 
-QUANTISED = ("max_drop", "calibration", "calibration_images", "float_ends", "skip", "reduce_range")
+QUANTISED = ("max_drop", "calibration", "calibration_images", "float_ends", "only", "skip", "reduce_range")
 """The options of files of a lower precision."""
 
 MEASURED = ("provider", "threads", "batch", "pairs", "latency_seconds")
@@ -76,7 +76,8 @@ class Onnx(Exporter):
         choices=("auto", "on", "off"),
         help="leave the first and the last layer in float; auto: if that is more accurate and no slower",
     )
-    skip: tuple[str, ...] = option((), help="layers that stay in float, such as head,blocks.0.*")
+    only: tuple[str, ...] = option((), help="lower these layers alone, such as layer3,layer4; the rest stays in float")
+    skip: tuple[str, ...] = option((), help="layers that stay in float, such as head,blocks.0")
     reduce_range: str = option(
         "auto", choices=("auto", "on", "off"), help="use 7 bits of 8; auto: if this processor would overflow"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtool import Error, UsageError
+from kdtool.surgery import LayerOptions
 from kdtool_exporters.onnx_choice import Choice, Trial, within
 from kdtool_exporters.onnx_images import calibration_images
 from kdtool_exporters.onnx_quantise import Layer, lacks_dot_product, prepare
@@ -41,7 +41,7 @@ def lowered(
         raise Error(f"{spec}: {flag} validation images, and there is no validation split; name a data set with --data")
     model = source.with_name("prepared.onnx")
     layers = prepare(source, model)
-    skipped = matching(options.skip, layers, spec)
+    skipped = left_in_float(options, layers, spec)
     if options.fp16:
         return _half(options, model, layers, output, spec, val, skipped)
     assert val is not None
@@ -119,15 +119,14 @@ def _about(choice: Choice, best: Trial, precision: str) -> dict[str, Any]:
     }
 
 
-def matching(patterns: Sequence[str], layers: Sequence[Layer], spec: str) -> tuple[str, ...]:
-    """Return the names of the layers that match one of the patterns (``*`` stands for any text).
+def left_in_float(options: Any, layers: Sequence[Layer], spec: str) -> tuple[str, ...]:
+    """Return the names of the layers that ``options.only`` and ``options.skip`` leave in float.
 
     Raises:
-        kdtool.UsageError: a pattern matches no layer.
+        kdtool.UsageError: a pattern matches no layer, or no layer is left to quantise.
     """
     names = [layer.name for layer in layers]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise UsageError(f"--skip {pattern}: matches no layer of {spec}; its layers are {shown}")
-    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+    chosen = LayerOptions(only=options.only, skip=options.skip).chosen(names, spec)
+    if names and not chosen:
+        raise UsageError(f"{spec}: --only and --skip leave all layers in float; drop one of them")
+    return tuple(name for name in names if name not in chosen)

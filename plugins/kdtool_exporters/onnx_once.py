@@ -5,7 +5,6 @@ A comparison exports what an export has just written, and each student of a seri
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdtool.models import digest
+from kdtool.models import behaviour
 from kdtool_exporters.onnx_disk import write_errors
 from kdtool_exporters.onnx_model import frozen, set_metadata, write
 from kdtool_exporters.onnx_parity import check_parity
@@ -38,7 +37,7 @@ class _Export:
     parity: dict[str, Any] | None = None
 
 
-_kept: dict[str, _Export] = {}
+_kept: dict[tuple[str, int], _Export] = {}
 """The exports of this process by what was exported, the latest last; they are deleted when it ends."""
 
 
@@ -60,7 +59,7 @@ def write_once(
     Raises:
         kdtool.Error: the network cannot be exported, its file does not give its outputs, or cannot be written.
     """
-    key = _key(network, opset)
+    key = behaviour(network), opset
     export = _kept.pop(key, None)
     if export is None:
         with write_errors(output):
@@ -82,15 +81,7 @@ def write_once(
     return export.parity if check else None
 
 
-def _keep(key: str, export: _Export) -> None:
+def _keep(key: tuple[str, int], export: _Export) -> None:
     _kept[key] = export
     while len(_kept) > MOST_KEPT or sum(kept.file.stat().st_size for kept in _kept.values()) > MOST_BYTES:
         _kept.pop(next(iter(_kept))).folder.cleanup()
-
-
-def _key(network: Network, opset: int) -> str:
-    """Return hexadecimal digits that differ between networks that compute differently, and between operator sets."""
-    module = network.module
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    about = (digest(module, tensors), repr(module), network.architecture.as_data(), opset)
-    return hashlib.sha256(repr(about).encode()).hexdigest()

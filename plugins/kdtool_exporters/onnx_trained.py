@@ -33,7 +33,7 @@ MEAN_TOLERANCE, TIE = 0.02, 0.05
 """How far the logits of both may be apart, as parts of the largest logit: in the mean, and where the best class is not
 clear. A value half-way between two integers may become either, and each moves what follows by one step."""
 
-CHOICES = ("calibration", "calibration_images", "float_ends", "reduce_range", "skip")
+CHOICES = ("calibration", "calibration_images", "float_ends", "reduce_range", "only", "skip")
 """The options of a file that is quantised after its training."""
 
 

@@ -9,6 +9,8 @@ from kdtool import Callback, Pruner, option
 from kdtool.surgery import LayerOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -50,11 +52,10 @@ class Cluster(LayerOptions, Pruner):
         chosen = layers_to_mask(self, network)
         dense = dense_layers(network, 0.0, chosen)
         module = copy.deepcopy(network.module)
-        bits, layers = 0, 0
+        bits = 0
         left = [path for name in prunable(module) if (path := name.removesuffix(".weight")) not in chosen]
-        for name, weight in prunable(module).items():
-            if name.removesuffix(".weight") in left:
-                continue
+        shared = {name: weight for name, weight in prunable(module).items() if name.removesuffix(".weight") in chosen}
+        for name, weight in shared.items():
             width = self.conv_bits if weight.ndim > 2 else self.linear_bits
             values = weight.flatten().double().cpu().numpy()
             kept = values != 0
@@ -63,12 +64,12 @@ class Cluster(LayerOptions, Pruner):
             with torch.no_grad():
                 module.get_parameter(name).copy_(torch.from_numpy(values).view_as(weight))
             bits += int(kept.sum()) * math.ceil(math.log2(max(2, len(centroids)))) + 32 * len(centroids)
-            layers += 1
-        facts: dict[str, Any] = {"layers": layers, "bytes": bits // 8, **({"left": ", ".join(left)} if left else {})}
+        facts: dict[str, Any] = {"layers": len(shared), "bytes": bits // 8}
+        facts |= {"left": ", ".join(left)} if left else {}
         run.record(shared_values={**facts, "dense": dense.layers} if dense else facts)
         if sparsity(module) > 0:
             run.keep_zeros()
-        return self.retrain(run, Network(network.architecture, module), teacher, callbacks=[SharedValues()])
+        return self.retrain(run, Network(network.architecture, module), teacher, callbacks=[SharedValues(shared)])
 
 
 class SharedValues(Callback):
@@ -76,8 +77,9 @@ class SharedValues(Callback):
 
     reads_step: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        """Know of no weights yet."""
+    def __init__(self, names: Iterable[str]) -> None:
+        """Look at the weight tensors of these ``names``: in others, weights may be equal by chance."""
+        self.names = tuple(names)
         self.clusters: dict[str, tuple[Tensor, int]] = {}
         """By the name of a weight tensor, the cluster of each weight, int64 and flat, and the number of clusters."""
 
@@ -85,10 +87,8 @@ class SharedValues(Callback):
         """Remember which weights are equal."""
         import torch
 
-        from kdtool.training import prunable
-
-        for name, values in prunable(module).items():
-            found, codes = torch.unique(values, return_inverse=True)
+        for name in self.names:
+            found, codes = torch.unique(module.get_parameter(name).detach(), return_inverse=True)
             self.clusters[name] = (codes.flatten(), len(found))
 
     def before_step(self, module: nn.Module) -> None:

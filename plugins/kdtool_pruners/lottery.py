@@ -27,6 +27,7 @@ class Lottery(MaskPruner):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("lth", "lottery-ticket", "imp")
+    needs_early: ClassVar[bool] = True
 
     steps: int = option(3, minimum=1, help="number of rounds, each of which trains from the early weights")
     teacher: bool = option(False, help="train with the unpruned model as teacher; off: with only the labels")
@@ -63,7 +64,7 @@ class Lottery(MaskPruner):
         if run.training.epochs == 0:
             raise UsageError("lottery: every round is a training; give --epochs 1 or more")
         early = run.parent.early if run.parent else None
-        if early is None or early.weights.keys() != network.module.state_dict().keys():
+        if early is None or shapes(early.weights) != shapes(network.module.state_dict()):
             raise Error(
                 f"lottery: {(run.parent and run.parent.path) or 'the network'} keeps no early weights to reset to; "
                 "train it with kdtool teacher --keep-init, or --keep-epoch 1"
@@ -71,3 +72,8 @@ class Lottery(MaskPruner):
         module = copy.deepcopy(network.module)
         module.load_state_dict(early.weights)
         return Network(network.architecture, module)
+
+
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of weights by name."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -1,5 +1,8 @@
 """The Python API: what its functions return, store in checkpoints, and refuse."""
 
+import os
+import time
+
 import pytest
 import torch
 
@@ -141,3 +144,16 @@ def test_importing_kdtool_imports_no_torch():
 
     code = "import kdtool, kdtool.training.options, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_script_of_several_processes_makes_a_file_once(teacher_path, tmp_path, in_processes):
+    def work():
+        from kdtool.utils import decided, together
+
+        if os.environ["RANK"] == "1":
+            time.sleep(0.5)
+        with together("cpu"):
+            path = decided(lambda: kdtool.refine(teacher_path, output=tmp_path / "small.pt").path)
+        assert kdtool.load(path).history[-1]["command"] == "refine"
+
+    assert in_processes(work) == [0, 0]

@@ -22,7 +22,7 @@ from kdtool.cli.method_options import Section
 from kdtool.cli.output import as_json, print_result, show, table
 from kdtool.cli.several_processes import processes_option
 from kdtool.cli.work import Work
-from kdtool.compression.options import BudgetOptions, check_epochs, refused
+from kdtool.compression.options import QUANTISED, BudgetOptions, check_epochs, refused
 from kdtool.utils.files import beside
 from kdtool.utils.processes import is_first
 
@@ -86,6 +86,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         lambda source: beside(source, "-compressed.pt"),
         checkpoints=(path,) if path else (),
         files=(parsed.options["latency_from"],) if parsed.options.get("latency_from") else (),
+        endings=(QUANTISED,) if parsed.options.get("quantised", True) else (),
         slow_check=partial(check_latency, parsed.options),
     )
 
@@ -109,9 +110,8 @@ def as_table(results: dict[str, Any]) -> str:
     if latency.get("ratio") is not None:
         limit, ratio = results["limits"]["latency_ratio"], latency["ratio"]
         within = f", {ratio / limit:.2f} of the budget" if limit else ""
-        lines.append(
-            f"latency as exported: {latency['student']['p50_ms']:.3g} ms, {ratio:.3f} of the teacher's{within}"
-        )
+        wall = f"{latency['student']['p50_ms']:.3g} ms of wall time"
+        lines.append(f"latency as exported: {wall}, {ratio:.3f} of the teacher's{within}")
     return "\n".join(lines)
 
 

@@ -69,8 +69,11 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         checkpoints=(path,) if path else (),
         output=lambda source: parsed.params["output"] or beside(source, exporter.ending),
         suffix=exporter.suffix,
-        check_target=lambda output, force: exporter.check(
-            output, force=force or (parsed.params["resume"] and exporter.is_cut_short(output))
+        check_target=lambda output, force, source: exporter.check(
+            output,
+            force=force
+            or (parsed.params["resume"] and exporter.is_cut_short(output))
+            or (output == beside(source, exporter.ending) and _is_of_compression(source, output)),
         ),
         force=parsed.params["force"],
         resume=parsed.params["resume"],
@@ -80,6 +83,19 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         # Options of other exporters that have these names mean what they say.
         slow_check=partial(check_latency, parsed.options) if exporter.suffix == ".onnx" else None,
     )
+
+
+def _is_of_compression(source: Path, output: Path) -> bool:
+    """Return whether an output is there because the compression that made a checkpoint wrote it."""
+    if not output.exists() or not source.exists():
+        return False
+    from kdtool.commands.history import is_of_compression
+    from kdtool.models.checkpoint import read
+
+    try:
+        return is_of_compression(read(source), output)
+    except Error:
+        return False
 
 
 COLUMNS = {

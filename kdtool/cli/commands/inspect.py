@@ -12,7 +12,7 @@ from kdtool.cli.common import SPLIT_DATA, checkpoints, json_option
 from kdtool.cli.output import SCORES, as_json, facts, shown_value, table
 from kdtool.cli.work import Work
 from kdtool.errors import UsageError
-from kdtool.utils.formatting import printable
+from kdtool.utils.formatting import counted, printable
 
 EXAMPLES = """
 \b
@@ -89,11 +89,15 @@ def as_text(about: dict[str, Any]) -> str:
 
 
 def _made_by(entry: dict[str, Any]) -> list[str]:
-    """Return a command, and below it what its search chose."""
+    """Return a command, and below it what its search chose, or what the values that its weights share save."""
     from kdtool.commands.history import chosen_by_search
 
-    chosen = chosen_by_search(entry)
-    return [f"  {entry['line']}", *([f"    --search chose {printable(chosen)}"] if chosen else [])]
+    chosen, shared = chosen_by_search(entry), entry.get("shared_values")
+    lines = [f"  {entry['line']}", *([f"    --search chose {printable(chosen)}"] if chosen else [])]
+    if isinstance(shared, dict) and all(isinstance(shared.get(key), int) for key in ("layers", "bytes")):
+        few = f"{counted(shared['layers'], 'layer')} with few different values"
+        lines.append(f"    {few}, {shared['bytes']:,} bytes by the paper's count")
+    return lines
 
 
 def _preparation(data: dict[str, Any]) -> list[tuple[str, str]]:

@@ -47,7 +47,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
                 print_result(pruned, work)
             elif pruned.history:
                 print_notes(pruned.history[-1], f"{target.name}: " if len(work.outputs) > 1 else "")
-                rows += [_row(api.load(path)), _row(pruned, gzip=True)]
+                # It takes seconds for a large file, and tells nothing of a network that is only smaller.
+                repeats = pruned.masked or "shared_values" in pruned.history[-1]
+                rows += [_row(api.load(path), gzip=repeats), _row(pruned, gzip=True)]
         if rows:
             show(table(COLUMNS, rows))
         return work.result
@@ -62,7 +64,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     )
 
 
-def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
+def _row(checkpoint: Any, *, gzip: bool) -> dict[str, Any]:
     from kdtool.models.size import measure
     from kdtool.utils.files import gzip_bytes
     from kdtool.utils.kinds import weights_file
@@ -75,8 +77,7 @@ def _row(checkpoint: Any, *, gzip: bool = False) -> dict[str, Any]:
         **size,
         "compression": checkpoint.compression(size["parameters"]),
         "file_bytes": weights_file(path).stat().st_size,
-        # Not for the input: it takes seconds for a large file and is not needed.
-        "gzip_bytes": gzip_bytes(path) if gzip else None,
+        "gzip_bytes": gzip_bytes(weights_file(path)) if gzip else None,
     }
 
 

@@ -14,12 +14,12 @@ from kdtool.cli.command import ParsedCommand, StepCommand
 from kdtool.cli.common import json_option
 from kdtool.cli.files import check_file
 from kdtool.cli.method_options import Section
-from kdtool.cli.output import as_json, table
+from kdtool.cli.output import as_json, shown_value, table
 from kdtool.cli.work import Work
 from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import EXPORT, ONNX, Recipe, in_step, read_recipe
 from kdtool.training.side_by_side.placement import Placement
-from kdtool.utils.formatting import FEWEST_SEEDS, printable_lines
+from kdtool.utils.formatting import printable_lines
 
 EXAMPLES = """
 \b
@@ -184,18 +184,18 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
+    from kdtool.reporting.cells import cell
+    from kdtool.reporting.sections import flat
     from kdtool.study.alike import same_settings
 
-    values, same = dict.fromkeys(key for row in rows for key in row["values"]), same_settings(rows)
-    columns = {"step": "step", "a": "a", "b": "b", **{f"value {key}": key for key in values}, "seeds": "seeds"}
-    # As text, since a ratio in the matrix is a setting and must not be formatted as a measured ratio.
-    flat = [{**row, **{f"value {key}": str(value) for key, value in row["values"].items()}} for row in rows]
-    for row in flat:
-        row |= {key: f"{row[key]:.1f}" for key in ("seconds", "cpu_seconds") if row.get(key) is not None}
-        for key in SPREAD:
-            if row.get(f"{key}_low") is not None and row.get("seeds", FEWEST_SEEDS) >= FEWEST_SEEDS:
-                row[key] = f"{row[key]:.4g} ± {row[key] - row[f'{key}_low']:.2g}"
-    return table({key: title for key, title in {**columns, **ROWS}.items() if key not in same}, flat)
+    shown, measured, same = flat(rows), {key for row in rows for key in row}, same_settings(rows)
+    settings = {key: key for key in shown[0] if key not in measured}
+    columns = {"step": "step", "a": "a", "b": "b", **settings, "seeds": "seeds", **ROWS}
+    return table(
+        {key: title for key, title in columns.items() if key not in same},
+        shown,
+        lambda row, key: cell(row, key) if key in SPREAD else shown_value(key, row.get(key)),
+    )
 
 
 def failure(result: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdtool.errors import Error
+from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.hooks import evaluating
 from kdtool.models.quantisation.calls import CallMode, Scopes, argument, operation, tensors_in
@@ -99,11 +99,13 @@ class _Record:
         return result
 
 
-def find_places(network: Network, skip: Sequence[str] = ()) -> Places:
-    """Return what is rounded in a network; layers that match a pattern of ``skip`` stay in float.
+def find_places(network: Network, skip: Sequence[str] = (), only: Sequence[str] = ()) -> Places:
+    """Return what is rounded in a network.
+
+    Layers that match a pattern of ``skip``, or none of ``only`` if there are any, stay in float.
 
     Raises:
-        UsageError: a pattern matches no layer.
+        UsageError: a pattern matches no layer, or no layer is left.
         Error: no layer can be rounded.
     """
     module, spec = network.module, network.architecture.spec
@@ -121,8 +123,11 @@ def find_places(network: Network, skip: Sequence[str] = ()) -> Places:
     layers = {name.partition(":")[0]: name for name in record.weights}
     if not layers:
         raise Error(f"{spec}: has no convolution and no linear layer that runs in 8 bits; train it in float")
-    skipped = matching(skip, list(layers), "--quantize-skip", spec)
-    chosen = {name: found for name, found in record.weights.items() if name.partition(":")[0] not in skipped}
+    left = matching(only, list(layers), "--quantize-only", spec) if only else set(layers)
+    left -= matching(skip, list(layers), "--quantize-skip", spec)
+    if not left:
+        raise UsageError(f"{spec}: --quantize-only and --quantize-skip leave all layers in float; drop one of them")
+    chosen = {name: found for name, found in record.weights.items() if name.partition(":")[0] in left}
     return _places(record.values, chosen, _is_transformer(record.weights))
 
 

@@ -12,17 +12,19 @@ from kdtool.models.quantisation.fake import calibrate, quantised, quantiser_of, 
 from kdtool.models.quantisation.places import find_places
 
 
-def begin_to_round(network: Network, images: Iterable[Tensor], skip: Sequence[str] = ()) -> Network:
+def begin_to_round(
+    network: Network, images: Iterable[Tensor], skip: Sequence[str] = (), only: Sequence[str] = ()
+) -> Network:
     """Return a copy of a network that rounds to 8 bits, with ranges that ``images`` (batches) set.
 
-    The layers that match a pattern of ``skip`` stay in float.
+    The layers that match a pattern of ``skip``, or none of ``only`` if there are any, stay in float.
 
     Raises:
-        UsageError: a pattern matches no layer.
+        UsageError: a pattern matches no layer, or no layer is left.
         Error: the network has no layer that runs in 8 bits.
     """
     network = without_quantiser(network)
-    made = quantised(network, find_places(network, skip))
+    made = quantised(network, find_places(network, skip, only))
     calibrate(made.module, images)
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,8 @@ def validate(learner: Learner, val: DistillationBatches, trained: int, epoch: in
             metrics |= decisive(*(tensor.numpy() for tensor in measured))
         return metrics
     chosen = images_for_a_loss(len(val), trained)
+    if len(chosen) < len(val):  # the rows of the others stay empty: phases that need all images must not read them
+        val = dataclasses.replace(val, kept_as=f"{val.split.name}-every-{int(chosen[1])}")
     start, sizes = spans(len(chosen), VALIDATION_BATCH)
     total = 0.0
     for batch in val.batches(sizes, order=chosen[start : start + sum(sizes)]):

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from kdtool.data.splits import Split
-from kdtool.errors import Error, first_line
+from kdtool.errors import Error, UsageError, first_line
 from kdtool.features.segments import Part
 from kdtool.models.architecture import Network
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
+from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.foresight.forecast import NOTHING, Cost, Forecast, ForeseenPhase
 from kdtool.training.foresight.stopwatch import Timing, bytes_of, now, time_phase
@@ -62,6 +63,15 @@ class _Notes:
     state_bytes: int = 0
     cache_bytes: int = 0
     at_most: bool = False
+    at_risk: bool = False
+    """Whether what runs now, or failed, may fail in one of several processes alone: reading, computing, writing."""
+
+    @contextlib.contextmanager
+    def risky(self) -> Iterator[None]:
+        """Mark what the block runs as `at_risk`; the mark stays if it fails."""
+        self.at_risk = True
+        yield
+        self.at_risk = False
 
 
 class Rehearsal(Run):
@@ -96,7 +106,8 @@ class Rehearsal(Run):
         epochs, steps = self.training.epochs, -(-len(self.data.train) // self.training.batch_size)
         cost, notes = NOTHING, self.notes
         if epochs:
-            timing = self._timing(plan, module, [*callbacks, HoldZeros()] if self.masked else callbacks)
+            with notes.risky():
+                timing = self._timing(plan, module, [*callbacks, HoldZeros()] if self.masked else callbacks)
             cost = timing.epochs(epochs, steps)
             notes.state_bytes = max(notes.state_bytes, timing.state_bytes)
             notes.cache_bytes = max(notes.cache_bytes, timing.cache_bytes)
@@ -140,7 +151,8 @@ class Rehearsal(Run):
         images, notes = self.data.split(split), self.notes
         if (id(network.module), split) not in notes.measured:
             notes.measured[id(network.module), split] = network.module
-            notes.measuring += self._answer(network, images) * len(images)
+            with notes.risky():
+                notes.measuring += self._answer(network, images) * len(images)
         return _metrics(images)
 
     def _answer(self, network: Network, split: Split) -> Cost:
@@ -164,7 +176,8 @@ class Rehearsal(Run):
         self.add_row(name, network, taught_by=taught_by, **about)
         self.notes.kept_bytes += bytes_of(network.module.state_dict())
         path = self.directory / f"{slug(name)}.pt"
-        write_tensors(path, network.module.state_dict())
+        with self.notes.risky():
+            write_tensors(path, network.module.state_dict())
         return path
 
     def sub_run(self, name: str, training: Training) -> Run:
@@ -213,11 +226,15 @@ def rehearse(
             rehearsal = Rehearsal.of(run, Path(folder), notes)
             network = work(rehearsal)
             rehearsal.scores(network)
-            rehearsal.close(network, closing)
+            with notes.risky():
+                rehearsal.close(network, closing)
         except Exception as error:  # what a method does with a network that is not trained is its own affair
-            # Of several processes one alone may be out of memory, or miss a file; the others would wait for it.
-            alone = count() > 1 and isinstance(error, RuntimeError | OSError | MemoryError)
-            if (strict and not notes.phases) or alone or is_lost_process(error):
+            # Of several processes one alone may be out of memory, or miss a file; the others would wait for it. Options
+            # that do not fit, and a loss that is not finite, are the same in all.
+            alone = isinstance(error, RuntimeError | OSError | MemoryError) or (
+                notes.at_risk and not isinstance(error, UsageError | LossNotFiniteError)
+            )
+            if (strict and not notes.phases) or (alone and count() > 1) or is_lost_process(error):
                 raise
             name = notes.phases[-1].name if notes.phases else ""
             reason = f"they depend on the result of {name}" if name else _reason(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from kdtool.errors import Error, UsageError, first_line
+from kdtool.errors import Error, first_line
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
 from kdtool.training.evaluate import VALIDATION_BATCH
@@ -178,20 +178,14 @@ def fitted(
 ) -> FitPlan:
     """Return the plan with the passes that ``--batch-size auto`` finds; they are kept in the directory ``kept``.
 
-    A phase that is resumed takes what was kept, whatever the memory is now.
+    A phase that is resumed takes what was kept, whatever the memory is now. It is for one process alone.
 
     Raises:
-        UsageError: several processes train, which would wait for the one that is out of memory.
         Error: the memory does not even suffice for the smallest passes.
     """
     training = plan.training
     if not training.batch_size.auto:
         return plan
-    if count() > 1:
-        raise UsageError(
-            "--batch-size auto: works in one process, since the others would wait for the one that is out of memory; "
-            "give a number, and --accumulate"
-        )
     images, passes = int(training.batch_size), kept_passes(kept)
     if passes is not None:
         plan = in_passes(plan, passes)

@@ -27,7 +27,7 @@ NOISY = ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension")
 def compiling(student: StudentModule, engine: Engine, shape: tuple[int, ...]) -> Iterator[None]:
     """Run the student compiled while the block runs; where that is not possible, one line says why.
 
-    ``shape`` is that of the images of a step, [batch, channels, height, width]. A copy of the student takes a step
+    ``shape`` is that of the images of a pass, [batch, channels, height, width]. A copy of the student takes a step
     before, since the compiler does its work, and fails, at the first one.
     """
     reason = _why_not(student) or _failure(student, engine, shape)

@@ -41,7 +41,9 @@ class Updates:
         with optimizing():
             self.optimizer = make_optimizer(parameter_groups(learnt, student.module, training), training)
         self.schedule = make_schedule(self.optimizer, training, steps)
-        self.clipping = Clipping(training.clip) if training.clip is not None and training.clip.norm != inf else None
+        self.clipped: list[tuple[Clipping, list[nn.Parameter]]] = []
+        if training.clip is not None and training.clip.norm != inf:
+            self.clipped = [(Clipping(training.clip), parameters) for parameters in student.independent()]
         self.average: WeightAverage | None = None
         if averaged and training.ema is not None:
             self.average = WeightAverage(student.learners(), training.ema)
@@ -54,8 +56,12 @@ class Updates:
     def step(self) -> None:
         """Move the parameters down their gradients, and clear these."""
         with in_memory_order(self.optimizer):
-            self.engine.step(self.optimizer, self.student.parameters() if self.clipping else (), self.clipping)
+            self.engine.step(self.optimizer, self._clip if self.clipped else None)
         self.schedule.step()
+
+    def _clip(self) -> None:
+        for clipping, parameters in self.clipped:
+            clipping(parameters)
 
     def end_step(self) -> None:
         """Take the weights into the average, after callbacks have changed them too."""
@@ -74,7 +80,7 @@ class Updates:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.engine.state(),
-            "clipping": {} if self.clipping is None else self.clipping.state(),
+            "clipping": [clipping.state() for clipping, _ in self.clipped],
             "average": {} if self.average is None else self.average.state(),
         }
 
@@ -83,7 +89,10 @@ class Updates:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.engine.load(state["scaler"])
-        if self.clipping is not None:
-            self.clipping.load(state["clipping"])
+        saved = state["clipping"]
+        # A run of an older release has one state for all networks.
+        states = saved if isinstance(saved, list) else [saved] * len(self.clipped)
+        for (clipping, _), own in zip(self.clipped, states, strict=True):
+            clipping.load(own)
         if self.average is not None:
             self.average.load(state["average"])

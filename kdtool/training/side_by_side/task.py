@@ -10,12 +10,13 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from kdtool.errors import Error
+from kdtool.plugins.own_code import bring_in
+from kdtool.plugins.trust import Place
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.training.phase import LOG, read_epochs
 from kdtool.utils.files import slug, temporary_folder, write_files, write_text
@@ -27,7 +28,7 @@ from kdtool.utils.verbosity import QUIET, verbosity
 NOT_SENT = ("cache", "lock")
 
 
-class Place(Protocol):
+class OneRun(Protocol):
     """What of a run says where its files are."""
 
     directory: Path
@@ -43,10 +44,11 @@ class Task:
     name: str
     """The name of its phase, or of its sub-run."""
     run: list[Any]
-    """A reference to the run."""
-    work: Callable[[Any], Any]
+    """A reference to the run, then one to the function that does the training in it."""
     token: str
     """A file in the run's directory, by which a machine recognises it."""
+    packages: tuple[Place, ...] = ()
+    """The user's own packages, of which the run may hold objects; they are imported before it is taken."""
     files: list[Any] = field(default_factory=list)
     """A reference to the files of an earlier attempt, for a machine that does not see the directory."""
 
@@ -80,7 +82,11 @@ def sees(token: str) -> bool:
 
 def do(task: Task) -> Answer:
     """Do one training, in the directory of the run or, if that is not seen here, in a temporary one."""
-    run: Place = taken(task.run[0])
+    try:
+        bring_in(task.packages)
+    except Error as problem:
+        return Answer(None, problem, _here(), 0.0, 0.0)
+    run: OneRun = taken(task.run[0])
     if sees(task.token):
         return _done(run, task)
     with temporary_folder("kdtool-ray") as folder:
@@ -94,8 +100,12 @@ def do(task: Task) -> Answer:
         return dataclasses.replace(answer, error=error, files=files_in(run.directory))
 
 
-def _done(run: Place, task: Task) -> Answer:
-    started, used, where = time.monotonic(), time.process_time(), f"{socket.gethostname()}, process {os.getpid()}"
+def _here() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+def _done(run: OneRun, task: Task) -> Answer:
+    started, used = time.monotonic(), time.process_time()
     run.logs = log_of(run.directory, task.name)
     run.logs.mkdir(parents=True, exist_ok=True)
     # Other tasks work at the same time, and a cache has one owner.
@@ -103,10 +113,10 @@ def _done(run: Place, task: Task) -> Answer:
     result, error = None, None
     with verbosity(QUIET):
         try:
-            result = task.work(run)
+            result = taken(task.run[1])(run)
         except Error as problem:
             error = problem
-    return Answer(result, error, where, time.monotonic() - started, time.process_time() - used)
+    return Answer(result, error, _here(), time.monotonic() - started, time.process_time() - used)
 
 
 def files_in(directory: Path) -> dict[str, bytes]:

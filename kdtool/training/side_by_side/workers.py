@@ -12,11 +12,12 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any, TypeVar
 
 from kdtool.errors import Error, UsageError
+from kdtool.plugins.own_code import imported
 from kdtool.training.history_entry import Clock
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.training.side_by_side.task import (
     Answer,
-    Place,
+    OneRun,
     Task,
     do,
     files_in,
@@ -30,7 +31,7 @@ from kdtool.utils.progress import say
 from kdtool.utils.ray_cluster import Cluster, connected, why
 
 Result = TypeVar("Result")
-OneRun = TypeVar("OneRun", bound=Place)
+Given = TypeVar("Given", bound=OneRun)
 
 
 class Workers:
@@ -40,7 +41,7 @@ class Workers:
         """Hand tasks to ``cluster``."""
         self.cluster = cluster
 
-    def each(self, run: OneRun, tasks: Mapping[str, Callable[[OneRun], Result]]) -> dict[str, Result]:
+    def each(self, run: Given, tasks: Mapping[str, Callable[[Given], Result]]) -> dict[str, Result]:
         """Return what the tasks return, by name (see `Run.each`).
 
         Raises:
@@ -55,11 +56,12 @@ class Workers:
         token.touch()
         try:
             reference = self.cluster.put(sent)
+            packages = imported()
             blind = not all(self.cluster.on_each_machine(sees, str(token)))
             futures = {}
             for name, work in tasks.items():
                 earlier = [self.cluster.put(_earlier(run, name))] if blind else []
-                task = Task(name, [reference], work, str(token), earlier)
+                task = Task(name, [reference, self.cluster.put(work)], str(token), packages, earlier)
                 futures[self.cluster.submit(do, task)] = name
             answers: dict[str, Result] = {}
             while futures:
@@ -74,7 +76,7 @@ class Workers:
             self.cluster.stop()
             token.unlink(missing_ok=True)
 
-    def _home(self, run: Place, name: str, answer: Answer) -> Any:
+    def _home(self, run: OneRun, name: str, answer: Answer) -> Any:
         """Bring home what a task made, and return its result."""
         write_files(run.directory, answer.files)
         gather_log(run.directory, name)
@@ -86,7 +88,7 @@ class Workers:
         return answer.result
 
 
-def _earlier(run: Place, name: str) -> dict[str, bytes]:
+def _earlier(run: OneRun, name: str) -> dict[str, bytes]:
     """Return what an earlier attempt left, by names in the run's directory."""
     files = files_in(home_of(run.directory, name))
     return {f"phases/{slug(name)}/{path}": content for path, content in files.items()}

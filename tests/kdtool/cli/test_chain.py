@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kdtool.cli import launcher
 
 # Fixtures of conftest.py.
 Run = Callable[..., Any]
@@ -54,6 +58,13 @@ def test_several_checkpoints_need_no_name_and_no_step_behind_them(fails: Fails, 
     assert "leave out student.pt" in fails("refine teacher.pt prune student.pt")
     (here / "student-magnitude.pt").write_text("mine")
     assert "exists already" in fails("prune teacher.pt student.pt")
+
+
+def test_the_file_in_8_bits_of_a_compression_is_not_overwritten(fails: Fails, here: Path) -> None:
+    (here / "teacher-halve-compressed-int8.onnx").write_text("mine")
+    message = fails("refine teacher.pt compress --max-macs 0.5x")
+    assert message.endswith("-int8.onnx: exists already; choose another name with -o, or overwrite it with --force")
+    assert "int8.onnx" not in fails("refine teacher.pt compress --max-macs 0.5x --no-quantised -o nowhere/s.pt")
 
 
 def test_a_reporting_step_prints_its_table_and_hands_the_checkpoint_on(api: Any, run: Run) -> None:
@@ -191,3 +202,40 @@ def test_a_missing_checkpoint_may_be_a_file_that_was_taken_for_a_command(
         "evaluate: no checkpoint given. Name it (kdtool evaluate FILE), put the step that makes it in front "
         "(kdtool distill FILE evaluate), or pipe it in (kdtool distill FILE | kdtool evaluate)"
     )
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let this process be the first of two, which goes on with the tests if it fails."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(launcher, "leave", lambda code: None)
+    return monkeypatch
+
+
+def test_of_two_processes_one_waits_on_the_device_of_the_next_training(api: Any, run: Run, two: Any) -> None:
+    waits: list[str] = []
+
+    @contextlib.contextmanager
+    def together(device: str) -> Iterator[None]:
+        waits.append(device)
+        yield
+
+    two.setattr(launcher, "together", together)
+    result = run("refine teacher.pt distill --refiner halve --device cpu evaluate prune export --onnx")
+
+    assert result.exit_code == 0, result.output
+    assert waits == ["cpu", "auto"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_two_processes_one_does_steps_that_train_nothing_and_neither_waits(
+    api: Any, run: Run, two: Any, here: Path, rank: int
+) -> None:
+    two.setenv("RANK", str(rank))
+    if rank:  # the first process was faster
+        (here / "small.pt").write_text("a checkpoint")
+    result = run("refine teacher.pt -o small.pt export --onnx evaluate")
+
+    assert result.exit_code == 0, result.output
+    assert [name for name, *_ in api.calls] == ([] if rank else ["refine", "export", "evaluate"])

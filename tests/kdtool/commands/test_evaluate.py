@@ -69,3 +69,20 @@ def test_json_and_compare_have_the_numbers(teacher_path: Path) -> None:
     assert {"balanced_accuracy", "top5"} <= {*row}
     assert compared["a"]["balanced_accuracy"] == pytest.approx(row["balanced_accuracy"])
     assert compared["b"]["top5"] == pytest.approx(row["top5"])
+
+
+def test_a_split_that_is_only_drawn_is_said_and_all_images_can_be_measured(teacher_path, digits, tmp_path, caplog):
+    for name in digits.spec.classes:
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("L", (8, 8), 40 * number).save(tmp_path / "own" / name / f"{number}.png")
+    data = {"data": f"folder:{tmp_path / 'own'}"}
+    (drawn,) = kdtool.evaluate(teacher_path, **data)
+    assert f"own: has no test split; {drawn['images']} of its 60 images are drawn for it and measured" in caplog.text
+    caplog.clear()
+    (measured,) = kdtool.evaluate(teacher_path, split="all", **data)
+    assert (measured["split"], measured["images"]) == ("all", 60)
+    assert measured["accuracy"] == pytest.approx(0.1)  # the classes have the same images
+    assert kdtool.compare(teacher_path, teacher_path, split="all", **data)["images"] == 60
+    assert kdtool.evaluate(teacher_path)[0]["images"] == len(digits.test)
+    assert "drawn" not in caplog.text

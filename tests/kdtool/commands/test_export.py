@@ -7,6 +7,7 @@ import kdtool
 from kdtool.cli.commands.export import as_text
 from kdtool.cli.main import cli
 from kdtool.errors import Error, UsageError
+from kdtool.utils.files import sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,27 @@ def test_the_name_of_an_int8_file_on_the_command_line(teacher_path, tmp_path, ca
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "net-int8.onnx")
     assert (tmp_path / "net-int8.onnx").is_file()
+
+
+def test_the_file_that_a_compression_wrote_is_written_again(teacher_path, tmp_path, capsys):
+    """As compress leaves it where a network in 8 bits won: the history of the checkpoint knows the file."""
+    checkpoint, written = kdtool.load(teacher_path), tmp_path / "net-int8.onnx"
+    written.write_bytes(b"of the compression")
+    checkpoint.history[-1]["budget"] = {"measured": {"onnx_sha256": sha256_of(written)}}
+    checkpoint.save(tmp_path / "net.pt")
+    words = ["export", str(tmp_path / "net.pt"), "--int8", "--no-latency"]
+    for changed, code in ((b"mine", 2), (b"of the compression", 0)):
+        written.write_bytes(changed)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert ended.value.code == code
+        assert ("exists already" in capsys.readouterr().err) == bool(code)
+    assert written.stat().st_size > 1000
+    with pytest.raises(UsageError, match="exists already"):
+        kdtool.export(checkpoint, int8=True, latency=False)
+    written.write_bytes(b"of the compression")
+    with pytest.raises(UsageError, match="exists already"):  # a file in float32 of this name was asked for by mistake
+        kdtool.export(checkpoint, output=written, latency=False)
 
 
 def test_int8_without_data_is_refused(bare, tmp_path):

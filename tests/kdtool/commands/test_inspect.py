@@ -70,6 +70,14 @@ def test_without_the_option_there_is_no_word_of_stages(lenet):
     assert "stage" not in CliRunner().invoke(cli, ["inspect", str(lenet)]).stdout
 
 
+def test_a_checkpoint_whose_file_is_not_found_any_more(lenet, monkeypatch, tmp_path):
+    monkeypatch.chdir(lenet.parent)
+    checkpoint = kdtool.load(lenet.name)
+    assert kdtool.inspect(checkpoint)["file_bytes"] == lenet.stat().st_size
+    monkeypatch.chdir(tmp_path)
+    assert kdtool.inspect(checkpoint)["file_bytes"] is None
+
+
 def test_options_that_say_nothing_are_refused(lenet):
     with pytest.raises(kdtool.UsageError, match=r"^there is no option 'nonsense'$"):
         kdtool.inspect(lenet, nonsense=3)

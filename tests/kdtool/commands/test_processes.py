@@ -11,12 +11,14 @@ import pytest
 import torch
 
 import kdtool
+from kdtool.commands import foresight
 from kdtool.commands.processes import check_alike
 from kdtool.errors import Error
 from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.output_cache import Cache, CachedArray
 from kdtool.utils.processes import together
+from kdtool.utils.verbosity import announcing
 
 OPTIONS: dict[str, Any] = {
     **{"epochs": 4, "views": 2, "batch_size": 64, "lr": 1e-3, "device": "cpu", "precision": "fp32"},
@@ -194,6 +196,15 @@ def test_a_full_disk_on_one_ends_the_cache_of_all(
     assert f"{tmp_path / 'two.run' / place}: no room for a cache (No space left on device)" in said
 
 
+def test_an_automatic_batch_is_refused_before_anything_is_timed(teacher_path, tmp_path, in_processes):
+    def work():
+        foresight.rehearse = None
+        with announcing(), pytest.raises(kdtool.UsageError, match="--batch-size auto: works in one process"):
+            distil(teacher_path, tmp_path / "two.pt", batch_size="auto")
+
+    assert in_processes(work) == [0, 0]
+
+
 def test_processes_with_other_data_are_found_at_the_start(teacher_path, tmp_path, in_processes, capfd):
     def work():
         distil(teacher_path, tmp_path / "two.pt", subset=0.5 if os.environ["RANK"] == "1" else 1.0)
@@ -203,6 +214,44 @@ def test_processes_with_other_data_are_found_at_the_start(teacher_path, tmp_path
     assert "differs from process 0" in error
     assert "images of train" in error
     assert not (tmp_path / "two.run").exists()
+
+
+def placed(*machines):
+    """Let this process be on a machine as torchrun numbers them; ``machines`` are the sizes of all."""
+    rank, first = int(os.environ["RANK"]), 0
+    for number, size in enumerate(machines):
+        if first <= rank < first + size:
+            os.environ.update(LOCAL_WORLD_SIZE=str(size), LOCAL_RANK=str(rank - first), GROUP_RANK=str(number))
+        first += size
+    os.environ["GROUP_WORLD_SIZE"] = str(len(machines))
+
+
+def test_machines_with_unlike_numbers_of_processes_cache_each_row(tmp_path, in_processes):
+    rows = torch.arange(6.0)[:, None]
+
+    def work():
+        placed(1, 2)
+        with together("cpu"):
+            check_alike({"command": "distill"})
+            rank = int(os.environ["RANK"])
+            array = Cache(tmp_path / os.environ["GROUP_RANK"], 1 << 20).create("rows", (6, 1), torch.float32)
+            array.write(torch.tensor([rank, 5 - rank]), rows[[rank, 5 - rank]])
+            array.close()
+
+    assert in_processes(work, count=3, seconds=60) == [0, 0, 0]
+    for number in "01":
+        made = Cache(tmp_path / number, 1 << 20).open("rows").read(torch.arange(6))
+        assert torch.equal(made, rows)
+
+
+def test_a_launcher_that_does_not_number_unlike_machines_is_refused(in_processes):
+    def work():
+        placed(1, 2)
+        del os.environ["GROUP_RANK"]
+        with together("cpu"), pytest.raises(Error, match="machines have unlike numbers of processes; .* torchrun"):
+            check_alike({"command": "distill"})
+
+    assert in_processes(work, count=3, seconds=60) == [0, 0, 0]
 
 
 def test_processes_with_other_versions_are_found(in_processes):

@@ -111,14 +111,43 @@ def test_a_training_that_is_cut_resumes_to_the_same_bits(spec, tmp_path, monkeyp
     ("method", "precision"),
     [
         ("kd+at:100", "bf16"),
-        *(pytest.param(name, "fp32", marks=pytest.mark.slow) for name in ("kd+at:100", "none", "dkd", "at")),
+        ("crd", "fp32"),
+        *(pytest.param(name, "fp32", marks=pytest.mark.slow) for name in ("kd+at:100", "none", "dkd", "at", "ofa")),
+        pytest.param("online", "fp32", marks=pytest.mark.slow),
     ],
 )
-def test_methods_with_one_loss_train_in_8_bits(resnet, tmp_path, method, precision):
+def test_methods_with_one_training_train_in_8_bits(resnet, tmp_path, method, precision):
     options = {"epochs": 1, "subset": 0.03, "precision": precision, "quantize_skip": ["conv1", "layer3.*"]}
     made = distil(resnet, tmp_path / "q.pt", method, student=resnet, **options)
     assert made.history[-1]["quantised"]["float_layers"][0] == "conv1"
     assert quantiser_of(made.module) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["crd", "ofa", "ensemble", "online"])
+def test_their_files_have_the_outputs_of_the_training(resnet, tmp_path, method):
+    teachers = [resnet, resnet] if method == "ensemble" else resnet
+    distil(teachers, tmp_path / "q.pt", method, student=resnet)
+    facts = kdtool.export(tmp_path / "q.pt", int8=True, latency=False, output=tmp_path / "q.onnx")
+    assert facts["quantised"]["agreement"]["other_classes"] == 0
+
+
+def test_a_loss_with_a_training_of_its_own_is_refused():
+    class Own(kdtool.LossDistiller):
+        """A loss that trains in its own way."""
+
+        def distill(self, run, teacher, student):
+            return student
+
+    with pytest.raises(kdtool.UsageError, match="makes or edits"):
+        Own.check_precision("int8")
+
+
+def test_only_named_layers_round(resnet, tmp_path):
+    made = distil(resnet, tmp_path / "q.pt", student=resnet, epochs=1, subset=0.03, quantize_only=["layer3"])
+    left = made.history[-1]["quantised"]["float_layers"]
+    assert "conv1" in left
+    assert not any(name.startswith("layer3") for name in left)
 
 
 @pytest.mark.parametrize("method", ["gated", "ikd", "simkd", "mutual", "born-again", "stagewise"])
@@ -132,8 +161,9 @@ def test_others_are_refused_by_name(resnet, tmp_path, method):
 
 
 def test_a_pattern_belongs_to_quantize(resnet, tmp_path):
-    with pytest.raises(kdtool.UsageError, match="--quantize-skip: belongs to --quantize"):
-        kdtool.distill(resnet, student=resnet, quantize_skip=["conv1"], output=tmp_path / "q.pt")
+    for name in ("skip", "only"):
+        with pytest.raises(kdtool.UsageError, match=f"--quantize-{name}: belongs to --quantize"):
+            kdtool.distill(resnet, student=resnet, output=tmp_path / "q.pt", **{f"quantize_{name}": ["conv1"]})
 
 
 def test_later_commands_go_on_in_float_and_say_so(trained, tmp_path, capsys):

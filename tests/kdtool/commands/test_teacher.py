@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import kdtool
-from kdtool.commands.inputs import data_for
+from kdtool.commands.inputs import as_teachers, data_for
 from kdtool.models.checkpoint import read
 
 CLASSES = ("top", "middle", "bottom")
@@ -64,6 +64,39 @@ def test_without_names_the_outputs_are_taken_in_the_order_of_the_folders(state, 
     assert made.metric("test", "accuracy") < 0.5
 
 
+def test_folders_are_sorted_as_by_timm_if_it_has_trained_the_weights(state, images, tmp_path, caplog):
+    folder = tmp_path / "numbers"
+    for name, number in zip(CLASSES, ("2", "9", "10"), strict=True):
+        shutil.copytree(f"{images.removeprefix('folder:')}/{name}", folder / number)
+    data, args = f"folder:{folder}", {"model": "lenet", "crop_pct": 1.0}
+    made = build(state, tmp_path, data=data, args=args)
+    assert made.data.classes == ("2", "9", "10")
+    assert made.metric("test", "accuracy") == 1
+    assert f"its outputs are taken for those of {data} in this order: 2, 9, 10 (as timm sorts them)" in caplog.text
+    for place in "ab":
+        (tmp_path / place).mkdir()
+    build(state, tmp_path / "a", args=args)
+    (row,) = kdtool.evaluate(tmp_path / "a/t.pt", data=data, mean=(0.5,), std=(0.5,))
+    assert row["accuracy"] == 1
+    assert build(state, tmp_path / "b", data=data).data.classes == ("10", "2", "9")
+    assert "in this order: 10, 2, 9 (timm would sort them 2, 9, 10)" in caplog.text
+
+
+def test_numbers_that_the_file_names_are_folders_or_count_for_nothing(state, images, tmp_path):
+    for name, number in zip(CLASSES, ("2", "9", "10"), strict=True):
+        shutil.copytree(f"{images.removeprefix('folder:')}/{name}", tmp_path / "numbers" / number)
+    numbers, named = f"folder:{tmp_path / 'numbers'}", {"class_to_idx": {"2": 0, "9": 1, "10": 2}}
+    for place in "abc":
+        (tmp_path / place).mkdir()
+    assert build(state, tmp_path / "a", data=numbers, **named).metric("test", "accuracy") == 1
+    assert build(state, tmp_path / "b", data=images, **named).data.classes == tuple(sorted(CLASSES))
+    made = build(state, tmp_path / "c", **named)
+    for data, names in ((numbers, ("2", "9", "10")), (images, tuple(sorted(CLASSES)))):
+        spec = data_for(made, {"data": data, "mean": (0.5,), "std": (0.5,)}).spec
+        assert spec.classes == names
+        assert as_teachers([made], spec, {})[0].data.classes == names
+
+
 def test_other_names_are_refused_with_the_differences(state, images, tmp_path):
     with pytest.raises(kdtool.Error, match="it lacks 'lower', it adds 'bottom'"):
         build(state, tmp_path, data=images, classes=["top", "middle", "lower"])
@@ -106,8 +139,9 @@ def test_names_for_another_number_of_outputs_are_ignored(state, tmp_path, caplog
 def test_what_is_taken_for_granted_is_said(state, images, tmp_path, caplog):
     build(state, tmp_path, data=images)
     assert (
-        "w.pth: does not tell how its images were prepared; crop 1 and interpolation bilinear are used, those of "
-        "kdtool:lenet-300-100 or of the data; if it was trained with others, give --crop and --interpolation"
+        "w.pth: does not tell how its images were prepared; crop 1, interpolation bilinear and images of 8 pixels are "
+        "used, those of kdtool:lenet-300-100 or of the data; if it was trained with others, give --crop, "
+        "--interpolation and --image-size"
     ) in caplog.text
     assert f"w.pth: does not name its classes; its outputs are taken for those of {images} in this order: bottom" in (
         caplog.text
@@ -140,6 +174,14 @@ def test_images_have_the_size_of_the_training_of_the_weights(state, images, tmp_
     assert made.data.image_size == 8
     made = kdtool.teacher("kdtool:lenet-300-100", classes=3, **options)
     assert made.architecture.input == (1, 8, 8)
+
+
+def test_small_squares_are_enlarged_to_the_size_of_the_training_too(images, tmp_path, caplog):
+    network = kdtool.teacher("kdtool:lenet-300-100", classes=3, image_size=12, in_channels=1, output=tmp_path / "n.pt")
+    torch.save({"state_dict": network.module.state_dict(), "args": {"img_size": 12}}, tmp_path / "w.pth")
+    options = {"weights": tmp_path / "w.pth", "data": images, "epochs": 0, "output": tmp_path / "t.pt"}
+    assert kdtool.teacher("kdtool:lenet-300-100", **options).data.image_size == 12  # its images have 8
+    assert "w.pth: was trained with images of 12 pixels; used here too" in caplog.text
 
 
 def test_a_network_that_was_trained_here_is_held_out_from(images, tmp_path, caplog):

@@ -8,9 +8,9 @@ import torch
 
 import kdtool
 from kdtool.compression import mending, planning
+from kdtool.compression.candidate_files import keep, kept
 from kdtool.compression.candidates import Candidate, Ladder
 from kdtool.compression.costs import Cost
-from kdtool.compression.keeping import keep, kept
 from kdtool.compression.sizing import Sized
 from kdtool.models.checkpoint import read
 from kdtool.surgery import halve_widths

@@ -64,13 +64,13 @@ class FakeMeter(Meter):
 
 @pytest.fixture
 def fake(monkeypatch):
-    for module in ("proposals", "searching", "finalists"):
+    for module in ("proposals", "searching", "measuring_again"):
         monkeypatch.setattr(f"kdtool.compression.{module}.Meter", FakeMeter)
     return FakeMeter
 
 
 def test_the_teacher_in_8_bits_is_a_candidate_and_needs_no_training(teacher_path, tmp_path, fake, monkeypatch):
-    monkeypatch.setattr("kdtool.compression.finishing.as_exported", lambda *args: None)
+    monkeypatch.setattr("kdtool.compression.winner.as_exported", lambda *args: None)
     student = kdtool.compress(
         teacher_path, max_latency="0.6x", output=tmp_path / "s.pt", candidates=("halve",), **PLAIN
     )
@@ -147,7 +147,7 @@ def test_other_networks_are_sized_in_8_bits_where_the_teacher_fits_too(tmp_path,
 
 def test_where_8_bits_are_slower_they_are_left_out(teacher_path, tmp_path, fake, monkeypatch):
     monkeypatch.setattr(fake, "share", 1.5)
-    monkeypatch.setattr("kdtool.compression.finishing.as_exported", lambda *args: None)
+    monkeypatch.setattr("kdtool.compression.winner.as_exported", lambda *args: None)
     options = {"max_latency": "0.6x", "candidates": ("halve",)}
     student = kdtool.compress(teacher_path, output=tmp_path / "s.pt", **options, **PLAIN)
     results = results_of(student)
@@ -171,31 +171,37 @@ def test_8_bits_are_judged_by_what_they_change(in_8_bits, left_out, monkeypatch)
 def test_a_latency_in_ms_means_the_device_of_the_file(teacher_path, tmp_path):
     file, there = tmp_path / "teacher.onnx", tmp_path / "there.json"
     kdtool.export(teacher_path, output=file, latency=False)
-    row = {**measure_file(file, pairs=2), "p50_ms": 12.5, "cpu": "a phone", "threads": 2}
+    row = {**measure_file(file, pairs=2), "p50_ms": 12.5, "cpu_ms": None, "cpu": "a phone", "threads": 2}
     # The last row is that of another network, on another device.
     there.write_text(json.dumps([row, {**row, "structure": "0", "cpu": "a watch", "threads": 4}]))
     options = BudgetOptions(max_latency="5ms", latency_from=there)
     with costs.scratch() as folder:
         meter = Meter(read(teacher_path).network, options, folder)
     assert meter.teacher_ms == 12.5
-    assert meter.device == f"a phone of {there} (2 threads)"
+    assert meter.device == f"a phone of {there} (2 threads, wall time)"
     # 5 ms of 12.5 are a share of 0.4, whatever the teacher takes here.
     from kdtool.compression.proposals import limits_of
 
     assert limits_of(Cost(100, 10, None, 1.0, meter.teacher_ms), options).latency_ratio == pytest.approx(0.4)
+    # On one thread of a CPU, the time that it computes counts, as here: a busy device took three times as long.
+    there.write_text(json.dumps({**row, "threads": 1, "cpu_ms": 4.5}))
+    with costs.scratch() as folder:
+        busy = Meter(read(teacher_path).network, options, folder)
+    assert (busy.teacher_ms, busy.device) == (4.5, f"a phone of {there} (1 thread, CPU time)")
     there.write_text(json.dumps({**row, "batch": 8}))
     with costs.scratch() as folder, pytest.raises(kdtool.UsageError, match=r"of 8, .* with 1; give --latency-batch 8"):
         Meter(read(teacher_path).network, options, folder)
     said = costs.device_known(options)
     assert said.startswith(f"{there} tells the teacher's time alone; that of each candidate")
-    assert f"the same share of it as on this CPU ({costs.cpu_name()}, 1 thread)" in said
+    assert f"the same share of it as here ({costs.cpu_name()}, cpu, 1 thread, CPU time, batch 1): measure" in said
 
 
 def test_the_device_of_a_latency_in_ms_is_said():
     here = BudgetOptions(max_latency="5ms", latency_threads=2)
     assert costs.device_known(here).startswith(
-        f"5ms is meant for {costs.cpu_name()}, cpu, 2 threads, batch 1; for another"
+        f"5ms is meant for {costs.cpu_name()}, cpu, 2 threads, wall time, batch 1; for another"
     )
+    assert "1 thread, CPU time, batch 1; for" in costs.device_known(BudgetOptions(max_latency="5ms"))
     assert costs.device_known(BudgetOptions(max_latency="0.4x")) is None
     assert costs.device_known(BudgetOptions(max_macs="0.4x")) is None
 

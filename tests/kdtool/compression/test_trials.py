@@ -9,8 +9,8 @@ import kdtool
 from kdtool.commands.outputs import entry_of
 from kdtool.compression.candidates import TEACHER, Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.finalists import ranked
 from kdtool.compression.learners import learner_of
+from kdtool.compression.measuring_again import ranked
 from kdtool.compression.options import BudgetOptions, Given
 from kdtool.compression.schedule import paced
 from kdtool.compression.trial_rows import epoch_seconds, row_of

@@ -2,12 +2,36 @@
 
 import pytest
 
-from kdtool.data.classes import difference, positions
+from kdtool.data.classes import difference, natural_order, outputs_of, positions
 from kdtool.errors import Error
 
 
 def test_equal_lists_need_no_mapping():
     assert positions(["a", "b"], ("a", "b"), "data", "the network") is None
+
+
+def test_the_natural_order_is_that_of_timm():
+    names = ("a/10", "a/9", "Zebra", "apple", "img12b", "img2", "2", "x")
+    assert natural_order(names) == (
+        "2",
+        "a/9",
+        "a/10",
+        "apple",
+        "img2",
+        "img12b",
+        "x",
+        "Zebra",
+    )  # by timm.utils.natural_key
+    assert natural_order(("0", "1", "10", "2")) == ("0", "1", "2", "10")
+
+
+def test_ascending_numbers_count_only_where_the_data_set_has_them():
+    own, numbers = ("0", "1", "10", "2"), ("0", "1", "2", "10")
+    assert outputs_of(own, numbers, natural=False) == numbers
+    assert outputs_of(("Cat", "dog", "bee"), ("0", "1", "2"), natural=False) == ("Cat", "dog", "bee")
+    assert outputs_of(("Cat", "dog", "bee"), ("0", "1", "2"), natural=True) == ("bee", "Cat", "dog")
+    assert outputs_of(("cat", "dog"), ("dog", "fox"), natural=True) == ("dog", "fox")  # refused later
+    assert outputs_of(own, None, natural=True) == numbers
 
 
 def test_another_order_is_mapped_by_name():

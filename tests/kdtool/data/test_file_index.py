@@ -128,3 +128,14 @@ def test_an_unreadable_image_is_looked_at_again_by_a_later_release_of_pillow(cac
     del read[:]
     index_files(paths)
     assert read == ["1.png"]
+
+
+def test_images_that_exif_has_turned_are_known(cache, read, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (6, 4)).save(tmp_path / "turned.png", exif=exif)
+    Image.new("L", (6, 4)).save(tmp_path / "plain.png")
+    for _ in range(2):
+        infos = index_files([tmp_path / "turned.png", tmp_path / "plain.png"])
+        assert [(info.width, info.height, info.turned) for info in infos] == [(4, 6, True), (6, 4, False)]
+    assert sorted(read) == ["plain.png", "turned.png"]

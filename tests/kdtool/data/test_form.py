@@ -73,11 +73,12 @@ def test_more_than_16_bits_are_refused():
     assert form_of(infos((8, 8, "L"))).white is None
 
 
-def test_transparency_and_frames_are_said():
+def test_transparency_turns_and_frames_are_said():
     [entry] = infos((8, 8, "PA"))
-    form = form_of([entry, entry._replace(mode="RGB", frames=2)])
+    form = form_of([entry, entry._replace(mode="RGB", frames=2, turned=True)])
     assert form.notes == (
         "1 of 2 images have transparency; it is read as white",
+        "1 of 2 images are turned or mirrored as their EXIF says",
         "1 of 2 images have several frames or pages; the first of each is read",
     )
 

@@ -170,6 +170,7 @@ def test_a_network_is_found_by_its_structure(tmp_path):
     # One of them had to wait for other programs.
     busy = measured_elsewhere([row("a", 3.0, cpu_ms=1.5), row("b", 6.0, cpu_ms=6.0)], "a", "b")
     assert (busy["ratio"], busy["clock"], busy["student"]["p50_ms"]) == (1.5 / 6, "thread-cpu", 3.0)
+    assert (busy["cpu_ms"], found["cpu_ms"]) == (1.5, None)
     alone = measured_elsewhere(rows, "a", "other")
     assert (alone["teacher"], alone["ratio"]) == (None, None)
     assert measured_elsewhere(rows, "c") is None

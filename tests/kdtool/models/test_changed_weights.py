@@ -3,6 +3,7 @@
 import datetime
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,3 +124,49 @@ def test_weights_are_hashed_once(teacher_path, tmp_path, monkeypatch):
     own.save(tmp_path / "one.pt")
     write(tmp_path / "two.pt", own)
     assert len(hashed) == 3
+
+
+def test_what_could_not_be_read_again_is_not_written(teacher_path, tmp_path):
+    path = read(teacher_path).save(tmp_path / "own.pt").path
+    before = path.read_bytes()
+    row = {"split": "mine", "accuracy": 0.5}
+    for change, reason in (
+        (lambda own: own.metrics.append({"accuracy": 0.5}), "metrics: entry 3.split is missing"),
+        (
+            lambda own: own.metrics.append({**row, "loss": torch.tensor(0.5)}),
+            "metrics: entry 3.loss is missing or ",
+        ),
+        (lambda own: own.history.append("hello"), "history: entry 2 is missing or malformed"),
+        (lambda own: own.history[0].update(note={1}), "history: entry 1.note is missing or malformed"),
+        (lambda own: own.history[0].update(note=print), "note: is a builtin_function_or_method, with which the file"),
+        (lambda own: own.module.add_module("new", torch.nn.Linear(1, 1)), "2 unexpected"),
+        (lambda own: setattr(own.module, activation(own.module), torch.nn.Tanh()), "its layers were changed, and a ch"),
+    ):
+        own = kdtool.load(path)
+        change(own)
+        with pytest.raises(kdtool.Error, match=reason) as raised:
+            own.save(path)
+        assert "\n" not in str(raised.value)
+        assert path.read_bytes() == before
+
+
+def activation(module):
+    return next(name for name, part in module.named_modules() if isinstance(part, torch.nn.ReLU))
+
+
+def test_plain_additions_are_written(teacher_path, tmp_path):
+    own = kdtool.load(teacher_path)
+    own.metrics.append({"split": "mine", "accuracy": np.float64(0.5)})
+    own.history[-1].update(note=tmp_path, table=[np.float32(0.5)])
+    own.history.append({"command": "mine", "line": "# mine"})
+    again = kdtool.load(own.save(tmp_path / "own.pt").path)
+    assert again.metric("mine", "accuracy") == 0.5
+    assert (again.history[0]["note"], again.history[0]["table"]) == (str(tmp_path), [0.5])
+    assert kdtool.export(again, "safetensors", output=tmp_path / "own.safetensors")["against"] is None
+
+
+def test_half_precision_is_no_change_of_layers(teacher_path, tmp_path):
+    for change in (torch.nn.Module.half, torch.nn.Module.double, lambda module: module.requires_grad_(False)):
+        own = kdtool.load(teacher_path)
+        change(own.module)
+        assert kdtool.load(own.save(tmp_path / "own.pt").path).architecture == own.architecture

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from torch import nn
 import kdtool
 from kdtool.features.segments import Segment, segments
 from kdtool.features.taps import stage_taps
+from kdtool.models.architecture import Architecture, Network
 from kdtool.models.checkpoint import Checkpoint, fingerprint, read
 from kdtool.models.conversion import (
     Convention,
     Conversion,
+    behaviour,
     conversion_of,
     converted,
     described,
@@ -134,6 +137,42 @@ def test_a_checkpoint_is_seen_in_the_convention_of_a_run(digits):
     odd = dataclasses.replace(digits.spec, classes=("zero", *digits.spec.classes[1:]))
     with pytest.raises(kdtool.Error, match=r"its classes are not those of digits: it lacks '0'.* it adds 'zero'"):
         seen_in(Checkpoint(original, odd), digits.spec)
+
+
+class Answer(nn.Module):
+    """A network of one layer that calls a function of its module, as the code of a notebook does."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, images):
+        """Return logits [images, 3]."""
+        return activation(self.fc(images.flatten(1)))
+
+
+def activation(logits):
+    return logits.clamp(-5, 5)
+
+
+def test_networks_that_compute_differently_behave_differently(monkeypatch):
+    torch.manual_seed(0)
+    architecture = Architecture("own", "answer", {"classes": 3, "in_channels": 1, "image_size": 2})
+    module = Answer()
+    first = behaviour(Network(architecture, module))
+    assert behaviour(Network(architecture, copy.deepcopy(module))) == first
+    found = {first}
+    with monkeypatch.context() as mended:
+        mended.setattr(sys.modules[__name__], "activation", lambda logits: logits)  # only large numbers tell
+        found.add(behaviour(Network(architecture, module)))
+        mended.setattr(sys.modules[__name__], "activation", torch.tanh)
+        found.add(behaviour(Network(architecture, module)))
+        mended.setattr(sys.modules[__name__], "activation", torch.linalg.inv)  # does not run
+        found.add(behaviour(Network(architecture, module)))
+    with torch.no_grad():
+        module.fc.bias.add_(1)
+    found.add(behaviour(Network(architecture, module)))
+    assert len(found) == 5
 
 
 def test_pretrained_weights_expect_what_their_source_says(digits, tmp_path):

@@ -39,6 +39,13 @@ def test_a_prediction_has_all_classes_the_most_likely_first(teacher_path):
     assert made["3"] == pytest.approx(float(torch.exp(logits[3]) / torch.exp(logits).sum()), rel=1e-5)
 
 
+def test_a_prediction_leaves_the_modes_of_the_layers_as_they_are(teacher_path):
+    teacher = kdtool.load(teacher_path)
+    modes = [part.training for part in teacher.module.train().modules()]
+    teacher.predict(np.zeros((8, 8), np.uint8))
+    assert [part.training for part in teacher.module.modules()] == modes
+
+
 def test_print_shows_five_lines(teacher_path):
     teacher = kdtool.load(teacher_path)
 

@@ -228,7 +228,6 @@ def test_names_of_classes_are_found_in_their_order(beside, state, file):
         {"num_classes": 3},
         {"id2label": {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}},
         {"class_to_idx": {"cat": 1, "dog": 2}},
-        {"classes": ["0", "1", "2"]},
         {"labels": ["cat", "cat", "dog"]},
         {"names": ["conv.weight", "conv.bias"]},
         {"classes": argparse.Namespace(a=1)},
@@ -239,11 +238,29 @@ def test_what_does_not_name_classes(beside, state, file):
     assert told_in(file).classes is None
 
 
-def test_numbers_in_another_order_are_names(state, file):
-    """Class folders are in the order of text, so that the classes of ImageFolder may be 0, 1, 10, 2."""
-    folders = sorted(map(str, range(11)))
+@pytest.mark.parametrize("order", [str, int])
+def test_numbers_are_names_too_unless_there_are_others(order, state, file):
+    """Class folders may be in the order of text, 0, 1, 10, 2, or of numbers."""
+    folders = sorted(map(str, range(11)), key=order)
     torch.save({"state_dict": state, "class_to_idx": numbered(folders)}, file)
     assert told_in(file).classes == tuple(folders)
+    torch.save({"state_dict": state, "class_to_idx": numbered(CLASSES), "labels": ["0", "1", "2"]}, file)
+    assert told_in(file).classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("args", "natural"),
+    [
+        ({"model": "resnet18", "crop_pct": None, "class_map": "", "dataset": ""}, True),
+        ({"model": "resnet18", "crop_pct": 0.9}, True),
+        ({"model": "resnet18", "crop_pct": 0.9, "class_map": "names.txt"}, False),
+        ({"model": "resnet18", "crop_pct": 0.9, "dataset": "torch/image_folder"}, False),
+        ({"model": "resnet18", "val_crop_size": 224}, False),
+    ],
+)
+def test_the_training_script_of_timm_is_known_by_its_arguments(args, natural, state, file):
+    torch.save({"state_dict": state, "args": argparse.Namespace(**args)}, file)
+    assert told_in(file).natural is natural
 
 
 def test_names_that_contradict_each_other_are_refused(state, file):

@@ -246,6 +246,28 @@ def test_a_classifier_for_other_classes_is_fresh_where_it_is_trained(state, capl
 
 
 @pytest.mark.parametrize(
+    ("trains", "said"),
+    [(True, "begin with fresh weights"), (False, "are random: train them with --epochs above 0, or let it teach by")],
+)
+def test_a_file_without_a_classifier(trains, said, state, caplog):
+    headless = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    module = net()
+    own = {name: tensor.clone() for name, tensor in module.state_dict().items() if name.startswith("fc.")}
+    fresh = fit_weights(module, under("backbone.", headless), "w.pth", classes=3, trains=trains)
+    assert fresh == ["fc.weight", "fc.bias"]
+    assert equal(module.state_dict(), {**headless, **own})
+    assert f"w.pth: has no classifier: fc.weight, fc.bias {said}" in caplog.text
+    for weights, classes in ((headless, None), (headless, 4), ({**headless, "more": torch.ones(1)}, 3), ({}, 3)):
+        with pytest.raises(Error, match="missing"):
+            fit_weights(net(), weights, classes=classes, trains=trains)
+    without_norm = {name: tensor for name, tensor in state.items() if not name.startswith("norm.")}
+    with pytest.raises(Error, match="missing"):
+        fit_weights(net(), without_norm, classes=3, trains=trains)
+    with pytest.raises(Error, match="missing"):
+        fit_weights(nn.Linear(4, 3), {}, classes=3, trains=trains)
+
+
+@pytest.mark.parametrize(
     ("there", "trains", "way_out"),
     [
         (

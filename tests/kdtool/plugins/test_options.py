@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from kdtool.errors import UsageError
@@ -252,3 +253,9 @@ def test_a_nested_option_is_described_by_its_kind_and_default() -> None:
     )
     assert (objective.type, objective.default, objective.optional) == (str, "kd", False)
     assert (pruner.kind, pruner.method, pruner.optional) == ("pruners", None, True)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    made = Everything(whole=np.int64(2), part=np.float32(0.5), word=np.str_("max"), keep=(np.uint8(1),), flag=np.True_)
+    assert made.as_data() == {**Everything(whole=2, word="max").as_data(), "keep": [1], "flag": True}
+    assert [type(value) for value in (made.whole, made.part, made.word, made.keep[0])] == [int, float, str, int]

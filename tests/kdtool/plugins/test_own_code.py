@@ -6,6 +6,7 @@ import functools
 import sys
 
 import pytest
+from torch import nn
 
 from kdtool import Error, UsageError
 from kdtool.plugins import own_code, trust
@@ -137,6 +138,18 @@ def test_a_function_that_a_program_holds_needs_no_trust(monkeypatch):
             given(nameless)
 
 
+def test_a_function_that_was_mended_takes_the_place_of_the_one_that_was_given(monkeypatch):
+    monkeypatch.setattr(own_code, "_GIVEN", {})
+    path, module = given(build), sys.modules[__name__]
+    given_first = build
+    monkeypatch.setattr(module, "build", lambda classes: classes + 1)  # a cell ran again, or the module was reloaded
+    assert function_at(path)(3) == 4
+    given(given_first)
+    assert function_at(path) is given_first  # the program holds the old one, and gave it
+    monkeypatch.delattr(module, "build")
+    assert function_at(path) is given_first
+
+
 def build(classes):
     return classes
 
@@ -145,3 +158,10 @@ def test_the_form_of_an_import_path():
     assert is_path("a.b:c")
     assert is_path("a:B.c")
     assert not any(map(is_path, ("a.b.c", "a-b:c", "a:b-c", ":c", "a:", "a:b:c", "1a:b", "./a:b")))
+
+
+def test_a_network_is_not_what_builds_it():
+    for network in (nn.Linear(1, 1), nn.Sequential()):
+        with pytest.raises(UsageError, match="expected what builds a network, got a network, a ") as raised:
+            given(network)
+        assert "\n" not in str(raised.value)

@@ -201,3 +201,11 @@ def test_a_strategy_is_no_objective():
 def test_a_sum_with_spaces_is_written_without_them():
     with pytest.raises(UsageError, match=r"^no distiller is called 'kd \+ at'; did you mean kd\+at\?$"):
         registry.method_class("distillers", "kd + at")
+
+
+def test_what_is_no_name_is_refused() -> None:
+    for thing, got in ((None, "NoneType"), (Shrink, "Shrink"), (Shrink(), "Shrink"), (3, "int")):
+        with pytest.raises(UsageError, match=f"expected the name of one of the refiners, got {got}; give its options"):
+            registry.method_class("refiners", thing)
+    with pytest.raises(UsageError, match="there is no kind of methods 'distiller'; did you mean distillers"):
+        make("distiller", "kd")

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 import kdtool
 from kdtool.cli.commands.inspect import as_text
 from kdtool.models.checkpoint import read
-from kdtool.reporting.sections import _files
+from kdtool.reporting.sections import _files, flat
 from kdtool.study.record import FORMAT
 
 CHOSE = "--search chose temperature=4"
@@ -72,3 +72,17 @@ def test_a_link_leads_to_its_file_whatever_its_name(tmp_path):
         assert (parts.scheme, parts.query, parts.fragment) == ("", "", "")
         assert unquote(parts.path).removesuffix("/") == name
         assert ">" not in address
+
+
+def test_a_measurement_does_not_take_the_place_of_the_setting_of_its_name():
+    rows = [
+        {"name": "half_epochs=1", "step": "half", "values": {"epochs": 1, "a": "x", "lr": 0.1}, "epochs": 2},
+        {"name": "teacher", "step": "teacher", "values": {}, "epochs": 4},
+    ]
+    assert flat(rows) == [
+        {"name": "half_epochs=1", "step": "half", "epochs (setting)": "1", "a": "x", "lr": "0.1", "epochs": 2},
+        {"name": "teacher", "step": "teacher", "epochs (setting)": "", "a": "", "lr": "", "epochs": 4},
+    ]
+    assert flat([{"a": "teacher", "b": "half", "values": {"a": 0.5}}]) == [
+        {"a": "teacher", "b": "half", "a (setting)": "0.5"}
+    ]

@@ -92,6 +92,26 @@ def test_a_study_has_its_commands(tmp_path):
     assert command.lines(state)[1].startswith("  kd_seed=1.run: stopped, kd epoch 1/10, validation accuracy 0.51")
 
 
+def test_a_study_counts_the_commands_of_its_recipe_alone(tmp_path):
+    statuses = {"teacher": "done", "kd": "failed", "half": "begun", "before": "begun", "older": "done"}
+    commands = {name: {"status": status} for name, status in statuses.items()}
+    (tmp_path / "study.json").write_text(json.dumps({"format": FORMAT, "commands": commands, "comparisons": {}}))
+    rows = {"rows": [{"name": "teacher", "step": "teacher", "values": {}}], "failed": [{"name": "kd"}]}
+    results = {**rows, **{key: [] for key in ("means", "comparisons", "comparison_means")}, "not_run": ["half"]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    state = kdtool.watch(tmp_path)
+    assert (state["state"], state["done"], state["failed"], state["begun"]) == (
+        "stopped",
+        ["teacher"],
+        ["kd"],
+        ["half"],
+    )
+    (tmp_path / "results.json").write_text(json.dumps(results | {"not_run": []}))
+    assert kdtool.watch(tmp_path)["state"] == "finished"
+    (tmp_path / "results.json").write_text("{")
+    assert kdtool.watch(tmp_path)["begun"] == ["half", "before"]
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(kdtool.UsageError, match="there is no such run"):
         kdtool.watch(tmp_path / "none.run")

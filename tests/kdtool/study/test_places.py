@@ -6,7 +6,7 @@ import pytest
 
 import kdtool
 from kdtool.study import places
-from kdtool.study.places import Slot, slots, visible_gpus
+from kdtool.study.places import Slot, reason, slots, visible_gpus
 
 RECIPE = """
 [matrix]
@@ -79,6 +79,15 @@ def test_a_single_job_has_all_of_the_machine(run, capsys):
     assert "--jobs" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("placement", [{"jobs": 2}, {"ray": "auto"}])
+def test_a_step_that_would_take_the_whole_machine_is_alone(placement, tmp_path):
+    step = '[[step]]\nname = "teacher"\nrun = "teacher kdtool:lenet-5 --processes {number}"'
+    (tmp_path / "recipe.toml").write_text(f'[matrix]\nnumber = ["2", "auto"]\n{step}')
+    with pytest.raises(kdtool.UsageError, match="step 'teacher': --processes auto takes the whole machine"):
+        kdtool.run_study(tmp_path / "recipe.toml", **placement)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+
+
 def test_slots():
     assert slots(3, 8, []) == [Slot(2), Slot(2), Slot(2)]
     assert slots(4, 2, ["0", "1"]) == [Slot(1, "0"), Slot(1, "1"), Slot(1, "0"), Slot(1, "1")]
@@ -102,7 +111,7 @@ def test_a_command_that_names_its_device_chooses_it(words, own, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "threads"),
-    [([], 4), (["--processes", "2"], 2), (["--processes=8"], 1), (["--processes", "auto"], 4)],
+    [([], 4), (["--processes", "2"], 2), (["--processes=8"], 1)],
 )
 def test_the_processes_of_a_command_share_its_threads(words, threads, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -126,3 +135,17 @@ def test_without_a_list_all_gpus_of_the_machine(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert visible_gpus() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "why"),
+    [
+        (1, "a warning\nError: out of luck\n\n", "out of luck"),
+        (3, "", "ended with exit code 3"),
+        (3, "about 4 min, 829 MB of memory\n", "ended with exit code 3: about 4 min, 829 MB of memory"),
+        (-9, "about 4 min, 829 MB of memory\n", "killed by signal 9 (Killed); the memory may have run out"),
+        (-11, "", "killed by signal 11 (Segmentation fault)"),
+    ],
+)
+def test_why_a_command_failed(code, said, why):
+    assert reason(code, said) == why

@@ -107,6 +107,9 @@ run = "distill t.pt --seed {seed}"
         ("[matrix]\nseed = [1, '1']", "[matrix] seed: 1 does not give a file name of its own"),
         ("[matrix]\nseed = ['/']", "[matrix] seed: '/' does not give a file name of its own"),
         ("[matrix]\nseed = [1]\n" + ONE, "[matrix]: no step uses {seed}"),
+        ("[matrix]\n" + "".join(f"{key} = ['{'x' * 60}']\n" for key in "abcd")
+         + "[[step]]\nname = 'one'\nrun = 'teacher {a} {b} {c} {d}'",
+         "step 'one': its files get names of more than 240 bytes; use shorter values"),
         ("[[step]]\nrun = 'x'", "[[step]] number 1: name is missing"),
         ("[[step]]\nname = '../x'\nrun = 'x'", "step '../x': '../x' is not a valid name"),
         ("[[step]]\nname = 'one'", "step 'one': run is missing"),
@@ -169,3 +172,14 @@ def test_a_recipe_that_cannot_be_read(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="is not valid TOML"):
         read_recipe(tmp_path / "binary.toml")
+
+
+def test_numbers_that_differ_in_their_sign_are_different_values(tmp_path):
+    recipe = read_recipe(written(tmp_path, "[matrix]\nw = [-1, 1, -0.5]\n" + ONE.replace("timm:x", "timm:x --w={w}")))
+    assert [command.name for command in recipe.commands] == ["one_w=-1", "one_w=1", "one_w=-0.5"]
+
+
+def test_a_command_may_go_on_in_the_next_line_and_a_placeholder_may_have_spaces(tmp_path):
+    text = "\ufeff[matrix]\nseed = [0]\n[[step]]\nname = 'one'\nrun = '''teacher timm:x \\\n  --seed { seed }'''\n"
+    (command,) = read_recipe(written(tmp_path, text)).commands
+    assert command.words(tmp_path) == ["teacher", "timm:x", "--seed", "0"]

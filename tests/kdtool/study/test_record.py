@@ -9,7 +9,8 @@ import pytest
 import kdtool
 from kdtool.errors import Error
 from kdtool.models.checkpoint import read, write
-from kdtool.study.record import opened, refusal, wait_for
+from kdtool.study.record import opened, wait_for
+from kdtool.study.start import refusal
 from kdtool.training import phase
 from kdtool.training.phase import Phase
 from kdtool.training.run_directory import run_directory

@@ -1,7 +1,7 @@
 import pytest
 
 import kdtool
-from kdtool.models.checkpoint import read
+from kdtool.models.checkpoint import read, write
 from kdtool.study.results import means, numbers_of
 from kdtool.training.run import Run
 
@@ -121,3 +121,16 @@ def test_a_row_has_the_cpu_seconds_of_its_command(teacher_path):
     rows = [{"step": "s", "values": {"seed": 0}, **numbers}, {"step": "s", "values": {"seed": 1}, "accuracy": 0.5}]
     assert "accuracy" in means(rows)[0]
     assert "cpu_seconds" not in means(rows)[0]
+
+
+def test_the_content_of_what_is_made_again_is_the_same(teacher_path, tmp_path):
+    def content(**changes):
+        checkpoint = read(teacher_path)
+        checkpoint.history[-1] |= changes
+        write(tmp_path / "s.pt", checkpoint)
+        return numbers_of(tmp_path / "s.pt")[0]["content"]
+
+    same = content()
+    assert content(date="2020-01-01", seconds=1.5, cpu_seconds=3.0, versions={}) == same
+    assert content(search={"rounds": [{"kept": 1, "seconds": 1}]}) == content(search={"rounds": [{"kept": 1}]}) != same
+    assert content(line="kdtool teacher other") != same

@@ -14,6 +14,7 @@ import pytest
 
 import kdtool
 from kdtool.errors import Error, UsageError
+from kdtool.models.checkpoint import read, write
 from kdtool.study import places
 from kdtool.study.record import opened
 from kdtool.utils.kinds import DESCRIPTION, TENSORS, WEIGHTS
@@ -74,23 +75,49 @@ def test_a_changed_recipe_redoes_what_changed_and_what_comes_from_it(stand_in, r
     assert len(stand_in()) == 10
 
 
-def test_a_changed_file_is_made_again(stand_in, run, tmp_path):
+def test_a_changed_file_is_made_again(stand_in, run, tmp_path, teacher_path, monkeypatch):
     recipe = RECIPE.replace("teacher {seed}", f"teacher {{seed}} --weights={tmp_path / 'w.pth'}")
     (tmp_path / "w.pth").write_text("weights")
     run(recipe)
     stand_in()
-    (tmp_path / "recipe.study" / "pruned_seed=0_ratio=0.5.pt").write_bytes(b"something else")
+    pruned, again = (tmp_path / "recipe.study" / f"{name}_seed=0_ratio=0.5.pt" for name in ("pruned", "again"))
+    pruned.write_bytes(b"something else")
     (tmp_path / "recipe.study" / "again_seed=1_ratio=0.8.pt").unlink()
     run(recipe)
-    # Commands after it are run again, since their input has other weights now.
-    assert sorted(line.split(" -o ")[1].split()[0] for line in stand_in()) == [
-        "again_seed=0_ratio=0.5.pt",
-        "again_seed=1_ratio=0.8.pt",
-        "pruned_seed=0_ratio=0.5.pt",
-    ]
+    # A command after it is not run again, since its input has the same weights as before.
+    made = sorted(line.split(" -o ")[1] for line in stand_in())
+    assert made == ["again_seed=1_ratio=0.8.pt", "pruned_seed=0_ratio=0.5.pt"]
+    other = read(teacher_path)
+    next(other.module.parameters()).data += 1
+    write(tmp_path / "other.pt", other)
+    monkeypatch.setenv("CHECKPOINT", str(tmp_path / "other.pt"))
+    pruned.unlink()
+    run(recipe)
+    assert [line.split(" -o ")[1] for line in stand_in()] == [pruned.name, again.name]
     (tmp_path / "w.pth").write_text("others")
     run(recipe)
     assert len(stand_in()) == 10
+
+
+def test_what_had_not_started_is_done_when_a_change_is_taken_back(stand_in, run, tmp_path):
+    recipe = RECIPE.replace("seed = [0, 1]", "seed = [0]")
+    run(recipe)
+    stand_in()
+    assert len(run(recipe.replace("teacher {seed}", "teacher {seed} fail"))["not_run"]) == 4
+    stand_in()
+    assert len(run(recipe)["rows"]) == 5
+    assert stand_in() == ["teacher 0 -o teacher_seed=0.pt"]
+
+    # An earlier release recorded the hash of the file alone.
+    record = tmp_path / "recipe.study" / "study.json"
+    content = json.loads(record.read_text())
+    made = {f"{name}.pt": entry["made"] for name, entry in content["commands"].items()}
+    for entry in content["commands"].values():
+        del entry["content"]
+        entry["told"]["inputs"] = {name: made[name] for name in entry["told"]["inputs"]}
+    record.write_text(json.dumps(content))
+    assert len(run(recipe)["rows"]) == 5
+    assert stand_in() == []
 
 
 def test_a_changed_file_of_a_network_of_ones_own_is_noticed(stand_in, run, tmp_path):

@@ -1,7 +1,9 @@
 """Metrics that are measured once: of the same network on the same images, and of nothing else."""
 
 import copy
+import math
 
+import pytest
 import torch
 
 from kdtool.models.options import NetworkOptions
@@ -31,6 +33,10 @@ def test_the_same_network_on_the_same_images_is_measured_once(digits, monkeypatc
         network.module.fc3.bias.add_(torch.arange(10.0))
     assert evaluate_once(network, digits.val, engine)["accuracy"] != first["accuracy"]
     assert len(measured) == 4
+    # A cell of a notebook with the class of the network ran again.
+    monkeypatch.setattr(type(network.module), "forward", lambda self, images: torch.zeros(len(images), 10))
+    assert evaluate_once(network, digits.val, engine)["loss"] == pytest.approx(math.log(10))
+    assert len(measured) == 5
 
 
 def test_a_loss_of_maps_is_measured_on_no_more_images_than_tell_enough():

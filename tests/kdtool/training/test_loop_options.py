@@ -174,3 +174,38 @@ def test_all_networks_that_learn_together_drop_branches_and_go_on_bit_for_bit(di
     trained(cut, until=2)
     for ours, theirs in zip(trained(Memory(cut.state)), whole, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_networks_that_learn_by_themselves_are_clipped_by_norms_of_their_own(digits):
+    def trained(store, weight=1.0, until=3, **options):
+        torch.manual_seed(1)
+        student, peers = network(), Peers(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+        auxiliary = Auxiliary(peers, independent=tuple(peers.members))
+
+        def both(step):
+            (peer,) = step.auxiliary
+            return weight * step.cross_entropy() + nn.functional.cross_entropy(peer, step.target)
+
+        training = loop(student, digits, store, both, auxiliary=auxiliary, epochs=3, clip="auto", **options)
+        training._is_over = lambda: training.state.epoch == until
+        training.run()
+        return training.updates, [*student.parameters(), *peers.parameters()]
+
+    cut = Memory()
+    trained(cut, until=2)
+    whole, weights = trained(Memory())
+    went_on, same = trained(Memory(cut.state))
+    for ours, theirs in zip(same, weights, strict=True):
+        assert torch.equal(ours, theirs)
+    norms = [clipping.norms for clipping, _ in whole.clipped]
+    assert [clipping.norms for clipping, _ in went_on.clipped] == norms
+    assert len(norms) == 2
+    assert norms[0] != norms[1]
+    # The state of a release that took one norm of all.
+    cut.state["clipping"] = cut.state["clipping"][0]
+    older, _ = trained(Memory(cut.state))
+    assert [len(clipping.norms) for clipping, _ in older.clipped] == [len(norms[0])] * 2
+    # The student's loss reaches the norm of the student alone.
+    louder, _ = trained(Memory(), weight=10.0)
+    assert louder.clipped[1][0].norms == norms[1]
+    assert louder.clipped[0][0].norms != norms[0]

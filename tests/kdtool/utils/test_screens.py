@@ -1,5 +1,6 @@
 """What progress looks like off a terminal, in a notebook and in narrow terminals."""
 
+import contextlib
 import io
 import re
 import sys
@@ -164,6 +165,22 @@ def test_a_notebook_has_one_line_that_changes(
     assert "\rkd 50%, epoch 1/2" in out
     assert "\n" not in out
     assert out.endswith("\r")
+
+
+def test_anything_may_be_in_the_place_of_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    class Tee:
+        def write(self, text: str) -> int:
+            return len(text)
+
+        def flush(self) -> None:
+            pass
+
+    with contextlib.redirect_stderr(Tee()):
+        assert isinstance(screens.opened(None, []), Lines)
+    with contextlib.redirect_stderr(None):
+        assert not isinstance(screens.opened(None, []), Lines)
+        progress.say("a line")
+    assert capsys.readouterr().out == ""
 
 
 def test_a_terminal_that_cannot_move_the_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:

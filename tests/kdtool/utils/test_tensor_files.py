@@ -2,6 +2,7 @@ import os
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdtool import Error
-from kdtool.utils.tensor_files import safe_load
+from kdtool.utils.tensor_files import safe_load, write_tensors
 
 
 def net():
@@ -195,3 +196,21 @@ def test_a_name_that_is_not_utf8(tmp_path, zipped):
     with open(path, "wb") as file:
         torch.save({"a": torch.arange(3)}, file, _use_new_zipfile_serialization=zipped)
     assert safe_load(path)["a"].tolist() == [0, 1, 2]
+
+
+def test_numbers_of_numpy_are_written_as_plain_ones(file):
+    rows = [{"accuracy": np.float64(0.5), "images": np.int64(3)}, (np.bool_(True), Path("a"), np.str_("b"))]
+    write_tensors(file, {"rows": rows, "size": torch.Size([2]), "weights": net().state_dict()})
+    read = safe_load(file)
+    assert read["rows"] == [{"accuracy": 0.5, "images": 3}, (True, "a", "b")]
+    assert type(read["rows"][0]["accuracy"]) is float
+    assert read["weights"]._metadata == net().state_dict()._metadata
+
+
+def test_what_cannot_be_read_again_is_not_written(file):
+    write_tensors(file, {"a": 1})
+    for value in (object(), np.zeros(2), Error("x"), {1: [print]}):
+        with pytest.raises(Error, match=r"weights.pth.a\[1\]\S*: is a \w+, with which the file could not be"):
+            write_tensors(file, {"a": [1, value]})
+    assert safe_load(file) == {"a": 1}
+    assert [*file.parent.iterdir()] == [file]

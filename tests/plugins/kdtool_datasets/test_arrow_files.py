@@ -1,9 +1,11 @@
 """Parquet files whose images are unpacked: damaged ones, and a disk without space."""
 
+import os
+
 import pytest
 
 from kdtool.errors import Error
-from kdtool_datasets.arrow_files import converted, places_in
+from kdtool_datasets.arrow_files import places_in, unpacked
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -20,18 +22,34 @@ def path(tmp_path, monkeypatch):
 
 
 def test_the_bytes_of_each_image_are_found(path):
-    file = converted(path, "image")
+    file, places = unpacked(path, "image")
     content = file.read_bytes()
-    places = places_in(file, "image")
     assert [content[place.start : place.start + place.size] for place in places] == IMAGES
-    assert converted(path, "image") == file
+    assert unpacked(path, "image") == (file, places)
+
+
+def test_a_file_with_the_size_and_time_of_the_one_before_is_unpacked_anew(path):
+    for images in ([b"abc", b"defgh"], [b"cba", b"hgfed"]):
+        pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), path, compression="none")
+        os.utime(path, ns=(1, 1))
+        file, places = unpacked(path, "image")
+        content = file.read_bytes()
+        assert [content[place.start : place.start + place.size] for place in places] == images
+
+
+def test_what_was_unpacked_and_is_damaged_is_unpacked_again(path):
+    file, places = unpacked(path, "image")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    assert unpacked(path, "image") == (file, places)
+    assert file.read_bytes() == content
 
 
 def test_what_is_missing_and_what_is_empty(tmp_path, path):
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows = [{"bytes": None, "path": "x"}, None, {"bytes": b"", "path": None}, {"bytes": b"abc", "path": "y"}]
     pq.write_table(pa.table({"image": pa.array(rows, kind)}), path)
-    places = places_in(converted(path, "image"), "image")
+    _, places = unpacked(path, "image")
     assert [(place.size, place.name) for place in places] == [(-1, "x"), (-1, None), (0, None), (3, "y")]
 
 
@@ -47,11 +65,11 @@ def test_a_compressed_arrow_file_is_refused(tmp_path):
 def test_no_place_to_unpack(path, tmp_path, monkeypatch):
     monkeypatch.setattr("kdtool_datasets.arrow_files.RESERVE", 2**70)
     with pytest.raises(Error, match="there is not enough space in"):
-        converted(path, "image")
+        unpacked(path, "image")
     assert not list((tmp_path / "cache/parquet").glob("*arrow*"))
     monkeypatch.setattr("kdtool_datasets.arrow_files.cache_directory", lambda: None)
     with pytest.raises(Error, match="there is no place to unpack its images; name a directory with KDTOOL_CACHE"):
-        converted(path, "image")
+        unpacked(path, "image")
 
 
 def test_changed_files_are_read_or_refused_in_one_line(path, spoilt):
@@ -59,7 +77,7 @@ def test_changed_files_are_read_or_refused_in_one_line(path, spoilt):
     for seed in range(60):
         path.write_bytes(spoilt(content, seed, 50))
         try:
-            places_in(converted(path, "image"), "image")
+            unpacked(path, "image")
         except Error as error:
             messages.append(str(error))
     assert len(messages) > 30

@@ -63,3 +63,11 @@ def test_what_cannot_be_chosen(table):
 def test_a_table_gives_images_without_labels(table):
     data = open_data(DataOptions(data="digits", unlabelled=f"csv:{table},file=photo,label=kind"), image_size=8)
     assert data.train.unlabelled == 40
+
+
+def test_images_lie_beside_a_link_to_the_table(table):
+    store = table.parent / "store"
+    store.mkdir()
+    table.rename(store / "0a1b2c")
+    table.symlink_to(store / "0a1b2c")
+    assert opened(f"csv:{table},file=photo,label=kind").spec.classes == ("cat", "dog")

@@ -1,5 +1,6 @@
 """Data sets in the cache of Hugging Face's datasets, which pyarrow writes here as the library does."""
 
+import contextlib
 import io
 import json
 import socket
@@ -177,3 +178,13 @@ def test_a_folder_of_that_name_is_not_taken_for_it(tmp_path, monkeypatch):
 def test_a_missing_package(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert error_of() == "hf-datasets: needs datasets; pip install 'kdtool[datasets]'"
+
+
+def test_bars_are_off_where_a_program_has_no_stderr(monkeypatch):
+    shown = []
+    monkeypatch.setattr(datasets, "is_progress_bar_enabled", lambda: True)
+    monkeypatch.setattr(datasets, "disable_progress_bars", lambda: shown.append(False))
+    monkeypatch.setattr(datasets, "enable_progress_bars", lambda: shown.append(True))
+    with contextlib.redirect_stderr(None), hf_datasets._quietly(datasets):
+        assert shown == [False]
+    assert shown == [False, True]

@@ -83,12 +83,14 @@ def test_shards_of_a_folder_and_of_a_pattern(tmp_path, form):
 
 
 @pytest.mark.parametrize("names", [("train/0.tar", "test/0.tar"), ("pets-train-0000.tar", "pets-test-0000.tar")])
-def test_splits_and_names_of_classes(tmp_path, names):
+def test_splits_and_names_of_classes(tmp_path, names, caplog):
     write(tmp_path / names[0], samples(30))
     write(tmp_path / names[1], samples(6))
     (tmp_path / "classnames.txt").write_text("cat\ndog\neel\n")
     data = opened(tmp_path)
     assert data.spec.classes == ("cat", "dog", "eel")
+    assert "the names of the classes are read from classnames.txt" in caplog.text
+    assert "left out" not in caplog.text
     assert len(data.test) == 6
     assert_labels_fit(data)
 

@@ -1,5 +1,6 @@
 """Several teachers: the mean of their probabilities, their weights, their images; and what is refused."""
 
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 import kdtool
 from kdtool.models.checkpoint import read
-from kdtool_distillers.ensemble import by_loss
+from kdtool_distillers.ensemble import EnsembleLoss, by_loss
 from kdtool_distillers.mean_of import log_mean, mean_of
 
 
@@ -70,6 +71,80 @@ def test_together_they_answer_with_the_mean(teacher_path, second_path):
     with torch.no_grad():
         expected = torch.stack([network.module(images).softmax(dim=1) for network in networks]).mean(dim=0)
         torch.testing.assert_close(mean_of(networks).module(images).exp(), expected)
+
+
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory):
+    """Two networks with untrained classifiers, whose images are normalised in different ways."""
+    place, common = tmp_path_factory.mktemp("headless"), {"data": "digits", "image_size": 32, "epochs": 0}
+    return [
+        kdtool.teacher("timm:test_resnet", output=place / "cnn.pt", **common).path,
+        kdtool.teacher("timm:test_vit", mean=(0.5,), std=(0.25,), output=place / "vit.pt", **common).path,
+    ]
+
+
+def distilled(headless, output, objective, **options):
+    return kdtool.distill(
+        headless, "ensemble", student="timm:test_resnet", objective=objective, epochs=1, output=output, **options
+    )
+
+
+def test_headless_teachers_teach_at_once_each_by_its_maps(headless, tmp_path, monkeypatch):
+    """The loss of the first step, from the teachers' own maps, beside numpy."""
+    seen, loss_of = [], EnsembleLoss.loss
+
+    def remember(self, step):
+        loss = loss_of(self, step)
+        seen.append((step, loss.item(), self))
+        return loss
+
+    monkeypatch.setattr(EnsembleLoss, "loss", remember)
+    student = distilled(headless, tmp_path / "s.pt", "fitnets", subset=0.1, augment="none", cache="off")
+    step, loss, objective = seen[0]
+    teachers = objective.networks
+    assert objective.shares == (0.5, 0.5)
+    expected = step.cross_entropy().item()
+    for (student_map, teacher_map), network in zip(step.maps, teachers, strict=True):
+        (pair,) = objective.objective.watch(student.network, network)
+        kept = []
+        with network.module.get_submodule(pair.teacher.path).register_forward_hook(
+            lambda _, __, output, kept=kept: kept.append(output)
+        ):
+            network.module.eval()(step.images)
+        own = pair.of_teacher(kept[0]).detach().numpy()
+        np.testing.assert_allclose(teacher_map.numpy(), own, rtol=2e-3, atol=1e-3 * np.abs(own).max())
+        difference = student_map.detach().numpy().astype(float) - teacher_map.numpy()
+        expected += 0.5 * 100 * np.mean(difference**2)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    # Each teacher has an adapter of its own, to its own channels.
+    assert [taught.shape[1] for _, taught in step.maps] == [pair[0].shape[1] for pair in step.maps]
+    assert len({taught.shape[1:] for _, taught in step.maps}) == 2
+    with torch.no_grad():
+        assert bool(torch.isfinite(student.module(torch.zeros(1, 1, 32, 32))).all())
+
+
+@pytest.mark.parametrize("objective", ["rkd", "none:0.5+at:10+kd:0.5"])
+def test_sums_and_relations_of_several_teachers(headless, tmp_path, objective):
+    student = distilled(headless, tmp_path / "s.pt", objective, subset=0.05)
+    assert [row["model"] for row in student.history[-1]["rows"]] == [
+        "teacher 1",
+        "teacher 2",
+        "all teachers",
+        "student",
+    ]
+
+
+def test_the_loss_of_equal_teachers_is_that_of_one(tmp_path):
+    """Twice the same teacher, without adapters: half of its loss from each."""
+    teacher = kdtool.teacher("kdtool:lenet-5", data="digits", image_size=16, epochs=0, output=tmp_path / "t.pt")
+    metrics = []
+    for name, teachers in (("two", [teacher] * 2), ("one", teacher)):
+        method = {"method": "ensemble", "objective": "sp"} if name == "two" else {"method": "sp"}
+        options = {"student": "kdtool:lenet-5", "epochs": 2, "subset": 0.1, "augment": "none"}
+        kdtool.distill(teachers, **method, **options, output=tmp_path / f"{name}.pt")
+        lines = (tmp_path / f"{name}.run" / "metrics.jsonl").read_text().splitlines()
+        metrics.append([json.loads(line)["loss"] for line in lines])
+    assert metrics[0] == pytest.approx(metrics[1], rel=3e-3)  # maps are rounded at the cuts of the one
 
 
 def test_what_makes_no_sense_is_refused(teacher_path, second_path, tmp_path):

@@ -85,6 +85,13 @@ def test_the_last_model_is_pruned_where_a_pruner_is_given(teacher_path, tmp_path
     assert size["nonzero"] <= weights / 2 + biases
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_pruner_that_needs_early_weights_is_refused_before_any_training(teacher_path, tmp_path, dry_run):
+    with pytest.raises(kdtool.UsageError, match=r"--pruner lottery: goes back to early weights, .* such as magnitude$"):
+        distil(teacher_path, tmp_path / "s.pt", iters=1, pruner="lottery", dry_run=dry_run)
+    assert not list(tmp_path.iterdir())
+
+
 def test_defaults_are_the_papers():
     ikd = kdtool.make("distillers", "ikd")
     assert (ikd.objective.temperature, ikd.objective.alpha) == (20.0, 0.7)

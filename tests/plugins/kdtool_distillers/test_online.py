@@ -34,6 +34,16 @@ def test_the_teacher_learns_from_the_labels_alone(step_of, numbers):
     assert maps[1].grad is None
 
 
+@pytest.mark.parametrize("clip", ["1", "auto"])
+def test_clipping_does_not_let_the_teacher_learn_from_the_student(clip, teacher_path, tmp_path):
+    options = {"student": "kdtool:lenet-300-100", "epochs": 1, "subset": 0.3, "clip": clip, "lr": 0.01}
+    for alpha in (0.1, 0.9):
+        objective = {"name": "kd", "alpha": alpha}
+        kdtool.distill(teacher_path, "online", objective=objective, output=tmp_path / f"{alpha}.pt", **options)
+    one, other = (read(path).module.state_dict() for path in tmp_path.glob("*.run/teacher.pt"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 @pytest.mark.parametrize(
     "objective",
     [*(pytest.param(name, marks=pytest.mark.slow) for name in ("kd", "fitnets", "rkd")), "kd:1+at:100"],

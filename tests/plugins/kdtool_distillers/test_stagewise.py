@@ -12,6 +12,7 @@ from kdtool.errors import Error
 from kdtool.features.segments import segments
 from kdtool.features.taps import stage_taps
 from kdtool.models.checkpoint import read
+from kdtool.training import evaluate
 from kdtool.training.step import Step
 from kdtool_distillers.stagewise import StageLoss
 
@@ -98,6 +99,14 @@ def test_cached_and_uncached_agree(teacher, tmp_path, precision):
         distil(teacher, output, refiner="halve", cache=cache, epochs=2, views=1, precision=precision)
         losses.append({phase: row["val_loss"] for phase, row in phases(tmp_path / f"{cache}.run").items()})
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+
+
+def test_the_head_is_validated_on_all_images_where_the_stages_were_on_few(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "ENOUGH", 20)  # 143 images are held out, 129 trained on: every fifth is measured
+    student = distil(teacher, tmp_path / "s.pt", refiner={"name": "depth", "keep": (1, 1, 1)}, lr=0.02)
+    val = data_for(student, {"subset": 0.1}).val
+    said = phases(tmp_path / "s.run")["head"]["val_loss"]
+    assert said == pytest.approx(evaluate.evaluate(student.module, val)["loss"], rel=1e-4)
 
 
 def test_a_cut_run_goes_on_bit_for_bit(teacher, tmp_path, cut_after):

@@ -73,6 +73,16 @@ def test_half_precision_needs_no_validation(outlier, patterns, tmp_path):
     assert facts["quantised"]["drop"] <= 0.01
 
 
+@pytest.mark.parametrize("choice", [{"only": ("stem", "he*"), "skip": ("head",)}, {"skip": ("wide", "narrow", "head")}])
+def test_layers_are_chosen_by_their_names(outlier, patterns, tmp_path, choice):
+    """The one layer that is left is not put back to float as the first one."""
+    method = Onnx(int8=True, **{**QUICK, "float_ends": "on"}, **choice)
+    about = method.export(outlier, tmp_path / "a.onnx", metadata={}, val=patterns)["quantised"]
+    assert ({*about["float_layers"]}, about["layers"]) == ({"wide", "narrow", "head"}, 1)
+    facts = Onnx(fp16=True, latency=False, **choice).export(outlier, tmp_path / "b.onnx", metadata={})
+    assert (facts["quantised"]["float_layers"], facts["quantised"]["layers"]) == (["wide", "narrow", "head"], 1)
+
+
 def test_the_names_of_files():
     assert [Onnx(**options).ending for options in ({}, {"int8": True}, {"fp16": True})] == [
         ".onnx",
@@ -87,6 +97,7 @@ def test_the_names_of_files():
         ({"int8": True, "fp16": True}, r"^--int8 and --fp16: choose one; the file has one precision$"),
         ({"max_drop": "1%"}, r"^--max-drop: belongs to --int8 or --fp16; give one of them$"),
         ({"skip": ("head",)}, r"^--skip: belongs to --int8 or --fp16; give one of them$"),
+        ({"only": ("head",)}, r"^--only: belongs to --int8 or --fp16; give one of them$"),
         ({"int8": True, "max_drop": "1"}, r"^--max-drop: 1 is not a loss of accuracy between 0 and 100 points; write"),
     ],
 )
@@ -102,7 +113,12 @@ def test_options_that_do_not_fit(options, message):
         ({"fp16": True, "max_drop": "1%"}, r"^timm:tiny: --max-drop is measured on validation images, and there is n"),
         (
             {"fp16": True, "skip": ("layer9",)},
-            r"--skip layer9: matches no layer of timm:tiny; its layers are stem, wid",
+            r"--skip layer9: matches no layer of timm:tiny that this can change; there are stem, wide, narrow",
+        ),
+        ({"fp16": True, "only": ("hed",)}, r"--only hed: matches no layer of timm:tiny .*did you mean head"),
+        (
+            {"fp16": True, "skip": ("*",)},
+            r"timm:tiny: --only and --skip leave all layers in float; drop one",
         ),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+import kdtool
 from kdtool import Architecture, Network
 from kdtool_exporters import onnx_once
 from kdtool_exporters.onnx_file import Onnx
@@ -74,6 +75,21 @@ def test_what_differs_is_exported_anew(exported, tmp_path):
     assert exported == ["a", "a", "b", "a", "a"]
     write_once(network("b"), tmp_path / "e.onnx", opset=18, **how)
     assert len(exported) == 5
+
+
+class Flatten(nn.Flatten):
+    """Code of one's own that is mended while a program runs."""
+
+
+def test_a_network_whose_code_was_mended_is_exported_anew(exported, monkeypatch, tmp_path):
+    how = {"metadata": {}, "output": tmp_path / "x", "opset": 18}
+    own = network()
+    own.module[0] = Flatten()
+    write_once(own, tmp_path / "a.onnx", **how)
+    monkeypatch.setattr(Flatten, "forward", lambda self, images: -images.flatten(1))
+    with pytest.raises(kdtool.Error, match="differ"):  # the layer that is written by hand is that of the old code
+        write_once(own, tmp_path / "b.onnx", **how)
+    assert exported == ["a", "a"]
 
 
 def test_few_files_are_kept(exported, monkeypatch, tmp_path):

@@ -120,7 +120,14 @@ def test_a_larger_loss_than_allowed_is_refused(tiny, patterns, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [{"calibration": "minmax"}, {"calibration_images": 9}, {"float_ends": "on"}, {"skip": ("conv1",)}]
+    "option",
+    [
+        {"calibration": "minmax"},
+        {"calibration_images": 9},
+        {"float_ends": "on"},
+        {"skip": ("conv1",)},
+        {"only": ("conv1",)},
+    ],
 )
 def test_options_of_a_later_quantisation_are_refused(tiny, patterns, tmp_path, option):
     with pytest.raises(UsageError, match="was trained in 8 bits"):

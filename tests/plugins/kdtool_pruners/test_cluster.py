@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from sklearn.cluster import KMeans
 from torch import nn
 
 import kdtool
+from kdtool.cli.main import cli
+from kdtool.models.checkpoint import read
 from kdtool.training.zeros import prunable
+from kdtool.utils.files import gzip_bytes
 from kdtool_pruners.cluster import SharedValues, kmeans
 
 
@@ -33,7 +37,7 @@ def test_the_gradient_of_a_value_is_the_sum_over_its_weights():
     layer, inputs = nn.Linear(2, 2, bias=False), torch.tensor([[1.0, 10.0]])
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.5, 0.5], [-1.0, 0.5]]))
-    shared = SharedValues()
+    shared = SharedValues(["weight"])
     shared.begin(layer, 1, 1)
     layer(inputs).sum().backward()
     shared.before_step(layer)
@@ -46,7 +50,7 @@ def test_zeros_of_a_pruned_layer_have_no_gradient(weights, expected):
     layer = nn.Linear(3, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([weights]))
-    shared = SharedValues()
+    shared = SharedValues(["weight"])
     shared.begin(layer, 1, 1)
     layer(torch.tensor([[1.0, 10.0, 100.0]])).sum().backward()
     shared.before_step(layer)
@@ -57,12 +61,26 @@ def test_what_an_optimiser_moves_apart_becomes_the_mean():
     layer = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(1.0)
-    shared = SharedValues()
+    shared = SharedValues(["weight"])
     shared.begin(layer, 1, 1)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 2.0]]))
     shared.after_step(layer, None)
     assert layer.weight.tolist() == [[1.5, 1.5]]
+
+
+def test_equal_weights_of_a_layer_that_stays_learn_alone(teacher_path, tmp_path):
+    teacher = read(teacher_path)
+    paths = [name.removesuffix(".weight") for name in prunable(teacher.module)]
+    # As in a file of bf16: many weights of the layers that stay are equal by chance.
+    for name in paths[1:]:
+        weight = teacher.module.get_parameter(f"{name}.weight")
+        weight.data = weight.detach().bfloat16().float()
+    shared = kdtool.prune(teacher, "cluster", only=[paths[0]], linear_bits=2, epochs=1, output=tmp_path / "shared.pt")
+    first, second, _ = prunable(shared.module).values()
+    assert len(first.unique()) <= 4
+    before = len(prunable(teacher.module)[f"{paths[1]}.weight"].unique())
+    assert len(second.unique()) > 2 * before
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", pytest.param("muon", marks=pytest.mark.slow)])
@@ -105,3 +123,18 @@ def test_a_cut_retraining_goes_on_bit_for_bit(teacher_path, tmp_path, cut_after)
     cut = kdtool.prune(teacher_path, "cluster", output=tmp_path / "cut.pt", resume=True, **options)
     for name, tensor in whole.module.state_dict().items():
         assert torch.equal(tensor, cut.module.state_dict()[name]), name
+
+
+def test_what_clustering_saves_is_shown(tmp_path):
+    teacher, small = tmp_path / "t.pt", tmp_path / "s.pt"
+    kdtool.teacher("kdtool:lenet-300-100", data="digits", epochs=0, output=teacher)
+    words = ["prune", str(teacher), "--method", "cluster", "--epochs", "0", "-o", str(small)]
+    shown = CliRunner().invoke(cli, words).stderr
+    before, after = (
+        line.split()[-1].replace(",", "") for line in shown.splitlines() if line.startswith(("t.pt", "s.pt"))
+    )
+    assert int(before) == gzip_bytes(teacher) > 2 * gzip_bytes(small) == 2 * int(after)
+    shared = kdtool.inspect(small)["history"][-1]["shared_values"]
+    text = CliRunner().invoke(cli, ["inspect", str(small)]).stdout
+    assert f"3 layers with few different values, {shared['bytes']:,} bytes by the paper's count\n" in text
+    assert f"gzip bytes   {gzip_bytes(small):,}\n" in text

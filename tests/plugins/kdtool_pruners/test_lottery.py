@@ -1,5 +1,6 @@
 """Lottery tickets: their early weights, what each round removes, and what the pruner needs."""
 
+import dataclasses
 import json
 
 import pytest
@@ -53,6 +54,13 @@ def test_without_early_weights_it_says_how_to_keep_them(teacher_path, tmp_path):
     with pytest.raises(kdtool.Error, match="--keep-init"):
         kdtool.prune(teacher_path, "lottery", epochs=1, output=tmp_path / "ticket.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_early_weights_of_another_width_are_none(kept, tmp_path):
+    half = kdtool.refine(kept, "halve", output=tmp_path / "half.pt")
+    half = dataclasses.replace(half, early=kept.early)
+    with pytest.raises(kdtool.Error, match="keeps no early weights"):
+        kdtool.prune(half, "lottery", epochs=1, output=tmp_path / "ticket.pt")
 
 
 def test_without_epochs_there_is_no_round(kept, tmp_path):

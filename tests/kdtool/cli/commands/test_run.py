@@ -146,7 +146,7 @@ def test_results_are_a_table_or_json(api: Any, run: Run, here: Path, monkeypatch
 
     assert calls == {"jobs": 2, "force": False}
     assert text.splitlines()[0].split() == ["step", "seed", "accuracy", "seconds"]
-    assert "0.5 ± 0.1" in text
+    assert "0.50 ± 0.10" in text
     assert json.loads(run("run r.toml --json").stdout) == result
 
 
@@ -176,6 +176,26 @@ def test_a_mean_of_counts_that_is_not_whole_has_a_decimal(
     )
 
     assert run("run r.toml").stdout.splitlines()[-1].split() == ["x", "y", "2", "0.2500", "82.5"]
+
+
+def test_a_setting_stands_beside_the_measurement_of_its_name(
+    api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here, "prune --ratio 0.5")
+    mean = {"step": "half", "values": {"epochs": 1}, "seeds": 3, "epochs": 2, "epochs_low": 1.0, "epochs_high": 3.0}
+    spread = {
+        "classified_differently": 547.3,
+        "classified_differently_low": 207.0,
+        "classified_differently_high": 887.6,
+    }
+    monkeypatch.setattr(
+        api, "run_study", lambda recipe, **options: {**RESULT, "rows": [], "means": [mean | spread]}, raising=False
+    )
+
+    _, head, _, row = run("run r.toml").stdout.splitlines()
+
+    assert head.split() == ["step", "epochs", "(setting)", "seeds", "classified", "differently", "epochs"]
+    assert row.split() == ["half", "1", "3", "547.3", "±", "340.3", "2"]
 
 
 def test_failures_are_told_beside_the_results(api: Any, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from kdtool.models.architecture import Architecture, Network
 from kdtool.models.quantisation.places import find_places
 
 
-def places_of(module, skip=(), shape=(3, 8, 8)):
+def places_of(module, skip=(), shape=(3, 8, 8), only=()):
     channels, size, _ = shape
     options = {"classes": 10, "in_channels": channels, "image_size": size}
-    return find_places(Network(Architecture(source="test", name="net", options=options), module), skip)
+    return find_places(Network(Architecture(source="test", name="net", options=options), module), skip, only)
 
 
 class Block(nn.Module):
@@ -53,11 +53,17 @@ def test_a_layer_in_float_has_no_rounded_output():
     places = places_of(Block(), skip=["conv3", "hea*"])
     assert places.weights == ("conv1:conv2d:0", "conv2:conv2d:0")
     assert ":mean:0" not in places.activations
+    # The same, said the other way round.
+    assert places_of(Block(), only=["conv*"], skip=["conv3"]) == places
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
     with pytest.raises(UsageError, match="--quantize-skip convx: matches no layer of test:net.*did you mean conv"):
         places_of(Block(), skip=["convx"])
+    with pytest.raises(UsageError, match="--quantize-only convx: matches no layer of test:net"):
+        places_of(Block(), only=["convx"])
+    with pytest.raises(UsageError, match="^test:net: --quantize-only and --quantize-skip leave all layers in float; "):
+        places_of(Block(), only=["head"], skip=["head"])
 
 
 def test_sums_of_a_transformer_stay_in_float():

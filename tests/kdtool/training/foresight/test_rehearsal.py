@@ -154,21 +154,57 @@ def test_what_is_done_with_the_file_of_the_result_is_foreseen(teacher_path, tmp_
     assert made.history[-1]["forecast"]["cost"]["seconds"] > 0.3 * whole / sizes[0] > 0.3
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_what_one_process_alone_may_meet_ends_them_all(processes, teacher_path, tmp_path, monkeypatch):
-    """The others would wait for it in the next step; of one process the forecast is only cut."""
+IN_A_STEP = [kdtool.Error("a/1.jpg: cannot be read as an image"), ValueError("of a layer"), OSError("a/1.jpg")]
+
+
+@pytest.fixture
+def untrained(teacher_path, tmp_path):
+    """A run of one epoch."""
     parent = kdtool.load(teacher_path)
-    run = Run(
+    return Run(
         tmp_path, data=data_for(parent, {}), training=Training(epochs=1), parent=parent,
         entry=HistoryEntry("distill", "kdtool distill", "kd", {}, {}, {}, [], "s.pt", {}, ""),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_one_process_alone_may_meet_ends_them_all(processes, untrained, monkeypatch):
+    """The others would wait for it in the next step; of one process the forecast is only cut."""
 
     def work(run):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(rehearsal, "count", lambda: processes)
     if processes == 1:
-        assert rehearsal.rehearse(work, run)[0].reason == "OutOfMemoryError"
+        assert rehearsal.rehearse(work, untrained)[0].reason == "OutOfMemoryError"
     else:
         with pytest.raises(torch.OutOfMemoryError):
-            rehearsal.rehearse(work, run)
+            rehearsal.rehearse(work, untrained)
+
+
+@pytest.mark.parametrize("error", IN_A_STEP, ids=lambda error: type(error).__name__)
+def test_so_does_any_error_of_a_step_where_the_others_wait(error, untrained, monkeypatch):
+    def failing(*arguments):
+        raise error
+
+    monkeypatch.setattr(rehearsal, "time_phase", failing)
+    monkeypatch.setattr(rehearsal, "count", lambda: 2)
+    with pytest.raises(type(error)):
+        rehearsal.rehearse(lambda run: run.fit("kd", run.parent.network).network, untrained)
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+def test_what_all_processes_meet_only_cuts_the_forecast(in_step, untrained, monkeypatch):
+    def failing(*arguments):
+        raise kdtool.UsageError("too small") if in_step else KeyError("gates")
+
+    def work(run):
+        run.fit("search", run.parent.network)
+        return failing()
+
+    monkeypatch.setattr(rehearsal, "count", lambda: 2)
+    if in_step:
+        monkeypatch.setattr(rehearsal, "time_phase", failing)
+    forecast, network = rehearsal.rehearse(work, untrained)
+    assert network is None
+    assert forecast.reason == "too small" if in_step else forecast.reason.endswith("the result of search")

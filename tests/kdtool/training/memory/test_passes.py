@@ -200,12 +200,6 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory():
     assert not memory.is_out_of_memory(ValueError("out of memory"))
 
 
-def test_several_processes_are_refused(monkeypatch, teacher_path, tmp_path):
-    monkeypatch.setattr(memory, "count", lambda: 2)
-    with pytest.raises(kdtool.UsageError, match="--batch-size auto: works in one process"):
-        kdtool.distill(teacher_path, "kd", refiner="halve", batch_size="auto", output=tmp_path / "s.pt", **OPTIONS)
-
-
 @pytest.mark.parametrize(
     ("text", "images", "auto"), [("32", 32, False), ("auto", 64, True), ("auto:256", 256, True), (16, 16, False)]
 )

@@ -58,6 +58,21 @@ def test_the_compiled_student_trains_and_answers(teacher_path, tmp_path, monkeyp
     assert "--compile" not in capsys.readouterr().err
 
 
+def test_what_is_tried_is_as_large_as_a_pass(teacher_path, tmp_path, monkeypatch):
+    sizes = []
+
+    def stand_in(module):
+        def run(images):
+            sizes.append(len(images))
+            return module(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    kdtool.distill(teacher_path, output=tmp_path / "made.pt", compile=True, accumulate=8, subset=0.1, **OPTIONS)
+    assert sizes[0] == sizes[1] == 8
+
+
 def plain_steps(tmp_path):
     """Return the number of steps of an epoch of digits: 1295 images in batches of 64."""
     return -(-1295 // 64)

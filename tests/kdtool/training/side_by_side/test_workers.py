@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import kdtool
 from kdtool.commands import distill as command
 from kdtool.errors import Error, UsageError
+from kdtool.plugins import own_code
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.side_by_side import task as tasks, workers
 from kdtool.training.side_by_side.placement import Placement
@@ -119,6 +121,62 @@ def test_an_onnx_file_teaches_the_trials_also_where_it_is_not_seen(cluster, teac
     done = kdtool.distill("teacher.onnx", output="ray.pt", ray="auto", **options)
     assert cluster.done == ["search temperature=1 1 epoch", "search temperature=4 1 epoch"]
     assert weights(done) == weights(alone)
+
+
+OWN = """
+from torch import nn
+
+class Net(nn.Sequential):
+    pass
+
+def make(classes):
+    first = (nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    return Net(*first, nn.Linear(8 * 36, 32), nn.ReLU(), nn.Linear(32, classes))
+"""
+
+
+@pytest.fixture
+def own_network(tmp_path, monkeypatch):
+    """A trained network of a module of the user's own, which is trusted."""
+    monkeypatch.setenv("KDTOOL_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for known in ("_IMPORTED", "_BROUGHT"):
+        monkeypatch.setattr(own_code, known, {})
+    (tmp_path / "owncode").mkdir()
+    monkeypatch.chdir(tmp_path / "owncode")
+    Path("ownnet.py").write_text(OWN)
+    kdtool.trust("ownnet")
+    yield kdtool.teacher("ownnet:make", data="digits", output=tmp_path / "own.pt", **OPTIONS)
+    sys.modules.pop("ownnet", None)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_worker_imports_the_users_own_code_before_it_takes_a_network_of_it(there, own_network, tmp_path, monkeypatch):
+    cluster, code = Cluster(sees=True), Path("ownnet.py").resolve()
+
+    def submit(function, task):
+        held, path, future = sys.modules.pop("ownnet"), [*sys.path], Future()
+        sys.path.remove(str(code.parent))
+        if not there:
+            code.unlink()
+        try:
+            answer = cloudpickle.dumps(function(cloudpickle.loads(cloudpickle.dumps(task))))
+            assert not there or sys.modules["ownnet"] is not held
+        finally:
+            sys.modules["ownnet"], sys.path[:] = held, path
+        future.set_result(cloudpickle.loads(answer))
+        return future
+
+    cluster.submit = submit
+    monkeypatch.setattr(tasks, "taken", cloudpickle.loads)
+    monkeypatch.setattr(command, "workers_of", lambda placement: contextlib.nullcontext(Workers(cluster)))
+    options = {"output": tmp_path / "ray.pt", "ray": "auto", **IKD, "epochs": 1}
+    if there:
+        done = kdtool.distill(own_network, "ikd", **options)
+        assert type(done.module).__name__ == "Net"
+    else:
+        with pytest.raises(Error, match=r"ownnet.py: is not on .*; put your own code at the same path on all machines"):
+            kdtool.distill(own_network, "ikd", **options)
 
 
 def test_a_driver_that_was_killed_goes_on(cluster, teacher_path, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from typing import Any
 from kdtool.commands.export import export
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import (
-    INT8,
     NEAR,
     SUFFIX,
     Limits,
@@ -21,7 +20,7 @@ from kdtool.compression.costs import (
     supported,
     told,
 )
-from kdtool.compression.options import BudgetOptions
+from kdtool.compression.options import QUANTISED, BudgetOptions
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.models.quantisation.fake import quantiser_of
@@ -42,7 +41,7 @@ FLOAT_ENDS = ("auto", "off")
 
 def file_of(target: Path) -> Path:
     """Return the ONNX file of 8 bits that goes with a checkpoint."""
-    return beside(target, f"-{INT8}{SUFFIX}")
+    return beside(target, QUANTISED)
 
 
 def as_exported(

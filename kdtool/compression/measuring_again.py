@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdtool.compression.candidate_files import keep, kept, share_kept
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import INT8, NEAR, Meter, scratch
-from kdtool.compression.keeping import keep, kept, share_kept
 from kdtool.compression.record import candidate_of, data_of
 from kdtool.compression.sizing import Sized, Sizing
 from kdtool.compression.trials import Trials

@@ -8,12 +8,33 @@ import onnx
 import pytest
 
 import kdtool
-from kdtool.compression import final
+from kdtool.commands.outputs import target_of
+from kdtool.compression import exported_winner
 from kdtool.compression.candidates import Candidate
 from kdtool.compression.costs import LATER, Cost, Limits, told
-from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.options import BudgetOptions, Given
+from kdtool.compression.winner import Finish, Winner
+from kdtool.errors import UsageError
 from kdtool.models.checkpoint import read
+
+
+def test_a_file_in_8_bits_that_is_there_is_not_overwritten(teacher_path, tmp_path):
+    (tmp_path / "s-int8.onnx").write_text("mine")
+    how = {"max_macs": "0.5x", "output": tmp_path / "s.pt"}
+    with pytest.raises(UsageError, match=r"s-int8\.onnx: exists already; choose another name with -o, or overwrite"):
+        kdtool.compress(teacher_path, **how)
+    with pytest.raises(UsageError, match=r"exists already"):
+        kdtool.compress(teacher_path, resume=True, **how)  # no run of it has begun
+    assert [path.name for path in tmp_path.iterdir()] == ["s-int8.onnx"]
+    assert BudgetOptions(max_macs="0.5x", quantised=False).endings == ()
+
+
+def test_the_file_in_8_bits_of_a_run_that_goes_on_may_be_there(tmp_path):
+    (tmp_path / "s-int8.onnx").touch()
+    (tmp_path / "s.run").mkdir()
+    (tmp_path / "s.run" / "run.json").write_text("{}")
+    target = tmp_path / "s.pt"
+    assert target_of(target, target, force=False, resume=True, endings=("-int8.onnx",)) == target
 
 
 @pytest.mark.parametrize(
@@ -39,10 +60,10 @@ def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(
         assert [file] == exported  # it is not written again
         return left.pop(0)
 
-    monkeypatch.setattr(final, "exporter_for", lambda **more: SimpleNamespace(export=export))
-    monkeypatch.setattr(final, "Meter", lambda *of, **how: SimpleNamespace(ratio=ratio))
+    monkeypatch.setattr(exported_winner, "exporter_for", lambda **more: SimpleNamespace(export=export))
+    monkeypatch.setattr(exported_winner, "Meter", lambda *of, **how: SimpleNamespace(ratio=ratio))
     budget = BudgetOptions(max_latency="0.5x")
-    costs = final.as_exported(
+    costs = exported_winner.as_exported(
         Candidate("refiners", "halve", {}), read(teacher_path), None, budget, Limits(latency_ratio=0.5)
     )
     assert costs["latency"]["ratio"] == counts
@@ -51,15 +72,17 @@ def test_a_latency_beyond_the_budget_is_measured_again_and_the_median_counts(
 
 def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
     left = [0.58, 0.60]
-    monkeypatch.setattr(final, "Meter", lambda *of, **how: SimpleNamespace(ratio=lambda file: left.pop(0)))
+    monkeypatch.setattr(exported_winner, "Meter", lambda *of, **how: SimpleNamespace(ratio=lambda file: left.pop(0)))
     network = SimpleNamespace(network=None, module=None)
     measured = {"ratio": 0.66, "student": {"p50_ms": 0.33, "p90_ms": 0.4}, "teacher": {"p50_ms": 0.5}}
-    monkeypatch.setattr(final, "export", lambda *of, **how: {"onnx": "s.onnx", "file_bytes": 1, "latency": measured})
-    monkeypatch.setattr(final, "supported", lambda **options: {})
-    monkeypatch.setattr(final, "quantiser_of", lambda module: None)
+    monkeypatch.setattr(
+        exported_winner, "export", lambda *of, **how: {"onnx": "s.onnx", "file_bytes": 1, "latency": measured}
+    )
+    monkeypatch.setattr(exported_winner, "supported", lambda **options: {})
+    monkeypatch.setattr(exported_winner, "quantiser_of", lambda module: None)
     budget, limits = BudgetOptions(max_latency="0.6x"), Limits(latency_ratio=0.6)
     candidate = Candidate("refiners", "halve", {}, "int8")
-    costs = final.write_quantised(candidate, network, network, Path("s-int8.onnx"), budget, limits)
+    costs = exported_winner.write_quantised(candidate, network, network, Path("s-int8.onnx"), budget, limits)
     assert costs["latency"]["ratio"] == 0.60
     assert costs["latency"]["ratios"] == [0.66, 0.58, 0.60]
     assert costs["latency"]["student"] == {"p50_ms": pytest.approx(0.30), "p90_ms": 0.4}
@@ -91,7 +114,7 @@ def test_an_exported_file_tells_no_more_than_what_was_counted(teacher_path, tmp_
 
 def test_a_file_beyond_the_budget_of_bytes_misses_it():
     limits = Limits(file_bytes=1000)
-    assert final.excess({"file_bytes": 1001}, limits) == (0, 1.001)
+    assert exported_winner.excess({"file_bytes": 1001}, limits) == (0, 1.001)
     finish = Finish(None, Given({}, {}, BudgetOptions(max_size="1kB")), None, None, None, _trials(limits))
     winner = Winner(Candidate("refiners", "halve", {}, cost=Cost(5, 5, 990)), None, 1, 0.9, {"file_bytes": 1001})
     assert finish._missed(winner, 0.9) == "1,001 bytes, where --max-size allows 1kB"

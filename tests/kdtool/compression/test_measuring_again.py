@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from kdtool.compression import finalists, trimming
+from kdtool.compression import measuring_again, trimming
 from kdtool.compression.candidates import Candidate, Proposals
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.trial_rows import epoch_seconds, known_row
@@ -32,7 +32,7 @@ def measured(monkeypatch):
             names.append(network[0])
             return Cost(50, 5, 500, network[1], 4 * network[1])
 
-    monkeypatch.setattr(finalists, "Meter", Meter)
+    monkeypatch.setattr(measuring_again, "Meter", Meter)
     return names
 
 
@@ -56,7 +56,7 @@ def trials(tmp_path, limits, **latencies):
 def test_the_best_one_within_the_budget_is_taken_and_what_is_beyond_it_is_said(tmp_path, measured, capsys):
     found = trials(tmp_path, Limits(latency_ratio=0.5), a=0.6, b=0.515, c=0.4)
     a, b, _ = found.candidates
-    assert finalists.finalist(found, found.candidates) is b  # 3 % more are the noise of two measurements
+    assert measuring_again.finalist(found, found.candidates) is b  # 3 % more are the noise of two measurements
     assert measured == ["a", "b"]
     assert "compress: halve seen=a takes 1.20 of the budget when it is measured for longer" in capsys.readouterr().err
     assert (a.cost.latency_ratio, a.cost.latency_ms) == (pytest.approx(0.6), pytest.approx(2.4))
@@ -67,21 +67,23 @@ def test_the_best_one_within_the_budget_is_taken_and_what_is_beyond_it_is_said(t
 def test_a_resumed_run_decides_the_same_without_a_measurement(tmp_path, measured):
     (tmp_path / "finalists.json").write_text(json.dumps({"halve seen=a": 1.2, "halve seen=b": 0.9}))
     found = trials(tmp_path, Limits(latency_ratio=0.5), a=0.4, b=0.4)
-    assert finalists.finalist(found, found.candidates).options["seen"] == "b"
+    assert measuring_again.finalist(found, found.candidates).options["seen"] == "b"
     assert measured == []
 
 
 def test_if_none_is_within_the_budget_the_nearest_of_the_first_three_is_taken(tmp_path, measured):
     found = trials(tmp_path, Limits(latency_ratio=0.5), a=0.9, b=0.7, c=0.8, d=0.4)
-    assert finalists.finalist(found, found.candidates).options["seen"] == "b"
+    assert measuring_again.finalist(found, found.candidates).options["seen"] == "b"
     assert measured == ["a", "b", "c"]
 
 
 def test_what_is_counted_is_not_measured_again(tmp_path, measured):
     found = trials(tmp_path, Limits(macs=60), a=0.9, b=0.9)
-    assert finalists.finalist(found, found.candidates).options["seen"] == "a"
+    assert measuring_again.finalist(found, found.candidates).options["seen"] == "a"
     assert (
-        finalists.finalist(trials(tmp_path, Limits(latency_ratio=0.5), a=0.9), found.candidates[:1]).options["seen"]
+        measuring_again.finalist(trials(tmp_path, Limits(latency_ratio=0.5), a=0.9), found.candidates[:1]).options[
+            "seen"
+        ]
         == "a"
     )
     assert measured == []
@@ -103,7 +105,7 @@ class ByMacs:
 def beyond(tmp_path, monkeypatch, teacher_path):
     """Trials of a candidate that is 20 % beyond a budget of half of the teacher's latency, and of a second one."""
     monkeypatch.undo()
-    monkeypatch.setattr(finalists, "Meter", ByMacs)
+    monkeypatch.setattr(measuring_again, "Meter", ByMacs)
     parent = read(teacher_path)
     teacher = parent.network
     limits = Limits(latency_ratio=0.5)
@@ -126,7 +128,7 @@ def beyond(tmp_path, monkeypatch, teacher_path):
 def test_one_that_is_beyond_the_budget_is_trimmed_until_it_fits(beyond, capsys):
     trials = beyond()
     first, second = trials.candidates
-    smaller = finalists.finalist(trials, [first, second])
+    smaller = measuring_again.finalist(trials, [first, second])
     assert smaller.cut_from == first.name
     assert 0.95 <= trials.proposals.limits.load(smaller.cost) <= 1
     assert measure(smaller.network)["macs"] == smaller.cost.macs < first.cost.macs
@@ -140,10 +142,10 @@ def test_one_that_is_beyond_the_budget_is_trimmed_until_it_fits(beyond, capsys):
 
 def test_a_resumed_run_has_the_same_trimmed_one(beyond, monkeypatch):
     trials = beyond()
-    smaller = finalists.finalist(trials, trials.candidates)
-    monkeypatch.setattr(finalists, "Meter", None)
+    smaller = measuring_again.finalist(trials, trials.candidates)
+    monkeypatch.setattr(measuring_again, "Meter", None)
     again = beyond()
-    same = finalists.finalist(again, again.candidates)
+    same = measuring_again.finalist(again, again.candidates)
     assert same.name == smaller.name
     assert same.cost == smaller.cost
     for name, tensor in smaller.network.module.state_dict().items():
@@ -153,7 +155,7 @@ def test_a_resumed_run_has_the_same_trimmed_one(beyond, monkeypatch):
 def test_the_trials_of_one_that_was_trimmed_are_those_of_the_one_it_was_cut_from(beyond):
     trials = beyond()
     row = {"setting": trials.candidates[0].name, "epochs": 2, "full": False, "accuracy": 0.9, "seconds": 4.0}
-    smaller = finalists.finalist(trials, trials.candidates)
+    smaller = measuring_again.finalist(trials, trials.candidates)
     assert known_row([row], smaller) is row
     assert epoch_seconds([row, {**row, "setting": "halve", "seconds": 6.0}], smaller, 1e6) == 2.0
 
@@ -161,4 +163,4 @@ def test_the_trials_of_one_that_was_trimmed_are_those_of_the_one_it_was_cut_from
 def test_a_network_that_has_a_name_keeps_its_channels(beyond):
     trials = beyond()
     named = dataclasses.replace(trials.candidates[0], kind="refiners", method="like")
-    assert finalists.finalist(trials, [named, named]) is named
+    assert measuring_again.finalist(trials, [named, named]) is named

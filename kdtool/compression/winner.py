@@ -13,7 +13,7 @@ from kdtool.commands.outputs import finish
 from kdtool.compression import frontier
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR
-from kdtool.compression.final import as_exported, excess, file_of, write_quantised
+from kdtool.compression.exported_winner import as_exported, excess, file_of, write_quantised
 from kdtool.compression.options import Given
 from kdtool.compression.record import RESULTS, data_of, limits_as_data
 from kdtool.compression.schedule import Schedule
@@ -23,7 +23,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.distributions import versions_of
 from kdtool.training.run import Run
-from kdtool.utils.files import noted, slug, write_text
+from kdtool.utils.files import noted, sha256_of, slug, write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -74,8 +74,7 @@ class Finish:
         run.entry.training, run.entry.data = training.as_data(), data.spec.as_data()
         plugins = [(candidate.kind, candidate.method), ("teachers", winner.network.architecture.source)]
         run.entry.versions = {**run.entry.versions, **versions_of(plugins)}
-        if candidate.precision != FLOAT:
-            decided(lambda: self._place(candidate, target))
+        digest = decided(lambda: self._place(candidate, target)) if candidate.precision != FLOAT else None
         table = frontier.rows(proposals, self.trials.candidates, self.trials.done, teacher)
         row = next(row for row in table if row["model"] == candidate.name)
         row |= {"note": "winner", "val_accuracy": winner.accuracy}
@@ -83,8 +82,8 @@ class Finish:
             row["file_bytes"] = costs["file_bytes"]
         table = frontier.settle(table)
         measured = {name: costs.get(name) for name in ("file_bytes", "latency", "accuracy")} if costs else None
-        if measured and candidate.precision != FLOAT:
-            measured["onnx"] = str(file_of(target))
+        if measured and digest is not None:
+            measured |= {"onnx": str(file_of(target)), "onnx_sha256": digest}
         typed = " ".join(f"{flag} {text}" for flag, text in self.given.budget.texts.items())
         about = {
             **self.given.budget.as_data(),
@@ -180,8 +179,11 @@ class Finish:
         """Return where the file of a winner in 8 bits is kept until the winner is known."""
         return self.run.directory / f"{slug(candidate.name)}-exported.onnx"
 
-    def _place(self, candidate: Candidate, target: Path) -> None:
-        """Put the file of the winner beside its checkpoint; an earlier process of the run may have done so."""
+    def _place(self, candidate: Candidate, target: Path) -> str:
+        """Put the file of the winner beside its checkpoint, as an earlier process of the run may have done.
+
+        Return its SHA-256, by which an export knows that it may write it again.
+        """
         file, place = self._file(candidate), file_of(target)
         if file.exists():
             shutil.move(file, place)
@@ -189,6 +191,7 @@ class Finish:
             f"compress: the file of 8 bits is {place}; {target.name} has the weights in float32, and an export of it "
             "is within the budget with --int8 only"
         )
+        return sha256_of(place)
 
     def _missed(self, winner: Winner, teacher: float) -> str:
         """Return what of the budget a winner does not meet, as text; empty if it meets all of it."""

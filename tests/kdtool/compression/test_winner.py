@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdtool.compression import finishing
+from kdtool.compression import winner as winner_module
 from kdtool.compression.candidates import TEACHER, Candidate
 from kdtool.compression.costs import Cost, Limits
-from kdtool.compression.finishing import Finish, Winner
 from kdtool.compression.options import BudgetOptions, Given
+from kdtool.compression.winner import Finish, Winner
+from kdtool.utils.files import sha256_of
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def work(tmp_path, monkeypatch):
         file.touch()
         return {"latency": {"ratio": costs[candidate.name]}, "quantised": {"val_accuracy": 0.93}}
 
-    monkeypatch.setattr(finishing, "as_exported", as_exported)
-    monkeypatch.setattr(finishing, "write_quantised", write_quantised)
+    monkeypatch.setattr(winner_module, "as_exported", as_exported)
+    monkeypatch.setattr(winner_module, "write_quantised", write_quantised)
     run = SimpleNamespace(directory=tmp_path, checkpoint=lambda *of: None, scores=lambda network: [])
     limits = Limits(latency_ratio=0.5)
     trials = SimpleNamespace(proposals=SimpleNamespace(limits=limits))
@@ -89,7 +90,8 @@ def test_a_file_of_8_bits_that_is_gone_is_written_again(work):
     target = finish.run.directory / "s.pt"
     costs |= {"teacher int8": 0.4, "depth": 0.4}
     finish.chosen(winners, 0.945, target)
-    finish._place(winners[0].candidate, target)
+    digest = finish._place(winners[0].candidate, target)
+    assert digest == sha256_of(finish.run.directory / "s-int8.onnx")
     assert (finish.run.directory / "s-int8.onnx").exists()
     finish.chosen(winners, 0.945, target)  # it has been moved
     assert measured == ["teacher int8"]
