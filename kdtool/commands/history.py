@@ -13,6 +13,7 @@ from kdtool.models.prediction import COMMENT
 from kdtool.plugins.distributions import PluginName, own_versions, versions_of
 from kdtool.training.history_entry import HistoryEntry
 from kdtool.utils.files import sha256_of
+from kdtool.utils.forms import TEXT, misfit
 
 
 def entry(
@@ -127,6 +128,8 @@ def _public(value: Any, key: str = "") -> Any:
 
 def is_of_compression(checkpoint: Checkpoint, target: Path) -> bool:
     """Return whether a file is the one in 8 bits that the compression that made a checkpoint wrote, unchanged."""
-    budget = checkpoint.history[-1].get("budget") if checkpoint.history else None
-    told = ((budget or {}).get("measured") or {}).get("onnx_sha256")
-    return bool(told) and target.is_file() and sha256_of(target) == told
+    made: dict[str, Any] = checkpoint.history[-1] if checkpoint.history else {}
+    if misfit(made, {"budget!": {"measured!": {"onnx_sha256!": TEXT}}}) is not None or not target.is_file():
+        return False
+    told: str = made["budget"]["measured"]["onnx_sha256"]
+    return sha256_of(target) == told

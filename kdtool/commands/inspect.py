@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdtool.commands.inputs import data_for, load
-from kdtool.commands.onnx_input import SUFFIX, OnnxCheckpoint, described_onnx, load_any
+from kdtool.commands.onnx_input import SUFFIX, OnnxCheckpoint, described_onnx, load_any, several
 from kdtool.data.options import DataOptions
 from kdtool.data.survey import survey
 from kdtool.errors import UsageError
@@ -136,15 +136,13 @@ def evaluate(
         UsageError: an ONNX file is of a folder of images, whose place it does not tell.
         Error: a checkpoint remembers no data set, or the data set has no such split.
     """
-    several = (
-        list(checkpoints) if isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str) else [checkpoints]
-    )
+    given = several(checkpoints)
     if picture is not None:
-        if len(several) != 1:
-            raise UsageError(f"{picture}: is a picture of one checkpoint, and there are {len(several)}")
+        if len(given) != 1:
+            raise UsageError(f"{picture}: is a picture of one checkpoint, and there are {len(given)}")
         check_output(Path(picture), force=force)
     rows = []
-    for checkpoint in map(load_any, several):
+    for checkpoint in map(load_any, given):
         if isinstance(checkpoint, OnnxCheckpoint) and options.get("data") is None and not checkpoint.knows_images:
             raise UsageError(f"{checkpoint.path}: does not tell where its images are; name them with --data")
         engine = engine_for(Training(device=device, precision="fp32"), VALIDATION_BATCH, checkpoint.network)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdtool.commands.inputs import load
 from kdtool.data.spec import DataSpec
@@ -93,6 +93,11 @@ class OnnxCheckpoint(Checkpoint):
         content = _plain(self.about.get("kdtool.size"), {})
         values = {name: content.get(name) if isinstance(content, dict) else None for name in SIZES}
         return {name: value if misfit(value, COUNT) is None else None for name, value in values.items()}
+
+
+def several(given: Any) -> list[Any]:
+    """Return the given checkpoints as a list, and one alone as a list of it: also a network, some of which iterate."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str | nn.Module) else [given]
 
 
 def load_any(source: str | Path | Checkpoint) -> Checkpoint:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdtool.commands.inputs import check_pair, load
-from kdtool.commands.onnx_input import SUFFIX, OnnxCheckpoint, SessionModule, data_of, lines_of, opened
+from kdtool.commands.onnx_input import SUFFIX, OnnxCheckpoint, SessionModule, data_of, lines_of, opened, several
 from kdtool.commands.quantise import in_float
 from kdtool.data.checks import tell
 from kdtool.distillation.distiller import Distiller
@@ -74,7 +74,7 @@ def load_teachers(
         Error: the teachers have different classes, or take images of different shapes. The order of the classes may
             differ.
     """
-    checkpoints = list(teacher) if isinstance(teacher, Iterable) and not isinstance(teacher, str) else [teacher]
+    checkpoints = several(teacher)
     method.check_teachers(len(checkpoints))
     teachers = [in_float(load_teacher(checkpoint)) for checkpoint in checkpoints]
     first, *others = teachers

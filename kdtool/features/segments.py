@@ -50,12 +50,12 @@ class Segment:
                 for path, shape in self.skipped:
                     stack.enter_context(answering(module.get_submodule(path), x.new_zeros(1).expand(len(x), *shape)))
                 begin = module.get_submodule(self.begin.path)
-                for layer in {id(layer): layer for layer in (begin, _last_of(begin))}.values():
+                for layer in {id(layer): layer for layer in (begin, _last_of(begin, module))}.values():
                     stack.enter_context(answering(layer, x))
             for tap in watch:
-                stack.enter_context(_recording(_last_of(module.get_submodule(tap.path)), tap, maps))
+                stack.enter_context(_recording(_last_of(module.get_submodule(tap.path), module), tap, maps))
             if self.end is not None:
-                stack.enter_context(_stopping_at(_last_of(module.get_submodule(self.end.path))))
+                stack.enter_context(_stopping_at(_last_of(module.get_submodule(self.end.path), module)))
             try:
                 output = module(images)
             except _ReachedError as reached:
@@ -80,14 +80,17 @@ class _ReachedError(Exception):
         self.output = output
 
 
-def _last_of(layer: nn.Module) -> nn.Module:
-    """Return the layer whose output is that of ``layer``.
+def _last_of(layer: nn.Module, network: nn.Module) -> nn.Module:
+    """Return the layer of a network that puts out what ``layer`` does.
 
-    timm's networks that recompute their activations call the blocks of a stage, and never the stage itself.
+    timm's networks that recompute their activations call the blocks of a stage, and never the stage itself. In others
+    the last layer of a stage may run in other places too, such as an activation that all share.
     """
-    while isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward and len(layer):
-        layer = layer[-1]
-    return layer
+    inner = layer
+    while isinstance(inner, nn.Sequential) and type(inner).forward is nn.Sequential.forward and len(inner):
+        inner = inner[-1]
+    recomputes = inner is not layer and any(vars(part).get("grad_checkpointing") for part in network.modules())
+    return inner if recomputes else layer
 
 
 @contextlib.contextmanager

@@ -158,8 +158,9 @@ class Local:
             if slot is not None and self.free is not None:
                 self.free.append(slot)
         seconds = time.monotonic() - started
-        said = self.record.log(command).read_text(encoding="utf-8", errors="replace")
-        return Exit(code, seconds, reason(code, said) if code else None)
+        if not code:
+            return Exit(code, seconds)
+        return Exit(code, seconds, reason(code, self.record.log(command).read_text(encoding="utf-8", errors="replace")))
 
 
 def _shares(jobs: int, cores: int, gpus: Sequence[str]) -> str:

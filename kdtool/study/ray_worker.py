@@ -103,8 +103,8 @@ def _in(directory: Path, here: str, task: Task, words: Sequence[str], environmen
     """Run a command whose files are in ``directory``, and go on with what an earlier attempt left there."""
     target, started = directory / task.start.file, time.monotonic()
     resume = directory_of(target).is_dir()
-    if not resume:
-        target.unlink(missing_ok=True)  # of an attempt whose answer was lost
+    for path in [] if resume else task.start.outputs(directory):
+        path.unlink(missing_ok=True)  # of an attempt whose answer was lost
     line = [*words, "-o", str(target), *(["--json"] * task.exports), *(["--resume"] * resume)]
     log = directory / f"{task.start.name}.log"
     with open(log, "ab") as said:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdtool.compression.options import QUANTISED
 from kdtool.training.run_directory import directory_of
-from kdtool.utils.files import write_text
+from kdtool.utils.files import beside, write_text
 from kdtool.utils.forms import SECONDS, TEXT, Each, Either, Named, misfit
 from kdtool.utils.strict_json import dumps, load
 
@@ -52,10 +53,15 @@ class Start:
         """Remove what an older command left in the study's directory, unless this one goes on with it."""
         if self.resume:
             return
-        target = directory / self.file
-        for path in (target, directory / f"{self.name}.log"):
+        for path in (*self.outputs(directory), directory / f"{self.name}.log"):
             path.unlink(missing_ok=True)
-        shutil.rmtree(directory_of(target), ignore_errors=True)
+        shutil.rmtree(directory_of(directory / self.file), ignore_errors=True)
+
+    def outputs(self, directory: Path) -> list[Path]:
+        """Return the files that the command may write, which it does not overwrite."""
+        target = directory / self.file
+        in_8_bits = [beside(target, QUANTISED)] if self.entry["told"]["command"][0] == "compress" else []
+        return [target, *in_8_bits]
 
     def mark(self, directory: Path) -> Path:
         """Return the path of the mark of this command."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 
-_ONE = threading.RLock()
+_LOCKS: dict[int, threading.RLock] = {}  # type: ignore[valid-type]
+"""The lock of `alone` by process: in a fork nothing would release one that another thread held."""
+
+# A shorter wait is not worth a word, as where threads read many checkpoints.
+TOLD_AFTER_SECONDS = 1
 
 
 def derive(*parts: object) -> int:
@@ -68,9 +73,10 @@ def alone() -> Iterator[None]:
     """
     import torch
 
-    if not _ONE.acquire(blocking=False):
+    one = _LOCKS.setdefault(os.getpid(), threading.RLock())
+    if not one.acquire(timeout=TOLD_AFTER_SECONDS):
         say("waits for what kdtool does in another thread; use processes to do both at a time")
-        _ONE.acquire()
+        one.acquire()
     dtype = torch.get_default_dtype()
     try:
         with contextlib.ExitStack() as stack:
@@ -86,4 +92,4 @@ def alone() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-        _ONE.release()
+        one.release()

@@ -27,8 +27,8 @@ from kdtool.utils.stand_ins import STAND_INS
 # takes, since the objects are far larger than their bytes in the pickle.
 PICKLE_LIMIT = 64 << 20
 
-# What is stored as it is. The dicts of weights keep the versions of their modules.
-_STORED = (Tensor, OrderedDict, torch.Size, torch.dtype, torch.device, bool, int, float, str, bytes, set, type(None))
+# What is stored as it is.
+_STORED = (Tensor, torch.Size, torch.dtype, torch.device, bool, int, float, str, bytes, set, type(None))
 
 # Tensors may share memory (tied weights), but a small file must not claim a huge network in this way.
 SHARING_LIMIT = 16
@@ -86,6 +86,8 @@ def storable(value: Any, place: str) -> Any:
     value = exact(value)
     if isinstance(value, _STORED):
         return value
+    if isinstance(value, OrderedDict) and all(isinstance(item, Tensor) for item in value.values()):
+        return value  # weights, with the versions of their modules
     if isinstance(value, Path):
         return str(value)
     if type(value) in (list, tuple):

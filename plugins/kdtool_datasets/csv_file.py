@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kdtool import Dataset, UsageError
+from kdtool import Dataset, Error, UsageError
 from kdtool_datasets.choices import joined, split_choices
 from kdtool_datasets.folder import listed_images, raw_data
 from kdtool_datasets.label_lists import read_list
@@ -44,7 +45,12 @@ class Csv(Dataset):
             UsageError: ``argument`` is empty.
             Error: there is no such file.
         """
-        path = split_choices(argument, CHOICES)[0]
-        if not path:
+        named, choices = split_choices(argument, CHOICES)
+        if not named:
             raise UsageError("needs the path of a table; write csv:FILE")
-        return located(path, root, Path.is_file, "file")
+        path = located(named, root, Path.is_file, "file")
+        if path.is_symlink():  # the images lie beside the link, or beside the table itself
+            with contextlib.suppress(Error):
+                read_list(path.resolve(), choices)
+                return path.resolve()
+        return path

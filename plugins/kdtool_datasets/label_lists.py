@@ -63,7 +63,8 @@ def read_list(
     repeated = []
     for row in rows:
         if not row.label or row.label in missing:
-            raise Error(f"{shown}: {row.line} has no label for {printable(row.file)}; add one, or remove it")
+            said = f" ({row.label})" if row.label else ""
+            raise Error(f"{shown}: {row.line} has no label{said} for {printable(row.file)}; add one, or remove it")
         entry = _entry(listing, row, shown)
         known = files.setdefault(entry.key, row)
         if known is row:

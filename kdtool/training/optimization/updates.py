@@ -12,7 +12,7 @@ from torch import nn
 from kdtool.training.engine import Engine
 from kdtool.training.optimization.averaging import WeightAverage
 from kdtool.training.optimization.clipping import Clipping
-from kdtool.training.optimization.memory_order import in_memory_order
+from kdtool.training.optimization.memory_order import in_memory_order, put_in_order
 from kdtool.training.optimization.optimizer import make_optimizer, make_schedule
 from kdtool.training.optimization.parameter_groups import parameter_groups
 from kdtool.training.options import Training
@@ -87,6 +87,7 @@ class Updates:
     def load(self, state: dict[str, Any]) -> None:
         """Go back to what `state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
+        put_in_order(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         self.engine.load(state["scaler"])
         saved = state["clipping"]

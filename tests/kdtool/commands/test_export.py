@@ -6,6 +6,7 @@ from PIL import Image
 import kdtool
 from kdtool.cli.commands.export import as_text
 from kdtool.cli.main import cli
+from kdtool.commands.history import is_of_compression
 from kdtool.errors import Error, UsageError
 from kdtool.utils.files import sha256_of
 
@@ -58,6 +59,14 @@ def test_the_file_that_a_compression_wrote_is_written_again(teacher_path, tmp_pa
     written.write_bytes(b"of the compression")
     with pytest.raises(UsageError, match="exists already"):  # a file in float32 of this name was asked for by mistake
         kdtool.export(checkpoint, output=written, latency=False)
+
+
+@pytest.mark.parametrize("budget", [None, "x", {"measured": "x"}, {"measured": {"onnx_sha256": 3}}])
+def test_a_budget_of_another_kind_tells_of_no_file(teacher_path, tmp_path, budget):
+    checkpoint = kdtool.load(teacher_path)
+    checkpoint.history[-1]["budget"] = budget
+    (tmp_path / "net-int8.onnx").touch()
+    assert not is_of_compression(kdtool.load(checkpoint.save(tmp_path / "net.pt").path), tmp_path / "net-int8.onnx")
 
 
 def test_int8_without_data_is_refused(bare, tmp_path):

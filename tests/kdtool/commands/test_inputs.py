@@ -52,10 +52,12 @@ def test_a_network_as_it_should_be_stays_the_same_object(teacher_path):
     assert kdtool.load(checkpoint) is checkpoint
 
 
-@pytest.mark.parametrize("thing", [None, 3, nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1))])
+@pytest.mark.parametrize("thing", [None, 3, nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1), nn.ReLU())])
 def test_what_is_no_checkpoint_is_refused_in_one_line(thing):
     for work in (kdtool.load, kdtool.prune, kdtool.distill, kdtool.refine, kdtool.evaluate, kdtool.export):
-        with pytest.raises(kdtool.UsageError, match=r"^expected a checkpoint or its path, got a \w+; kdtool"):
+        with pytest.raises(
+            kdtool.UsageError, match=f"^expected a checkpoint or its path, got a {type(thing).__name__};"
+        ):
             work(thing)
     with pytest.raises(kdtool.UsageError, match="learns from one teacher, not none"):
         kdtool.distill([])

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from kdtool.errors import Error
-from kdtool.features.segments import Segment, cuttable, parts_of, segments
-from kdtool.features.taps import stage_taps, tap
+from kdtool.features.segments import Segment, cuttable, parts_of, segments, watched
+from kdtool.features.taps import Tap, stage_taps, tap
 from kdtool.models.architecture import Architecture, Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
@@ -99,3 +99,20 @@ def test_stages_whose_blocks_are_called_one_by_one():
         torch.testing.assert_close(x, logits)
     for plain, recomputed in zip(*found, strict=True):
         torch.testing.assert_close(recomputed, plain)
+
+
+def test_stages_that_share_their_activation():
+    """The output of a stage is not that of its last layer, where this runs in other places too."""
+    relu = nn.ReLU()
+    layers = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3), relu), nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), relu), nn.Flatten()
+    )
+    images = torch.rand(2, 3, 8, 8)
+    first = Tap("0", (4, 6, 6), "nchw")
+    with torch.no_grad():
+        _, (maps,) = watched(layers, images, [first])
+        end, _ = Segment(end=first).run(layers, images)
+        rest, _ = Segment(begin=first, image=(3, 8, 8)).run(layers, end)
+        assert torch.equal(maps, layers[0](images))
+        assert torch.equal(end, maps)
+        assert torch.equal(rest, layers(images))

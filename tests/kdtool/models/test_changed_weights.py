@@ -170,3 +170,9 @@ def test_half_precision_is_no_change_of_layers(teacher_path, tmp_path):
         own = kdtool.load(teacher_path)
         change(own.module)
         assert kdtool.load(own.save(tmp_path / "own.pt").path).architecture == own.architecture
+
+
+def test_a_module_that_keeps_maps_of_its_last_step_is_written(teacher_path, tmp_path):
+    own = kdtool.load(teacher_path)
+    own.module.last = own.module(torch.zeros(1, *own.architecture.input))  # as code of one's own does
+    assert kdtool.load(own.save(tmp_path / "own.pt").path).stored == own.stored

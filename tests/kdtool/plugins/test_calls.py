@@ -1,7 +1,9 @@
 """The functions of the Python API: what they make of their arguments, and of what the caller has set of torch."""
 
 import enum
+import multiprocessing
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +14,7 @@ import kdtool
 from kdtool.models.checkpoint import fingerprint
 from kdtool.plugins.calls import public
 from kdtool.training.options import BatchSize
+from kdtool.utils.seeds import TOLD_AFTER_SECONDS
 
 
 class Way(enum.StrEnum):
@@ -108,13 +111,34 @@ def test_threads_wait_for_each_other(teacher_path, tmp_path):
 
 def test_a_thread_that_waits_says_so(capsys):
     inside, go_on = threading.Event(), threading.Event()
-    thread = threading.Thread(target=public(lambda: inside.set() or go_on.wait(10)))
+    thread = threading.Thread(target=public(lambda: inside.set() or go_on.wait(30)))
     thread.start()
     assert inside.wait(10)
-    threading.Timer(0.1, go_on.set).start()
+    threading.Timer(TOLD_AFTER_SECONDS + 0.2, go_on.set).start()
     assert given(public(given)(3)) == [[3]]  # one within the other
     thread.join()
     assert capsys.readouterr().err.startswith("waits for what kdtool does in another thread; use processes")
+
+
+def test_short_waits_are_not_told(capsys):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(public(time.sleep), [0.01] * 8))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_began_meanwhile_does_not_wait():
+    inside, go_on = threading.Event(), threading.Event()
+    thread = threading.Thread(target=public(lambda: inside.set() or go_on.wait(30)))
+    thread.start()
+    assert inside.wait(10)
+    process = multiprocessing.get_context("fork").Process(target=given, args=(3,))
+    process.start()
+    process.join(20)
+    code = process.exitcode
+    process.kill()
+    go_on.set()
+    thread.join()
+    assert code == 0
 
 
 def test_a_name_that_is_no_file_name_is_refused_in_one_line():

@@ -25,7 +25,7 @@ def study(tmp_path):
 @pytest.fixture
 def task(study):
     words = ("prune", str(study / "teacher.pt"))
-    start = Start("pruned", "pruned.pt", False, {"told": {}, "status": "begun"})
+    start = Start("pruned", "pruned.pt", False, {"told": {"command": ["prune"]}, "status": "begun"})
     return Task(start, words, False, str(study / ".ray-1"), str(study.parent), {"KDTOOL_CACHE": "here"})
 
 

@@ -211,3 +211,16 @@ def test_a_folder_of_a_checkpoint_goes_to_a_machine_that_does_not_see_it(tmp_pat
     assert task.elsewhere == ("prune", "input-0/hub", "--weights=input-1/README.md")
     sent = {f"input-0/hub/{name}": name.encode() for name in ("kdtool.json", "model.safetensors")}
     assert task.inputs == [{**sent, "input-1/README.md": b"README.md"}]
+
+
+@pytest.mark.parametrize(
+    ("command", "left"), [("compress", ["b-int8.onnx"]), ("distill", ["a-int8.onnx", "b-int8.onnx"])]
+)
+def test_the_file_in_8_bits_of_a_compression_is_removed_with_its_checkpoint(tmp_path, command, left):
+    for name in ("a.pt", "a.log", "a-int8.onnx", "b-int8.onnx"):
+        (tmp_path / name).touch()
+    entry = {"told": {"command": [command, "t.pt"]}, "status": "begun"}
+    Start("a", "a.pt", True, entry).clear(tmp_path)
+    assert len([*tmp_path.iterdir()]) == 4
+    Start("a", "a.pt", False, entry).clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

@@ -2,6 +2,7 @@ import os
 import pickle
 import struct
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -199,10 +200,11 @@ def test_a_name_that_is_not_utf8(tmp_path, zipped):
 
 
 def test_numbers_of_numpy_are_written_as_plain_ones(file):
-    rows = [{"accuracy": np.float64(0.5), "images": np.int64(3)}, (np.bool_(True), Path("a"), np.str_("b"))]
+    row = OrderedDict(accuracy=np.float64(0.5), images=np.int64(3))
+    rows = [row, dict(row), (np.bool_(True), Path("a"), np.str_("b"))]
     write_tensors(file, {"rows": rows, "size": torch.Size([2]), "weights": net().state_dict()})
     read = safe_load(file)
-    assert read["rows"] == [{"accuracy": 0.5, "images": 3}, (True, "a", "b")]
+    assert read["rows"] == [dict(row), dict(row), (True, "a", "b")]
     assert type(read["rows"][0]["accuracy"]) is float
     assert read["weights"]._metadata == net().state_dict()._metadata
 

@@ -71,3 +71,11 @@ def test_images_lie_beside_a_link_to_the_table(table):
     table.rename(store / "0a1b2c")
     table.symlink_to(store / "0a1b2c")
     assert opened(f"csv:{table},file=photo,label=kind").spec.classes == ("cat", "dog")
+
+
+def test_images_lie_beside_the_table_itself(table, tmp_path_factory):
+    link = tmp_path_factory.mktemp("project") / "photos.csv"
+    link.symlink_to(table)
+    data = opened(f"csv:{link},file=photo,label=kind")
+    assert data.spec.name == f"csv:{table},file=photo,label=kind"  # as in checkpoints of earlier releases
+    assert data.spec.classes == ("cat", "dog")

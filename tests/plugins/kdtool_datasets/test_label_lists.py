@@ -267,7 +267,7 @@ def test_a_line_of_very_many_columns_is_no_list(folder):
 
 def test_no_label_written_as_text_is_no_class_among_numbers(folder):
     rows = [(name, str(number)) for number, name in enumerate((*CATS, DOGS[0]))]
-    with pytest.raises(Error, match=r"line 5 has no label for sub/d e.png; add one, or remove it"):
+    with pytest.raises(Error, match=r"line 5 has no label \(NaN\) for sub/d e.png; add one, or remove it"):
         load(write(folder, table(rows=[*rows, (DOGS[1], "NaN")])))
     raw = load(write(folder, table(rows=[*rows, (DOGS[1], "-1")])))
     assert raw.classes == ("-1", "0", "1", "2")

@@ -85,7 +85,7 @@ def headless(tmp_path_factory):
 
 def distilled(headless, output, objective, **options):
     return kdtool.distill(
-        headless, "ensemble", student="timm:test_resnet", objective=objective, epochs=1, output=output, **options
+        headless, "ensemble", student="timm:test_resnet", objective=objective, output=output, **{"epochs": 1, **options}
     )
 
 
@@ -132,6 +132,17 @@ def test_sums_and_relations_of_several_teachers(headless, tmp_path, objective):
         "all teachers",
         "student",
     ]
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_a_cut_run_goes_on_bit_for_bit(headless, tmp_path, cut_after, cache):
+    options = {"objective": "fitnets+at", "subset": 0.05, "augment": "none", "cache": cache, "epochs": 2}
+    whole = distilled(headless, tmp_path / "whole.pt", **options)
+    with cut_after("ensemble", 1):
+        distilled(headless, tmp_path / "cut.pt", **options)
+    cut = distilled(headless, tmp_path / "cut.pt", resume=True, **options)
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(tensor, cut.module.state_dict()[name]), name
 
 
 def test_the_loss_of_equal_teachers_is_that_of_one(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdtool.training.optimization.memory_order import in_memory_order
+from kdtool.training.optimization.memory_order import in_memory_order, put_in_order
 
 
 def network():
@@ -32,7 +32,7 @@ def test_the_same_bits_as_without_it(kind):
         for index, module in enumerate((plain, turned)):
             torch.manual_seed(step)
             for parameter in module.parameters():
-                parameter.grad = torch.randn(parameter.shape).to(memory_format=torch.preserve_format)
+                parameter.grad = torch.randn_like(parameter)
             if index == 0:
                 optimizers[0].step()
             else:
@@ -74,3 +74,25 @@ def test_an_optimiser_that_reads_shapes_sees_them():
     module[0].weight.grad = torch.zeros_like(module[0].weight)
     with in_memory_order(torch.optim.SGD(module.parameters(), lr=0.1)):
         assert module[0].weight.shape == (128, 64, 3, 3)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_gradients_and_states_in_another_order_of_memory(kind):
+    """torch's fused kernels take the numbers of both as they lie in memory; those that are not fused do not."""
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    weights = [nn.Parameter(network()[1].weight.detach().clone()) for _ in range(2)]
+    assert not weights[0].is_contiguous()
+    optimizers = [
+        kind([weight], lr=0.1, fused=fused, **options) for weight, fused in zip(weights, (True, False), strict=True)
+    ]
+    for step in range(3):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(step))
+            assert weight.grad.is_contiguous()
+            with in_memory_order(optimizer):
+                optimizer.step()
+        kept = optimizers[0].state[weights[0]]
+        for name, value in kept.items():
+            kept[name] = value.contiguous()
+        put_in_order(optimizers[0])
+        torch.testing.assert_close(*weights)
