@@ -8,8 +8,9 @@ fp32; 1.36 and 3.20 in bf16, where the cache saves less, since the forward pass 
 the time. With 32 epochs it was 1.46 and 3.50 in fp32, since the first pass over each of the 4 views is then a larger
 part of the time. With the views that kdtool chooses it is 1.66 for 6 epochs a phase (2 views) and 1.52 for 20 (5
 views), which misses the goal. For 6 epochs on a tenth of MNIST in bf16 (`--data mnist --subset 0.1 --epochs 6
---precisions auto`) it was 1.73 at commit `20ab9ca` and is 1.56 since a teacher is cut once for all phases and outputs
-are written to files without mapping them. The ratios are of CPU seconds on one thread, which depend less on other work
+--precisions auto`) it was 1.73 at commit `20ab9ca` and 1.56 since a teacher is cut once for all phases and outputs are
+written to files without mapping them; it is 1.81 since steps on small maps cost less, which made the training without a
+teacher a fifth faster (24 s in place of 30) and stagewise less so (43 s in place of 47). The ratios are of CPU seconds on one thread, which depend less on other work
 on the machine than wall-clock seconds, which are printed too. With `--cache-off` the benchmark takes 45 minutes (change
 it by `--epochs` and `--precisions`).
 
