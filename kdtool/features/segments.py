@@ -49,13 +49,12 @@ class Segment:
                 images = x.new_zeros(1).expand(len(x), *self.image)
                 for path, shape in self.skipped:
                     stack.enter_context(answering(module.get_submodule(path), x.new_zeros(1).expand(len(x), *shape)))
-                begin = module.get_submodule(self.begin.path)
-                for layer in {id(layer): layer for layer in (begin, _last_of(begin, module))}.values():
+                for layer in {module.get_submodule(self.begin.path), _last_of(module, self.begin.path)}:
                     stack.enter_context(answering(layer, x))
             for tap in watch:
-                stack.enter_context(_recording(_last_of(module.get_submodule(tap.path), module), tap, maps))
+                stack.enter_context(_recording(_last_of(module, tap.path), tap, maps))
             if self.end is not None:
-                stack.enter_context(_stopping_at(_last_of(module.get_submodule(self.end.path), module)))
+                stack.enter_context(_stopping_at(_last_of(module, self.end.path)))
             try:
                 output = module(images)
             except _ReachedError as reached:
@@ -80,17 +79,21 @@ class _ReachedError(Exception):
         self.output = output
 
 
-def _last_of(layer: nn.Module, network: nn.Module) -> nn.Module:
-    """Return the layer of a network that puts out what ``layer`` does.
+def _last_of(network: nn.Module, path: str) -> nn.Module:
+    """Return the layer that puts out what the one at ``path`` does.
 
     timm's networks that recompute their activations call the blocks of a stage, and never the stage itself. In others
     the last layer of a stage may run in other places too, such as an activation that all share.
     """
-    inner = layer
-    while isinstance(inner, nn.Sequential) and type(inner).forward is nn.Sequential.forward and len(inner):
-        inner = inner[-1]
-    recomputes = inner is not layer and any(vars(part).get("grad_checkpointing") for part in network.modules())
-    return inner if recomputes else layer
+    layer, recomputes = network, False
+    for name in filter(None, path.split(".")):
+        recomputes |= bool(vars(layer).get("grad_checkpointing"))
+        layer = layer.get_submodule(name)
+    while (
+        recomputes and isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward and len(layer)
+    ):
+        layer = layer[-1]
+    return layer
 
 
 @contextlib.contextmanager

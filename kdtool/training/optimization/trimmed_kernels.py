@@ -16,6 +16,9 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Sides = tuple[int, ...]
+"""A number for the height and one for the width."""
+
 # Smaller kernels stay in the processor's cache, and cost as little as cutting them does.
 SMALLEST = 1 << 16
 
@@ -50,12 +53,10 @@ def trimmed_kernels(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
 
 def _convolved(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return what the layer puts out for images of batch x channels x height x width."""
-    padding: tuple[int, ...] = layer.padding  # type: ignore[assignment]
-    settings = zip(layer.kernel_size, padding, layer.stride, layer.dilation, strict=True)
-    met = [part_that_meets(size, *sizes) for size, sizes in zip(images.shape[-2:], settings, strict=True)]
-    if any(met):
-        rows, columns = (part[0] if part else slice(None) for part in met)
-        padding = tuple(part[1] if part else whole for part, whole in zip(met, padding, strict=True))
+    padding, sides = layer.padding, (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
+    cut = _cut(images.shape[-2:], *sides)  # type: ignore[arg-type]
+    if cut is not None:
+        (rows, columns), padding = cut
         # Cut in the order of memory, so that the gradient is filled up in that order too.
         weight = weight.permute(0, 2, 3, 1)[:, rows, columns].permute(0, 3, 1, 2)
     output: Tensor = F.conv2d(images, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
@@ -63,6 +64,18 @@ def _convolved(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | 
 
 
 @functools.lru_cache(maxsize=1024)
+def _cut(size: Sides, kernel: Sides, padding: Sides, *more: Sides) -> tuple[tuple[slice, ...], Sides] | None:
+    """Return the rows and columns of a kernel that meet the image, and the padding left for them; None for all.
+
+    ``size`` is the image's height and width in pixels, ``more`` are the stride and the dilation.
+    """
+    met = [part_that_meets(*sizes) for sizes in zip(size, kernel, padding, *more, strict=True)]
+    if not any(met):
+        return None
+    parts = [part or (slice(None), whole) for part, whole in zip(met, padding, strict=True)]
+    return tuple(part for part, _ in parts), tuple(left for _, left in parts)
+
+
 def part_that_meets(size: int, kernel: int, padding: int, stride: int, dilation: int) -> tuple[slice, int] | None:
     """Return the weights along one side that meet the image anywhere, and the padding that is left for them.
 
