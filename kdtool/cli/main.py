@@ -23,6 +23,7 @@ from kdtool.cli.process import (
     print_result,
     printing,
     stopping_in_order,
+    wait_briefly,
 )
 from kdtool.errors import Error, UsageError
 from kdtool.training.foresight.trial import TrialEnded
@@ -161,9 +162,7 @@ class Commands(click.Group):
         """Run the command line; print an error as one line on stderr and exit with its code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        # On a shared machine, threads that wait in a busy loop slow down those that work. torch reads this variable
-        # when it is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        wait_briefly()
         state: dict[str, Any] = {"words": list(sys.argv[1:] if args is None else args)}
         with stopping_in_order():
             code = self._code_of(state, args, complete_var, **extra)

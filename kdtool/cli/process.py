@@ -27,6 +27,9 @@ BY_SIGNAL = 128
 # With less than this, the libraries cannot be loaded.
 LEAST_MEMORY = 1 << 30
 
+# Rounds of a busy loop in which a thread of torch waits for the next piece of work, about 50 microseconds.
+ROUNDS_OF_WAITING = "3000"
+
 # Words in errors of libraries that could not get memory, threads or files.
 EXHAUSTED = {
     "can't allocate memory": "memory",
@@ -41,6 +44,17 @@ EXHAUSTED = {
     "thread creation failed": "threads or memory",
     "too many open files": "open files",
 }
+
+
+def wait_briefly() -> None:
+    """Let threads of OpenMP wait in a busy loop for a moment only, then sleep, unless the user's environment says how.
+
+    torch reads the variables when it is imported. Threads that wait busily for long slow down other programs; threads
+    that sleep at once wake up hundreds of times in each step, which costs a small network up to a third of its time
+    (``benchmarks/waiting.py``). The number is read by GNU's OpenMP, which torch brings on Linux; others sleep at once.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT=ROUNDS_OF_WAITING)
 
 
 class ReaderGone(Error):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from kdtool.cli.process import Stopped, exhausted, exit_code_of
+from kdtool.cli.process import Stopped, exhausted, exit_code_of, wait_briefly
 
 KDTOOL = shlex.join([sys.executable, "-m", "kdtool"])
 
@@ -170,3 +170,17 @@ def test_a_signal_ends_a_training_in_order(number, code, tmp_path):
     assert err.endswith("Error: teacher was interrupted; run the same command with --resume to continue\n")
     assert "Traceback" not in err
     assert list((tmp_path / "t.run").rglob(".*")) == []
+
+
+@pytest.mark.parametrize(
+    ("by_user", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_threads_wait_as_the_user_says_or_briefly(monkeypatch, by_user, expected):
+    monkeypatch.setattr(os, "environ", dict(by_user))
+    wait_briefly()
+    assert os.environ == expected
