@@ -35,6 +35,7 @@ def arguments():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=5000, help="training images")
     parser.add_argument("--stem", choices=("default", "small"), default="default")
+    parser.add_argument("--precision", default="auto", help="of kdtool")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of the peers")
     return parser.parse_args()
 
@@ -107,7 +108,7 @@ def main():
             ours = [sys.executable, "-m", "kdtool", "distill", scratch / "teacher.pt", "--method", "kd"]
             ours += ["--student", "torchvision:resnet18", "--stem", chosen.stem, "--epochs", chosen.epochs]
             ours += ["--optimizer", "sgd", "--lr", settings["lr"], "--weight-decay", settings["decay"]]
-            ours += ["--batch-size", settings["batch"], "--seed", seed, "-o", student]
+            ours += ["--batch-size", settings["batch"], "--precision", chosen.precision, "--seed", seed, "-o", student]
             wall, cpu, _ = timed([str(word) for word in ours], None)
             results["kdtool"].append((wall, cpu, kdtool.evaluate(student)[0]["accuracy"]))
             for peer, command in (
