@@ -15,6 +15,7 @@ from kdtool.plugins.entry_points import installed, names
 from kdtool.plugins.options import OptionInfo
 from kdtool.plugins.registry import load
 from kdtool.training.recipes.reading import names as recipe_names
+from kdtool.utils.formatting import three_digits
 
 # Types of items beside click's: after one that is open, such as ``timm:``, the word goes on without a space; one of
 # type ``below`` stands for the files behind a prefix, such as ``folder:``.
@@ -107,4 +108,4 @@ def _first_clause(summary: str) -> str:
 
 
 def _count(parameters: int | None) -> str | None:
-    return None if parameters is None else f"{parameters / 1e6:.3g} M parameters"
+    return None if parameters is None else f"{three_digits(parameters / 1e6)} M parameters"

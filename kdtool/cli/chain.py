@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtool.cli import several_processes
-from kdtool.cli.dry_run import dry_works
+from kdtool.cli.dry_run import dry_works, is_dry
 from kdtool.cli.early import check_early
 from kdtool.cli.files import check_file, check_target, has_begun
 from kdtool.cli.launcher import by_first, check, repeats
@@ -19,6 +19,7 @@ from kdtool.cli.stdin import piped_paths
 from kdtool.cli.work import Work
 from kdtool.errors import Error, UsageError
 from kdtool.plugins.containment import contained
+from kdtool.plugins.trust import remember_typed
 from kdtool.utils.kinds import check_checkpoint
 from kdtool.utils.processes import is_first
 from kdtool.utils.progress import say
@@ -104,12 +105,15 @@ def run_chain(steps: Sequence[ChainStep], words: Sequence[str] = (), *, debug: b
     check(step.name for step in steps)
     if not is_first() and _training_device(steps) is None:
         return  # the first process does all, and need not wait; its files are there already if it was faster
+    dry = is_dry([step.settings for step in steps])
     processes = several_processes.in_chain((step.name, step.processes) for step in steps)
     works = plan(steps)
     for step in steps:
         check_early(step.settings)
         if step.early_check is not None:
             step.early_check()
+    if not dry:
+        remember_typed()
     if processes is not None:
         piped = () if steps[0].checkpoints else works[0].checkpoints
         if several_processes.trained(processes, words, piped):

@@ -82,13 +82,16 @@ class StepCommand(ChainCommand):
 
     def method_named(self, segment: StepWords) -> str | None:
         """Return the method that a step's words name, the last if there are several."""
-        method = None
-        for flag, value in segment.values.items():
-            if flag == "--method":
-                method = value
-            elif flag[2:] in self.method_flags():
-                method = flag[2:]
-        return method
+        return next(reversed(self._methods_typed(segment).values()), None)
+
+    def _methods_typed(self, segment: StepWords) -> dict[str, str]:
+        """Return the method that each ``--method NAME`` and ``--NAME`` of a step names, by these words."""
+        flags = [f"--{name}" for name in self.method_flags()]
+        return {
+            f"{flag} {value}".strip(): value if flag == "--method" else flag[2:]
+            for flag, value in segment.values.items()
+            if flag in ("--method", *flags)
+        }
 
     def method_flags(self) -> list[str]:
         """Return the methods that are selected with ``--NAME``: all but those whose name an option has."""
@@ -120,6 +123,10 @@ class StepCommand(ChainCommand):
                 if not ctx.resilient_parsing:
                     raise
                 break
+        typed_by = self._methods_typed(segment)
+        if len({*typed_by.values()}) > 1 and not ctx.resilient_parsing:
+            steps_of_each = " ".join(f"{self.name} {words}" for words in typed_by)
+            raise UsageError(f"{' and '.join(typed_by)}: {self.name} writes one format; for all write {steps_of_each}")
         return segment
 
     def sections(self, ctx: StepContext) -> list[Section]:

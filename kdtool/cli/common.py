@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from kdtool.cli.chain import ChainStep
@@ -24,6 +25,9 @@ from kdtool.training.options import TimeOptions, Training
 
 if TYPE_CHECKING:
     from kdtool.cli.command import ParsedCommand
+
+TRACK = "KDTOOL_TRACK"
+"""The variable that stands for ``--track``."""
 
 TRAINING = Section("Training", Training)
 
@@ -119,6 +123,11 @@ def output_options(default: str, *, trains: bool = True) -> list[click.Parameter
     ]
 
 
+def from_environment(ctx: click.Context) -> bool:
+    """Return whether the value of ``--track`` is that of the variable, which holds for every command."""
+    return ctx.get_parameter_source("track") is ParameterSource.ENVIRONMENT
+
+
 def track_option() -> click.Option:
     """Return the option ``--track`` of a command that trains; what it names is checked when it is read."""
 
@@ -126,15 +135,15 @@ def track_option() -> click.Option:
         if value and not ctx.resilient_parsing:
             from kdtool.plugins.tracker import trackers
 
-            trackers(value)
+            trackers(value, TRACK if from_environment(ctx) else "--track")
         return value or None
 
     return click.Option(
         ["--track"],
         metavar="TRACKER[:PLACE],...",
-        envvar="KDTOOL_TRACK",
+        envvar=TRACK,
         callback=check,
-        help="show the training in tensorboard[:DIR], mlflow[:URI] or wandb[:PROJECT]; also KDTOOL_TRACK",
+        help=f"show the training in tensorboard[:DIR], mlflow[:URI] or wandb[:PROJECT]; also {TRACK}",
     )
 
 

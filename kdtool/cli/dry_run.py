@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kdtool.cli.work import Work
+from kdtool.errors import UsageError
+
+
+def is_dry(settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a chain only says what it would do; ``settings`` are those of its steps.
+
+    Raises:
+        UsageError: it is also to print its results as JSON.
+    """
+    dry = any(each.get("dry_run") for each in settings)
+    if dry and any(each.get("as_json") for each in settings):
+        raise UsageError("--dry-run and --json: a dry run has no results to print; leave one out")
+    return dry
 
 
 @contextlib.contextmanager

@@ -199,8 +199,8 @@ def common_options() -> list[click.Parameter]:
             metavar="PACKAGE",
             expose_value=False,
             callback=_trust,
-            help="let kdtool import this package, from where it is now, to build networks by its functions; it is "
-            "remembered, see kdtool trust",
+            help="let kdtool import this package, from where it is now, to build networks by its functions; "
+            "remembered unless the command is wrong or a dry run, see kdtool trust",
         ),
     ]
 
@@ -210,10 +210,10 @@ def _trust(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
         return
     if ctx.find_root().ensure_object(dict).get("recipe"):
         raise UsageError("--trust: is for you to say, not for a recipe; leave it out, and add it to kdtool run")
-    from kdtool.plugins.trust import trust
+    from kdtool.plugins.trust import trusted_meanwhile
 
     for package in value:
-        trust(package)
+        ctx.find_root().with_resource(trusted_meanwhile(package))
 
 
 def _flag(name: str, flags: list[str], help: str) -> click.Option:

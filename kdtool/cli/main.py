@@ -20,6 +20,7 @@ from kdtool.cli.process import (
     check_streams,
     exhausted,
     exit_code_of,
+    ignore_signals,
     print_result,
     printing,
     stopping_in_order,
@@ -226,8 +227,10 @@ class Commands(click.Group):
 def print_error(message: str, code: int, state: dict[str, Any]) -> int:
     """Print an error as one line on stderr, after the traceback if ``--debug`` is set, and return the exit code.
 
-    Of several processes, the first that fails prints it.
+    Of several processes, the first that fails prints it. Signals that come meanwhile, such as those of a launcher that
+    hears two, must not cut it off.
     """
+    ignore_signals()
     if not launcher.reports():
         return code
     if state.get("debug"):
@@ -261,7 +264,11 @@ def _run(results: list[Any]) -> None:
 
     steps = [result for result in results if isinstance(result, ChainStep)]
     state = click.get_current_context().ensure_object(dict)
-    if steps:
+    if not steps:
+        from kdtool.plugins.trust import remember_typed
+
+        remember_typed()
+    else:
         check_memory()
         if any(step.output is not None or step.max_checkpoints != 0 for step in steps):  # they read or write files
             check_folder()

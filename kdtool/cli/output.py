@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from kdtool.utils.formatting import (
     printable_lines,
     shown_value as shown_value,
 )
-from kdtool.utils.strict_json import dumps
+from kdtool.utils.strict_json import plain
 from kdtool.utils.verbosity import is_quiet
 
 if TYPE_CHECKING:
@@ -24,8 +25,22 @@ if TYPE_CHECKING:
 
 
 def as_json(value: Any) -> str:
-    """Return standard JSON; infinite numbers and NaN become null."""
-    return dumps(value, indent=2)
+    """Return standard JSON, a list of numbers in one line; infinite numbers and NaN become null."""
+    return _indented(plain(value), "\n")
+
+
+def _indented(value: Any, newline: str) -> str:
+    """Return plain data as JSON; ``newline`` ends a line and indents the next one.
+
+    `json.dumps` would give each number a line of its own: 16 million of them for the confusion of 4,000 classes.
+    """
+    inner = f"{newline}  "
+    if isinstance(value, dict) and value:
+        items = (f"{json.dumps(key)}: {_indented(item, inner)}" for key, item in value.items())
+        return f"{{{inner}{f',{inner}'.join(items)}{newline}}}"
+    if isinstance(value, list) and not all(issubclass(kind, int | float | None) for kind in {*map(type, value)}):
+        return f"[{inner}{f',{inner}'.join(_indented(item, inner) for item in value)}{newline}]"
+    return json.dumps(value, allow_nan=False)
 
 
 def table(

@@ -140,7 +140,7 @@ def _load_in_subprocess(plugins: Sequence[Plugin]) -> tuple[list[str | None], st
         finally:
             # Kill its child processes as well, which would keep its pipes open.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
             process.wait()
             reader.join()
             process.stdout.close()

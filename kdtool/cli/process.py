@@ -12,14 +12,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TextIO
 
 from kdtool.errors import Error
 from kdtool.utils.formatting import printable_lines
 
-# These end a process by default; a program that runs longer has to stop in order.
-SIGNALS = ("SIGTERM", "SIGHUP")
+# These end a process by default, where the system has them; a program that runs longer has to stop in order.
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 # How a shell tells that a signal ended a program.
 BY_SIGNAL = 128
@@ -80,19 +80,31 @@ def exit_code_of(interrupt: BaseException | None) -> int:
 def stopping_in_order() -> Iterator[None]:
     """Let signals that end the process raise `Stopped` where the program is, so that it ends in order.
 
-    A signal that the caller has set to be ignored, as ``nohup`` does, stays ignored.
+    A signal that the caller has set to be ignored, as ``nohup`` does, stays ignored. Afterwards all handlers, also that
+    of Ctrl-C, are those from before.
     """
-    before: dict[int, Any] = {}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     with contextlib.suppress(ValueError):  # only the main thread can set them
-        for name in SIGNALS:
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, _stop)
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:  # that of Ctrl-C raises a KeyboardInterrupt already
+                signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _set(before)
+
+
+def ignore_signals() -> None:
+    """Ignore signals that end the process from here on: it is ending, and has yet to say why."""
+    _set(dict.fromkeys(SIGNALS, signal.SIG_IGN))
+
+
+def _set(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Set the handlers of signals, where this is the main thread; None is one that Python cannot set again."""
+    with contextlib.suppress(ValueError):
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not None:
+                signal.signal(number, handler)
 
 
 def _stop(number: int, _: object) -> NoReturn:

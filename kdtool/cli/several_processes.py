@@ -64,7 +64,7 @@ def processes_option(*, auto: bool = True) -> click.Option:
     def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
         if value is None or value == AUTO or ctx.resilient_parsing:
             return value
-        if not value.isdigit():
+        if not value.isdecimal():
             raise UsageError(f"--processes {value}: is neither auto nor a number")
         if int(value) < 1:
             raise UsageError(f"--processes {value}: is out of range: at least 1")
@@ -233,7 +233,8 @@ def _run(
             with _environment(environment), _as_before():
                 elastic_launch(config, sys.executable)("-P", "-m", "kdtool", *words)
         except ChildFailedError as error:
-            raise _cause(place, {rank: failure.exitcode for rank, failure in error.failures.items()}) from None
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            raise _cause(place, codes, number) from None
         except SignalException as interrupt:
             line = next((line for line, _ in _said(place)), "interrupted")
             raise Ended(line, BY_SIGNAL + interrupt.sigval) from None
@@ -242,8 +243,7 @@ def _run(
 
 def _signals(config: Any) -> dict[str, Any]:
     """Return which signals end the processes: not those that the caller ignores, as ``nohup`` does."""
-    names = [name for name in ("SIGINT", *SIGNALS) if hasattr(signal, name)]
-    heard = [name for name in names if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
+    heard = [number.name for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     return {"signals_to_handle": ",".join(heard)} if "signals_to_handle" in config.__dataclass_fields__ else {}
 
 
@@ -262,8 +262,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _as_before() -> Iterator[None]:
     """Silence torch's launcher while the block runs, and take back its handlers of signals."""
-    numbers = [getattr(signal, name) for name in ("SIGINT", *SIGNALS) if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     disabled = logging.root.manager.disable
     logging.disable()
     try:
@@ -280,8 +279,8 @@ def _said(place: Path) -> list[tuple[str, int]]:
     return [(error["line"], error["code"]) for error in sorted(errors, key=lambda error: error["at"])]
 
 
-def _cause(place: Path, codes: Mapping[int, int]) -> Error:
-    """Return the error that ended all processes, from their exit codes (negative: that of a signal)."""
+def _cause(place: Path, codes: Mapping[int, int], number: int) -> Error:
+    """Return the error that ended ``number`` processes; ``codes`` are those of the failed ones, a signal's negative."""
     said = _said(place)
     for line, code in said:
         # The others are interrupted by the launcher, or miss the one that failed.
@@ -292,8 +291,7 @@ def _cause(place: Path, codes: Mapping[int, int]) -> Error:
     for rank, code in sorted(codes.items()):
         if code < 0:
             name = signal.Signals(-code).name
-            return Error(
-                f"process {rank} of {len(codes)} was ended by {name}, often for want of memory; run the same command "
-                "with --resume, or with fewer processes"
-            )
+            why = ", often for want of memory" if name in ("SIGKILL", "SIGBUS") else ""
+            way = "with --resume" + ", or with fewer processes" * bool(why)
+            return Error(f"process {rank} of {number} was ended by {name}{why}; run the same command {way}")
     return Ended(*said[0]) if said else Error(f"the processes ended with the exit codes {sorted(codes.values())}")

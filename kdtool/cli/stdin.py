@@ -37,10 +37,12 @@ def piped_paths(error_message: str) -> tuple[Path, ...]:
     notice.start()
     try:
         text = sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise Error("stdin: is not text; pipe the path of a checkpoint, not the file itself") from error
+    except UnicodeDecodeError:
+        text = "\0"
     finally:
         notice.cancel()
+    if "\0" in text:  # in some locales any bytes are text
+        raise Error("stdin: is not text; pipe the path of a checkpoint, not the file itself")
     paths = tuple(Path(line.strip()) for line in text.splitlines() if line.strip())
     if not paths:
         raise Error("the pipe was closed without a path: the command before it failed or printed none")

@@ -106,13 +106,14 @@ def distill(
     check_training(of_student, training)
     refiner = of_student.refiner
     asked = _Asked(student, refiner, load_student(student, parent) if refiner is None else None)
+    stem = network_options.get("stem")
+    if stem is not None and (asked.from_teacher or asked.origin is not None):
+        raise UsageError("--stem: belongs to a student that is built by its name, --student SOURCE:NAME; leave it out")
     data = data_for(parent, data_options, learner=asked.origin, fresh=asked.fresh)
     teachers = as_teachers(teachers, data.spec, data_options)
     check_onnx_teachers(teachers, distiller, None, refined=asked.from_teacher)
     repairs: list[dict[str, Any]] = []
-    network = student_for(
-        parent, student, asked.origin, refiner, network_options.get("stem"), training.seed, data, repairs.append
-    )
+    network = student_for(parent, student, asked.origin, refiner, stem, training.seed, data, repairs.append)
     check_onnx_teachers(teachers, distiller, network, refined=asked.from_teacher)
     kept = not asked.fresh or getattr(getattr(distiller, "refiner", None), "init", "fresh") == "inherit"
     training, data = settled(

@@ -251,11 +251,11 @@ def _teacher(checkpoint: Checkpoint, against: str | Path | Checkpoint | None) ->
 
 
 def _teacher_data(checkpoint: Checkpoint, teacher: Checkpoint | None, options: dict[str, Any]) -> Data | None:
-    """Return the data set of the checkpoint as the teacher sees it, or None if that does not fit it."""
+    """Return the data set of the checkpoint, not the teacher's, as the teacher sees it; None if that does not fit."""
     if teacher is None:
         return None
     try:
-        return data_for(teacher, options) if teacher.data else data_for(checkpoint, options, learner=teacher)
+        return data_for(checkpoint, options, learner=teacher)
     except Error as error:
         say(f"the accuracy of the teacher is not measured: {error}")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from kdtool.commands.outputs import entry_of, finish, named_after, running, targ
 from kdtool.commands.quantise import in_float
 from kdtool.commands.recipes import settled, with_recipe
 from kdtool.data.options import DataOptions
+from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.calls import public
@@ -20,6 +22,7 @@ from kdtool.plugins.method_code import returned, running_method
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import method_class
 from kdtool.pruning.branches import say_branches
+from kdtool.pruning.pruner import Pruner
 from kdtool.surgery.repair.options import RepairOptions
 from kdtool.training.options import Training
 from kdtool.training.run import Run
@@ -55,6 +58,7 @@ def prune(
     given, given_data = training_options, data_options
     training_options, data_options = with_recipe(given, given_data)
     pruner, training = cls(**own), Training(**training_options)
+    _check_taught(pruner, own, data_options)
     data = data_for(parent, data_options) if training.epochs > 0 or data_options or parent.data else None
     if isinstance(pruner, RepairOptions):
         pruner.check_images(data)
@@ -82,3 +86,18 @@ def prune(
         if run.masked:
             say_branches(network)
         return finish(run, network, target)
+
+
+def _check_taught(pruner: Pruner, own: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Check that nothing was given that only a retraining with a teacher reads.
+
+    Raises:
+        UsageError: it was, and there is no teacher.
+    """
+    if pruner.teacher:
+        return
+    repairs = isinstance(pruner, RepairOptions) and pruner.repairs  # it takes images without labels too
+    if data.get("unlabelled") is not None and not repairs:
+        raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
+    if "objective" in own:
+        raise UsageError("--no-teacher: the labels are the only loss; leave it out, or --objective and its options")

@@ -14,6 +14,7 @@ from kdtool.data.splits import Data
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.size import macs
+from kdtool.plugins.places import option_of
 from kdtool.training.engine import has_bf16
 from kdtool.training.optimization.muon_cost import muon_pays
 from kdtool.training.options import BatchSize, Training
@@ -33,10 +34,16 @@ OWN = ("optimizer", "lr", "schedule", "batch_size", "momentum", "weight_decay", 
 def with_recipe(training: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options of a training and of its data with those of the recipe that they name; given ones win.
 
+    Without a recipe a line says which given options the others make no use of.
+
     Raises:
         UsageError: there is no such recipe.
     """
     if training.get("recipe") is None:
+        for name, users in Training.used_with.items():
+            partner = option_of(users)
+            if name in training and training.get(partner) not in users.split():
+                tell(f"--{name}: is not used with --{partner} {training.get(partner)}")
         return dict(training), dict(data)
     named = Training(recipe=training["recipe"]).recipe
     assert named is not None

@@ -50,6 +50,9 @@ def refine(
         raise UsageError(
             f"--{next(iter(data_options)).replace('_', '-')}: only --repair uses images here; leave it out"
         )
+    for name in ("augment", "erase"):
+        if name in data_options:
+            raise UsageError(f"--{name}: a repair takes images without augmentation; leave it out")
     target = target_of(output, named_after(parent, method), force=force, resume=resume, untrained=True)
     known = repairs and (parent.data is not None or data_options.get("data") is not None)
     data = data_for(parent, data_options) if known else None

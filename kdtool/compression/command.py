@@ -8,6 +8,7 @@ from typing import Any
 
 from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, named_after, running, target_of
+from kdtool.commands.processes import check_step
 from kdtool.commands.recipes import with_recipe
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR, scratch
@@ -33,7 +34,7 @@ from kdtool.training.options import Training
 from kdtool.training.run import Run
 from kdtool.utils.files import noted, write_text
 from kdtool.utils.formatting import counted
-from kdtool.utils.processes import decided
+from kdtool.utils.processes import decided, together
 from kdtool.utils.progress import phases_ahead, say
 from kdtool.utils.strict_json import dumps
 
@@ -108,7 +109,8 @@ def _rehearsed(
     distiller: Distiller, given: Given, parent: Checkpoint, entry: HistoryEntry, target: Path, **about: Any
 ) -> Checkpoint:
     """Measure the candidates and return the first one, untrained; what would be trained is said."""
-    with scratch() as folder:
+    with scratch() as folder, together(about["training"].device):
+        check_step(about["training"])
         run = Run(folder, parent=parent, entry=entry, **about)
         plan = planned(run, distiller, given, parent, run.teachers[0].network, dry_run=True)
         with foreseen(plan, target):

@@ -99,7 +99,7 @@ def _settled(
 ) -> dict[str, Any]:
     """Return the costs of a file; if a latency is beyond the budget, with the median of its ratio and of further ones.
 
-    The student's time is then this share of the teacher's.
+    The student's time is then this share of the teacher's, and the interval of the first measurement goes.
     """
     latency = costs.get("latency")
     if not latency or excess(costs, limits)[0] <= NEAR:
@@ -108,8 +108,11 @@ def _settled(
         meter = Meter(teacher, budget, folder, seconds=SECONDS, pairs=PAIRS)
         again = [meter.ratio(file) for _ in range(AGAIN)]
     ratio = median([latency["ratio"], *again])
-    own = {**latency["student"], "p50_ms": ratio * latency["teacher"]["p50_ms"]}
-    return {**costs, "latency": {**latency, "ratio": ratio, "student": own, "ratios": [latency["ratio"], *again]}}
+    of_student = latency["student"]
+    median_ms = ratio * latency["teacher"]["p50_ms"]
+    own = {**of_student, "p50_ms": median_ms, "p90_ms": of_student["p90_ms"] * median_ms / of_student["p50_ms"]}
+    changed = {"ratio": ratio, "ratio_low": None, "ratio_high": None, "student": own}
+    return {**costs, "latency": {**latency, **changed, "ratios": [latency["ratio"], *again]}}
 
 
 def excess(costs: Mapping[str, Any], limits: Limits) -> tuple[float, float]:

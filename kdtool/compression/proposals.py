@@ -18,7 +18,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.models.architecture import Network
 from kdtool.plugins.budget import Budget, short
 from kdtool.training.run import Run
-from kdtool.utils.formatting import counted
+from kdtool.utils.formatting import counted, three_digits
 from kdtool.utils.progress import progress, say
 
 MOST_SECONDS = 120.0
@@ -200,7 +200,7 @@ def _costs(cost: Cost) -> str:
     """Return a cost as text."""
     parts = [f"{short(cost.macs)} MACs"]
     parts += [f"{short(cost.file_bytes)}B"] if cost.file_bytes is not None else []
-    parts += [f"{cost.latency_ms:.3g} ms ({cost.latency_ratio:.2f}x)"] if cost.latency_ms is not None else []
+    parts += [f"{three_digits(cost.latency_ms)} ms ({cost.latency_ratio:.2f}x)"] if cost.latency_ms is not None else []
     return ", ".join(parts)
 
 

@@ -67,13 +67,15 @@ def difference(names: Sequence[str], reference: Sequence[str]) -> str:
     Names that look alike but differ in case, in spaces or in Unicode form are paired, and shown with the characters
     that cannot be told apart on a screen as escapes.
     """
-    missing = [name for name in reference if name not in set(names)]
-    extra = [name for name in names if name not in set(reference)]
+    own, others = set(names), set(reference)
+    missing = [name for name in reference if name not in own]
+    extra = [name for name in names if name not in others]
     alike = {_plain(name): name for name in missing}
-    pairs = [(name, alike[_plain(name)]) for name in extra if _plain(name) in alike]
-    for name, other in pairs:
-        missing.remove(other)
-        extra.remove(name)
+    # Taken out, since two names may look like the same one.
+    pairs = [(name, alike.pop(_plain(name))) for name in extra if _plain(name) in alike]
+    paired = {name for pair in pairs for name in pair}
+    missing = [name for name in missing if name not in paired]
+    extra = [name for name in extra if name not in paired]
     parts = [
         f"it has {_escaped(name, other)} for {_escaped(other, name)} ({_how(name, other)})"
         for name, other in pairs[:SHOWN]

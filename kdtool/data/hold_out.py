@@ -34,8 +34,7 @@ def stratified(labels: Tensor, fraction: float, seed: int, *, leave: int = 0) ->
     """
     generator = torch.Generator().manual_seed(derive("stratified", seed))
     selected = []
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
+    for members in _by_class(labels):
         count = min(max(1, round(fraction * len(members))), len(members) - leave)
         selected.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(selected).sort().values
@@ -50,13 +49,22 @@ def hashed(keys: Sequence[str], labels: Tensor, fraction: float, seed: int, purp
     """
     places = torch.tensor([place(key, seed, purpose) for key in keys], dtype=torch.float64)
     selected = places < fraction
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
-        ordered = members[places[members].argsort(stable=True)]
-        count = min(max(1, int(selected[members].sum())), len(members) - leave)
-        selected[members] = False
-        selected[ordered[:count]] = True
+    ordered = places.argsort(stable=True)
+    for members in _by_class(labels[ordered]):
+        indices = ordered[members]
+        count = min(max(1, int(selected[indices].sum())), len(indices) - leave)
+        selected[indices] = False
+        selected[indices[:count]] = True
     return selected.nonzero().flatten()
+
+
+def _by_class(labels: Tensor) -> Sequence[Tensor]:
+    """Return the ascending indices of the images of each class, in the order of the labels that occur.
+
+    They are sorted once: to look for each class in all images takes seconds where there are thousands of classes.
+    """
+    counts = labels.unique(return_counts=True)[1]
+    return torch.split(labels.argsort(stable=True), counts.tolist())
 
 
 def place(key: str, seed: int, purpose: str) -> float:

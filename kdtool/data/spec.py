@@ -73,7 +73,7 @@ class DataSpec:
             _check(_is_line(value) or (name == "directory" and value is None), name, value)
         for value in self.classes:
             _check(isinstance(value, str), "classes", value)
-        for name, low, high in (("split_seed", 0, 2**63), ("image_size", 1, 2**14), ("in_channels", 1, 2**10)):
+        for name, low, high in (("split_seed", 0, 2**63 - 1), ("image_size", 1, 2**14), ("in_channels", 1, 2**10)):
             value = getattr(self, name)
             _check(type(value) is int and low <= value <= high, name, value)
         _check(0 < self.subset <= 1, "subset", self.subset)

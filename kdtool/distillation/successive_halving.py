@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool.errors import UsageError
 from kdtool.plugins.method_code import running_method
+from kdtool.training.phase import count_epochs
 from kdtool.utils.files import slug
+from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
 
 if TYPE_CHECKING:
@@ -40,11 +42,6 @@ class Halving:
     best: str
     trainings: list[dict[str, Any]] = field(default_factory=list)
     """``setting``, ``epochs``, ``accuracy`` and ``loss`` on the validation split, in the order of the trainings."""
-
-    @property
-    def epochs(self) -> int:
-        """The epochs of all trainings together."""
-        return sum(row["epochs"] for row in self.trainings)
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the trainings of equal length together, the best first: ``epochs`` and ``results``."""
@@ -139,7 +136,7 @@ def choose(
 
     ``settings`` are distillers by the text of their options. Every training starts from scratch, with the same seed and
     with the learning rate's schedule over its own epochs. The report holds ``chosen``, ``rounds`` (the trainings of one
-    length each), ``epochs`` (of all trainings) and ``seconds``.
+    length each), ``epochs`` (of all trainings and their phases, as they ended) and ``seconds``.
 
     Raises:
         UsageError: there are no epochs, so that no setting is trained.
@@ -155,7 +152,8 @@ def choose(
         with running_method(settings[name]):
             made = settings[name].distill(inner, teacher, student)
         score = inner.evaluate(made)
-        return {"accuracy": score["accuracy"], "loss": score["loss"]}
+        trained = decided(lambda: sum(count_epochs(inner.directory).values()))
+        return {"accuracy": score["accuracy"], "loss": score["loss"], "trained": trained}
 
     def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         named = [(f"search {titles[name]} {_epochs(epochs)}", name, epochs) for name, epochs in trials]
@@ -167,12 +165,9 @@ def choose(
 
     halving = halve([*settings], rungs(len(settings), run.training.epochs), train)
     seconds = round(time.perf_counter() - started, 1)
-    best = halving.best
-    say(
-        f"search: {best}; it cost {_epochs(halving.epochs)} and {seconds} s; the training has "
-        f"{_epochs(run.training.epochs)}"
-    )
-    report = {"chosen": best, "rounds": halving.rounds(), "epochs": halving.epochs, "seconds": seconds}
+    best, cost = halving.best, sum(row["trained"] for row in halving.trainings)
+    say(f"search: {best}; it cost {_epochs(cost)} and {seconds} s")
+    report = {"chosen": best, "rounds": halving.rounds(), "epochs": cost, "seconds": seconds}
     return settings[best], report
 
 

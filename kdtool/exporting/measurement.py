@@ -20,6 +20,7 @@ from kdtool.exporting.contained import ContainedSession
 from kdtool.exporting.onnx_operators import PRECISION, STRUCTURE, believed
 from kdtool.exporting.providers import PROVIDERS
 from kdtool.exporting.sessions import check_provider, described
+from kdtool.utils.formatting import three_digits
 from kdtool.utils.progress import say
 
 FORMAT = "kdtool-latency"
@@ -82,7 +83,8 @@ def measure_file(
     measured = session.latency(batch=batch, threads=threads, provider=provider, pairs=pairs, seconds=seconds)
     wall, cpu = measured["student"]["p50_ms"], measured["cpu_ms"]
     if cpu is not None and wall > BUSY * cpu:
-        say(f"{path}: the machine is busy: a batch takes {wall:.3g} ms, of which it computes {cpu:.3g} ms")
+        times = f"a batch takes {three_digits(wall)} ms, of which it computes {three_digits(cpu)} ms"
+        say(f"{path}: the machine is busy: {times}")
     facts = ("noise", "clock", "cpu_ms", "threads", "pairs", "batch", "provider", "onnxruntime", "cpu")
     return {
         "format": FORMAT,

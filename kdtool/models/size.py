@@ -110,10 +110,18 @@ def _computed_before(module: nn.Module) -> Iterator[None]:
 
 
 def _unknown_to_torch() -> dict[Any, Callable[..., int]]:
-    """Return formulas for operators that torch's counter does not know: recurrent layers, deformable convolutions."""
+    """Return formulas for operators that torch's counter does not know.
+
+    They are recurrent and bilinear layers, deformable convolutions and products with vectors.
+    """
     formulas: dict[Any, Callable[..., int]] = {
         torch.ops.aten.mkldnn_rnn_layer: lambda inputs, first, second, *_, **__: _of_steps(inputs, [first, second]),
         torch.ops.aten._cudnn_rnn: lambda inputs, weights, *_, **__: _of_steps(inputs, weights),
+        torch.ops.aten._trilinear: lambda inputs, weight, *_, **__: 2 * math.prod(inputs[:-1]) * math.prod(weight),
+        torch.ops.aten.dot: lambda vector, *_, **__: 2 * math.prod(vector),
+        torch.ops.aten.mv: lambda matrix, *_, **__: 2 * math.prod(matrix),
+        torch.ops.aten.addmv: lambda _, matrix, *__, **___: 2 * math.prod(matrix),
+        torch.ops.aten.addbmm: lambda _, first, second, *__, **___: 2 * math.prod(first) * second[-1],
     }
     # It exists only if torchvision is imported.
     deformable = getattr(torch.ops.torchvision, "deform_conv2d", None)

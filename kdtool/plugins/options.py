@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 from kdtool.errors import UsageError, nearest
 from kdtool.plugins.schedule import Schedule, number_or_schedule
@@ -186,6 +186,9 @@ class OptionInfo:
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Options:
     """Base class of everything that has options; a subclass becomes a frozen dataclass automatically."""
+
+    used_with: ClassVar[Mapping[str, str]] = {}
+    """Options that only another one makes use of, and that one as it is typed (see `kdtool.plugins.places.split`)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

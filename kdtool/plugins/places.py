@@ -43,7 +43,8 @@ def split(values: Mapping[str, Any], *groups: type[Options]) -> list[dict[str, A
     ``refiner="halve", ratio=0.9`` is ``refiner={"name": "halve", "ratio": 0.9}``.
 
     Raises:
-        UsageError: no group has an option of that name, or several roles have it, or it is given twice.
+        UsageError: no group has an option of that name, or several roles have it, or it is given twice, or only another
+            one makes use of it, which is not given.
         BrokenPlugin: a method has an option of a name that kdtool itself uses.
     """
     for group in groups:
@@ -58,7 +59,31 @@ def split(values: Mapping[str, Any], *groups: type[Options]) -> list[dict[str, A
     sorted_out: list[dict[str, Any]] = [{} for _ in groups]
     for name, value in values.items():
         sorted_out[next(index for index, names in enumerate(known) if name in names)][name] = value
+    for group, own in zip(groups, sorted_out, strict=True):
+        _check_used(group, own)
     return sorted_out
+
+
+def _check_used(group: type[Options], given: Mapping[str, Any]) -> None:
+    """Check that the options which make use of given ones are given too.
+
+    Their values do not matter: a study has ``--optimizer {optimizer} --momentum 0.9`` for all values in one line.
+
+    Raises:
+        UsageError: one is not given, nor a recipe that may set it.
+    """
+    for name, user in group.used_with.items():
+        if name in given and not given.keys() & {option_of(user), "recipe"}:
+            raise UsageError(f"{group.info(name).flag}: belongs to {user}; give that too, or leave it out")
+    for info in group.describe():
+        value = given.get(info.name)
+        if info.kind and isinstance(value, Mapping) and (method := value.get("name", info.method)):
+            _check_used(method_class(info.kind, method), value)
+
+
+def option_of(typed: str) -> str:
+    """Return the name of the option in a text such as ``--round-to 8``."""
+    return typed.split()[0].removeprefix("--").replace("-", "_")
 
 
 def _in_roles(values: dict[str, Any], inner: Mapping[str, Any], infos: Sequence[OptionInfo]) -> dict[str, Any]:

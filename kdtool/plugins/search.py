@@ -65,10 +65,13 @@ class Search:
         ``fixed`` are options that all settings share.
 
         Raises:
-            UsageError: there is no such option, an option does not accept a value, there are too many settings, or two
-                of them are the same.
+            UsageError: there is no such option, it is among the fixed ones, an option does not accept a value, there
+                are too many settings, or two of them are the same.
         """
         searched = [find_option(method, fixed, name) for name, _ in self.values]
+        for path, info in searched:
+            if _is_given(fixed, path):
+                raise UsageError(f"{info.flag}: --search tries values of it; leave one of the two out")
         if (count := math.prod(len(values) for _, values in self.values)) > MAX_SETTINGS:
             raise UsageError(f"--search: {count} settings are too many; try at most {MAX_SETTINGS}")
         settings: dict[str, dict[str, Any]] = {}
@@ -124,6 +127,15 @@ def _walk(method: type[Method], fixed: Mapping[str, Any], path: OptionPath) -> I
         inner = _mapping(fixed.get(info.name), info) if info.kind else {}
         if inner.get("name"):
             yield from _walk(method_class(info.kind or "", inner["name"]), inner, (*path, info.name))
+
+
+def _is_given(options: Any, path: OptionPath) -> bool:
+    """Return whether the option at a path has a value; those of a method that is given as an object do not count."""
+    for name in path:
+        if not isinstance(options, Mapping) or options.get(name) is None:
+            return False
+        options = options[name]
+    return True
 
 
 def _mapping(value: Any, info: OptionInfo) -> dict[str, Any]:

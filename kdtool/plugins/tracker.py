@@ -79,7 +79,7 @@ class Tracker:
             raise
         except Exception as error:  # of a library, in any way
             reason = printable(reason_of(error), 300).rstrip(".")
-            raise UsageError(f"--track {self.name}: {reason}; or leave --track out") from error
+            raise UsageError(f"--track {self.name}: {reason}; or leave --track (or KDTOOL_TRACK) out") from error
 
     def close(self, *, failed: bool) -> None:
         """End tracking."""
@@ -127,8 +127,8 @@ def _numbers(metrics: Mapping[str, Any], prefix: str, leave_out: tuple[str, ...]
     }
 
 
-def trackers(text: str) -> list[Tracker]:
-    """Return the trackers of a text such as ``tensorboard:logs,wandb``.
+def trackers(text: str, said: str = "--track") -> list[Tracker]:
+    """Return the trackers of a text such as ``tensorboard:logs,wandb``; an error names where it was ``said``.
 
     Raises:
         UsageError: there is no such tracker, it is not installed or broken, or it is named twice.
@@ -146,10 +146,10 @@ def trackers(text: str) -> list[Tracker]:
         name, _, place = word.strip().partition(":")
         if name not in known:
             hint = nearest(name, known) or f"; the trackers are {', '.join(sorted(known))}"
-            raise UsageError(f"--track {printable(name)}: there is no such tracker{hint}")
+            raise UsageError(f"{said} {printable(name)}: there is no such tracker{hint}")
         if name in [tracker.name for tracker in made]:
-            raise UsageError(f"--track: {name} is named twice; leave one out")
-        made.append(_loaded(known[name])(place))
+            raise UsageError(f"{said}: {name} is named twice; leave one out")
+        made.append(_loaded(known[name], said)(place))
     return made
 
 
@@ -171,13 +171,13 @@ def tracker_class(plugin: Plugin) -> type[Tracker]:
     return cls
 
 
-def _loaded(plugin: Plugin) -> type[Tracker]:
+def _loaded(plugin: Plugin, said: str) -> type[Tracker]:
     try:
         cls = tracker_class(plugin)
     except BrokenPlugin as error:
         raise BrokenPlugin(f"{plugin}: {error}") from error
     if cls.needs and importlib.util.find_spec(cls.needs) is None:
-        raise UsageError(f"--track {plugin.name}: {cls.needs} is not installed; {cls.install}")
+        raise UsageError(f"{said} {plugin.name}: {cls.needs} is not installed; {cls.install}")
     return cls
 
 

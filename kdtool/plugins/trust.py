@@ -7,11 +7,12 @@ name in another folder, such as the current one, is another package. Finding a p
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,10 @@ VARIABLE = "KDTOOL_TRUST"
 
 FORM = {"trusted!": Each({"package!": TEXT, "folder!": TEXT})}
 """The form of the file of trusted packages, see `misfit`."""
+
+
+_typed: list[Place] = []
+"""Packages that a command line names and that are not remembered before the whole line has been checked."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,42 @@ def trust(text: str) -> Place:
         Error: it cannot be remembered.
     """
     place = _meant(text)
-    known = remembered()
-    if place not in known:
-        _write([*known, place])
-        say(f"trusted from now on: {place}; kdtool trust --remove {place.package} takes it back")
+    _remember([place])
     return place
+
+
+@contextlib.contextmanager
+def trusted_meanwhile(text: str) -> Iterator[None]:
+    """Trust a package, given as in `trust`, while the block runs; `remember_typed` makes it last.
+
+    Raises:
+        UsageError: there is no such package, or it is a part of Python.
+    """
+    place = _meant(text)
+    _typed.append(place)
+    try:
+        yield
+    finally:
+        _typed.remove(place)
+
+
+def remember_typed() -> None:
+    """Trust the packages that are trusted meanwhile from now on, and say where they are.
+
+    Raises:
+        Error: they cannot be remembered.
+    """
+    if _typed:
+        _remember(_typed)
+
+
+def _remember(places: Sequence[Place]) -> None:
+    known = remembered()
+    new = [place for place in dict.fromkeys(places) if place not in known]
+    if new:
+        _write([*known, *new])
+    for place in new:
+        say(f"trusted from now on: {place}; kdtool trust --remove {place.package} takes it back")
 
 
 def distrust(text: str) -> list[Place]:
@@ -102,7 +138,7 @@ def place_of(package: str, name: str) -> Place:
         UsageError: there is no such package.
         Error: it is not trusted, or it is not clear which one is meant.
     """
-    places = [place for place in (*remembered(), *_of_variable()) if place.package == package]
+    places = [place for place in (*remembered(), *_typed, *_of_variable()) if place.package == package]
     here = Place(package, Path.cwd().resolve())
     if here in places:
         return here

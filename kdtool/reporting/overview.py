@@ -31,11 +31,11 @@ MEASURES = (
 """What a student and its teacher are compared in."""
 
 COSTS = {
-    "latency": "latency, as a fraction of the first",
+    "latency": "latency, as a fraction of the {}",
     "macs": "MACs in millions",
     "parameters": "parameters in millions",
 }
-"""The axes of the frontier."""
+"""The axes of the frontier; a latency is relative to one network."""
 
 Measured = Mapping[str, Mapping[str, Any]]
 """What was measured for the report, by the path of the checkpoint: `latencies` and `class_scores`."""
@@ -83,11 +83,13 @@ def _is_dense(row: Mapping[str, Any]) -> bool:
 def _beside_teacher(
     source: CheckpointSource, sources: Sequence[CheckpointSource], measured: Measured
 ) -> Iterator[Block]:
-    teacher = None if source.about is None else _teacher_of(source, sources, measured)
-    if source.about is None or teacher is None:
+    made_from = _teacher_of(source, sources)
+    if source.about is None or made_from is None or made_from.about is None:
         return
-    student = row_of(source.name, source.about, measured.get(source.about["path"]))
-    rows = []
+    of_teacher, of_student = (measured.get(about["path"]) or {} for about in (made_from.about, source.about))
+    teacher = row_of(made_from.name, made_from.about, of_teacher)
+    student = row_of(source.name, source.about, of_student)
+    rows, apart = [], set()
     for key in MEASURES:
         before, after = teacher.get(key), student.get(key)
         if not isinstance(before, int | float) or not isinstance(after, int | float):
@@ -95,15 +97,27 @@ def _beside_teacher(
         if key == "nonzero" and _is_dense(teacher) and _is_dense(student):
             continue
         accuracy = key.endswith("accuracy") or key == "top5"
+        seen = _images(key, source.about, of_student)
+        if accuracy and seen != _images(key, made_from.about, of_teacher):
+            apart.add(seen[0])
+            continue
         change = f"{100 * (after - before):+.2f} points" if accuracy else _factor(before, after)
         shown = [f"{value:.2%}" if accuracy else shown_value(key, value) for value in (before, after)]
         rows.append({"measure": _measure(key), "teacher": shown[0], "student": shown[1], "change": change})
     if rows:
         yield Heading(f"{source.name} beside its teacher {teacher['checkpoint']}")
         yield Table(rows, titles={"measure": " "})
-        ratio = (measured.get(source.about["path"]) or {}).get("latency_ratio")
+        for split in sorted(apart):
+            yield Paragraph(f"They remember different {split} images; their accuracies on these cannot be compared.")
+        ratio = of_student.get("latency_ratio")
         if ratio is not None:
             yield Paragraph(f"In paired samples it takes {ratio:.2f} of the time of the first network of this report.")
+
+
+def _images(key: str, about: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the split on which an accuracy was measured, and its fingerprint if the checkpoint has one."""
+    split = "val" if key == "val_accuracy" else measured.get("split", "test")
+    return split, ((about["data"] or {}).get("splits") or {}).get(split)
 
 
 def _measure(key: str) -> str:
@@ -121,10 +135,8 @@ def _factor(before: float, after: float) -> str:
     return f"{before / after:.2f}x less" if after < before else "same" if after == before else f"{after / before:.2f}x"
 
 
-def _teacher_of(
-    source: CheckpointSource, sources: Sequence[CheckpointSource], measured: Measured
-) -> dict[str, Any] | None:
-    """Return the numbers of the network that a student was made from: of this report, else from its file."""
+def _teacher_of(source: CheckpointSource, sources: Sequence[CheckpointSource]) -> CheckpointSource | None:
+    """Return the network that a student was made from: of this report, else from its file."""
     history = source.about["history"] if source.about else []
     made = next((entry for entry in reversed(history) if entry["command"] != CHANGED), None)
     used = next((used for used in (made or {}).get("inputs", ()) if used["role"] == "checkpoint"), None)
@@ -133,7 +145,7 @@ def _teacher_of(
     path = Path(used["path"])
     for other in sources:
         if other is not source and other.about is not None and _same(other.about, path, used["weights"]):
-            return row_of(other.name, other.about, measured.get(other.about["path"]))
+            return other
     if not path.is_file():
         return None
     from kdtool.commands.inspect import inspect
@@ -142,7 +154,7 @@ def _teacher_of(
     try:
         if fingerprint(read(path).module.state_dict()) != used["weights"]:
             return None  # another network lies there now
-        return row_of(path.name, inspect(path))
+        return CheckpointSource(path.name, inspect(path))
     except Error:
         return None
 
@@ -160,22 +172,26 @@ def _same(about: Mapping[str, Any], path: Path, weights: str) -> bool:
 
 def _frontier(sources: Sequence[CheckpointSource], measured: Measured) -> Iterator[Block]:
     """Yield the chart of accuracy against the costs, if there are two networks or more on the same images."""
-    data = {(source.about["data"] or {}).get("name") for source in sources if source.about}
+    told = [source.about for source in sources if source.about]
+    images = [_images("val_accuracy", about, {})[1] or (about["data"] or {}).get("name") for about in told]
     tried = [point for source in sources for point in _own_points(source, measured)]
-    for row in (row for source in sources for row in _rows(source)):
-        # The teacher of a run, and the last model that it kept, may be networks of this report themselves.
-        same = [number for number, point in enumerate(tried) if _place(point) == _place(row)]
-        if not same:
-            tried.append(row)
-        for number in same:
-            if not _known(tried[number], "latency"):
-                tried[number] = replace(tried[number], costs=row.costs)
-    if len({_place(point) for point in tried}) < 2 or len(data) != 1:
+    first = "first" if any(_known(point, "latency") for point in tried) else "teacher"
+    for source in sources:
+        for row in _alike([*_rows(source)], tried):
+            # The teacher of a run, and the last model that it kept, may be networks of this report themselves.
+            same = [number for number, point in enumerate(tried) if _place(point) == _place(row)]
+            if not same:
+                tried.append(row)
+            for number in same:
+                if not _known(tried[number], "latency"):
+                    tried[number] = replace(tried[number], costs=row.costs)
+    if len({_place(point) for point in tried}) < 2 or any(other != images[0] for other in images):
         return
-    axes = [Axis(key, label) for key, label in COSTS.items() if sum(_known(point, key) for point in tried) > 1]
+    known = [key for key in COSTS if sum(_known(point, key) for point in tried) > 1]
+    axes = [Axis(key, COSTS[key].format(first)) for key in known]
     if axes:
         yield Heading("Accuracy and cost")
-        settled = [_settled(point, tried, [axis.key for axis in axes]) for point in tried]
+        settled = [_settled(point, tried, known) for point in tried]
         caption = "Validation accuracy against what a network costs; filled points are beaten by no other one in all"
         yield Figure([draw_frontier(settled, [axis], "validation accuracy") for axis in axes], caption)
 
@@ -193,6 +209,19 @@ def _rows(source: CheckpointSource) -> Iterator[Tried]:
     for row in (history[-1].get("rows") or ())[:MOST_POINTS] if history else ():
         if isinstance(row.get("val_accuracy"), float) and row.get("macs") and row.get("parameters"):
             yield _tried(str(row.get("model")), source.name, row["val_accuracy"], row, row.get("latency_ratio"))
+
+
+def _alike(rows: Sequence[Tried], tried: Sequence[Tried]) -> list[Tried]:
+    """Return the networks of a run with latencies that compare with those of ``tried``, or with none.
+
+    The latencies of a run are fractions of its own teacher's. A network that is in both, best the last
+    one, the result of the run, tells what that is here.
+    """
+    here = {_place(point): ratio for point in tried if (ratio := point.costs["latency"])}
+    scales = [here[_place(row)] / ratio for row in rows if (ratio := row.costs["latency"]) and _place(row) in here]
+    scale = scales[-1] if scales else None if here else 1.0
+    ratios = [scale * ratio if scale and (ratio := row.costs["latency"]) else None for row in rows]
+    return [replace(row, costs={**row.costs, "latency": ratio}) for row, ratio in zip(rows, ratios, strict=True)]
 
 
 def _place(point: Tried) -> tuple[object, ...]:

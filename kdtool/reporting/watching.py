@@ -34,8 +34,8 @@ def watch(path: str | Path) -> dict[str, Any]:
         where it cannot be seen whether a process works there). Of a run ``phase`` and ``epoch`` (the last that ended),
         ``epochs`` (of the phase), ``phases`` (their number), ``val_accuracy`` or ``val_loss`` (of the epoch),
         ``best_accuracy`` (of the phase), ``fraction`` (of the work, 0 to 1) and ``seconds_left``; each None where it is
-        not known. Of a study ``done``, ``failed`` and ``begun`` (the names of its commands) and ``runs`` (the states of
-        those that are begun).
+        not known. Of a study ``planned`` (the number of its commands, or None), ``done``, ``failed`` and ``begun``
+        (their names) and ``runs`` (the states of those that are begun).
 
     Raises:
         UsageError: there is no run or study, or its files are damaged.
@@ -54,9 +54,9 @@ def _run(directory: Path) -> dict[str, Any]:
     about = read_run(directory)
     if about is None:
         raise UsageError(f"{directory}: is not the directory of a run or a study")
-    rows = [row for log in _logs(directory) for row in read_epochs(log.parent)]
+    logs = [rows for log in _logs(directory) if (rows := read_epochs(log.parent))]
     state = FINISHED if about["finished"] else UNFINISHED[works]
-    return {"name": directory.name, "state": state, **_progress(rows, about, read_forecast(directory), state)}
+    return {"name": directory.name, "state": state, **_progress(logs, about, read_forecast(directory), state)}
 
 
 def _logs(directory: Path) -> list[Path]:
@@ -87,11 +87,13 @@ def _works(directory: Path) -> bool | None:
 
 
 def _progress(
-    rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], forecast: Forecast | None, state: str
+    logs: Sequence[Sequence[Mapping[str, Any]]], about: Mapping[str, Any], forecast: Forecast | None, state: str
 ) -> dict[str, Any]:
+    rows = [row for log in logs for row in log]
     last: Mapping[str, Any] = rows[-1] if rows else {}
     phase = last.get("phase")
-    of_phase = [row for row in rows if row["phase"] == phase]
+    # Trials of a search, which have logs of their own, have phases of the same name.
+    of_phase = [row for row in logs[-1] if row["phase"] == phase] if logs else []
     planned = _epochs_by_name(forecast)
     training = about.get("training") or {}
     accuracies = [row["val_accuracy"] for row in of_phase if row.get("val_accuracy") is not None]
@@ -159,7 +161,13 @@ def _study(directory: Path) -> dict[str, Any]:
         for status in ("done", "failed", "begun")
     }
     state = FINISHED if works is False and commands and not by_status["begun"] else UNFINISHED[works]
-    return {"name": directory.name, "state": state, **by_status, "runs": list(_runs(directory, by_status["begun"]))}
+    return {
+        "name": directory.name,
+        "state": state,
+        "planned": None if planned is None else len(planned),
+        **by_status,
+        "runs": list(_runs(directory, by_status["begun"])),
+    }
 
 
 def _planned(directory: Path) -> set[str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdtool.errors import Error
-from kdtool.study.recipe import Command, Comparison, Recipe
+from kdtool.study.recipe import Command, Comparison, Recipe, Value
 from kdtool.study.record import Record
 from kdtool.utils.progress import progress, say
 
@@ -58,16 +58,26 @@ def groups_of(recipe: Recipe, comparison: Comparison) -> Iterator[list[Command]]
     They are one of each step; or with ``along`` those of one step, in the order of the key's values.
     """
     by_step = [[command for command in recipe.commands if command.step == step] for step in comparison.steps]
-    for commands in by_step if comparison.along is not None else [list(itertools.chain(*by_step))]:
-        used = {key for command in commands for key in command.values} - {comparison.along}
+    for steps in [by_step] if comparison.along is None else [[commands] for commands in by_step]:
+        used = {key for commands in steps for command in commands for key in command.values} - {comparison.along}
         keys = [key for key in recipe.matrix if key in used]
+        found = [_by_values(commands, keys) for commands in steps]
         for chosen in itertools.product(*(recipe.matrix[key] for key in keys)):
             values = dict(zip(keys, chosen, strict=True))
             yield [
-                command
-                for command in commands
-                if all(values[key] == value for key, value in command.values.items() if key in values)
+                command for own, commands in found for command in commands.get(tuple(values[key] for key in own), ())
             ]
+
+
+def _by_values(
+    commands: Sequence[Command], keys: Sequence[str]
+) -> tuple[list[str], dict[tuple[Value, ...], list[Command]]]:
+    """Return which of the keys the commands of one step have, and the commands by the values of these keys."""
+    own = [key for key in keys if key in commands[0].values]
+    found: dict[tuple[Value, ...], list[Command]] = {}
+    for command in commands:
+        found.setdefault(tuple(command.values[key] for key in own), []).append(command)
+    return own, found
 
 
 def _names(a: Command, b: Command, along: str | None) -> dict[str, Any]:

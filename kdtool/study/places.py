@@ -67,7 +67,7 @@ class Slot:
         ``--processes N`` share its threads.
         """
         processes = option_value(words, "--processes") or "1"
-        each = self.threads // max(1, int(processes) if processes.isdigit() else 1)
+        each = self.threads // max(1, int(processes) if processes.isdecimal() else 1)
         environment = {"OMP_NUM_THREADS": str(max(1, each)), **os.environ}
         if self.gpu is not None and (option_value(words, "--device") or "auto") in ("auto", "cuda"):
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
@@ -97,6 +97,8 @@ EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
 
 class Training(Options):
     """Options of a training."""
+
+    used_with: ClassVar = {"momentum": "--optimizer sgd or muon", "milestones": "--schedule multi-step"}
 
     recipe: Recipe | None = option(
         None,
@@ -235,6 +237,14 @@ class Training(Options):
             return f"--{name} of recipe {self.recipe}", f"add --{name} 0"
         return f"--{name}", "leave it out"
 
+    def _why_none_recurs(self) -> str:
+        """Return why no view of an image recurs; empty if one does."""
+        if self.mixes:
+            return f"with {self.mixture[0]} every step has new images"
+        if self.views == 0:
+            return "with --views 0 every epoch has new images"
+        return "with --sampling balanced an epoch has not every image" if self.sampling == "balanced" else ""
+
     def as_data(self) -> dict[str, Any]:
         """Return the options as plain data; those that earlier releases did not have only where they are set.
 
@@ -250,11 +260,8 @@ class Training(Options):
         super().__post_init__()
         if self.recipe is not None:
             object.__setattr__(self, "recipe", self.recipe.checked(self.describe(), DataOptions.describe()))
-        if self.cache == "on" and self.mixes:
-            raise UsageError(
-                f"--cache on: with {self.mixture[0]} every step has new images, so that no output can be read back; "
-                "leave --cache on out"
-            )
+        if self.cache == "on" and (why := self._why_none_recurs()):
+            raise UsageError(f"--cache on: {why}, so that no output can be read back; leave --cache on out")
 
 
 class TimeOptions(Options):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from kdtool.errors import Error
 from kdtool.plugins.method_code import MethodError
+from kdtool.training.run_directory import OTHER_RELEASE
 from kdtool.utils.files import read_text, slug, write_text
 from kdtool.utils.formatting import printable, shown_duration
 from kdtool.utils.forms import COUNT, NUMBER, SECONDS, TEXT, Either, misfit
@@ -27,8 +28,9 @@ MEASURE = Either(None, NUMBER, float)
 ROW = {"phase!": TEXT, "epoch!": COUNT, "seconds": SECONDS, "val_accuracy": MEASURE, "val_loss": MEASURE}
 """The form of a line of that file, see `misfit`; beside these there are other numbers."""
 
-FORMAT = 4
-"""The number of the format of a phase's files. A release that changes it refuses the runs of earlier ones."""
+FORMAT = 5
+"""The number of the format of a phase's files and of what a seed draws. A release that changes either raises it, and
+refuses the runs of earlier ones: half a training by each is neither."""
 
 # Saving may take this share of the time since the last save. What is lost in a kill is cheap to repeat.
 SAVING_SHARE = 0.02
@@ -119,10 +121,7 @@ class Phase:
             say(f"{error}: phase {self.name!r} is trained again from its beginning")
             return None
         if content.pop("format", None) != FORMAT:
-            raise Error(
-                f"{self.run_directory}: phase {self.name!r} was begun by another release of kdtool"
-                "; finish it with that release, or start again with --force"
-            )
+            raise Error(OTHER_RELEASE.format(f"{self.run_directory}: phase {self.name!r}"))
         if content.pop("key") != self.key:
             raise Error(
                 f"{self.run_directory}: phase {self.name!r} was begun with another teacher, student or options"

@@ -154,7 +154,7 @@ class FitPlan:
         begin = self.part.segment.begin if self.part else None
         taps = [pair.teacher for pair in self.pairs]
         kept = partial(kept_on, device=engine.device, where=self.training.images_on)
-        split, val = kept(self._train_split(data)), kept(data.val)
+        split, val = kept(self.train_split(data)), kept(data.val)
         mixing = mixing_of(self.training, len(data.spec.classes))
         looks = teacher is not None or frozen_part is not None
         views = self.training.recurring_views if looks else self.training.views or 0
@@ -166,7 +166,7 @@ class FitPlan:
         if self.objective is not None and self.objective.two_views:
             plain = "none" if data.spec.augment == "none" else "standard"  # else the weak view would be a strong one
             augmented = (data.with_augmentation(how, data.spec.erase) for how in (plain, STRONG))
-            first, second = (kept(self._train_split(again)) for again in augmented)
+            first, second = (kept(self.train_split(again)) for again in augmented)
             strong = dataclasses.replace(weak, split=second, kept_as=f"{split.name}-strong")
             # Where the run's own augmentation is another one, another phase may keep its views by the split's name.
             own = "" if plain == data.spec.augment else f"{split.name}-weak"
@@ -175,7 +175,7 @@ class FitPlan:
             return train, DistillationBatches(val, engine, student=frozen_part, begin=begin)
         return train, DistillationBatches(val, engine, teacher, self.logits, taps, frozen_part, begin)
 
-    def _train_split(self, data: Data) -> Split:
+    def train_split(self, data: Data) -> Split:
         """Return the train split, without the images that have no label if the loss is the labels' cross-entropy.
 
         Raises:

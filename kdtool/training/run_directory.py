@@ -39,12 +39,12 @@ RUN = {
 BEGINS = "begins"
 """The key of ``run.json`` that tells the network that is trained; releases before 0.2 did not write it."""
 
+OTHER_RELEASE = "{} was begun by another release of kdtool; finish it with that release, or start again with --force"
+
 FINISHED = "finished"
 
-# The keys of the fingerprints of the images in a flat ``run.json``.
+# The keys of the fingerprints of the images in a flat ``run.json``, and what may differ because the images do.
 SPLITS = "data.splits."
-
-# What may differ because the images do.
 FOUND_IN_IMAGES = ("data.mean", "data.std", "data.white")
 
 
@@ -234,9 +234,9 @@ def _check_same(output: Path, earlier: dict[str, Any], identity: dict[str, Any])
 
     path, earlier = directory_of(output), moved(earlier, identity)
     images = changes(prints_in(earlier), prints_in(identity))
-    found = FOUND_IN_IMAGES if images else ()
-    known = () if BEGINS in earlier else (BEGINS,)  # earlier releases did not say
-    without = (SPLITS, FINISHED, *known, *found)
+    without = (SPLITS, FINISHED, *(FOUND_IN_IMAGES if images else ()))
+    if BEGINS in identity.keys() - earlier.keys():
+        raise UsageError(OTHER_RELEASE.format(path))
     if different := changed(earlier, identity, without):
         hint = "" if changed(earlier, identity, (*without, "training.")) else _for_longer(output, earlier, identity)
         raise UsageError(f"{path}: --resume needs the same command: {different}; {hint}start again with --force")

@@ -34,7 +34,7 @@ def fixed_threads(option: int | None) -> int | None:
     named = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if option is not None:
         return option
-    return int(named) if named.isdigit() and int(named) > 0 else None
+    return int(named) if named.isdecimal() and int(named) > 0 else None
 
 
 def candidates(most: int) -> list[int]:

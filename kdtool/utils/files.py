@@ -115,8 +115,13 @@ def left_over(path: Path) -> list[Path]:
 def _sweep(path: Path, *, own: bool = False) -> None:
     for temporary in left_over(path):
         with contextlib.suppress(OSError):
-            if not own or temporary.lstat().st_uid == os.geteuid():
+            if not own or temporary.lstat().st_uid == _user():
                 remove(temporary)
+
+
+def _user() -> int:
+    """Return the number of the user; 0 where there is none, as `os.stat` does."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def remove(path: Path) -> None:

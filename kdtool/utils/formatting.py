@@ -24,22 +24,27 @@ def shown_value(key: str, value: Any) -> str:
             return f"{value:,.1f}"
         value = round(value)  # a mean over seeds
     if isinstance(value, int) and key == "macs":
-        return f"{value / 1e6:,.3g} M" if abs(value) < 1e9 else f"{value / 1e6:,.0f} M"
+        return f"{three_digits(value / 1e6)} M"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         if abs(value) >= 1e4 and math.isfinite(value):
             return f"{value:,.0f}"
         if key.endswith(("compression", "ratio")):
-            return f"{value:,.2f}x"
+            return f"{value:.2g}x" if 0 < abs(value) < 0.01 else f"{value:,.2f}x"
         if key.endswith("_ms"):
-            return f"{value:.3g}"
+            return three_digits(value)
         if key in ("seconds", "cpu_seconds"):
             return f"{value:,.1f}"
         if key == "epochs":
             return f"{value:g}"
         return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
     return printable(str(value), LONGEST_CELL)
+
+
+def three_digits(value: float) -> str:
+    """Return a number with three digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 and math.isfinite(value) else f"{value:.3g}"
 
 
 def _count_decimals(mean: float) -> int:

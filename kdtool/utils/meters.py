@@ -45,6 +45,8 @@ class Screen:
         """Show ``whole``, the bar of a command, over its ``phases``: their titles and the seconds foreseen."""
         self.whole, self.phases, self.meters = whole, list(phases), list[Meter]()
         self.ended = 0.0
+        self.follows = False
+        """Whether another process works: its time left is ``known_left``, and is not guessed from what was seen."""
         self.known_left: float | None = None
         if whole is not None:
             whole.total = sum(seconds for _, seconds in phases)
@@ -109,14 +111,15 @@ class Screen:
         self.refresh()
 
     def whole_is(self, fraction: float, left: float | None) -> None:
-        """Set how much of the whole is done, and the seconds that are left if another process knows them."""
+        """Set how much of the whole another process has done, and the seconds that are left if they are known."""
         if self.whole is not None:
-            self.whole.total, self.whole.done, self.known_left = 1.0, fraction, left
+            self.whole.total, self.whole.done = 1.0, fraction
+            self.follows, self.known_left = True, left
 
     def left(self) -> float | None:
         """Return the seconds that the command still takes, or else the innermost bar."""
         whole = self.whole
-        if self.known_left is not None:
+        if self.follows:
             return self.known_left
         if whole is None or not whole.total:
             return self.meters[-1].seconds_left() if self.meters else None

@@ -8,6 +8,7 @@ The first process alone writes files and speaks. Nothing is imported from accele
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -30,6 +31,9 @@ PATIENCE = timedelta(minutes=30)
 # How long a process that fails looks for the others' message; the launcher ends all of them soon.
 SECONDS_FOR_A_WORD = 10
 
+# How accelerate is told to share a network out, from the environment or its own configuration; kdtool keeps it whole.
+OTHER_WAYS = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")
+
 _FAILURES = "kdtool/failures"
 
 _joined: ContextVar[bool] = ContextVar("joined", default=False)
@@ -49,6 +53,10 @@ def launched() -> int:
 def is_first() -> bool:
     """Return whether this is the process that writes and speaks; True without a launcher."""
     return launched() < 2 or _number("RANK", 0) == 0
+
+
+# Otherwise each process would warn of the same.
+logging.getLogger("kdtool").addFilter(lambda record: is_first())
 
 
 def count() -> int:
@@ -88,7 +96,7 @@ def count_here() -> int:
 
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, "")
-    return int(text) if text.isdigit() else default
+    return int(text) if text.isdecimal() else default
 
 
 @contextlib.contextmanager
@@ -99,8 +107,8 @@ def together(device: str = "auto") -> Iterator[None]:
 
     Raises:
         Error: the processes cannot find each other.
-        UsageError: accelerate is not installed, the launcher did not say where the first process is, or an earlier
-            block used another device.
+        UsageError: accelerate is not installed or is to share the network out, the launcher did not say where the first
+            process is, or an earlier block used another device.
     """
     if launched() < 2:
         yield
@@ -133,6 +141,12 @@ def _start(device: str) -> None:
         raise UsageError(
             f"{launched()} processes: needs accelerate; pip install 'kdtool[distributed]', or start one process"
         ) from error
+    for name in (f"ACCELERATE_USE_{way}" for way in OTHER_WAYS):
+        if os.environ.get(name, "").lower() == "true":
+            raise UsageError(
+                f"{name}=true: kdtool trains with DistributedDataParallel alone; unset it, or change accelerate's "
+                "configuration (accelerate config)"
+            )
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UsageError(

@@ -229,7 +229,7 @@ def _host(address: str) -> tuple[str, int] | None:
     if named == "auto":
         return None
     host, colon, port = named.rpartition(":")
-    if not colon or "/" in named or not port.isdigit():
+    if not colon or "/" in named or not port.isdecimal():
         raise UsageError(
             f"--ray {named}: is neither auto nor HOST:PORT; start kdtool on a machine of the cluster, and name its head"
         )

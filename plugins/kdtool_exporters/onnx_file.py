@@ -31,6 +31,9 @@ log = logging.getLogger("kdtool")
 QUANTISED = ("max_drop", "calibration", "calibration_images", "float_ends", "only", "skip", "reduce_range")
 """The options of files of a lower precision."""
 
+OF_INT8 = ("calibration", "calibration_images", "float_ends", "reduce_range")
+"""Those that files of half precision do not have."""
+
 MEASURED = ("provider", "threads", "batch", "pairs", "latency_seconds")
 """The options of a latency measurement."""
 
@@ -105,6 +108,10 @@ class Onnx(Exporter):
             changed = getattr(self, info.name) != info.default
             if info.name in MEASURED and changed and self.latency_from:
                 raise UsageError(f"{info.flag}: --latency-from tells how it was measured elsewhere; leave one out")
+            if info.name in (*MEASURED, "latency_from") and changed and not self.latency:
+                raise UsageError(f"{info.flag}: --no-latency measures none; leave one out")
+            if info.name in OF_INT8 and changed and self.fp16:
+                raise UsageError(f"{info.flag}: belongs to --int8, not to --fp16; leave it out")
             if info.name in QUANTISED and changed and not (self.int8 or self.fp16):
                 raise UsageError(f"{info.flag}: belongs to --int8 or --fp16; give one of them")
 

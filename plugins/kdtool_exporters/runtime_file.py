@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdtool import Error, Exporter, option
+from kdtool import Error, Exporter, UsageError, option
 from kdtool.errors import first_line
 from kdtool.utils import gzip_bytes
 from kdtool_exporters.onnx_disk import move, scratch_folder, write_errors
@@ -51,6 +51,13 @@ class RuntimeFile(Exporter):
     latency_seconds: float = option(
         60.0, above=0, help="measure fewer pairs if they would take longer than this, in seconds"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pairs", "threads", "latency_seconds"):
+            info = self.info(name)
+            if not self.latency and getattr(self, name) != info.default:
+                raise UsageError(f"{info.flag}: --no-latency measures none; leave one out")
 
     def write(self, module: nn.Module, architecture: Architecture, path: Path, metadata: Mapping[str, str]) -> None:
         """Write ``path`` of a `frozen` module; any exception of a library becomes an error of one line."""

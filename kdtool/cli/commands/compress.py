@@ -24,6 +24,7 @@ from kdtool.cli.several_processes import processes_option
 from kdtool.cli.work import Work
 from kdtool.compression.options import QUANTISED, BudgetOptions, check_epochs, refused
 from kdtool.utils.files import beside
+from kdtool.utils.formatting import three_digits
 from kdtool.utils.processes import is_first
 
 EXAMPLES = """
@@ -110,7 +111,7 @@ def as_table(results: dict[str, Any]) -> str:
     if latency.get("ratio") is not None:
         limit, ratio = results["limits"]["latency_ratio"], latency["ratio"]
         within = f", {ratio / limit:.2f} of the budget" if limit else ""
-        wall = f"{latency['student']['p50_ms']:.3g} ms of wall time"
+        wall = f"{three_digits(latency['student']['p50_ms'])} ms of wall time"
         lines.append(f"latency as exported: {wall}, {ratio:.3f} of the teacher's{within}")
     return "\n".join(lines)
 

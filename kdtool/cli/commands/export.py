@@ -20,6 +20,7 @@ from kdtool.exporting.exporter import Exporter
 from kdtool.plugins.places import split
 from kdtool.plugins.registry import make
 from kdtool.utils.files import beside
+from kdtool.utils.formatting import three_digits
 
 EXAMPLES = """
 \b
@@ -143,7 +144,7 @@ def _shown(row: str, column: str, value: Any) -> str | None:
     if value is None:
         return None
     if column == "ratio":
-        return f"{value:.3g}x"
+        return f"{three_digits(value)}x"
     text = shown_value(row, value)
     return f"+{text}" if column == "difference" and value > 0 else text
 

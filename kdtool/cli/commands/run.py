@@ -20,6 +20,7 @@ from kdtool.errors import Error, UsageError
 from kdtool.study.recipe import EXPORT, ONNX, Recipe, in_step, read_recipe
 from kdtool.training.side_by_side.placement import Placement
 from kdtool.utils.formatting import printable_lines
+from kdtool.utils.progress import progress
 
 EXAMPLES = """
 \b
@@ -113,13 +114,15 @@ def check_commands(recipe: Recipe) -> None:
         UsageError: a command makes no checkpoint or its options are wrong; the message names the step.
     """
     outputs = {recipe.directory / command.file for command in recipe.commands}
-    for command in recipe.commands:
-        try:
-            _check(command.words(recipe.directory), outputs)
-        except click.ClickException as error:
-            raise in_step(recipe, command, Error(error.format_message())) from error
-        except Error as error:
-            raise in_step(recipe, command, error) from error
+    with progress("check the steps", len(recipe.commands)) as advance:  # thousands take seconds
+        for command in recipe.commands:
+            try:
+                _check(command.words(recipe.directory), outputs)
+            except click.ClickException as error:
+                raise in_step(recipe, command, Error(error.format_message())) from error
+            except Error as error:
+                raise in_step(recipe, command, error) from error
+            advance()
 
 
 def _check(words: Sequence[str], outputs: Collection[Path]) -> None:

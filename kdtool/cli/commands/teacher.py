@@ -17,6 +17,7 @@ from kdtool.cli.common import (
     TRAINING,
     as_network,
     check_network,
+    from_environment,
     output_options,
     run_options,
     track_option,
@@ -103,6 +104,10 @@ def plan(parsed: ParsedCommand) -> ChainStep:
     # The same default as in kdtool.api; it is needed here to check the file before anything is imported.
     default = Path(slug(stem_of(name)) + ".pt")
 
+    trains = "data" in parsed.options
+    if not trains and from_environment(click.get_current_context()):
+        parsed.params["track"] = None
+
     def run(work: Work) -> str | None:
         from kdtool import api
 
@@ -117,8 +122,8 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         min_checkpoints=0,
         max_checkpoints=0,
         early_check=None if weights else partial(check_weights, name, pretrained=pretrained),
-        resumable="data" in parsed.options,
-        recognises="data" not in parsed.options,
+        resumable=trains,
+        recognises=not trains,
         files=(weights,) if weights else (),
         slow_check=partial(check_network, name),
     )

@@ -22,7 +22,7 @@ Examples:
   kdtool watch student.run
   kdtool watch recipe.study
   kdtool watch student.run --once
-  kdtool watch student.run --json
+  kdtool watch student.run --once --json
 """
 
 SECONDS = 1.0
@@ -43,10 +43,9 @@ def plan(parsed: ParsedCommand) -> ChainStep:
         from kdtool import api
 
         state = api.watch(path)
-        as_data = parsed.params["as_json"]
-        if not (as_data or parsed.params["once"]):
+        if not parsed.params["once"]:
             state = _follow(path, state)
-        text = as_json(state) if as_data else "\n".join(lines(state))
+        text = as_json(state) if parsed.params["as_json"] else "\n".join(lines(state))
         if state["state"] == "stopped":
             raise PartlyDone(f"{state['name']}: no process works there, and it is not finished; {_way_on(state)}", text)
         if state["state"] == "unknown":
@@ -78,7 +77,9 @@ def _follow(path: Path, state: dict[str, Any]) -> dict[str, Any]:
                 now = lines(state)
                 if now != shown:
                     screen.whole_is(_fraction(state), _left(state))
-                    meter.title, meter.done, meter.total = _inner(state)
+                    title, meter.done, meter.total = _inner(state)
+                    if title != meter.title:  # its speed is seen from here on
+                        meter.title, meter.begun_at, meter.started = title, meter.done, time.monotonic()
                     meter.note = _numbers(state)
                     screen.epoch_ended("; ".join(now))
                     shown = now
@@ -93,8 +94,10 @@ def _follow(path: Path, state: dict[str, Any]) -> dict[str, Any]:
 def _fraction(state: Mapping[str, Any]) -> float:
     if "runs" not in state:
         return float(state["fraction"] or 0.0)
+    if not state["planned"]:
+        return 0.0
     ended, begun = len(state["done"]) + len(state["failed"]), sum(_fraction(run) for run in state["runs"])
-    return (ended + begun) / max(1, ended + len(state["begun"]))
+    return float((ended + begun) / state["planned"])
 
 
 def _left(state: Mapping[str, Any]) -> float | None:
@@ -126,8 +129,10 @@ def lines(state: Mapping[str, Any]) -> list[str]:
 
     parts = [f"{printable(state['name'])}: {state['state']}"]
     if "runs" in state:
-        counts = {"done": len(state["done"]), "failed": len(state["failed"]), "begun": len(state["begun"])}
-        parts += [f"{count} {what}" for what, count in counts.items() if count]
+        counts = {what: len(state[what]) for what in ("done", "failed", "begun")}
+        if state["planned"] is not None:
+            parts.append(f"{counts.pop('done'):,} of {state['planned']:,} done")
+        parts += [f"{count:,} {what}" for what, count in counts.items() if count]
         return [", ".join(parts), *(f"  {line}" for run in state["runs"] for line in lines(run))]
     if state["phase"] is not None:
         parts.append(f"{printable(state['phase'])} epoch {state['epoch']}/{state['epochs'] or '?'}")
@@ -147,7 +152,8 @@ command = StepCommand(
         click.Option(["--once"], is_flag=True, help="print the state as it is now, and end"),
         json_option(),
     ],
-    help="Follow a run or a study that works in another process: its phase, epoch, accuracy and the time left. Ends "
-    "when it ends. RUN is the directory of a run (student.run) or of a study.",
+    help="Follow a run that works in another process (its phase, epoch, accuracy and the time left) or a study (how "
+    "many steps are done, and the runs at work). Ends when it ends. RUN is the directory of a run (student.run) or of "
+    "a study.",
     epilog=EXAMPLES,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdtool.errors import UsageError
 from kdtool.plugins.options import Options, option
@@ -21,6 +21,8 @@ METHODS = ("none", "statistics", "least-squares")
 
 class RepairOptions(Options):
     """How the layers that read removed channels are corrected, before any training."""
+
+    used_with: ClassVar = {"repair_images": "--repair"}
 
     repair: str = option(
         "none",

@@ -41,6 +41,14 @@ class LossNotFiniteError(Error):
     """The loss became infinite or not a number."""
 
 
+def leaves_one(images: int, batch_size: int) -> bool:
+    """Return whether one image is left over at the end of an epoch.
+
+    It takes no step, since batch-norm has no statistics of it; in another order it is in a batch.
+    """
+    return images > batch_size > 1 and images % batch_size == 1
+
+
 class Steps:
     """Train a learner on its share of the images, one epoch after the other.
 
@@ -55,9 +63,7 @@ class Steps:
         training = self.plan.training
         self.passes = shares(len(train), training.batch_size, training.accumulate, rank(), count())
         self.own = [single for step in self.passes for single in step]
-        # One image that is left over takes no step, since batch-norm has no statistics of it; another order has it
-        # in a batch.
-        self.leaves_one = len(train) % training.batch_size == 1 < min(training.batch_size, len(self.passes))
+        self.leaves_one = leaves_one(len(train), training.batch_size)
         self.recorded = RecordedSteps(learner, self.passes)
         self.reading = any(
             callback.reads_step and type(callback).after_step is not Callback.after_step for callback in self.callbacks

@@ -22,7 +22,7 @@ from kdtool.features.segments import Part
 from kdtool.models.architecture import Network
 from kdtool.training.callback import Callback
 from kdtool.training.engine import engine_for
-from kdtool.training.epochs.steps import LossNotFiniteError
+from kdtool.training.epochs.steps import LossNotFiniteError, leaves_one
 from kdtool.training.evaluate import VALIDATION_BATCH, outputs
 from kdtool.training.foresight.forecast import NOTHING, Cost, Forecast, ForeseenPhase
 from kdtool.training.foresight.stopwatch import Timing, bytes_of, now, time_phase
@@ -103,7 +103,9 @@ class Rehearsal(Run):
         plan = FitPlan(name, student, teacher, objective, part, auxiliary, self.training)
         module = copy.deepcopy(student.module)
         others = None if auxiliary is None else copy.deepcopy(auxiliary.module)
-        epochs, steps = self.training.epochs, -(-len(self.data.train) // self.training.batch_size)
+        epochs, size = self.training.epochs, self.training.batch_size
+        images = len(plan.train_split(self.data))
+        steps = -(-images // size) - leaves_one(images, size)
         cost, notes = NOTHING, self.notes
         if epochs:
             with notes.risky():

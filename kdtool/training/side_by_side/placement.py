@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from kdtool.plugins.options import Options, option
 from kdtool.utils.ray_cluster import Resources
 
 
 class Placement(Options):
     """Options of where independent trainings run. They change no result."""
+
+    used_with: ClassVar = {"ray_cpus": "--ray", "ray_gpus": "--ray"}
 
     ray: str | None = option(
         None, help="run trainings side by side as tasks of a Ray cluster: auto, or HOST:PORT of its head"

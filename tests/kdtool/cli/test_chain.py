@@ -160,6 +160,12 @@ def test_resume_anywhere_holds_for_every_step(api: Any, run: Run, here: Path) ->
         ("distill teacher.pt --student timm:x --refiner halve", "--student and --refiner both give a student"),
         ("prune student.pt --data mnits", "no data set is called 'mnits'; did you mean mnist"),
         ("distil teacher.pt", "there is no command 'distil'; did you mean distill?"),
+        (
+            "distill teacher.pt --refiner halve --dry-run export --json",
+            "--dry-run and --json: a dry run has no results",
+        ),
+        ("compress teacher.pt --max-macs 0.5x --dry-run --json", "--dry-run and --json: a dry run has no results"),
+        ("demo --dry-run --json", "--dry-run and --json: a dry run has no results"),
         ("xyz", "there is no command 'xyz'; the commands are teacher, refine, "),
     ],
 )

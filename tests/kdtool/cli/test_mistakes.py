@@ -65,6 +65,9 @@ MISTAKES = {
     # Options.
     "distill teacher.pt --workers 4": "distill has no option --workers; the workers that decode images are chosen "
     "automatically",
+    "distill teacher.pt --processes ²": "--processes ²: is neither auto nor a number",
+    "distill teacher.pt --split-seed 99999999999999999999": "Invalid value for '--split-seed': 99999999999999999999 is "
+    "out of range (0 <= x <= 9.22337e+18)",
     "distill teacher.pt --gpus 2": "distill has no option --gpus; write --device cuda",
     "distill teacher.pt --mixup": "--mixup: needs a value: alpha of mixup, 0.2 to 1; the teacher sees the mixed "
     "images too",
@@ -74,6 +77,10 @@ MISTAKES = {
     "distill teacher.pt --method ikd --epochs": "--epochs: needs a value: passes over the train split, for each phase",
     "export teacher.pt --format onnx": "export has no option --format; write --onnx, or --method NAME for another "
     "exporter",
+    "export teacher.pt --onnx --method pt2": "--onnx and --method pt2: export writes one format; for all write export "
+    "--onnx export --method pt2",
+    "export teacher.pt --hub-folder hub --onnx": "--hub-folder hub and --onnx: export writes one format; for all write "
+    "export --hub-folder hub export --onnx",
     "distill teacher.pt --config x.yaml": "distill has no option --config; --recipe FILE.toml takes options of the "
     "training from a file, and kdtool run FILE.toml whole commands",
     "export teacher.pt --config x.yaml": "export has no option --config; kdtool run FILE.toml takes commands with "

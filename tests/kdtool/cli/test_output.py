@@ -14,6 +14,18 @@ def test_json_is_plain() -> None:
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": ["x", 1, None, True]}
 
 
+def test_json_has_the_lines_of_python_but_a_list_of_numbers_in_one() -> None:
+    plain = {"a": {}, "b": [], "c": [{"d\u00e9": ["x", [], {"e": None}]}, []], "f": True, "g": 'q"', "h": ["x", 1]}
+    matrix = [[row * column for column in range(300)] for row in range(300)]
+
+    assert as_json(plain) == json.dumps(plain, indent=2)
+    numbers = as_json([[1, None], {"a": [0.5, float("nan")]}])
+    assert numbers.splitlines() == ["[", "  [1, null],", "  {", '    "a": [0.5, null]', "  }", "]"]
+    text = as_json({"confusion": matrix})
+    assert json.loads(text) == {"confusion": matrix}
+    assert len(text.splitlines()) == 300 + 4  # one for each class, and those of the braces and brackets
+
+
 def test_a_table_has_the_columns_that_hold_something() -> None:
     text = table({"a": "first", "b": "second", "c": "third"}, [{"a": "x" * 200, "c": 1}, {"a": "y", "c": None}])
 

@@ -9,8 +9,11 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 
-from kdtool.cli.process import Stopped, exhausted, exit_code_of, wait_briefly
+from kdtool.cli import launcher
+from kdtool.cli.main import cli
+from kdtool.cli.process import SIGNALS, Stopped, exhausted, exit_code_of, wait_briefly
 
 KDTOOL = shlex.join([sys.executable, "-m", "kdtool"])
 
@@ -133,6 +136,26 @@ def test_a_signal_has_its_own_exit_code():
     assert exit_code_of(Stopped(signal.SIGTERM)) == 143
     assert exit_code_of(Stopped(signal.SIGHUP)) == 129
     assert exit_code_of(KeyboardInterrupt()) == 130
+
+
+def test_an_error_is_said_to_its_end_whatever_signals_come(monkeypatch):
+    """Also those that a launcher passes on twice; afterwards they do what they did."""
+    heard = []
+
+    def signalled(line, code):
+        for number in SIGNALS:
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt:
+                heard.append(number)
+        return False
+
+    monkeypatch.setattr(launcher, "handed_on", signalled)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    done = CliRunner().invoke(cli, ["inspect", "/no/such/file"])
+    assert (done.exit_code, heard) == (2, [])
+    assert done.stderr.startswith("Error: /no/such/file")
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 TRAIN = "teacher kdtool:lenet-300-100 --data digits --subset 0.1 --epochs 100000 --schedule constant -o t.pt"

@@ -171,7 +171,7 @@ GONE = (launcher.LOST, 1)
         ([INTERRUPTED, ("x.png: cannot be read", 1)], {0: 143, 1: 1}, "x.png: cannot be read", 1),
         ([("--batch-size 3: too small", 2), GONE], {0: 2, 1: 1}, "--batch-size 3: too small", 2),
         ([INTERRUPTED], {0: 143, 1: -9}, "process 1 of 2 was ended by SIGKILL, often for want of memory", 1),
-        ([GONE], {0: 1, 1: -11}, "process 1 of 2 was ended by SIGSEGV", 1),
+        ([GONE], {1: -11}, "process 1 of 2 was ended by SIGSEGV; run the same command with --resume$", 1),
         ([GONE], {0: 1}, launcher.LOST, 1),
         ([], {0: 7}, r"the processes ended with the exit codes \[7\]", 1),
         ([], {0: 141, 1: -15}, None, ReaderGone.exit_code),
@@ -179,7 +179,7 @@ GONE = (launcher.LOST, 1)
 )
 def test_the_error_that_ended_the_others_is_said(monkeypatch, tmp_path, errors, codes, message, code):
     told(tmp_path, monkeypatch, *errors)
-    error = several_processes._cause(tmp_path, codes)
+    error = several_processes._cause(tmp_path, codes, 2)
     assert error.exit_code == code
     assert isinstance(error, ReaderGone) is (message is None)
     assert message is None or re.match(message, str(error))

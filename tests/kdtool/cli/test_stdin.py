@@ -68,8 +68,10 @@ def test_a_file_is_read_as_a_pipe_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert stdin.piped_paths("") == (Path("a.pt"),)
 
 
-def test_bytes_of_a_file_are_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"PK\x03\x04\xff\xfe"), encoding="utf-8"))
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter in the locale C
+def test_bytes_of_a_file_are_no_path(monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
+    file = io.BytesIO(b"PK\x03\x04\x00\xff\xfe")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file, encoding="utf-8", errors=errors))
 
     with pytest.raises(Error, match="pipe the path of a checkpoint, not the file itself"):
         stdin.piped_paths("")

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_more_are_compared_in_pairs(three):
             key: alone[key] for key in pair if key not in ("a", "b")
         }
     assert result["all_agree"] == 0
+
+
+def test_classes_in_another_order_are_matched_by_name(teacher_path, tmp_path):
+    other = read(teacher_path)
+    order = [1, 2, 0, *range(3, 10)]  # unlike a swap, it differs from its inverse
+    other.data = dataclasses.replace(other.data, classes=tuple(other.data.classes[old] for old in order))
+    last = [module for module in other.module.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.copy_(last.weight[order])
+        last.bias.copy_(last.bias[order])
+    result = kdtool.compare(teacher_path, other.save(tmp_path / "turned.pt"))
+    assert (result["classified_differently"], result["l2"]) == (0, pytest.approx(0, abs=1e-5))
+    assert result["a"]["accuracy"] == result["b"]["accuracy"] > 0.5
 
 
 def test_other_classes_inputs_and_images_are_refused(teacher_path, tmp_path):

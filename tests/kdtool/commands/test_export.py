@@ -134,6 +134,22 @@ def test_a_teacher_that_records_no_accuracy_is_measured(pair, teacher_path):
     assert rows["file_bytes"]["teacher"] is None
 
 
+def test_a_teacher_of_other_images_is_measured_on_those_of_its_student(teacher_path, tmp_path):
+    for split in ("train", "test"):
+        for label in range(10):
+            (tmp_path / "other" / split / str(label)).mkdir(parents=True)
+            for number in range(4):
+                place = tmp_path / "other" / split / str(label) / f"{number}.png"
+                Image.new("L", (8, 8), 24 * label + number).save(place)
+    data = f"folder:{tmp_path}/other"
+    student = kdtool.distill(teacher_path, "kd", refiner="halve", data=data, epochs=0, output=tmp_path / "student.pt")
+    facts = kdtool.export(student, output=tmp_path / "a.onnx", latency=False)
+    rows = {row["of"]: row for row in facts["side_by_side"]}
+    assert facts["accuracy"]["images"] == 40
+    (measured,) = kdtool.evaluate(teacher_path, data=data)
+    assert rows["accuracy"]["teacher"] == measured["accuracy"] < kdtool.load(teacher_path).metric("test", "accuracy")
+
+
 def test_a_teacher_that_is_gone_has_no_accuracy(pair, teacher_path, tmp_path):
     student = kdtool.load(pair[0])
     student.history[1]["inputs"][0]["path"] = str(tmp_path / "gone.pt")

@@ -74,6 +74,14 @@ def test_unknown_options_are_refused(teacher_path, tmp_path):
         kdtool.distill(teacher_path, refiner="halve", search={"temperature": [1, 2]}, output=tmp_path / "p.pt")
 
 
+@pytest.mark.parametrize("student", [{"refiner": "halve"}, {"student": "teacher"}, {"method": "self"}])
+def test_a_stem_is_that_of_a_student_with_a_name(student, teacher_path, tmp_path):
+    told = {name: teacher_path if value == "teacher" else value for name, value in student.items()}
+    with pytest.raises(kdtool.UsageError, match="^--stem: belongs to a student that is built by its name, --student S"):
+        kdtool.distill(teacher_path, **told, stem="small", output=tmp_path / "s.pt")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", True, None])
 def test_a_seed_is_a_whole_number(teacher_path, tmp_path, seed):
     with pytest.raises(kdtool.UsageError, match="^--seed: "):

@@ -8,7 +8,7 @@ import torch
 import kdtool
 from kdtool import UsageError
 from kdtool.commands import recipes
-from kdtool.commands.recipes import settled
+from kdtool.commands.recipes import settled, with_recipe
 from kdtool.models.architecture import Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
@@ -44,6 +44,18 @@ def test_the_number_of_steps_chooses(digits, caplog):
     assert re.search(
         r"takes recipe standard, since it has \d+,000 steps of 128 images: --optimizer sgd, --lr 0.1", caplog.text
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "partner"),
+    [({"momentum": 0.1}, {"optimizer": "sgd"}), ({"milestones": (0.2,)}, {"schedule": "multi-step"})],
+)
+def test_what_no_part_of_the_training_uses_is_refused(option, partner):
+    ((name, _),) = option.items()
+    with pytest.raises(UsageError, match=f"^--{name}: belongs to --{next(iter(partner))} .*; give that too, or leave"):
+        with_recipe(option, {})
+    for more in (partner, {"recipe": "standard"}):
+        assert with_recipe({**option, **more}, {})[0][name] == option[name]
 
 
 @pytest.mark.parametrize("given", [{"epochs": 1000, "lr": 0.01}, {"epochs": 1000, "optimizer": "sgd"}])

@@ -74,7 +74,8 @@ def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
     left = [0.58, 0.60]
     monkeypatch.setattr(exported_winner, "Meter", lambda *of, **how: SimpleNamespace(ratio=lambda file: left.pop(0)))
     network = SimpleNamespace(network=None, module=None)
-    measured = {"ratio": 0.66, "student": {"p50_ms": 0.33, "p90_ms": 0.4}, "teacher": {"p50_ms": 0.5}}
+    interval = {"ratio": 0.66, "ratio_low": 0.65, "ratio_high": 0.67}
+    measured = {**interval, "student": {"p50_ms": 0.33, "p90_ms": 0.4}, "teacher": {"p50_ms": 0.5}}
     monkeypatch.setattr(
         exported_winner, "export", lambda *of, **how: {"onnx": "s.onnx", "file_bytes": 1, "latency": measured}
     )
@@ -85,7 +86,8 @@ def test_the_latency_of_a_file_of_8_bits_too(monkeypatch):
     costs = exported_winner.write_quantised(candidate, network, network, Path("s-int8.onnx"), budget, limits)
     assert costs["latency"]["ratio"] == 0.60
     assert costs["latency"]["ratios"] == [0.66, 0.58, 0.60]
-    assert costs["latency"]["student"] == {"p50_ms": pytest.approx(0.30), "p90_ms": 0.4}
+    assert costs["latency"]["student"] == {"p50_ms": pytest.approx(0.30), "p90_ms": pytest.approx(0.30 / 0.33 * 0.4)}
+    assert costs["latency"]["ratio_low"] is costs["latency"]["ratio_high"] is None  # those were of the first ratio
 
 
 @pytest.mark.slow

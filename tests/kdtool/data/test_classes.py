@@ -48,6 +48,7 @@ def test_another_order_is_mapped_by_name():
         (["a b", "c"], ["a\u00a0b", "c"], [r"'a b' for 'a\xa0b'", "other spaces"]),
         (["a", "a"], ["a", "b"], ["lacks 'b'"]),
         (["a", "a"], ["a", "a"], []),
+        (["Berry", "berry ", "c"], ["berry", "c"], ["has 'Berry' for 'berry' (another case)", "adds 'berry '"]),
     ],
 )
 def test_differences_are_named(names, reference, words):
@@ -69,3 +70,26 @@ def test_long_lists_are_shortened_and_control_characters_do_not_reach_the_termin
     assert "and 996 more" in text
     assert "\x1b" not in text
     assert len(text) < 300
+
+
+def test_each_name_is_looked_at_a_few_times_however_many_there_are():
+    """A data set may have 20,000 classes: to look through all of them for each one took a minute and a half."""
+    looks = 0
+
+    class Name(str):
+        def __hash__(self):
+            nonlocal looks
+            looks += 1
+            return super().__hash__()
+
+        def __eq__(self, other):
+            nonlocal looks
+            looks += 1
+            return super().__eq__(other)
+
+    names = [Name(f"class {number}") for number in range(300)]
+    capitals = [Name(f"Class {number}") for number in range(300)]
+    for changed, words in (([*names[:-1], Name("new")], "it lacks 'class 299', it adds 'new'"), (capitals, "296 more")):
+        looks = 0
+        assert words in difference(changed, names[::-1])
+        assert looks < 30 * 300

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdtool.data.file_index import FileInfo
-from kdtool.data.fingerprint import changes, checked, duplicates, fingerprint_of, learned_from
+from kdtool.data.fingerprint import changes, checked, duplicates, fingerprint_of, learned_from, moved
 from kdtool.data.raw import RawSplit
 from kdtool.errors import Error
 
@@ -46,7 +46,8 @@ def test_it_depends_on_names_contents_and_classes_alone():
     assert swapped != expected
     other_order = RawSplit(split(FILES).images, 1 - split(FILES).labels, tuple(FILES))
     assert fingerprint_of(other_order, CLASSES[::-1], infos(FILES)) == expected
-    for changed in ({**FILES, "cat/1.png": "x"}, {**FILES, "cat/3.png": "a"}, dict(list(FILES.items())[1:])):
+    renamed = {key.replace("2", "7"): content for key, content in FILES.items()}
+    for changed in ({**FILES, "cat/1.png": "x"}, {**FILES, "cat/3.png": "a"}, dict(list(FILES.items())[1:]), renamed):
         assert fingerprint(changed) != expected
 
 
@@ -58,6 +59,7 @@ def test_images_in_memory_are_hashed_with_their_labels():
     other = images.clone()
     other[2, 0, 1, 1] += 1
     assert fingerprint_of(RawSplit(other, labels), CLASSES, None) != expected
+    assert fingerprint_of(RawSplit(images.view(3, 1, 4, 1), labels), CLASSES, None) != expected
     assert fingerprint_of(RawSplit(images, 1 - labels), CLASSES, None) != expected
     assert fingerprint_of(RawSplit(images, 1 - labels), CLASSES[::-1], None) == expected
 
@@ -85,6 +87,14 @@ def test_without_the_lists_of_files_the_numbers_are_told(cache):
         file.write_bytes(b"damaged")
     assert changes(before, now) == ["train: 1 images, 3 before"]
     assert changes(before, same_size) == ["train: other images or labels, as many as before (3)"]
+
+
+def test_images_of_other_splits_are_not_those_that_moved():
+    prints = {"train": fingerprint(FILES), "val": fingerprint({"cat/9.png": "z"})}
+    before, now = ({"data": {"name": f"folder:/{name}", "splits": dict(prints)}} for name in ("before", "now"))
+    assert moved(before, now)["data"]["name"] == "folder:/now"
+    del now["data"]["splits"]["train"]
+    assert moved(before, now)["data"]["name"] == "folder:/before"
 
 
 def test_duplicates_within_and_across_splits():

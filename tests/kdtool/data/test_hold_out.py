@@ -6,9 +6,22 @@ import unicodedata
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from kdtool.data.hold_out import hashed, place
+from kdtool.data.hold_out import hashed, place, stratified
 from kdtool.data.raw import RawSplit
+from kdtool.utils.seeds import derive
+
+
+class Elements(TorchFunctionMode):
+    """Counts the elements of all tensors that are made."""
+
+    made = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        self.made += result.numel() if isinstance(result, torch.Tensor) else 0
+        return result
 
 
 def keys_of(classes, images):
@@ -112,3 +125,32 @@ def test_order_and_path_are_two_rules_for_the_same_images():
     assert set(by_order[1].keys) != set(by_path[1].keys)
     plain = RawSplit(images, labels_of(keys)).hold_out(0.2, 0)
     assert torch.equal(plain[1].images, by_order[1].images)
+
+
+@pytest.mark.parametrize("leave", [0, 1])
+@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.99])
+def test_the_images_are_those_that_are_found_class_by_class(fraction, leave):
+    """Classes of any size, some missing; -1 has no label; equal keys have the same place."""
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(5):
+        labels = torch.randint(-1, 40, (100,), generator=generator)
+        keys = [f"{number}.png" for number in torch.randint(0, 30, (100,), generator=generator).tolist()]
+        places = [place(key, seed, "test") for key in keys]
+        draws = torch.Generator().manual_seed(derive("stratified", seed))
+        by_order, by_path = [], []
+        for label in sorted({*labels.tolist()}):
+            members = [index for index in range(100) if labels[index] == label]
+            count = min(max(1, round(fraction * len(members))), len(members) - leave)
+            by_order += [members[index] for index in torch.randperm(len(members), generator=draws)[:count].tolist()]
+            count = min(max(1, sum(places[index] < fraction for index in members)), len(members) - leave)
+            by_path += sorted(members, key=places.__getitem__)[:count]
+        assert stratified(labels, fraction, seed, leave=leave).tolist() == sorted(by_order)
+        assert hashed(keys, labels, fraction, seed, "test", leave=leave).tolist() == sorted(by_path)
+
+
+def test_all_images_are_not_looked_through_for_each_class():
+    labels = torch.arange(3000) % 1000
+    with Elements() as elements:
+        stratified(labels, 0.3, 0)
+        hashed([f"{index}.png" for index in range(3000)], labels, 0.3, 0, "test")
+    assert elements.made < 30 * 3000

@@ -33,6 +33,7 @@ def test_resized_takes_the_centre_and_averages():
     images = torch.zeros(1, 1, 4, 8, dtype=torch.uint8)
     images[..., 2:4], images[..., 4:6] = 200, 100  # the centre square is columns 2 to 5
     assert resized(images, 4).tolist() == [[[[200, 200, 100, 100]] * 4]][0:1]
+    assert torch.equal(resized(images.mT, 4), resized(images, 4).mT)
     # Antialiased: halving weighs each pixel by a triangle of four columns.
     assert resized(images, 2)[0, 0].unique().tolist() == [114, 186]
     assert resized(images, 8).shape == (1, 1, 8, 8)

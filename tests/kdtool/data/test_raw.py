@@ -87,6 +87,7 @@ def raw(**changes):
         ({"classes": ("a", "a")}, "two classes have the same name"),
         ({"classes": ("a", "b", "c")}, "train split has no image of class 'c'"),
         ({"test": split([1, 1, 1])}, "test split has labels 0 to 2, but there are 2 classes"),
+        ({"test": RawSplit(IMAGES, torch.tensor([0, -1]))}, "test split has labels -1 to 0, but there are 2 classes"),
         ({"mean": (0.5,)}, "mean and std must be given together"),
         ({"mean": (0.5,), "std": (0.5, 0.5)}, "std has 2 numbers for 1 channels"),
         ({"val": split([1, 1], channels=3)}, "val split has 3 channels, not 1"),

@@ -60,6 +60,19 @@ def test_images_are_normalised_by_the_train_split(digits):
     assert digits.spec.mean != open_digits(subset=0.05).spec.mean
 
 
+def test_statistics_of_large_images_are_of_a_sample_of_the_whole_split(digits, monkeypatch):
+    asked, batches = [], digits.train._images.batches
+    monkeypatch.setattr(splits, "SMALL", 1)
+    monkeypatch.setattr(splits, "SAMPLE", 10)
+    monkeypatch.setattr(
+        digits.train._images, "batches", lambda chunks, view: asked.extend(chunks) or batches(chunks, view)
+    )
+    digits.train.statistics()
+    (indices,) = asked
+    assert len(indices) == 10
+    assert indices[-1] > 0.85 * len(digits.train)
+
+
 def test_validation_and_test_are_the_same_for_every_subset(digits):
     for subset in (0.25, 0.01):
         part = open_digits(subset=subset, augment="none")
@@ -254,6 +267,7 @@ def test_a_part_of_the_train_split_has_its_images_and_views_and_keeps_its_classe
     assert counts.tolist() == pytest.approx([0.25] * 10, abs=0.01)
     for view in (None, 3):
         assert torch.equal(pixels(part.train, view=view), pixels(augmented.train, view=view)[chosen])
+    assert rows(augmented.train.part(0.25, augmented.spec.split_seed + 1)) != rows(part.train)
     # It stays a part of the images where a recipe changes their views.
     plain = part.with_augmentation("none", 0.0)
     assert torch.equal(pixels(plain.train, view=3), pixels(augmented.train)[chosen])

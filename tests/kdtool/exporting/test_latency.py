@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdtool import Error, UsageError
+from kdtool.exporting import latency
 from kdtool.exporting.latency import LEAST_PAIRS, measure_latency
 
 
@@ -46,6 +47,25 @@ def test_alone_there_is_no_ratio():
 def test_more_threads_are_timed_by_the_wall():
     found = measure_latency(model(2), model(2), pairs=1, threads=2)
     assert (found["clock"], found["threads"], found["pairs"]) == ("wall", 2, 1)
+
+
+def test_the_ratio_is_that_of_the_clock_that_is_told(monkeypatch):
+    class Told:
+        """Samples that are what a call returns: its CPU time and wall time in nanoseconds."""
+
+        def __init__(self, call, repeats):
+            self.call, self.repeats = call, 1
+
+        def __call__(self):
+            return self.call()
+
+    monkeypatch.setattr(latency, "Sampler", Told)
+    monkeypatch.setattr(latency, "warm_up", lambda call, seconds: 1e-3)
+    calls = {"student": lambda: (1e6, 9e6), "again": lambda: (1e6, 9e6), "teacher": lambda: (2e6, 3e6)}
+    cpu, wall = (latency.measure_calls(**calls, pairs=6, thread_clock=clock) for clock in (True, False))
+    assert (cpu["ratio"], wall["ratio"]) == (0.5, 3.0)
+    assert (cpu["student"]["p50_ms"], wall["student"]["p50_ms"]) == (9.0, 9.0)
+    assert (cpu["cpu_ms"], wall["cpu_ms"]) == (1.0, None)
 
 
 @pytest.mark.parametrize(("asked", "measured"), [(50, LEAST_PAIRS), (3, 3)])

@@ -171,6 +171,8 @@ def test_tensors_that_the_file_does_not_hold_are_refused(tmp_path):
     assert refused(tmp_path / "a.onnx", model(weights=[weight])).startswith(
         "declares a tensor of 1048576 x 1048576 ele"
     )
+    weight.dims[:] = [100, 100]
+    assert refused(tmp_path / "a.onnx", model(weights=[weight])).startswith("declares a tensor of 100 x 100 elements")
     weight.dims[:] = [-1, 4]
     assert refused(tmp_path / "a.onnx", model(weights=[weight])).startswith("declares a tensor with a negative dim")
     weight.dims[:] = [1] * 40

@@ -44,6 +44,15 @@ def test_the_interval_is_of_the_size_it_should_be():
     assert (high - low) / 2 == pytest.approx(1.96 * 1.25 * 2 * 0.05 * 2**0.5 / 50**0.5, rel=0.5)
 
 
+def test_the_interval_leaves_out_5_percent_of_the_resampled_medians():
+    ratios = np.random.default_rng(0).lognormal(0, 0.1, 51)
+    rows = np.random.default_rng(0).integers(51, size=(2000, 51))
+    medians = np.median(ratios[rows], axis=1)
+    _, low, high = compare(ratios, np.ones(51))
+    assert (medians < low).mean() == pytest.approx(0.025, abs=0.01)
+    assert (medians > high).mean() == pytest.approx(0.025, abs=0.01)
+
+
 def test_one_seed_gives_one_interval():
     times = np.random.default_rng(0).lognormal(0, 0.1, (2, 20))
     assert compare(*times, seed=3) == compare(*times, seed=3)

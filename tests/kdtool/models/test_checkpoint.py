@@ -292,9 +292,9 @@ def test_a_failed_write_leaves_the_old_file(teacher_path, tmp_path, monkeypatch)
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept.pt"]
 
 
-def test_fingerprint_sees_every_value():
+def test_fingerprint_sees_every_value_and_shape():
     weights = weights_of(torch.nn.Linear(3, 2))
-    assert fingerprint(weights) == fingerprint({name: tensor.clone() for name, tensor in weights.items()})
     changed = {name: tensor.clone() for name, tensor in weights.items()}
+    assert fingerprint(changed) == fingerprint(weights)
     changed["bias"][0] += 1e-6
-    assert fingerprint(changed) != fingerprint(weights)
+    assert fingerprint(changed) != fingerprint(weights) != fingerprint({**weights, "bias": weights["bias"][None]})

@@ -60,6 +60,31 @@ def test_measuring_keeps_the_mode_of_every_part():
     assert not net.module.bn1.training
 
 
+class Product(nn.Module):
+    """Computes a product from an image of [3, 8, 8]."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.product, self.layer = product, nn.Bilinear(8, 8, 4)
+
+    def forward(self, x):
+        return self.product(self, x[0])
+
+
+@pytest.mark.parametrize(
+    ("product", "expected"),
+    [
+        (lambda net, x: net.layer(x, x), 24 * 4 * 8 * 8),
+        (lambda _, x: x @ x[0, 0], 24 * 8),
+        (lambda _, x: torch.dot(x.flatten(), x.flatten()), 192),
+        (lambda _, x: torch.addmv(x[0, 0], x[0], x[0, 0]), 8 * 8),
+        (lambda _, x: torch.addbmm(x[0], x, x), 3 * 8 * 8 * 8),
+    ],
+)
+def test_products_with_vectors_count(product, expected):
+    assert macs(Product(product), (3, 8, 8)) == expected
+
+
 class Token(nn.Module):
     """A network that gives a parameter of its own to one of its layers."""
 

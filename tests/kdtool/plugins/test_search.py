@@ -79,6 +79,21 @@ def test_what_cannot_be_tried_is_refused(method, text, message):
         settings(method, text)
 
 
+@pytest.mark.parametrize(
+    ("method", "text", "fixed"),
+    [
+        ("kd", "temperature=2,4", {"temperature": 3}),
+        ("ikd", "temperature=2,4", {"objective": {"name": "kd", "temperature": 3}}),
+        ("mutual", "objective=kd,dist", {"objective": {"name": "kd", "temperature": 3}}),
+    ],
+)
+def test_an_option_is_given_or_searched(method, text, fixed):
+    name = text.partition("=")[0]
+    with pytest.raises(kdtool.UsageError, match=f"^--{name}: --search tries values of it; leave one of the two out$"):
+        settings(method, text, **fixed)
+    assert settings("ikd", "temperature=2,4", objective={"name": "kd", "alpha": 0.5})
+
+
 def test_too_many_settings_are_refused_before_they_are_made(monkeypatch):
     monkeypatch.setattr("kdtool.plugins.search._with", lambda *_: pytest.fail("a setting was made"))
     values = ",".join(f"0.{number}" for number in range(100, 400))

@@ -150,4 +150,17 @@ def test_the_command_line_checks_the_name_before_torch_is_imported(tmp_path, mon
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "Error: --track tensorbord: there is no such tracker; did you mean tensorboard?\n"
     monkeypatch.setenv("KDTOOL_TRACK", "wandbb")
-    assert "--track wandbb" in CliRunner().invoke(cli, ["prune", "s.pt"]).stderr
+    assert "Error: KDTOOL_TRACK wandbb: there is no" in CliRunner().invoke(cli, ["prune", "s.pt"]).stderr
+
+
+def test_the_variable_holds_for_commands_that_train_nothing_but_the_option_is_refused(fake, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from kdtool.cli.main import cli
+
+    words = ["teacher", "kdtool:lenet-300-100", "-o", str(tmp_path / "t.pt")]
+    assert "--track: nothing is trained" in CliRunner().invoke(cli, [*words, "--track", "fake"]).stderr
+    monkeypatch.setenv("KDTOOL_TRACK", "fake")
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "t.pt").exists()

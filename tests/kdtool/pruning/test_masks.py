@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
+from timm.layers import StdConv2d
 from torch import nn
 from torch.nn.utils import prune
 
 from kdtool import Error, make
 from kdtool.models.architecture import Architecture, Network
-from kdtool.pruning.masks import Masking, apply_masks, cubic, cubic_at, lowest_scores, masking
+from kdtool.pruning.masks import Masking, apply_masks, cubic, cubic_at, dense_layers, lowest_scores, masking
 from kdtool.training.zeros import HoldZeros, prunable, sparsity
 
 
@@ -148,6 +149,14 @@ def test_other_names_of_a_shared_weight_are_left_out():
     module = Tied()
     found = {f"{path}.weight": layer.weight.detach() for path, layer in module.named_children() if path != "0"}
     assert set(masked(found, module, layers=("1", "3")).masks) == {"1.weight", "3.weight"}
+
+
+def test_the_ratio_may_be_all_that_can_be_masked_and_no_more():
+    module = nn.Sequential(nn.Linear(4, 4), StdConv2d(2, 3, 1))  # 16 weights, and 6 that are computed
+    whole = Network(Architecture("test", "net", {"classes": 3, "in_channels": 1, "image_size": 4}), module)
+    assert dense_layers(whole, 0.72).weights == 6
+    with pytest.raises(Error, match=r"the others have 72\.7% of the weights, less than the 73\.0% to remove"):
+        dense_layers(whole, 0.73)
 
 
 def test_the_cubic_schedule_by_hand():

@@ -29,6 +29,27 @@ def test_the_history_records_the_loss(teacher_path, tmp_path):
     assert dist["name"] == "dist"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_teacher_takes_part_where_the_option_says_so(wanted, teacher_path, tmp_path, monkeypatch):
+    taught, fit = [], kdtool.Run.fit
+    monkeypatch.setattr(
+        kdtool.Run, "fit", lambda *about, **more: taught.append(more["teacher"] is not None) or fit(*about, **more)
+    )
+    kdtool.prune(teacher_path, teacher=wanted, subset=0.1, epochs=1, output=tmp_path / "pruned.pt")
+    assert taught == [wanted]
+
+
+@pytest.mark.parametrize("loss", [{"objective": "at"}, {"temperature": 3}])
+def test_without_a_teacher_there_is_no_loss_to_choose(loss, teacher_path, tmp_path):
+    with pytest.raises(kdtool.UsageError, match="^--no-teacher: the labels are the only loss; leave it out, or --obje"):
+        kdtool.prune(teacher_path, teacher=False, **loss, output=tmp_path / "p.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_with_more_zeros_than_asked_for_gets_none_back():
+    assert kdtool.make("pruners", "magnitude", ratio=0.5, steps=3).sparsities(0.9) == [0.5] * 3
+
+
 # Steps of channels
 
 

@@ -7,18 +7,23 @@ from typing import Any
 import pytest
 
 from kdtool.reporting import overview
-from kdtool.reporting.blocks import Figure, Table
+from kdtool.reporting.blocks import Figure, Paragraph, Table
 from kdtool.reporting.sources import CheckpointSource
 
 
 def source(
-    name: str, accuracy: float, macs: int, rows: tuple[dict[str, Any], ...] = (), nonzero: int = 7000
+    name: str,
+    accuracy: float,
+    macs: int,
+    rows: tuple[dict[str, Any], ...] = (),
+    nonzero: int = 7000,
+    val: str = "images",
 ) -> CheckpointSource:
     about = {
         "path": name,
         "source": "kdtool:lenet-5",
         "metrics": [{"split": "val", "accuracy": accuracy}],
-        "data": {"name": "digits"},
+        "data": {"name": "digits", "splits": {"val": {"sha256": val}}},
         "history": [{"command": "distill", "rows": rows}],
         **dict.fromkeys(("classes", "parameters", "compression", "file_bytes"), 7000),
         "nonzero": nonzero,
@@ -49,6 +54,66 @@ def test_a_model_that_a_run_kept_is_shown_once_with_the_latency_that_the_run_mea
     list(overview.overview([source("a.pt", 0.8, 100, (other, row))], {}))
 
     assert [(point.name, point.costs["latency"]) for point in drawn[0]] == [("a.pt", 0.5), ("M0", 1.0)]
+
+
+TEACHER = {"model": "teacher", "val_accuracy": 0.9, "macs": 300, "parameters": 7000, "latency_ratio": 1.0}
+SEARCHED = {"model": "searched", "val_accuracy": 0.6, "macs": 100, "parameters": 7000, "latency_ratio": 0.5}
+STUDENT = {**SEARCHED, "model": "student", "val_accuracy": 0.8}
+OWN = source("a.pt", 0.8, 100, (TEACHER, SEARCHED, STUDENT))
+
+
+def latencies(drawn: list[Any]) -> dict[str, float | None]:
+    return {point.name: point.costs["latency"] for point in drawn[0]}
+
+
+def test_latencies_of_a_run_are_told_as_fractions_of_the_same_network_as_those_of_the_report(drawn: list[Any]) -> None:
+    list(overview.overview([OWN], {"a.pt": {"latency_ratio": 1.0}}))
+    assert latencies(drawn) == {"a.pt": 1.0, "teacher": 2.0, "searched": 1.0}
+
+    drawn.clear()
+    measured = {"t.pt": {"latency_ratio": 1.0}, "a.pt": {"latency_ratio": 0.4}}
+    list(overview.overview([source("t.pt", 0.9, 300), OWN], measured))
+    assert latencies(drawn) == {"t.pt": 1.0, "a.pt": 0.4, "searched": 0.4}
+
+
+def test_latencies_of_two_runs_share_an_axis_if_a_network_is_in_both(drawn: list[Any]) -> None:
+    other = {**STUDENT, "model": "other", "macs": 150, "latency_ratio": 0.7}
+    list(overview.overview([OWN, source("b.pt", 0.7, 50, (TEACHER, other))], {}))
+    assert latencies(drawn)["other"] == 0.7
+
+    drawn.clear()
+    list(overview.overview([OWN, source("b.pt", 0.7, 50, ({**TEACHER, "macs": 600}, other))], {}))
+    assert latencies(drawn)["other"] is None
+
+
+@pytest.mark.parametrize(("measured", "of"), [({}, "teacher"), ({"a.pt": {"latency_ratio": 1.0}}, "first")])
+def test_the_axis_tells_of_what_a_latency_is_a_fraction(
+    monkeypatch: pytest.MonkeyPatch, measured: overview.Measured, of: str
+) -> None:
+    labels: list[str] = []
+    monkeypatch.setattr(overview, "draw_frontier", lambda tried, axes, label: labels.append(axes[0].label))
+    list(overview.overview([OWN], measured))
+    assert labels[0] == f"latency, as a fraction of the {of}"
+
+
+def test_networks_that_were_validated_on_other_images_share_no_chart(drawn: list[Any]) -> None:
+    list(overview.overview([source("a.pt", 0.8, 100), source("b.pt", 0.9, 200, val="others")], {}))
+    assert not drawn
+
+
+def test_accuracies_on_other_images_are_not_subtracted(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = source("a.pt", 0.8, 100), source("t.pt", 0.9, 300, val="others")
+    monkeypatch.setattr(overview, "_teacher_of", lambda *_: teacher)
+    _, table, paragraph = overview._beside_teacher(student, [student], {})
+    assert isinstance(table, Table)
+    assert "validation accuracy" not in {row["measure"] for row in table.rows}
+    assert paragraph == Paragraph("They remember different val images; their accuracies on these cannot be compared.")
+
+    same = source("t.pt", 0.9, 300)
+    monkeypatch.setattr(overview, "_teacher_of", lambda *_: same)
+    _, table = overview._beside_teacher(student, [student], {})
+    assert isinstance(table, Table)
+    assert {"measure": "validation accuracy", "change": "-10.00 points"}.items() <= table.rows[0].items()
 
 
 @pytest.mark.parametrize(("nonzero", "shown"), [(7000, False), (6999, False), (3500, True)])

@@ -8,9 +8,11 @@ import time
 
 import filelock
 import pytest
+from click.testing import CliRunner
 
 import kdtool
 from kdtool.cli.commands import watch as command
+from kdtool.cli.main import cli
 from kdtool.study.record import FORMAT
 from kdtool.training.foresight.forecast import Cost, Forecast, ForeseenPhase, write_forecast
 
@@ -61,6 +63,17 @@ def test_a_run_of_an_earlier_release_has_no_forecast(tmp_path):
     assert (state["epochs"], state["seconds_left"], state["fraction"]) == (8, 12.0, None)
 
 
+def test_the_best_of_a_phase_is_not_that_of_a_trial(tmp_path):
+    trial = tmp_path / "s.run" / "phases" / "search"
+    begin(tmp_path / "s.run")
+    trial.mkdir(parents=True)
+    log(trial, "kd", 30, seconds=90.0)
+    os.utime(trial / "metrics.jsonl", (1, 1))
+    log(tmp_path / "s.run", "kd", 1)
+    state = kdtool.watch(tmp_path / "s.run")
+    assert (state["epoch"], state["best_accuracy"], state["seconds_left"]) == (1, 0.51, 9 * 2)
+
+
 def test_a_finished_run_and_one_that_has_just_begun(tmp_path):
     begin(tmp_path / "a.run", finished=True)
     log(tmp_path / "a.run", "kd", 1)
@@ -100,16 +113,13 @@ def test_a_study_counts_the_commands_of_its_recipe_alone(tmp_path):
     results = {**rows, **{key: [] for key in ("means", "comparisons", "comparison_means")}, "not_run": ["half"]}
     (tmp_path / "results.json").write_text(json.dumps(results))
     state = kdtool.watch(tmp_path)
-    assert (state["state"], state["done"], state["failed"], state["begun"]) == (
-        "stopped",
-        ["teacher"],
-        ["kd"],
-        ["half"],
-    )
+    keys = ("state", "planned", "done", "failed", "begun")
+    assert [state[key] for key in keys] == ["stopped", 3, ["teacher"], ["kd"], ["half"]]
     (tmp_path / "results.json").write_text(json.dumps(results | {"not_run": []}))
     assert kdtool.watch(tmp_path)["state"] == "finished"
     (tmp_path / "results.json").write_text("{")
-    assert kdtool.watch(tmp_path)["begun"] == ["half", "before"]
+    state = kdtool.watch(tmp_path)
+    assert (state["planned"], state["begun"]) == (None, ["half", "before"])
 
 
 def test_what_is_no_run_is_refused(tmp_path):
@@ -132,10 +142,6 @@ def _train(directory):
 
 
 def test_watch_follows_until_the_run_ends(tmp_path, monkeypatch, capsys):
-    from click.testing import CliRunner
-
-    from kdtool.cli.main import cli
-
     begin(tmp_path / "s.run", epochs=3)
     monkeypatch.setattr(command, "SECONDS", 0.05)
     process = multiprocessing.get_context("fork").Process(target=_train, args=(tmp_path / "s.run",))
@@ -153,11 +159,21 @@ def test_watch_follows_until_the_run_ends(tmp_path, monkeypatch, capsys):
     assert json.loads(once.stdout)["state"] == "finished"
 
 
+@pytest.mark.parametrize(("words", "last"), [(["--json"], "finished"), (["--once", "--json"], "running")])
+def test_watch_prints_the_last_state_as_json_or_that_of_now(tmp_path, monkeypatch, words, last):
+    begin(tmp_path / "s.run")
+    log(tmp_path / "s.run", "kd", 1)
+    state = kdtool.watch(tmp_path / "s.run")
+    states = iter([state | {"state": "running"}, state | {"state": "finished"}])
+    monkeypatch.setattr("kdtool.api.watch", lambda _: next(states))
+    monkeypatch.setattr(command, "SECONDS", 0.0)
+
+    result = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run"), *words])
+
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, last)
+
+
 def test_watch_says_how_a_run_that_was_killed_goes_on(tmp_path):
-    from click.testing import CliRunner
-
-    from kdtool.cli.main import cli
-
     begin(tmp_path / "s.run")
     result = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run")])
     assert (result.exit_code, result.stdout) == (1, "s.run: stopped\n")
@@ -193,10 +209,6 @@ def test_a_run_of_somebody_else_can_be_read_and_is_not_held(tmp_path, monkeypatc
 
 
 def test_watch_does_not_wait_where_it_cannot_see_whether_a_process_works(tmp_path, monkeypatch):
-    from click.testing import CliRunner
-
-    from kdtool.cli.main import cli
-
     begin(tmp_path / "s.run")
     monkeypatch.setattr("kdtool.reporting.watching._works", lambda directory: None)
     result = CliRunner().invoke(cli, ["watch", str(tmp_path / "s.run")])

@@ -1,9 +1,13 @@
 """What a study compares in pairs: steps, and the values of a key of the matrix."""
 
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
 import pytest
 
-from kdtool.study.comparisons import groups_of
-from kdtool.study.recipe import read_recipe
+from kdtool.study.comparisons import _recorded, groups_of
+from kdtool.study.recipe import Comparison, read_recipe
 
 RECIPE = """
 [matrix]
@@ -32,6 +36,46 @@ def test_the_values_of_a_key_are_compared_for_each_step_and_all_other_values(tmp
     assert len(groups) == 2 * 3
     assert groups[0] == [f"student_seed=0_method={method}" for method in ("none", "kd", "at")]
     assert groups[-1] == [f"pruned_ratio=0.5_seed=2_method={method}" for method in ("none", "kd", "at")]
+
+
+@pytest.mark.parametrize("steps", [("teacher", "student"), ("pruned", "student"), ("pruned", "teacher", "small")])
+def test_a_group_has_the_commands_whose_values_are_those_of_a_combination(tmp_path, steps):
+    path = tmp_path / "recipe.toml"
+    small = '[[step]]\nname = "small"\nrun = "teacher --seed {seed} --size {size}"\n'
+    path.write_text(RECIPE.replace("[matrix]", "[matrix]\nratio = [0.5, 1, 1.0]\nsize = [1, 2]") + PRUNED + small)
+    recipe = read_recipe(path)
+    commands = [command for step in steps for command in recipe.commands if command.step == step]
+    keys = [key for key in recipe.matrix if any(key in command.values for command in commands)]
+    expected = []
+    for chosen in itertools.product(*(recipe.matrix[key] for key in keys)):
+        values = {*zip(keys, chosen, strict=True)}
+        expected.append([command for command in commands if {*command.values.items()} <= values])
+    assert [*groups_of(recipe, Comparison(steps))] == expected
+
+
+@pytest.mark.parametrize("comparison", [Comparison(("teacher", "student")), Comparison(("student",), "method")])
+def test_all_commands_are_not_looked_through_for_each_group(tmp_path, comparison):
+    """A study may have 10,000 commands."""
+    looks = 0
+
+    class Values(dict):
+        def __getitem__(self, key):
+            nonlocal looks
+            looks += 1
+            return super().__getitem__(key)
+
+        def items(self):
+            nonlocal looks
+            looks += 1
+            return super().items()
+
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.replace("[0, 1, 2]", str([*range(100)])))
+    recipe = read_recipe(path)
+    commands = tuple(dataclasses.replace(command, values=Values(command.values)) for command in recipe.commands)
+    groups = [*groups_of(dataclasses.replace(recipe, commands=commands), comparison)]
+    assert len(groups) == (100 if comparison.along else 300)
+    assert looks < 5 * len(commands)
 
 
 def test_pairs_along_a_key_are_matched_by_the_seed_and_averaged_over_it(stand_in, run, monkeypatch):
@@ -86,3 +130,12 @@ def test_the_mean_difference_of_a_pair_has_the_interval_of_the_paired_t_test(sta
     low, high = ttest_rel(at, kd).confidence_interval()
     assert mean["accuracy_difference"] == pytest.approx(0.08 / 3)
     assert (mean["accuracy_difference_low"], mean["accuracy_difference_high"]) == pytest.approx((low, high))
+
+
+def test_a_checkpoint_that_was_made_again_is_compared_again():
+    commands = {"a": {"made": "1"}, "b": {"made": "2"}}
+    record = SimpleNamespace(commands=commands, comparisons={"a b": {"made": ["1", "2"], "l2": 0.5}})
+    pair = SimpleNamespace(name="a"), SimpleNamespace(name="b")
+    assert _recorded(record, *pair) == {"l2": 0.5}
+    commands["b"]["made"] = "3"
+    assert _recorded(record, *pair) is None

@@ -17,7 +17,10 @@ from kdtool.data.options import DataOptions
 from kdtool.data.preparation import Preparation
 from kdtool.data.splits import Split
 from kdtool.training import batches as kept
-from kdtool.training.batches import kept_on
+from kdtool.training.batches import DistillationBatches, kept_on
+from kdtool.training.engine import Engine
+from kdtool.training.mixing import Mixing
+from kdtool.training.options import Training
 from kdtool.utils import progress
 from kdtool.utils.transfer import free_memory
 
@@ -216,6 +219,14 @@ def test_auto_is_for_cuda_and_takes_a_quarter_of_what_is_free(monkeypatch, capsy
     assert len(prepared) == 1
     assert kept_on(data.train, device, "host") is data.train
     assert capsys.readouterr().err == "keeps the images on cuda:0 (--images-on host: in the memory of the host)\n"
+
+
+def test_views_recur_but_where_images_are_mixed():
+    engine = Engine(Training(device="cpu"), 1)
+    train = opened(augment="standard").train
+    plain, mixed = (DistillationBatches(train, engine, views=2, mixing=one) for one in (None, Mixing(0.2, 0.0, 10)))
+    assert [plain.view(epoch) for epoch in range(4)] == [0, 1, 0, 1]
+    assert [mixed.view(epoch) for epoch in range(4)] == [0, 1, 2, 3]
 
 
 def test_free_memory_counts_what_torch_keeps(monkeypatch):

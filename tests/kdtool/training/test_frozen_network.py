@@ -1,5 +1,7 @@
 """What a frozen network makes of images: computed once, from the nearest map that is there."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -119,3 +121,15 @@ def test_a_network_that_is_cut_shares_no_logits_with_one_that_is_not(resnet, tmp
     assert look.missing
     with torch.no_grad():
         torch.testing.assert_close(logits, resnet.module(images), rtol=1e-5, atol=1e-6)
+
+
+def test_logits_of_other_numbers_of_images_views_and_layouts_are_kept_apart(tmp_path):
+    cache = Cache(tmp_path, 10**6)
+    for channels_last, count, view in itertools.product((False, True), (4, 5), (None, 0)):
+        engine = Engine(Training(device="cpu"), 0, channels_last=channels_last)
+        network = FrozenNetwork(nn.Flatten(), {LOGITS: "key"}, engine, cache)
+        for again in range(2):
+            look = network.look([LOGITS], split="train", images=count, view=view)
+            assert bool(look.missing) == (again == 0)
+            look(torch.arange(count), torch.ones(count, 1, 2, 2))
+            look.close()

@@ -50,11 +50,13 @@ def test_cross_entropy_of_parts_is_torchs(smoothing):
     assert mixed.cross_entropy().item() == pytest.approx(theirs.item(), rel=1e-6)
 
 
-def test_images_without_a_label_count_by_what_is_known_of_them():
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_images_without_a_label_count_by_what_is_known_of_them(smoothing):
     torch.manual_seed(0)
     _, parts = Mixing(0.4, 0, 3)(torch.rand(2, 1, 2, 2), torch.tensor([2, UNLABELLED]))
     assert parts.sum().item() == pytest.approx(1.0)
-    mixed = step(parts.tolist())
-    by_hand = -(parts * F.log_softmax(mixed.student, 1)).sum()
+    mixed = step(parts.tolist(), smoothing)
+    smooth = (1 - smoothing) * parts + smoothing * parts.sum(1, keepdim=True) / 3
+    by_hand = -(smooth * F.log_softmax(mixed.student, 1)).sum()
     assert mixed.cross_entropy().item() == pytest.approx(by_hand.item(), rel=1e-6)
     assert step([[0.0, 0.0, 0.0]]).cross_entropy().item() == 0

@@ -14,6 +14,7 @@ def test_the_views_that_recur_follow_from_the_epochs(epochs, views):
 
 
 def test_a_cache_is_refused_where_no_image_recurs():
-    with pytest.raises(UsageError, match="--cache on: with --cutmix"):
-        Training(cache="on", cutmix=1.0)
-    assert Training(cache="on", views=0).cache == "on"
+    for name, value in (("cutmix", 1.0), ("views", 0), ("sampling", "balanced")):
+        with pytest.raises(UsageError, match=f"^--cache on: with --{name} .*; leave --cache on out$"):
+            Training(cache="on", **{name: value})
+    assert Training(cache="on", views=1).cache == "on"

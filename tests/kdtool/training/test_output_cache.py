@@ -147,6 +147,18 @@ def test_a_damaged_array_is_not_there_and_said_to_be_damaged(tmp_path, damage, m
     assert cache.ready("a")
 
 
+def test_an_array_that_changed_after_it_was_checked_is_checked_again(tmp_path):
+    cache = Cache(tmp_path, 10**6)
+    filled(cache, "a", torch.randn(10, 4))
+    assert cache.ready("a")
+    (file,) = tmp_path.glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(1, 1))
+    assert not cache.ready("a")
+
+
 def test_a_full_disk_is_said_once_and_the_work_goes_on(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdtool import Error
-from kdtool.training.phase import LOG, count_epochs, read_epochs
+from kdtool.training.phase import LOG, Phase, count_epochs, read_epochs
 
 ROWS = [{"phase": "a", "epoch": 1, "loss": 0.5}, {"phase": "b", "epoch": 1, "loss": 0.25}]
 
@@ -42,3 +42,12 @@ def test_the_epochs_of_a_run_are_counted_apart_from_those_of_runs_inside_it(tmp_
     assert count_epochs(tmp_path, tmp_path / "phases" / "untrained") == {"trained_epochs": 0, "trial_epochs": 6}
     logged(trial, "[1]\n")
     assert count_epochs(tmp_path) == {}
+
+
+def test_a_resumed_phase_forgets_its_own_epochs_after_the_saved_one_alone(tmp_path):
+    rows = [{"phase": name, "epoch": epoch, "loss": 0.5} for name in ("a", "b") for epoch in (1, 2, 3)]
+    (tmp_path / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    phase = Phase(tmp_path, "b", "key", lambda row: None)
+    phase.save(lambda: {"state": {"epoch": 2}})
+    assert phase.load()["state"] == {"epoch": 2}
+    assert read_epochs(tmp_path) == rows[:5]

@@ -12,7 +12,7 @@ import kdtool
 from kdtool.cli.files import check_target
 from kdtool.models.checkpoint import read
 from kdtool.training import run_directory as run_directories
-from kdtool.training.run_directory import LOCK, directory_of, run_directory
+from kdtool.training.run_directory import BEGINS, LOCK, directory_of, run_directory
 
 IDENTITY = {"a": 1}
 
@@ -47,6 +47,18 @@ def test_a_folder_in_which_a_killed_process_was_exporting_goes(tmp_path, how):
         (folder / ".teacher-exported.onnx.4567abcd.77.tmp").touch()
     with opened(output, **how) as directory:
         assert names(directory.path) == [LOCK, "run.json"]
+
+
+def test_a_run_that_does_not_tell_what_is_trained_is_of_an_earlier_release(tmp_path):
+    output = tmp_path / "s.pt"
+    with run_directory(output, {"training": {"lr": None}}, force=False, resume=False):
+        pass
+    identity = {"training": {"lr": 0.1, "ema": None}, BEGINS: {"weights": "1"}}
+    with (
+        pytest.raises(kdtool.UsageError, match=r"s\.run was begun by another release of kdtool; finish it"),
+        run_directory(output, identity, force=False, resume=True),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -38,7 +38,7 @@ def test_candidates_double():
 
 @pytest.mark.parametrize(
     ("option", "variable", "expected"),
-    [(None, None, None), (3, "5", 3), (None, "5", 5), (None, "4,2", 4), (None, "x", None)],
+    [(None, None, None), (3, "5", 3), (None, "5", 5), (None, "4,2", 4), (None, "x", None), (None, "²", None)],
 )
 def test_the_option_comes_before_the_variable(monkeypatch, option, variable, expected):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

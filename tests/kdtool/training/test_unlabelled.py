@@ -93,5 +93,13 @@ def test_where_there_are_none(teacher_path, tmp_path):
     for name, message in ((f"folder:{tmp_path}/empty", "no images"), ("folder:nowhere", "there is no folder")):
         with pytest.raises(kdtool.Error, match=message):
             kdtool.distill(teacher_path, student="kdtool:lenet-5", unlabelled=name, output=tmp_path / "s.pt")
+
+
+def test_they_are_refused_where_no_teacher_looks_at_them(teacher_path, tmp_path, more):
+    told = {"unlabelled": f"folder:{more}", "output": tmp_path / "s.pt"}
     with pytest.raises(kdtool.UsageError, match="without a teacher a network learns from the labels alone"):
-        kdtool.teacher("kdtool:lenet-5", data="digits", unlabelled="digits", output=tmp_path / "t.pt")
+        kdtool.teacher("kdtool:lenet-5", data="digits", **told)
+    with pytest.raises(kdtool.UsageError, match="without a teacher a network learns from the labels alone"):
+        kdtool.prune(teacher_path, teacher=False, **told)
+    repaired = {"method": "filter-l1", "repair": "statistics", "round_to": 1, "epochs": 0}
+    assert kdtool.prune(teacher_path, teacher=False, **repaired, **told).history[-1]["repair"]

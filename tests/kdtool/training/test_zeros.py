@@ -106,6 +106,14 @@ def test_a_structure_of_a_pruned_network_with_fresh_weights_has_no_mask(pruned, 
         assert made.masked is (init == "inherit")
 
 
+def test_the_last_command_that_says_so_decides_whether_zeros_stay(tmp_path):
+    made = kdtool.teacher("kdtool:lenet-5", classes=10, output=tmp_path / "a.pt")
+    (entry,) = made.history
+    for told in ([True, False], [False, True]):
+        made.history = [*({**entry, "masked": masked} for masked in told), entry]
+        assert made.masked is told[-1]
+
+
 def test_zeros_of_an_initialisation_are_free_to_learn():
     """A convolution that begins as the identity (Dirac) is zero but for its centre."""
     network = Network(None, nn.Sequential(nn.Conv2d(4, 8, 3)))

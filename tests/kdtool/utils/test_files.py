@@ -88,3 +88,12 @@ def test_a_temporary_folder_of_a_killed_process_goes_and_that_of_another_user_st
         assert [*tmp_path.iterdir()] == [folder]
         assert folder.stat().st_mode & 0o777 == 0o700
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name_and_the_name_is_too(tmp_path, monkeypatch):
+    calls, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(("sync", os.fstat(file).st_ino)) or sync(file))
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append(("rename",)) or replace(*paths))
+    files.write_text(tmp_path / "a.json", "x")
+    file, folder = (path.stat().st_ino for path in (tmp_path / "a.json", tmp_path))
+    assert calls == [("sync", file), ("rename",), ("sync", folder)]

@@ -8,7 +8,13 @@ from kdtool.utils.formatting import markdown_code, markdown_text, printable, pri
     [
         ("parameters", 21549642, "21,549,642"),
         ("macs", 296_000_000, "296 M"),
+        ("macs", 999_600_000, "1,000 M"),
+        ("macs", 417_000, "0.417 M"),
         ("compression", 50.0, "50.00x"),
+        ("latency_ratio", 0.004, "0.004x"),
+        ("latency_ratio", 0.0567, "0.06x"),
+        ("latency_ms", 0.12345, "0.123"),
+        ("latency_ms", 1234.5, "1,234"),
         ("error", 0.03456, "0.0346"),
         ("seconds", 1234.56, "1,234.6"),
         ("l2", 1.5e-7, "1.5e-07"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -27,12 +28,14 @@ def test_a_process_alone_gets_what_it_gives(monkeypatch):
         assert summed(rows) is rows
 
 
-def test_the_first_process_alone_speaks(monkeypatch, capsys):
+def test_the_first_process_alone_speaks(monkeypatch, capsys, caplog):
     for number in ("0", "1"):
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", number)
         say(f"from {number}")
+        logging.getLogger("kdtool").warning("from %s", number)
     assert capsys.readouterr().err == "from 0\n"
+    assert caplog.messages == ["from 0"]
 
 
 def test_two_processes_exchange(in_processes):
@@ -85,6 +88,15 @@ def test_accelerate_is_asked_for_by_its_extra(monkeypatch):
         pytest.raises(UsageError, match=r"2 processes: needs accelerate; pip install 'kdtool\[distributed\]'"),
         together(),
     ):
+        pass
+
+
+@pytest.mark.parametrize("way", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_what_would_share_a_network_out_is_refused(monkeypatch, way):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    message = f"ACCELERATE_USE_{way}=true: kdtool trains with DistributedDataParallel alone; unset it"
+    with pytest.raises(UsageError, match=message), together():
         pass
 
 

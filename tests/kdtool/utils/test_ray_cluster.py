@@ -78,7 +78,7 @@ def test_the_first_answer_of_grpc_is_recognised(server):
     ray_cluster._greet(address, host, int(port))
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "head", "http://head:8265", "head:x", ""])
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "http://head:8265", "head:x", "head:²", ""])
 def test_other_forms_of_an_address_are_refused(address):
     with pytest.raises(UsageError, match="is neither auto nor HOST:PORT"):
         connect(address)

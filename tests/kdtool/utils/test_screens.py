@@ -123,6 +123,14 @@ def test_the_time_left_is_the_forecast_first_and_then_the_speed(monkeypatch: pyt
     assert screen.left() == pytest.approx(120)
 
 
+def test_the_time_left_of_another_process_is_not_guessed() -> None:
+    screen = Screen(Meter("recipe.study", 0), [])
+    screen.whole_is(0.4, None)
+    assert (screen.whole.fraction, screen.left()) == (0.4, None)
+    screen.whole_is(0.4, 90.0)
+    assert screen.left() == 90
+
+
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
 def test_bars_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console

@@ -136,6 +136,22 @@ def test_parts_that_overlap(state, file):
     refusal(file)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_entries_of_one_name(state, file):
+    torch.save(state, file)
+    with zipfile.ZipFile(file, "a") as archive:
+        name = archive.namelist()[-1]
+        archive.writestr(name, archive.read(name))
+    assert "two of its entries have the same name" in refusal(file)
+
+
+def test_a_comment_of_the_archive(state, file):
+    torch.save(state, file)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = b"PK"
+    assert "compressed or altered" in refusal(file)
+
+
 def claim(state, file, old, new):
     """Save, then replace a number in the index by another of the same length."""
     torch.save(state, file)

@@ -27,9 +27,9 @@ def by_hand(first, second):
     return products
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_the_flow(numbers, size):
-    first, second = numbers(2, 3, size, size), numbers(2, 4, 2, 2)
+@pytest.mark.parametrize(("before", "after"), [((2, 2), (2, 2)), ((4, 4), (2, 2)), ((4, 6), (2, 3))])
+def test_the_flow(numbers, before, after):
+    first, second = numbers(2, 3, *before), numbers(2, 4, *after)
     np.testing.assert_allclose(flow(first, second), by_hand(first, second), rtol=1e-12)
 
 

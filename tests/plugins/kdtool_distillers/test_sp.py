@@ -23,6 +23,12 @@ def test_the_loss(numbers, step_of):
     assert SP().loss(step_of([maps])).item() == pytest.approx(math.log(3) + 3000 * by_hand(*maps), rel=1e-10)
 
 
+def test_pairs_of_layers_are_added(numbers, step_of):
+    maps = [(numbers(4, 3, 2, 2), numbers(4, 5, 3, 3)), (numbers(4, 2, 1, 1), numbers(4, 4, 1, 1))]
+    expected = math.log(3) + 3000 * sum(by_hand(*pair) for pair in maps)
+    assert SP().loss(step_of(maps)).item() == pytest.approx(expected, rel=1e-10)
+
+
 def test_two_images_by_hand():
     rows = torch.tensor([[1.0, 0.0], [3.0, 4.0]]).view(2, 2, 1, 1)
     # Products 1, 3 and 3, 25.

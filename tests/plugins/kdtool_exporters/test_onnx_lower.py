@@ -98,6 +98,9 @@ def test_the_names_of_files():
         ({"max_drop": "1%"}, r"^--max-drop: belongs to --int8 or --fp16; give one of them$"),
         ({"skip": ("head",)}, r"^--skip: belongs to --int8 or --fp16; give one of them$"),
         ({"only": ("head",)}, r"^--only: belongs to --int8 or --fp16; give one of them$"),
+        ({"fp16": True, "calibration": "minmax"}, r"^--calibration: belongs to --int8, not to --fp16; leave it out$"),
+        ({"latency": False, "pairs": 5}, r"^--pairs: --no-latency measures none; leave one out$"),
+        ({"latency": False, "latency_from": "m.json"}, r"^--latency-from: --no-latency measures none; leave one out$"),
         ({"int8": True, "max_drop": "1"}, r"^--max-drop: 1 is not a loss of accuracy between 0 and 100 points; write"),
     ],
 )

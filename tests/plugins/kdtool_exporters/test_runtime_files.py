@@ -198,3 +198,9 @@ def test_a_network_of_8_bits_is_written_in_float_which_is_said(monkeypatch, capl
     with caplog.at_level(logging.WARNING):
         assert runtime_file.in_float(own) is plain
     assert "was trained in 8 bits, and this file computes in float" in caplog.text
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_options_of_a_latency_that_is_not_measured(exporter):
+    with pytest.raises(UsageError, match="^--threads: --no-latency measures none; leave one out$"):
+        exporter(latency=False, threads=4)

@@ -7,7 +7,7 @@ from torch import nn
 import kdtool
 from kdtool.models.architecture import Architecture, Network
 from kdtool.surgery.channels.groups import groups
-from kdtool_pruners.bn_scale import scales, scales_of
+from kdtool_pruners.bn_scale import ScalePenalty, scales, scales_of
 
 
 def test_a_channel_scores_its_scale():
@@ -16,6 +16,12 @@ def test_a_channel_scores_its_scale():
     architecture = Architecture("test", "net", {"classes": 3, "in_channels": 1, "image_size": 4})
     (group,) = groups(Network(architecture, module))
     assert scales_of(group.graph).tolist() == [2.0, 0.5, 1.0]
+
+
+def test_the_penalty_is_the_sum_of_the_absolute_scales():
+    norms = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(1))
+    norms[0].weight.data.copy_(torch.tensor([-2.0, 0.5]))
+    assert ScalePenalty(0.1).penalty(norms).item() == pytest.approx(0.1 * 3.5)
 
 
 def test_a_network_without_batch_norm_is_refused(tmp_path):

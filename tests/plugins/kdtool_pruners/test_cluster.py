@@ -12,7 +12,7 @@ from kdtool.cli.main import cli
 from kdtool.models.checkpoint import read
 from kdtool.training.zeros import prunable
 from kdtool.utils.files import gzip_bytes
-from kdtool_pruners.cluster import SharedValues, kmeans
+from kdtool_pruners.cluster import SharedValues, bits_of_codes, kmeans
 
 
 @pytest.mark.parametrize("count", [2, 5, 16])
@@ -31,6 +31,26 @@ def test_kmeans_of_few_values():
     assert codes.tolist() == [1, 0, 1]
     assert len(kmeans(np.zeros(0), 4)[0]) == 0
     assert kmeans(np.full(4, 0.5), 4)[0].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("places", "length", "bits"),
+    [
+        # Codes of 4 bits with distances of 3 bits, as in figure 2 of the paper: 1 to 8.
+        ([0, 2, 7], 8, 3 * (4 + 3)),
+        ([7], 8, 4 + 3),
+        ([8], 9, 2 * (4 + 3)),
+        ([0, 17], 18, 4 * (4 + 3)),
+        ([], 8, 0),
+        # All codes, of 5 bits if zero is a 17th value.
+        ([*range(8)], 8, 8 * 4),
+        ([*range(7)], 8, 8 * 5),
+    ],
+)
+def test_the_bits_of_codes_by_hand(places, length, bits):
+    kept = np.zeros(length, bool)
+    kept[places] = True
+    assert bits_of_codes(kept, 16, 3) == bits
 
 
 def test_the_gradient_of_a_value_is_the_sum_over_its_weights():
@@ -95,7 +115,7 @@ def test_layers_have_few_values_after_the_retraining_too(teacher_path, tmp_path,
         assert 1 < values <= 2**bits
         assert not torch.equal(weight, prunable(plain.module)[name])
         stored += weight.numel() * bits + 32 * len(prunable(plain.module)[name].unique())
-    assert plain.history[-1]["shared_values"]["bytes"] == pytest.approx(stored / 8, rel=0.02)
+    assert plain.history[-1]["shared_values"]["bytes"] == stored // 8
 
 
 def test_convolutions_have_a_number_of_values_of_their_own(tmp_path):
@@ -105,14 +125,23 @@ def test_convolutions_have_a_number_of_values_of_their_own(tmp_path):
     assert {name: count for name, count in counts.items() if count > 8} == {"fc1.weight": 64, "fc2.weight": 64}
 
 
-def test_zeros_stay_zero_and_take_no_bits(teacher_path, tmp_path):
+def test_zeros_stay_zero_and_take_the_bits_of_their_places(teacher_path, tmp_path):
     sparse = kdtool.prune(teacher_path, "magnitude", ratio=0.9, epochs=0, output=tmp_path / "sparse.pt")
     shared = kdtool.prune(sparse, "cluster", epochs=1, output=tmp_path / "shared.pt")
     for name, weight in prunable(sparse.module).items():
         assert torch.equal(prunable(shared.module)[name] == 0, weight == 0)
     dense = kdtool.prune(teacher_path, "cluster", epochs=0, output=tmp_path / "dense.pt")
     facts = [checkpoint.history[-1]["shared_values"]["bytes"] for checkpoint in (shared, dense)]
-    assert facts[0] < 0.5 * facts[1]
+    left = sum(int((weight != 0).sum()) for weight in prunable(sparse.module).values())
+    # At least a code of 4 bits and a distance of 5 for each weight that is left.
+    assert left * 9 / 8 < facts[0] < 0.5 * facts[1]
+
+
+def test_a_few_zeros_among_small_weights_share_no_value(teacher_path, tmp_path):
+    sparse = kdtool.prune(teacher_path, "magnitude", ratio=0.3, epochs=0, output=tmp_path / "sparse.pt")
+    shared = kdtool.prune(sparse, "cluster", linear_bits=2, epochs=0, output=tmp_path / "shared.pt")
+    for name, weight in prunable(sparse.module).items():
+        assert torch.equal(prunable(shared.module)[name] == 0, weight == 0)
 
 
 def test_a_cut_retraining_goes_on_bit_for_bit(teacher_path, tmp_path, cut_after):

@@ -99,6 +99,14 @@ def test_standardised_convolutions_count_the_weights_in_use():
     torch.testing.assert_close(*both, rtol=1e-3, atol=1e-4)
 
 
+def test_gradients_are_those_with_running_statistics():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)).eval()
+    ((images, labels),) = batches(1)
+    (expected,) = torch.autograd.grad(F.cross_entropy(module(images), labels), module[1].weight)
+    torch.testing.assert_close(gradients(module.train(), [(images, labels)])["1.weight"], expected)
+
+
 def test_the_network_is_left_without_gradients():
     module = Residual().eval()
     found = gradients(module, batches(1))

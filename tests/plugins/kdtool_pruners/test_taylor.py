@@ -109,3 +109,24 @@ def test_an_activation_that_overwrites_its_input_changes_no_score(kind):
     in_place.load_state_dict(plain.state_dict())
     expected, found = changes(plain, batches(2)), changes(in_place, batches(2))
     torch.testing.assert_close(found["0"], expected["0"])
+
+
+def test_changes_are_those_of_each_batch_with_running_statistics_and_biases():
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)
+    nn.init.uniform_(conv.bias, 1, 2)
+    module = nn.Sequential(conv, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
+    found = changes(module, batches(2))["0"]
+    for row, (images, labels) in zip(found, batches(2), strict=True):
+        weight, bias = torch.autograd.grad(F.cross_entropy(module(images), labels), [conv.weight, conv.bias])
+        expected = (weight * conv.weight).flatten(1).sum(1) + bias * conv.bias
+        torch.testing.assert_close(row, expected.detach())
+
+
+def test_another_seed_draws_other_batches(tmp_path):
+    data = open_data(DataOptions(data="digits", subset=0.1, augment="none"))
+    drawn = []
+    for seed in (0, 1):
+        run = kdtool.Run(tmp_path, data=data, training=Training(batch_size=16, seed=seed), parent=None, entry=None)
+        drawn.append(torch.cat([labels for _, labels in train_batches(run, 3)]))
+    assert not torch.equal(*drawn)

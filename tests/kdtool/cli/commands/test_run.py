@@ -91,6 +91,22 @@ def test_a_dry_run_prints_the_commands(run: Run, here: Path) -> None:
     assert not (here / "out").exists()
 
 
+def test_the_check_of_many_steps_has_a_bar(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdtool.utils.meters import Screen
+
+    moved = []
+    monkeypatch.setattr(Screen, "advance", lambda self, meter, *more: moved.append((meter.title, meter.total)))
+    write(here, "prune --ratio 0.5")
+
+    assert run("run r.toml --dry-run").exit_code == 0
+    assert moved == [("check the steps", 4)] * 4
+
+
+def test_a_dry_run_has_no_json(fails: Fails, here: Path) -> None:
+    write(here, "prune --ratio 0.5")
+    assert fails("run r.toml --dry-run --json").startswith("--dry-run and --json: a dry run has no results")
+
+
 def test_a_dry_run_marks_what_is_done(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here, "prune --ratio 0.5")
     names = {"teacher_seed=0", "second_seed=0"}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kdtool.cli.commands.run import check_commands
-from kdtool.errors import UsageError
-from kdtool.plugins.trust import remembered
+from kdtool.errors import Error, UsageError
+from kdtool.plugins.trust import Place, place_of, remembered
 from kdtool.study.places import KDTOOL
 from kdtool.study.recipe import read_recipe
 
@@ -53,6 +53,34 @@ def test_an_option_of_any_command_trusts_before_anything_is_read(api: Any, run: 
     assert [place.package for place in remembered()] == ["ownnets"]
     assert api.calls == [("teacher", ("ownnets:make,width=3",), {"resume": False, "data": "digits"})]
     assert (module.parent / "make.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [("--epochs -1", "--epochs"), ("--processes x", "--processes"), ("-o a/b.pt", "a/b.pt: there is no directory a")],
+)
+def test_a_wrong_command_trusts_nothing_from_then_on(api: Any, fails: Fails, rest: str, message: str) -> None:
+    assert message in fails(f"teacher ownnets:make --data digits --trust ownnets {rest}")
+    assert remembered() == []
+
+
+def test_a_dry_run_trusts_while_it_lasts(api: Any, run: Run, module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(api, "teacher", lambda *_, **__: found.append(place_of("ownnets", "ownnets:make")))
+    monkeypatch.setattr("kdtool.cli.output.write_stand_in", lambda *_: None)
+
+    result = run("teacher ownnets:make --trust ownnets --dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert (found, remembered()) == ([Place("ownnets", module.parent.resolve())], [])
+    assert "trusted from now on" not in result.stderr
+    with pytest.raises(Error, match="is not trusted"):
+        place_of("ownnets", "ownnets:make")
+
+
+def test_quiet_holds_for_trust_too(api: Any, run: Run) -> None:
+    assert "trusted from now on" not in run("teacher ownnets:make --trust ownnets -q").stderr
+    assert [place.package for place in remembered()] == ["ownnets"]
 
 
 def test_a_package_that_is_not_there_is_one_line(api: Any, fails: Fails) -> None:

@@ -169,6 +169,18 @@ def test_the_least_important_channels_go():
     assert all(place % 3 == 0 for place in gone)
 
 
+def test_the_means_are_those_of_the_channels_that_are_left():
+    net = network("kdtool:lenet-5", 28)
+    removal = remove_channels(
+        net, ratio=0.5, of="channels", importance=lambda group: torch.arange(len(group[0].idxs)) + 1.0, round_to=1
+    )
+    assert len(removal.means) == 4
+    for path, mean in removal.means.items():
+        before, left = (len(one.module.get_submodule(path).weight) for one in (net, removal.network))
+        # The scores are 1 to n, and the highest ones stay.
+        assert mean == pytest.approx(before - (left - 1) / 2)
+
+
 def test_a_ratio_that_would_empty_layers_is_capped():
     removal = remove(network("kdtool:lenet-5", 28), 0.9, round_to=48)
     widths = [layer.weight.shape[0] for layer in removal.network.module.modules() if isinstance(layer, CONV_LINEAR)]

@@ -120,6 +120,23 @@ def test_frozen_networks_run_only_until_their_outputs_can_be_read_back(teacher_p
     assert kept["disk_bytes"] > never["disk_bytes"]
 
 
+def test_the_steps_of_a_phase_are_those_of_its_images(tmp_path):
+    """A phase without a teacher leaves out the images that have no label."""
+    options = {"data": "digits", "subset": 0.1, "image_size": 8}
+    teacher = kdtool.teacher("timm:test_resnet", epochs=0, output=tmp_path / "t.pt", **options)
+    told = {"sparse_epochs": 1, "unlabelled": "digits", "epochs": 1, "dry_run": True}
+    forecast = kdtool.prune(teacher, "bn-scale", **told, output=tmp_path / "p.pt").history[-1]["forecast"]
+    sparse, retrain = (phase["steps"] for phase in forecast["phases"])
+    assert sparse < retrain / 5
+
+
+def test_one_image_that_is_left_over_is_foreseen_as_no_step(teacher_path, tmp_path):
+    size = kdtool.load(teacher_path).data.splits["train"]["images"] - 1
+    options = {"batch_size": size, "epochs": 1, "dry_run": True, "output": tmp_path / "s.pt"}
+    (phase,) = kdtool.prune(teacher_path, **options).history[-1]["forecast"]["phases"]
+    assert phase["steps"] == 1
+
+
 def test_patience_makes_the_estimate_an_upper_bound(teacher_path, tmp_path, capsys):
     kdtool.prune(teacher_path, epochs=30, patience=2, output=tmp_path / "s.pt", dry_run=True)
     assert "at most " in capsys.readouterr().err

@@ -80,6 +80,18 @@ def test_optimizers(name, kind):
     assert made.defaults["fused"]
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_momentum_of_sgd_is_nesterovs(momentum):
+    ours, theirs = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+    made = make_optimizer([ours], Training(optimizer="sgd", lr=0.1, momentum=momentum))
+    expected = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, nesterov=momentum > 0)
+    for weight, optimizer in ((ours, made), (theirs, expected)):
+        for _ in range(3):
+            weight.grad = 2 * weight.detach()
+            optimizer.step()
+    assert ours.item() == pytest.approx(theirs.item())
+
+
 @pytest.mark.parametrize("shape", [(8, 24), (8, 4, 3, 2)])
 def test_muon_moves_a_matrix_by_the_orthogonal_factor_of_its_gradient(shape):
     torch.manual_seed(0)

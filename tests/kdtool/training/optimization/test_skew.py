@@ -15,6 +15,7 @@ from kdtool.data.raw import UNLABELLED
 from kdtool.errors import UsageError
 from kdtool.testing import sample_step
 from kdtool.training.optimization.skew import class_weights, epoch_order
+from kdtool.training.output_cache import Cache
 from kdtool.training.state import State
 
 LABELS = torch.tensor([0] * 90 + [1] * 9 + [2])
@@ -146,10 +147,16 @@ def test_select_balanced_accuracy(skewed: Path, tmp_path: Path) -> None:
     assert kept["balanced_accuracy"] == pytest.approx(best["val_balanced_accuracy"], abs=1e-6)
 
 
-def test_what_a_teacher_says_is_not_cached_where_images_are_drawn(skewed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sampling", "cached"), [("each", True), ("balanced", False)])
+def test_what_a_teacher_says_is_not_cached_where_images_are_drawn(
+    sampling: str, cached: bool, skewed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher, _ = train(skewed, tmp_path / "teacher.pt", epochs=1)
-    options = {"epochs": 2, "sampling": "balanced", "output": tmp_path / "student.pt", "cache": "on"}
+    made, create = [], Cache.create
+    # The run removes its cache when it has finished.
+    monkeypatch.setattr(Cache, "create", lambda *about: made.append(about) or create(*about))
+    options = {"epochs": 2, "sampling": sampling, "output": tmp_path / "student.pt"}
 
     kdtool.distill(teacher, method="kd", refiner="halve", **options)
 
-    assert not [*(tmp_path / "student.run").rglob("*.npy")]
+    assert bool(made) is cached

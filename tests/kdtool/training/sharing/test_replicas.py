@@ -4,7 +4,16 @@ import torch
 from torch import nn
 
 from kdtool.training.sharing import replicas
-from kdtool.training.sharing.replicas import synchronised_norms
+from kdtool.training.sharing.replicas import Replica, synchronised_norms
+from kdtool.utils.processes import together
+
+
+def test_a_compiler_in_the_environment_changes_nothing(in_processes):
+    def check():
+        with together("cpu"):
+            assert type(Replica(nn.Linear(2, 2)).module) is nn.parallel.DistributedDataParallel
+
+    assert in_processes(check, ACCELERATE_DYNAMO_BACKEND="inductor") == [0, 0]
 
 
 def test_on_the_cpu_batch_norms_stay_as_they_are_and_this_is_said(monkeypatch, capsys):

@@ -267,3 +267,10 @@ def test_ray_and_a_launcher_exclude_each_other(monkeypatch):
         pass
     with workers_of(Placement()) as none:
         assert none is None
+
+
+@pytest.mark.parametrize("resource", [{"ray_cpus": 2}, {"ray_gpus": 0}])
+def test_resources_are_those_of_a_cluster(resource):
+    with pytest.raises(UsageError, match="^--ray-.pus: belongs to --ray; give that too, or leave it out$"):
+        Placement(**resource)
+    assert Placement(ray="auto", **resource)
