@@ -15,8 +15,9 @@ from kdtool.commands.onnx_teacher import check_images_known, check_onnx_teachers
 from kdtool.commands.outputs import begins_with, entry_of, finish, named_after, running, target_of
 from kdtool.commands.quantise import check_training, rounding
 from kdtool.commands.recipes import settled, with_recipe
+from kdtool.data.checks import tell
 from kdtool.data.options import DataOptions
-from kdtool.distillation.options import SearchOptions, StudentOptions
+from kdtool.distillation.options import SearchOptions, StudentOptions, check_stem
 from kdtool.distillation.successive_halving import choose
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
@@ -107,8 +108,9 @@ def distill(
     refiner = of_student.refiner
     asked = _Asked(student, refiner, load_student(student, parent) if refiner is None else None)
     stem = network_options.get("stem")
-    if stem is not None and (asked.from_teacher or asked.origin is not None):
-        raise UsageError("--stem: belongs to a student that is built by its name, --student SOURCE:NAME; leave it out")
+    check_stem(stem, made=asked.from_teacher)
+    if stem is not None and asked.origin is not None:
+        tell("--stem: is not used; the student is a checkpoint, which has its own")
     data = data_for(parent, data_options, learner=asked.origin, fresh=asked.fresh)
     teachers = as_teachers(teachers, data.spec, data_options)
     check_onnx_teachers(teachers, distiller, None, refined=asked.from_teacher)

@@ -13,6 +13,7 @@ from kdtool.commands.inputs import as_teachers, data_for, load
 from kdtool.commands.outputs import entry_of, finish, named_after, running, target_of
 from kdtool.commands.quantise import in_float
 from kdtool.commands.recipes import settled, with_recipe
+from kdtool.data.checks import tell
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
@@ -89,10 +90,10 @@ def prune(
 
 
 def _check_taught(pruner: Pruner, own: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Check that nothing was given that only a retraining with a teacher reads.
+    """Check that there is a teacher for images without labels; say if there is none for the loss that was given.
 
     Raises:
-        UsageError: it was, and there is no teacher.
+        UsageError: there is none.
     """
     if pruner.teacher:
         return
@@ -100,4 +101,4 @@ def _check_taught(pruner: Pruner, own: Mapping[str, Any], data: Mapping[str, Any
     if data.get("unlabelled") is not None and not repairs:
         raise UsageError("--unlabelled: without a teacher a network learns from the labels alone; leave it out")
     if "objective" in own:
-        raise UsageError("--no-teacher: the labels are the only loss; leave it out, or --objective and its options")
+        tell("--no-teacher: the labels are the only loss; --objective and its options are not used")

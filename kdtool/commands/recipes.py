@@ -14,7 +14,6 @@ from kdtool.data.splits import Data
 from kdtool.errors import UsageError
 from kdtool.models.architecture import Network
 from kdtool.models.size import macs
-from kdtool.plugins.places import option_of
 from kdtool.training.engine import has_bf16
 from kdtool.training.optimization.muon_cost import muon_pays
 from kdtool.training.options import BatchSize, Training
@@ -30,6 +29,9 @@ IMAGES = 128
 # Who sets one of these has a recipe of their own in mind: none is chosen for them.
 OWN = ("optimizer", "lr", "schedule", "batch_size", "momentum", "weight_decay", "warmup", "milestones")
 
+# Some choices of an option have one of their own. A method may make one of these for a phase, as gated takes SGD.
+USED_BY = {"momentum": ("optimizer", ("sgd", "muon")), "milestones": ("schedule", ("multi-step",))}
+
 
 def with_recipe(training: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options of a training and of its data with those of the recipe that they name; given ones win.
@@ -40,10 +42,10 @@ def with_recipe(training: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[d
         UsageError: there is no such recipe.
     """
     if training.get("recipe") is None:
-        for name, users in Training.used_with.items():
-            partner = option_of(users)
-            if name in training and training.get(partner) not in users.split():
-                tell(f"--{name}: is not used with --{partner} {training.get(partner)}")
+        for name, (partner, users) in USED_BY.items():
+            chosen = training.get(partner, Training.info(partner).default)
+            if name in training and chosen not in users:
+                tell(f"--{name}: --{partner} {chosen} makes no use of it, but {' and '.join(users)}")
         return dict(training), dict(data)
     named = Training(recipe=training["recipe"]).recipe
     assert named is not None

@@ -22,7 +22,9 @@ class DataOptions(Options):
     validation: float = option(
         0.1, above=0, below=1, help="fraction of train kept for validation, where there is no such split"
     )
-    split_seed: int = option(0, minimum=0, maximum=2**63 - 1, help="seed of the splits, the subset and the augmentation")
+    split_seed: int = option(
+        0, minimum=0, maximum=2**63 - 1, help="seed of the splits, the subset and the augmentation"
+    )
     augment: str = option(
         "standard",
         choices=AUGMENT,

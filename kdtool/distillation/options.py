@@ -34,3 +34,13 @@ class StudentOptions(Options):
         for name in ("only", "skip"):
             if getattr(self, f"quantize_{name}") and self.quantize == "off":
                 raise UsageError(f"--quantize-{name}: belongs to --quantize; add --quantize int8")
+
+
+def check_stem(stem: str | None, *, made: bool) -> None:
+    """Check that ``--stem`` is not given for a student that is ``made`` from the teacher.
+
+    Raises:
+        UsageError: it is.
+    """
+    if stem is not None and made:
+        raise UsageError("--stem: belongs to a student that is built by its name, --student SOURCE:NAME; leave it out")

@@ -126,9 +126,8 @@ class OptionInfo:
             hint = nearest(str(value), self.choices) or f"; one of {', '.join(self.choices)}"
             raise UsageError(f"{self.flag}: {value!r} is not a choice{hint}")
         if isinstance(value, int | float) and not self._in_range(value):
-            raise UsageError(
-                f"{self.flag}: {value} is out of range ({self.bounds or 'a finite number'}){self._meant(value)}"
-            )
+            bounds = self.bounds or "a finite number"
+            raise UsageError(f"{self.flag}: {value} is out of range ({bounds}){self._meant(value)}")
         return value
 
     def _meant(self, value: Any) -> str:
@@ -188,7 +187,7 @@ class Options:
     """Base class of everything that has options; a subclass becomes a frozen dataclass automatically."""
 
     used_with: ClassVar[Mapping[str, str]] = {}
-    """Options that only another one makes use of, and that one as it is typed (see `kdtool.plugins.places.split`)."""
+    """Options that only another one makes use of, and the name of that one (see `kdtool.plugins.places.split`)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

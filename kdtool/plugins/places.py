@@ -65,25 +65,21 @@ def split(values: Mapping[str, Any], *groups: type[Options]) -> list[dict[str, A
 
 
 def _check_used(group: type[Options], given: Mapping[str, Any]) -> None:
-    """Check that the options which make use of given ones are given too.
+    """Check that the options which make use of given ones are given too, unless they are on by default.
 
-    Their values do not matter: a study has ``--optimizer {optimizer} --momentum 0.9`` for all values in one line.
+    Their values do not matter: a study has ``--repair {repair} --repair-images 64`` for all values in one line.
 
     Raises:
-        UsageError: one is not given, nor a recipe that may set it.
+        UsageError: one is not given.
     """
     for name, user in group.used_with.items():
-        if name in given and not given.keys() & {option_of(user), "recipe"}:
-            raise UsageError(f"{group.info(name).flag}: belongs to {user}; give that too, or leave it out")
+        partner = group.info(user)
+        if name in given and user not in given and partner.default in (None, "none"):
+            raise UsageError(f"{group.info(name).flag}: belongs to {partner.flag}; give that too, or leave it out")
     for info in group.describe():
         value = given.get(info.name)
         if info.kind and isinstance(value, Mapping) and (method := value.get("name", info.method)):
             _check_used(method_class(info.kind, method), value)
-
-
-def option_of(typed: str) -> str:
-    """Return the name of the option in a text such as ``--round-to 8``."""
-    return typed.split()[0].removeprefix("--").replace("-", "_")
 
 
 def _in_roles(values: dict[str, Any], inner: Mapping[str, Any], infos: Sequence[OptionInfo]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,9 +98,11 @@ def _beside_teacher(
         if key == "nonzero" and _is_dense(teacher) and _is_dense(student):
             continue
         accuracy = key.endswith("accuracy") or key == "top5"
-        seen = _images(key, source.about, of_student)
-        if accuracy and seen != _images(key, made_from.about, of_teacher):
-            apart.add(seen[0])
+        split, of = (
+            "val" if key == "val_accuracy" else about.get("split", "test") for about in (of_student, of_teacher)
+        )
+        if accuracy and not (split == of and _same_images(source.about, made_from.about, split)):
+            apart.add(split)
             continue
         change = f"{100 * (after - before):+.2f} points" if accuracy else _factor(before, after)
         shown = [f"{value:.2%}" if accuracy else shown_value(key, value) for value in (before, after)]
@@ -114,10 +117,11 @@ def _beside_teacher(
             yield Paragraph(f"In paired samples it takes {ratio:.2f} of the time of the first network of this report.")
 
 
-def _images(key: str, about: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return the split on which an accuracy was measured, and its fingerprint if the checkpoint has one."""
-    split = "val" if key == "val_accuracy" else measured.get("split", "test")
-    return split, ((about["data"] or {}).get("splits") or {}).get(split)
+def _same_images(a: Mapping[str, Any], b: Mapping[str, Any], split: str) -> bool:
+    """Return whether two networks remember the same images; checkpoints before 0.2 remember their data's name alone."""
+    own, others = (about["data"] or {} for about in (a, b))
+    prints = [(data.get("splits") or {}).get(split) for data in (own, others)]
+    return bool(own.get("name") == others.get("name") if None in prints else prints[0] == prints[1])
 
 
 def _measure(key: str) -> str:
@@ -173,7 +177,6 @@ def _same(about: Mapping[str, Any], path: Path, weights: str) -> bool:
 def _frontier(sources: Sequence[CheckpointSource], measured: Measured) -> Iterator[Block]:
     """Yield the chart of accuracy against the costs, if there are two networks or more on the same images."""
     told = [source.about for source in sources if source.about]
-    images = [_images("val_accuracy", about, {})[1] or (about["data"] or {}).get("name") for about in told]
     tried = [point for source in sources for point in _own_points(source, measured)]
     first = "first" if any(_known(point, "latency") for point in tried) else "teacher"
     for source in sources:
@@ -185,7 +188,8 @@ def _frontier(sources: Sequence[CheckpointSource], measured: Measured) -> Iterat
             for number in same:
                 if not _known(tried[number], "latency"):
                     tried[number] = replace(tried[number], costs=row.costs)
-    if len({_place(point) for point in tried}) < 2 or any(other != images[0] for other in images):
+    alike = all(_same_images(a, b, "val") for a, b in itertools.combinations(told, 2))
+    if len({_place(point) for point in tried}) < 2 or not alike:
         return
     known = [key for key in COSTS if sum(_known(point, key) for point in tried) > 1]
     axes = [Axis(key, COSTS[key].format(first)) for key in known]

@@ -49,8 +49,11 @@ class Clock:
             return
         temporary = self.path.with_name(f".{SPENT}.tmp")
         with contextlib.suppress(OSError):
-            temporary.write_text(dumps(self.spent), encoding="utf-8")
-            os.replace(temporary, self.path)
+            try:
+                temporary.write_text(dumps(self.spent), encoding="utf-8")
+                os.replace(temporary, self.path)
+            finally:  # Ctrl-C may come between the two
+                temporary.unlink(missing_ok=True)
 
 
 def _spent(path: Path) -> dict[str, float]:

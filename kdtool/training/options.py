@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from kdtool.data.options import DataOptions
 from kdtool.errors import UsageError
@@ -98,8 +98,6 @@ EPOCHS_FOR_A_VIEW, VIEWS = 4, (2, 8)
 class Training(Options):
     """Options of a training."""
 
-    used_with: ClassVar = {"momentum": "--optimizer sgd or muon", "milestones": "--schedule multi-step"}
-
     recipe: Recipe | None = option(
         None,
         help="take the defaults of these options from a recipe: its NAME (below) or FILE.toml; unset: for fresh "
@@ -183,7 +181,7 @@ class Training(Options):
     cache_limit: float = option(
         8.0, minimum=0, help="GB of disk that cached outputs may take; beyond it, frozen networks run in every step"
     )
-    seed: int = option(0, minimum=0, help="seed of weights, order and dropout")
+    seed: int = option(0, minimum=0, maximum=2**63 - 1, help="seed of weights, order and dropout")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps")
     images_on: str = option(
         "auto",
@@ -238,11 +236,9 @@ class Training(Options):
         return f"--{name}", "leave it out"
 
     def _why_none_recurs(self) -> str:
-        """Return why no view of an image recurs; empty if one does."""
+        """Return why no view of an image recurs, whatever the data; empty if one may."""
         if self.mixes:
             return f"with {self.mixture[0]} every step has new images"
-        if self.views == 0:
-            return "with --views 0 every epoch has new images"
         return "with --sampling balanced an epoch has not every image" if self.sampling == "balanced" else ""
 
     def as_data(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from kdtool.training.options import Training
 from kdtool.training.output_cache import Cache
 from kdtool.training.student import Auxiliary, StudentModule
 from kdtool.training.two_views import STRONG, TwoViews
+from kdtool.utils.progress import say_once
 from kdtool.utils.seeds import derive, seeded
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class FitPlan:
         mixing = mixing_of(self.training, len(data.spec.classes))
         looks = teacher is not None or frozen_part is not None
         views = self.training.recurring_views if looks else self.training.views or 0
+        if self.training.cache == "on" and looks and not views and split.augmented:
+            say_once("--cache on: with --views 0 every epoch has new images, so that no output can be read back")
         whole = self.training.sampling == "each"
         weak = DistillationBatches(
             split, engine, teacher, self.logits, taps, frozen_part, begin, views, mixing, whole=whole

@@ -36,13 +36,12 @@ RUN = {
 }
 """The form of ``run.json``, see `misfit`."""
 
-BEGINS = "begins"
-"""The key of ``run.json`` that tells the network that is trained; releases before 0.2 did not write it."""
+# The key that tells the network that is trained, and what releases before 0.2 did not write in a flat ``run.json``.
+BEGINS, SINCE_0_2 = "begins", {"begins.network", "training.norm_decay"}
 
 OTHER_RELEASE = "{} was begun by another release of kdtool; finish it with that release, or start again with --force"
 
 FINISHED = "finished"
-
 # The keys of the fingerprints of the images in a flat ``run.json``, and what may differ because the images do.
 SPLITS = "data.splits."
 FOUND_IN_IMAGES = ("data.mean", "data.std", "data.white")
@@ -235,7 +234,8 @@ def _check_same(output: Path, earlier: dict[str, Any], identity: dict[str, Any])
     path, earlier = directory_of(output), moved(earlier, identity)
     images = changes(prints_in(earlier), prints_in(identity))
     without = (SPLITS, FINISHED, *(FOUND_IN_IMAGES if images else ()))
-    if BEGINS in identity.keys() - earlier.keys():
+    lacking = SINCE_0_2 & _flat(identity).keys() - _flat(earlier).keys()
+    if lacking and earlier.get("command") == identity.get("command"):
         raise UsageError(OTHER_RELEASE.format(path))
     if different := changed(earlier, identity, without):
         hint = "" if changed(earlier, identity, (*without, "training.")) else _for_longer(output, earlier, identity)

@@ -110,8 +110,6 @@ class Onnx(Exporter):
                 raise UsageError(f"{info.flag}: --latency-from tells how it was measured elsewhere; leave one out")
             if info.name in (*MEASURED, "latency_from") and changed and not self.latency:
                 raise UsageError(f"{info.flag}: --no-latency measures none; leave one out")
-            if info.name in OF_INT8 and changed and self.fp16:
-                raise UsageError(f"{info.flag}: belongs to --int8, not to --fp16; leave it out")
             if info.name in QUANTISED and changed and not (self.int8 or self.fp16):
                 raise UsageError(f"{info.flag}: belongs to --int8 or --fp16; give one of them")
 
@@ -154,6 +152,9 @@ class Onnx(Exporter):
             read_measurements(self.latency_from)
         elif self.latency:
             check_provider(self.provider)
+        for info in map(self.info, OF_INT8 if self.fp16 else ()):
+            if getattr(self, info.name) != info.default:
+                log.warning("%s: is not used with --fp16", info.flag)
         timed_here = self.latency and self.latency_from is None
         spec, in_float = network.architecture.spec, without_quantiser(network)
         trained = self.int8 and in_float is not network

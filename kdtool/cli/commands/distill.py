@@ -26,7 +26,7 @@ from kdtool.cli.output import print_result
 from kdtool.cli.several_processes import processes_option
 from kdtool.cli.work import Work
 from kdtool.distillation.distiller import Distiller
-from kdtool.distillation.options import SearchOptions, StudentOptions
+from kdtool.distillation.options import SearchOptions, StudentOptions, check_stem
 from kdtool.errors import UsageError
 from kdtool.models.options import NetworkOptions
 from kdtool.plugins.entry_points import names
@@ -64,6 +64,7 @@ def plan(parsed: ParsedCommand) -> ChainStep:
             check_file(path)
         method.check_teachers(len(paths))
     method.check_student(named=student is not None, refined=refined)
+    check_stem(parsed.options.get("stem"), made=student is None)
     method.check_precision(parsed.options.get("quantize", "off"))
     if (search := parsed.options.get("search")) is not None:
         search.settings(method, {info.name: parsed.options[info.name] for info in own if info.name in parsed.options})

@@ -22,7 +22,7 @@ METHODS = ("none", "statistics", "least-squares")
 class RepairOptions(Options):
     """How the layers that read removed channels are corrected, before any training."""
 
-    used_with: ClassVar = {"repair_images": "--repair"}
+    used_with: ClassVar = {"repair_images": "repair"}
 
     repair: str = option(
         "none",

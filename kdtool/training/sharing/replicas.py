@@ -34,9 +34,12 @@ class Replica:
         how = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
         # What is not given here is read from the environment: kdtool has options of its own for it.
         accelerator = Accelerator(
-            cpu=PartialState().device.type == "cpu", mixed_precision="no", dynamo_backend="no", device_placement=False,
+            cpu=PartialState().device.type == "cpu",
+            mixed_precision="no",
+            dynamo_backend="no",
+            device_placement=False,
             kwargs_handlers=[how],
-        )  # fmt: skip
+        )
         # The module lies where it has to, even if two processes share a device.
         os.environ["ACCELERATE_BYPASS_DEVICE_MAP"] = "true"
         with warnings.catch_warnings():

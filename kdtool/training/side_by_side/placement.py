@@ -11,7 +11,7 @@ from kdtool.utils.ray_cluster import Resources
 class Placement(Options):
     """Options of where independent trainings run. They change no result."""
 
-    used_with: ClassVar = {"ray_cpus": "--ray", "ray_gpus": "--ray"}
+    used_with: ClassVar = {"ray_cpus": "ray", "ray_gpus": "ray"}
 
     ray: str | None = option(
         None, help="run trainings side by side as tasks of a Ray cluster: auto, or HOST:PORT of its head"

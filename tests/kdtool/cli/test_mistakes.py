@@ -66,6 +66,12 @@ MISTAKES = {
     "distill teacher.pt --workers 4": "distill has no option --workers; the workers that decode images are chosen "
     "automatically",
     "distill teacher.pt --processes ²": "--processes ²: is neither auto nor a number",
+    "distill teacher.pt --seed 99999999999999999999": "Invalid value for '--seed': 99999999999999999999 is out of "
+    "range (0 <= x <= 9.22337e+18)",
+    "distill teacher.pt --refiner halve --stem small": "--stem: belongs to a student that is built by its name, "
+    "--student SOURCE:NAME; leave it out",
+    "distill teacher.pt --refiner halve --repair-images 64": "--repair-images: belongs to --repair; give that too, or "
+    "leave it out",
     "distill teacher.pt --split-seed 99999999999999999999": "Invalid value for '--split-seed': 99999999999999999999 is "
     "out of range (0 <= x <= 9.22337e+18)",
     "distill teacher.pt --gpus 2": "distill has no option --gpus; write --device cuda",

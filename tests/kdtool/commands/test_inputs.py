@@ -74,12 +74,19 @@ def test_unknown_options_are_refused(teacher_path, tmp_path):
         kdtool.distill(teacher_path, refiner="halve", search={"temperature": [1, 2]}, output=tmp_path / "p.pt")
 
 
-@pytest.mark.parametrize("student", [{"refiner": "halve"}, {"student": "teacher"}, {"method": "self"}])
+@pytest.mark.parametrize("student", [{"refiner": "halve"}, {"method": "self"}])
 def test_a_stem_is_that_of_a_student_with_a_name(student, teacher_path, tmp_path):
-    told = {name: teacher_path if value == "teacher" else value for name, value in student.items()}
     with pytest.raises(kdtool.UsageError, match="^--stem: belongs to a student that is built by its name, --student S"):
-        kdtool.distill(teacher_path, **told, stem="small", output=tmp_path / "s.pt")
+        kdtool.distill(teacher_path, **student, stem="small", output=tmp_path / "s.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_student_from_a_file_keeps_its_stem_which_is_said(teacher_path, tmp_path, monkeypatch):
+    """A study has students of both kinds in one line."""
+    said = []
+    monkeypatch.setattr("kdtool.commands.distill.tell", said.append)
+    kdtool.distill(teacher_path, student=teacher_path, stem="small", epochs=0, output=tmp_path / "s.pt")
+    assert said == ["--stem: is not used; the student is a checkpoint, which has its own"]
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", True, None])

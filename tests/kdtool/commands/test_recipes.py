@@ -50,12 +50,18 @@ def test_the_number_of_steps_chooses(digits, caplog):
     ("option", "partner"),
     [({"momentum": 0.1}, {"optimizer": "sgd"}), ({"milestones": (0.2,)}, {"schedule": "multi-step"})],
 )
-def test_what_no_part_of_the_training_uses_is_refused(option, partner):
-    ((name, _),) = option.items()
-    with pytest.raises(UsageError, match=f"^--{name}: belongs to --{next(iter(partner))} .*; give that too, or leave"):
-        with_recipe(option, {})
+def test_what_no_part_of_the_training_uses_is_said(option, partner, monkeypatch):
+    """It is not refused: a study has all optimisers in one line."""
+    said = []
+    monkeypatch.setattr(recipes, "tell", said.append)
+    ((name, _), (user, users)) = (*option.items(), *partner.items())
     for more in (partner, {"recipe": "standard"}):
         assert with_recipe({**option, **more}, {})[0][name] == option[name]
+    assert said == []
+    default = Training.info(user).default
+    for more in ({}, {user: default}):
+        assert with_recipe({**option, **more}, {})[0][name] == option[name]
+        assert said.pop().startswith(f"--{name}: --{user} {default} makes no use of it, but {users}")
 
 
 @pytest.mark.parametrize("given", [{"epochs": 1000, "lr": 0.01}, {"epochs": 1000, "optimizer": "sgd"}])

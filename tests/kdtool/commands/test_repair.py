@@ -28,7 +28,7 @@ def untrained(tmp_path_factory):
 @pytest.mark.parametrize("method", ["statistics", "least-squares"])
 def test_accuracy_without_training_rises(teacher_path, tmp_path, method):
     for repair in ("none", method):
-        options = {"repair": repair, **({} if repair == "none" else {"repair_images": 400})}
+        options = {"repair": repair, "repair_images": 400}
         kdtool.prune(teacher_path, "filter-l1", **PRUNED, epochs=0, **options, output=tmp_path / f"pruned-{repair}.pt")
         kdtool.refine(
             teacher_path, "halve", times=2, init="inherit", **options, output=tmp_path / f"halved-{repair}.pt"
@@ -111,6 +111,8 @@ def test_data_that_no_repair_uses_are_refused(teacher_path, tmp_path):
     for command, method in ((kdtool.refine, "halve"), (kdtool.prune, "filter-l1")):
         with pytest.raises(kdtool.UsageError, match="^--repair-images: belongs to --repair; give that too, or leave i"):
             command(teacher_path, method, repair_images=64, output=tmp_path / "small.pt")
+    with pytest.raises(kdtool.UsageError, match="^--repair-images: belongs to --repair; give that too, or leave it ou"):
+        kdtool.distill(teacher_path, refiner="halve", repair_images=64, output=tmp_path / "small.pt")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from kdtool.errors import UsageError
 from kdtool.plugins.options import Options, option
 from kdtool.plugins.places import spellings, split
 from kdtool.plugins.registry import make, method_class, nested
+from kdtool.surgery.repair.options import RepairOptions
 
 
 class Settings(Options):
@@ -59,6 +60,20 @@ def test_roles_may_be_in_roles_and_named_in_them() -> None:
 def test_what_is_wrong_with_a_name_is_said(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("?", r"\?")):
         options_of("ikd", **values)
+
+
+def test_an_option_of_another_one_needs_that_whatever_its_value() -> None:
+    message = "^--repair-images: belongs to --repair; give that too, or leave it out$"
+    for options in ({"repair_images": 64}, {"refiner": {"name": "halve", "repair_images": 64}}):
+        with pytest.raises(UsageError, match=message):
+            options_of("kd", **{"refiner": "halve", **options})
+    for repair in ("none", "statistics"):
+        assert options_of("kd", refiner="halve", repair=repair, repair_images=64)[1]["refiner"]["repair_images"] == 64
+
+    class Mended(RepairOptions):
+        repair: str = option("statistics", help="on by default")
+
+    assert split({"repair_images": 64}, Mended) == [{"repair_images": 64}]
 
 
 def test_a_method_that_is_given_whole_has_its_options() -> None:

@@ -40,10 +40,13 @@ def test_a_teacher_takes_part_where_the_option_says_so(wanted, teacher_path, tmp
 
 
 @pytest.mark.parametrize("loss", [{"objective": "at"}, {"temperature": 3}])
-def test_without_a_teacher_there_is_no_loss_to_choose(loss, teacher_path, tmp_path):
-    with pytest.raises(kdtool.UsageError, match="^--no-teacher: the labels are the only loss; leave it out, or --obje"):
-        kdtool.prune(teacher_path, teacher=False, **loss, output=tmp_path / "p.pt")
-    assert not list(tmp_path.iterdir())
+def test_without_a_teacher_a_loss_is_not_used_which_is_said(loss, teacher_path, tmp_path, monkeypatch):
+    """A study has both in one line."""
+    said = []
+    monkeypatch.setattr("kdtool.commands.prune.tell", said.append)
+    for wanted in (True, False):
+        kdtool.prune(teacher_path, teacher=wanted, **loss, epochs=0, output=tmp_path / f"{wanted}.pt")
+    assert said == ["--no-teacher: the labels are the only loss; --objective and its options are not used"]
 
 
 def test_a_network_with_more_zeros_than_asked_for_gets_none_back():

@@ -17,13 +17,13 @@ def source(
     macs: int,
     rows: tuple[dict[str, Any], ...] = (),
     nonzero: int = 7000,
-    val: str = "images",
+    val: str | None = "images",
 ) -> CheckpointSource:
     about = {
         "path": name,
         "source": "kdtool:lenet-5",
         "metrics": [{"split": "val", "accuracy": accuracy}],
-        "data": {"name": "digits", "splits": {"val": {"sha256": val}}},
+        "data": {"name": "digits", "splits": {"val": {"sha256": val}} if val else {}},
         "history": [{"command": "distill", "rows": rows}],
         **dict.fromkeys(("classes", "parameters", "compression", "file_bytes"), 7000),
         "nonzero": nonzero,
@@ -101,6 +101,15 @@ def test_networks_that_were_validated_on_other_images_share_no_chart(drawn: list
     assert not drawn
 
 
+def test_images_of_which_a_checkpoint_before_0_2_tells_the_name_alone_are_those_of_that_name(drawn: list[Any]) -> None:
+    old, new, other = (source(f"{val}.pt", 0.8, len(val or "") + 1, val=val) for val in (None, "images", "others"))
+    list(overview.overview([old, new], {}))
+    assert len(drawn[0]) == 2
+    drawn.clear()
+    list(overview.overview([old, new, other], {}))
+    assert not drawn
+
+
 def test_accuracies_on_other_images_are_not_subtracted(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = source("a.pt", 0.8, 100), source("t.pt", 0.9, 300, val="others")
     monkeypatch.setattr(overview, "_teacher_of", lambda *_: teacher)
@@ -109,11 +118,22 @@ def test_accuracies_on_other_images_are_not_subtracted(monkeypatch: pytest.Monke
     assert "validation accuracy" not in {row["measure"] for row in table.rows}
     assert paragraph == Paragraph("They remember different val images; their accuracies on these cannot be compared.")
 
-    same = source("t.pt", 0.9, 300)
-    monkeypatch.setattr(overview, "_teacher_of", lambda *_: same)
-    _, table = overview._beside_teacher(student, [student], {})
+    for val in ("images", None):
+        same = source("t.pt", 0.9, 300, val=val)
+        monkeypatch.setattr(overview, "_teacher_of", lambda *_, same=same: same)
+        _, table = overview._beside_teacher(student, [student], {})
+        assert isinstance(table, Table)
+        assert {"measure": "validation accuracy", "change": "-10.00 points"}.items() <= table.rows[0].items()
+
+
+@pytest.mark.parametrize(("split", "shown"), [("val", True), ("test", False)])
+def test_scores_of_two_splits_are_not_subtracted(monkeypatch: pytest.MonkeyPatch, split: str, shown: bool) -> None:
+    student, teacher = source("a.pt", 0.8, 100), source("t.pt", 0.9, 300)
+    monkeypatch.setattr(overview, "_teacher_of", lambda *_: teacher)
+    measured = {"a.pt": {"split": "val", "top5": 0.5}, "t.pt": {"split": split, "top5": 0.75}}
+    table = list(overview._beside_teacher(student, [student], measured))[1]
     assert isinstance(table, Table)
-    assert {"measure": "validation accuracy", "change": "-10.00 points"}.items() <= table.rows[0].items()
+    assert ("-25.00 points" in {row["change"] for row in table.rows}) is shown
 
 
 @pytest.mark.parametrize(("nonzero", "shown"), [(7000, False), (6999, False), (3500, True)])

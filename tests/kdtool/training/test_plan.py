@@ -7,6 +7,7 @@ import kdtool
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool.training import Auxiliary
+from kdtool.training.engine import engine_for
 from kdtool.training.options import Training
 from kdtool.training.plan import FitPlan
 
@@ -42,3 +43,20 @@ def test_whatever_decides_the_result_makes_it_another_phase(changed):
 
 def test_what_does_not_change_the_result_leaves_it_the_same():
     assert key() == key(cache="off", cache_limit=1, threads=2)
+
+
+def test_a_cache_of_images_that_never_recur_is_said(digits, monkeypatch):
+    said = []
+    monkeypatch.setattr("kdtool.training.plan.say_once", said.append)
+    loss = kdtool.make("distillers", "kd")
+    for augment, options in (
+        ("none", {"cache": "on", "views": 0}),
+        ("standard", {"cache": "on"}),
+        ("standard", {"views": 0}),
+        ("standard", {"cache": "on", "views": 0}),
+    ):
+        training = Training(**options, device="cpu", precision="fp32")
+        plan = FitPlan("a", network(0), network(1), loss, None, None, training)
+        plan.batches(digits.with_augmentation(augment, 0.0), engine_for(training, 64, network(0)), None)
+    (line,) = said
+    assert line.startswith("--cache on: with --views 0 every epoch has new images")

@@ -49,13 +49,21 @@ def test_a_folder_in_which_a_killed_process_was_exporting_goes(tmp_path, how):
         assert names(directory.path) == [LOCK, "run.json"]
 
 
-def test_a_run_that_does_not_tell_what_is_trained_is_of_an_earlier_release(tmp_path):
+@pytest.mark.parametrize("added", [{BEGINS: {"network": "x"}}, {"training": {"norm_decay": True}}])
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("prune", r"s\.run was begun by another release of kdtool; finish it"),
+        ("distill", r'--resume needs the same command: command was "prune", now "distill"'),
+    ],
+)
+def test_a_run_without_what_is_always_written_is_of_an_earlier_release(tmp_path, command, message, added):
     output = tmp_path / "s.pt"
-    with run_directory(output, {"training": {"lr": None}}, force=False, resume=False):
+    with run_directory(output, {"command": "prune", "training": {}}, force=False, resume=False):
         pass
-    identity = {"training": {"lr": 0.1, "ema": None}, BEGINS: {"weights": "1"}}
+    identity = {"command": command, "training": {}, **added}
     with (
-        pytest.raises(kdtool.UsageError, match=r"s\.run was begun by another release of kdtool; finish it"),
+        pytest.raises(kdtool.UsageError, match=message),
         run_directory(output, identity, force=False, resume=True),
     ):
         pass

@@ -62,9 +62,10 @@ def test_an_int8_file_has_integers_and_its_metadata(exported):
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_half_precision_needs_no_validation(outlier, patterns, tmp_path):
-    method = Onnx(fp16=True, skip=("he*",), latency=False)
+def test_half_precision_needs_no_validation(outlier, patterns, tmp_path, caplog):
+    method = Onnx(fp16=True, skip=("he*",), latency=False, calibration="minmax")
     facts = method.export(outlier, tmp_path / "a.onnx", metadata={}, test=patterns)
+    assert "--calibration: is not used with --fp16" in caplog.messages
     assert facts["quantised"] == {"precision": "fp16", "float_layers": ["head"], "layers": 3}
     assert facts["worth_it"] is None
     assert facts["accuracy"]["accuracy"] == right(tmp_path / "a.onnx", patterns)
@@ -98,7 +99,6 @@ def test_the_names_of_files():
         ({"max_drop": "1%"}, r"^--max-drop: belongs to --int8 or --fp16; give one of them$"),
         ({"skip": ("head",)}, r"^--skip: belongs to --int8 or --fp16; give one of them$"),
         ({"only": ("head",)}, r"^--only: belongs to --int8 or --fp16; give one of them$"),
-        ({"fp16": True, "calibration": "minmax"}, r"^--calibration: belongs to --int8, not to --fp16; leave it out$"),
         ({"latency": False, "pairs": 5}, r"^--pairs: --no-latency measures none; leave one out$"),
         ({"latency": False, "latency_from": "m.json"}, r"^--latency-from: --no-latency measures none; leave one out$"),
         ({"int8": True, "max_drop": "1"}, r"^--max-drop: 1 is not a loss of accuracy between 0 and 100 points; write"),

@@ -12,6 +12,7 @@ import kdtool
 from kdtool.commands import distill as command
 from kdtool.errors import Error, UsageError
 from kdtool.plugins import own_code
+from kdtool.plugins.places import split
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.side_by_side import task as tasks, workers
 from kdtool.training.side_by_side.placement import Placement
@@ -272,5 +273,6 @@ def test_ray_and_a_launcher_exclude_each_other(monkeypatch):
 @pytest.mark.parametrize("resource", [{"ray_cpus": 2}, {"ray_gpus": 0}])
 def test_resources_are_those_of_a_cluster(resource):
     with pytest.raises(UsageError, match="^--ray-.pus: belongs to --ray; give that too, or leave it out$"):
-        Placement(**resource)
-    assert Placement(ray="auto", **resource)
+        split(resource, Placement)
+    for ray in ("auto", None):
+        assert split({"ray": ray, **resource}, Placement) == [{"ray": ray, **resource}]
