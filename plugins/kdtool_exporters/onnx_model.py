@@ -73,6 +73,7 @@ def write(
         raise Error(f"--opset {opset}: torch.onnx exports {architecture.spec} in opset {actual}; use --opset {actual}")
     name_layers(model)
     scrub(model)
+    _forget_shapes_of_weights(model.graph)
     onnx.helper.set_model_props(model, dict(metadata))
     path.write_bytes(model.SerializeToString())
     try:
@@ -161,6 +162,18 @@ def name_layers(model: Any) -> None:
         if name and name not in taken:
             taken.add(name)
             node.name = name
+
+
+def _forget_shapes_of_weights(graph: Any) -> None:
+    """Remove the shapes of weights from ``value_info``, since they tell their own.
+
+    A program that changes a weight, such as the dynamic quantizer of onnxruntime, which transposes it, leaves the shape
+    behind and then refuses the file.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    rest = [value for value in graph.value_info if value.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(rest)
 
 
 def scrub(message: Any) -> None:

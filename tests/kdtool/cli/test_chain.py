@@ -216,6 +216,14 @@ def two(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(launcher, "leave", lambda code: None)
+    # The second process is silenced. Up to click 8.3.1 the streams that it had are closed then, and read later.
+    kept: list[Any] = []
+
+    def silent(*_: Any, **__: Any) -> Any:
+        kept.extend((sys.stdout, sys.stderr))
+        return sys.stdout
+
+    monkeypatch.setattr(launcher, "open", silent, raising=False)
     return monkeypatch
 
 

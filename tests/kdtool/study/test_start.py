@@ -177,6 +177,7 @@ def test_a_study_that_was_killed_on_a_cluster_knows_what_began(stand_in, run, tm
 
 
 def test_what_was_made_elsewhere_takes_the_place_of_an_older_result_when_it_is_home(stand_in, run, tmp_path):
+    pytest.importorskip("ray")
     run(RECIPE)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(CHANGED)

@@ -5,7 +5,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from kdtool_exporters.onnx_model import frozen, scrub
+from kdtool.models.options import NetworkOptions
+from kdtool.models.sources import create
+from kdtool_exporters.onnx_model import frozen, scrub, write
 
 
 def test_scrub_reaches_every_part():
@@ -41,6 +43,16 @@ def test_frozen_is_a_copy():
     assert module.weight.requires_grad
     assert module.weight.dtype == torch.float64
     assert module.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_file_tells_shapes_of_weights_once(tmp_path):
+    shape = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    network = create("kdtool:lenet-300-100", options=shape, data=None)
+    module = frozen(network.module)
+    write(module, network.architecture, tmp_path / "net.onnx", opset=18, metadata={})
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert len(graph.initializer) >= 6
+    assert not {value.name for value in graph.value_info} & {tensor.name for tensor in graph.initializer}
 
 
 class Attention(nn.Module):
