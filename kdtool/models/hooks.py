@@ -13,19 +13,12 @@ from torch import Tensor, nn
 @contextlib.contextmanager
 def patched(module: nn.Module, stand_in: Callable[[str, nn.Module], Callable[..., Any] | None]) -> Iterator[None]:
     """Replace the forward of every layer for which ``stand_in(path, layer)`` returns a function."""
-    previous = []
-    for path, part in module.named_modules():
-        forward = stand_in(path, part)
-        if forward is not None:
-            previous.append((part, part.__dict__.get("forward")))
-            part.forward = forward
-    try:
-        yield
-    finally:
-        for part, forward in previous:
-            del part.__dict__["forward"]
+    with contextlib.ExitStack() as stack:
+        for path, part in module.named_modules():
+            forward = stand_in(path, part)
             if forward is not None:
-                part.forward = forward
+                stack.enter_context(replaced(part, forward))
+        yield
 
 
 @contextlib.contextmanager
@@ -38,8 +31,15 @@ def answering(layer: nn.Module, output: Tensor) -> Iterator[None]:
 @contextlib.contextmanager
 def replaced(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace a layer's forward."""
-    with patched(layer, lambda path, part: forward if part is layer else None):
+    own = vars(layer)  # setting an attribute of a module looks through its weights first; this runs in every step
+    previous = own.get("forward")
+    own["forward"] = forward
+    try:
         yield
+    finally:
+        del own["forward"]
+        if previous is not None:
+            own["forward"] = previous
 
 
 @contextlib.contextmanager
