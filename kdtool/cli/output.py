@@ -75,8 +75,8 @@ def facts(rows: Sequence[tuple[str, str]]) -> str:
 
 def _render(console: Any, grid: Any) -> str:
     text = io.StringIO()
-    # So wide that nothing is cut: a terminal wraps long lines, a file keeps them.
-    console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
+    # So wide that nothing is cut: a terminal wraps long lines, a file keeps them. A table is as wide as its cells.
+    console(file=text, width=1_000_000, color_system=None, markup=False, highlight=False, emoji=False).print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kdtool.plotting.svg import STYLE, as_svg, no_formula
+from kdtool.plotting.fonts import fonts
+from kdtool.plotting.svg import STYLE, as_svg, no_formula, shortened
 from kdtool.utils.files import atomic
 
 INCHES = 0.34
@@ -23,6 +24,8 @@ LABELLED = 60
 SHORT = 18
 """How many letters of a name are shown."""
 
+COUNT_SIZE, DIGIT = 6, 0.053
+"""The largest size of the numbers in cells, in points, and the width of a digit of that size, in inches."""
 
 IN_CELLS = ("#fefefe", "#010101")
 """The colours of the numbers in dark and in light cells; a page whose text has another colour leaves these alone."""
@@ -37,9 +40,10 @@ def draw_confusion(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[
     Raises:
         Error: the file cannot be written.
     """
-    figure = _drawn(counts, names, title)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    import matplotlib
+
+    with matplotlib.rc_context({"font.family": fonts()}), atomic(path) as temporary:
+        _drawn(counts, names, title).savefig(temporary, format="png", dpi=130)
 
 
 def confusion_svg(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str], title: str) -> str:
@@ -66,13 +70,16 @@ def _drawn(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str], ti
     # matplotlib treats text between two dollar signs as a formula.
     axes.set_title(no_formula(title), fontsize=9, wrap=True)
     if number <= LABELLED:
-        shown = [no_formula(_short(name)) for name in names]
+        shown = [no_formula(shortened(name, SHORT)) for name in names]
+        # The longest number, and a gap of a digit to the next one, are within a cell.
+        digits = len(f"{counts.max(initial=0)}") + 1
+        size = min(COUNT_SIZE, COUNT_SIZE * side / number / (DIGIT * digits))
         axes.set_xticks(range(number), shown, rotation=90, fontsize=7)
         axes.set_yticks(range(number), shown, fontsize=7)
         for row, column in zip(*counts.nonzero(), strict=True):
             colour = IN_CELLS[0] if _luminance(image.cmap(share[row, column])) < MIDDLE else IN_CELLS[1]
             count = int(counts[row, column])
-            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=6, color=colour)
+            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=colour)
     figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true class")
     return figure
 
@@ -81,7 +88,3 @@ def _luminance(colour: Sequence[float]) -> float:
     """Return the relative luminance of a colour in sRGB, each part from 0 to 1 (WCAG 2.2)."""
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= SHORT else name[: SHORT - 1] + "…"

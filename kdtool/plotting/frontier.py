@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdtool.plotting.svg import COLORS, MARKERS, as_svg, figure_of, legend_below
+from kdtool.plotting.svg import COLORS, MARKERS, as_svg, figure_of, is_wide, legend_below, logarithmic
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,12 @@ def draw_frontier(tried: Sequence[Tried], axes: Sequence[Axis], label: str) -> s
             if axis.limit is not None:
                 handles["budget"] = panel.axvline(axis.limit, color="#000000", linestyle="--", linewidth=0.8)
             panel.set_xlabel(axis.label)
-            if points and max(cost for cost, _ in points) > 8 * min(cost for cost, _ in points) > 0:
-                _logarithmic(panel)
+            if is_wide(drawn := [cost for cost, _ in points]):
+                logarithmic(panel, [*drawn, axis.limit or drawn[0]])
             if index == 0:
                 panel.set_ylabel(label)
         legend_below(figure, handles, len(axes))
         return as_svg(figure)
-
-
-def _logarithmic(panel: Any) -> None:
-    """Draw costs on a logarithmic axis, with plain numbers that do not run into each other."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _staircase(panel: Any, points: Sequence[tuple[float, Tried]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kdtool.plotting.fonts import fonts
 from kdtool.utils.files import atomic
 
 COLUMNS = 8
@@ -28,6 +29,13 @@ def grid(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str],
     Raises:
         Error: the file cannot be written.
     """
+    import matplotlib
+
+    with matplotlib.rc_context({"font.family": fonts()}), atomic(path) as temporary:
+        _drawn(images, captions, title).savefig(temporary, format="png", dpi=130)
+
+
+def _drawn(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str], title: str) -> Any:
     # pyplot would keep the figures in memory and look for a screen.
     from matplotlib.figure import Figure
 
@@ -47,5 +55,4 @@ def grid(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str],
         axes.imshow(image.mean(-1) if gray else image, cmap="gray" if gray else None, vmin=0, vmax=1)
         axes.set_title(caption.replace("$", r"\$"), fontsize=7, pad=2)
         axes.set_axis_off()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    return figure

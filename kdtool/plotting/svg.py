@@ -1,10 +1,11 @@
-"""Charts as SVG: the curves of a training, and the charts of a study."""
+"""The charts of a study as SVG, and what all charts have in common."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,11 +23,16 @@ WIDTH, HEIGHT = 3.6, 2.7
 COLUMNS = 3
 """The largest number of panels in a row."""
 
-PANEL_CHARACTERS, MARK_CHARACTERS = 46, 9
-"""The characters of a legend that the width of a panel holds, and those that an entry's mark takes."""
+PANEL_CHARACTERS, MARK_CHARACTERS, TITLE_CHARACTERS, AXIS_DIGITS = 46, 9, 44, 40
+"""The characters of a legend that the width of a panel holds, those that an entry's mark takes, those of a line of a
+title, and the digits beside each other that the length of an axis holds."""
+
+LINE, LEGEND_LINES, MOST_TEXT_LINES = 0.17, 2, 4
+"""The height of a line of text in inches, the lines of a legend that every figure has room for, and the largest number
+of lines of one text."""
 
 MAX_TICKS = 12
-"""Up to this number, every phase or every value of x has its own tick."""
+"""Up to this number, every value of x has its own tick."""
 
 MAX_DIGITS = 6
 """From this length on, the values of x have no ticks of their own."""
@@ -34,14 +40,8 @@ MAX_DIGITS = 6
 MARGIN = 0.05
 """The part of an axis that is left free on both sides."""
 
-LOG_RATIO = 20
-"""Losses are drawn on a logarithmic axis if the largest exceeds the smallest by more than this factor."""
-
-NO_CURVES = ("phase", "epoch", "seconds", "lr", "threads", "gradient_ratio")
-"""The keys of a logged epoch that are not drawn as curves."""
-
-SOMETIMES = ("gradient_ratio", "val_loss_averaged", "val_accuracy_averaged")
-"""The keys that not every epoch of a phase has."""
+WIDE = 8
+"""Values of x have a logarithmic axis if the largest is at least so many times the smallest."""
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text
@@ -53,6 +53,7 @@ STYLE = {
     "axes.edgecolor": "#666666",
     "axes.grid": True,
     "axes.titlesize": 8,
+    "axes.formatter.useoffset": False,  # an accuracy is 0.98331, not 1e-5 + 0.9833
     "grid.color": "#e5e5e5",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
@@ -64,84 +65,13 @@ STYLE = {
 
 # A log or a study of a stranger may have any number of entries, numbers of any size, and texts where numbers belong.
 # Up to 64 lines are told apart (see `marker_of`).
-MOST_PANELS, MOST_LINES, MOST_PHASES, MOST_CHARACTERS, LARGEST = 32, 64, 200, 60, 1e100
-
-
-Curves = tuple[str, list[str], set[str] | None]
-"""The title of a panel, the numbers that it shows, and the phases whose epochs it shows (None: all)."""
-
-
-def draw_curves(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool = False) -> list[str]:
-    """Return the curves of a run as SVG, one for each panel, with its phases one after the other.
-
-    ``epochs`` are the lines of metrics.jsonl: ``phase``, ``epoch``, ``loss``, ``val_loss`` and all other numbers that
-    the loop or a method logs. Each number has a panel of its own. The two losses share one where they are the same
-    kind: where the training loss is that of the labels alone (``labels_alone``), and in phases that validate by their
-    own loss. The losses of phases of different kinds have panels of their own too.
-    """
-    rows = [{**{key: number_of(value) for key, value in row.items()}, "phase": row["phase"]} for row in epochs]
-    known = {key: None for row in rows for key, value in row.items() if value is not None}
-    panels = [*_loss_panels(rows, labels_alone=labels_alone)]
-    panels += [(key.replace("_", " "), [key], None) for key in known if key not in (*NO_CURVES, "loss", "val_loss")]
-    return [_curves(rows, panel) for panel in panels[:MOST_PANELS]]
+MOST_PANELS, MOST_LINES, MOST_CHARACTERS, LARGEST = 32, 64, 60, 1e100
 
 
 def number_of(value: Any) -> float | None:
     """Return a number that can be drawn; None for anything else."""
     drawable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     return float(value) if drawable else None
-
-
-def _curves(epochs: Sequence[Mapping[str, Any]], panel: Curves) -> str:
-    title, keys, phases = panel
-    starts = [at for at, row in enumerate(epochs) if at == 0 or row["phase"] != epochs[at - 1]["phase"]]
-    starts = starts if len(starts) <= MOST_PHASES else [0]
-    shown = [row if phases is None or row["phase"] in phases else {} for row in epochs]
-    with figure_of(1) as figure:
-        (axes,) = figure.axes
-        for key, color in zip(keys, COLORS, strict=False):
-            name: str | None = key.replace("_", " ")
-            for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
-                line = [(at + 1, shown[at][key]) for at in range(start, end) if shown[at].get(key) is not None]
-                if line:
-                    # A line of one epoch would be invisible.
-                    marker = "o" if len(line) == 1 else None
-                    axes.plot([x for x, _ in line], [y for _, y in line], color=color, marker=marker, label=name)
-                    name = None
-        _phases(axes, [printable(str(epochs[start]["phase"]), MOST_CHARACTERS) for start in starts], starts)
-        axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.set_title(no_formula(printable(title, MOST_CHARACTERS)))
-        if len(keys) > 1:
-            axes.legend(fontsize=7)
-        values = [row[key] for row in shown for key in keys if row.get(key) is not None]
-        if keys[0] in ("loss", "val_loss") and _needs_log_axis(values):
-            axes.set_yscale("log")
-        return as_svg(figure)
-
-
-def _loss_panels(epochs: Sequence[Mapping[str, Any]], *, labels_alone: bool) -> Iterator[Curves]:
-    """Yield the panels of the losses: phases that log the same numbers have the same kind of loss."""
-    kinds: dict[frozenset[str], dict[str, None]] = {}
-    keys: dict[str, set[str]] = {}
-    for row in epochs:
-        keys.setdefault(str(row["phase"]), set()).update(key for key in row if key not in SOMETIMES)
-    for phase, logged in keys.items():
-        kinds.setdefault(frozenset(logged), {})[phase] = None
-    for numbers, names in kinds.items():
-        of = f": {', '.join(names)}" if len(kinds) > 1 and len(names) <= 2 else ""
-        phases = set(names) if len(kinds) > 1 else None
-        found: list[str] = [key for key in ("loss", "val_loss") if key in numbers]
-        if labels_alone or "val_accuracy" not in numbers:
-            if found:
-                yield f"loss{of}", found, phases
-        else:
-            titles = {"loss": f"training loss{of}", "val_loss": f"validation loss (labels){of}"}
-            yield from ((titles[key], [key], phases) for key in found)
-
-
-def _needs_log_axis(values: Sequence[float]) -> bool:
-    """Return whether numbers, such as the losses of different phases, differ too much for a linear axis."""
-    return bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
 
 def draw_chart(chart: Chart, panels: Sequence[Panel] | None = None) -> str:
@@ -155,11 +85,11 @@ def draw_chart(chart: Chart, panels: Sequence[Panel] | None = None) -> str:
         handles: dict[str, Any] = {}
         for index, (axes, panel) in enumerate(zip(figure.axes, panels, strict=True)):
             handles |= _panel(axes, panel, names)
-            axes.set_title(no_formula(printable(panel.title, MOST_CHARACTERS)))
             axes.set_xlabel(no_formula(printable(chart.x, MOST_CHARACTERS)))
             if index % COLUMNS == 0:
                 axes.set_ylabel(chart.y)
             _scale(axes, chart)
+        entitle(figure, [panel.title for panel in panels])
         legend_below(figure, handles, len(panels))
         return as_svg(figure)
 
@@ -177,28 +107,90 @@ def _scale(axes: Any, chart: Chart) -> None:
         return
     axes.set_ylim(*_limits([*ends, *levels]))
     ticks = sorted({point.x for point in points})
-    low, high = _limits([0, *ticks] if chart.from_zero else ticks)
-    axes.set_xlim(0 if chart.from_zero else low, high)
+    if chart.from_zero:
+        axes.set_xlim(0, _limits([0, *ticks])[1])
+        return
+    if is_wide(ticks):
+        logarithmic(axes, ticks)
+    place = math.log10 if is_wide(ticks) else float
+    low, high = _limits([place(tick) for tick in ticks])
+    axes.set_xlim(*((10**low, 10**high) if is_wide(ticks) else (low, high)))
     # If there are few values of x, each has a tick, unless they were measured and have many digits.
     labels = [f"{tick:g}" for tick in ticks]
-    if not chart.from_zero and len(ticks) <= MAX_TICKS and max(map(len, labels)) < MAX_DIGITS:
-        axes.set_xticks(ticks, labels)
+    if len(ticks) <= MAX_TICKS and max(map(len, labels)) < MAX_DIGITS:
+        axes.set_xticks(ticks, _apart(labels, [(place(tick) - low) / (high - low) for tick in ticks]))
+        axes.minorticks_off()
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Return whether numbers belong on a logarithmic axis."""
+    return bool(values) and max(values) >= WIDE * min(values) > 0
+
+
+def logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """Make the axis of x logarithmic, with plain numbers that do not run into each other; ``values`` are on it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    few = max(values) < 1000 * min(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,), numticks=6))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _apart(labels: Sequence[str], places: Sequence[float]) -> list[str]:
+    """Return the labels of ticks at ``places`` from 0 to 1, empty where one would touch that on its left."""
+    shown, free = [], -math.inf
+    for label, place in zip(labels, places, strict=True):
+        half = len(label) / 2 / AXIS_DIGITS
+        shown.append(label if place - half >= free else "")
+        free = place + half + 1 / AXIS_DIGITS if shown[-1] else free
+    return shown
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the least and the largest of some numbers, with a margin."""
     low, high = min(values), max(values)
-    margin = MARGIN * (high - low) or MARGIN * abs(high) or 1
+    margin = MARGIN * (high - low) or MARGIN * abs(high) or MARGIN
     return low - margin, high + margin
 
 
+def entitle(figure: Any, titles: Sequence[str]) -> None:
+    """Give each panel of a figure its title, in as many lines as it needs; the figure becomes higher by these."""
+    wrapped = [_wrapped(title, TITLE_CHARACTERS) for title in titles]
+    for axes, title in zip(figure.axes, wrapped, strict=True):
+        axes.set_title(no_formula(title))
+    _grow(figure, math.ceil(len(titles) / COLUMNS) * max(title.count("\n") for title in wrapped))
+
+
 def legend_below(figure: Any, handles: Mapping[str, Any], panels: int) -> None:
-    """Name the lines and points of a figure with so many panels below it, by name."""
+    """Name the lines and points of a figure with so many panels below it, by name.
+
+    The figure becomes higher by the lines of the legend, so that the panels keep their size.
+    """
     # As many columns as the longest name leaves room for.
-    names = [printable(name, 2 * MOST_CHARACTERS) for name in handles]
-    longest = max(map(len, names), default=0) + MARK_CHARACTERS
-    columns = max(1, min(len(handles), PANEL_CHARACTERS * min(panels, COLUMNS) // longest))
+    width = PANEL_CHARACTERS * min(panels, COLUMNS)
+    names = [_wrapped(name, width - MARK_CHARACTERS) for name in handles]
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0) + MARK_CHARACTERS
+    columns = max(1, min(len(handles), width // longest))
+    lines = sum(name.count("\n") + 1 for name in names)
+    _grow(figure, max(0, math.ceil(lines / columns) - LEGEND_LINES))
     figure.legend(handles.values(), map(no_formula, names), loc="outside lower center", ncols=columns)
+
+
+def _grow(figure: Any, lines: int) -> None:
+    """Make a figure higher by lines of text."""
+    figure.set_figheight(figure.get_figheight() + LINE * lines)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return a text in lines of at most ``width`` characters, with an ellipsis if there are too many."""
+    return "\n".join(textwrap.wrap(printable(text, 1000), width, max_lines=MOST_TEXT_LINES, placeholder="…"))
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text as one line of at most so many characters, with an ellipsis if it is cut."""
+    return printable(text if len(text) <= most else text[: most - 1] + "…", most)
 
 
 def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
@@ -208,16 +200,14 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
         if name not in names:
             continue
         index = names.index(name)
-        errors = None
-        if all(point.low is not None and point.high is not None for point in points):
-            errors = [
-                [point.y - (point.low or 0) for point in points],
-                [(point.high or 0) - point.y for point in points],
-            ]
+        errors = [
+            [_reach(point.low, point.y) for point in points],
+            [_reach(point.y, point.high) for point in points],
+        ]
         handles[name] = axes.errorbar(
             [point.x for point in points],
             [point.y for point in points],
-            yerr=errors,
+            yerr=errors if any(point.low is not None for point in points) else None,
             color=COLORS[index % len(COLORS)],
             marker=marker_of(index),
             elinewidth=0.8,
@@ -230,20 +220,14 @@ def _panel(axes: Any, panel: Panel, names: Sequence[str]) -> dict[str, Any]:
     return handles
 
 
+def _reach(low: float | None, high: float | None) -> float:
+    """Return the length of one side of an error bar; NaN, which is not drawn, if the point has no interval."""
+    return math.nan if low is None or high is None else max(0.0, high - low)
+
+
 def marker_of(index: int) -> str:
     """Return the marker of a line; lines of one color have different ones, for up to 64 lines."""
     return MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
-
-
-def _phases(axes: Any, names: Sequence[str], starts: Sequence[int]) -> None:
-    """Draw a line between the phases, and write their names if there are few."""
-    for start in starts[1:]:
-        axes.axvline(start + 0.5, color="#999999", linewidth=0.6, linestyle=":")
-    if 1 < len(starts) <= MAX_TICKS:
-        axes.set_xticks([start + 1 for start in starts], map(no_formula, names), rotation=40, ha="right")
-    else:
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("epoch")
 
 
 @contextlib.contextmanager
@@ -263,6 +247,9 @@ def figure_of(panels: int, *, share_x: bool = False, share_y: bool = False) -> I
         grid = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
         for axes in grid.flat[panels:]:
             axes.remove()
+        # Also the last panel of a column that ends above the last row has numbers at its axis.
+        for axes in grid.flat[max(0, panels - columns) : panels]:
+            axes.tick_params(labelbottom=True)
         yield figure
 
 

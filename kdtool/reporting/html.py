@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -56,7 +56,7 @@ ul.files { padding-left: 1.1rem } details { margin: .5rem 0 } summary { cursor: 
   .wide td:first-child { white-space: normal } .panels > div:only-child svg { max-width: none } }
 @media print { body { max-width: none; font-size: 10pt } figure, tr, pre { break-inside: avoid }
   h2, h3 { break-after: avoid } .wide { overflow: visible } .wide td, .wide th { white-space: normal }
-  details > * { display: block } a { text-decoration: none } }
+  details::details-content { display: block; content-visibility: visible } a { text-decoration: none } }
 """
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -76,8 +76,16 @@ def page(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def render(block: Block) -> str:
-    """Return a part of a report as HTML."""
+def render_all(blocks: Iterable[Block]) -> Iterator[str]:
+    """Yield the parts of a report as HTML; tables have the name of the heading above them."""
+    heading = ""
+    for block in blocks:
+        heading = block.text if isinstance(block, Heading) else heading
+        yield render(block, heading)
+
+
+def render(block: Block, heading: str = "") -> str:
+    """Return a part of a report, under a heading, as HTML."""
     match block:
         case Heading(text, level):
             return f"<h{level}>{_text(text)}</h{level}>"
@@ -86,7 +94,7 @@ def render(block: Block) -> str:
         case Facts(rows):
             return facts(rows)
         case Table(rows, leave_out, titles):
-            return table(rows, leave_out, titles)
+            return table(rows, leave_out, titles, heading)
         case Figure(svgs, caption):
             return figure(svgs, caption)
         case Picture(svg, caption):
@@ -97,7 +105,7 @@ def render(block: Block) -> str:
             items = (f'<li><a href="{_text(address)}">{_text(name)}</a></li>' for name, address in files)
             return f'<ul class="files">{"".join(items)}</ul>'
         case Folded(title, parts):
-            inner = "".join(render(part) for part in parts)
+            inner = "".join(render(part, title) for part in parts)
             return f"<details><summary>{_text(title)}</summary>{inner}</details>"
 
 
@@ -109,9 +117,12 @@ def facts(rows: Iterable[tuple[str, Any]]) -> str:
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]], leave_out: Iterable[str] = (), titles: Mapping[str, str] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    leave_out: Iterable[str] = (),
+    titles: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> str:
-    """Return a table, see `kdtool.reporting.blocks.Table`."""
+    """Return a table, see `kdtool.reporting.blocks.Table`; screen readers say its ``name``."""
     shown = columns(rows, leave_out)
     classes = {key: ' class="number"' if is_number(rows, key) else "" for key in shown}
     headings = {key: (titles or {}).get(key) or title_of(key) for key in shown}
@@ -120,8 +131,8 @@ def table(
         f"<tr>{''.join(f'<td{classes[key]}>{_text(cell(row, key))}</td>' for key in shown)}</tr>" for row in rows
     )
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{_text(name) or "table"}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kdtool.errors import UsageError
 from kdtool.reporting.blocks import Block, Heading
 from kdtool.reporting.cells import MOST_COLUMNS, is_plain
 from kdtool.reporting.classes import class_scores
-from kdtool.reporting.html import page, render
+from kdtool.reporting.html import page, render_all
 from kdtool.reporting.latency import latencies
 from kdtool.reporting.markdown import Markdown
 from kdtool.reporting.outputs import figures_of, unwritten, write_all
@@ -89,7 +90,7 @@ def _rendered(
         return _csv(list(_rows(sections, measured))), {}
     blocks = list(_blocks(sections, measured, target.parent))
     if target.suffix == ".html":
-        return page(names, map(render, blocks)), {}
+        return page(names, render_all(blocks)), {}
     writer = Markdown(target.stem)
     text = writer.text(names, blocks)
     return text, {target.parent / name: content for name, content in writer.charts.items()}
@@ -98,13 +99,16 @@ def _rendered(
 def _blocks(sections: Sequence[CheckpointSource | StudySource], measured: Measured, directory: Path) -> Iterator[Block]:
     yield from overview([section for section in sections if isinstance(section, CheckpointSource)], measured)
     for section in sections:
-        if len(sections) > 1:
-            yield Heading(section.name)
         if isinstance(section, StudySource):
-            yield from of_study(section, directory)
+            blocks = of_study(section, directory)
         else:
             path = section.about["path"] if section.about else None
-            yield from of_checkpoint(section, directory, measured.get(path) if path else None)
+            blocks = of_checkpoint(section, directory, measured.get(path) if path else None)
+        if len(sections) > 1:
+            yield Heading(section.name)
+            yield from blocks
+        else:  # the title of the report is the heading above
+            yield from (replace(block, level=2) if isinstance(block, Heading) else block for block in blocks)
 
 
 def _rows(sections: Sequence[CheckpointSource | StudySource], measured: Measured) -> Iterator[dict[str, Any]]:

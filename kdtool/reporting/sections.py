@@ -10,14 +10,15 @@ from urllib.parse import quote
 
 from kdtool.commands.history import chosen_by_search, public_line, public_word
 from kdtool.plotting.chart import Chart
-from kdtool.plotting.svg import MOST_LINES, MOST_PANELS, draw_curves, draw_panels
+from kdtool.plotting.curves import draw_curves
+from kdtool.plotting.svg import MOST_LINES, MOST_PANELS, draw_panels
 from kdtool.reporting.blocks import Block, Commands, Facts, Figure, Folded, Heading, Links, Paragraph, Picture, Table
 from kdtool.reporting.classes import of_classes
 from kdtool.reporting.overview import SIZES
 from kdtool.reporting.sources import CheckpointSource, StudySource
 from kdtool.study.alike import same_settings
 from kdtool.study.charts import charts
-from kdtool.utils.formatting import counted, printable
+from kdtool.utils.formatting import FEWEST_SEEDS, counted, printable
 
 LABELS_ALONE = ("teacher", "none")
 """The commands and methods whose training loss is the cross-entropy of the validation too."""
@@ -86,9 +87,9 @@ def _below(file: Path, beside: Path) -> str | None:
 
 def training_time(epochs: Sequence[Mapping[str, Any]]) -> str:
     """Return how many epochs and phases a training had, and how long it took."""
-    phases = len({row["phase"] for row in epochs})
+    phases = counted(len({row["phase"] for row in epochs}), "phase")
     seconds = sum(row.get("seconds") or 0 for row in epochs)
-    return f"{len(epochs)} epochs in {phases} phase{'s' * (phases > 1)}, {seconds:,.0f} s"
+    return f"Training: {counted(len(epochs), 'epoch')} in {phases}, {seconds:,.0f} s"
 
 
 def _remark(entry: Mapping[str, Any]) -> str:
@@ -109,8 +110,7 @@ def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
         done = f"{len(results['rows'])} of the {source.planned} commands of this study have results"
         yield Paragraph(f"{done}; kdtool run with its recipe goes on with the rest.")
     for chart in charts(results):
-        bars = any(point.low is not None for panel in chart.panels for line in panel.lines.values() for point in line)
-        parts = [chart.title, *["bars are 95 % intervals over seeds"] * bars, *_left_out(chart)]
+        parts = [chart.title, *_bars(chart), *_left_out(chart)]
         yield Figure(draw_panels(chart), "; ".join(parts))
     if results["means"]:
         yield Heading("Means over seeds, with half the width of their 95 % intervals from three seeds on", 3)
@@ -134,6 +134,15 @@ def of_study(source: StudySource, beside: Path) -> Iterator[Block]:
     lines = Commands([(public_line(line), chosen.get(name, "")) for name, line in source.commands.items()])
     yield Folded(counted(len(source.commands), "command"), [lines])
     yield from _files(source.files, beside)
+
+
+def _bars(chart: Chart) -> Iterator[str]:
+    """Yield what the bars of a chart are, if it has any."""
+    bars = {point.low is not None for point in chart.points()}
+    if True in bars:
+        yield "bars are 95 % intervals over seeds"
+    if bars == {True, False}:
+        yield f"points without one are of fewer than {FEWEST_SEEDS} seeds"
 
 
 def _left_out(chart: Chart) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +72,35 @@ class StudySource:
 def read_sources(paths: Iterable[Path]) -> list[CheckpointSource | StudySource]:
     """Return the sources at the paths. A run and its checkpoint are one source, which is returned once.
 
+    Sources with one file name in several directories have as much of their paths as tells them apart.
+
     Raises:
         UsageError: a path is neither a checkpoint nor the directory of a run or a study.
         Error: a file is damaged.
     """
     sources: dict[Path, CheckpointSource | StudySource] = {}
+    directories: list[Path] = []
     for path in paths:
         study = (path / STUDY_FILE).is_file()
         key = path.with_suffix(".pt") if path.is_dir() and not (study or is_checkpoint_folder(path)) else path
         if key.resolve() not in sources:
             sources[key.resolve()] = _study(path) if study else _checkpoint(path, key)
-    return list(sources.values())
+            directories.append(path.absolute().parent)
+    return _told_apart([*sources.values()], directories)
+
+
+def _told_apart(
+    sources: Sequence[CheckpointSource | StudySource], directories: Sequence[Path]
+) -> list[CheckpointSource | StudySource]:
+    """Return sources in these directories, those of one name with as many directories as tell them apart."""
+    upwards = [(source.name, *directory.parts[::-1]) for source, directory in zip(sources, directories, strict=True)]
+    result = []
+    for source, own in zip(sources, upwards, strict=True):
+        alike = [parts for parts in upwards if parts[0] == source.name]
+        depths = range(1, max(map(len, alike)) + 1)
+        depth = next((depth for depth in depths if len({parts[:depth] for parts in alike}) == len(alike)), 1)
+        result.append(replace(source, name="/".join(own[:depth][::-1])))
+    return result
 
 
 def _checkpoint(path: Path, checkpoint: Path) -> CheckpointSource:

@@ -23,9 +23,10 @@ def charts(results: Mapping[str, Any]) -> list[Chart]:
 
     Every number of the matrix with at least two values, except the seed, gives a chart of the test accuracy and one of
     the validation accuracy. A line is a step together with its texts of the matrix. Each combination of the other
-    numbers is a panel. A step that does not depend on the number, such as the teacher, is a horizontal level. With the
-    number of layers on the x axis and a panel for each fraction of the data, these are Figures 3 and 4 of Kulkarni et
-    al. (2021).
+    numbers is a panel, whose title has what is not the same in all of them. A step that does not depend on the number,
+    such as the teacher, is a horizontal level, and so is one with a text in its place, such as the temperature 4->1.
+    With the number of layers on the x axis and a panel for each fraction of the data, these are Figures 3 and 4 of
+    Kulkarni et al. (2021).
 
     If the study exports, one more chart has the test accuracy against the latency, the MACs and the bytes of each file,
     as fractions of the most expensive one's.
@@ -77,6 +78,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterab
     choices: dict[tuple[tuple[str, float], ...], list[Mapping[str, Any]]] = {}
     for row in with_key:
         choices.setdefault(tuple(sorted(_others(row, key).items())), []).append(row)
+    same = set.intersection(*map(set, choices))
     for choice in sorted(choices):
         lines: dict[str, list[Point]] = {}
         for row in choices[choice]:
@@ -85,9 +87,9 @@ def _panels(rows: Sequence[Mapping[str, Any]], key: str, measure: str) -> Iterab
         level = {
             _line(row): row[measure]
             for row in rows
-            if key not in row["values"] and _others(row, key).items() <= dict(choice).items()
+            if isinstance(row["values"].get(key, ""), str) and _others(row, key).items() <= dict(choice).items()
         }
-        title = ", ".join(f"{name} {value:g}" for name, value in choice)
+        title = ", ".join(f"{name} {value:g}" for name, value in choice if (name, value) not in same)
         yield Panel(title, {name: sorted(points, key=lambda point: point.x) for name, points in lines.items()}, level)
 
 

@@ -13,12 +13,18 @@ FEWEST_SEEDS = 3
 """With fewer values an interval says nothing: that of two reaches 12.7 of their standard errors to each side."""
 
 
+HUGE = 1e15
+"""From here on not all digits of a number that is not whole are shown."""
+
+
 def shown_value(key: str, value: Any) -> str:
     """Return a value as text for a table; ``key`` is its name and selects the unit and the number of digits."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and HUGE <= abs(value) < math.inf:
+        return f"{value:.3g}"
     if isinstance(value, float) and key in COUNTS and math.isfinite(value):
         if key != "macs" and _count_decimals(value):
             return f"{value:,.1f}"
@@ -58,6 +64,8 @@ def shown_interval(key: str, value: float, low: float, high: float) -> str:
     if not math.isfinite(half) or half <= 0:
         return shown_value(key, value)
     scale, unit = (1e-6, " M") if key == "macs" else (1.0, "x" if key.endswith(("compression", "ratio")) else "")
+    if half * scale < 1e-6 or abs(value) >= HUGE:
+        return f"{value * scale:.6g} ± {half * scale:.2g}{unit}"
     decimals = min(6, max(0, 1 - math.floor(math.log10(half * scale))))
     decimals = _count_decimals(value) if key in COUNTS and key != "macs" else decimals
     return f"{value * scale:,.{decimals}f} ± {half * scale:,.{decimals}f}{unit}"

@@ -35,6 +35,13 @@ def test_a_table_has_the_columns_that_hold_something() -> None:
     assert short == "y"
 
 
+def test_a_table_of_any_width_has_all_its_numbers():
+    columns = {f"c{number}": f"column {number}" for number in range(40)}
+    lines = table(columns, [{key: "x" * 400 for key in columns} | {"c39": 0.5}]).splitlines()
+    assert lines[0].split() == " ".join(columns.values()).split()
+    assert lines[-1].split() == [*["x" * 400] * 39, "0.5000"]
+
+
 def test_many_zeros_are_remarked_on():
     assert "do not run faster" in zeros_note({"parameters": 100, "nonzero": 20})
     assert zeros_note({"parameters": 100, "nonzero": 99}) == ""

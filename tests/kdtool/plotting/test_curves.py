@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kdtool.plotting.svg import draw_curves
+from kdtool.plotting.curves import draw_curves
 
 
 def titles(svgs):
@@ -49,6 +49,23 @@ def test_what_is_no_number_in_a_log_is_not_drawn():
     rows = epochs("kd", count=len(wrong))
     without = draw_curves([{**row, "val_loss": None} for row in rows])
     assert draw_curves([{**row, "val_loss": value} for row, value in zip(rows, wrong, strict=True)]) == without
+
+
+def texts(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_the_axis_of_one_epoch_has_one_number():
+    for svg in draw_curves([{"phase": "teacher", "epoch": 1, "loss": 2.0, "val_accuracy": 0.5}]):
+        assert texts(svg)[:2] == ["1", "epoch"]
+
+
+def test_phases_are_named_beside_the_numbers_of_the_epochs():
+    phases = [("distill 1 of 2", 20), ("fine-tune", 5), ("too short", 1), ("a name of very many letters", 4)]
+    (svg,) = draw_curves([row for phase, count in phases for row in epochs(phase, count, val_loss=None)])
+    shown = texts(svg)
+    assert {"10", "20", "30", "epoch", "distill 1 of 2", "fine-tune", "a name of very many…"} <= {*shown}
+    assert "too short" not in shown
 
 
 @pytest.mark.slow

@@ -43,3 +43,9 @@ def test_the_numbers_of_a_logarithmic_axis_stand_apart():
     numbers = sorted((x, text) for x, middle, text in found if middle and re.fullmatch(r"0?\.?\d+", text))
     assert [text for _, text in numbers] == ["0.3", "1", "3"]
     assert all(later[0] - earlier[0] > 20 for earlier, later in itertools.pairwise(numbers))
+
+
+def test_an_axis_of_many_decades_has_few_numbers():
+    _, found = texts(drawn([20_000.0, 500.0, 10.0, 1.0, 0.1, 0.01, 0.0001]))
+    numbers = sorted((x, text) for x, middle, text in found if middle and re.fullmatch(r"[\d.]+", text))
+    assert [text for _, text in numbers] == ["0.0001", "0.01", "1", "100", "10000"]

@@ -1,7 +1,10 @@
 """Charts of many lines: each can be told from the others, and the legend fits."""
 
+import itertools
 import re
 from xml.etree import ElementTree
+
+import pytest
 
 from kdtool.plotting.chart import Chart, Panel, Point
 from kdtool.plotting.svg import COLORS, draw_chart, draw_panels, marker_of
@@ -60,3 +63,77 @@ def test_a_chart_draws_as_many_lines_as_can_be_told_apart(monkeypatch):
     shown = texts(draw_chart(Chart("t", "x" * 1000, "y", [Panel("", lines, {"level": 1})])))
     assert [text for text in shown if text.startswith("l")] == ["line0", "line1"]
     assert max(map(len, shown)) == 60
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a function that draws a chart of one panel and returns its figure and its axes, which have their place."""
+    figures = []
+    monkeypatch.setattr("kdtool.plotting.svg.as_svg", figures.append)
+
+    def draw(lines, title="", level=None):
+        draw_chart(Chart("t", "x", "y", [Panel(title, lines, level or {})]))
+        figures[-1].draw_without_rendering()
+        return figures[-1], figures[-1].axes[0]
+
+    return draw
+
+
+def test_a_point_without_an_interval_leaves_the_bars_of_the_others(drawn):
+    _, axes = drawn({"a": [Point(1, 0.9, 0.8, 0.95), Point(2, 0.5), Point(3, 0.7, 0.6, 0.8)]})
+    _, _, (bars,) = axes.containers[0].lines
+    ends = {bar[0][0]: (bar[0][1], bar[1][1]) for bar in bars.get_segments() if len(bar)}
+    assert ends == {1: pytest.approx((0.8, 0.95)), 3: pytest.approx((0.6, 0.8))}
+
+
+def test_panels_keep_their_height_whatever_the_legend_and_the_title_hold(drawn):
+    heights = []
+    for count, title in ((2, "short"), (60, "short"), (2, "a title of several words " * 5)):
+        lines = {f"a-rather-long-name-of-a-line-{number}": [Point(1, 0.5), Point(2, 0.6)] for number in range(count)}
+        figure, axes = drawn(lines, title)
+        (legend,) = figure.legends
+        heights.append(axes.get_window_extent().height)
+        assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+        assert " ".join(axes.get_title().split()) == title.strip()
+        assert axes.title.get_window_extent().width < figure.bbox.width
+    assert max(heights) < 1.1 * min(heights)
+
+
+def test_a_text_that_is_cut_says_so(drawn):
+    name = "a name that never ends " * 20
+    figure, axes = drawn({name: [Point(1, 0.5)]}, name)
+    (legend,) = figure.legends
+    for text in (axes.title, *legend.get_texts()):
+        assert text.get_text().startswith("a name that")
+        assert text.get_text().endswith("…")
+        assert text.get_window_extent().width < figure.bbox.width
+
+
+def test_values_that_differ_by_a_factor_have_places_of_their_own(drawn):
+    _, axes = drawn({"a": [Point(lr, 0.5) for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]})
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.003", "0.01", "0.03", "0.1", "0.3"]
+    places = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(places))
+    assert not axes.get_xminorticklabels()
+
+
+def test_a_label_that_would_touch_the_one_before_it_is_left_out(drawn):
+    _, axes = drawn({"a": [Point(x, 0.5) for x in (0.5, 0.51, 0.9, 0.91, 1.0)]})
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.5", "", "0.9", "", "1"]
+
+
+def test_the_axis_of_equal_or_close_accuracies_has_their_digits(drawn):
+    for value in (0.0, 1.0):
+        _, axes = drawn({"a": [Point(1, value), Point(2, value)]})
+        assert axes.get_ylim() == pytest.approx((value - 0.05, value + 0.05))
+    _, axes = drawn({"a": [Point(1, 0.98331), Point(2, 0.98332)]})
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    assert all(float(label.get_text()) > 0.98 for label in axes.get_yticklabels())
+
+
+def test_every_column_of_panels_has_numbers_at_its_axis(monkeypatch):
+    figures = []
+    monkeypatch.setattr("kdtool.plotting.svg.as_svg", figures.append)
+    draw_chart(Chart("t", "x", "y", [Panel("", {"a": [Point(1, 0.1), Point(2, 0.2)]}, {})] * 5))
+    shown = [axes.xaxis.get_tick_params()["labelbottom"] for axes in figures[0].axes]
+    assert shown == [False, False, True, True, True]

@@ -1,6 +1,8 @@
 import base64
+import re
 
-from kdtool.reporting.html import commands, facts, page, picture, table
+from kdtool.reporting.blocks import Heading, Table
+from kdtool.reporting.html import STYLE, commands, facts, page, picture, render_all, table
 
 
 def test_a_table_has_a_column_for_what_is_plain_and_shows_intervals():
@@ -44,3 +46,16 @@ def test_a_picture_of_a_run_is_an_image_so_that_nothing_in_it_runs():
     assert "<script" not in text
     assert base64.b64encode(svg).decode() in text
     assert "drop &quot;ratio&quot;.svg" in text
+
+
+def test_a_table_is_called_what_the_heading_above_it_says():
+    rows = [{"a": 1}]
+    text = "".join(render_all([Table(rows), Heading("Scores <1>"), Table(rows)]))
+    assert re.findall(r'aria-label="(.*?)"', text) == ["table", "Scores &lt;1&gt;"]
+
+
+def test_what_is_folded_is_printed():
+    # A browser that does not know the name drops the whole rule, so that it has no other selector.
+    assert re.search(
+        r"@media print \{.*\}\s+details::details-content \{[^}]*content-visibility: visible", STYLE, re.DOTALL
+    )

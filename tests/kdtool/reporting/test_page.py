@@ -35,18 +35,18 @@ def student(teacher_path, tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def _each_chart_is_drawn_once():
     """Most pages here show the same curves; drawing them takes most of the time of a page."""
-    from kdtool.plotting import svg
+    from kdtool.plotting import curves
 
-    drawn, curves = {}, svg._curves
+    drawn, draw = {}, curves._curves
 
     def once(epochs, panel):
         key = repr((epochs, panel))
         if key not in drawn:
-            drawn[key] = curves(epochs, panel)
+            drawn[key] = draw(epochs, panel)
         return drawn[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(svg, "_curves", once)
+        patch.setattr(curves, "_curves", once)
         yield
 
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 import kdtool
 from kdtool.cli.commands.inspect import as_text
 from kdtool.models.checkpoint import read
-from kdtool.reporting.sections import _files, flat
+from kdtool.reporting.sections import _files, flat, training_time
 from kdtool.study.record import FORMAT
 
 CHOSE = "--search chose temperature=4"
@@ -86,3 +86,9 @@ def test_a_measurement_does_not_take_the_place_of_the_setting_of_its_name():
     assert flat([{"a": "teacher", "b": "half", "values": {"a": 0.5}}]) == [
         {"a": "teacher", "b": "half", "a (setting)": "0.5"}
     ]
+
+
+def test_a_training_is_told_with_its_length():
+    epoch = {"phase": "kd", "seconds": 1.2}
+    assert training_time([epoch]) == "Training: 1 epoch in 1 phase, 1 s"
+    assert training_time([epoch, epoch | {"phase": "head"}]) == "Training: 2 epochs in 2 phases, 2 s"

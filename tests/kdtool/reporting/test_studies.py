@@ -38,7 +38,7 @@ def _entry(line, **about):
 
 def _tables(text):
     """Return the rows of each table in Markdown, under the heading before it."""
-    parts = re.split(r"^### (.*)\n", text, flags=re.MULTILINE)
+    parts = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
     return {
         title: [re.split(r" \| ", line.strip("| ")) for line in part.splitlines() if line.startswith("| ")]
         for title, part in zip(parts[1::2], parts[2::2], strict=True)
@@ -56,7 +56,7 @@ def test_every_comparison_is_told_beside_the_means(report):
     assert [row[1] for row in rows] == ["at", "at", "teacher"]
 
     page = report(".html", comparisons=COMPARED, comparison_means=[mean])
-    assert "<h3>All comparisons</h3>" in page
+    assert "<h2>All comparisons</h2>" in page
     assert all(f">{p}</td>" in page for p in ("0.0123", "0.0456", "0.0789"))
     assert "Comparisons, means" not in report(".html", comparisons=COMPARED)
 
@@ -123,3 +123,18 @@ def test_a_table_has_a_bounded_number_of_columns(report):
     rows = [{"name": "a", "step": "a", "values": {}, f"k{number}": 1} for number in range(1000)]
     assert len(report(".csv", rows=rows).splitlines()[0].split(",")) == 128
     assert len(_tables(report(".md", rows=rows))["All checkpoints"][0]) == 128
+
+
+def test_points_without_bars_are_told(report):
+    rows = [
+        {"step": "a", "values": {"ratio": ratio}, "seeds": seeds, "accuracy": 0.5, **ends}
+        for ratio, seeds, ends in (
+            (0.5, 3, {"accuracy_low": 0.4, "accuracy_high": 0.6}),
+            (0.8, 2, {"accuracy_low": 0.1, "accuracy_high": 0.9}),
+        )
+    ]
+    told = "bars are 95 % intervals over seeds"
+    assert f"{told}; points without one are of fewer than 3 seeds" in report(".md", means=rows)
+    text = report(".md", means=[row | {"seeds": 3} for row in rows])
+    assert told in text
+    assert "points without" not in text

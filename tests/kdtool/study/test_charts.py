@@ -112,3 +112,18 @@ def test_what_is_no_number_is_not_drawn():
     rows = [row("kd", 0.5, ratio=ratio) | damaged for ratio in (0.5, 0.8, float("nan"), 1e200)]
     (chart,) = charts({"means": rows, "rows": []})
     assert [(point.x, point.low, point.high) for point in chart.points()] == [(0.5, None, None), (0.8, None, None)]
+
+
+def test_a_title_has_what_differs_between_the_panels():
+    rows = [row("kd", 0.5, lr=lr, ratio=0.5, decay=decay) for lr in (0.1, 0.2) for decay in (0.01, 0.02)]
+    over_lr, over_decay = charts({"means": rows, "rows": []})
+    assert [panel.title for panel in over_lr.panels] == ["decay 0.01", "decay 0.02"]
+    assert [panel.title for panel in over_decay.panels] == ["lr 0.1", "lr 0.2"]
+
+
+def test_a_text_in_place_of_the_number_is_a_level():
+    rows = [row("kd", accuracy, temperature=value) for value, accuracy in ((1, 0.5), (2, 0.6), ("4->1", 0.7))]
+    (chart,) = charts({"means": rows, "rows": []})
+    (panel,) = chart.panels
+    assert [point.x for point in panel.lines["kd"]] == [1, 2]
+    assert panel.level == {"kd 4->1": 0.7}

@@ -1,6 +1,13 @@
 import pytest
 
-from kdtool.utils.formatting import markdown_code, markdown_text, printable, printable_lines, shown_value
+from kdtool.utils.formatting import (
+    markdown_code,
+    markdown_text,
+    printable,
+    printable_lines,
+    shown_interval,
+    shown_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,12 +25,22 @@ from kdtool.utils.formatting import markdown_code, markdown_text, printable, pri
         ("error", 0.03456, "0.0346"),
         ("seconds", 1234.56, "1,234.6"),
         ("l2", 1.5e-7, "1.5e-07"),
+        ("loss", 1e300, "1e+300"),
+        ("parameters", 2e300, "2e+300"),
+        ("loss", 123456.7, "123,457"),
         ("kept", True, "yes"),
         ("split", None, ""),
     ],
 )
 def test_a_number_is_shown_as_a_person_reads_it(key: str, value: object, shown: str) -> None:
     assert shown_value(key, value) == shown
+
+
+def test_the_half_of_an_interval_is_never_shown_as_zero():
+    assert shown_interval("accuracy", 0.5, 0.48, 0.52) == "0.500 ± 0.020"
+    assert shown_interval("accuracy", 0.5, 0.499998, 0.500002) == "0.500000 ± 0.000002"
+    assert shown_interval("accuracy", 0.5, 0.5 - 3e-8, 0.5 + 3e-8) == "0.5 ± 3e-08"
+    assert shown_interval("loss", 2e300, 1e300, 3e300) == "2e+300 ± 1e+300"
 
 
 def test_control_characters_do_not_reach_the_terminal():
