@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 HALF = 2
 """Of so many settings, the best one trains longer."""
 
+MEASURES = ("accuracy", "balanced_accuracy", "loss")
+"""What is kept of the metrics of a training; the second only where it selects."""
+
 LOSS_COUNTS = 1e-9
 """The part of the loss that is taken off the accuracy, so that it decides between equal accuracies."""
 
@@ -41,7 +44,7 @@ class Halving:
 
     best: str
     trainings: list[dict[str, Any]] = field(default_factory=list)
-    """``setting``, ``epochs``, ``accuracy`` and ``loss`` on the validation split, in the order of the trainings."""
+    """``setting``, ``epochs``, and the `Score` of each, in the order of the trainings."""
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the trainings of equal length together, the best first: ``epochs`` and ``results``."""
@@ -50,8 +53,8 @@ class Halving:
 
     def _ranked(self, epochs: int) -> list[dict[str, Any]]:
         rows = [row for row in self.trainings if row["epochs"] == epochs]
-        results = [{key: row[key] for key in ("setting", "accuracy", "loss")} for row in rows]
-        return sorted(results, key=lambda result: (-result["accuracy"], result["loss"]))
+        results = [{key: row[key] for key in ("setting", *MEASURES) if key in row} for row in rows]
+        return sorted(results, key=value_of, reverse=True)
 
 
 def rungs(settings: int, epochs: int) -> list[int]:
@@ -71,7 +74,7 @@ def expected(settings: int, epochs: int) -> list[tuple[int, int]]:
 
 
 Score = Mapping[str, Any]
-"""``accuracy`` and ``loss`` on the validation split."""
+"""``accuracy`` and ``loss`` on the validation split, and ``balanced_accuracy`` if that selects."""
 
 
 def halve(
@@ -98,8 +101,8 @@ def halve(
 
 
 def value_of(score: Score) -> float:
-    """Return the number by which settings are compared: the accuracy, and the loss where accuracies are equal."""
-    return float(score["accuracy"]) - LOSS_COUNTS * min(float(score["loss"]), 1e3)
+    """Return the number by which settings are compared: the accuracy that selects, and the loss where it is equal."""
+    return float(score.get("balanced_accuracy", score["accuracy"])) - LOSS_COUNTS * min(float(score["loss"]), 1e3)
 
 
 def better_half(values: Mapping[str, float]) -> list[str]:
@@ -153,14 +156,15 @@ def choose(
             made = settings[name].distill(inner, teacher, student)
         score = inner.evaluate(made)
         trained = decided(lambda: sum(count_epochs(inner.directory).values()))
-        return {"accuracy": score["accuracy"], "loss": score["loss"], "trained": trained}
+        return {**{key: score[key] for key in MEASURES if key in score}, "trained": trained}
 
     def train(trials: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
         named = [(f"search {titles[name]} {_epochs(epochs)}", name, epochs) for name, epochs in trials]
         tasks = {title: partial(trial, name, epochs, title) for title, name, epochs in named}
         scores = [*run.each(tasks).values()]
         for (name, epochs), score in zip(trials, scores, strict=True):
-            say(f"search: {name} reaches {score['accuracy']:.4f} on validation images after {_epochs(epochs)}")
+            reached = score.get("balanced_accuracy", score["accuracy"])
+            say(f"search: {name} reaches {reached:.4f} on validation images after {_epochs(epochs)}")
         return scores
 
     halving = halve([*settings], rungs(len(settings), run.training.epochs), train)

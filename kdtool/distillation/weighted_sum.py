@@ -158,6 +158,11 @@ def sum_class(text: str, base: type[Any], find: Callable[[str], type[Any]]) -> t
             raise UsageError(f"{text}: {name} occurs twice; write it once, with one weight")
         has_weight = cls.weight_option in {info.name for info in cls.describe()}
         defaults = {cls.weight_option: number} if has_weight and number is not None else {}
+        try:
+            for option, value in defaults.items():
+                cls.info(option).check(value)
+        except UsageError as error:
+            raise UsageError(f"{text}: {part} is no term of a sum: {error}") from error
         if cls.two_views:
             raise UsageError(f"{text}: {name} shows each image twice and cannot be summed with others")
         fields[field] = nested(cls.kind, name, help="a loss of the sum", hidden=True, **defaults)

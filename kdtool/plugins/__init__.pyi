@@ -1,3 +1,6 @@
+from .idle_options import (
+    refuse_idle as refuse_idle,
+)
 from .options import (
     Options as Options,
 )

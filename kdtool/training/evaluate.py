@@ -16,6 +16,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.conversion import behaviour
 from kdtool.training.engine import Engine
 from kdtool.training.sharing.shares import is_shared, spans
+from kdtool.utils.classification import decisive
 from kdtool.utils.memory import Recent
 from kdtool.utils.processes import everyone, gathered
 from kdtool.utils.seeds import derive
@@ -28,30 +29,35 @@ ENOUGH = 500
 
 
 def evaluate(
-    module: nn.Module, split: Split, *, engine: Engine | None = None, batch_size: int = VALIDATION_BATCH
+    module: nn.Module,
+    split: Split,
+    *,
+    engine: Engine | None = None,
+    batch_size: int = VALIDATION_BATCH,
+    select: str = "accuracy",
 ) -> dict[str, Any]:
     """Return ``split`` (its name), ``accuracy``, ``error`` (fractions), ``loss`` (mean cross-entropy in nats)
-    and ``images`` (their number).
+    and ``images`` (their number), and with ``select="balanced-accuracy"`` what `decisive` returns.
 
     Without an engine the module runs on its own device in float32. The processes of a run share the images.
     """
-    return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name)
+    return score(*outputs(module, split, engine=engine, batch_size=batch_size), split.name, select)
 
 
 # Metrics by what they were measured of: a series of models is evaluated, not thousands.
 _known: Recent[str, dict[str, Any]] = Recent(256)
 
 
-def evaluate_once(network: Network, split: Split, engine: Engine) -> dict[str, Any]:
+def evaluate_once(network: Network, split: Split, engine: Engine, select: str = "accuracy") -> dict[str, Any]:
     """Return the metrics of `evaluate`; those of the same network on the same images are measured once in a process.
 
     So the steps of a chain do not measure again what an earlier one has measured. ``engine`` computes in float32.
     """
-    about = (behaviour(network), split.name, split.spec.as_data(), engine.device)
+    about = (behaviour(network), split.name, split.spec.as_data(), engine.device, select)
     key = f"{derive(repr(about)):x}"
     if not everyone(key in _known):
         module = engine.place(copy.deepcopy(network.module))
-        _known[key] = evaluate(module, split, engine=engine)
+        _known[key] = evaluate(module, split, engine=engine, select=select)
     return dict(_known[key])
 
 
@@ -66,15 +72,17 @@ def images_for_a_loss(held_out: int, trained: int) -> Tensor:
     return torch.arange(0, held_out, step)
 
 
-def score(logits: Tensor, labels: Tensor, split: str) -> dict[str, Any]:
-    """Return the metrics of `evaluate` from logits [images, classes] and labels [images]."""
+def score(logits: Tensor, labels: Tensor, split: str, select: str = "accuracy") -> dict[str, Any]:
+    """Return the metrics of `evaluate` from logits [images, classes] and labels [images], both on the CPU."""
     correct = int((logits.argmax(1) == labels).sum())
+    more = decisive(logits.numpy(), labels.numpy()) if select == "balanced-accuracy" else {}
     return {
         "split": split,
         "accuracy": correct / len(labels),
         "error": 1 - correct / len(labels),
         "loss": float(F.cross_entropy(logits, labels)),
         "images": len(labels),
+        **more,
     }
 
 

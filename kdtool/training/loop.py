@@ -63,12 +63,12 @@ class Loop:
         """Prepare the student, the optimiser and the callbacks; ``plan`` has the objective and the training options.
 
         Raises:
-            UsageError: batches of one image are asked for, and the network has batch-norm, or the batches cannot be
-                shared by the processes.
+            UsageError: batches of one image are asked for, and the network or an adapter has batch-norm, or the batches
+                cannot be shared by the processes.
         """
         training = plan.training
         check_shares(training.batch_size, training.accumulate)
-        layers = [layer for learner in student.learners() for layer in learner.modules()]
+        layers = [layer for part in (*student.learners(), student.adapters) for layer in part.modules()]
         if training.batch_size == 1 and any(isinstance(layer, _BatchNorm) for layer in layers):
             raise UsageError("--batch-size 1: batch-norm has no statistics of one image; use a larger --batch-size")
         student.place(engine)

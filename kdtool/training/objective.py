@@ -31,7 +31,7 @@ class Objective:
     """Whether `loss` is the labels' cross-entropy and nothing else."""
     two_views: ClassVar[bool] = False
     """Whether `loss` is given every image twice: all images as the training augments them, and then, in the same order,
-    all of them with strong changes on top (RandAugment)."""
+    all of them with strong changes: the same crops and mirrors, then RandAugment."""
     validates: ClassVar[str] = "accuracy"
     """What selects the best epoch: the ``accuracy`` on the validation split, or the ``loss`` itself there."""
 

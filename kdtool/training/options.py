@@ -164,7 +164,7 @@ class Training(Options):
     select: str = option(
         "accuracy",
         choices=("accuracy", "balanced-accuracy"),
-        help="accuracy on validation that chooses the epoch",
+        help="accuracy on validation that chooses the epoch, the setting of --search, and one of several models",
     )
     patience: int | None = option(None, minimum=1, help="stop after this many epochs without a better validation")
     views: int | None = option(

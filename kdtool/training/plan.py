@@ -167,13 +167,8 @@ class FitPlan:
         )
         train: DistillationBatches | TwoViews = weak
         if self.objective is not None and self.objective.two_views:
-            plain = "none" if data.spec.augment == "none" else "standard"  # else the weak view would be a strong one
-            augmented = (data.with_augmentation(how, data.spec.erase) for how in (plain, STRONG))
-            first, second = (kept(self.train_split(again)) for again in augmented)
-            strong = dataclasses.replace(weak, split=second, kept_as=f"{split.name}-strong")
-            # Where the run's own augmentation is another one, another phase may keep its views by the split's name.
-            own = "" if plain == data.spec.augment else f"{split.name}-weak"
-            train = TwoViews(dataclasses.replace(weak, split=first, kept_as=own), strong)
+            changed = kept(data.with_augmentation(STRONG, data.spec.erase).train)
+            train = TwoViews(weak, dataclasses.replace(weak, split=changed, kept_as=f"{split.name}-strong"))
         if self.validates == "accuracy":
             return train, DistillationBatches(val, engine, student=frozen_part, begin=begin)
         return train, DistillationBatches(val, engine, teacher, self.logits, taps, frozen_part, begin)
@@ -182,7 +177,8 @@ class FitPlan:
         """Return the train split, without the images that have no label if the loss is the labels' cross-entropy.
 
         Raises:
-            UsageError: there are images without a label or mixtures, and the loss has no meaning for them.
+            UsageError: there are images without a label or mixtures, and the loss has no meaning for them, or it
+                compares two views that would be the same.
         """
         if self.objective is None:
             return data.train.labelled()
@@ -196,6 +192,11 @@ class FitPlan:
             raise UsageError(
                 f"{option}: {self.objective.name} compares two views of the same image, which would be mixed with "
                 f"different ones; {without}"
+            )
+        if self.objective.two_views and data.spec.augment == STRONG:
+            raise UsageError(
+                f"--augment rand: {self.objective.name} compares an image with what RandAugment makes of it, and "
+                "both views would be the same; use --augment standard"
             )
         if data.train.unlabelled and self.objective.needs_labels():
             raise UsageError(

@@ -224,9 +224,9 @@ class Run:
         return seeded(self.training.seed, name)
 
     def evaluate(self, network: Network, split: str = "val") -> dict[str, Any]:
-        """Return the metrics of a network on a split, in float32 (see `kdtool.training.evaluate.evaluate`)."""
-        training = dataclasses.replace(self.training, precision="fp32")
-        return evaluate_once(network, self.data.split(split), engine_for(training, VALIDATION_BATCH, network))
+        """Return a network's metrics on a split in float32, with that of ``--select`` (see `evaluate.evaluate`)."""
+        fp32 = dataclasses.replace(self.training, precision="fp32")
+        return evaluate_once(network, self.data.split(split), engine_for(fp32, VALIDATION_BATCH, network), fp32.select)
 
     def scores(self, network: Network) -> list[dict[str, Any]]:
         """Return the metrics that are reported of a result: those of validation and, if there is one, of test.

@@ -32,7 +32,11 @@ class Assistant(Distiller):
         """Train the assistants, then the student."""
         structures = [teacher]
         for number in range(1, self.assistants + (student is None) + 1):
-            structures.append(run.refine(f"assistant {number}", self.refiner, structures[-1]))
+            try:
+                structures.append(run.refine(f"assistant {number}", self.refiner, structures[-1]))
+            except Error as error:
+                what = f"assistant {number}" if number <= self.assistants else "the student"
+                raise type(error)(f"--assistants {self.assistants}: {what} cannot be made: {error}") from error
         learners = structures[1:] if student is None else [*structures[1:], student]
         sizes = [sum(weight.numel() for weight in learner.module.parameters()) for learner in learners]
         if len(sizes) > 1 and sizes[-1] >= sizes[-2]:

@@ -18,8 +18,9 @@ class BornAgain(Distiller):
     objective with B_(k-1) as teacher. All have the structure of the student, or of the teacher if no student is given.
     The default objective, none:1+kd:1 at T = 1, gives the labels and the teacher the same weight.
 
-    The result is the generation with the best validation accuracy. The mean of the probabilities of all generations is
-    reported as the ensemble. The run keeps the generations, so that they can teach together (--method ensemble).
+    The result is the generation with the best validation accuracy, plain or as ``--select`` says. The mean of the
+    probabilities of all generations is reported as the ensemble. The run keeps the generations, so that they can teach
+    together (--method ensemble).
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("ban", "born-again-networks")
@@ -44,7 +45,7 @@ class BornAgain(Distiller):
             last = fit.network
             generations.append(last)
             score = run.evaluate(last)
-            validated.append((score["accuracy"], -score["loss"]))
+            validated.append((score.get("balanced_accuracy", score["accuracy"]), -score["loss"]))
             run.keep(name, last, taught_by=f"generation {number - 1}" if number > 1 else "teacher")
         if len(generations) > 1:
             run.add_row("ensemble", mean_of(generations), taught_by="")

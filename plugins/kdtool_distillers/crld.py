@@ -16,7 +16,7 @@ class CRLD(LossDistiller):
     """Match the teacher within a weak and a strong view of each image, and across the two (Zhang et al., 2024).
 
     With logits s_w, s_s of the student and t_w, t_s of the teacher [batch, classes] on the weak view (the training's
-    own augmentation) and the strong one (RandAugment on top), the loss is
+    own augmentation, ``--augment``) and the strong one (the same crops and mirrors, then RandAugment), the loss is
 
     labels * (CE(s_w) + CE(s_s)) + within * mean(m_w * (K(t_w, s_w) + K(t_s, s_s)))
     + across * mean(m_s * (K(t_w, s_s) + K(t_s, s_w))),

@@ -74,7 +74,8 @@ class Gated(GateSearchOptions, Distiller):
         """Return a budget, and a search of as many epochs as the distillation has."""
         from kdtool.pruning import round_to
 
-        search = {"search_epochs": max(epochs, 2), "latency_every": 1, "round_to": round_to(teacher)}
+        search = {"search_epochs": max(epochs, 2), "round_to": round_to(teacher)}
+        search |= {"latency_every": 1} if cost == "latency" else {}
         return {f"target_{cost}": f"{share:.4f}x", **search, "exporter": dict(exporter)}
 
     @classmethod

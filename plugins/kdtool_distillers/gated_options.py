@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdtool import Budget, UsageError, option
-from kdtool.plugins import Options
+from kdtool.plugins import Options, refuse_idle
 
 
 class GateSearchOptions(Options):
@@ -69,7 +69,7 @@ class GateSearchOptions(Options):
 
         Raises:
             UsageError: there is none, there are several, the latency is no fraction of the teacher's, or an option
-                belongs to the other way of closing.
+                belongs to another way of closing, another loss or another budget.
         """
         super().__post_init__()
         flags = [flag for flag, budget in self._targets() if budget is not None]
@@ -79,11 +79,12 @@ class GateSearchOptions(Options):
             raise UsageError("--method gated needs a budget: --target-macs 0.3x, --target-params or --target-latency")
         if self.target_latency is not None and not self.target_latency.relative:
             raise UsageError(f"--target-latency {self.target_latency}: give a fraction of the teacher's, such as 0.5x")
-        for flag, value in (("--gate-penalty", self.gate_penalty), ("--gate-lr", self.gate_lr)):
-            if value is not None and self.closing != "proximal":
-                raise UsageError(
-                    f"{flag}: belongs to --closing proximal, whose gates shrink; give that, or leave it out"
-                )
+        if self.closing != "proximal":
+            refuse_idle(self, ("gate_penalty", "gate_lr", "gate_step"), "--closing proximal, whose gates shrink")
+        if self.search_loss != "kl":
+            refuse_idle(self, ("kl_target", "search_temperature"), "--search-loss kl")
+        if self.target_latency is None:
+            refuse_idle(self, ("latency_every",), "--target-latency")
 
     def _targets(self) -> list[tuple[str, Budget | None]]:
         return [

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Distiller, Error, LossDistiller, Pruner, Refiner, UsageError, nested, option
+from kdtool.plugins import refuse_idle
 
 if TYPE_CHECKING:
     from kdtool import Network, Run
@@ -24,10 +25,11 @@ class IKD(Distiller):
       for the teacher that is easiest to imitate. The cross-entropy is the same measure for all, and unlike the
       accuracy it has hardly any ties on a small split. The other candidates have rows too, as "M2 from M0".
 
-    With a tolerance (Algorithm 2), training stops at the first M_i whose validation accuracy is more than the tolerance
-    below that of M*, and M* is the result. M* is the last model that was accepted (``last``, as in the paper), so that
-    small drops may add up; with ``best`` a model is compared with the most accurate one accepted so far, so that the
-    result is never more than the tolerance below it. A gain never stops it. If a pruner is given, the result is pruned.
+    With a tolerance (Algorithm 2), training stops at the first M_i whose validation accuracy (plain or as ``--select``
+    says) is more than the tolerance below that of M*, and M* is the result. M* is the last model that was accepted
+    (``last``, as in the paper), so that small drops may add up; with ``best`` a model is compared with the most
+    accurate one accepted so far, so that the result is never more than the tolerance below it. A gain never stops it.
+    If a pruner is given, the result is pruned.
     The paper's settings are T = 20, alpha = 0.7, Adam at 1e-4, batches of 64.
     """
 
@@ -57,8 +59,10 @@ class IKD(Distiller):
     pruner: Pruner | None = nested("pruners", help="pruner for the resulting model; unset: none")
 
     def __post_init__(self) -> None:
-        """Check that the pruner can prune a model that is made here."""
+        """Check that the pruner can prune a model that is made here, and that there is a tolerance to compare by."""
         super().__post_init__()
+        if self.tolerance is None:
+            refuse_idle(self, ("drop_from",), "--tolerance")
         if self.pruner is not None and self.pruner.needs_early:
             raise UsageError(
                 f"--pruner {self.pruner.name}: goes back to early weights, which the models of {self.name} do not "
@@ -75,10 +79,10 @@ class IKD(Distiller):
         structures = self._structures(run, teacher)
         models = [teacher]
         run.keep("M0", teacher, taught_by="labels", kept=True)
-        reference = run.evaluate(teacher)["accuracy"]
+        reference = _accuracy(run, teacher)
         for i, structure in enumerate(structures, start=1):
             model, taught_by = self._next(run, models, structure)
-            accuracy = run.evaluate(model)["accuracy"]
+            accuracy = _accuracy(run, model)
             # A drop of exactly the tolerance is accepted; the small number absorbs the rounding of the difference.
             kept = self.tolerance is None or reference - accuracy <= self.tolerance + 1e-9
             run.keep(f"M{i}", model, taught_by=taught_by, kept=kept)
@@ -118,3 +122,9 @@ class IKD(Distiller):
             if j != best:
                 run.add_row(f"M{i} from M{j}", network, taught_by=f"M{j}", kept=False)
         return chosen, f"M{best}"
+
+
+def _accuracy(run: Run, network: Network) -> float:
+    """Return the accuracy on the validation split by which the run selects, plain or balanced."""
+    score = run.evaluate(network)
+    return float(score.get("balanced_accuracy", score["accuracy"]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from kdtool import Error, Schedule, UsageError, option
+from kdtool.plugins import refuse_idle
 from kdtool_distillers.warm_up import WarmUp
 
 if TYPE_CHECKING:
@@ -74,10 +75,15 @@ class WKD(WarmUp):
     )
 
     def __post_init__(self) -> None:
-        """Check that one of the two parts is in the loss."""
+        """Check that one of the two parts is in the loss, and that no option is of the other one."""
         super().__post_init__()
         if not self.logit_weight and not self.feature_weight:
             raise UsageError("--logit-weight 0 leaves nothing of wkd; give --feature-weight too, such as 0.006")
+        if not self.logit_weight:
+            read = ("temperature", "sharpness", "regularization", "iterations")
+            refuse_idle(self, read, "--logit-weight above 0")
+        if not self.feature_weight:
+            refuse_idle(self, ("taps", "grid", "mean_ratio"), "--feature-weight above 0")
 
     def needs_labels(self) -> bool:
         """Return whether the logits are compared: the right class of every image is compared apart."""

@@ -10,7 +10,6 @@ import torch
 from kdtool.training.evaluate import VALIDATION_BATCH, images_for_a_loss, score
 from kdtool.training.sharing.replicas import agree_on_statistics
 from kdtool.training.sharing.shares import is_shared, spans
-from kdtool.utils.classification import decisive
 from kdtool.utils.processes import gathered, summed
 
 if TYPE_CHECKING:
@@ -40,10 +39,7 @@ def validate(learner: Learner, val: DistillationBatches, trained: int, epoch: in
         measured = torch.cat(logits).cpu(), torch.cat(labels).cpu()
         if is_shared(len(val)):
             measured = gathered(measured[0]), gathered(measured[1])
-        metrics = score(*measured, val.split.name)
-        if plan.training.select == "balanced-accuracy":
-            metrics |= decisive(*(tensor.numpy() for tensor in measured))
-        return metrics
+        return score(*measured, val.split.name, plan.training.select)
     chosen = images_for_a_loss(len(val), trained)
     if len(chosen) < len(val):  # the rows of the others stay empty: phases that need all images must not read them
         val = dataclasses.replace(val, kept_as=f"{val.split.name}-every-{int(chosen[1])}")

@@ -69,6 +69,36 @@ def test_the_loss_decides_between_equal_accuracies():
     assert halve([*"abc"], [1, 2], train).best == "b"
 
 
+def test_the_balanced_accuracy_decides_where_it_was_measured():
+    scores = {"a": (0.9, 0.5), "b": (0.8, 0.7), "c": (0.7, 0.6)}
+
+    def train(trials):
+        keys = ("accuracy", "balanced_accuracy")
+        return [{**dict(zip(keys, scores[name], strict=True)), "loss": 1.0} for name, _ in trials]
+
+    halving = halve([*scores], [1, 2], train)
+    assert halving.best == "b"
+    first = halving.rounds()[0]["results"]
+    assert [(row["setting"], row["balanced_accuracy"]) for row in first] == [("b", 0.7), ("c", 0.6), ("a", 0.5)]
+
+
+def test_a_search_selects_by_what_select_says(teacher_path, tmp_path):
+    result = kdtool.distill(
+        teacher_path,
+        "kd",
+        refiner="halve",
+        search="temperature=1,4",
+        select="balanced-accuracy",
+        output=tmp_path / "s.pt",
+        epochs=1,
+        subset=0.1,
+        precision="fp32",
+    )
+    (only,) = result.history[-1]["search"]["rounds"]
+    best = max(only["results"], key=lambda row: (row["balanced_accuracy"], -row["loss"]))
+    assert result.history[-1]["search"]["chosen"] == best["setting"]
+
+
 def test_what_was_not_trained_trains_no_longer():
     def train(trials):
         return [{"accuracy": 0.1 if name == "a" else 0.9, "loss": 1.0} if name != "c" else None for name, _ in trials]

@@ -75,7 +75,8 @@ def test_its_numbers_are_options_or_factors():
         ("at:much", "is neither a number"),
         ("kd:0.9+", "is neither a number"),
         ("+kd", r"\+kd: the first term has no name"),
-        ("kd:2", "out of range"),
+        ("kd:2", "kd:2 is no term of a sum: --alpha: 2.0 is out of range"),
+        ("at:1+kd:0.5->2", r"at:1\+kd:0.5->2: kd:0.5->2 is no term of a sum: --alpha: 2.0 is out of range"),
     ],
 )
 def test_what_is_no_sum_is_refused(text, message):

@@ -44,3 +44,16 @@ def test_a_loss_of_maps_is_measured_on_no_more_images_than_tell_enough():
     assert images_for_a_loss(1000, 100).tolist() == list(range(0, 1000, 2))
     assert images_for_a_loss(6000, 5400).tolist() == list(range(0, 6000, 5))
     assert len(images_for_a_loss(6000, 54_000)) == 6000
+
+
+def test_the_balanced_accuracy_is_measured_where_it_selects(digits):
+    options = NetworkOptions(image_size=8, in_channels=1)
+    network = create("kdtool:lenet-300-100", options=options, data=None, own={}, seed=0)
+    engine = engine_for(Training(device="cpu", precision="fp32"), 128, network)
+    plain, balanced = (evaluate_once(network, digits.val, engine, how) for how in ("accuracy", "balanced-accuracy"))
+    assert "balanced_accuracy" not in plain
+    assert {key: balanced[key] for key in plain} == plain
+    logits, labels = module.outputs(network.module, digits.val)
+    right = logits.argmax(1) == labels
+    recalls = [right[labels == label].float().mean().item() for label in labels.unique()]
+    assert balanced["balanced_accuracy"] == pytest.approx(sum(recalls) / len(recalls))

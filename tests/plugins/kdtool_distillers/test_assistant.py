@@ -35,3 +35,8 @@ def test_a_student_as_large_as_the_assistant_is_refused(teacher_path, tmp_path):
     with pytest.raises(kdtool.Error, match="no gap to bridge; ask for fewer --assistants"):
         kdtool.distill(teacher_path, "assistant", student="kdtool:lenet-300-100", epochs=1, output=tmp_path / "s.pt")
     assert not (tmp_path / "s.run").exists()
+
+
+def test_an_assistant_that_cannot_be_made_is_named(teacher_path, tmp_path):
+    with pytest.raises(kdtool.Error, match=r"--assistants 30: assistant \d+ cannot be made: .*halve"):
+        kdtool.distill(teacher_path, "assistant", assistants=30, epochs=1, output=tmp_path / "s.pt")

@@ -1,5 +1,8 @@
 """Who teaches which generation, which one is the result, and their ensemble."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +41,17 @@ def test_the_default_objective_counts_labels_and_teacher_alike():
     assert (objective.none.weight, objective.kd.alpha, objective.kd.temperature) == (1.0, 1.0, 1.0)
 
 
+def test_the_default_loss_by_numpy(numbers, step_of):
+    """Furlanello et al.: the cross-entropy of the labels, and KL(teacher || student) at a temperature of 1."""
+    student, teacher, target = 2 * numbers(5, 4), 2 * numbers(5, 4), torch.tensor([0, 3, 1, 1, 2])
+    p, q = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in (student.numpy(), teacher.numpy()))
+    expected = -np.log(p[np.arange(5), target.numpy()]).mean() + (q * np.log(q / p)).sum() / 5
+    loss = kdtool.make("distillers", "born-again").objective.loss(
+        step_of(student=student, teacher=teacher, target=target)
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+
+
 def test_generations_begin_apart_and_another_structure_may_be_born(teacher_path, tmp_path):
     kdtool.distill(
         teacher_path, "born-again", student="kdtool:lenet-5", generations=2, epochs=0, output=tmp_path / "s.pt"
@@ -46,3 +60,27 @@ def test_generations_begin_apart_and_another_structure_may_be_born(teacher_path,
     assert first.architecture.spec == "kdtool:lenet-5"
     name = next(name for name in first.module.state_dict() if name.endswith("weight"))
     assert not torch.equal(first.module.state_dict()[name], second.module.state_dict()[name])
+
+
+def test_the_result_is_the_best_by_what_select_says():
+    scores = [
+        {"accuracy": 0.9, "balanced_accuracy": 0.5, "loss": 1.0},
+        {"accuracy": 0.8, "balanced_accuracy": 0.7, "loss": 1.0},
+    ]
+
+    class Trained:
+        """A run in which generation i has the i-th score."""
+
+        def __getattr__(self, name):
+            return lambda *_, **__: None
+
+        def fit(self, name, network, **_):
+            return SimpleNamespace(network=SimpleNamespace(number=int(name.split()[1]), architecture="", module=None))
+
+        def evaluate(self, network):
+            return scores[network.number - 1]
+
+    made = kdtool.make("distillers", "born-again", generations=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdtool_distillers.mean_of.mean_of", lambda networks: None)
+        assert made.distill(Trained(), "teacher", None).number == 2

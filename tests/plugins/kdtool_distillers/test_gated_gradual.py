@@ -131,7 +131,20 @@ def test_a_search_that_skips_steps_meets_its_budget():
     assert search.costs.of(gated.gates > 0) <= 9
 
 
-@pytest.mark.parametrize("flag", ["gate_penalty", "gate_lr"])
+@pytest.mark.parametrize("flag", ["gate_penalty", "gate_lr", "gate_step"])
 def test_options_of_the_other_closing_are_refused(flag):
     with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')}: belongs to --closing proximal"):
-        GateSearchOptions(target_macs="0.5x", closing="gradual", **{flag: 0.1})
+        GateSearchOptions(target_macs="0.5x", closing="gradual", **{flag: 0.2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"search_loss": "ce", "kl_target": 1.0}, "--kl-target: belongs to --search-loss kl"),
+        ({"search_loss": "ce", "search_temperature": 30.0}, "--search-temperature: belongs to --search-loss kl"),
+        ({"latency_every": 1}, "--latency-every: belongs to --target-latency"),
+    ],
+)
+def test_options_of_another_loss_or_budget_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        GateSearchOptions(target_macs="0.5x", **options)

@@ -144,11 +144,11 @@ def test_the_losses_by_hand():
     step = Step(torch.zeros(1, 2), torch.tensor([0]), torch.zeros(1, 1), teacher)
 
     def loss(**changes):
-        options = GateSearchOptions(target_macs="0.5x", search_temperature=2.0, **changes)
+        options = GateSearchOptions(target_macs="0.5x", **changes)
         return GateSearchLoss(options).loss(step).item()
 
-    assert loss() == pytest.approx(4 * kl, rel=1e-5)
-    assert loss(kl_target=0.3) == pytest.approx(4 * (0.3 - kl), rel=1e-5)
+    assert loss(search_temperature=2.0) == pytest.approx(4 * kl, rel=1e-5)
+    assert loss(search_temperature=2.0, kl_target=0.3) == pytest.approx(4 * (0.3 - kl), rel=1e-5)
     assert loss(search_loss="ce") == pytest.approx(torch.tensor(2.0).log().item())
 
 

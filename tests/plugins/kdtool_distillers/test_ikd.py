@@ -123,9 +123,10 @@ def test_a_student_makes_no_sense(teacher_path, tmp_path):
         ({}, [0.84, 0.1, 0.1, 0.1, 0.1], 4),
     ],
 )
-def test_algorithm_2_returns_the_last_accepted_model(options, accuracies, kept):
+@pytest.mark.parametrize("balanced", [False, True])
+def test_algorithm_2_returns_the_last_accepted_model(options, accuracies, kept, balanced):
     class Trained:
-        """A run in which M_i has the i-th accuracy."""
+        """A run in which M_i has the i-th accuracy; if it is the balanced one, the plain one is the same for all."""
 
         def __init__(self):
             self.rows = {}
@@ -140,7 +141,9 @@ def test_algorithm_2_returns_the_last_accepted_model(options, accuracies, kept):
             return {name: task(self) for name, task in tasks.items()}
 
         def evaluate(self, network):
-            return {"accuracy": accuracies[int(network[1:])], "loss": 1.0}
+            accuracy = accuracies[int(network[1:])]
+            measured = {"accuracy": 0.5, "balanced_accuracy": accuracy} if balanced else {"accuracy": accuracy}
+            return {**measured, "loss": 1.0}
 
         def keep(self, name, network, *, taught_by, kept):
             self.rows[name] = kept
@@ -148,3 +151,8 @@ def test_algorithm_2_returns_the_last_accepted_model(options, accuracies, kept):
     run = Trained()
     assert kdtool.make("distillers", "ikd", iters=4, **options).distill(run, "M0", None) == f"M{kept}"
     assert [name for name, accepted in run.rows.items() if accepted] == [f"M{number}" for number in range(kept + 1)]
+
+
+def test_without_a_tolerance_nothing_is_compared():
+    with pytest.raises(kdtool.UsageError, match="--drop-from: belongs to --tolerance; give that"):
+        kdtool.make("distillers", "ikd", drop_from="best")

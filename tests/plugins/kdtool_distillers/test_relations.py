@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kdtool
-from kdtool import Error, make
+from kdtool import Error, UsageError, make
 from kdtool.models.options import NetworkOptions
 from kdtool.models.sources import create
 from kdtool_distillers.relations import embedded
@@ -31,6 +31,19 @@ def test_batches_of_one_are_refused_at_once(network, message, tmp_path):
     kdtool.teacher(network, data="digits", epochs=0, output=tmp_path / "t.pt", image_size=32)
     with pytest.raises(Error, match=message):
         kdtool.distill(tmp_path / "t.pt", "sp", student=network, batch_size=1, subset=0.05, output=tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("reviewkd", {}), ("wkd", {"logit_weight": 0, "feature_weight": 0.01})]
+)
+def test_adapters_with_batch_norm_need_more_than_one_image_too(method, options, tmp_path):
+    """A vision transformer has none, but the layers that its maps go through have."""
+    data = {"data": "digits", "image_size": 16, "subset": 0.02}
+    kdtool.teacher("timm:test_vit", epochs=0, output=tmp_path / "t.pt", **data)
+    with pytest.raises(UsageError, match="^--batch-size 1: batch-norm has no statistics of one image; use a larger"):
+        kdtool.distill(
+            tmp_path / "t.pt", method, student="timm:test_vit", batch_size=1, output=tmp_path / "s.pt", **options
+        )
 
 
 @pytest.mark.parametrize("method", FEATURES)

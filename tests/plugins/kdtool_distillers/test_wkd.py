@@ -169,3 +169,17 @@ def test_a_sum_gets_the_teachers_classifier():
 def test_a_strategy_that_has_no_classifier_says_so(step_of, numbers):
     with pytest.raises(UsageError, match="--objective wkd: needs the classifier of a fixed teacher, and here"):
         WKD().loss(step_of(student=numbers(2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"taps": ("nosuchlayer",)}, "--taps: belongs to --feature-weight above 0"),
+        ({"grid": 4}, "--grid: belongs to --feature-weight above 0"),
+        ({"mean_ratio": 9.0}, "--mean-ratio: belongs to --feature-weight above 0"),
+        ({"logit_weight": 0, "feature_weight": 0.01, "sharpness": 3.0}, "--sharpness: belongs to --logit-weight above"),
+    ],
+)
+def test_options_of_a_part_that_is_left_out_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        WKD(**options)
