@@ -35,11 +35,12 @@ def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None 
         UsageError: the exporter does not tell how to measure here.
         Error: no channels of this network can be removed.
     """
-    spec, exporter = network.architecture.spec, exporter or make("exporters", exporter_of_suffix(".onnx").name)
+    exporter = exporter or make("exporters", exporter_of_suffix(".onnx").name)
     check_measurable(exporter)
     latency = RelativeLatency(exporter, network)
     low, high = 0.0, 1.0
     best: Removal | None = None
+    failed = None
     with progress("latency", TRIES) as advance:
         for _ in range(TRIES):
             # The latency falls roughly with the MACs, so the first guess is the requested fraction itself.
@@ -48,8 +49,8 @@ def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None 
                 removal = remove_channels(network, ratio=fraction, of="macs", **how)
             except MethodError:
                 raise
-            except Error:
-                low = fraction  # too little for any layer to lose ``round_to`` channels
+            except Error as error:
+                low, failed = fraction, error  # too little for any layer to lose ``round_to`` channels
                 advance()
                 continue
             removed = 1 - latency.of(removal.network)
@@ -61,5 +62,6 @@ def remove_latency(network: Network, *, ratio: float, exporter: Exporter | None 
             low, high = (fraction, high) if removed < ratio else (low, fraction)
             advance()
     if best is None:
-        raise Error(f"{spec}: no channels can be removed to save {ratio:.0%} of its latency; use --of params or macs")
+        assert failed is not None
+        raise failed
     return best

@@ -30,6 +30,9 @@ STEPS = "number of steps, each with its own retraining; the first ones remove mo
 CHANNEL_SCOPE = "compare each channel with all others, those of its layer, or those of layers with the same structure"
 
 
+FLOOR = "fraction of its channels that every layer keeps at least, so that no layer becomes a bottleneck"
+
+
 class Pruner(Method):
     """Remove weights that a trained network does not need, and retrain the rest."""
 
@@ -171,6 +174,7 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
     of: str = option("params", choices=("params", "macs", "channels", "latency"), help="size that the ratio refers to")
     scope: str = option("global", choices=("global", "layer", "isomorphic"), help=CHANNEL_SCOPE)
     round_to: int = option(16, minimum=1, help="layers keep multiples of this many channels; 16 suits onnxruntime")
+    floor: float = option(0.1, minimum=0, below=1, help=FLOOR)
     steps: int = option(1, minimum=1, help=STEPS)
     exporter: Exporter | None = nested("exporters", help="exporter that says how --of latency measures, and on what")
 
@@ -224,22 +228,23 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         removed, failed = 0.0, None
         reached: dict[str, Any] = {}
         means: Mapping[str, float] = {}
+        before: Mapping[str, int] = {}
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
             if removed < target:  # else an earlier step removed so much, since whole multiples of ``round_to`` go
                 try:
-                    removal = self._removal(run, network, (target - removed) / (1 - removed), means)
+                    removal = self._removal(run, network, (target - removed) / (1 - removed), means, before)
                 except MethodError:
                     raise
                 except Error as error:
                     failed = error  # this step may remove less than ``round_to`` channels; the next one removes more
-                    if target - removed > NEAR:
+                    if not removed or target - removed > NEAR:
                         continue
                     failed = None  # it is as near as whole multiples come
                 else:
                     seed, record = run.training.seed, run.entry.record_repair
                     network = self.repaired(removal.network, network, data, seed, record)
                     removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
-                    means = removal.means if self.relative_scores else {}
+                    means, before = removal.means if self.relative_scores else {}, removal.before
                     reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
                     run.record(reached=reached)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
@@ -249,10 +254,13 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
             run.record(reached={**reached, "capped": str(failed)})
         return network
 
-    def _removal(self, run: Run, network: Network, ratio: float, means: Mapping[str, float]) -> Removal:
+    def _removal(
+        self, run: Run, network: Network, ratio: float, means: Mapping[str, float], before: Mapping[str, int]
+    ) -> Removal:
         """Return the network without the fraction ``ratio`` of its size.
 
-        ``means`` are the mean scores of the groups after the step before, by the path of a group's first layer.
+        ``means`` are the mean scores of the groups after the step before, by the path of a group's first layer, and
+        ``before`` their channels before the first step.
         """
         from kdtool.pruning.latency import remove_latency
         from kdtool.pruning.layers import limited
@@ -266,6 +274,8 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
             "importance": limited(self, carried(importance, means), network),
             "scope": self.scope,
             "round_to": self.round_to,
+            "floor": self.floor,
+            "before": before,
         }
         if self.of == "latency":
             return remove_latency(network, ratio=ratio, exporter=self.exporter, **options)

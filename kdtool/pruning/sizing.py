@@ -22,6 +22,10 @@ STEPS_OF_A_LAYER = 4
 """A layer of median width can be cut to this many widths at least."""
 
 
+OF_THE_SIZE = ("ratio", "of", "round_to", "floor")
+"""Options on which the importance of channels does not depend."""
+
+
 def round_to(network: Network) -> int:
     """Return the multiple of channels that layers keep: 16, or less where layers are so narrow that little could go."""
     widths = [outputs_of(layer) for layer in network.module.modules() if isinstance(layer, CONV_LINEAR)]
@@ -38,7 +42,13 @@ def cutter(make: Callable[..., Any], run: Run, network: Network) -> Callable[[Ma
 
     def cut(options: Mapping[str, Any]) -> Network:
         pruner = make(**options)
-        key = repr({name: value for name, value in pruner.as_data().items() if name not in ("ratio", "of", "round_to")})
+        key = repr(
+            {
+                name: value
+                for name, value in pruner.as_data().items()
+                if name not in ("ratio", "of", "round_to", "floor")
+            }
+        )
         if key not in known:
             known[key] = pruner.importance(run, network)
         return remove_channels(
@@ -48,6 +58,7 @@ def cutter(make: Callable[..., Any], run: Run, network: Network) -> Callable[[Ma
             importance=limited(pruner, known[key], network),
             scope=pruner.scope,
             round_to=pruner.round_to,
+            floor=pruner.floor,
         ).network
 
     return cut

@@ -143,23 +143,34 @@ def kmeans(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64]
     """Return at most ``count`` centroids of numbers, in rising order, and the index of each number's centroid.
 
     Lloyd's algorithm from centroids at equal distances. In one dimension the clusters are intervals, so that sorted
-    numbers and their running sums give each step exactly and alike on every machine. Clusters without a number are left
-    out. ``values`` is [n]; no value gives no centroid.
+    numbers and their running sums give each step exactly and alike on every machine. A cluster without a number, as
+    beside an outlier, takes half of the cluster with the largest sum of squared distances. Numbers that have at most
+    ``count`` different values keep them. ``values`` is [n]; no value gives no centroid.
     """
     import numpy as np
 
-    if not len(values):
-        return np.zeros(0), np.zeros(0, dtype=np.int64)
+    distinct, codes = np.unique(values, return_inverse=True)
+    if len(distinct) <= count:
+        return distinct, codes
     ordered = np.sort(values)
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    sums, squares = (np.concatenate([[0.0], np.cumsum(numbers)]) for numbers in (ordered, ordered**2))
     centroids = np.linspace(ordered[0], ordered[-1], count)
     for _ in range(MOST_STEPS):
         edges = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         bounds = np.concatenate([[0], edges, [len(ordered)]])
+        bounds = np.concatenate([bounds[:-1][np.diff(bounds) > 0], bounds[-1:]])
         sizes = np.diff(bounds)
-        moved = np.where(sizes > 0, np.diff(sums[bounds]) / np.maximum(sizes, 1), centroids)
+        moved = np.diff(sums[bounds]) / sizes
+        if spare := count - len(moved):
+            distances = np.diff(squares[bounds]) - sizes * moved**2
+            middles = np.searchsorted(ordered, moved, side="right")
+            distances[(middles == bounds[:-1]) | (middles == bounds[1:])] = -np.inf  # all its numbers are equal
+            worst = np.argsort(-distances, kind="stable")[: min(spare, np.isfinite(distances).sum())]
+            halves = [(bounds[worst], middles[worst]), (middles[worst], bounds[worst + 1])]
+            means = [(sums[end] - sums[start]) / (end - start) for start, end in halves]
+            moved = np.sort(np.concatenate([np.delete(moved, worst), *means]))
         if np.array_equal(moved, centroids):
             break
         centroids = moved
-    centroids = np.unique(centroids[sizes > 0])
-    return centroids, np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)
+    used, codes = np.unique(np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values), return_inverse=True)
+    return centroids[used], codes

@@ -8,7 +8,6 @@ Groups that fail these checks are found by bisection and left as they are.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,8 @@ from kdtool.plugins.method_code import MethodError
 from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.groups import Group, Scores, groups
 from kdtool.surgery.channels.importance import begins_with, scores_of
-from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, choose, ranked, unit_of
+from kdtool.surgery.channels.lost import Lost
+from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, Widths, choose, ranked, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.surgery.slicing.tensors import PLAIN_FIRST, copy_to_cut, slice_tensors
@@ -35,6 +35,7 @@ from kdtool.surgery.tracing.probe_shape import least_shape
 from kdtool.surgery.tracing.trace import trace
 
 OF = ("params", "macs", "channels")
+LEAST = "all layers that may shrink have their least width, see --floor and --round-to"
 NEAR = 0.005  # a part of the size that is missing to what was asked for, and is not worth a word
 
 
@@ -51,6 +52,8 @@ class Removal:
     """Why some channels had to stay; empty if none had to."""
     means: Mapping[str, float] = field(default_factory=dict)
     """The mean score of the channels that are left, by the path of the first layer of their group."""
+    before: Mapping[str, int] = field(default_factory=dict)
+    """The channels that the groups had before, by the same paths."""
 
     @property
     def capped(self) -> bool:
@@ -59,7 +62,11 @@ class Removal:
 
     def as_data(self) -> dict[str, Any]:
         """Return the fractions, as plain data for a history."""
-        why = {"capped": self.reason or "all layers that may shrink have their minimum width"} if self.capped else {}
+        why = (
+            {"capped": self.reason or "all layers that may shrink have their least width, see --floor and --round-to"}
+            if self.capped
+            else {}
+        )
         return {"of": self.of, "asked": self.asked, "removed": round(self.removed, 4), **why}
 
 
@@ -71,6 +78,8 @@ def remove_channels(
     of: str = "params",
     scope: str = "global",
     round_to: int = 16,
+    floor: float = 0.0,
+    before: Mapping[str, int] | None = None,
     limits: Limits | None = None,
 ) -> Removal:
     """Return a copy of the network without its least important channels, so that ``ratio`` of its size is gone.
@@ -78,7 +87,8 @@ def remove_channels(
     The size is counted in ``of``: ``params``, ``macs`` or ``channels`` (outputs of convolutions and linear layers).
     ``importance`` returns a score for each channel of a Torch-Pruning group. With ``scope="global"`` the scores of all
     groups are compared, with ``"layer"`` each group loses the same fraction of its channels, with ``"isomorphic"`` each
-    class of groups with the same structure. Each group keeps a positive multiple of ``round_to`` channels.
+    class of groups with the same structure. Each group keeps a positive multiple of ``round_to`` channels, and at least
+    the fraction ``floor`` of its channels, or of those in ``before`` (see `Removal.before`).
 
     Raises:
         Error: an option is invalid, or no channels of this network can be removed such that the result passes the
@@ -90,25 +100,29 @@ def remove_channels(
     if of not in OF or scope not in SCOPES:
         raise Error(f"of={of!r}, scope={scope!r}: of is one of {', '.join(OF)}, scope one of {', '.join(SCOPES)}")
     try:
-        return _removed(network, ratio, importance, of, scope, round_to, limits or Limits())
+        widths = Widths(round_to, floor, before or {})
+        return _removed(network, ratio, importance, of, scope, widths, limits or Limits())
     except MethodError:
         raise
     except Error as error:
         # A refiner would refuse a layer that computes its weight, too.
-        way_out = "" if PLAIN_FIRST in str(error) else "; use a refiner instead"
+        way_out = "" if PLAIN_FIRST in str(error) or "--round-to" in str(error) else "; use a refiner instead"
         raise Error(f"{spec}: its channels cannot be removed: {error}{way_out}") from error
 
 
 def _removed(
-    network: Network, ratio: float, importance: Scores, of: str, scope: str, round_to: int, limits: Limits
+    network: Network, ratio: float, importance: Scores, of: str, scope: str, widths: Widths, limits: Limits
 ) -> Removal:
     shape = network.architecture.input
     original = copy_to_cut(network.module)
     probe_shape = least_shape(original, shape)
-    every = [_rank(group, original, importance, round_to) for group in groups(network, limits, probe_shape)]
-    candidates = [group for group in every if group]
-    if not candidates:
+    every = [_rank(group, original, importance, widths) for group in groups(network, limits, probe_shape)]
+    scored = [group for group in every if group]
+    candidates = [group for group in scored if len(group.kept) > 1]
+    if not scored:
         raise Error("its graph has no group of channels that could be removed")
+    if not candidates:
+        raise Error(f"no layer may be narrower with --round-to {widths.round_to} and --floor {widths.floor:g}")
     whole = {"params": sum(weight.numel() for weight in original.parameters()), "channels": _channels(original)}
     costs = Costs(original, shape, of, whole[of] if of in whole else macs(original, shape))
     surgery = Surgery(network, original, limits, probe_shape)
@@ -125,9 +139,11 @@ def _removed(
             check_rebuilt(result, probe_shape)
             means = {begins_with(item.group.graph): _mean_left(item, steps.get(i, 0)) for i, item in enumerate(sound)}
             more = any(steps.get(number, 0) < len(item.kept) - 1 for number, item in enumerate(sound))
-            reason = surgery.reason or (f"layers keep multiples of {round_to} channels" if more else "")
-            return Removal(result, of, ratio, costs.removed(steps, sound), reason, means)
-    raise Error(surgery.reason or f"no layer is wider than {round_to} channels")
+            reason = surgery.reason or (widths.reason if more else "")
+            before = {**{begins_with(item.group.graph): item.group.size for item in scored}, **widths.before}
+            return Removal(result, of, ratio, costs.removed(steps, sound), reason, means, before)
+    too_much = f"the least that --round-to {widths.round_to} can remove is more than {ratio:.2%} of the {of}"
+    raise Error(surgery.reason or too_much)
 
 
 def _mean_left(ranking: Ranked, step: int) -> float:
@@ -145,42 +161,19 @@ def _channels(module: nn.Module) -> int:
     return sum(outputs_of(part) for part in module.modules() if isinstance(part, CONV_LINEAR))
 
 
-def _rank(group: Group, module: nn.Module, importance: Scores, round_to: int) -> Ranked | None:
+def _rank(group: Group, module: nn.Module, importance: Scores, widths: Widths) -> Ranked | None:
     """Return a group with its channels ranked, None if they have to stay."""
     unit = unit_of(group, module)
     scores = None if unit is None else scores_of(group, importance)
     if unit is None or scores is None:
         return None
-    ranking = ranked(group, scores, unit, round_to)
-    return ranking if len(ranking.kept) > 1 else None
+    return ranked(group, scores, unit, widths.round_to, widths.least(begins_with(group.graph), group.size))
 
 
 def width_of(layer: nn.Module) -> int:
     """Return how many output channels a layer has; for attention and recurrent layers, their inner width."""
     inside = getattr(layer, "embed_dim", 0) or getattr(layer, "hidden_size", 0)
     return outputs_of(layer) or int(inside)
-
-
-class _Lost:
-    """The channels that each layer loses, by its path and by role: ``outputs``, ``inputs`` or ``tensor``."""
-
-    def __init__(self, chosen: Sequence[tuple[Ranked, int]]) -> None:
-        self.by_role: dict[tuple[str, str], set[int]] = defaultdict(set)
-        self.dims: dict[str, int] = {}
-        for ranking, step in chosen:
-            gone = torch.zeros(ranking.group.size, dtype=torch.bool)
-            gone[ranking.lost(step)] = True
-            for member in ranking.group.members:
-                channels = member.channels[gone[member.roots]].tolist()
-                for role in ("outputs", "inputs") if member.role == "both" else (member.role,):
-                    self.by_role[member.path, role].update(channels)
-                self.dims[member.path] = member.dim
-
-    def kept(self, path: str, role: str, size: int) -> Tensor:
-        """Return the indices that stay of ``size`` channels."""
-        stays = torch.ones(size, dtype=torch.bool)
-        stays[list(self.by_role.get((path, role), ()))] = False
-        return stays.nonzero().flatten()
 
 
 class Surgery:
@@ -207,7 +200,7 @@ class Surgery:
 
     def without(self, chosen: Sequence[tuple[Ranked, int]]) -> nn.Module | None:
         """Return a copy without the chosen channels, or None if it fails a check."""
-        lost = _Lost(chosen)
+        lost = Lost(chosen)
         try:
             flow = trace(self.original, self.shape, lambda path, layer: lost.kept(path, "outputs", width_of(layer)))
             self.kept = flow.outputs
@@ -239,7 +232,7 @@ class Surgery:
                 self.reason = str(error)
         return None
 
-    def _differing(self, flow: Flow, lost: _Lost) -> list[str]:
+    def _differing(self, flow: Flow, lost: Lost) -> list[str]:
         """Return the layers that lose other channels by the network's flow than by the graph."""
         wrong = []
         for path in {path for path, _ in flow.answers}:
@@ -258,7 +251,7 @@ class Surgery:
                 wrong += self._differing_tensors(path, flow, lost)
         return wrong
 
-    def _differing_tensors(self, path: str, flow: Flow, lost: _Lost) -> list[str]:
+    def _differing_tensors(self, path: str, flow: Flow, lost: Lost) -> list[str]:
         """Return the first tensor of a layer, or the parameter, that loses other channels by the flow; [] if none."""
         if path in self.parts:
             part = self.parts[path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import torch
@@ -45,6 +45,26 @@ class Ranked:
         return self.order[: self.group.size - self.kept[step]].sort().values
 
 
+@dataclass(frozen=True)
+class Widths:
+    """How many channels groups keep: multiples of ``round_to``, and at least a fraction ``floor``."""
+
+    round_to: int = 16
+    floor: float = 0.0
+    before: Mapping[str, int] = field(default_factory=dict)
+    """The channels of which ``floor`` is a fraction, by the path of the first layer of a group; else its own number."""
+
+    def least(self, path: str, size: int) -> int:
+        """Return the fewest channels of a group that begins with the layer ``path`` and has ``size`` channels now."""
+        return math.ceil(self.floor * self.before.get(path, size) - 1e-9)
+
+    @property
+    def reason(self) -> str:
+        """Why not exactly so much can be removed as was asked for."""
+        multiples = f"multiples of {self.round_to} channels" if self.round_to > 1 else "whole channels"
+        return f"layers keep {multiples}"
+
+
 def unit_of(group: Group, module: nn.Module) -> int | None:
     """Return how many consecutive blocks of channels must be removed together; None if the channels have to stay.
 
@@ -73,17 +93,17 @@ def _is_parameter(module: nn.Module, member: Member) -> bool:
     return member.role == "tensor" and name in module.get_submodule(owner)._parameters
 
 
-def ranked(group: Group, scores: Tensor, unit: int, round_to: int) -> Ranked:
+def ranked(group: Group, scores: Tensor, unit: int, round_to: int, least: int = 1) -> Ranked:
     """Return a group with its channels in ascending order of their scores.
 
     The channels at the same place of each of ``unit`` consecutive blocks are removed together, by their mean score. The
-    number of channels left is a multiple of both ``unit`` and ``round_to``.
+    number of channels left is a multiple of both ``unit`` and ``round_to``, and not below ``least``.
     """
     places = scores.detach().float().view(unit, -1).mean(0)
     order = places.argsort(stable=True)
     every = (order[:, None] + torch.arange(unit) * len(places)).flatten()
     step = math.lcm(unit, round_to)
-    kept = (group.size, *range((group.size - 1) // step * step, 0, -step))
+    kept = (group.size, *range((group.size - 1) // step * step, max(least, 1) - 1, -step))
     shares = []
     for member in group.members:
         gone = torch.bincount(member.roots, minlength=group.size)[every].cumsum(0).double() / member.size

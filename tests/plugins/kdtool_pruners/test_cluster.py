@@ -25,6 +25,29 @@ def test_kmeans_beside_scikit_learn(count):
     np.testing.assert_allclose(centroids[codes], theirs.cluster_centers_[theirs.labels_, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize("outlier", [10.0, 50.0, 1e4])
+def test_an_outlier_takes_one_value_and_leaves_the_others(outlier):
+    values = np.append(np.random.default_rng(0).normal(size=20_000), outlier)
+    theirs = KMeans(16, n_init=3, random_state=0).fit(values[:, None])
+    centroids, codes = kmeans(values, 16)
+    assert len(centroids) == 16
+    assert centroids.tolist() == sorted(centroids)
+    assert np.square(values - centroids[codes]).sum() < 1.05 * theirs.inertia_
+
+
+def test_as_many_values_as_there_are_stay_as_they_are():
+    values = np.append(np.random.default_rng(0).normal(size=90), 20.0)
+    for count in (91, 256):
+        centroids, codes = kmeans(values, count)
+        assert centroids[codes].tolist() == values.tolist()
+    centroids, codes = kmeans(values, 16)
+    again, codes = kmeans(centroids[codes], 16)
+    assert again.tolist() == centroids.tolist()
+    # Many equal numbers: a cluster of them cannot be split.
+    centroids, codes = kmeans(np.repeat([0.0, 1.0, 2.0, 1e6], 50), 3)
+    assert len(centroids) == 3
+
+
 def test_kmeans_of_few_values():
     centroids, codes = kmeans(np.array([3.0, 1.0, 3.0]), 8)
     assert centroids.tolist() == [1.0, 3.0]

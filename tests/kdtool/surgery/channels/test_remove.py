@@ -187,7 +187,9 @@ def test_a_ratio_that_would_empty_layers_is_capped():
     assert widths == [6, 16, 48, 48, 10]
     assert removal.removed == pytest.approx(1 - (156 + 2416 + 16 * 25 * 48 + 48 + 48 * 48 + 48 + 490) / 61706, abs=1e-6)
     assert removal.capped
-    assert removal.as_data()["capped"] == "all layers that may shrink have their minimum width"
+    assert (
+        removal.as_data()["capped"] == "all layers that may shrink have their least width, see --floor and --round-to"
+    )
 
 
 def test_a_ratio_between_two_steps_is_missed_for_the_multiple():
@@ -272,8 +274,10 @@ def test_unknown_sizes_and_scopes_are_refused():
 
 
 def test_layers_that_are_all_too_narrow_are_refused_by_name():
-    with pytest.raises(Error, match="kdtool:lenet-5: .*no group of channels that could be removed"):
+    with pytest.raises(Error, match="kdtool:lenet-5: .*no layer may be narrower with --round-to 512 and --floor 0$"):
         remove(network("kdtool:lenet-5", 28), round_to=512)
+    with pytest.raises(Error, match=r"the least that --round-to 16 can remove is more than 0.10% of the params$"):
+        remove(network("kdtool:resnet20"), 0.001, round_to=16)
 
 
 def test_the_error_of_a_limit_names_the_network():
