@@ -14,7 +14,7 @@ from kdtool.study.recipe import read_recipe
 EXAMPLES = Path(__file__).parents[2] / "examples"
 READMES = [path for path in sorted(EXAMPLES.glob("**/README.md")) if "[[[cog" in path.read_text(encoding="utf-8")]
 RESULTS = sorted(EXAMPLES.glob("*/results*.json"))
-MAX_BYTES = 100_000
+MAX_BYTES = 150_000
 PATHS_OF_A_MACHINE = re.compile(r'"(?:/|~|[A-Za-z]:\\)')
 
 
