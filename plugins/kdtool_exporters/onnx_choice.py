@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdtool import Error
 from kdtool_exporters.onnx_images import divergence, first_images
-from kdtool_exporters.onnx_quantise import Layer, all_operators, calibrated, dynamic, half, static
+from kdtool_exporters.onnx_quantise import Layer, calibrated, dynamic, half, is_transformer, operators_of, static
 from kdtool_exporters.onnx_session import open_file, outputs, run_all
 
 if TYPE_CHECKING:
@@ -102,23 +102,15 @@ class Choice:
         self.float_accuracy = float(self._right(self.reference).mean())
 
     @property
-    def transformer(self) -> bool:
-        """Whether most weights are in matrix products of sequences; torch writes other linear layers as Gemm."""
-        of = {
-            name: sum(layer.weights for layer in self.layers if layer.operator == name) for name in ("MatMul", "Conv")
-        }
-        return of["MatMul"] > of["Conv"]
-
-    @property
     def operators(self) -> list[str]:
-        """The operators that static quantisation changes: of a transformer only those with weights."""
-        return ["Conv", "Gemm", "MatMul"] if self.transformer else all_operators()
+        """The operators that static quantisation changes."""
+        return operators_of(self.layers)
 
     def int8(self, calibration: str, float_ends: str, max_drop: float | None) -> Trial:
         """Return the best of all ways to quantise to 8 bits, before any layer is put back."""
         methods = CALIBRATIONS if calibration == "auto" else (calibration,)
         best = _best([self.trial("static", how, self.skipped) for how in methods])
-        if self.transformer:
+        if is_transformer(self.layers) and any(one.name not in self.skipped for one in self.quantisable("dynamic")):
             best = self._static_or_dynamic(best, AS_GOOD if max_drop is None else max_drop)
         ends = self._ends(best.way)
         if float_ends == "off" or not set(ends) - set(best.kept):
@@ -137,15 +129,19 @@ class Choice:
         return trial
 
     def restore(self, worst: Trial, max_drop: float) -> Trial:
-        """Put the layers that lose most back to float until at most ``max_drop`` of the accuracy is lost.
+        """Return a file that loses at most ``max_drop`` of the accuracy: the nearest one of those that were tried.
 
-        The fewest layers are taken, in the order of the divergence that each causes alone.
+        If none does, the layers that lose most are put back to float: the fewest, in the order of the divergence that
+        each causes alone.
 
         Raises:
             kdtool.Error: the loss is larger with any layer quantised.
         """
         if within(self.drop(worst), max_drop):
             return worst
+        allowed = [trial for trial in self.trials if within(self.drop(trial), max_drop)]
+        if allowed:
+            return min(allowed, key=lambda trial: trial.divergence)
         order = self._order(worst)
 
         def trial(count: int) -> Trial:
@@ -195,7 +191,7 @@ class Choice:
 
     def quantisable(self, way: str) -> list[Layer]:
         """Return the layers that a way of quantising changes."""
-        return [layer for layer in self.layers if way != "dynamic" or layer.operator == "MatMul"]
+        return [layer for layer in self.layers if way != "dynamic" or layer.operator in ("MatMul", "Gemm")]
 
     def _make(
         self, file: Path, way: str, calibration: str | None, *, skip: Iterable[str] = (), only: str | None = None
@@ -206,7 +202,6 @@ class Choice:
             return
         chosen = () if only is None else (only,)
         if way == "dynamic":
-            # onnxruntime's dynamic quantisation leaves Gemm and convolutions as they are.
             dynamic(self.model, file, skip=skip, only=chosen, seven_bits=self.seven_bits)
             return
         assert calibration is not None

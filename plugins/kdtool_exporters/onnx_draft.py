@@ -8,6 +8,7 @@ network, and what the older exporter cannot write is exported as usual.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 from kdtool_exporters.onnx_images import calibration_images
 from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, quiet, write
 from kdtool_exporters.onnx_once import write_once
-from kdtool_exporters.onnx_quantise import all_operators, calibrated, half, lacks_dot_product, prepare, static
+from kdtool_exporters.onnx_quantise import (
+    calibrated,
+    dynamic,
+    half,
+    is_transformer,
+    lacks_dot_product,
+    layers_of,
+    operators_of,
+    prepare,
+    static,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,8 +55,12 @@ def write_draft(
     """Write a draft of a network's file; one of 8 bits is calibrated on ``val``, or has any ranges without it.
 
     ``options`` is the `Onnx` exporter. With ``as_exported`` torch's newer exporter writes it: that of the older one has
-    other nodes, and so up to a tenth more or less bytes if the network is small.
+    other nodes, and so up to a tenth more or less bytes if the network is small. An export of a transformer chooses
+    between static and dynamic quantisation by accuracy and latency: its draft is the faster of both, and with
+    ``as_exported`` the larger.
     """
+    import onnx
+
     from kdtool.models import integer_network, without_quantiser
 
     in_float = without_quantiser(network)
@@ -67,10 +82,19 @@ def write_draft(
             half(model, output)
             return
         images = [] if val is None else calibration_images(val, CALIBRATION_IMAGES, network.architecture.spec)[0]
-        ranges = calibrated(model, list(images), "minmax", all_operators()) if images else any_ranges(model)
+        layers = layers_of(onnx.load(str(model)))
+        operators = operators_of(layers)
+        ranges = calibrated(model, list(images), "minmax", operators) if images else any_ranges(model)
         narrow = {"on": True, "off": False}.get(options.reduce_range)
         seven_bits = lacks_dot_product() is not None if narrow is None else narrow
-        static(model, output, ranges, all_operators(), seven_bits=seven_bits)
+        static(model, output, ranges, operators, seven_bits=seven_bits)
+        if is_transformer(layers):
+            other = Path(scratch) / "dynamic.onnx"
+            dynamic(model, other, seven_bits=seven_bits)
+            sizes = [file.stat().st_size for file in (other, output)]
+            timed = not as_exported and options.latency and options.latency_from is None
+            if options.slower(other, output) < 1 if timed else sizes[0] > sizes[1]:
+                shutil.copy(other, output)
 
 
 def name_nodes(source: Path, target: Path) -> bool:

@@ -180,7 +180,7 @@ class Onnx(Exporter):
                     with write_errors(output):
                         made = trained_file(self, network, float_path, path, val)
                 else:
-                    made = lowered(self, float_path, path, spec, val, self._slower if timed_here else None)
+                    made = lowered(self, float_path, path, spec, val, self.slower if timed_here else None)
                 about = self._beside_float(made, path, float_path, spec, test)
                 scores = about.pop("accuracy")
                 with write_errors(output):
@@ -252,7 +252,7 @@ class Onnx(Exporter):
             )
             return {"latency": self._time(path, teacher_path), "teacher": _sizes([*teacher_path.parent.iterdir()])}
 
-    def _slower(self, path: Path, other: Path) -> float:
+    def slower(self, path: Path, other: Path) -> float:
         """Return the latency of a file over that of another, measured for a short time."""
         pairs, seconds = min(COMPARED_PAIRS, self.pairs), min(COMPARED_SECONDS, self.latency_seconds)
         return float(self._time(path, other, pairs, seconds)["ratio"])

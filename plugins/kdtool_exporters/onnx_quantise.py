@@ -59,8 +59,26 @@ def prepare(source: Path, target: Path) -> list[Layer]:
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     onnx.save(model, str(target))
+    return layers_of(model)
+
+
+def layers_of(model: Any) -> list[Layer]:
+    """Return the layers of a model whose nodes have names."""
     sizes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     return [Layer(node.name, node.op_type, _product(sizes[weight])) for node, weight in weighted(model)]
+
+
+def is_transformer(layers: Iterable[Layer]) -> bool:
+    """Return whether most weights are in matrix products of sequences; torch writes other linear layers as Gemm."""
+    weights = {"MatMul": 0, "Conv": 0}
+    for layer in layers:
+        weights[layer.operator] = weights.get(layer.operator, 0) + layer.weights
+    return weights["MatMul"] > weights["Conv"]
+
+
+def operators_of(layers: Iterable[Layer]) -> list[str]:
+    """Return the operators that static quantisation changes: of a transformer only those with weights."""
+    return ["Conv", "Gemm", "MatMul"] if is_transformer(layers) else all_operators()
 
 
 def calibrated(model: Path, images: Sequence[NDArray[np.float32]], how: str, operators: Sequence[str]) -> Any:
@@ -138,8 +156,13 @@ def static(
 def dynamic(
     model: Path, output: Path, *, skip: Iterable[str] = (), only: Iterable[str] = (), seven_bits: bool = False
 ) -> None:
-    """Write a prepared model with 8-bit weights in its matrix products, whose inputs are quantised while it runs."""
+    """Write a prepared model with 8-bit weights in its matrix products, whose inputs are quantised while it runs.
+
+    Gemm is one too: onnxruntime takes it apart first, and adds ``_MatMul`` to its name.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    chosen, left = ([*names, *(f"{name}_MatMul" for name in names)] for names in ([*only], [*skip]))
 
     with _quiet():
         quantize_dynamic(
@@ -149,8 +172,8 @@ def dynamic(
             per_channel=True,
             reduce_range=seven_bits,
             weight_type=QuantType.QInt8,
-            nodes_to_quantize=list(only),
-            nodes_to_exclude=list(skip),
+            nodes_to_quantize=chosen,
+            nodes_to_exclude=left,
         )
 
 

@@ -64,6 +64,8 @@ class _Collector(_Like):
         self.layers: dict[str, tuple[Tensor, Tensor | None]] = {}
         self.inputs: dict[str, str] = {}
         """By the name of a linear layer of vectors, the rounded tensor that it reads."""
+        self.reads: dict[str, str] = {}
+        """The same of every layer that reads one."""
         self.rounded: dict[int, tuple[str, Tensor]] = {}  # by id, with the tensor so that the id stays its own
         self.norms: dict[str, list[Any]] = {}
 
@@ -71,8 +73,10 @@ class _Collector(_Like):
         if name in self.weights:
             self.layers[name] = argument(args, kwargs, 1, "weight"), argument(args, kwargs, 2, "bias")
             x = argument(args, kwargs, 0, "input")
-            if ":linear:" in name and x.dim() == 2 and id(x) in self.rounded:
-                self.inputs[name] = self.rounded[id(x)][0]
+            if id(x) in self.rounded:
+                self.reads[name] = self.rounded[id(x)][0]
+                if ":linear:" in name and x.dim() == 2:
+                    self.inputs[name] = self.reads[name]
         if name in self.places.folds.values():
             names = ("running_mean", "running_var", "weight", "bias")
             self.norms[name] = [argument(args, kwargs, place, of) for place, of in enumerate(names, start=1)]
@@ -110,7 +114,9 @@ class _Integers(_Like):
             weight, bias = weight.detach().float(), None if bias is None else bias.detach().float()
             scales = weight_scales(weight)
             if bias is not None:
-                scales = torch.maximum(scales, bias.abs() / (smallest * _LARGEST_BIAS))
+                # The smallest scale of all may be that of a branch whose outputs are all zero.
+                read = self.numbers[collected.reads[name]][0] if name in collected.reads else smallest
+                scales = torch.maximum(scales, bias.abs() / (read * _LARGEST_BIAS))
             shape = (-1, *[1] * (weight.dim() - 1))
             integers = torch.round(weight / scales.view(shape)).clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
             for kind, tensor in (

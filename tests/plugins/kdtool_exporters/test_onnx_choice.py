@@ -10,7 +10,7 @@ from kdtool import Error
 from kdtool_exporters.onnx_choice import Choice, Trial
 from kdtool_exporters.onnx_images import calibration_images
 from kdtool_exporters.onnx_lower import _restored
-from kdtool_exporters.onnx_quantise import Layer
+from kdtool_exporters.onnx_quantise import Layer, is_transformer
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ def test_what_cannot_be_met_is_said(choice, monkeypatch):
     monkeypatch.setattr(Choice, "trial", lambda self, *how: worse)
     with pytest.raises(Error, match=r"^timm:tiny: loses [\d.]+% of the validation images at least.*nothing was writ"):
         choice.restore(best, 0.01)
+
+
+def test_another_trial_within_the_limit_is_taken_before_a_layer_is_put_back(choice, monkeypatch):
+    choice.float_accuracy = 1.0
+    nearer, further, worse = (trial([False] * wrong + [True] * (100 - wrong), wrong / 10) for wrong in (1, 2, 9))
+    choice.trials = [further, worse, nearer]
+    monkeypatch.setattr(Choice, "_order", None)
+    assert choice.restore(worse, 0.02) is nearer
 
 
 def test_no_loss_puts_nothing_back(choice):
@@ -106,8 +114,19 @@ def test_a_difference_by_chance_is_decided_by_the_outputs():
 )
 def test_which_networks_are_transformers(choice, operators, transformer):
     choice.layers = [Layer(name, name, weights) for name, weights in operators.items()]
-    assert choice.transformer is transformer
+    assert is_transformer(choice.layers) is transformer
     assert ("Relu" in choice.operators) is not transformer
+
+
+def test_a_way_that_quantises_nothing_of_what_was_asked_for_is_not_tried(choice, monkeypatch):
+    choice.layers = [Layer("patches", "Conv", 10), Layer("mlp", "MatMul", 100), Layer("head", "Gemm", 10)]
+    tried = []
+    monkeypatch.setattr(Choice, "trial", lambda self, way, *how: tried.append(way) or trial([True], 0.0, way))
+    for skipped, ways in ((("mlp", "head"), ["static"]), (("mlp", "patches"), ["static", "dynamic"])):
+        choice.skipped = skipped
+        choice.int8("minmax", "off", None)
+        assert tried == ways
+        tried.clear()
 
 
 @pytest.mark.parametrize(

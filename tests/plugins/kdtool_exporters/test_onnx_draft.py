@@ -76,6 +76,22 @@ def test_a_draft_of_eight_bits_needs_no_images_and_is_smaller(network, tmp_path)
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
+def test_a_draft_of_a_transformer_is_of_the_kind_of_its_export(tmp_path, monkeypatch):
+    shape = NetworkOptions(classes=10, image_size=32)
+    network = create("timm:test_vit", options=shape, data=None)
+
+    def kinds(ratio):
+        monkeypatch.setattr("kdtool_exporters.onnx_file.Onnx.slower", lambda self, path, other: ratio)
+        make("exporters", "onnx", int8=True).draft(network, tmp_path / "draft.onnx")
+        return [node.op_type for node in onnx.load(tmp_path / "draft.onnx").graph.node]
+
+    static, dynamic = kinds(2.0), kinds(0.5)
+    assert "MatMulInteger" not in static
+    assert "MatMulInteger" in dynamic
+    # Of a transformer only products with weights are quantised: not the additions and norms between them.
+    assert static.count("QuantizeLinear") < 120  # 214 with all operators
+
+
 def test_weights_that_begin_with_zero_are_not_quantised_in_each_run(tmp_path):
     # The last batch-norm of a block often begins with zero, so that layers have equal weights until they are trained.
     network = create("kdtool:resnet20", options=NetworkOptions(classes=10, in_channels=1, image_size=8), data=None)

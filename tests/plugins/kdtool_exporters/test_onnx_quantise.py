@@ -10,6 +10,7 @@ from kdtool_exporters import onnx_quantise
 from kdtool_exporters.onnx_quantise import (
     all_operators,
     calibrated,
+    dynamic,
     half,
     lacks_dot_product,
     static,
@@ -50,6 +51,15 @@ def test_every_channel_of_weights_has_its_own_scale(prepared, outlier, patterns,
     everything = np.concatenate(images)
     spread = everything.max() - everything.min()
     assert float(tensors["images_scale"]) == pytest.approx(spread / 255, rel=1e-3)
+
+
+def test_the_dynamic_way_leaves_a_skipped_layer_in_float(prepared, tmp_path):
+    """onnxruntime takes Gemm apart and renames it before it looks at the names to leave out."""
+    model, _ = prepared
+    for how, whole in (({"skip": ["head"]}, True), ({"only": ["head"]}, False), ({"only": ["stem"]}, True)):
+        dynamic(model, tmp_path / "dynamic.onnx", **how)
+        kinds = {node.op_type for node in onnx.load(tmp_path / "dynamic.onnx").graph.node}
+        assert ("MatMulInteger" not in kinds) is whole
 
 
 def test_a_percentile_leaves_out_an_outlier(prepared, patterns):
