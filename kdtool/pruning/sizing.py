@@ -42,13 +42,7 @@ def cutter(make: Callable[..., Any], run: Run, network: Network) -> Callable[[Ma
 
     def cut(options: Mapping[str, Any]) -> Network:
         pruner = make(**options)
-        key = repr(
-            {
-                name: value
-                for name, value in pruner.as_data().items()
-                if name not in ("ratio", "of", "round_to", "floor")
-            }
-        )
+        key = repr({name: value for name, value in pruner.as_data().items() if name not in OF_THE_SIZE})
         if key not in known:
             known[key] = pruner.importance(run, network)
         return remove_channels(

@@ -62,11 +62,7 @@ class Removal:
 
     def as_data(self) -> dict[str, Any]:
         """Return the fractions, as plain data for a history."""
-        why = (
-            {"capped": self.reason or "all layers that may shrink have their least width, see --floor and --round-to"}
-            if self.capped
-            else {}
-        )
+        why = {"capped": self.reason or LEAST} if self.capped else {}
         return {"of": self.of, "asked": self.asked, "removed": round(self.removed, 4), **why}
 
 
