@@ -28,7 +28,7 @@ MEASURE = Either(None, NUMBER, float)
 ROW = {"phase!": TEXT, "epoch!": COUNT, "seconds": SECONDS, "val_accuracy": MEASURE, "val_loss": MEASURE}
 """The form of a line of that file, see `misfit`; beside these there are other numbers."""
 
-FORMAT = 5
+FORMAT = 6
 """The number of the format of a phase's files and of what a seed draws. A release that changes either raises it, and
 refuses the runs of earlier ones: half a training by each is neither."""
 
