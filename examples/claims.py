@@ -34,6 +34,7 @@ def show_claims(readme: str) -> None:
 
 def _gated(here: Path) -> list[Claim]:
     digits, mnist = study_of(here, "gated"), study_of(here, "gated", "results-mnist.json")
+    trained = study_of(here, "gated", "results-trained.json")
 
     def against_narrow(step: str) -> tuple[str, float]:
         """Return the accuracies of a step and of narrowing, and how much better the step is."""
@@ -68,6 +69,12 @@ def _gated(here: Path) -> list[Claim]:
             f"{gradual}; on the digits no difference ({on_digits} at 0.3x)",
             *("results-mnist.json", "mnist.toml"),
             holds=gain > 0,
+        ),
+        Claim(
+            *("gated", "The same for a trained ResNet-20 on CIFAR-10", "agree"),
+            "at 0.4x " + " against ".join(trained.percent(step) for step in ("gated", "narrow-inherit")),
+            *("results-trained.json", "trained.toml"),
+            holds=trained.wins("gated", "narrow-inherit") == 3,
         ),
         Claim(
             *("gated", "The student that was found can start anew", "disagree"),

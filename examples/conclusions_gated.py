@@ -200,10 +200,12 @@ def from_gated_trained(study: Study) -> None:
     )
     teacher = study.mean("teacher")
     gain, half = _difference(study, "narrow-inherit", "gated")
-    wins = study.wins("gated", "narrow-inherit")
+    wins = fact("The searched structure is ahead with every seed", study.wins("gated", "narrow-inherit") == 3)
     say(
         f"The teacher has {100 * teacher['accuracy']:.1f} %, {teacher['macs'] / 1e6:.1f} M MACs and "
         f"{count(teacher['parameters'])} parameters.",
-        f"- The searched structure is ahead with {wins} of {len(study.seeds('gated'))} seeds, by {gain:.1f} ± "
-        f"{half:.1f} points (pairs of equal seeds).",
+        f"- {wins}, by {gain:.1f} ± {half:.1f} points (pairs of equal seeds), in about the same time. "
+        + fact("Three seeds do not tell this from noise.", half > gain),
+        "- The images are JPEG of quality 75. On the original pixels He et al. (2016, arXiv:1512.03385) report 91.25 % "
+        "for this network, after 164 epochs.",
     )

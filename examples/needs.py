@@ -51,7 +51,7 @@ def show_needs(readme: str) -> None:
             "frontier",
         ),
         (
-            "a third of the latency, at most one point",
+            "0.4 of the latency, at most one point",
             "distill teacher.pt --method kd --refiner width-depth --target-macs 0.1x --depth-share 0 --init inherit",
             *(met("inherit-kd"), "frontier"),
         ),
