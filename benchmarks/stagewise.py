@@ -10,9 +10,9 @@ part of the time. With the views that kdtool chooses it is 1.66 for 6 epochs a p
 views), which misses the goal. For 6 epochs on a tenth of MNIST in bf16 (`--data mnist --subset 0.1 --epochs 6
 --precisions auto`) it was 1.73 at commit `20ab9ca` and 1.56 since a teacher is cut once for all phases and outputs are
 written to files without mapping them; it is 1.81 since steps on small maps cost less, which made the training without
-a teacher a fifth faster (24 s in place of 30) and stagewise less so (43 s in place of 47); two later runs gave 1.62 and
-1.77. The ratios are of CPU
-seconds on one thread, which depend less on other work on the machine than wall-clock seconds, which are printed too.
+a teacher a fifth faster (24 s in place of 30) and stagewise less so (43 s in place of 47); three later runs gave
+1.62, 1.77 and 1.69. The ratios are of CPU seconds on one thread, which depend less on other work on the machine than
+wall-clock seconds, which are printed too.
 With `--cache-off` the benchmark takes 45 minutes (change it by `--epochs` and `--precisions`).
 
 `--memory` runs one epoch of each phase on 5,000 and on 50,000 images, and prints the peak memory of both. The teacher
