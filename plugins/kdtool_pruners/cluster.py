@@ -152,7 +152,8 @@ def kmeans(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64]
     distinct, codes = np.unique(values, return_inverse=True)
     if len(distinct) <= count:
         return distinct, codes
-    ordered = np.sort(values)
+    middle = np.median(distinct)
+    ordered = np.sort(values) - middle  # sums of numbers that are large and close would lose what they differ by
     sums, squares = (np.concatenate([[0.0], np.cumsum(numbers)]) for numbers in (ordered, ordered**2))
     centroids = np.linspace(ordered[0], ordered[-1], count)
     for _ in range(MOST_STEPS):
@@ -160,11 +161,12 @@ def kmeans(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64]
         bounds = np.concatenate([[0], edges, [len(ordered)]])
         bounds = np.concatenate([bounds[:-1][np.diff(bounds) > 0], bounds[-1:]])
         sizes = np.diff(bounds)
-        moved = np.diff(sums[bounds]) / sizes
+        # A mean is within its cluster; by rounding the sums it may come to lie beside it.
+        moved = np.clip(np.diff(sums[bounds]) / sizes, ordered[bounds[:-1]], ordered[bounds[1:] - 1])
         if spare := count - len(moved):
             distances = np.diff(squares[bounds]) - sizes * moved**2
             middles = np.searchsorted(ordered, moved, side="right")
-            distances[(middles == bounds[:-1]) | (middles == bounds[1:])] = -np.inf  # all its numbers are equal
+            distances[middles == bounds[1:]] = -np.inf  # all its numbers are equal
             worst = np.argsort(-distances, kind="stable")[: min(spare, np.isfinite(distances).sum())]
             halves = [(bounds[worst], middles[worst]), (middles[worst], bounds[worst + 1])]
             means = [(sums[end] - sums[start]) / (end - start) for start, end in halves]
@@ -172,5 +174,6 @@ def kmeans(values: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64]
         if np.array_equal(moved, centroids):
             break
         centroids = moved
+    centroids = np.unique(centroids) + middle
     used, codes = np.unique(np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values), return_inverse=True)
     return centroids[used], codes

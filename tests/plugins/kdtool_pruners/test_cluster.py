@@ -35,6 +35,17 @@ def test_an_outlier_takes_one_value_and_leaves_the_others(outlier):
     assert np.square(values - centroids[codes]).sum() < 1.05 * theirs.inertia_
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_numbers_that_differ_by_less_than_their_sums_are_rounded(seed):
+    random = np.random.default_rng(seed)
+    values = 1e8 + random.choice(1e-6 * random.normal(size=40), 200)
+    values[0] += 1
+    centroids, codes = kmeans(values, 16)
+    assert len(centroids) <= 16
+    assert (np.diff(centroids) > 0).all()
+    assert np.abs(values - centroids[codes]).max() < 1e-5
+
+
 def test_as_many_values_as_there_are_stay_as_they_are():
     values = np.append(np.random.default_rng(0).normal(size=90), 20.0)
     for count in (91, 256):
