@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from scipy.stats import pearsonr
-from tables import Study, count, fact, fmean, say, show, spread
-
-from kdtool.utils.statistics import mean_interval
+from tables import Study, count, fact, fmean, paired, say, show, spread
 
 __all__ = ["from_figures", "from_gated", "from_gated_mnist", "from_gated_trained"]
 
@@ -106,12 +104,9 @@ def from_figures(study: Study) -> None:
 
 
 def _difference(study: Study, a: str, b: str) -> tuple[float, float]:
-    """Return by how many points the error of a step is larger, seed for seed, with half of its 95 % interval."""
-    pairs = zip(study.seeds(a), study.seeds(b), strict=True)
-    values = [100 * (worse["error"] - better["error"]) for worse, better in pairs]
-    interval = mean_interval(values)
-    assert interval is not None
-    return interval[0], interval[0] - interval[1]
+    """Return by how many points the error of a step is larger, with half of its 95 % interval."""
+    mean, low, _ = paired(study.seeds(a), study.seeds(b), "error")
+    return mean, mean - low
 
 
 def _kl_target(study: Study) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tables import Study, count, fact, fmean, say, show
-
-from kdtool.utils.statistics import mean_interval
+from tables import Study, count, fact, fmean, paired, say, show
 
 __all__ = ["from_equal_time", "from_knowledge", "from_tenth", "gains"]
 
@@ -24,15 +22,12 @@ Gains = dict[str, float]
 
 def gains(study: Study) -> tuple[Gains, Gains, Gains]:
     """Return the losses that are above ``none``, not to be told from it, and below it, by 95 % intervals."""
-    alone = [row["accuracy"] for row in study.seeds("student", method="none")]
+    alone = study.seeds("student", method="none")
     above, near, below = Gains(), Gains(), Gains()
     for method in dict.fromkeys(row["values"].get("method") for row in study.rows if row["step"] == "student"):
         if method == "none":
             continue
-        taught = [row["accuracy"] for row in study.seeds("student", method=method)]
-        interval = mean_interval([100 * (with_ - without) for with_, without in zip(taught, alone, strict=True)])
-        assert interval is not None
-        gain, low, high = interval
+        gain, low, high = paired(study.seeds("student", method=method), alone)
         (above if low > 0 else below if high < 0 else near)[method] = gain
     return above, near, below
 
@@ -104,10 +99,7 @@ def from_equal_time(study: Study) -> None:
         left=2,
     )
     taught, alone, clipped = rows.values()
-    gains = [[100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(taught, others, strict=True)]
-             for others in (alone, clipped)]  # fmt: skip
-    plain = mean_interval(gains[0])
-    assert plain is not None
+    plain, of_clipped = paired(taught, alone), paired(taught, clipped)
     seconds = [fmean(row["cpu_seconds"] for row in found) for found in (taught, clipped)]
     means = [study.mean(step) for step in ("pruned-kd", "alone-clipped")]
     say(
@@ -118,8 +110,8 @@ def from_equal_time(study: Study) -> None:
             a[cost] < b[cost] for a, b in zip(taught, alone, strict=True) for cost in ("epochs", "cpu_seconds")
         )),
         "- "
-        + fact("Alone and clipped it comes nearer", fmean(gains[1]) < fmean(gains[0]))
-        + f": {fmean(gains[1]):.1f} points on average, with {seconds[1]:.0f} CPU seconds in place of {seconds[0]:.0f}. "
+        + fact("Alone and clipped it comes nearer", of_clipped[0] < plain[0])
+        + f": {of_clipped[0]:.1f} points on average, with {seconds[1]:.0f} CPU seconds in place of {seconds[0]:.0f}. "
         + "So a part of the difference is the clipping, and three seeds do not tell how much: "
         + fact("the intervals overlap.", means[0]["accuracy_low"] < means[1]["accuracy_high"]),
         "- The lists are of the seeds 0, 1 and 2.",

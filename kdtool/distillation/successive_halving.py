@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kdtool.errors import UsageError
 from kdtool.plugins.method_code import running_method
 from kdtool.training.phase import count_epochs
+from kdtool.utils.classification import deciding
 from kdtool.utils.files import slug
 from kdtool.utils.processes import decided
 from kdtool.utils.progress import say
@@ -102,7 +103,7 @@ def halve(
 
 def value_of(score: Score) -> float:
     """Return the number by which settings are compared: the accuracy that selects, and the loss where it is equal."""
-    return float(score.get("balanced_accuracy", score["accuracy"])) - LOSS_COUNTS * min(float(score["loss"]), 1e3)
+    return deciding(score) - LOSS_COUNTS * min(float(score["loss"]), 1e3)
 
 
 def better_half(values: Mapping[str, float]) -> list[str]:
@@ -163,8 +164,7 @@ def choose(
         tasks = {title: partial(trial, name, epochs, title) for title, name, epochs in named}
         scores = [*run.each(tasks).values()]
         for (name, epochs), score in zip(trials, scores, strict=True):
-            reached = score.get("balanced_accuracy", score["accuracy"])
-            say(f"search: {name} reaches {reached:.4f} on validation images after {_epochs(epochs)}")
+            say(f"search: {name} reaches {deciding(score):.4f} on validation images after {_epochs(epochs)}")
         return scores
 
     halving = halve([*settings], rungs(len(settings), run.training.epochs), train)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdtool.plotting.fonts import fonts
+from kdtool.plotting.fonts import write_png
 from kdtool.plotting.svg import STYLE, as_svg, no_formula, shortened
-from kdtool.utils.files import atomic
 
 INCHES = 0.34
 """The side of a cell, in inches, as long as there are few classes."""
@@ -40,10 +40,7 @@ def draw_confusion(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[
     Raises:
         Error: the file cannot be written.
     """
-    import matplotlib
-
-    with matplotlib.rc_context({"font.family": fonts()}), atomic(path) as temporary:
-        _drawn(counts, names, title).savefig(temporary, format="png", dpi=130)
+    write_png(partial(_drawn, counts, names, title), path)
 
 
 def confusion_svg(counts: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str], title: str) -> str:

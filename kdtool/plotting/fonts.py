@@ -1,6 +1,12 @@
-"""The fonts of pictures that have pixels in place of text."""
+"""Pictures that have pixels in place of text, and their fonts."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdtool.utils.files import atomic
 
 FALLBACKS = (
     *("Noto Sans CJK", "Source Han Sans", "WenQuanYi"),  # Linux
@@ -19,3 +25,15 @@ def fonts() -> list[str]:
 
     others = {font.name for font in fontManager.ttflist if font.name.startswith(FALLBACKS) and font.weight == REGULAR}
     return ["DejaVu Sans", *sorted(others)]
+
+
+def write_png(drawn: Callable[[], Any], path: Path) -> None:
+    """Write the figure that ``drawn`` returns, with these fonts.
+
+    Raises:
+        Error: the file cannot be written.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"font.family": fonts()}), atomic(path) as temporary:
+        drawn().savefig(temporary, format="png", dpi=130)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdtool.plotting.fonts import fonts
-from kdtool.utils.files import atomic
+from kdtool.plotting.fonts import write_png
 
 COLUMNS = 8
 
@@ -29,10 +29,7 @@ def grid(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str],
     Raises:
         Error: the file cannot be written.
     """
-    import matplotlib
-
-    with matplotlib.rc_context({"font.family": fonts()}), atomic(path) as temporary:
-        _drawn(images, captions, title).savefig(temporary, format="png", dpi=130)
+    write_png(partial(_drawn, images, captions, title), path)
 
 
 def _drawn(images: np.ndarray[Any, np.dtype[np.float32]], captions: Sequence[str], title: str) -> Any:

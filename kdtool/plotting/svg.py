@@ -110,11 +110,12 @@ def _scale(axes: Any, chart: Chart) -> None:
     if chart.from_zero:
         axes.set_xlim(0, _limits([0, *ticks])[1])
         return
-    if is_wide(ticks):
+    wide = is_wide(ticks)
+    if wide:
         logarithmic(axes, ticks)
-    place = math.log10 if is_wide(ticks) else float
+    place = math.log10 if wide else float
     low, high = _limits([place(tick) for tick in ticks])
-    axes.set_xlim(*((10**low, 10**high) if is_wide(ticks) else (low, high)))
+    axes.set_xlim(*((10**low, 10**high) if wide else (low, high)))
     # If there are few values of x, each has a tick, unless they were measured and have many digits.
     labels = [f"{tick:g}" for tick in ticks]
     if len(ticks) <= MAX_TICKS and max(map(len, labels)) < MAX_DIGITS:

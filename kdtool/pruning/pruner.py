@@ -29,7 +29,6 @@ STEPS = "number of steps, each with its own retraining; the first ones remove mo
 
 CHANNEL_SCOPE = "compare each channel with all others, those of its layer, or those of layers with the same structure"
 
-
 FLOOR = "fraction of its channels that every layer keeps at least, so that no layer becomes a bottleneck"
 
 
@@ -227,12 +226,11 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         data = run.data if self.repairs else None
         removed, failed = 0.0, None
         reached: dict[str, Any] = {}
-        means: Mapping[str, float] = {}
-        before: Mapping[str, int] = {}
+        removal: Removal | None = None
         for step, target in enumerate(cubic(0, self.ratio, self.steps), start=1):
             if removed < target:  # else an earlier step removed so much, since whole multiples of ``round_to`` go
                 try:
-                    removal = self._removal(run, network, (target - removed) / (1 - removed), means, before)
+                    removal = self._removal(run, network, (target - removed) / (1 - removed), removal)
                 except MethodError:
                     raise
                 except Error as error:
@@ -244,7 +242,6 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
                     seed, record = run.training.seed, run.entry.record_repair
                     network = self.repaired(removal.network, network, data, seed, record)
                     removed, failed = 1 - (1 - removed) * (1 - removal.removed), None
-                    means, before = removal.means if self.relative_scores else {}, removal.before
                     reached = {**removal.as_data(), "asked": self.ratio, "removed": round(removed, 4)}
                     run.record(reached=reached)
             network = self.retrain(run, network, teacher, name=numbered("retrain", step, self.steps))
@@ -254,14 +251,8 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
             run.record(reached={**reached, "capped": str(failed)})
         return network
 
-    def _removal(
-        self, run: Run, network: Network, ratio: float, means: Mapping[str, float], before: Mapping[str, int]
-    ) -> Removal:
-        """Return the network without the fraction ``ratio`` of its size.
-
-        ``means`` are the mean scores of the groups after the step before, by the path of a group's first layer, and
-        ``before`` their channels before the first step.
-        """
+    def _removal(self, run: Run, network: Network, ratio: float, last: Removal | None) -> Removal:
+        """Return the network without the fraction ``ratio`` of its size; ``last`` is what the step before removed."""
         from kdtool.pruning.latency import remove_latency
         from kdtool.pruning.layers import limited
         from kdtool.surgery.channels.importance import carried
@@ -270,12 +261,13 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
         importance = self.importance(run, network)
         if not callable(importance):
             raise misreturned(self, f"{type(importance).__name__}, not a function of a group")
+        means = last.means if last and self.relative_scores else {}
         options: dict[str, Any] = {
             "importance": limited(self, carried(importance, means), network),
             "scope": self.scope,
             "round_to": self.round_to,
             "floor": self.floor,
-            "before": before,
+            "before": last and last.before,
         }
         if self.of == "latency":
             return remove_latency(network, ratio=ratio, exporter=self.exporter, **options)

@@ -1,3 +1,6 @@
+from .classification import (
+    deciding as deciding,
+)
 from .files import (
     atomic as atomic,
     cache_directory as cache_directory,

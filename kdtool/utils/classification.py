@@ -5,7 +5,7 @@ All functions take the logits [images, classes] and the true classes [images] as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ def decisive(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         hits = sum(_likely(logits[start : start + CHUNK], labels[start : start + CHUNK]) for start in chunks)
         numbers["top5"] = hits / len(labels)
     return numbers
+
+
+def deciding(metrics: Mapping[str, Any]) -> float:
+    """Return the accuracy by which models are compared: the balanced one where ``--select`` had it measured."""
+    return float(metrics.get("balanced_accuracy", metrics["accuracy"]))
 
 
 def _likely(logits: NDArray[Any], labels: NDArray[Any]) -> int:

@@ -34,6 +34,7 @@ class BornAgain(Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train the generations and return the one that validates best."""
+        from kdtool.utils import deciding
         from kdtool_distillers.mean_of import mean_of
 
         last, generations, validated = teacher, [], []
@@ -45,7 +46,7 @@ class BornAgain(Distiller):
             last = fit.network
             generations.append(last)
             score = run.evaluate(last)
-            validated.append((score.get("balanced_accuracy", score["accuracy"]), -score["loss"]))
+            validated.append((deciding(score), -score["loss"]))
             run.keep(name, last, taught_by=f"generation {number - 1}" if number > 1 else "teacher")
         if len(generations) > 1:
             run.add_row("ensemble", mean_of(generations), taught_by="")

@@ -76,13 +76,15 @@ class IKD(Distiller):
 
     def distill(self, run: Run, teacher: Network, student: Network | None) -> Network:
         """Train M_1 ... M_K and return the last one that is kept, pruned if a pruner is given."""
+        from kdtool.utils import deciding
+
         structures = self._structures(run, teacher)
         models = [teacher]
         run.keep("M0", teacher, taught_by="labels", kept=True)
-        reference = _accuracy(run, teacher)
+        reference = deciding(run.evaluate(teacher))
         for i, structure in enumerate(structures, start=1):
             model, taught_by = self._next(run, models, structure)
-            accuracy = _accuracy(run, model)
+            accuracy = deciding(run.evaluate(model))
             # A drop of exactly the tolerance is accepted; the small number absorbs the rounding of the difference.
             kept = self.tolerance is None or reference - accuracy <= self.tolerance + 1e-9
             run.keep(f"M{i}", model, taught_by=taught_by, kept=kept)
@@ -122,9 +124,3 @@ class IKD(Distiller):
             if j != best:
                 run.add_row(f"M{i} from M{j}", network, taught_by=f"M{j}", kept=False)
         return chosen, f"M{best}"
-
-
-def _accuracy(run: Run, network: Network) -> float:
-    """Return the accuracy on the validation split by which the run selects, plain or balanced."""
-    score = run.evaluate(network)
-    return float(score.get("balanced_accuracy", score["accuracy"]))

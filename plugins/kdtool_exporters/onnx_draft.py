@@ -18,6 +18,7 @@ from kdtool_exporters.onnx_images import calibration_images
 from kdtool_exporters.onnx_model import INPUT, OUTPUT, frozen, quiet, write
 from kdtool_exporters.onnx_once import write_once
 from kdtool_exporters.onnx_quantise import (
+    Layer,
     calibrated,
     dynamic,
     half,
@@ -59,8 +60,6 @@ def write_draft(
     between static and dynamic quantisation by accuracy and latency: its draft is the faster of both, and with
     ``as_exported`` the larger.
     """
-    import onnx
-
     from kdtool.models import integer_network, without_quantiser
 
     in_float = without_quantiser(network)
@@ -76,13 +75,12 @@ def write_draft(
         if not lower:
             return
         model = Path(scratch) / "prepared.onnx"
-        if options.fp16 or as_exported or val is not None or not name_nodes(path, model):
-            prepare(path, model)
+        whole = options.fp16 or as_exported or val is not None
+        layers = (None if whole else name_nodes(path, model)) or prepare(path, model)
         if options.fp16:
             half(model, output)
             return
         images = [] if val is None else calibration_images(val, CALIBRATION_IMAGES, network.architecture.spec)[0]
-        layers = layers_of(onnx.load(str(model)))
         operators = operators_of(layers)
         ranges = calibrated(model, list(images), "minmax", operators) if images else any_ranges(model)
         narrow = {"on": True, "off": False}.get(options.reduce_range)
@@ -92,26 +90,25 @@ def write_draft(
             other = Path(scratch) / "dynamic.onnx"
             dynamic(model, other, seven_bits=seven_bits)
             sizes = [file.stat().st_size for file in (other, output)]
-            timed = not as_exported and options.latency and options.latency_from is None
-            if options.slower(other, output) < 1 if timed else sizes[0] > sizes[1]:
+            if options.slower(other, output) < 1 if options.times and not as_exported else sizes[0] > sizes[1]:
                 shutil.copy(other, output)
 
 
-def name_nodes(source: Path, target: Path) -> bool:
-    """Write a copy that can be quantised, with shapes and a name for each node, in less time than `prepare` takes.
+def name_nodes(source: Path, target: Path) -> list[Layer] | None:
+    """Do as `prepare` in less time: write a copy that can be quantised, and return its layers.
 
-    False if onnxruntime has to fold batch-norms first, and nothing is written.
+    None if onnxruntime has to fold batch-norms first, and nothing is written.
     """
     import onnx
 
     model = onnx.load(str(source))
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
-        return False
+        return None
     model = onnx.shape_inference.infer_shapes(model)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     onnx.save(model, str(target))
-    return True
+    return layers_of(model)
 
 
 def any_ranges(model: Path) -> Any:

@@ -119,6 +119,11 @@ class Onnx(Exporter):
         return ("-int8" if self.int8 else "-fp16" if self.fp16 else "") + self.suffix
 
     @property
+    def times(self) -> bool:
+        """Whether latencies are measured here."""
+        return self.latency and self.latency_from is None
+
+    @property
     def uses_validation(self) -> bool:
         """Whether `export` takes validation images."""
         return self.int8 or self.fp16
@@ -155,7 +160,6 @@ class Onnx(Exporter):
         for info in map(self.info, OF_INT8 if self.fp16 else ()):
             if getattr(self, info.name) != info.default:
                 log.warning("%s: is not used with --fp16", info.flag)
-        timed_here = self.latency and self.latency_from is None
         spec, in_float = network.architecture.spec, without_quantiser(network)
         trained = self.int8 and in_float is not network
         if trained:
@@ -180,10 +184,9 @@ class Onnx(Exporter):
                     with write_errors(output):
                         made = trained_file(self, network, float_path, path, val)
                 else:
-                    made = lowered(self, float_path, path, spec, val, self.slower if timed_here else None)
+                    made = lowered(self, float_path, path, spec, val, self.slower if self.times else None)
                 about = self._beside_float(made, path, float_path, spec, test)
-                # The file itself gives other outputs: its accuracy tells how far it is off.
-                about["float"]["parity"], parity = parity, None
+                about["float"]["parity"], parity = parity, None  # how far the file itself is off, its accuracy tells
                 scores = about.pop("accuracy")
                 with write_errors(output):
                     precision = {"kdtool.precision": made["precision"]}

@@ -82,18 +82,14 @@ def test_the_balanced_accuracy_decides_where_it_was_measured():
     assert [(row["setting"], row["balanced_accuracy"]) for row in first] == [("b", 0.7), ("c", 0.6), ("a", 0.5)]
 
 
+def searched(teacher, folder, search, **options):
+    """Distil for one epoch of a tenth of the images with each setting of a search."""
+    how = {"refiner": "halve", "epochs": 1, "subset": 0.1, "precision": "fp32", **options}
+    return kdtool.distill(teacher, "kd", search=search, output=folder / "s.pt", **how)
+
+
 def test_a_search_selects_by_what_select_says(teacher_path, tmp_path):
-    result = kdtool.distill(
-        teacher_path,
-        "kd",
-        refiner="halve",
-        search="temperature=1,4",
-        select="balanced-accuracy",
-        output=tmp_path / "s.pt",
-        epochs=1,
-        subset=0.1,
-        precision="fp32",
-    )
+    result = searched(teacher_path, tmp_path, "temperature=1,4", select="balanced-accuracy")
     (only,) = result.history[-1]["search"]["rounds"]
     best = max(only["results"], key=lambda row: (row["balanced_accuracy"], -row["loss"]))
     assert result.history[-1]["search"]["chosen"] == best["setting"]
@@ -136,16 +132,7 @@ def test_no_two_settings_share_a_directory():
 
 
 def test_settings_that_differ_in_a_sign_of_the_exponent_are_all_trained(teacher_path, tmp_path):
-    result = kdtool.distill(
-        teacher_path,
-        "kd",
-        refiner="halve",
-        search="temperature=1e-1,1e+1",
-        output=tmp_path / "s.pt",
-        epochs=1,
-        subset=0.1,
-        precision="fp32",
-    )
+    result = searched(teacher_path, tmp_path, "temperature=1e-1,1e+1")
     (only,) = result.history[-1]["search"]["rounds"]
     assert len(only["results"]) == 2
 
