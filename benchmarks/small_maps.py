@@ -14,7 +14,7 @@ import torchvision
 from torch.nn import functional as F
 
 from kdtool.training.optimization.memory_order import in_memory_order
-from kdtool.training.optimization.trimmed_kernels import trimmable, trimmed_kernels
+from kdtool.training.optimization.small_maps import convolutions, fast_small_maps
 
 STEPS, WARM_UP, BATCH, PIXELS = 25, 5, 64, 32
 torch.set_num_threads(1)
@@ -50,7 +50,7 @@ class Ours(Plain):
     """The same as a phase of kdtool trains it."""
 
     def passes(self, images, labels):
-        with trimmed_kernels(trimmable(self.network)):
+        with fast_small_maps(convolutions(self.network)):
             super().passes(images, labels)
 
     def moves(self):

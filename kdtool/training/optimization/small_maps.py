@@ -1,0 +1,156 @@
+"""Convolutions of small maps as products of matrices, without the weights that meet padding alone.
+
+Libraries of convolutions are made for maps with many pixels. Networks made for 224 pixels have maps of 4 x 4 to 1 x 1
+in their last stages when the images have 32, and most of their weights there: moving these between layouts, in each
+pass, then takes longer than the arithmetic. The same convolution as one product of matrices, [pixels, taps x channels]
+and [taps x channels, channels], takes the weights as they lie in memory.
+
+On maps of 1 x 1 or 2 x 2 a kernel of 3 x 3 meets padding with 8 or 5 of its 9 weights, whatever the image is: they add
+0 to the output, and their gradient is 0. They are left out.
+
+What is computed is the same, but for rounding. benchmarks/small_maps.py measures what it brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Sides = tuple[int, ...]
+"""A number for the height and one for the width."""
+
+# Smaller kernels stay in the processor's cache, and cost as little as cutting them does.
+SMALLEST = 1 << 16
+
+# A product pays for at most this many pixels of all maps of a batch for each channel that is put out: beyond, copying
+# every pixel once for each tap takes longer than moving the weights does.
+PIXELS_PER_CHANNEL = 2
+
+# A kernel of one tap copies nothing, and has no layout to change; convolutions are as fast where there is more to do.
+PIXELS_OF_ONE_TAP = 4096
+
+
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    """Return the convolutions of a module that have torch's own forward pass, all channels and zeros around."""
+    return [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv2d)
+        and type(layer).forward is nn.Conv2d.forward
+        and type(layer)._conv_forward is nn.Conv2d._conv_forward
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    ]
+
+
+@contextlib.contextmanager
+def fast_small_maps(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
+    """Let layers that `convolutions` found compute small maps in this way, in the block."""
+    layers = list(layers)
+    for layer in layers:
+        vars(layer)["_conv_forward"] = types.MethodType(_convolved, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("_conv_forward", None)
+
+
+def _convolved(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return what the layer puts out for images of batch x channels x height x width."""
+    padding, sides = layer.padding, (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
+    cut = _cut(images.shape[-2:], *sides) if weight.numel() >= SMALLEST else None  # type: ignore[arg-type]
+    if cut is not None:
+        (rows, columns), padding = cut
+        # Cut in the order of memory, so that the gradient is filled up in that order too.
+        weight = weight.permute(0, 2, 3, 1)[:, rows, columns].permute(0, 3, 1, 2)
+    # Another order of channels would come out if the images had one, and not all networks take that.
+    if layer.groups == 1 and images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
+        windows = _windows(images.shape[2:], weight.shape[2:], padding, layer.stride, layer.dilation)  # type: ignore[arg-type]
+        if windows.pays(len(images), len(weight)):
+            return windows.convolve(images, weight, bias)
+    output: Tensor = F.conv2d(images, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
+    return output
+
+
+class Windows:
+    """The pixels of an image that each pixel of a convolution's output is made of."""
+
+    def __init__(self, size: Sides, kernel: Sides, padding: Sides, stride: Sides, dilation: Sides) -> None:
+        """Find them; ``size`` is the image's height and width in pixels."""
+        lines = [
+            (length + 2 * around - gap * (taps - 1) - 1) // step + 1
+            for length, taps, around, step, gap in zip(size, kernel, padding, stride, dilation, strict=True)
+        ]
+        self.height, self.width = lines
+        """Of the output."""
+        self.taps, self.padding = kernel[0] * kernel[1], padding
+        self.padded = (size[0] + 2 * padding[0]) * (size[1] + 2 * padding[1])
+        self.sides = (size, kernel, padding, stride, dilation)
+
+    @functools.cached_property
+    def places(self) -> Tensor | None:
+        """Places in the padded image, int64 [height x width x taps]; None if these are all places in their order."""
+        size, kernel, padding, stride, dilation = self.sides
+        with torch.inference_mode(False):  # they outlive the present mode
+            rows, columns = (
+                torch.arange(many)[:, None] * step + torch.arange(taps) * gap
+                for many, step, taps, gap in zip((self.height, self.width), stride, kernel, dilation, strict=True)
+            )
+            places = (rows[:, None, :, None] * (size[1] + 2 * padding[1]) + columns[None, :, None, :]).flatten()
+            return None if torch.equal(places, torch.arange(self.padded)) else places
+
+    def pays(self, images: int, channels: int) -> bool:
+        """Return whether a product is faster for so many images and channels of the output."""
+        pixels = images * self.height * self.width
+        return 0 < pixels <= (PIXELS_OF_ONE_TAP if self.taps == 1 else PIXELS_PER_CHANNEL * channels)
+
+    def convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return out[b, o, y, x] = bias[o] + sum_(c, t) weight[o, c, t] image[b, c, place(y, x, t)]."""
+        last = images.permute(0, 2, 3, 1)
+        if any(self.padding):
+            above, beside = self.padding
+            last = F.pad(last, (0, 0, beside, beside, above, above))
+        pixels = last.flatten(1, 2)
+        if self.places is not None:
+            pixels = pixels.index_select(1, self.places)
+        columns = pixels.reshape(len(images), self.height, self.width, -1)
+        return F.linear(columns, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
+
+
+_windows = functools.lru_cache(maxsize=1024)(Windows)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(size: Sides, kernel: Sides, padding: Sides, *more: Sides) -> tuple[tuple[slice, ...], Sides] | None:
+    """Return the rows and columns of a kernel that meet the image, and the padding left for them; None for all.
+
+    ``size`` is the image's height and width in pixels, ``more`` are the stride and the dilation.
+    """
+    met = [part_that_meets(*sizes) for sizes in zip(size, kernel, padding, *more, strict=True)]
+    if not any(met):
+        return None
+    parts = [part or (slice(None), whole) for part, whole in zip(met, padding, strict=True)]
+    return tuple(part for part, _ in parts), tuple(left for _, left in parts)
+
+
+def part_that_meets(size: int, kernel: int, padding: int, stride: int, dilation: int) -> tuple[slice, int] | None:
+    """Return the weights along one side that meet the image anywhere, and the padding that is left for them.
+
+    ``size`` is the image's length along that side in pixels. None if all weights meet it, or none.
+    """
+    places = range((size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
+    met = [
+        tap for tap in range(kernel) if any(0 <= place * stride - padding + tap * dilation < size for place in places)
+    ]
+    if not met or len(met) == kernel:
+        return None
+    left = padding - met[0] * dilation
+    as_many = (size + 2 * left - dilation * (met[-1] - met[0]) - 1) // stride + 1 == len(places)
+    return (slice(met[0], met[-1] + 1), left) if left >= 0 and as_many else None

@@ -1,0 +1,146 @@
+"""Convolutions of small maps: the same outputs and gradients as torch's, by products of matrices where these pay."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdtool.training.optimization import small_maps as module_under_test
+from kdtool.training.optimization.small_maps import convolutions, fast_small_maps, part_that_meets
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "stride", "dilation", "part"),
+    [
+        (1, 3, 1, 1, 1, (slice(1, 2), 0)),  # the middle of three
+        (2, 3, 1, 2, 1, (slice(1, 3), 0)),  # one output, which begins in the padding
+        (2, 3, 1, 1, 1, None),  # the first output meets the last two, the second one the first two
+        (2, 5, 2, 1, 1, (slice(1, 4), 1)),
+        (1, 7, 3, 2, 1, (slice(3, 4), 0)),
+        (2, 3, 2, 1, 2, (slice(1, 2), 0)),  # with gaps of one, the outer two fall outside of two pixels
+        (8, 3, 1, 1, 1, None),
+        (4, 1, 2, 1, 1, None),  # one weight, which meets padding in some outputs and the image in others
+    ],
+)
+def test_the_part_that_meets_the_image_by_hand(size, kernel, padding, stride, dilation, part):
+    assert part_that_meets(size, kernel, padding, stride, dilation) == part
+
+
+def both_ways(plain, images, layout):
+    """Return what a layer and a copy that computes small maps fast put out, with all gradients."""
+    fast = copy.deepcopy(plain)
+    results = []
+    for layer, layers in ((plain, []), (fast, convolutions(fast))):
+        own = images.clone(memory_format=layout).requires_grad_()
+        with fast_small_maps(layers):
+            output = layer(own)
+        output.square().sum().backward()
+        results.append((output, own.grad, *(parameter.grad for parameter in layer.parameters())))
+    return results
+
+
+def products(monkeypatch):
+    """Return the shapes of the matrices of weights that are going to be multiplied."""
+    seen, linear = [], module_under_test.F.linear
+    monkeypatch.setattr(
+        module_under_test.F, "linear", lambda x, weight, *rest: seen.append(weight.shape) or linear(x, weight, *rest)
+    )
+    return seen
+
+
+SETTINGS = [(3, 1, 1, 1), (3, 1, 2, 1), (5, 2, 1, 1), (3, 2, 1, 2), ((7, 3), (3, 1), 2, 1), (1, 0, 1, 1), (1, 0, 2, 1)]
+
+
+@pytest.mark.parametrize("height", range(1, 6))
+@pytest.mark.parametrize("settings", [*SETTINGS, (1, (2, 1), 1, 1), ((1, 2), 0, (2, 1), 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_same_outputs_and_gradients_as_torch(height, settings, layout, groups, monkeypatch):
+    monkeypatch.setattr(module_under_test, "SMALLEST", 1)
+    monkeypatch.setattr(module_under_test, "PIXELS_PER_CHANNEL", 20)
+    multiplied = products(monkeypatch)
+    kernel, padding, stride, dilation = settings
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 6, kernel, stride, padding, dilation, groups).double().to(memory_format=layout)
+    theirs, mine = both_ways(plain, torch.randn(3, 4, height, 2, dtype=torch.double), layout)
+    for expected, found in zip(theirs, mine, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert bool(multiplied) == (groups == 1 and layout == torch.channels_last)
+    assert mine[0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "size", "kernel", "images", "matrix"),
+    [
+        (16, 120, 5, 5, 64, (120, 400)),  # the last convolution of LeNet-5: as many pixels as images
+        (32, 64, 2, 3, 32, (64, 288)),  # 128 pixels for 64 channels
+        (32, 64, 2, 3, 33, None),  # four more
+        (8, 4, 8, 1, 64, (4, 8)),  # one tap: 4,096 pixels
+        (8, 4, 8, 1, 65, None),
+    ],
+)
+def test_a_product_is_taken_where_it_pays(channels, out, size, kernel, images, matrix, monkeypatch):
+    multiplied = products(monkeypatch)
+    layer = nn.Conv2d(channels, out, kernel, padding=0 if kernel == size else kernel // 2)
+    layer = layer.to(memory_format=torch.channels_last)
+    pixels = torch.randn(images, channels, size, size)
+    theirs, mine = both_ways(layer, pixels, torch.channels_last)
+    assert multiplied == ([] if matrix is None else [matrix])
+    for expected, found in zip(theirs, mine, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_bits_each_time_on_two_threads():
+    layer = nn.Conv2d(128, 256, 3, padding=1).to(memory_format=torch.channels_last)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first, second = (
+            both_ways(copy.deepcopy(layer), torch.randn(64, 128, 2, 2, generator=generator), torch.channels_last)[1]
+            for generator in (torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_mixed_precision_is_as_exact_as_torchs():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(128, 256, 3, padding=1).to(memory_format=torch.channels_last)
+    pixels = torch.randn(64, 128, 2, 2)
+    exact = both_ways(layer, pixels, torch.channels_last)[0]
+    layer.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        theirs, mine = both_ways(layer, pixels, torch.channels_last)
+    assert mine[0].dtype == torch.bfloat16
+    for reference, expected, found in zip(exact, theirs, mine, strict=True):
+        errors = [(value.float() - reference).norm() / reference.norm() for value in (expected, found)]
+        assert errors[1] < 1.5 * errors[0] < 0.02
+
+
+def test_weights_that_meet_padding_alone_are_cut_and_the_layer_is_left_as_it_was(monkeypatch):
+    layer = nn.Conv2d(128, 128, 3, padding=1)
+    seen = products(monkeypatch)
+    with fast_small_maps(convolutions(layer)):
+        copied = copy.deepcopy(layer)
+        layer(torch.randn(2, 128, 1, 1))
+    assert seen == [(128, 128)]
+    assert "_conv_forward" not in vars(layer)
+    assert torch.equal(copied(torch.ones(1, 128, 4, 4)), layer(torch.ones(1, 128, 4, 4)))
+
+
+def test_layers_of_their_own_kind_stay_as_they_are():
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layers = nn.Sequential(
+        Doubled(128, 128, 3, padding=1),
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(128, 128, 3, padding="same"),
+        nn.Conv2d(256, 256, 1),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(128, 128, 3, padding=1),
+    )
+    assert convolutions(layers) == list(layers[3:])
