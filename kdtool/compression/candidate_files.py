@@ -14,6 +14,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import read, write
 from kdtool.training.evaluate import VALIDATION_BATCH, evaluate
 from kdtool.training.run import Run
+from kdtool.utils.classification import deciding
 from kdtool.utils.files import slug
 from kdtool.utils.processes import decided, rank
 
@@ -58,7 +59,7 @@ def _file(directory: Path, name: str) -> Path:
 def score(run: Run, candidate: Candidate, network: Network) -> dict[str, Any]:
     """Return the metrics on the validation images: of the network, or of its file if that has 8 bits.
 
-    A file of 8 bits has the metrics of the network in float32 beside them, as ``float_accuracy``.
+    Beside those of a file of 8 bits is the accuracy of the network in float32 that decides, as ``float_accuracy``.
     """
     metrics = run.evaluate(network)
     if candidate.precision == FLOAT:
@@ -68,6 +69,12 @@ def score(run: Run, candidate: Candidate, network: Network) -> dict[str, Any]:
         with scratch() as folder:
             path, val = folder / f"trial{SUFFIX}", run.data.val
             exporter_for(int8=True).draft(network, path, val=batches_of(val, MOST_VALIDATION))
-            return evaluate(SessionModule(open_session(path), candidate.name), val, batch_size=VALIDATION_BATCH)
+            return of_quantised(path, run)
 
-    return {**decided(of_file), "float_accuracy": metrics["accuracy"]}
+    return {**decided(of_file), "float_accuracy": deciding(metrics)}
+
+
+def of_quantised(path: Path, run: Run) -> dict[str, Any]:
+    """Return the metrics of an ONNX file on the validation images."""
+    module, select = SessionModule(open_session(path), path.name), run.training.select
+    return evaluate(module, run.data.val, batch_size=VALIDATION_BATCH, select=select)

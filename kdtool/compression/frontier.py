@@ -85,10 +85,12 @@ def _row(
     }
 
 
-def charts(table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str) -> dict[str, str]:
+def charts(
+    table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str, select: str = "accuracy"
+) -> dict[str, str]:
     """Return the frontier as SVG by the cost: accuracy on the validation images against latency, size and MACs.
 
-    They are apart, so that each can be read on a narrow page.
+    They are apart, so that each can be read on a narrow page. ``select`` says which accuracy it is.
     """
     limits, teacher = proposals.limits, proposals.teacher
     milliseconds = limits.latency_ratio * (teacher.latency_ms or math.nan)
@@ -113,7 +115,7 @@ def charts(table: Sequence[Mapping[str, Any]], proposals: Proposals, winner: str
         for row in table
         if row["val_accuracy"] is not None
     ]
-    return {axis.key: draw_frontier(tried, [axis], "validation accuracy") for axis in axes}
+    return {axis.key: draw_frontier(tried, [axis], f"validation {select.replace('-', ' ')}") for axis in axes}
 
 
 def _finite(value: float) -> float | None:

@@ -33,6 +33,7 @@ from kdtool.plugins.method_code import running_method
 from kdtool.training.epochs.steps import LossNotFiniteError
 from kdtool.training.options import Training
 from kdtool.training.run import Run
+from kdtool.utils.classification import deciding
 from kdtool.utils.files import slug, write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
@@ -62,10 +63,10 @@ class Trials:
     """The epochs that are asked for in the longest trials."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """A row for each training: ``setting``, ``epochs`` (over the whole train split), ``work`` (how many such epochs
-    take as long, with their validation), ``full`` (whether it was the last one), ``accuracy`` and ``loss`` on the
-    validation split, ``float_accuracy`` (without the rounding of a file of 8 bits), ``rounded`` (whether it learnt to
-    round), ``seconds``, ``scoring_seconds`` (those of them after the training), ``checkpoint``, ``cost``, ``note`` and
-    ``within`` (the budget)."""
+    take as long, with their validation), ``full`` (whether it was the last one), ``accuracy`` (that which ``--select``
+    names) and ``loss`` on the validation split, ``float_accuracy`` (without the rounding of a file of 8 bits),
+    ``rounded`` (whether it learnt to round), ``seconds``, ``scoring_seconds`` (those of them after the training),
+    ``checkpoint``, ``cost``, ``note`` and ``within`` (the budget)."""
 
     def __post_init__(self) -> None:
         path = self.run.directory / FILE
@@ -193,7 +194,7 @@ class Trials:
             "epochs": epochs * (1 if full else self.part) if candidate.trains else 0,
             "work": epochs if full else self._work(epochs),
             "full": full,
-            "accuracy": metrics["accuracy"],
+            "accuracy": deciding(metrics),
             "loss": metrics["loss"],
             "float_accuracy": metrics.get("float_accuracy"),
             "rounded": quantiser_of(network.module) is not None,
@@ -205,7 +206,8 @@ class Trials:
             "within": fits,
         }
         row = self._write(row)
-        notes = [candidate.note] if candidate.note else []
+        select = self.run.training.select
+        notes = ["balanced accuracy"] * (select != "accuracy") + [candidate.note] * bool(candidate.note)
         if row["float_accuracy"] is not None:
             notes.append(f"{row['float_accuracy']:.4f} in float32{', it learnt to round' * row['rounded']}")
         say(

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdtool.commands.outputs import finish
 from kdtool.compression import frontier
+from kdtool.compression.candidate_files import of_quantised
 from kdtool.compression.candidates import FLOAT, Candidate
 from kdtool.compression.costs import NEAR
 from kdtool.compression.exported_winner import as_exported, excess, file_of, write_quantised
@@ -23,6 +24,7 @@ from kdtool.models.architecture import Network
 from kdtool.models.checkpoint import Checkpoint
 from kdtool.plugins.distributions import versions_of
 from kdtool.training.run import Run
+from kdtool.utils.classification import deciding
 from kdtool.utils.files import noted, sha256_of, slug, write_text
 from kdtool.utils.formatting import counted
 from kdtool.utils.processes import decided
@@ -31,6 +33,9 @@ from kdtool.utils.strict_json import dumps
 
 EXPORTED = "exported.json"
 """The file of a run with what winners cost as they are exported, by the candidate's name."""
+
+DECIDING = "deciding"
+"""In that file, the accuracy of 8 bits on the validation images that ``--select`` names, if it is not the plain one."""
 
 
 @dataclass
@@ -65,7 +70,7 @@ class Finish:
         It is the first of the winners that meets the budget as it is exported, or else the first one.
         """
         run, proposals = self.run, self.trials.proposals
-        teacher = run.evaluate(self.teacher)["accuracy"]
+        teacher = deciding(run.evaluate(self.teacher))
         winner = self.chosen(winners, teacher, target)
         if winner.missed:
             self._say_others({one.candidate.name for one in winners}, teacher)
@@ -113,7 +118,7 @@ class Finish:
             "teacher_metrics": run.scores(self.teacher),
         }
         files = {RESULTS: dumps(results, indent=1)}
-        for cost, svg in frontier.charts(table, proposals, candidate.name).items():
+        for cost, svg in frontier.charts(table, proposals, candidate.name, run.training.select).items():
             files[f"frontier-{cost}.svg"] = svg
         for name, text in files.items():
             decided(lambda name=name, text=text: write_text(run.directory / name, text + "\n"))  # type: ignore[misc]
@@ -126,7 +131,8 @@ class Finish:
         """
         for winner in winners:
             winner.costs = self._exported(winner, target)
-            winner.accuracy = ((winner.costs or {}).get("quantised") or {}).get("val_accuracy", winner.accuracy)
+            of_file = (winner.costs or {}).get("quantised") or {}
+            winner.accuracy = of_file.get(DECIDING, of_file.get("val_accuracy", winner.accuracy))
             winner.missed = self._missed(winner, teacher)
             if not winner.missed:
                 for other in winners[: winners.index(winner)]:
@@ -168,6 +174,8 @@ class Finish:
                     untold = run.checkpoint(winner.network, run.scores(winner.network))
                     file = self._file(candidate)
                     costs = write_quantised(candidate, untold, self.parent, file, budget, limits)
+                    if costs and run.training.select != "accuracy":
+                        costs["quantised"] |= {DECIDING: deciding(of_quantised(file, run))}
                 known[candidate.name] = costs
                 write_text(path, dumps(known, indent=1, default=str) + "\n")
             costs = known[candidate.name]

@@ -106,15 +106,16 @@ def test_a_search_that_is_repeated_trains_nothing_again(tmp_path):
 def at_work(tmp_path, digits, teacher_path):
     """Trials of one candidate in 8 bits, with the rows of trainings that are done."""
 
-    def make(*rows, method="kd"):
+    def make(*rows, method="kd", select="accuracy"):
         parent = read(teacher_path)
-        training = Training(epochs=1, device="cpu", lr=1e-3, precision="fp32")
+        training = Training(epochs=1, device="cpu", lr=1e-3, precision="fp32", select=select)
         distiller = kdtool.make("distillers", method)
         entry = entry_of("compress", method, parent, {}, tmp_path / "s.pt", distiller, training, digits)
         run = Run(tmp_path, data=digits, training=training, parent=parent, entry=entry, teachers=[parent])
         network = refined(kdtool.make("refiners", "halve"), parent.network, 0)
         candidate = Candidate("refiners", "halve", {}, "int8", Cost(1, 1), network)
-        given = Given({"epochs": 1, "lr": 1e-3, "precision": "fp32"}, {}, BudgetOptions(max_macs="0.5x"))
+        chosen = {"epochs": 1, "lr": 1e-3, "precision": "fp32", "select": select}
+        given = Given(chosen, {}, BudgetOptions(max_macs="0.5x"))
         proposals = Proposals(Cost(2, 2), Limits(), "here")
         found = Trials(run, distiller, given, run.teachers[0].network, proposals, [candidate])
         found.done += [
@@ -158,6 +159,27 @@ def test_a_method_that_cannot_train_in_8_bits_trains_in_float_and_says_so(at_wor
     found, candidate = at_work(LOST, method="stagewise")
     assert learner_of(candidate, found.last(candidate.name), found.distiller, found.run) is candidate.network
     assert "halve int8 does not learn to round: --quantize int8: stagewise makes or edits" in capsys.readouterr().err
+
+
+def test_the_accuracy_that_select_names_compares_candidates(at_work, capsys):
+    found, candidate = at_work(select="balanced-accuracy")
+    candidate.precision = "float32"
+    found.by_name = {candidate.name: candidate}
+    found.train(candidate.name, 1)
+    row = found.last(candidate.name)
+    measured = found.run.evaluate(read(found.run.directory / row["checkpoint"]).network)
+    assert row["accuracy"] == pytest.approx(measured["balanced_accuracy"])
+    assert row["accuracy"] != pytest.approx(measured["accuracy"])
+    assert "on validation images after 1 epoch (balanced accuracy)" in capsys.readouterr().err
+
+
+def test_a_file_of_8_bits_is_compared_by_it_too(at_work):
+    found, candidate = at_work(select="balanced-accuracy")
+    found.train(candidate.name, 1)
+    row = found.last(candidate.name)
+    measured = found.run.evaluate(read(found.run.directory / row["checkpoint"]).network)
+    assert row["float_accuracy"] == pytest.approx(measured["balanced_accuracy"])
+    assert row["accuracy"] == pytest.approx(row["float_accuracy"], abs=0.03)
 
 
 def test_a_trial_has_a_part_of_the_images_and_the_winner_all(at_work, monkeypatch):

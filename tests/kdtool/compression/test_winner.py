@@ -34,6 +34,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setattr(winner_module, "as_exported", as_exported)
     monkeypatch.setattr(winner_module, "write_quantised", write_quantised)
     run = SimpleNamespace(directory=tmp_path, checkpoint=lambda *of: None, scores=lambda network: [])
+    run.training = SimpleNamespace(select="accuracy")
     limits = Limits(latency_ratio=0.5)
     trials = SimpleNamespace(proposals=SimpleNamespace(limits=limits))
     given = Given({}, {}, BudgetOptions(max_latency="0.5x", max_drop="2%"))
@@ -73,6 +74,15 @@ def test_an_accuracy_that_the_file_loses_counts(work):
     # The file of 8 bits has 93 %: too much less than 95.5 %, of which --max-drop allows 2 points. 94 % is enough.
     assert finish.chosen(winners, 0.955, target).candidate.name == "depth"
     assert winners[0].missed.startswith("2.50% less accurate than the teacher")
+
+
+def test_the_balanced_accuracy_of_the_file_counts_where_it_selects(work, monkeypatch):
+    finish, winners, costs, _ = work
+    finish.run.training.select = "balanced-accuracy"
+    monkeypatch.setattr(winner_module, "of_quantised", lambda file, run: {"accuracy": 0.99, "balanced_accuracy": 0.935})
+    costs |= {"teacher int8": 0.5, "depth": 0.5}
+    assert finish.chosen(winners, 0.954, finish.run.directory / "s.pt").candidate.name == "teacher int8"
+    assert winners[0].accuracy == 0.935  # 93 % is its plain accuracy, which would be too low
 
 
 def test_what_an_earlier_process_measured_decides_after_a_kill(work):
