@@ -38,7 +38,7 @@ NETWORKS = {
     "bn-scale": ("timm:test_resnet", 32),
 }
 """Networks for methods that need stages, one linear layer at the end or batch-norms."""
-STEEP = {"at": 2e-4, "dist": 1e-3, "fsp": 2e-5, "pkt": 1e-3, "sp": 1e-3}
+STEEP = {"at": 2e-4, "dist": 1e-3, "fsp": 1e-6, "pkt": 1e-3, "sp": 1e-3}
 """Learning rates for losses with a large gradient at first: in large steps, differences of rounding grow too far."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "assistant": {"refiner": "halve"},
