@@ -29,8 +29,10 @@ Sides = tuple[int, ...]
 SMALLEST = 1 << 16
 
 # A product pays for at most this many pixels of all maps of a batch for each channel that is put out: beyond, copying
-# every pixel once for each tap takes longer than moving the weights does.
-PIXELS_PER_CHANNEL = 2
+# every pixel once for each tap takes longer than moving the weights does. Convolutions of larger maps waste less.
+PIXELS_PER_CHANNEL = 4
+PIXELS_PER_CHANNEL_OF_LARGER = 1
+LARGER = 17
 
 # A kernel of one tap copies nothing, and has no layout to change; convolutions are as fast where there is more to do.
 PIXELS_OF_ONE_TAP = 4096
@@ -108,8 +110,10 @@ class Windows:
 
     def pays(self, images: int, channels: int) -> bool:
         """Return whether a product is faster for so many images and channels of the output."""
-        pixels = images * self.height * self.width
-        return 0 < pixels <= (PIXELS_OF_ONE_TAP if self.taps == 1 else PIXELS_PER_CHANNEL * channels)
+        size = self.height * self.width
+        if self.taps == 1:
+            return 0 < images * size <= PIXELS_OF_ONE_TAP
+        return 0 < images * size <= channels * (PIXELS_PER_CHANNEL if size < LARGER else PIXELS_PER_CHANNEL_OF_LARGER)
 
     def convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return out[b, o, y, x] = bias[o] + sum_(c, t) weight[o, c, t] image[b, c, place(y, x, t)]."""

@@ -74,8 +74,10 @@ def test_the_same_outputs_and_gradients_as_torch(height, settings, layout, group
     ("channels", "out", "size", "kernel", "images", "matrix"),
     [
         (16, 120, 5, 5, 64, (120, 400)),  # the last convolution of LeNet-5: as many pixels as images
-        (32, 64, 2, 3, 32, (64, 288)),  # 128 pixels for 64 channels
-        (32, 64, 2, 3, 33, None),  # four more
+        (32, 64, 2, 3, 64, (64, 288)),  # 256 pixels for 64 channels
+        (32, 64, 2, 3, 65, None),  # four more
+        (16, 64, 8, 3, 1, (64, 144)),  # a larger map of 64 pixels
+        (16, 64, 8, 3, 2, None),
         (8, 4, 8, 1, 64, (4, 8)),  # one tap: 4,096 pixels
         (8, 4, 8, 1, 65, None),
     ],
