@@ -6,7 +6,7 @@ from statistics import median
 
 from tables import Study, fact, say, show, spread
 
-__all__ = ["cpu_seconds", "from_clipping", "from_digits", "from_kept_weights", "from_mnist"]
+__all__ = ["cpu_seconds", "from_cifar10", "from_clipping", "from_digits", "from_kept_weights", "from_mnist"]
 
 LADDER = {
     "adam": "Adam at 0.001, cosine, batches of 64: this is `quick`",
@@ -53,6 +53,38 @@ def from_mnist(study: Study) -> None:
         + f"From `quick` to the best row it is {whole:.2f} points, "
         + fact("a third of the errors.", 0.3 < whole / (100 * study.mean("adam")["error"]) < 0.4)
     )
+
+
+def from_cifar10(study: Study) -> None:
+    """Print the ladder on half of CIFAR-10, and what its steps bring."""
+    rows = _show_ladder(study, top="muon")
+    mean = {step: 100 * float(study.mean(step)["accuracy"]) for step in rows}
+    steps = [("sgd", "adam"), ("muon", "norms"), ("muon", "adam")]
+    schedule, muon, whole = (mean[above] - mean[below] for above, below in steps)
+    changes = [step for step in rows if step in CHANGES]
+    better, worse = (
+        [f"`{step}` ({mean[step] - mean['muon']:+.1f})" for step in changes if _ahead(study, *pair(step))]
+        for pair in (lambda step: (step, "muon"), lambda step: ("muon", step))
+    )
+    say(
+        fact(f"From `quick` to `standard` it is {whole:.1f} points", _ahead(study, "muon", "adam"))
+        + fact(f": SGD with one cycle brings {schedule:.1f} over Adam", _ahead(study, "sgd", "adam"))
+        + fact(f", and Muon {muon:.1f} over SGD", _ahead(study, "muon", "norms"))
+        + ", each with every seed ahead of every other. "
+        + fact(
+            f"Weight decay brings {mean['decay'] - mean['sgd']:.1f}, none on norms and biases nothing more. ",
+            mean["decay"] > mean["sgd"] and not _differ(study, "norms", "decay"),
+        )
+        + "Of the changes to `standard`, every seed is ahead of all of its with "
+        + (_listed(better) or "none")
+        + ", and behind all of its with "
+        + (_listed(worse) or "none")
+        + ": in ten epochs a network of this size has too little time for what makes images harder."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + "".join(names[-1:])
 
 
 def _show_ladder(study: Study, top: str, digits: int = 1) -> list[str]:

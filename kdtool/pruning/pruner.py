@@ -159,7 +159,9 @@ class ChannelPruner(LayerOptions, RepairOptions, Pruner):
 
     Override `importance`. Channels that depend on each other by the structure of the network are removed together. With
     ``only`` or ``skip``, the other layers keep all their output channels, and so do layers whose channels go with
-    theirs; a layer behind a pruned one reads fewer. The ratio is of the size of the whole network.
+    theirs; a layer behind a pruned one reads fewer. The ratio is of the size of the whole network. A layer whose output
+    is concatenated before something is added to it keeps its part of ``floor``, but no multiple of ``round_to``, which
+    the whole keeps.
     """
 
     relative_scores: ClassVar[bool] = False

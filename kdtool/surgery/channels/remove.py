@@ -25,7 +25,7 @@ from kdtool.surgery.channels.graph import Limits
 from kdtool.surgery.channels.groups import Group, Scores, groups
 from kdtool.surgery.channels.importance import begins_with, scores_of
 from kdtool.surgery.channels.lost import Lost
-from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, Widths, choose, ranked, unit_of
+from kdtool.surgery.channels.selection import SCOPES, Costs, Ranked, Widths, choose, partial, ranked, staying, unit_of
 from kdtool.surgery.slicing.attributes import fit_attributes
 from kdtool.surgery.slicing.inherited import InheritedNetwork
 from kdtool.surgery.slicing.tensors import PLAIN_FIRST, copy_to_cut, slice_tensors
@@ -136,7 +136,11 @@ def _removed(
             means = {begins_with(item.group.graph): _mean_left(item, steps.get(i, 0)) for i, item in enumerate(sound)}
             more = any(steps.get(number, 0) < len(item.kept) - 1 for number, item in enumerate(sound))
             reason = surgery.reason or (widths.reason if more else "")
-            before = {**{begins_with(item.group.graph): item.group.size for item in scored}, **widths.before}
+            before = {begins_with(item.group.graph): item.group.size for item in scored}
+            for item in scored:
+                begin = begins_with(item.group.graph)
+                before |= {f"{begin}:{member.path}": len(roots) for member, roots in partial(item.group)}
+            before |= widths.before
             return Removal(result, of, ratio, costs.removed(steps, sound), reason, means, before)
     too_much = f"the least that --round-to {widths.round_to} can remove is more than {ratio:.2%} of the {of}"
     raise Error(surgery.reason or too_much)
@@ -163,7 +167,9 @@ def _rank(group: Group, module: nn.Module, importance: Scores, widths: Widths) -
     scores = None if unit is None else scores_of(group, importance)
     if unit is None or scores is None:
         return None
-    return ranked(group, scores, unit, widths.round_to, widths.least(begins_with(group.graph), group.size))
+    begin = begins_with(group.graph)
+    stays = staying(group, scores, widths, begin)
+    return ranked(group, scores, unit, widths.round_to, widths.least(begin, group.size), stays)
 
 
 def width_of(layer: nn.Module) -> int:

@@ -93,14 +93,35 @@ def _is_parameter(module: nn.Module, member: Member) -> bool:
     return member.role == "tensor" and name in module.get_submodule(owner)._parameters
 
 
-def ranked(group: Group, scores: Tensor, unit: int, round_to: int, least: int = 1) -> Ranked:
+def partial(group: Group) -> Iterator[tuple[Member, Tensor]]:
+    """Yield the layers that output only some of a group's channels, and these channels."""
+    for member in group.members:
+        roots = member.roots.unique()
+        if member.role in ("outputs", "both") and len(roots) < group.size:
+            yield member, roots
+
+
+def staying(group: Group, scores: Tensor, widths: Widths, begin: str) -> Tensor:
+    """Return which channels [channels] stay, so that layers that output only some of them keep their least width."""
+    stays, scores = torch.zeros(group.size, dtype=torch.bool), scores.detach().cpu()
+    for member, roots in partial(group):
+        least = min(len(roots), max(1, widths.least(f"{begin}:{member.path}", len(roots))))
+        stays[roots[scores[roots].topk(least).indices]] = True
+    return stays
+
+
+def ranked(
+    group: Group, scores: Tensor, unit: int, round_to: int, least: int = 1, stays: Tensor | None = None
+) -> Ranked:
     """Return a group with its channels in ascending order of their scores.
 
     The channels at the same place of each of ``unit`` consecutive blocks are removed together, by their mean score. The
     number of channels left is a multiple of both ``unit`` and ``round_to``, and not below ``least``.
     """
     places = scores.detach().float().view(unit, -1).mean(0)
-    order = places.argsort(stable=True)
+    last = torch.zeros(len(places), dtype=torch.bool) if stays is None else stays.view(unit, -1).any(0)
+    order = places.masked_fill(last.to(places.device), torch.inf).argsort(stable=True)
+    least = max(least, int(last.count_nonzero()) * unit)
     every = (order[:, None] + torch.arange(unit) * len(places)).flatten()
     step = math.lcm(unit, round_to)
     kept = (group.size, *range((group.size - 1) // step * step, max(least, 1) - 1, -step))

@@ -37,6 +37,8 @@ LARGER = 17
 # A kernel of one tap copies nothing, and has no layout to change; convolutions are as fast where there is more to do.
 PIXELS_OF_ONE_TAP = 4096
 
+NAME = "_conv_forward"
+
 
 def convolutions(module: nn.Module) -> list[nn.Conv2d]:
     """Return the convolutions of a module that have torch's own forward pass, all channels and zeros around."""
@@ -54,19 +56,23 @@ def convolutions(module: nn.Module) -> list[nn.Conv2d]:
 @contextlib.contextmanager
 def fast_small_maps(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     """Let layers that `convolutions` found compute small maps in this way, in the block."""
-    layers = list(layers)
-    for layer in layers:
-        vars(layer)["_conv_forward"] = types.MethodType(_convolved, layer)
+    before = [(layer, vars(layer).get(NAME)) for layer in layers]
+    for layer, _ in before:
+        vars(layer)[NAME] = types.MethodType(_conv_forward, layer)
     try:
         yield
     finally:
-        for layer in layers:
-            vars(layer).pop("_conv_forward", None)
+        for layer, own in before:
+            if own is None:
+                vars(layer).pop(NAME, None)
+            else:
+                vars(layer)[NAME] = own
 
 
-def _convolved(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+# It has the name of torch's own method, which pickle finds in a copy that was made in the block.
+def _conv_forward(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return what the layer puts out for images of batch x channels x height x width."""
-    padding, sides = layer.padding, (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
+    whole, padding, sides = weight, layer.padding, (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
     cut = _cut(images.shape[-2:], *sides) if weight.numel() >= SMALLEST else None  # type: ignore[arg-type]
     if cut is not None:
         (rows, columns), padding = cut
@@ -76,9 +82,15 @@ def _convolved(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | 
     if layer.groups == 1 and images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
         windows = _windows(images.shape[2:], weight.shape[2:], padding, layer.stride, layer.dilation)  # type: ignore[arg-type]
         if windows.pays(len(images), len(weight)):
-            return windows.convolve(images, weight, bias)
-    output: Tensor = F.conv2d(images, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
+            output = windows.convolve(images, weight, bias)
+            return output if _channels_last(images) or _channels_last(whole) else output.contiguous()
+    output = F.conv2d(images, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
     return output
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    """Return whether torch puts the channels last that are made of this: its strides tell, even of one channel."""
+    return tensor.stride(1) == 1 and tensor.shape[2:].numel() > 1
 
 
 class Windows:

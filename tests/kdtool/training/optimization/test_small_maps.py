@@ -1,6 +1,7 @@
 """Convolutions of small maps: the same outputs and gradients as torch's, by products of matrices where these pay."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -91,6 +92,46 @@ def test_a_product_is_taken_where_it_pays(channels, out, size, kernel, images, m
     assert multiplied == ([] if matrix is None else [matrix])
     for expected, found in zip(theirs, mine, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "kernel", "size"), [(1, 3, 1, 8), (16, 32, 3, 2), (16, 32, 3, 1), (1, 8, 3, 2)]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_same_order_in_memory_as_torchs(channels, out, kernel, size, layout, monkeypatch):
+    # Maps of one channel or one pixel are in both orders, and a network may view what comes out as it lies there.
+    multiplied = products(monkeypatch)
+    layer = nn.Conv2d(channels, out, kernel, padding=kernel // 2).to(memory_format=layout)
+    theirs, mine = both_ways(layer, torch.randn(8, channels, size, size), layout)
+    assert bool(multiplied) == (layout == torch.channels_last or channels == 1 or size == 1)
+    assert mine[0].is_contiguous() == theirs[0].is_contiguous()
+    assert mine[0].is_contiguous(memory_format=torch.channels_last) == theirs[0].is_contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def test_a_pass_in_inference_mode_comes_first():
+    layer = nn.Conv2d(8, 16, 3, padding=1).to(memory_format=torch.channels_last)
+    pixels = torch.randn(2, 8, 2, 2).contiguous(memory_format=torch.channels_last)
+    module_under_test._windows.cache_clear()
+    with fast_small_maps([layer]):
+        with torch.inference_mode():
+            layer(pixels)
+        layer(pixels.requires_grad_()).sum().backward()
+    assert pixels.grad is not None
+
+
+def test_blocks_in_blocks_and_copies_that_are_pickled():
+    layer = nn.Conv2d(128, 128, 3, padding=1)
+    with fast_small_maps([layer]):
+        with fast_small_maps([layer]):
+            pass
+        assert "_conv_forward" in vars(layer)
+        copied = copy.deepcopy(layer)
+    loaded = pickle.loads(pickle.dumps(copied))
+    images = torch.randn(2, 128, 4, 4)
+    assert torch.equal(loaded(images), layer(images))
+    assert "_conv_forward" not in vars(layer)
 
 
 def test_the_same_bits_each_time_on_two_threads():
