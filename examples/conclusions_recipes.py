@@ -24,7 +24,6 @@ CHANGES = {
     "trivial": "`--augment trivial`",
     "mixup": "`--mixup 0.2`",
     "cutmix": "`--cutmix 1`",
-    "whiten": "`--whiten`",
 }
 """The rows that each change the top of the ladder."""
 
@@ -79,7 +78,7 @@ def from_cifar10(study: Study) -> None:
         + (_listed(better) or "none")
         + ", and behind all of its with "
         + (_listed(worse) or "none")
-        + ": in ten epochs a network of this size has too little time for what makes images harder."
+        + ": presumably ten epochs are too few for what makes images harder."
     )
 
 

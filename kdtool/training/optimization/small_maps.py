@@ -29,8 +29,10 @@ Sides = tuple[int, ...]
 SMALLEST = 1 << 16
 
 # A product pays for at most this many pixels of all maps of a batch for each channel that is put out: beyond, copying
-# every pixel once for each tap takes longer than moving the weights does. Convolutions of larger maps waste less.
+# every pixel once for each tap takes longer than moving the weights does. Copies in half precision are half as long,
+# and convolutions of larger maps waste less.
 PIXELS_PER_CHANNEL = 4
+PIXELS_PER_CHANNEL_IN_HALF = 8
 PIXELS_PER_CHANNEL_OF_LARGER = 1
 LARGER = 17
 
@@ -81,7 +83,7 @@ def _conv_forward(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor
     # Another order of channels would come out if the images had one, and not all networks take that.
     if layer.groups == 1 and images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
         windows = _windows(images.shape[2:], weight.shape[2:], padding, layer.stride, layer.dilation)  # type: ignore[arg-type]
-        if windows.pays(len(images), len(weight)):
+        if windows.pays(len(images), len(weight), half=images.dtype == torch.bfloat16):
             output = windows.convolve(images, weight, bias)
             return output if _channels_last(images) or _channels_last(whole) else output.contiguous()
     output = F.conv2d(images, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
@@ -120,12 +122,13 @@ class Windows:
             places = (rows[:, None, :, None] * (size[1] + 2 * padding[1]) + columns[None, :, None, :]).flatten()
             return None if torch.equal(places, torch.arange(self.padded)) else places
 
-    def pays(self, images: int, channels: int) -> bool:
+    def pays(self, images: int, channels: int, *, half: bool) -> bool:
         """Return whether a product is faster for so many images and channels of the output."""
         size = self.height * self.width
         if self.taps == 1:
             return 0 < images * size <= PIXELS_OF_ONE_TAP
-        return 0 < images * size <= channels * (PIXELS_PER_CHANNEL if size < LARGER else PIXELS_PER_CHANNEL_OF_LARGER)
+        most = PIXELS_PER_CHANNEL_IN_HALF if half else PIXELS_PER_CHANNEL
+        return 0 < images * size <= channels * (most if size < LARGER else PIXELS_PER_CHANNEL_OF_LARGER)
 
     def convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return out[b, o, y, x] = bias[o] + sum_(c, t) weight[o, c, t] image[b, c, place(y, x, t)]."""

@@ -94,6 +94,16 @@ def test_a_product_is_taken_where_it_pays(channels, out, size, kernel, images, m
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_in_half_precision_for_twice_as_many_pixels(monkeypatch):
+    multiplied = products(monkeypatch)
+    layer = nn.Conv2d(32, 64, 3, padding=1).bfloat16().to(memory_format=torch.channels_last)
+    for images in (128, 129):
+        pixels = torch.randn(images, 32, 2, 2).bfloat16().contiguous(memory_format=torch.channels_last)
+        with fast_small_maps([layer]):
+            layer(pixels)
+    assert len(multiplied) == 1
+
+
 @pytest.mark.parametrize(
     ("channels", "out", "kernel", "size"), [(1, 3, 1, 8), (16, 32, 3, 2), (16, 32, 3, 1), (1, 8, 3, 2)]
 )
