@@ -60,11 +60,9 @@ def from_cifar10(study: Study) -> None:
     mean = {step: 100 * float(study.mean(step)["accuracy"]) for step in rows}
     steps = [("sgd", "adam"), ("muon", "norms"), ("muon", "adam")]
     schedule, muon, whole = (mean[above] - mean[below] for above, below in steps)
-    changes = [step for step in rows if step in CHANGES]
-    better, worse = (
-        [f"`{step}` ({mean[step] - mean['muon']:+.1f})" for step in changes if _ahead(study, *pair(step))]
-        for pair in (lambda step: (step, "muon"), lambda step: ("muon", step))
-    )
+    changes = {step: f"`{step}` ({mean[step] - mean['muon']:+.1f})" for step in rows if step in CHANGES}
+    better = [text for step, text in changes.items() if _ahead(study, step, "muon")]
+    worse = [text for step, text in changes.items() if _ahead(study, "muon", step)]
     say(
         fact(f"From `quick` to `standard` it is {whole:.1f} points", _ahead(study, "muon", "adam"))
         + fact(f": SGD with one cycle brings {schedule:.1f} over Adam", _ahead(study, "sgd", "adam"))
@@ -75,15 +73,11 @@ def from_cifar10(study: Study) -> None:
             mean["decay"] > mean["sgd"] and not _differ(study, "norms", "decay"),
         )
         + "Of the changes to `standard`, every seed is ahead of all of its with "
-        + (_listed(better) or "none")
+        + (", ".join(better) or "none")
         + ", and behind all of its with "
-        + (_listed(worse) or "none")
+        + (", ".join(worse) or "none")
         + ": presumably ten epochs are too few for what makes images harder."
     )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + "".join(names[-1:])
 
 
 def _show_ladder(study: Study, top: str, digits: int = 1) -> list[str]:

@@ -17,6 +17,11 @@ def inputs_of(layer: nn.Module) -> int:
     return next((int(getattr(layer, name)) for name in names if getattr(layer, name, 0)), 0)
 
 
+def convolved_side(side: int, kernel: int, padding: int, stride: int, dilation: int) -> int:
+    """Return the height (or width) of a convolution's output in pixels, from that of its input."""
+    return (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
 def outputs_of(layer: nn.Module) -> int:
     """Return the number of output channels of a convolution or linear layer, and 0 for any other layer."""
     return int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))

@@ -136,10 +136,10 @@ def _removed(
             means = {begins_with(item.group.graph): _mean_left(item, steps.get(i, 0)) for i, item in enumerate(sound)}
             more = any(steps.get(number, 0) < len(item.kept) - 1 for number, item in enumerate(sound))
             reason = surgery.reason or (widths.reason if more else "")
-            before = {begins_with(item.group.graph): item.group.size for item in scored}
+            before: dict[str, int] = {}
             for item in scored:
                 begin = begins_with(item.group.graph)
-                before |= {f"{begin}:{member.path}": len(roots) for member, roots in partial(item.group)}
+                before |= {begin: item.group.size, **{name: len(own) for name, own in partial(item.group, begin)}}
             before |= widths.before
             return Removal(result, of, ratio, costs.removed(steps, sound), reason, means, before)
     too_much = f"the least that --round-to {widths.round_to} can remove is more than {ratio:.2%} of the {of}"
@@ -168,8 +168,8 @@ def _rank(group: Group, module: nn.Module, importance: Scores, widths: Widths) -
     if unit is None or scores is None:
         return None
     begin = begins_with(group.graph)
-    stays = staying(group, scores, widths, begin)
-    return ranked(group, scores, unit, widths.round_to, widths.least(begin, group.size), stays)
+    least, stays = widths.least(begin, group.size), staying(group, scores, widths, begin)
+    return ranked(group, scores, unit, widths.round_to, least, stays)
 
 
 def width_of(layer: nn.Module) -> int:

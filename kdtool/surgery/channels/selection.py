@@ -93,19 +93,22 @@ def _is_parameter(module: nn.Module, member: Member) -> bool:
     return member.role == "tensor" and name in module.get_submodule(owner)._parameters
 
 
-def partial(group: Group) -> Iterator[tuple[Member, Tensor]]:
-    """Yield the layers that output only some of a group's channels, and these channels."""
+def partial(group: Group, begin: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the layers that output only some of a group's channels, and these channels.
+
+    Each has a name in `Widths.before`; ``begin`` is that of the group.
+    """
     for member in group.members:
         roots = member.roots.unique()
         if member.role in ("outputs", "both") and len(roots) < group.size:
-            yield member, roots
+            yield f"{begin}:{member.path}", roots
 
 
 def staying(group: Group, scores: Tensor, widths: Widths, begin: str) -> Tensor:
     """Return which channels [channels] stay, so that layers that output only some of them keep their least width."""
-    stays, scores = torch.zeros(group.size, dtype=torch.bool), scores.detach().cpu()
-    for member, roots in partial(group):
-        least = min(len(roots), max(1, widths.least(f"{begin}:{member.path}", len(roots))))
+    stays = torch.zeros(group.size, dtype=torch.bool)
+    for name, roots in partial(group, begin):
+        least = min(len(roots), max(1, widths.least(name, len(roots))))
         stays[roots[scores[roots].topk(least).indices]] = True
     return stays
 
@@ -120,7 +123,7 @@ def ranked(
     """
     places = scores.detach().float().view(unit, -1).mean(0)
     last = torch.zeros(len(places), dtype=torch.bool) if stays is None else stays.view(unit, -1).any(0)
-    order = places.masked_fill(last.to(places.device), torch.inf).argsort(stable=True)
+    order = places.masked_fill(last, torch.inf).argsort(stable=True)
     least = max(least, int(last.count_nonzero()) * unit)
     every = (order[:, None] + torch.arange(unit) * len(places)).flatten()
     step = math.lcm(unit, round_to)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdtool.models.layers import convolved_side
+
 
 def noise(path: str, call: int, shape: Sequence[int], salt: int = 0) -> Tensor:
     """Return random numbers that depend only on a layer's path, the number of its call, the shape and ``salt``.
@@ -66,13 +68,8 @@ def output_shape(layer: nn.Module, forward: Callable[..., Any], x: Tensor, args:
     if isinstance(layer, nn.Linear):
         return (*x.shape[:-1], layer.out_features)
     if type(layer) is nn.Conv2d and not isinstance(layer.padding, str) and x.dim() == 4:
-        sides = [
-            (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for side, pad, dilation, kernel, stride in zip(
-                x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
-            )
-        ]
-        return (x.shape[0], layer.out_channels, *sides)
+        options = (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
+        return (x.shape[0], layer.out_channels, *map(convolved_side, x.shape[2:], *options))
     y = forward(x[:1], *args, **kwargs)
     return (x.shape[0], *y.shape[1:])
 

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdtool.models.layers import convolved_side
+
 Sides = tuple[int, ...]
 """A number for the height and one for the width."""
 
@@ -100,11 +102,7 @@ class Windows:
 
     def __init__(self, size: Sides, kernel: Sides, padding: Sides, stride: Sides, dilation: Sides) -> None:
         """Find them; ``size`` is the image's height and width in pixels."""
-        lines = [
-            (length + 2 * around - gap * (taps - 1) - 1) // step + 1
-            for length, taps, around, step, gap in zip(size, kernel, padding, stride, dilation, strict=True)
-        ]
-        self.height, self.width = lines
+        self.height, self.width = map(convolved_side, size, kernel, padding, stride, dilation)
         """Of the output."""
         self.taps, self.padding = kernel[0] * kernel[1], padding
         self.padded = (size[0] + 2 * padding[0]) * (size[1] + 2 * padding[1])
@@ -164,12 +162,12 @@ def part_that_meets(size: int, kernel: int, padding: int, stride: int, dilation:
 
     ``size`` is the image's length along that side in pixels. None if all weights meet it, or none.
     """
-    places = range((size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
+    places = range(convolved_side(size, kernel, padding, stride, dilation))
     met = [
         tap for tap in range(kernel) if any(0 <= place * stride - padding + tap * dilation < size for place in places)
     ]
     if not met or len(met) == kernel:
         return None
     left = padding - met[0] * dilation
-    as_many = (size + 2 * left - dilation * (met[-1] - met[0]) - 1) // stride + 1 == len(places)
+    as_many = convolved_side(size, met[-1] - met[0] + 1, left, stride, dilation) == len(places)
     return (slice(met[0], met[-1] + 1), left) if left >= 0 and as_many else None
