@@ -11,7 +11,7 @@ import statistics
 import time
 
 import torch
-from loop_overhead import Nowhere, Plan
+from loop_overhead import Nowhere
 
 import kdtool
 from kdtool.data.opening import open_data
@@ -23,8 +23,8 @@ from kdtool.training.engine import Engine
 from kdtool.training.frozen_network import FrozenNetwork
 from kdtool.training.loop import Loop
 from kdtool.training.options import Training
+from kdtool.training.plan import FitPlan
 from kdtool.training.sharing.replicas import Replica
-from kdtool.training.student import StudentModule
 from kdtool_distillers.gated_options import GateSearchOptions
 from kdtool_distillers.gated_search import GateSearch, GateSearchLoss
 from kdtool_distillers.kd import KD
@@ -49,13 +49,15 @@ def few_batches(data, engine, teacher):
     return list(itertools.islice(feed.batches(BATCH, view=0), STEPS))
 
 
-def prepared(module, data, engine, batches, loss, *callbacks):
+def prepared(network, module, data, engine, batches, objective, *callbacks):
     """Return a call that takes `STEPS` steps."""
-    train = Kept(data.train, engine)
+    train = Kept(data.train.first(STEPS * BATCH), engine)
     train.kept = batches
     training = Training(epochs=100, optimizer="sgd", lr=1e-3, batch_size=BATCH, device="cpu", precision="fp32")
     val = DistillationBatches(data.val, engine)
-    loop = Loop(StudentModule(module), Plan(training, loss), train, val, engine, Nowhere(), callbacks)
+    plan = FitPlan("bench", network, network, objective, None, None, training)
+    loop = Loop(plan.student_module(module), plan, train, val, engine, Nowhere(), callbacks)
+    loop.balance.looks = set()  # they belong to the beginning of a phase
     replica = Replica(loop.learner)
     return lambda: loop._train_epoch(replica, lambda *told: None)
 
@@ -69,11 +71,13 @@ def main():
         gated = kdtool.surgery.gates.gate_channels(network)
         shape = network.architecture.input
         # Gates that close all the while, so that their costs are counted anew, and a budget that is never met.
-        options = GateSearchOptions(target_macs="1", gate_penalty=1.0, gate_lr=1e-2, round_to=16)
+        options = GateSearchOptions(target_macs="1", closing="proximal", gate_penalty=1.0, gate_lr=1e-2, round_to=16)
         costs = [kdtool.surgery.gates.GateCosts(gated.module, shape, "macs", 16) for _ in range(2)]
         calls = [
-            prepared(network.module, data, engine, batches, KD().loss),
-            prepared(gated.module, data, engine, batches, GateSearchLoss(options).loss, GateSearch(options, *costs)),
+            prepared(network, network.module, data, engine, batches, KD()),
+            prepared(
+                network, gated.module, data, engine, batches, GateSearchLoss(options), GateSearch(options, *costs)
+            ),
         ]
         ratios = []
         for number in range(ROUNDS + 1):

@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
+from kdtool.training.optimization.fast_convolutions import convolutions, fast_convolutions
 from kdtool.training.optimization.memory_order import in_memory_order
-from kdtool.training.optimization.small_maps import convolutions, fast_small_maps
 
 STEPS, WARM_UP, BATCH, PIXELS = 25, 5, 64, 32
 torch.set_num_threads(1)
@@ -50,7 +50,7 @@ class Ours(Plain):
     """The same as a phase of kdtool trains it."""
 
     def passes(self, images, labels):
-        with fast_small_maps(convolutions(self.network)):
+        with fast_convolutions(convolutions(self.network)):
             super().passes(images, labels)
 
     def moves(self):

@@ -21,11 +21,14 @@ from kdtool.utils.memory import Recent, keep_freed_memory
 from kdtool.utils.processes import device_of_process
 
 # Below this, the layers of a step are too small for bf16 to win what the conversions cost (benchmarks/precision.py).
+# Matrix units (AMX) win it back sooner.
 BF16_PAYS_FROM_MACS = 500_000_000
+BF16_PAYS_FROM_MACS_WITH_AMX = 50_000_000
 
-# Below this many multiply-accumulates for each number that a layer puts out, a step is spent on moving numbers: such
-# are networks of depthwise convolutions, which are slower in bf16.
+# Below this many multiply-accumulates for each number that a layer puts out, a step is spent on moving numbers, which
+# the conversions make longer: such are small networks of depthwise convolutions.
 BF16_PAYS_FROM_MACS_PER_OUTPUT = 90
+BF16_PAYS_FROM_MACS_PER_OUTPUT_WITH_AMX = 55
 
 Result = TypeVar("Result")
 
@@ -56,7 +59,7 @@ class Engine:
         # A must in bf16, and mostly faster in fp32: 1.03 to 1.69 times in benchmarks/precision.py.
         self.channels_last = channels_last
         # A compiler takes layers as they are, and a GPU has other kernels.
-        self.fast_small_maps = self.device.type == "cpu" and not training.compile
+        self.fast_layers = self.device.type == "cpu" and not training.compile
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, in the memory format that is fast there."""
@@ -153,8 +156,14 @@ def _precision(name: str, device: torch.device, macs: int, outputs: int) -> str:
         raise UsageError("--precision fp16: needs a GPU; use bf16 or fp32 on the CPU")
     if name != "auto":
         return name
-    pays = device.type == "cuda" or macs >= max(BF16_PAYS_FROM_MACS, BF16_PAYS_FROM_MACS_PER_OUTPUT * outputs)
-    return "bf16" if pays and _has_bf16(device) else "fp32"
+    return "bf16" if _has_bf16(device) and (device.type == "cuda" or _bf16_pays(macs, outputs)) else "fp32"
+
+
+def _bf16_pays(macs: int, outputs: int) -> bool:
+    """Return whether a CPU with bf16 takes steps of so much work faster in it."""
+    if _cpu_amx():
+        return macs >= max(BF16_PAYS_FROM_MACS_WITH_AMX, BF16_PAYS_FROM_MACS_PER_OUTPUT_WITH_AMX * outputs)
+    return macs >= max(BF16_PAYS_FROM_MACS, BF16_PAYS_FROM_MACS_PER_OUTPUT * outputs)
 
 
 def has_bf16(name: str) -> bool:
@@ -175,3 +184,8 @@ def _has_bf16(device: torch.device) -> bool:
 def _cpu_bf16() -> bool:
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(torch.backends.cpu.get_cpu_capability() == "AVX512" and check and check())
+
+
+def _cpu_amx() -> bool:
+    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(check and check())

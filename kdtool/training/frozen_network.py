@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdtool.features.segments import Segment
 from kdtool.features.taps import Tap
 from kdtool.training.engine import Engine
-from kdtool.training.optimization.small_maps import convolutions, fast_small_maps
+from kdtool.training.optimization.fast_convolutions import convolutions, fast_convolutions
 from kdtool.training.output_cache import Cache, CachedArray, rounded
 from kdtool.training.recording.frozen import RecordedForward
 from kdtool.training.recording.graph import unknown_code
@@ -51,7 +51,7 @@ class FrozenNetwork:
         self.recorded = RecordedForward(engine.device, wanted=engine.records_all) if records else None
         self.cut = list(cut) or [Segment()]
         self.ends = [segment.end for segment in self.cut if segment.end is not None]
-        self.kernels = convolutions(self.module) if engine.fast_small_maps else []
+        self.kernels = convolutions(self.module) if engine.fast_layers else []
         # What lies behind a cut depends on where the network is cut.
         self.way = f"-{zlib.crc32(repr([tap.name for tap in self.ends]).encode()):08x}" if self.ends else ""
 
@@ -85,7 +85,7 @@ class FrozenNetwork:
 
     def _forward(self, segment: Segment, x: Tensor, watch: Sequence[Tap]) -> tuple[Tensor, dict[str, Tensor]]:
         with contextlib.ExitStack() as stack, torch.no_grad(), self.engine.autocast():
-            stack.enter_context(fast_small_maps(self.kernels))
+            stack.enter_context(fast_convolutions(self.kernels))
             for tap in self.ends:
                 if tap != segment.begin:  # what a segment begins with was rounded before
                     stack.callback(self._rounding(tap).remove)

@@ -27,8 +27,9 @@ from kdtool.training.epochs.validation import validate
 from kdtool.training.optimization.activations import recomputing_activations
 from kdtool.training.optimization.compiled import compiling
 from kdtool.training.optimization.drop_path import dropping_paths
+from kdtool.training.optimization.false_sharing import without_false_sharing
+from kdtool.training.optimization.fast_convolutions import convolutions, fast_convolutions
 from kdtool.training.optimization.skew import class_weights
-from kdtool.training.optimization.small_maps import convolutions, fast_small_maps
 from kdtool.training.optimization.updates import Updates
 from kdtool.training.phase import Store
 from kdtool.training.plan import FitPlan
@@ -108,8 +109,9 @@ class Loop:
             stack.enter_context(self.threads)
             stack.enter_context(self.student.frozen())
             stack.enter_context(dropping_paths(modules, self.training.drop_path))
-            if self.engine.fast_small_maps:
-                stack.enter_context(fast_small_maps(itertools.chain.from_iterable(map(convolutions, modules))))
+            if self.engine.fast_layers:
+                stack.enter_context(fast_convolutions(itertools.chain.from_iterable(map(convolutions, modules))))
+                stack.enter_context(without_false_sharing(modules))
             if self.training.checkpoint_activations:
                 stack.enter_context(recomputing_activations(modules, self.plan.student.architecture.spec))
             stack.enter_context(synchronised_norms(modules, self.training.sync_batchnorm))

@@ -13,13 +13,10 @@ What is computed is the same, but for rounding. benchmarks/small_maps.py measure
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import types
-from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kdtool.models.layers import convolved_side
@@ -40,61 +37,6 @@ LARGER = 17
 
 # A kernel of one tap copies nothing, and has no layout to change; convolutions are as fast where there is more to do.
 PIXELS_OF_ONE_TAP = 4096
-
-NAME = "_conv_forward"
-
-
-def convolutions(module: nn.Module) -> list[nn.Conv2d]:
-    """Return the convolutions of a module that have torch's own forward pass, all channels and zeros around."""
-    return [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, nn.Conv2d)
-        and type(layer).forward is nn.Conv2d.forward
-        and type(layer)._conv_forward is nn.Conv2d._conv_forward
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    ]
-
-
-@contextlib.contextmanager
-def fast_small_maps(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
-    """Let layers that `convolutions` found compute small maps in this way, in the block."""
-    before = [(layer, vars(layer).get(NAME)) for layer in layers]
-    for layer, _ in before:
-        vars(layer)[NAME] = types.MethodType(_conv_forward, layer)
-    try:
-        yield
-    finally:
-        for layer, own in before:
-            if own is None:
-                vars(layer).pop(NAME, None)
-            else:
-                vars(layer)[NAME] = own
-
-
-# It has the name of torch's own method, which pickle finds in a copy that was made in the block.
-def _conv_forward(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what the layer puts out for images of batch x channels x height x width."""
-    whole, padding, sides = weight, layer.padding, (layer.kernel_size, layer.padding, layer.stride, layer.dilation)
-    cut = _cut(images.shape[-2:], *sides) if weight.numel() >= SMALLEST else None  # type: ignore[arg-type]
-    if cut is not None:
-        (rows, columns), padding = cut
-        # Cut in the order of memory, so that the gradient is filled up in that order too.
-        weight = weight.permute(0, 2, 3, 1)[:, rows, columns].permute(0, 3, 1, 2)
-    # Another order of channels would come out if the images had one, and not all networks take that.
-    if layer.groups == 1 and images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
-        windows = _windows(images.shape[2:], weight.shape[2:], padding, layer.stride, layer.dilation)  # type: ignore[arg-type]
-        if windows.pays(len(images), len(weight), half=images.dtype == torch.bfloat16):
-            output = windows.convolve(images, weight, bias)
-            return output if _channels_last(images) or _channels_last(whole) else output.contiguous()
-    output = F.conv2d(images, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
-    return output
-
-
-def _channels_last(tensor: Tensor) -> bool:
-    """Return whether torch puts the channels last that are made of this: its strides tell, even of one channel."""
-    return tensor.stride(1) == 1 and tensor.shape[2:].numel() > 1
 
 
 class Windows:
@@ -141,11 +83,11 @@ class Windows:
         return F.linear(columns, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
 
 
-_windows = functools.lru_cache(maxsize=1024)(Windows)
+windows = functools.lru_cache(maxsize=1024)(Windows)
 
 
 @functools.lru_cache(maxsize=1024)
-def _cut(size: Sides, kernel: Sides, padding: Sides, *more: Sides) -> tuple[tuple[slice, ...], Sides] | None:
+def cut(size: Sides, kernel: Sides, padding: Sides, *more: Sides) -> tuple[tuple[slice, ...], Sides] | None:
     """Return the rows and columns of a kernel that meet the image, and the padding left for them; None for all.
 
     ``size`` is the image's height and width in pixels, ``more`` are the stride and the dilation.

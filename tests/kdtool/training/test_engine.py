@@ -23,19 +23,22 @@ def test_the_work_of_a_step():
 
 
 @pytest.mark.parametrize(
-    ("spec", "size", "batch", "taken"),
+    ("spec", "size", "batch", "taken", "with_amx"),
     [
-        ("kdtool:resnet20", 32, 64, "bf16"),
-        ("kdtool:resnet20", 8, 64, "fp32"),  # too little work
-        ("timm:mobilenetv3_small_100", 160, 64, "fp32"),  # work enough, but little of it for each number
-        ("torchvision:shufflenet_v2_x1_0", 96, 32, "fp32"),
-        ("torchvision:squeezenet1_1", 96, 32, "bf16"),
+        ("kdtool:resnet20", 32, 64, "bf16", "bf16"),
+        ("kdtool:resnet20", 8, 64, "fp32", "bf16"),  # little work
+        ("kdtool:resnet20", 8, 16, "fp32", "fp32"),  # less
+        ("timm:mobilenetv3_small_100", 160, 64, "fp32", "fp32"),  # work enough, but little of it for each number
+        ("torchvision:shufflenet_v2_x1_0", 96, 32, "fp32", "bf16"),
+        ("torchvision:squeezenet1_1", 96, 32, "bf16", "bf16"),
     ],
 )
-def test_auto(monkeypatch, spec, size, batch, taken):
+def test_auto(monkeypatch, spec, size, batch, taken, with_amx):
     monkeypatch.setattr(engine, "_cpu_bf16", lambda: True)
     work = step_of(network(spec, size), batch)
-    assert Engine(Training(device="cpu"), *work).precision == taken
+    for amx, expected in ((False, taken), (True, with_amx)):
+        monkeypatch.setattr(engine, "_cpu_amx", lambda amx=amx: amx)
+        assert Engine(Training(device="cpu"), *work).precision == expected
     monkeypatch.setattr(engine, "_cpu_bf16", lambda: False)
     assert Engine(Training(device="cpu"), *work).precision == "fp32"
     assert Engine(Training(device="cpu", precision="bf16"), *work).precision == "bf16"

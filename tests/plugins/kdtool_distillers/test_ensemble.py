@@ -99,7 +99,9 @@ def test_headless_teachers_teach_at_once_each_by_its_maps(headless, tmp_path, mo
         return loss
 
     monkeypatch.setattr(EnsembleLoss, "loss", remember)
-    student = distilled(headless, tmp_path / "s.pt", "fitnets", subset=0.1, augment="none", cache="off")
+    student = distilled(
+        headless, tmp_path / "s.pt", "fitnets", subset=0.1, augment="none", cache="off", precision="fp32"
+    )
     step, loss, objective = seen[0]
     teachers = objective.networks
     assert objective.shares == (0.5, 0.5)

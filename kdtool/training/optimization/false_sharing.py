@@ -1,0 +1,99 @@
+"""Batch-norms of few channels on one thread, where several would slow each other down.
+
+torch adds up the statistics of maps whose channels come last in one row of numbers for each thread, a number for each
+channel. If the rows do not end where lines of the processor's cache do, which hold 16 numbers, two threads write to the
+same line for every pixel, and each waits for the other: known as false sharing. Then the backward pass of 8 to 100
+channels takes 2 to 10 times as long on two threads as on one. Networks that were narrowed or pruned have such layers.
+
+The numbers are those of one thread. benchmarks/batch_norms.py measures what it brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Numbers in a line of the cache.
+LINE = 16
+
+# With as many channels, rows share so few of their lines that several threads are faster.
+ENOUGH_CHANNELS = 256
+
+# The forward pass moves 8 numbers at once: whole vectors seldom meet in a line. In bfloat16 it is as fast either way.
+VECTOR = 8
+ENOUGH_CHANNELS_FORWARD = 64
+
+# How many steps behind the output of such a layer its batch-norm may be: timm's layers end with an activation.
+STEPS_BEHIND = 3
+
+
+@contextlib.contextmanager
+def without_false_sharing(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let the batch-norms of modules that would share lines of the cache compute on one thread, in the block."""
+    threads = torch.get_num_threads()
+    turns, hooks = _Turns(), []
+    for layer in (layer for module in modules for layer in module.modules() if shares(layer)):
+        hooks.append(layer.register_forward_pre_hook(turns.before_forward))
+        hooks.append(layer.register_forward_hook(turns.after_forward))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        if turns.threads:  # a pass failed
+            torch.set_num_threads(threads)
+
+
+def shares(layer: nn.Module) -> bool:
+    """Return whether threads would share lines in the backward pass of a layer, if its channels come last."""
+    return isinstance(layer, nn.BatchNorm2d) and layer.num_features % LINE > 0 and layer.num_features < ENOUGH_CHANNELS
+
+
+def _shares_forward(channels: int, images: Tensor) -> bool:
+    return images.dtype == torch.float32 and channels % VECTOR > 0 and channels < ENOUGH_CHANNELS_FORWARD
+
+
+class _Turns:
+    """Goes to one thread and back."""
+
+    def __init__(self) -> None:
+        self.threads = 0
+        """The number to go back to; 0 if it was not changed."""
+
+    def before_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if _channels_last(inputs[0]) and _shares_forward(inputs[0].shape[1], inputs[0]):
+            self.enter()
+
+    def after_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.leave()
+        if torch.get_num_threads() == 1 or not layer.training or not _channels_last(inputs[0]):
+            return
+        node = output.grad_fn
+        for _ in range(STEPS_BEHIND):
+            if node is None:
+                return
+            if node.name() == "NativeBatchNormBackward0":
+                node.register_prehook(self.enter)
+                node.register_hook(self.leave)
+                return
+            node = node.next_functions[0][0] if node.next_functions else None
+
+    def enter(self, *gradients: Any) -> None:
+        if torch.get_num_threads() > 1:
+            self.threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+
+    def leave(self, *gradients: Any) -> None:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+            self.threads = 0
+
+
+def _channels_last(images: Tensor) -> bool:
+    """Return whether torch computes with the channels last in memory."""
+    last = images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    return last and not images.is_contiguous()
