@@ -82,8 +82,12 @@ class Candidate:
 
     @property
     def may_shrink(self) -> bool:
-        """Whether channels may be removed from it; a network that has a name keeps them."""
-        return self.kind == TEACHER or getattr(method_class(self.kind, self.method), "must_shrink", True)
+        """Whether channels may be removed from it; a network that has a name keeps them, as long as it has them all."""
+        return (
+            self.trimmed > 0
+            or self.kind == TEACHER
+            or getattr(method_class(self.kind, self.method), "must_shrink", True)
+        )
 
 
 def _short(value: Any) -> str:
@@ -137,7 +141,8 @@ class Ladder:
     make: Make
     inherits: bool = True
     trims: bool = True
-    """Whether a network between two steps may be made, see `trimming`; not of networks that have names."""
+    """Whether a network between two steps may take the place of one, see `trimming`; not of networks that have names,
+    beside which it is another candidate (`Way.between`)."""
     shown: Sequence[str] | None = None
     """The options that differ between the steps of all ladders of the method."""
     keeps: bool = False

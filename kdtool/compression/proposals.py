@@ -80,11 +80,12 @@ def propose(run: Run, network: Network, options: BudgetOptions, folder: Path) ->
             way = Way(ladder, precision, timer, cost, powers.get(key, powers.get((FLOAT, *key[1:]), POWER)))
             sized = way.sized(limits)
             powers[key] = power_of(sized.sizing, limits.load(cost), len(ladder.steps)) or way.power
-            candidate = _add(proposals, way, sized)
-            if candidate is not None:
-                ways.append((way, candidate))
-                if not limits.timed and candidate.network is not None:
-                    candidate.cost = timer.cost(candidate.network)
+            for one, found_one in filter(None, [(way, sized), way.between(sized, limits)]):
+                candidate = _add(proposals, one, found_one)
+                if candidate is not None:
+                    ways.append((one, candidate))
+                    if not limits.timed and candidate.network is not None:
+                        candidate.cost = timer.cost(candidate.network)
             advance(note=ladder.method)
     if limits.timed:
         measure_again(proposals, ways, max(MOST_SECONDS - (time.thread_time() - computed), AGAIN_SECONDS))

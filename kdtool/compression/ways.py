@@ -62,6 +62,25 @@ class Way:
                 sizing.best = ladder.with_weights(sizing.best)
         return Found(sizing, trimmed)
 
+    def between(self, found: Found, limits: Limits) -> tuple[Way, Found] | None:
+        """Return how networks between two members of a family are made, and the one that just fits, measured once.
+
+        Members have names, and stay as they are; the next larger one without some of its channels is another
+        candidate. None where the member below the budget is near to it, or nothing lies in between.
+        """
+        from kdtool.compression.trimming import trim
+
+        if self.ladder.trims:
+            return None
+        close = CLOSE if self.precision == FLOAT else CLOSE_INT8
+        with verbosity(QUIET):
+            trimmed = trim(found.sizing, self.meter.cost, limits, close=close)
+        if trimmed is None:
+            return None
+        return dataclasses.replace(self, ladder=dataclasses.replace(self.ladder, trims=True)), Found(
+            found.sizing, trimmed
+        )
+
     def candidate(self, found: Found) -> Candidate | None:
         """Return what was found, or else the smallest that was seen, as a candidate; None if nothing could be made."""
         one = found.best or found.sizing.smallest

@@ -1,15 +1,19 @@
 """Candidates between two steps of a coarse ladder, within five per cent below the budget."""
 
+from dataclasses import replace
+
 import pytest
 
+from kdtool.compression.candidates import FLOAT, Ladder
 from kdtool.compression.costs import Cost, Limits
 from kdtool.compression.sizing import size
 from kdtool.compression.trimming import trim
+from kdtool.compression.ways import Way
 from kdtool.models.architecture import Network
 from kdtool.models.options import NetworkOptions
 from kdtool.models.size import measure
 from kdtool.models.sources import create
-from kdtool.plugins.registry import make as made
+from kdtool.plugins.registry import make as made, method_class
 from kdtool.surgery.refiner import refined
 
 
@@ -103,3 +107,58 @@ def test_what_is_near_enough_or_too_far_is_not_trimmed(network):
     far = sized(network, "depth", BLOCKS, Limits(macs=0.05 * macs_of(network)))
     assert far.best is None
     assert trim(far, costs, Limits(macs=0.05 * macs_of(network))) is None
+
+
+class Counted:
+    """Measures costs that depend on the structure alone."""
+
+    def __init__(self):
+        self.seen = []
+
+    def cost(self, network, limits=None):
+        self.seen.append(network)
+        return costs(network, limits)
+
+
+def family_of(network, share):
+    """Return a way through the smaller members of a network's family, its meter and limits of MACs."""
+    like = method_class("refiners", "like")
+    (steps,) = like.ladders(network)
+    ladder = Ladder("refiners", "like", steps, lambda options: refined(like(**options), network, 0), False, False)
+    meter, whole = Counted(), costs(network, None)
+    return Way(ladder, FLOAT, meter, whole), meter, Limits(macs=share * whole.macs)
+
+
+def test_between_two_members_of_a_family_the_larger_one_is_narrowed_beside_the_smaller():
+    options = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    network = create("kdtool:resnet44", options=options, data=None)
+    way, _, limits = family_of(network, 0.6)
+    found = way.sized(limits)
+    member = way.candidate(found)
+    assert member.options == {"arch": "kdtool:resnet20"}
+    assert limits.load(member.cost) < 0.8
+    assert not member.may_shrink
+    narrowing, between = way.between(found, limits)
+    narrowed = narrowing.candidate(between)
+    assert narrowed.options == {"arch": "kdtool:resnet32"}
+    assert 0.95 <= limits.load(narrowed.cost) <= 1
+    assert narrowed.trimmed == pytest.approx(1 - narrowed.cost.macs / macs_of(way.ladder.make(narrowed.options)))
+    assert narrowed.may_shrink
+    assert narrowed.name != member.name
+    # Sized for less, it stays a network between the two.
+    smaller = narrowing.candidate(narrowing.sized(replace(limits, macs=0.9 * limits.macs)))
+    assert smaller.options == {"arch": "kdtool:resnet32"}
+    assert smaller.cost.macs <= 0.9 * limits.macs
+
+
+def test_a_member_near_the_budget_has_nothing_beside_it(network):
+    way, meter, limits = family_of(network, 0.5)
+    assert way.between(way.sized(limits), limits) is None  # the smallest member has no neighbour
+    options = NetworkOptions(classes=10, in_channels=1, image_size=8)
+    largest = create("kdtool:resnet44", options=options, data=None)
+    share = 1.01 * macs_of(create("kdtool:resnet20", options=options, data=None)) / macs_of(largest)
+    way, meter, limits = family_of(largest, share)
+    found = way.sized(limits)
+    before = len(meter.seen)
+    assert way.between(found, limits) is None
+    assert len(meter.seen) == before
