@@ -31,7 +31,7 @@ def largest(values: Tensor, numbers: Tensor, size: int) -> Tensor:
 
 
 def keep_last(gates: Tensor, before: Tensor, wanted: Tensor, costs: GateCosts) -> Tensor:
-    """Return new values of gates [gates] with at least one open gate in every set and in every group.
+    """Return new values of gates [gates] with at least one open gate in every set, group and part of a group.
 
     Where all gates would close, the gate with the largest value in ``wanted`` [gates] keeps its value of ``before``
     [gates].
@@ -46,9 +46,9 @@ def keep_last(gates: Tensor, before: Tensor, wanted: Tensor, costs: GateCosts) -
 
 
 def minimal_gates(values: Tensor, costs: GateCosts) -> Tensor:
-    """Return a mask [gates] of the gates that always stay: the largest one of every set and of every group."""
-    (sets, set_count), (groups, group_count) = costs.kinds
-    return largest(values, sets, set_count) | largest(values, groups, group_count)
+    """Return a mask [gates] of the gates that always stay: the largest one of every set, group and part of a group."""
+    masks = [largest(values, numbers, size) for numbers, size in costs.kinds]
+    return torch.stack(masks).any(0)
 
 
 def close_until(costs: GateCosts, is_open: Tensor, order: Tensor, limit: float) -> Tensor:

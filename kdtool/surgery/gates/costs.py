@@ -94,13 +94,17 @@ class GateCosts(nn.Module):
         }.items():
             self.register_buffer(name, tensor, persistent=False)
         self.set_count, self.group_count = len(places.set_names), len(places.group_names)
+        self.part_counts = [int(part.max()) + 1 for part in places.parts]
+        for number, part in enumerate(places.parts):
+            self.register_buffer(f"part{number}", part, persistent=False)
         self.ins, self.outs = _Channels(ins), _Channels(outs)
         self.fixed = self.total - float(self._variable(torch.ones(places.count, dtype=torch.bool)))
 
     @property
-    def kinds(self) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
-        """The number of each gate's set and of each gate's group, [gates], and how many sets and groups there are."""
-        return (self.sets, self.set_count), (self.groups, self.group_count)
+    def kinds(self) -> list[tuple[Tensor, int]]:
+        """The number of each gate's set and group, and of what `Places.parts` tells apart, [gates], and how many."""
+        parts = [(self.get_buffer(f"part{number}"), count) for number, count in enumerate(self.part_counts)]
+        return [(self.sets, self.set_count), (self.groups, self.group_count), *parts]
 
     def kept(self, is_open: Tensor) -> Tensor:
         """Return a mask [gates] of the columns that stay, those of closed gates included that fill up multiples."""

@@ -86,6 +86,29 @@ class Places:
         return len(self.units)
 
     @property
+    def parts(self) -> list[Tensor]:
+        """Numbers of gates [gates], of which each has to keep an open gate, so that no layer loses all its outputs.
+
+        They tell apart the layers that output only some units of a group, as before a concatenation; those that share
+        units are in different tensors. There is none where every layer outputs whole groups.
+        """
+        of_unit = torch.full((int(self.units.max()) + 1,), FREE)
+        of_unit[self.units] = self.groups
+        numbered: list[Tensor] = []
+        for units in self.outputs.values():
+            own = units[units != FREE].unique()
+            for group in of_unit[own].unique():
+                part = own[of_unit[own] == group]
+                if len(part) == (of_unit == group).count_nonzero():
+                    continue
+                place = next((one for one in numbered if bool((one[part] < len(self.group_names)).all())), None)
+                if place is None:
+                    place = of_unit.clone()
+                    numbered.append(place)
+                place[part] = int(place.max()) + len(self.group_names)
+        return [place[self.units].unique(return_inverse=True)[1] for place in numbered]
+
+    @property
     def connections(self) -> list[Reader]:
         """The readers whose connections have gates of their own."""
         return [reader for reader in self.readers if reader.norm]
