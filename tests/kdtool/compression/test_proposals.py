@@ -141,7 +141,7 @@ def test_other_networks_are_sized_in_8_bits_where_the_teacher_fits_too(tmp_path,
     options = {"max_size": "0.5x", "candidates": ("like",), "dry_run": True}
     kdtool.compress(teacher, output=tmp_path / "s.pt", **options)
     names = [(one.method, one.options.get("arch"), one.precision, one.trimmed > 0) for one in found[0].candidates]
-    # The next smaller member has 0.58 of the weights: more than allowed in float32, unless it is narrowed, less in 8 bits.
+    # The next smaller member has 0.58 of the weights: more than allowed in float32 unless it is narrowed.
     arch = "kdtool:resnet20"
     assert names == [("teacher", None, "int8", False), ("like", arch, "float32", True), ("like", arch, "int8", False)]
 
