@@ -53,7 +53,8 @@ def shares(layer: nn.Module) -> bool:
     return isinstance(layer, nn.BatchNorm2d) and layer.num_features % LINE > 0 and layer.num_features < ENOUGH_CHANNELS
 
 
-def _shares_forward(channels: int, images: Tensor) -> bool:
+def _shares_forward(images: Tensor) -> bool:
+    channels = images.shape[1]
     return images.dtype == torch.float32 and channels % VECTOR > 0 and channels < ENOUGH_CHANNELS_FORWARD
 
 
@@ -65,14 +66,14 @@ class _Turns:
         """The number to go back to; 0 if it was not changed."""
 
     def before_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if _channels_last(inputs[0]) and _shares_forward(inputs[0].shape[1], inputs[0]):
+        if _channels_last(*inputs) and _shares_forward(inputs[0]):
             self.enter()
 
-    def after_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def after_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         self.leave()
-        if torch.get_num_threads() == 1 or not layer.training or not _channels_last(inputs[0]):
+        if torch.get_num_threads() == 1 or not layer.training or not _channels_last(*inputs):
             return
-        node = output.grad_fn
+        node = getattr(output, "grad_fn", None)  # a subclass may return something else
         for _ in range(STEPS_BEHIND):
             if node is None:
                 return
@@ -93,7 +94,9 @@ class _Turns:
             self.threads = 0
 
 
-def _channels_last(images: Tensor) -> bool:
-    """Return whether torch computes with the channels last in memory."""
-    last = images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
-    return last and not images.is_contiguous()
+def _channels_last(*inputs: Any) -> bool:
+    """Return whether torch computes with the channels last in memory; images that are given by name stay unseen."""
+    images = inputs[0] if inputs else None
+    if not isinstance(images, Tensor) or images.dim() != 4:
+        return False
+    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()

@@ -108,3 +108,18 @@ def test_nothing_stays_behind_and_copies_can_be_pickled(threads):
     threads.clear()
     passes(layer, maps(12))
     assert threads == []
+
+
+class Pair(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def test_layers_that_are_called_or_answer_in_another_way_work_as_before(threads):
+    layer, pair = nn.BatchNorm2d(8), Pair(8)
+    with without_false_sharing([layer, pair]):
+        layer(input=maps(8)).sum().backward()
+        pair(maps(8))[0].sum().backward()
+    assert threads == []
+    assert layer.weight.grad is not None
+    assert pair.weight.grad is not None
