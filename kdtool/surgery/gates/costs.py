@@ -94,8 +94,9 @@ class GateCosts(nn.Module):
         }.items():
             self.register_buffer(name, tensor, persistent=False)
         self.set_count, self.group_count = len(places.set_names), len(places.group_names)
-        self.part_counts = [int(part.max()) + 1 for part in places.parts]
-        for number, part in enumerate(places.parts):
+        parts = places.parts
+        self.part_counts = [int(part.max()) + 1 for part in parts]
+        for number, part in enumerate(parts):
             self.register_buffer(f"part{number}", part, persistent=False)
         self.ins, self.outs = _Channels(ins), _Channels(outs)
         self.fixed = self.total - float(self._variable(torch.ones(places.count, dtype=torch.bool)))
