@@ -59,19 +59,23 @@ def _shares_forward(images: Tensor) -> bool:
 
 
 class _Turns:
-    """Goes to one thread and back."""
+    """Goes to one thread and back; in copies of a layer, which may be exported, it does nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle: bool = False) -> None:
+        self.idle = idle
         self.threads = 0
         """The number to go back to; 0 if it was not changed."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Turns:
+        return _Turns(idle=True)
+
     def before_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if _channels_last(*inputs) and _shares_forward(inputs[0]):
+        if not self.idle and _channels_last(*inputs) and _shares_forward(inputs[0]):
             self.enter()
 
     def after_forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         self.leave()
-        if torch.get_num_threads() == 1 or not layer.training or not _channels_last(*inputs):
+        if self.idle or torch.get_num_threads() == 1 or not layer.training or not _channels_last(*inputs):
             return
         node = getattr(output, "grad_fn", None)  # a subclass may return something else
         for _ in range(STEPS_BEHIND):

@@ -10,8 +10,10 @@ Only rounding differs. benchmarks/small_maps.py and benchmarks/precision.py meas
 from __future__ import annotations
 
 import contextlib
+import copy
 import types
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ def fast_convolutions(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     """Let layers that `convolutions` found compute in these ways, in the block."""
     before = [(layer, vars(layer).get(NAME)) for layer in layers]
     for layer, _ in before:
-        vars(layer)[NAME] = types.MethodType(_conv_forward, layer)
+        vars(layer)[NAME] = _Fast(layer)
     try:
         yield
     finally:
@@ -51,7 +53,22 @@ def fast_convolutions(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
                 vars(layer)[NAME] = own
 
 
-# It has the name of torch's own method, which pickle finds in a copy that was made in the block.
+class _Fast:
+    """The faster forward pass of a layer; copies of the layer, which may be exported or compared, have torch's own."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self.layer = layer
+
+    def __call__(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _conv_forward(self.layer, images, weight, bias)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return types.MethodType(nn.Conv2d._conv_forward, copy.deepcopy(self.layer, memo))
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.layer, NAME)
+
+
 def _conv_forward(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return what the layer puts out for images of batch x channels x height x width."""
     whole, padding, sides = weight, layer.padding, (layer.kernel_size, layer.padding, layer.stride, layer.dilation)

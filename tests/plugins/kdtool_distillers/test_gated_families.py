@@ -90,9 +90,10 @@ def test_a_latency_that_no_width_changes_is_said(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.slow
 def test_a_latency_that_is_not_in_the_widths_is_said(tmp_path, caplog):
-    # Of so small images a ShuffleNet with 3 % of the MACs takes nine tenths of the time: its layers are many and small.
+    # Of so small images a ShuffleNet with 3 % of the MACs takes half to nine tenths of the time, by the processor: its
+    # layers are many and small.
     name = "torchvision:shufflenet_v2_x0_5"
     options = {"exporter": "onnx", "latency_every": 1, "round_to": 1, "search_epochs": 1, "subset": 0.05}
-    search(name, FAMILIES[name], tmp_path, 0, target_latency="0.6x", **options)
-    assert kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] > 0.6 * 1.03
-    assert "--target-latency 0.6x was not met: with the channels that have to stay, the student takes 0." in caplog.text
+    search(name, FAMILIES[name], tmp_path, 0, target_latency="0.2x", **options)
+    assert kdtool.load(tmp_path / "s.pt").history[-1]["rows"][-1]["latency_ratio"] > 0.2 * 1.03
+    assert "--target-latency 0.2x was not met: with the channels that have to stay, the student takes 0." in caplog.text

@@ -104,6 +104,8 @@ def test_nothing_stays_behind_and_copies_can_be_pickled(threads):
     layer = nn.BatchNorm2d(12)
     with without_false_sharing([layer]):
         copied = pickle.loads(pickle.dumps(copy.deepcopy(layer)))
+        passes(copied, maps(12))
+    assert threads == []
     assert torch.allclose(copied(maps(12)), layer(maps(12)), atol=1e-5)
     threads.clear()
     passes(layer, maps(12))

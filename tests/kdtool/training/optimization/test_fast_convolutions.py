@@ -121,6 +121,8 @@ def test_blocks_in_blocks_and_copies_that_are_pickled():
             pass
         assert "_conv_forward" in vars(layer)
         copied = copy.deepcopy(layer)
+        assert copied._conv_forward.__func__ is nn.Conv2d._conv_forward  # it may be exported, or compared with another
+        assert pickle.loads(pickle.dumps(layer))._conv_forward.__func__ is nn.Conv2d._conv_forward
     loaded = pickle.loads(pickle.dumps(copied))
     images = torch.randn(2, 128, 4, 4)
     assert torch.equal(loaded(images), layer(images))
