@@ -44,12 +44,16 @@ class Way:
     power: float = POWER
     """See `size`."""
 
+    @property
+    def close(self) -> float:
+        """The part of the budget from which on a network is near enough to it."""
+        return CLOSE if self.precision == FLOAT else CLOSE_INT8
+
     def sized(self, limits: Limits) -> Found:
         """Return the largest network within the limits, measured once."""
         from kdtool.compression.trimming import trim  # the removal of channels imports torch's compiler
 
-        ladder, measure = self.ladder, self.meter.cost
-        close = CLOSE if self.precision == FLOAT else CLOSE_INT8
+        ladder, measure, close = self.ladder, self.meter.cost, self.close
         with verbosity(QUIET):  # a method may say for each size what it did
             whole = limits.load(self.teacher)
             sizing = size(
@@ -72,14 +76,12 @@ class Way:
 
         if self.ladder.trims:
             return None
-        close = CLOSE if self.precision == FLOAT else CLOSE_INT8
         with verbosity(QUIET):
-            trimmed = trim(found.sizing, self.meter.cost, limits, close=close)
+            trimmed = trim(found.sizing, self.meter.cost, limits, close=self.close)
         if trimmed is None:
             return None
-        return dataclasses.replace(self, ladder=dataclasses.replace(self.ladder, trims=True)), Found(
-            found.sizing, trimmed
-        )
+        narrowing = dataclasses.replace(self, ladder=dataclasses.replace(self.ladder, trims=True))
+        return narrowing, Found(found.sizing, trimmed)
 
     def candidate(self, found: Found) -> Candidate | None:
         """Return what was found, or else the smallest that was seen, as a candidate; None if nothing could be made."""

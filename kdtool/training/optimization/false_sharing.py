@@ -34,7 +34,6 @@ STEPS_BEHIND = 3
 @contextlib.contextmanager
 def without_false_sharing(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let the batch-norms of modules that would share lines of the cache compute on one thread, in the block."""
-    threads = torch.get_num_threads()
     turns, hooks = _Turns(), []
     for layer in (layer for module in modules for layer in module.modules() if shares(layer)):
         hooks.append(layer.register_forward_pre_hook(turns.before_forward))
@@ -44,8 +43,7 @@ def without_false_sharing(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-        if turns.threads:  # a pass failed
-            torch.set_num_threads(threads)
+        turns.leave()  # a pass that failed has not
 
 
 def shares(layer: nn.Module) -> bool:
